@@ -1,0 +1,45 @@
+"""Every error that the engine raises on purpose.
+
+BaichuanError
+ ├── CheckpointError            a checkpoint directory is incomplete, damaged or of another model family
+ │    └── AdapterMismatchError  a LoRA adapter was made for another base model
+ ├── TokenizerError             the tokenizer is missing or does not fit the model
+ ├── DatasetError               training data or prompts are malformed; the message names the line
+ ├── PromptError                one prompt cannot be answered (empty, too long for the window)
+ ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
+ └── InsufficientSpaceError     the disk cannot hold the result
+
+Each message says what is wrong and what to change. None of them goes away by trying again.
+"""
+
+
+class BaichuanError(Exception):
+    """Base of all errors the engine raises on purpose."""
+
+
+class CheckpointError(BaichuanError):
+    """A checkpoint directory is incomplete, damaged or of another model family."""
+
+
+class AdapterMismatchError(CheckpointError):
+    """A LoRA adapter was made for another base model."""
+
+
+class TokenizerError(BaichuanError):
+    """The tokenizer is missing or does not fit the model."""
+
+
+class DatasetError(BaichuanError):
+    """Training data or prompts are malformed; the message names the line."""
+
+
+class PromptError(BaichuanError):
+    """One prompt cannot be answered: it is empty or too long for the window."""
+
+
+class UnsupportedError(BaichuanError):
+    """The combination asked for does not exist: a kernel, a target, a dtype."""
+
+
+class InsufficientSpaceError(BaichuanError):
+    """The disk cannot hold the result."""
