@@ -1,0 +1,45 @@
+"""The Baichuan model family and its operations.
+
+Importing this package registers the classes with transformers' `AutoConfig`, `AutoModelForCausalLM` and
+`AutoTokenizer` for `model_type: baichuan`; `trust_remote_code` is never needed and never used.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from .config import BaichuanConfig
+from .errors import (
+    AdapterMismatchError,
+    BaichuanError,
+    CheckpointError,
+    DatasetError,
+    InsufficientSpaceError,
+    PromptError,
+    TokenizerError,
+    UnsupportedError,
+)
+from .model import BaichuanForCausalLM, BaichuanModel
+from .progress import Progress, ProgressCallback, ignore_progress
+from .tokenizer import BaichuanTokenizer
+
+AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
+AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
+AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
+AutoTokenizer.register(BaichuanConfig, slow_tokenizer_class=BaichuanTokenizer, exist_ok=True)
+
+__all__ = [
+    "AdapterMismatchError",
+    "BaichuanConfig",
+    "BaichuanError",
+    "BaichuanForCausalLM",
+    "BaichuanModel",
+    "BaichuanTokenizer",
+    "CheckpointError",
+    "DatasetError",
+    "InsufficientSpaceError",
+    "Progress",
+    "ProgressCallback",
+    "PromptError",
+    "TokenizerError",
+    "UnsupportedError",
+    "ignore_progress",
+]

@@ -1,0 +1,101 @@
+"""The configuration of all four families: Baichuan 1 and 2, with 7B (RoPE) and 13B (ALiBi) layouts."""
+
+from typing import Any, ClassVar, Literal
+
+from transformers import PreTrainedConfig
+
+DEFAULT_CONTEXT_LENGTH = 4096
+BAICHUAN2_VOCABULARY_SIZE = 125696
+# Keys of published configurations that name code to run or settings of a trainer, not the model.
+FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
+
+PositionEmbedding = Literal["rope", "alibi"]
+
+
+class BaichuanConfig(PreTrainedConfig):
+    """What a Baichuan model is made of; reads the published `config.json` of every family.
+
+    Published configurations name neither their positions nor their head, so both are told from what is there:
+    a configuration with `model_max_length` and no `max_position_embeddings` uses ALiBi, any other RoPE; a
+    vocabulary of 125696 has the normalised head of Baichuan 2. An explicit `position_embedding` or `norm_head`
+    wins, and both are always saved.
+
+    Attributes:
+        position_embedding: "rope" or "alibi".
+        norm_head: Whether rows of `lm_head.weight` are normalised to L2 norm 1 before use.
+        max_position_embeddings: Context length in tokens; equals `model_max_length` if only that is given.
+        model_max_length: Context length in tokens under the name of the 13B configurations.
+        rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 unless given.
+        z_loss_weight: Weight of mean(max logit squared) in the training loss (Baichuan 2), usually 0.
+    """
+
+    model_type: ClassVar[str] = "baichuan"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    vocab_size: int = 64000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    hidden_act: str = "silu"
+    max_position_embeddings: int | None = None
+    model_max_length: int | None = None
+    position_embedding: PositionEmbedding | None = None
+    norm_head: bool | None = None
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-6
+    use_cache: bool = True
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = False
+    rope_parameters: dict[str, Any] | None = None
+    z_loss_weight: float = 0.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.position_embedding is None:
+            only_13b_length = self.max_position_embeddings is None and self.model_max_length is not None
+            self.position_embedding = "alibi" if only_13b_length else "rope"
+        if self.norm_head is None:
+            self.norm_head = self.vocab_size == BAICHUAN2_VOCABULARY_SIZE
+        context_length = self.max_position_embeddings or self.model_max_length or DEFAULT_CONTEXT_LENGTH
+        self.max_position_embeddings = self.max_position_embeddings or context_length
+        self.model_max_length = self.model_max_length or context_length
+        self.z_loss_weight = float(self.z_loss_weight)
+        known = {key: value for key, value in kwargs.items() if key not in FOREIGN_KEYS}
+        super().__post_init__(**known)
+        self.check()
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """No family groups its queries: every head has keys and values of its own."""
+        return self.num_attention_heads
+
+    def check(self) -> None:
+        """Refuse what no Baichuan model can be.
+
+        Raises:
+            ValueError: The message names the field and what it may hold.
+        """
+        if self.position_embedding not in ("rope", "alibi"):
+            raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The saved form: as published, with the two fields that tell the families apart spelled out."""
+        saved: dict[str, Any] = super().to_diff_dict()
+        saved["position_embedding"] = self.position_embedding
+        saved["norm_head"] = self.norm_head
+        if self.position_embedding == "alibi":
+            # As published: the length of a 13B model is `model_max_length` alone, and it has no rotation.
+            saved.pop("max_position_embeddings", None)
+            saved.pop("rope_parameters", None)
+        return saved

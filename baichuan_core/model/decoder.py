@@ -1,0 +1,180 @@
+"""The Baichuan decoder and its language-modelling head, native on transformers 5."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from baichuan_core.config import BaichuanConfig
+
+from .head import HeadNorms
+from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
+from .masks import add_alibi, causal_mask
+from .positions import BaichuanRotaryEmbedding, alibi_slopes
+
+
+class BaichuanPreTrainedModel(PreTrainedModel):
+    """What transformers has to know about every Baichuan model."""
+
+    config_class = BaichuanConfig
+    config: BaichuanConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["BaichuanDecoderLayer"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    # Baichuan 1 7B stores buffers that follow from its configuration.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"rotary_emb\.inv_freq"]
+    _supports_sdpa = True
+    _can_compile_fullgraph = True
+    _can_record_outputs: ClassVar[dict[str, type[nn.Module]]] = {
+        "hidden_states": BaichuanDecoderLayer,
+        "attentions": BaichuanAttention,
+    }
+
+
+class BaichuanModel(BaichuanPreTrainedModel):
+    """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
+
+    def __init__(self, config: BaichuanConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
+        )
+        self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder.
+
+        Args:
+            input_ids: Token ids [batch, seq]; or give `inputs_embeds` [batch, seq, hidden] instead.
+            attention_mask: [batch, past + seq]; 0 is padding, equal other numbers mark one packed example.
+            position_ids: [batch, seq]; only RoPE reads them, ALiBi counts the keys between two tokens.
+            past_key_values: The cache, filled in place.
+            use_cache: Whether to return a cache, made here if none is given.
+            **kwargs: Passed on to the attention implementation.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        hidden_states: Tensor = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            past = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None] + past
+        mask = self._mask(hidden_states, attention_mask, past_key_values, position_ids)
+        rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=mask,
+                rotation=rotation,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+        )
+
+    def _mask(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
+    ) -> Tensor | None:
+        alibi = self.config.position_embedding == "alibi"
+        mask = causal_mask(
+            self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=not alibi
+        )
+        if not alibi or mask is None:
+            return mask
+        slopes = alibi_slopes(self.config.num_attention_heads)
+        return add_alibi(mask, slopes, cache, hidden_states.dtype)
+
+
+class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
+    """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    # generate() makes the masks of a static cache by this function.
+    create_masks_for_generate = staticmethod(causal_mask)
+
+    def __init__(self, config: BaichuanConfig) -> None:
+        super().__init__(config)
+        self.model = BaichuanModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._head_norms = HeadNorms()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token of every position.
+
+        Args:
+            input_ids: See `BaichuanModel.forward`, as for the arguments not named here.
+            labels: [batch, seq], -100 where nothing is learnt; shifted here, so they may equal `input_ids`.
+            logits_to_keep: How many last positions get logits; 0 for all.
+            **kwargs: `num_items_in_batch` for the loss; the rest goes to the attention implementation.
+
+        Returns:
+            Logits [batch, seq, vocab], the loss if there are labels, and the cache.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self._logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None if labels is None else self._loss(logits, labels, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _logits(self, hidden_states: Tensor) -> Tensor:
+        logits: Tensor = self.lm_head(hidden_states)
+        if not self.config.norm_head:
+            return logits
+        return (logits / self._head_norms.of(self.lm_head).to(logits.device)).to(logits.dtype)
+
+    def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+        loss: Tensor = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        if self.config.z_loss_weight:
+            # Baichuan2's modeling_baichuan.py: over all shifted positions, masked ones too.
+            largest = logits[..., :-1, :].float().amax(dim=-1)
+            loss = loss + self.config.z_loss_weight * largest.square().mean()
+        return loss

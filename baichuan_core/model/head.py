@@ -1,0 +1,62 @@
+"""The normalised output head (NormHead) of Baichuan 2, as a function of whatever layer stands at `lm_head`."""
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
+PROBE_ROWS = 256
+
+
+class HeadNorms:
+    """L2 norms of the rows of an output head, in float32.
+
+    Logits over row norms are the logits of a head with rows of norm 1, so the parameter is never copied or
+    changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
+    of the head changes.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[tuple[int, int], ...] | None = None
+        self._norms: Tensor | None = None
+
+    def of(self, head: nn.Module) -> Tensor:
+        """Norms [vocab] of `head`, differentiable where its parameters are being trained."""
+        if torch.compiler.is_compiling():
+            return row_norms(head)
+        tensors = [*head.parameters(), *head.buffers()]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return row_norms(head)
+        key = tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+        if self._norms is None or key != self._key:
+            with torch.no_grad():
+                self._key, self._norms = key, row_norms(head)
+        return self._norms
+
+
+def row_norms(head: nn.Module) -> Tensor:
+    """L2 norms of the rows of any linear map without bias, float32 [vocab], never below 1e-12.
+
+    A plain layer shows its weight. A replaced one (quantized, adapted, sharded or off-loaded) does not, so it
+    is asked for its columns by running it on the unit vectors.
+    """
+    weight = getattr(head, "weight", None)
+    if isinstance(head, nn.Linear) and isinstance(weight, Tensor) and _is_readable(weight):
+        norms = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32)
+    else:
+        norms = _probe(head)
+    return norms.clamp(min=SMALLEST_NORM)
+
+
+def _is_readable(weight: Tensor) -> bool:
+    return weight.is_floating_point() and weight.ndim == 2 and not weight.is_meta  # noqa: PLR2004
+
+
+def _probe(head: nn.Module) -> Tensor:
+    """Norms from `head` applied to the unit vectors, a slice of them at a time."""
+    width = int(head.in_features)  # type: ignore[arg-type]
+    reference = next((tensor for tensor in head.parameters() if tensor.is_floating_point()), None)
+    dtype = reference.dtype if reference is not None else torch.float32
+    device = next(head.parameters()).device
+    units = torch.eye(width, dtype=dtype, device=None if device.type == "meta" else device)
+    squares = [head(rows).float().square().sum(dim=0) for rows in units.split(PROBE_ROWS)]
+    return torch.stack(squares).sum(dim=0).sqrt()

@@ -1,0 +1,69 @@
+"""Which keys a query sees: causality, padding, packed examples and the ALiBi bias in one attention mask."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.utils.import_utils import is_tracing
+
+from baichuan_core.config import BaichuanConfig
+
+from .positions import alibi_bias
+
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def causal_mask(
+    config: BaichuanConfig,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor | None,
+    past_key_values: Cache | None,
+    position_ids: Tensor | None = None,
+    *,
+    may_be_implied: bool = True,
+    **_: Any,
+) -> Tensor | None:
+    """The mask that transformers' attention wants, or None where plain causality says it all.
+
+    A two-dimensional `attention_mask` [batch, keys] holds 0 for padding; equal other numbers mark the tokens
+    of one example, which see only each other. A four-dimensional one is returned as it is.
+    """
+    same_example = _same_example(attention_mask, inputs_embeds, past_key_values)
+    mask: Tensor | None = create_causal_mask(
+        config=config,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        past_key_values=past_key_values,
+        position_ids=position_ids,
+        and_mask_function=same_example,
+        allow_is_causal_skip=may_be_implied,
+    )
+    return mask
+
+
+def add_alibi(mask: Tensor, slopes: Tensor, past_key_values: Cache | None, dtype: torch.dtype) -> Tensor:
+    """Put the ALiBi bias into a mask: [batch, 1, queries, keys] to additive [batch, heads, queries, keys]."""
+    first_query = past_key_values.get_query_offset(0) if past_key_values is not None else 0
+    bias = alibi_bias(slopes.to(mask.device), mask.shape[-2], mask.shape[-1], first_query)
+    lowest = torch.finfo(dtype).min
+    if mask.dtype == torch.bool:
+        return torch.where(mask, bias.to(dtype), lowest)
+    return (mask + bias).clamp(min=lowest).to(dtype)
+
+
+def _same_example(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:
+    """Whether a query and a key carry the same number in a mask of packed examples; None if it has none."""
+    if mask is None or mask.ndim != 2 or mask.dtype == torch.bool:  # noqa: PLR2004
+        return None
+    if not is_tracing(mask) and mask.max() <= 1:
+        return None
+    keys = cache.get_mask_sizes(inputs_embeds.shape[1], 0)[0] if cache is not None else mask.shape[1]
+    examples = torch.nn.functional.pad(mask.to(inputs_embeds.device), (0, keys - mask.shape[1]))
+
+    def same(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return examples[batch, query] == examples[batch, key]
+
+    return same

@@ -1,0 +1,75 @@
+"""Where a token stands: rotation of queries and keys (7B) or a bias on attention scores (13B)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+
+from baichuan_core.config import BaichuanConfig
+
+
+class BaichuanRotaryEmbedding(nn.Module):
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), always in float32.
+
+    The buffers carry the names by which transformers fills them again after a load on the meta device.
+    """
+
+    inv_freq: Tensor
+    original_inv_freq: Tensor
+
+    def __init__(self, config: BaichuanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.max_seq_len_cached = config.max_position_embeddings
+        parameters = config.rope_parameters or {}
+        self.rope_type = parameters.get("rope_type", "default")
+        initialise = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        frequencies, self.attention_scaling = initialise(config)
+        self.register_buffer("inv_freq", frequencies, persistent=False)
+        self.register_buffer("original_inv_freq", frequencies.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: BaichuanConfig) -> tuple[Tensor, float]:
+        """Frequencies theta^(-2i/d) for i < d/2, and the scale of the rotation (1)."""
+        theta = (config.rope_parameters or {}).get("rope_theta", 10000.0)
+        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+        return theta**-exponents, 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, float32 [batch, 1, seq, head_dim], of `position_ids` [batch, seq] on the device of `x`."""
+        half = position_ids[:, None, :, None].float() * self.inv_freq.float().to(x.device)
+        angles = torch.cat((half, half), dim=-1)
+        return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i+d/2}) of [batch, heads, seq, d] by its angle, in float32 as Baichuan2 does."""
+    first, second = x.float().chunk(2, dim=-1)
+    quarter_turned = torch.cat((-second, first), dim=-1)
+    return (x * cos + quarter_turned * sin).to(x.dtype)
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """Slope of every head, float32 [heads] (Press et al. 2021, arXiv 2108.12409).
+
+    A number of heads that is no power of two takes every second slope of the next power for the rest.
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    between = [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
+    return torch.tensor(slopes + between, dtype=torch.float32)
+
+
+def alibi_bias(slopes: Tensor, queries: int, keys: int, first_query: int | Tensor) -> Tensor:
+    """Attention bias slope * (key position - query position), float32 [1, heads, queries, keys].
+
+    Distances are relative, unlike in the published inference code, whose absolute positions lose their last
+    keys in half precision. Keys after the query get a positive bias: the causal mask hides them.
+    """
+    key_positions = torch.arange(keys, device=slopes.device)
+    query_positions = torch.arange(queries, device=slopes.device) + first_query
+    distances = (key_positions - query_positions[:, None]).float()
+    return (slopes[:, None, None] * distances)[None]
