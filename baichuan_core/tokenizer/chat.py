@@ -1,0 +1,145 @@
+"""Chat prompts: messages in, the ids that the published chat models were trained to answer out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from baichuan_core.errors import PromptError
+from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
+
+ChatForm = Literal["baichuan2", "baichuan1-13b"]
+
+USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
+ASSISTANT_TOKEN_ID = 196
+
+
+class Message(TypedDict):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a checkpoint writes a chat.
+
+    Attributes:
+        user_token_id: The id that opens a user turn.
+        assistant_token_id: The id that opens an assistant turn.
+        form: ``baichuan2``, or ``baichuan1-13b``, where eos ends each answer and no system message exists.
+    """
+
+    user_token_id: int = USER_TOKEN_ID
+    assistant_token_id: int = ASSISTANT_TOKEN_ID
+    form: ChatForm = "baichuan2"
+
+
+def build_chat_prompt(
+    tokenizer: BaichuanTokenizer,
+    messages: Sequence[Message],
+    *,
+    model_max_length: int,
+    max_new_tokens: int,
+    chat_format: ChatFormat | None = None,
+) -> list[int]:
+    """Ids of the prompt that asks the model for the next answer (``generation_utils.py`` of the published models).
+
+    The newest round always stays, older ones as long as they fit beside the answer, and what is still too long is
+    cut on the left.
+
+    Args:
+        tokenizer: The checkpoint's tokenizer.
+        messages: An optional system message, then user and assistant messages.
+        model_max_length: The window in tokens.
+        max_new_tokens: Room for the answer in tokens.
+        chat_format: Turn ids and form; Baichuan2's with 195 and 196 by default.
+
+    Raises:
+        PromptError: No message, an unknown role, a misplaced system message, or no room beside the answer. (The
+            published code takes unknown roles for the assistant and cuts wrongly when there is no room.)
+    """
+    chat_format = chat_format or ChatFormat()
+    _check_messages(messages, chat_format.form)
+    if chat_format.form == "baichuan1-13b":
+        # Here the published code lets the answer shrink to half of the window instead of refusing.
+        budget = max(model_max_length // 2, model_max_length - max_new_tokens)
+        return _baichuan1_prompt(tokenizer, messages, budget, chat_format)
+    budget = model_max_length - max_new_tokens
+    if budget <= 0:
+        raise PromptError(
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the window of {model_max_length} tokens;"
+            f" ask for fewer than {model_max_length}"
+        )
+    return _baichuan2_prompt(tokenizer, messages, budget, chat_format)
+
+
+def _check_messages(messages: Sequence[Message], form: ChatForm) -> None:
+    if not messages:
+        raise PromptError("messages is empty; give at least one user message")
+    allowed = {"user", "assistant"} if form == "baichuan1-13b" else {"system", "user", "assistant"}
+    for number, message in enumerate(messages, start=1):
+        role, content = message.get("role"), message.get("content")
+        if role not in allowed:
+            raise PromptError(f"message {number} has role {role!r}; use one of {', '.join(sorted(allowed))}")
+        if not isinstance(content, str):
+            raise PromptError(f"message {number} has no text; give 'content' as a string")
+        if role == "system" and number > 1:
+            raise PromptError(f"message {number} is a system message; only the first one may be")
+
+
+def _baichuan2_prompt(
+    tokenizer: BaichuanTokenizer, messages: Sequence[Message], budget: int, chat_format: ChatFormat
+) -> list[int]:
+    has_system = messages[0]["role"] == "system"
+    system = tokenizer.encode_text(messages[0]["content"]) if has_system else []
+    room = budget - len(system)
+
+    def encode(message: Message) -> list[int]:
+        opening = chat_format.user_token_id if message["role"] == "user" else chat_format.assistant_token_id
+        return [opening, *tokenizer.encode_text(message["content"])]
+
+    history = _newest_rounds(_rounds(messages[has_system:]), encode, room)
+    awaits_answer = messages[-1]["role"] != "assistant"
+    prompt = system + history + [chat_format.assistant_token_id] * awaits_answer
+    return prompt[-budget:]
+
+
+def _baichuan1_prompt(
+    tokenizer: BaichuanTokenizer, messages: Sequence[Message], budget: int, chat_format: ChatFormat
+) -> list[int]:
+    def encode(message: Message) -> list[int]:
+        ids = tokenizer.encode_text(message["content"])
+        if message["role"] == "user":
+            return [chat_format.user_token_id, *ids]
+        return [chat_format.assistant_token_id, *ids, tokenizer.eos_token_id]
+
+    rounds = [one for one in _rounds(messages) if one[0]["role"] == "user"]
+    if not rounds:
+        raise PromptError("the chat has no user message; add one")
+    return [*_newest_rounds(rounds, encode, budget)[-budget:], chat_format.assistant_token_id]
+
+
+def _rounds(messages: Iterable[Message]) -> list[list[Message]]:
+    """Messages in rounds, each opened by a user message (the first one by whatever comes first)."""
+    rounds: list[list[Message]] = []
+    for message in messages:
+        if message["role"] == "user" or not rounds:
+            rounds.append([])
+        rounds[-1].append(message)
+    return rounds
+
+
+def _newest_rounds(
+    rounds: Sequence[Sequence[Message]], encode: Callable[[Message], list[int]], room: int
+) -> list[int]:
+    """Ids of the newest round and of those before it, without a gap, while the sum stays within ``room``."""
+    history: list[int] = []
+    for messages in reversed(rounds):
+        ids = [token_id for message in messages for token_id in encode(message)]
+        if history and len(history) + len(ids) > room:
+            break
+        history = ids + history
+        if len(history) >= room:
+            break
+    return history

@@ -1,0 +1,131 @@
+"""The tokenizer against the ids of the published class, and its life in transformers."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+import baichuan_core  # noqa: F401 - registers the classes
+from baichuan_core.errors import TokenizerError
+from baichuan_core.tokenizer import BaichuanTokenizer
+
+CHAT = Path(__file__).parents[2] / "golden" / "chat"
+CASES: list[dict[str, Any]] = json.loads((CHAT / "tokenizer_cases.json").read_text())
+PUBLISHED_TOKENIZER_CONFIG = {
+    "add_bos_token": False,
+    "add_eos_token": False,
+    "auto_map": {"AutoTokenizer": ["tokenization_baichuan.BaichuanTokenizer", None]},
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 4096,
+    "sp_model_kwargs": {},
+    "tokenizer_class": "BaichuanTokenizer",
+    "use_fast": False,
+    **{
+        f"{name}_token": {
+            "__type": "AddedToken",
+            "content": content,
+            "lstrip": False,
+            "normalized": True,
+            "rstrip": False,
+            "single_word": True,
+        }
+        for name, content in {"bos": "<s>", "eos": "</s>", "pad": "<unk>", "unk": "<unk>"}.items()
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BaichuanTokenizer:
+    return BaichuanTokenizer(str(CHAT / "tokenizer.model"))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A directory with the tokenizer files of a published checkpoint."""
+    shutil.copy(CHAT / "tokenizer.model", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(PUBLISHED_TOKENIZER_CONFIG))
+    (tmp_path / "config.json").write_text((CHAT.parent / "baichuan2-7b" / "config.json").read_text())
+    return tmp_path
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case["text"][:16]))
+def test_equals_the_published_tokenizer(tokenizer: BaichuanTokenizer, case: dict[str, Any]) -> None:
+    encoded = tokenizer(case["text"])
+    assert encoded["input_ids"] == case["ids"]
+    assert encoded["attention_mask"] == case["attention_mask"]
+    assert tokenizer.tokenize(case["text"]) == case["tokens"]
+    assert tokenizer.decode(case["ids"]) == case["decoded"]
+    assert tokenizer.decode(case["ids"], skip_special_tokens=True) == case["decoded_skip_special"]
+
+
+def test_published_files_load_through_auto_tokenizer_without_remote_code(published: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(published)
+    assert type(tokenizer) is BaichuanTokenizer
+    assert tokenizer.model_max_length == 4096
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    for case in CASES:
+        if "<" not in case["text"]:  # single_word, as published, keeps control pieces inside words as text
+            assert tokenizer.encode(case["text"]) == case["ids"]
+
+
+def test_files_without_a_tokenizer_config_load(published: Path) -> None:
+    (published / "tokenizer_config.json").unlink()
+    assert type(AutoTokenizer.from_pretrained(published)) is BaichuanTokenizer
+
+
+def test_save_and_load_keep_everything(published: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(published, add_eos_token=True)
+    again = tmp_path / "again"
+    tokenizer.save_pretrained(again)
+    saved = json.loads((again / "tokenizer_config.json").read_text())
+    assert saved["tokenizer_class"] == "BaichuanTokenizer"
+    assert "auto_map" not in saved
+    assert (again / "tokenizer.model").read_bytes() == (CHAT / "tokenizer.model").read_bytes()
+    (again / "config.json").write_text((published / "config.json").read_text())
+    loaded = AutoTokenizer.from_pretrained(again)
+    for case in CASES:
+        assert loaded.encode(case["text"]) == tokenizer.encode(case["text"])
+    assert loaded.encode("a") == [596, 2]
+
+
+def test_pickle_keeps_the_ids(tokenizer: BaichuanTokenizer) -> None:
+    copy = pickle.loads(pickle.dumps(tokenizer))  # noqa: S301 - our own bytes
+    assert copy.encode("hello world") == tokenizer.encode("hello world")
+
+
+def test_bos_and_eos_surround_the_sequence_when_asked() -> None:
+    tokenizer = BaichuanTokenizer(str(CHAT / "tokenizer.model"), add_bos_token=True, add_eos_token=True)
+    assert tokenizer.encode("a") == [1, 596, 2]
+    assert tokenizer.encode("a", add_special_tokens=False) == [596]
+    assert tokenizer("a", "a")["input_ids"] == [1, 596, 2, 1, 596, 2]
+
+
+def test_padding_goes_right_with_id_zero(tokenizer: BaichuanTokenizer) -> None:
+    batch = tokenizer(["a", "aaa"], padding=True)
+    assert batch["input_ids"] == [[596, 0, 0], [596, 596, 596]]
+    assert batch["attention_mask"] == [[1, 0, 0], [1, 1, 1]]
+
+
+FRAGMENTS = st.sampled_from(
+    ["<s>", "</s>", "<unk>", "<reserved_192>", "<reserved_193>", "<", ">", "<reserved_", "a", " "]
+)
+
+
+@given(st.lists(FRAGMENTS | st.text(), max_size=8).map("".join))
+def test_text_never_yields_a_control_id_and_comes_back(tokenizer: BaichuanTokenizer, text: str) -> None:
+    ids = tokenizer.encode_text(text)
+    assert all(token_id >= 211 for token_id in ids)  # 3 to 210 are reserved pieces in this vocabulary
+    if "▁" not in text:  # SentencePiece's own sign for the space
+        assert tokenizer.decode(ids) == text
+
+
+def test_half_a_surrogate_pair_is_an_error(tokenizer: BaichuanTokenizer) -> None:
+    with pytest.raises(TokenizerError, match="character 2"):
+        tokenizer.encode_text("a\ud83d")
