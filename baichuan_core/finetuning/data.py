@@ -32,7 +32,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """``input_ids`` and ``labels`` of one example, both [seq]; labels are not shifted, -100 carries no loss."""
+    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss."""
 
     input_ids: list[int]
     labels: list[int]
@@ -60,12 +60,14 @@ class TrainingData:
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """Reads a data set: a JSON array of ``{"id", "conversations": [{"from", "value"}]}``, or one such object a line.
+    """Reads a data set in the published form, as one JSON array or with one example a line.
 
+    An example is ``{"id": ..., "conversations": [{"from": ..., "value": ...}, ...]}``;
     ``from`` is ``human`` (or ``user``) or ``gpt`` (or ``assistant``).
 
     Raises:
-        DatasetError: The file is missing, not UTF-8, not JSON, or an example is malformed; the message names the line.
+        DatasetError: The file is missing, not UTF-8, not JSON, or holds a malformed example; the message
+            names the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -182,8 +184,8 @@ def encode_conversation(
 ) -> EncodedExample:
     """Labels as in the published ``fine-tune.py``: answers and eos are learned, questions are not.
 
-    A user turn is its opening id and text, with labels eos, -100, ...; an answer is its opening id and text, with
-    labels -100, text. eos ends the example, and the tail beyond ``max_length`` is cut.
+    A user turn is its opening id and text, with labels eos, -100, ...; an answer is its opening id and text,
+    with labels -100, text. eos ends the example, and the tail beyond ``max_length`` is cut.
 
     Raises:
         DatasetError: A text cannot be encoded.

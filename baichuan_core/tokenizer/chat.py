@@ -43,10 +43,10 @@ def build_chat_prompt(
     max_new_tokens: int,
     chat_format: ChatFormat | None = None,
 ) -> list[int]:
-    """Ids of the prompt that asks the model for the next answer (``generation_utils.py`` of the published models).
+    """Ids of the prompt that asks the model for the next answer (published ``generation_utils.py``).
 
-    The newest round always stays, older ones as long as they fit beside the answer, and what is still too long is
-    cut on the left.
+    The newest round always stays, older ones as long as they fit beside the answer, and what is still too
+    long is cut on the left.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
@@ -56,8 +56,8 @@ def build_chat_prompt(
         chat_format: Turn ids and form; Baichuan2's with 195 and 196 by default.
 
     Raises:
-        PromptError: No message, an unknown role, a misplaced system message, or no room beside the answer. (The
-            published code takes unknown roles for the assistant and cuts wrongly when there is no room.)
+        PromptError: No message, an unknown role, a misplaced system message, or no room beside the answer.
+            (The published code takes unknown roles for the assistant and cuts wrongly when there is no room.)
     """
     chat_format = chat_format or ChatFormat()
     _check_messages(messages, chat_format.form)
@@ -68,8 +68,8 @@ def build_chat_prompt(
     budget = model_max_length - max_new_tokens
     if budget <= 0:
         raise PromptError(
-            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the window of {model_max_length} tokens;"
-            f" ask for fewer than {model_max_length}"
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the window of {model_max_length}"
+            f" tokens; ask for fewer than {model_max_length}"
         )
     return _baichuan2_prompt(tokenizer, messages, budget, chat_format)
 

@@ -1,11 +1,15 @@
 """The SentencePiece tokenizer of the Baichuan family, native on transformers."""
 
+import json
+import os
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from transformers import SentencePieceBackend
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from baichuan_core.errors import TokenizerError
 
@@ -15,20 +19,19 @@ _INSIDE_A_RESERVED_PIECE = re.compile(r"(?<=<)(?=reserved_\d+>)")
 class BaichuanTokenizer(SentencePieceBackend):
     """Byte-pair tokenizer with byte fallback; ids equal those of the published ``tokenization_baichuan.py``.
 
-    Loads the published ``tokenizer.model`` and ``tokenizer_config.json`` (``auto_map`` and ``use_fast`` in it have no
-    effect). Neither bos nor eos is added unless asked for.
+    Loads the published ``tokenizer.model`` and ``tokenizer_config.json`` (``auto_map`` and ``use_fast`` in it
+    have no effect). Neither bos nor eos is added unless asked for.
 
     Args:
         vocab_file: Path of the SentencePiece model.
-        unk_token, bos_token, eos_token, pad_token: Control pieces of that model; padding is ``<unk>`` (id 0), as in
-            the published ``tokenizer_config.json``.
+        unk_token, bos_token, eos_token, pad_token: Control pieces of that model; padding is ``<unk>`` (id 0),
+            as in the published ``tokenizer_config.json``.
         add_bos_token: Put bos before every sequence.
         add_eos_token: Put eos after every sequence.
         **kwargs: What every transformers tokenizer takes.
     """
 
-    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "tokenizer.model"}
-    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 - transformers assigns it per instance
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         kwargs.pop("auto_map", None)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call] # transformers leaves it untyped
             vocab_file=vocab_file,
             unk_token=unk_token,
             bos_token=bos_token,
@@ -59,8 +62,8 @@ class BaichuanTokenizer(SentencePieceBackend):
     def encode_text(self, text: str) -> list[int]:
         """Ids of a text from outside, none of which is ever a control id.
 
-        ``</s>``, ``<reserved_106>`` and their like come out as the characters they are made of, so that the text of a
-        message cannot end a turn or open another one. (The published code lets it.)
+        ``</s>``, ``<reserved_106>`` and their like come out as the characters they are made of, so that the
+        text of a message cannot end a turn or open another one. (The published code lets it.)
 
         Raises:
             TokenizerError: The text holds half of a surrogate pair, which no encoding can write.
@@ -69,13 +72,14 @@ class BaichuanTokenizer(SentencePieceBackend):
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {error.start + 1} of the text is half of a surrogate pair; write the whole character"
+                f"character {error.start + 1} of the text is half of a surrogate pair;"
+                " write the whole character"
             ) from error
         parts = _INSIDE_A_RESERVED_PIECE.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Text of ``tokens``; like the published code it puts a space before a run of text that a control piece ends."""
+        """Text of ``tokens``; as published, a space goes before a run of text that a control piece ends."""
         controls = set(self.all_special_tokens)
         runs = [(special, list(run)) for special, run in groupby(tokens, key=lambda token: token in controls)]
         text = ""
@@ -89,8 +93,20 @@ class BaichuanTokenizer(SentencePieceBackend):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """``token_ids_0`` and ``token_ids_1`` joined, each with bos and eos around it where those are switched on."""
+        """The sequences joined, each with bos and eos around it where those are switched on."""
         sequences = [token_ids_0] if token_ids_1 is None else [token_ids_0, token_ids_1]
         before = [self.bos_token_id] if self.add_bos_token else []
         after = [self.eos_token_id] if self.add_eos_token else []
         return [token_id for sequence in sequences for token_id in (*before, *sequence, *after)]
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> tuple[str, ...]:
+        """Saves as transformers does, and with the two settings that it leaves out of the file."""
+        files: tuple[str, ...] = super().save_pretrained(save_directory, *args, **kwargs)
+        for file in map(Path, files):
+            if file.name.endswith(TOKENIZER_CONFIG_FILE):
+                settings = json.loads(file.read_text(encoding="utf-8"))
+                settings |= {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token}
+                file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return files
