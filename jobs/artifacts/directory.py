@@ -1,0 +1,72 @@
+"""An artifact store in a directory, which all machines share if there are several."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+PIECE = 1 << 20
+
+
+class DirectoryStore:
+    """Keys are paths below `root`; a workspace already is the place where its files will be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def workspace(self, key: str) -> Path:
+        """See `ArtifactStore.workspace`."""
+        folder = self._path(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, key: str) -> None:
+        """Flush the files to disk, since a job that succeeded must survive a power cut."""
+        for path in self._path(key).rglob("*"):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def scratch(self) -> Path:
+        """See `ArtifactStore.scratch`."""
+        return self.workspace("incoming")
+
+    def put(self, source: Path, key: str) -> None:
+        """See `ArtifactStore.put`."""
+        target = self._path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, target)
+
+    def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
+        """See `ArtifactStore.read`."""
+        with self._path(key).open("rb") as file:
+            file.seek(start)
+            left = stop - start
+            while left > 0 and (piece := file.read(min(PIECE, left))):
+                left -= len(piece)
+                yield piece
+
+    def local(self, key: str) -> Path:
+        """See `ArtifactStore.local`."""
+        return self._path(key)
+
+    def delete(self, key: str) -> None:
+        """See `ArtifactStore.delete`."""
+        path = self._path(key)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """See `ArtifactStore.free_bytes`."""
+        return shutil.disk_usage(self.root).free
+
+    def _path(self, key: str) -> Path:
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root) or path == self.root:
+            raise ValueError(f"the key {key!r} leads out of the artifact store")
+        return path

@@ -1,0 +1,31 @@
+"""First start: the schema, and an administrator's key to begin with."""
+
+from jobs.database import Database
+from jobs.service import keys
+from jobs.settings import Settings
+
+DEFAULT_PROJECT = "default"
+
+
+def prepare(settings: Settings, secret: str | None = None) -> str | None:
+    """Migrate the database; if it holds no key yet, make an administrator's and return its secret.
+
+    Args:
+        settings: The deployment.
+        secret: The key to store; a fresh one is made if it is None.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    for root in settings.allowed_model_roots:
+        if not settings.model_roots:
+            root.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    try:
+        database.migrate()
+        with database.writing() as connection:
+            if keys.page(connection, after=None, limit=1):
+                return None
+            chosen = secret or keys.new_secret()
+            keys.create(connection, project=DEFAULT_PROJECT, name="first key", role="admin", secret=chosen)
+            return chosen
+    finally:
+        database.close()

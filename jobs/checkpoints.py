@@ -1,0 +1,96 @@
+"""What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import InvalidRequestError, PathNotAllowedError
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+SHOWN = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "position_embedding",
+    "norm_head",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A complete checkpoint or adapter: `kind` is "checkpoint" or "adapter", `details` what is worth showing."""
+
+    kind: str
+    details: dict[str, Any]
+
+
+def allowed_path(path: str, roots: Sequence[Path]) -> Path:
+    """The real directory behind `path`.
+
+    Raises:
+        PathNotAllowedError: it, or a file in it, lies outside the allowed roots once symbolic links are followed.
+        InvalidRequestError: it is not a directory.
+    """
+    where = ", ".join(str(root) for root in roots)
+    given = Path(path)
+    if not given.is_absolute() or ".." in given.parts:
+        raise PathNotAllowedError(f"give an absolute path without '..' below one of: {where}", param="path")
+    real = given.resolve()
+    if not any(real.is_relative_to(root) for root in roots):
+        raise PathNotAllowedError(
+            f"{path} is not below an allowed model root; move it below one of: {where}", param="path"
+        )
+    if not real.is_dir():
+        raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
+    for file in real.iterdir():
+        if not any(file.resolve().is_relative_to(root) for root in roots):
+            message = f"{file.name} is a link that leads out of the allowed model roots; copy the file instead"
+            raise PathNotAllowedError(message, param="path")
+    return real
+
+
+def inspect(folder: Path) -> Inspection:
+    """Tell what the directory holds.
+
+    Raises:
+        InvalidRequestError: it is neither a complete Baichuan checkpoint nor a LoRA adapter; says what is missing.
+    """
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    if (folder / "adapter_config.json").exists():
+        adapter = _read_json(folder / "adapter_config.json")
+        return Inspection(
+            "adapter", {"bytes": size, "lora_rank": adapter.get("r"), "lora_alpha": adapter.get("lora_alpha")}
+        )
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "baichuan":
+        message = f"config.json says model_type {config.get('model_type')!r}; only 'baichuan' checkpoints can be used"
+        raise InvalidRequestError(message, param="path")
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise InvalidRequestError("no weights: expected *.safetensors or pytorch_model*.bin", param="path")
+    if not (folder / "tokenizer.model").exists():
+        message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
+        raise InvalidRequestError(message, param="path")
+    details = {name: config[name] for name in SHOWN if name in config}
+    return Inspection("checkpoint", {"bytes": size, **details, "quantization": _quantization(config)})
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    settings = config.get("quantization_config") or {}
+    if settings.get("load_in_8bit"):
+        return "int8"
+    return str(settings.get("bnb_4bit_quant_type", "4-bit")) if settings.get("load_in_4bit") else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidRequestError(f"{path.name} is missing in the directory", param="path") from None
+    except ValueError as error:
+        raise InvalidRequestError(f"{path.name} is not valid JSON: {error}", param="path") from None
+    if not isinstance(content, dict):
+        raise InvalidRequestError(f"{path.name} must hold a JSON object", param="path")
+    return content

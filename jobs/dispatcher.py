@@ -1,0 +1,114 @@
+"""The dispatcher: takes queued jobs out of SQL and sends them to workers. One leads, any number stand by."""
+
+import logging
+import signal
+import threading
+
+from jobs.database import Database, now_ms
+from jobs.identifiers import new_id
+from jobs.reaper import reap
+from jobs.repository import attempts, jobs, workers
+from jobs.scheduling import FreeWorker, Placement, WaitingJob, place
+from jobs.service.attempts import dispatch, take_back
+from jobs.service.workers import alive
+from jobs.settings import Settings
+from jobs.transport import BrokerUnreachableError, Transport
+
+LEASE = "dispatcher"
+LEASE_MS = 5_000
+LOOK_AHEAD = 64
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """One process of the dispatcher."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = Database(settings.database)
+        self._transport = Transport(settings)
+        self._holder = new_id("dsp")
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop` is called; outages of the database or of Redis are waited out."""
+        while not self._stopping.is_set():
+            try:
+                if self._leads():
+                    reap(self._database, self._settings)
+                    self.dispatch_waiting()
+                self._transport.wait_for_work()
+            except BrokerUnreachableError as error:
+                self._pause("Redis is unreachable, jobs wait in the database: %s", error)
+            except Exception as error:  # noqa: BLE001 - a dispatcher must outlive any outage of its database
+                self._pause("the dispatcher tries again: %s", error)
+        self._resign()
+
+    def stop(self) -> None:
+        """End `run` after what it is doing."""
+        self._stopping.set()
+
+    def dispatch_waiting(self) -> int:
+        """Place and send what can start now; returns how many were sent."""
+        placements = self._placements()
+        if not placements:
+            return 0
+        with self._database.writing() as connection:
+            made = [(p, dispatch(connection, p.job_id, p.worker_id, self._settings)) for p in placements]
+        return sum(self._send(placement, attempt_id) for placement, attempt_id in made if attempt_id)
+
+    def _placements(self) -> list[Placement]:
+        with self._database.reading() as connection:
+            present = alive(connection, self._settings)
+            busy = attempts.open_by_worker(connection)
+            free = [
+                FreeWorker(worker.id, frozenset(worker.kinds), worker.slots - busy.get(worker.id, 0))
+                for worker in present
+                if worker.state == "active" and worker.slots > busy.get(worker.id, 0)
+            ]
+            if not free:
+                return []
+            queued = jobs.queued(connection, now=now_ms(connection), limit=LOOK_AHEAD)
+        return place([WaitingJob(job.id, job.kind, job.priority) for job in queued], free)
+
+    def _send(self, placement: Placement, attempt_id: str) -> bool:
+        try:
+            self._transport.send_attempt(placement.worker_id, attempt_id)
+        except BrokerUnreachableError:
+            with self._database.writing() as connection:
+                take_back(connection, attempt_id, self._settings)
+            raise
+        log.info("%s goes to %s as %s", placement.job_id, placement.worker_id, attempt_id)
+        return True
+
+    def _leads(self) -> bool:
+        with self._database.writing() as connection:
+            now = now_ms(connection)
+            return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
+
+    def _resign(self) -> None:
+        try:
+            with self._database.writing() as connection:
+                workers.drop_lease(connection, LEASE, self._holder)
+        finally:
+            self._transport.close()
+            self._database.close()
+
+    def _pause(self, message: str, error: Exception) -> None:
+        log.warning(message, error)
+        self._stopping.wait(1)
+
+
+def main() -> None:
+    """`python -m jobs.dispatcher`: run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
+    dispatcher = Dispatcher(Settings())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: dispatcher.stop())
+    log.info("ready")
+    dispatcher.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What can go wrong in the job domain, without a word about HTTP.
+
+DomainError
+ ├── NotFoundError             the thing asked for does not exist in this project
+ ├── InvalidRequestError       a field has a value that cannot be accepted
+ │    ├── UnknownModelError
+ │    ├── UnknownFileError
+ │    └── PathNotAllowedError
+ ├── ConflictError             the thing exists, but not in a state that allows this
+ │    ├── IllegalTransitionError
+ │    ├── IdempotencyConflictError
+ │    └── NameTakenError
+ ├── TooLargeError             more bytes than the service accepts
+ ├── InsufficientStorageError  the artifact store has no room
+ └── AuthenticationError
+      └── PermissionDeniedError
+
+`param` names the field at fault, in the client's own words. Messages say what to change.
+"""
+
+
+class DomainError(Exception):
+    """Base of all errors that the job domain raises on purpose."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class NotFoundError(DomainError):
+    """The thing asked for does not exist in this project."""
+
+    code = "not_found"
+
+
+class InvalidRequestError(DomainError):
+    """A field has a value that cannot be accepted."""
+
+    code = "invalid_request"
+
+
+class UnknownModelError(InvalidRequestError):
+    """A spec names a model that is not registered."""
+
+    code = "unknown_model"
+
+
+class UnknownFileError(InvalidRequestError):
+    """A spec names a file that was not uploaded."""
+
+    code = "unknown_file"
+
+
+class PathNotAllowedError(InvalidRequestError):
+    """A path leads outside the directories that the operator allowed."""
+
+    code = "path_not_allowed"
+
+
+class ConflictError(DomainError):
+    """The thing exists, but not in a state that allows this."""
+
+    code = "conflict"
+
+
+class IllegalTransitionError(ConflictError):
+    """The state machine has no such transition from the present state."""
+
+    code = "illegal_transition"
+
+
+class IdempotencyConflictError(ConflictError):
+    """An Idempotency-Key was used before with another request."""
+
+    code = "idempotency_conflict"
+
+
+class NameTakenError(ConflictError):
+    """A model of this name exists or is being made."""
+
+    code = "name_taken"
+
+
+class TooLargeError(DomainError):
+    """More bytes than the service accepts."""
+
+    code = "too_large"
+
+
+class InsufficientStorageError(DomainError):
+    """The artifact store has no room for this."""
+
+    code = "insufficient_storage"
+
+
+class AuthenticationError(DomainError):
+    """The API key is missing, unknown or revoked."""
+
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(AuthenticationError):
+    """The API key is valid, but its role does not allow this."""
+
+    code = "permission_denied"

@@ -1,0 +1,22 @@
+"""Identifiers that sort by the time they were made."""
+
+import secrets
+import threading
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_lock = threading.Lock()
+_last = 0
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as ``job-01kb3…``: a ULID in lower case behind a prefix; grows within one process.
+
+    Source of the form: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
+    """
+    global _last  # noqa: PLW0603 - the one piece of state that makes ids of one process grow
+    with _lock:
+        value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+        _last = value if value > _last else _last + 1
+        value = _last
+    return f"{prefix}-" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))

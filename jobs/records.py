@@ -1,0 +1,142 @@
+"""Rows as the rest of the code sees them: frozen, typed, without a connection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.state import JobState
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job. Times are milliseconds since the epoch."""
+
+    id: str
+    project_id: str
+    kind: str
+    state: JobState
+    spec: Json
+    priority: int
+    max_attempts: int
+    charged_attempts: int
+    attempt_count: int
+    attempt_id: str | None
+    not_before: int
+    idempotency_key: str | None
+    request_digest: str | None
+    progress: Json | None
+    result: Json | None
+    error: Json | None
+    last_event: int
+    version: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+    @property
+    def attempts_left(self) -> bool:
+        """Whether one more attempt may follow the present one."""
+        return self.charged_attempts + 1 < self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One try at a job by one worker."""
+
+    id: str
+    job_id: str
+    number: int
+    worker_id: str
+    state: str
+    deadline: int
+    dispatched_at: int
+    claimed_at: int | None
+    finished_at: int | None
+    error: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One entry of a job's log."""
+
+    job_id: str
+    sequence: int
+    attempt_id: str | None
+    type: str
+    data: Json
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRecord:
+    """One published file of a job; `key` says where the artifact store has it."""
+
+    id: str
+    job_id: str
+    attempt_id: str
+    path: str
+    key: str
+    bytes: int
+    sha256: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A checkpoint or adapter: at `path` under an allowed root, or at `key` in the artifact store."""
+
+    project_id: str
+    id: str
+    kind: str
+    state: str
+    base: str | None
+    job_id: str | None
+    path: str | None
+    key: str | None
+    details: Json
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """An uploaded file."""
+
+    id: str
+    project_id: str
+    filename: str
+    purpose: str
+    key: str
+    bytes: int
+    sha256: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker process and what it offers."""
+
+    id: str
+    hostname: str
+    pid: int
+    state: str
+    kinds: list[str]
+    slots: int
+    devices: list[dict[str, Any]]
+    started_at: int
+    seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key without its secret."""
+
+    id: str
+    project_id: str
+    project: str
+    name: str
+    role: str
+    hint: str
+    created_at: int
+    revoked_at: int | None

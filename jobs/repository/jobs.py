@@ -1,0 +1,108 @@
+"""Rows of `jobs` and `job_labels`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.records import JobRecord
+from jobs.state import JobState
+from jobs.tables import Job, JobLabel
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; None shows all."""
+
+    state: str | None = None
+    kind: str | None = None
+    label: tuple[str, str] | None = None
+
+
+def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert the rows whose idempotency key is unused; returns the ids that went in."""
+    statement = insert(connection, Job).on_conflict_do_nothing(index_elements=[Job.project_id, Job.idempotency_key])
+    inserted = connection.execute(statement.values(list(rows)).returning(Job.id))
+    return set(inserted.scalars())
+
+
+def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert labels of new jobs."""
+    if rows:
+        connection.execute(sa.insert(JobLabel), list(rows))
+
+
+def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobRecord]:
+    """The jobs that were submitted under these (project, key) pairs."""
+    pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
+    rows = connection.execute(sa.select(Job.__table__).where(pairs.in_(list(keys))))
+    return {(row.project_id, row.idempotency_key): _record(row) for row in rows}
+
+
+def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
+    """The jobs of these ids, by id; unknown ids are absent."""
+    rows = connection.execute(sa.select(Job.__table__).where(Job.id.in_(list(ids))))
+    return {row.id: _record(row) for row in rows}
+
+
+def lock(connection: Connection, job_id: str) -> JobRecord | None:
+    """The job, locked until the transaction ends (on SQLite the transaction holds the lock already)."""
+    row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update()).first()
+    return _record(row) if row else None
+
+
+def page(
+    connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
+) -> list[JobRecord]:
+    """Up to `limit` jobs of a project, newest first, those before the job `after`."""
+    query = sa.select(Job.__table__).where(Job.project_id == project_id)
+    if wanted.state:
+        query = query.where(Job.state == wanted.state)
+    if wanted.kind:
+        query = query.where(Job.kind == wanted.kind)
+    if wanted.label:
+        key, value = wanted.label
+        labelled = sa.select(JobLabel.job_id).where(
+            JobLabel.project_id == project_id, JobLabel.key == key, JobLabel.value == value
+        )
+        query = query.where(Job.id.in_(labelled))
+    if after:
+        query = query.where(Job.id < after)
+    return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]
+
+
+def queued(connection: Connection, *, now: int, limit: int) -> list[JobRecord]:
+    """The first `limit` queued jobs whose back-off is over, in the order in which they should go."""
+    query = (
+        sa.select(Job.__table__)
+        .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now)
+        .order_by(Job.priority.desc(), Job.id)
+        .limit(limit)
+    )
+    return [_record(row) for row in connection.execute(query)]
+
+
+def compare_and_set(
+    connection: Connection, job_id: str, source: JobState, target: JobState, changes: Mapping[str, Any]
+) -> bool:
+    """Move the job from `source` to `target`; False if it is no longer in `source`."""
+    statement = (
+        sa.update(Job)
+        .where(Job.id == job_id, Job.state == source)
+        .values(state=target, version=Job.version + 1, **changes)
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any]) -> None:
+    """Overwrite what the job shows as its progress."""
+    connection.execute(sa.update(Job).where(Job.id == job_id).values(progress=dict(progress), version=Job.version + 1))
+
+
+def _record(row: sa.Row[Any]) -> JobRecord:
+    values = dict(row._mapping)
+    values["state"] = JobState(values["state"])
+    return JobRecord(**values)

@@ -1,0 +1,65 @@
+"""Rows of `projects` and `api_keys`."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.identifiers import new_id
+from jobs.records import KeyRecord
+from jobs.tables import ApiKey, Project
+
+_COLUMNS = (
+    ApiKey.id,
+    ApiKey.project_id,
+    Project.name.label("project"),
+    ApiKey.name,
+    ApiKey.role,
+    ApiKey.hint,
+    ApiKey.created_at,
+    ApiKey.revoked_at,
+)
+
+
+def project_id(connection: Connection, name: str, *, now: int) -> str:
+    """The id of the project of this name, which is made if there is none."""
+    statement = insert(connection, Project).values(id=new_id("proj"), name=name, created_at=now)
+    connection.execute(statement.on_conflict_do_nothing(index_elements=[Project.name]))
+    return connection.execute(sa.select(Project.id).where(Project.name == name)).scalar_one()
+
+
+def add(connection: Connection, key: KeyRecord, key_hash: str) -> None:
+    """Insert a key under the hash of its secret."""
+    connection.execute(
+        sa.insert(ApiKey).values(
+            id=key.id,
+            project_id=key.project_id,
+            name=key.name,
+            role=key.role,
+            key_hash=key_hash,
+            hint=key.hint,
+            created_at=key.created_at,
+        )
+    )
+
+
+def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
+    """The valid keys with these hashes, by hash."""
+    query = sa.select(ApiKey.key_hash, *_COLUMNS).join(Project, Project.id == ApiKey.project_id)
+    query = query.where(ApiKey.key_hash.in_(list(hashes)), ApiKey.revoked_at.is_(None))
+    return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(query)}
+
+
+def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
+    """Up to `limit` keys of all projects, oldest first, those behind `after`; revoked ones too."""
+    query = sa.select(*_COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
+    if after:
+        query = query.where(ApiKey.id > after)
+    return [KeyRecord(*row) for row in connection.execute(query)]
+
+
+def revoke(connection: Connection, key_id: str, *, now: int) -> bool:
+    """Make a key invalid; False if there is no such valid key."""
+    statement = sa.update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
+    return connection.execute(statement).rowcount == 1

@@ -1,0 +1,59 @@
+"""Rows of `models`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.records import ModelRecord
+from jobs.tables import Model
+
+
+def add(connection: Connection, model: ModelRecord) -> bool:
+    """Insert a model; False if the project has one of this name."""
+    values = {
+        "project_id": model.project_id,
+        "id": model.id,
+        "kind": model.kind,
+        "state": model.state,
+        "base": model.base,
+        "job_id": model.job_id,
+        "path": model.path,
+        "key": model.key,
+        "details": dict(model.details),
+        "created_at": model.created_at,
+    }
+    statement = insert(connection, Model).values(**values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(Model.id)).first() is not None
+
+
+def get_many(connection: Connection, project_id: str, ids: Iterable[str]) -> dict[str, ModelRecord]:
+    """The models of these names, by name."""
+    query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.id.in_(list(ids)))
+    return {row.id: ModelRecord(**row._mapping) for row in connection.execute(query)}
+
+
+def of_job(connection: Connection, job_id: str) -> ModelRecord | None:
+    """The model that this job makes or has made."""
+    row = connection.execute(sa.select(Model.__table__).where(Model.job_id == job_id)).first()
+    return ModelRecord(**row._mapping) if row else None
+
+
+def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
+    """Up to `limit` ready models in the order of their names, those behind `after`."""
+    query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.state == "ready")
+    if after:
+        query = query.where(Model.id > after)
+    return [ModelRecord(**row._mapping) for row in connection.execute(query.order_by(Model.id).limit(limit))]
+
+
+def update_of_job(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
+    """Change the model that this job makes."""
+    connection.execute(sa.update(Model).where(Model.job_id == job_id).values(**changes))
+
+
+def drop_pending(connection: Connection, job_id: str) -> None:
+    """Free the name that an unfinished job had reserved."""
+    connection.execute(sa.delete(Model).where(Model.job_id == job_id, Model.state == "pending"))

@@ -1,0 +1,48 @@
+"""Rows of `workers` and `leases`."""
+
+from dataclasses import asdict
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.records import WorkerRecord
+from jobs.tables import Lease, Worker
+
+
+def save(connection: Connection, worker: WorkerRecord) -> None:
+    """Insert a worker or renew what it reports."""
+    values = asdict(worker)
+    statement = insert(connection, Worker).values(**values)
+    connection.execute(statement.on_conflict_do_update(index_elements=[Worker.id], set_=values))
+
+
+def set_state(connection: Connection, worker_id: str, state: str, *, now: int) -> None:
+    """Say whether the worker takes jobs: active, draining or gone."""
+    connection.execute(sa.update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=now))
+
+
+def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
+    """Workers that reported at or after `since` and have not said good-bye."""
+    query = sa.select(Worker.__table__).where(Worker.seen_at >= since, Worker.state != "gone").order_by(Worker.id)
+    return [WorkerRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
+    """Take or renew a lease; False while another holder's has not expired."""
+    statement = (
+        insert(connection, Lease)
+        .values(name=name, holder=holder, expires_at=expires_at)
+        .on_conflict_do_update(
+            index_elements=[Lease.name],
+            set_={"holder": holder, "expires_at": expires_at},
+            where=sa.or_(Lease.holder == holder, Lease.expires_at < now),
+        )
+        .returning(Lease.holder)
+    )
+    return connection.execute(statement).first() is not None
+
+
+def drop_lease(connection: Connection, name: str, holder: str) -> None:
+    """Give a lease up at once, so that a stand-by need not wait."""
+    connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

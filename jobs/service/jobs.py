@@ -1,0 +1,122 @@
+"""What users do with jobs that exist: look, cancel, retry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.errors import NameTakenError, NotFoundError
+from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobRecord
+from jobs.repository import attempts, events, files, models
+from jobs.repository import jobs as repository
+from jobs.repository.jobs import JobFilter
+from jobs.service.submission import pending_model
+from jobs.service.transitions import advance, lock_job
+from jobs.settings import Settings
+from jobs.specs import SPEC
+from jobs.state import Event
+
+
+@dataclass(frozen=True, slots=True)
+class JobKey:
+    """A job as a user names it: only those of the user's own project exist."""
+
+    project_id: str
+    job_id: str
+
+
+def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
+    """The jobs of these keys, read together; an answer a key."""
+    found = repository.get_many(connection, {key.job_id for key in keys})
+    return [_own(found.get(key.job_id), key) for key in keys]
+
+
+def get(connection: Connection, key: JobKey) -> JobRecord:
+    """One job.
+
+    Raises:
+        NotFoundError: there is none of this id in the project.
+    """
+    answer = find(connection, [key])[0]
+    if isinstance(answer, NotFoundError):
+        raise answer
+    return answer
+
+
+def page(
+    connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
+) -> list[JobRecord]:
+    """Jobs of a project, newest first."""
+    return repository.page(connection, project_id, wanted, after=after, limit=limit)
+
+
+def cancel(connection: Connection, key: JobKey, settings: Settings) -> JobRecord:
+    """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
+
+    Raises:
+        NotFoundError: there is no such job.
+        IllegalTransitionError: the job has succeeded or failed already.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    if job.state not in ("cancelling", "cancelled"):
+        advance(connection, job, Event.CANCEL, now=now_ms(connection), settings=settings)
+    return get(connection, key)
+
+
+def retry(connection: Connection, key: JobKey, settings: Settings) -> JobRecord:
+    """Queue a failed or cancelled job again, with all its attempts anew.
+
+    Raises:
+        NotFoundError: there is no such job.
+        IllegalTransitionError: the job is neither failed nor cancelled.
+        NameTakenError: the name of its result was given to another model meanwhile.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    now = now_ms(connection)
+    advance(connection, job, Event.RETRY, now=now, settings=settings)
+    spec = SPEC.validate_python(dict(job.spec))
+    if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
+        message = f"model {spec.output_name()!r} exists by now; submit the job again with another output_model"
+        raise NameTakenError(message, param="output_model")
+    return get(connection, key)
+
+
+def event_page(
+    connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
+) -> list[EventRecord]:
+    """The job's log behind the sequence number `after`."""
+    get(connection, key)
+    return events.page(connection, key.job_id, after=after, limit=limit, types=types)
+
+
+def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
+    """All attempts at the job, first to last."""
+    get(connection, key)
+    return attempts.of_job(connection, key.job_id)
+
+
+def artifact_page(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
+    """The published files of a job."""
+    get(connection, key)
+    return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
+
+
+def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
+    """One published file.
+
+    Raises:
+        NotFoundError: there is no such job or file.
+    """
+    get(connection, key)
+    found = files.get_artifact(connection, key.job_id, path)
+    if found is None:
+        message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
+        raise NotFoundError(message, param="path")
+    return found
+
+
+def _own(job: JobRecord | None, key: JobKey) -> JobRecord | NotFoundError:
+    if job is None or job.project_id != key.project_id:
+        return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")
+    return job

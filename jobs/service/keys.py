@@ -1,0 +1,61 @@
+"""Projects and API keys."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.errors import AuthenticationError, NotFoundError
+from jobs.identifiers import new_id
+from jobs.records import KeyRecord
+from jobs.repository import keys
+
+Role = Literal["admin", "member"]
+
+
+def new_secret() -> str:
+    """A fresh bearer key."""
+    return "bj-" + secrets.token_urlsafe(32)
+
+
+def create(connection: Connection, *, project: str, name: str, role: Role, secret: str) -> KeyRecord:
+    """Store the hash of a key for a project, which is made if there is none of this name.
+
+    SHA-256 without salt is enough: the secret has 256 random bits.
+    """
+    now = now_ms(connection)
+    project_id = keys.project_id(connection, project, now=now)
+    hint = f"{secret[:6]}…{secret[-4:]}"
+    key = KeyRecord(new_id("key"), project_id, project, name, role, hint, now, revoked_at=None)
+    keys.add(connection, key, _digest(secret))
+    return key
+
+
+def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRecord | AuthenticationError]:
+    """The keys of these secrets, read together; an answer a secret."""
+    hashes = [_digest(secret) for secret in secrets_]
+    found = keys.by_hash(connection, set(hashes))
+    unknown = "the API key is unknown or revoked; `baichuan keys` lists and makes keys"
+    return [found.get(value) or AuthenticationError(unknown) for value in hashes]
+
+
+def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
+    """Keys of all projects, oldest first."""
+    return keys.page(connection, after=after, limit=limit)
+
+
+def revoke(connection: Connection, key_id: str) -> None:
+    """Make a key invalid at once.
+
+    Raises:
+        NotFoundError: there is no such valid key.
+    """
+    if not keys.revoke(connection, key_id, now=now_ms(connection)):
+        raise NotFoundError(f"there is no valid key {key_id}; `GET /v1/keys` lists them", param="key_id")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

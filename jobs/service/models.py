@@ -1,0 +1,75 @@
+"""Models: what specs can name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from jobs.checkpoints import Inspection, allowed_path, inspect
+from jobs.database import now_ms
+from jobs.errors import NameTakenError, NotFoundError
+from jobs.records import ModelRecord
+from jobs.repository import models
+from jobs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedDirectory:
+    """A directory that may be registered, and what it holds."""
+
+    path: Path
+    found: Inspection
+
+
+def check(path: str, settings: Settings) -> CheckedDirectory:
+    """Look at a directory that somebody wants to register; slow, so outside any transaction.
+
+    Raises:
+        PathNotAllowedError: it lies outside the allowed roots.
+        InvalidRequestError: it is no complete checkpoint.
+    """
+    folder = allowed_path(path, settings.allowed_model_roots)
+    return CheckedDirectory(folder, inspect(folder))
+
+
+def register(connection: Connection, project_id: str, name: str, checked: CheckedDirectory) -> ModelRecord:
+    """Make a checked directory a model of this name.
+
+    Raises:
+        NameTakenError: the project has a model of this name at another place. (At the same place it is returned.)
+    """
+    record = ModelRecord(
+        project_id=project_id,
+        id=name,
+        kind=checked.found.kind,
+        state="ready",
+        base=None,
+        job_id=None,
+        path=str(checked.path),
+        key=None,
+        details=checked.found.details,
+        created_at=now_ms(connection),
+    )
+    if models.add(connection, record):
+        return record
+    present = models.get_many(connection, project_id, [name])[name]
+    if present.path != record.path:
+        raise NameTakenError(f"there is a model {name!r} already; choose another id", param="id")
+    return present
+
+
+def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
+    """A model that is ready.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    model = models.get_many(connection, project_id, [name]).get(name)
+    if model is None or model.state != "ready":
+        raise NotFoundError(f"there is no model {name!r}; `GET /v1/models` lists yours", param="model")
+    return model
+
+
+def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
+    """Models that are ready, by name."""
+    return models.page(connection, project_id, after=after, limit=limit)

@@ -1,0 +1,85 @@
+"""The one place where a job changes its state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs.errors import IllegalTransitionError, NotFoundError
+from jobs.records import JobRecord
+from jobs.repository import attempts, events, jobs, models
+from jobs.settings import Settings
+from jobs.state import CHARGED, Event, JobState, Transition, next_transition
+
+
+def lock_job(connection: Connection, job_id: str, project_id: str | None = None) -> JobRecord:
+    """The job, locked for this transaction.
+
+    Raises:
+        NotFoundError: there is none of this id in this project.
+    """
+    job = jobs.lock(connection, job_id)
+    if job is None or project_id not in (None, job.project_id):
+        raise NotFoundError(f"there is no job {job_id}; `GET /v1/jobs` lists those of your project", param="job_id")
+    return job
+
+
+def advance(
+    connection: Connection,
+    job: JobRecord,
+    event: Event,
+    *,
+    now: int,
+    settings: Settings,
+    changes: Mapping[str, Any] | None = None,
+    attempt_changes: Mapping[str, Any] | None = None,
+    reason: Mapping[str, Any] | None = None,
+) -> JobState:
+    """Apply an event to a job that the caller has locked: job, attempt, reserved name and log in one go.
+
+    Raises:
+        IllegalTransitionError: the table has no such transition, or somebody else was faster.
+    """
+    row = next_transition(job.state, event, attempts_left=job.attempts_left)
+    columns = {**_consequences(job, row, now, settings), **(changes or {})}
+    if not jobs.compare_and_set(connection, job.id, row.source, row.target, columns):
+        raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")
+    attempt_id = columns.get("attempt_id") or job.attempt_id
+    if row.attempt and attempt_id:
+        ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
+        attempts.update(connection, attempt_id, {"state": row.attempt, **ended, **(attempt_changes or {})})
+    if row.target.final and row.target is not JobState.SUCCEEDED:
+        models.drop_pending(connection, job.id)
+    data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
+    events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)
+    return row.target
+
+
+def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
+    """The columns that a transition changes by itself."""
+    columns: dict[str, Any] = {}
+    charged = job.charged_attempts + (1 if row.event in CHARGED else 0)
+    columns["charged_attempts"] = charged
+    if row.target.final:
+        columns["finished_at"] = now
+    if row.event is Event.CLAIM and job.started_at is None:
+        columns["started_at"] = now
+    if row.target is JobState.QUEUED:
+        columns |= {"attempt_id": None, "not_before": now + _backoff_ms(charged, row.event, settings)}
+    if row.event is Event.RETRY:
+        columns |= {
+            "charged_attempts": 0,
+            "error": None,
+            "progress": None,
+            "started_at": None,
+            "finished_at": None,
+        }
+    return columns
+
+
+def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
+    """How long a job that comes back waits: it doubles with every attempt that counts."""
+    if event not in CHARGED:
+        return 0
+    seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))
+    return int(seconds * 1000)

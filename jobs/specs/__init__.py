@@ -1,0 +1,27 @@
+"""What a user can ask for: one pydantic model a job kind, told apart by `kind`."""
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from jobs.specs.convert import ConvertSpec
+from jobs.specs.fields import JobSpec
+from jobs.specs.finetune import FinetuneSpec
+from jobs.specs.generate import GenerateSpec
+from jobs.specs.quantize import QuantizeSpec
+
+AnySpec = Annotated[GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec, Field(discriminator="kind")]
+
+SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
+KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune")
+
+__all__ = [
+    "KINDS",
+    "SPEC",
+    "AnySpec",
+    "ConvertSpec",
+    "FinetuneSpec",
+    "GenerateSpec",
+    "JobSpec",
+    "QuantizeSpec",
+]

@@ -1,0 +1,34 @@
+"""Fine-tune a checkpoint on conversations."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.specs.fields import Dtype, FileId, ModelProducingSpec, Seed
+
+
+class FinetuneSpec(ModelProducingSpec):
+    """Full fine-tuning, or a LoRA adapter on `W_pack`, on data in Baichuan2's published format."""
+
+    kind: Literal["finetune"]
+    training_file: FileId
+    method: Literal["full", "lora"] = "lora"
+    epochs: float = Field(3, gt=0, le=1000)
+    learning_rate: float = Field(2e-5, gt=0, le=1)
+    batch_size: int = Field(8, ge=1, le=1024, description="Examples a step and device")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=1024)
+    max_length: int = Field(512, ge=8, le=32_768, description="Tokens after which an example is cut")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    lora_rank: int = Field(8, ge=1, le=512)
+    lora_alpha: float = Field(32, gt=0, le=1024)
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    gradient_checkpointing: bool = False
+    save_steps: int = Field(200, ge=1, le=1_000_000, description="Steps between checkpoints to resume from")
+    seed: Seed = 42
+    dtype: Dtype = "auto"
+
+    def file_references(self) -> dict[str, str]:
+        """See `JobSpec.file_references`."""
+        return {"training_file": self.training_file}

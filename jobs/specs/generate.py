@@ -1,0 +1,58 @@
+"""Generate completions for prompts or conversations."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from jobs.specs.fields import Dtype, FileId, JobSpec, ModelName, Seed, StrictModel
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000)]
+
+
+class Message(StrictModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=200_000)]
+
+
+class GenerateSpec(JobSpec):
+    """Complete prompts, or answer conversations, given inline or as an uploaded JSONL file."""
+
+    produces_model: ClassVar[bool] = False
+
+    kind: Literal["generate"]
+    adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
+    prompts: list[Text] | None = Field(None, min_length=1, max_length=1000)
+    conversations: list[Annotated[list[Message], Field(min_length=1, max_length=200)]] | None = Field(
+        None, min_length=1, max_length=1000
+    )
+    input_file: FileId | None = Field(None, description='JSONL, a {"prompt": …} or {"messages": […]} a line')
+    max_new_tokens: int = Field(256, ge=1, le=8192)
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; the model's own by default")
+    top_k: int | None = Field(None, ge=0, le=1000)
+    top_p: float | None = Field(None, gt=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    stop: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(
+        default_factory=list, max_length=8
+    )
+    seed: Seed = 0
+    batch_size: int = Field(16, ge=1, le=256)
+    dtype: Dtype = "auto"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("prompts", "conversations", "input_file") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one of prompts, conversations and input_file; found {found}")
+        return self
+
+    def model_references(self) -> dict[str, str]:
+        """See `JobSpec.model_references`."""
+        adapter = {"adapter": self.adapter} if self.adapter else {}
+        return {"model": self.model, **adapter}
+
+    def file_references(self) -> dict[str, str]:
+        """See `JobSpec.file_references`."""
+        return {"input_file": self.input_file} if self.input_file else {}

@@ -1,0 +1,129 @@
+"""The state machine of a job and its attempts: one table, and nothing that decides beside it.
+
+`docs/state_machine.md` shows this table; a test compares both, and every compare-and-set in SQL takes its source and
+target states from here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jobs.errors import IllegalTransitionError
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing happens to the job any more unless a user retries it."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class AttemptState(StrEnum):
+    """Where one attempt at a job stands."""
+
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"  # no worker picked the message up in time
+    LOST = "lost"  # the worker stopped renewing the lease
+    RELEASED = "released"  # the worker gave the job back while shutting down
+
+
+class Event(StrEnum):
+    """What happens to a job."""
+
+    DISPATCH = "dispatch"  # the scheduler placed it on a worker
+    CLAIM = "claim"  # that worker took it
+    EXPIRE = "expire"  # that worker never took it
+    SUCCEED = "succeed"
+    FAIL = "fail"  # trying again would fail again
+    STUMBLE = "stumble"  # failed in a way that another attempt may not
+    LOSE = "lose"  # the worker's lease ran out
+    RELEASE = "release"  # the worker shuts down and gives it back
+    CANCEL = "cancel"  # a user wants it ended
+    STOP = "stop"  # the worker has ended it as asked
+    RETRY = "retry"  # a user wants it again
+
+
+class Guard(StrEnum):
+    """A condition on a transition."""
+
+    ALWAYS = "always"
+    ATTEMPTS_LEFT = "attempts left"
+    NO_ATTEMPTS_LEFT = "no attempts left"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the table; `attempt` is the state in which the current attempt ends up, if it changes."""
+
+    source: JobState
+    event: Event
+    target: JobState
+    attempt: AttemptState | None = None
+    guard: Guard = Guard.ALWAYS
+
+
+J, A, E, G = JobState, AttemptState, Event, Guard
+
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(J.QUEUED, E.DISPATCH, J.DISPATCHED, A.DISPATCHED),
+    Transition(J.QUEUED, E.CANCEL, J.CANCELLED),
+    Transition(J.DISPATCHED, E.CLAIM, J.RUNNING, A.RUNNING),
+    Transition(J.DISPATCHED, E.EXPIRE, J.QUEUED, A.EXPIRED),
+    Transition(J.DISPATCHED, E.CANCEL, J.CANCELLED, A.CANCELLED),
+    Transition(J.RUNNING, E.SUCCEED, J.SUCCEEDED, A.SUCCEEDED),
+    Transition(J.RUNNING, E.FAIL, J.FAILED, A.FAILED),
+    Transition(J.RUNNING, E.STUMBLE, J.QUEUED, A.FAILED, G.ATTEMPTS_LEFT),
+    Transition(J.RUNNING, E.STUMBLE, J.FAILED, A.FAILED, G.NO_ATTEMPTS_LEFT),
+    Transition(J.RUNNING, E.LOSE, J.QUEUED, A.LOST, G.ATTEMPTS_LEFT),
+    Transition(J.RUNNING, E.LOSE, J.FAILED, A.LOST, G.NO_ATTEMPTS_LEFT),
+    Transition(J.RUNNING, E.RELEASE, J.QUEUED, A.RELEASED),
+    Transition(J.RUNNING, E.CANCEL, J.CANCELLING),
+    Transition(J.CANCELLING, E.STOP, J.CANCELLED, A.CANCELLED),
+    Transition(J.CANCELLING, E.SUCCEED, J.CANCELLED, A.CANCELLED),
+    Transition(J.CANCELLING, E.FAIL, J.CANCELLED, A.CANCELLED),
+    Transition(J.CANCELLING, E.STUMBLE, J.CANCELLED, A.CANCELLED),
+    Transition(J.CANCELLING, E.LOSE, J.CANCELLED, A.LOST),
+    Transition(J.CANCELLING, E.RELEASE, J.CANCELLED, A.CANCELLED),
+    Transition(J.FAILED, E.RETRY, J.QUEUED),
+    Transition(J.CANCELLED, E.RETRY, J.QUEUED),
+)
+
+# Events after which the attempt counts against `max_attempts`.
+CHARGED = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
+
+
+def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
+    """The row of the table that applies.
+
+    Raises:
+        IllegalTransitionError: the table has none.
+    """
+    unmet = Guard.NO_ATTEMPTS_LEFT if attempts_left else Guard.ATTEMPTS_LEFT
+    for row in TRANSITIONS:
+        if row.source is state and row.event is event and row.guard is not unmet:
+            return row
+    raise IllegalTransitionError(f"a job that is {state} cannot {event}{_remedy(event)}")
+
+
+def _remedy(event: Event) -> str:
+    """What the user can do instead."""
+    match event:
+        case Event.RETRY:
+            return "; only a failed or cancelled job can be retried"
+        case Event.CANCEL:
+            return "; only a job that is queued, dispatched or running can be cancelled"
+        case _:
+            return ""

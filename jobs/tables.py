@@ -1,0 +1,215 @@
+"""The database schema. Times are integer milliseconds since the epoch, by the database's clock."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+Identifier = String(64)
+Milliseconds = BigInteger
+
+
+class Base(DeclarativeBase):
+    """Declarative base; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Project(Base):
+    """A team: jobs, files and models belong to one."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class ApiKey(Base):
+    """A bearer key; only its SHA-256 is stored."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    name: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(16))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    hint: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    revoked_at: Mapped[int | None] = mapped_column(Milliseconds)
+
+
+class Job(Base):
+    """One job: its spec, its state, and what came of it."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    priority: Mapped[int] = mapped_column(Integer)
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    charged_attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    attempt_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    attempt_id: Mapped[str | None] = mapped_column(Identifier)
+    not_before: Mapped[int] = mapped_column(Milliseconds, server_default=text("0"))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    request_digest: Mapped[str | None] = mapped_column(String(64))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    last_event: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    started_at: Mapped[int | None] = mapped_column(Milliseconds)
+    finished_at: Mapped[int | None] = mapped_column(Milliseconds)
+
+    __table_args__ = (
+        Index("uq_jobs_project_id_idempotency_key", "project_id", "idempotency_key", unique=True),
+        Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
+        Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
+        Index(
+            "ix_jobs_queued",
+            text("priority DESC"),
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_queued_by_project",
+            "project_id",
+            text("priority DESC"),
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+    )
+
+
+class JobLabel(Base):
+    """One label of a job; rows of their own so that lists can be filtered by index."""
+
+    __tablename__ = "job_labels"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(128), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+
+
+class Attempt(Base):
+    """One try at a job by one worker. Its id is the fencing token; `deadline` is the pick-up time, then the lease."""
+
+    __tablename__ = "attempts"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int] = mapped_column(Integer)
+    worker_id: Mapped[str] = mapped_column(Identifier)
+    state: Mapped[str] = mapped_column(String(16))
+    deadline: Mapped[int] = mapped_column(Milliseconds)
+    dispatched_at: Mapped[int] = mapped_column(Milliseconds)
+    claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
+    finished_at: Mapped[int | None] = mapped_column(Milliseconds)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+    __table_args__ = (
+        Index("uq_attempts_job_id_number", "job_id", "number", unique=True),
+        Index(
+            "ix_attempts_open",
+            "deadline",
+            sqlite_where=text("state IN ('dispatched', 'running')"),
+            postgresql_where=text("state IN ('dispatched', 'running')"),
+        ),
+    )
+
+
+class JobEvent(Base):
+    """The ordered, resumable log of a job: state changes, progress and output lines under one sequence number."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt_id: Mapped[str | None] = mapped_column(Identifier)
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class Artifact(Base):
+    """One published file of a job. A file in the store without such a row does not exist for anybody."""
+
+    __tablename__ = "artifacts"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    path: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+    __table_args__ = (Index("uq_artifacts_job_id_path", "job_id", "path", unique=True),)
+
+
+class Model(Base):
+    """A checkpoint or adapter that specs can name. `pending` while the job that makes it is under way."""
+
+    __tablename__ = "models"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    base: Mapped[str | None] = mapped_column(String(128))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    path: Mapped[str | None] = mapped_column(Text)
+    key: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class File(Base):
+    """An uploaded file: training data or prompts."""
+
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+    __table_args__ = (Index("ix_files_project_id_id", "project_id", "id"),)
+
+
+class Worker(Base):
+    """A worker process and what it offers."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    hostname: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    kinds: Mapped[list[str]] = mapped_column(Json)
+    slots: Mapped[int] = mapped_column(Integer)
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    started_at: Mapped[int] = mapped_column(Milliseconds)
+    seen_at: Mapped[int] = mapped_column(Milliseconds, index=True)
+
+
+class Lease(Base):
+    """Who leads: at most one holder a name until it expires."""
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(Identifier)
+    expires_at: Mapped[int] = mapped_column(Milliseconds)

@@ -1,0 +1,126 @@
+"""Redis and Celery: how messages travel. Nothing here is the truth; all of it may be lost at any moment."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TASK = "workers.run_attempt"
+WAKE_KEY = "baichuan:wake"
+CONNECT_SECONDS = 1
+
+
+class BrokerUnreachableError(Exception):
+    """Redis does not answer; the job stays in SQL and goes out later."""
+
+
+def worker_queue(worker_id: str) -> str:
+    """The queue of one worker: a message is for the worker that the scheduler chose."""
+    return f"worker.{worker_id}"
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application, for senders and workers alike."""
+    app = Celery("baichuan", broker=settings.redis)
+    app.conf.update(
+        task_acks_late=False,  # crash recovery comes from leases: with late acks Redis redelivers long jobs
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_SECONDS},
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+    )
+    return app
+
+
+class Transport:
+    """The sending side."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = celery_app(settings)
+        self._redis = redis.Redis.from_url(
+            settings.redis,
+            socket_connect_timeout=CONNECT_SECONDS,
+            socket_timeout=CONNECT_SECONDS + settings.poll_seconds,
+        )
+        self._poll_seconds = settings.poll_seconds
+
+    def send_attempt(self, worker_id: str, attempt_id: str) -> None:
+        """Tell a worker to run an attempt.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer.
+        """
+        try:
+            self._celery.send_task(TASK, args=[attempt_id], queue=worker_queue(worker_id), retry=False)
+        except (OperationalError, redis.RedisError) as error:
+            raise BrokerUnreachableError(str(error)) from error
+
+    def wake_dispatcher(self) -> None:
+        """Say that there is work; if that is lost, the dispatcher finds it by polling."""
+        try:
+            with self._redis.pipeline() as pipeline:
+                pipeline.lpush(WAKE_KEY, 1)
+                pipeline.ltrim(WAKE_KEY, 0, 0)
+                pipeline.execute()
+        except redis.RedisError as error:
+            log.warning("the dispatcher was not woken: %s", error)
+
+    def wait_for_work(self) -> None:
+        """Sleep until woken, at most for the poll interval.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer.
+        """
+        try:
+            self._redis.blpop([WAKE_KEY], timeout=self._poll_seconds)
+        except redis.RedisError as error:
+            raise BrokerUnreachableError(str(error)) from error
+
+    def reachable(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            return bool(self._redis.ping())
+        except redis.RedisError:
+            return False
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._celery.close()
+        self._redis.close()
+
+
+class Waker:
+    """Wakes the dispatcher from a thread of its own, so that a dead Redis never delays a request."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a wake-up; several before it is sent become one."""
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Send what is wanted still, and end the thread."""
+        self._stopping = True
+        self._wanted.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wanted.wait()
+            self._wanted.clear()
+            self._wake()

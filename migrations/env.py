@@ -1,0 +1,24 @@
+"""Alembic's environment: runs on the connection it is given, or on DATABASE_URL."""
+
+from alembic import context
+from sqlalchemy import Connection
+
+from jobs.database import Database
+from jobs.settings import Settings
+from jobs.tables import Base
+
+
+def run(connection: Connection) -> None:
+    """Run the migrations in one transaction; SQLite changes tables by copying them (batch mode)."""
+    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+    given.commit()
+else:
+    with Database(Settings().database).writing() as opened:
+        run(opened)
