@@ -150,8 +150,9 @@ def _fault(
         if file_id not in known_files:
             message = f"there is no file {file_id}; upload it with `POST /v1/files` first"
             return UnknownFileError(message, param=field)
-    if (name := spec.output_name()) and name in taken:
-        return NameTakenError(f"there is a model {name!r} already; choose another name", param="output_model")
+    output = spec.output_name()
+    if output in taken:
+        return NameTakenError(f"there is a model {output!r} already; choose another name", param="output_model")
     return None
 
 

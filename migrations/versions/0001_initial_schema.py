@@ -17,15 +17,15 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("holder", sa.String(length=64), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name="pk_leases")),
+        sa.PrimaryKeyConstraint("name", name="pk_leases"),
     )
     op.create_table(
         "projects",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_projects")),
-        sa.UniqueConstraint("name", name="uq_projects_name")),
+        sa.PrimaryKeyConstraint("id", name="pk_projects"),
+        sa.UniqueConstraint("name", name="uq_projects_name"),
     )
     op.create_table(
         "workers",
@@ -34,22 +34,17 @@ def upgrade() -> None:
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column(
-            "kinds",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
+            "kinds", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column(
-            "devices",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
+            "devices", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_workers")),
+        sa.PrimaryKeyConstraint("id", name="pk_workers"),
     )
-    with op.batch_alter_table("workers", schema=None) as batch_op:
-        batch_op.create_index(batch_"ix_workers_seen_at", ["seen_at"], unique=False)
+    op.create_index("ix_workers_seen_at", "workers", ["seen_at"], unique=False)
 
     op.create_table(
         "api_keys",
@@ -61,12 +56,11 @@ def upgrade() -> None:
         sa.Column("hint", sa.String(length=16), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_api_keys_project_id")),
-        sa.PrimaryKeyConstraint("id", name="pk_api_keys")),
-        sa.UniqueConstraint("key_hash", name="uq_api_keys_key_hash")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_api_keys_project_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+        sa.UniqueConstraint("key_hash", name="uq_api_keys_key_hash"),
     )
-    with op.batch_alter_table("api_keys", schema=None) as batch_op:
-        batch_op.create_index(batch_"ix_api_keys_project_id", ["project_id"], unique=False)
+    op.create_index("ix_api_keys_project_id", "api_keys", ["project_id"], unique=False)
 
     op.create_table(
         "files",
@@ -78,11 +72,10 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_files_project_id")),
-        sa.PrimaryKeyConstraint("id", name="pk_files")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_files_project_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_files"),
     )
-    with op.batch_alter_table("files", schema=None) as batch_op:
-        batch_op.create_index("ix_files_project_id_id", ["project_id", "id"], unique=False)
+    op.create_index("ix_files_project_id_id", "files", ["project_id", "id"], unique=False)
 
     op.create_table(
         "jobs",
@@ -91,9 +84,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column(
-            "spec",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
+            "spec", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
@@ -104,32 +95,24 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.String(length=255), nullable=True),
         sa.Column("request_digest", sa.String(length=64), nullable=True),
         sa.Column(
-            "progress",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=True,
+            "progress", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=True
         ),
         sa.Column(
-            "result",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=True,
+            "result", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=True
         ),
         sa.Column(
-            "error",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=True,
+            "error", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=True
         ),
         sa.Column("last_event", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("version", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_jobs_project_id")),
-        sa.PrimaryKeyConstraint("id", name="pk_jobs")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_jobs_project_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
     )
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index("ix_jobs_project_id_kind_id", ["project_id", "kind", "id"], unique=False)
-        batch_op.create_index("ix_jobs_project_id_state_id", ["project_id", "state", "id"], unique=False)
-        batch_op.create_index("uq_jobs_project_id_idempotency_key", ["project_id", "idempotency_key"], unique=True)
+    op.create_index("ix_jobs_project_id_kind_id", "jobs", ["project_id", "kind", "id"], unique=False)
+    op.create_index("ix_jobs_project_id_state_id", "jobs", ["project_id", "state", "id"], unique=False)
     for name, first in (("ix_jobs_queued", []), ("ix_jobs_queued_by_project", ["project_id"])):
         op.create_index(
             name,
@@ -138,6 +121,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'queued'"),
             postgresql_where=sa.text("state = 'queued'"),
         )
+    op.create_index("uq_jobs_project_id_idempotency_key", "jobs", ["project_id", "idempotency_key"], unique=True)
 
     op.create_table(
         "attempts",
@@ -151,22 +135,20 @@ def upgrade() -> None:
         sa.Column("claimed_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column(
-            "error",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=True,
+            "error", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=True
         ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_attempts_job_id")),
-        sa.PrimaryKeyConstraint("id", name="pk_attempts")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_attempts_job_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_attempts"),
     )
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_attempts_open",
-            ["deadline"],
-            unique=False,
-            sqlite_where=sa.text("state IN ('dispatched', 'running')"),
-            postgresql_where=sa.text("state IN ('dispatched', 'running')"),
-        )
-        batch_op.create_index("uq_attempts_job_id_number", ["job_id", "number"], unique=True)
+    op.create_index(
+        "ix_attempts_open",
+        "attempts",
+        ["deadline"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('dispatched', 'running')"),
+        postgresql_where=sa.text("state IN ('dispatched', 'running')"),
+    )
+    op.create_index("uq_attempts_job_id_number", "attempts", ["job_id", "number"], unique=True)
 
     op.create_table(
         "events",
@@ -175,13 +157,11 @@ def upgrade() -> None:
         sa.Column("attempt_id", sa.String(length=64), nullable=True),
         sa.Column("type", sa.String(length=16), nullable=False),
         sa.Column(
-            "data",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
+            "data", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_events_job_id")),
-        sa.PrimaryKeyConstraint("job_id", "sequence", name="pk_events")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_events_job_id"),
+        sa.PrimaryKeyConstraint("job_id", "sequence", name="pk_events"),
     )
     op.create_table(
         "job_labels",
@@ -189,9 +169,9 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("value", sa.String(length=128), nullable=False),
         sa.Column("job_id", sa.String(length=64), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_labels_job_id")),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_job_labels_project_id")),
-        sa.PrimaryKeyConstraint("project_id", "key", "value", "job_id", name="pk_job_labels")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_labels_job_id"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_job_labels_project_id"),
+        sa.PrimaryKeyConstraint("project_id", "key", "value", "job_id", name="pk_job_labels"),
     )
     op.create_table(
         "models",
@@ -204,17 +184,14 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), nullable=True),
         sa.Column("key", sa.Text(), nullable=True),
         sa.Column(
-            "details",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
+            "details", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_models_job_id")),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_models_project_id")),
-        sa.PrimaryKeyConstraint("project_id", "id", name="pk_models")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_models_job_id"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_models_project_id"),
+        sa.PrimaryKeyConstraint("project_id", "id", name="pk_models"),
     )
-    with op.batch_alter_table("models", schema=None) as batch_op:
-        batch_op.create_index(batch_"ix_models_job_id", ["job_id"], unique=False)
+    op.create_index("ix_models_job_id", "models", ["job_id"], unique=False)
 
     op.create_table(
         "artifacts",
@@ -226,52 +203,26 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name="fk_artifacts_attempt_id")),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_artifacts_job_id")),
-        sa.PrimaryKeyConstraint("id", name="pk_artifacts")),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name="fk_artifacts_attempt_id"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_artifacts_job_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_artifacts"),
     )
-    with op.batch_alter_table("artifacts", schema=None) as batch_op:
-        batch_op.create_index("uq_artifacts_job_id_path", ["job_id", "path"], unique=True)
+    op.create_index("uq_artifacts_job_id_path", "artifacts", ["job_id", "path"], unique=True)
 
 
 def downgrade() -> None:
     """Take back."""
-    with op.batch_alter_table("artifacts", schema=None) as batch_op:
-        batch_op.drop_index"uq_artifacts_job_id_path"
-
-    op.drop_table("artifacts")
-    with op.batch_alter_table("models", schema=None) as batch_op:
-        batch_op.drop_index(batch_"ix_models_job_id")
-
-    op.drop_table("models")
-    op.drop_table("job_labels")
-    op.drop_table("events")
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.drop_index"uq_attempts_job_id_number"
-        batch_op.drop_index(
-            "ix_attempts_open",
-            sqlite_where=sa.text("state IN ('dispatched', 'running')"),
-            postgresql_where=sa.text("state IN ('dispatched', 'running')"),
-        )
-
-    op.drop_table("attempts")
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index"uq_jobs_project_id_idempotency_key"
-        batch_op.drop_index"ix_jobs_project_id_state_id"
-        batch_op.drop_index"ix_jobs_project_id_kind_id"
-
-    op.drop_table("jobs")
-    with op.batch_alter_table("files", schema=None) as batch_op:
-        batch_op.drop_index"ix_files_project_id_id"
-
-    op.drop_table("files")
-    with op.batch_alter_table("api_keys", schema=None) as batch_op:
-        batch_op.drop_index(batch_"ix_api_keys_project_id")
-
-    op.drop_table("api_keys")
-    with op.batch_alter_table("workers", schema=None) as batch_op:
-        batch_op.drop_index(batch_"ix_workers_seen_at")
-
-    op.drop_table("workers")
-    op.drop_table("projects")
-    op.drop_table("leases")
+    for table in (
+        "artifacts",
+        "models",
+        "job_labels",
+        "events",
+        "attempts",
+        "jobs",
+        "files",
+        "api_keys",
+        "workers",
+        "projects",
+        "leases",
+    ):
+        op.drop_table(table)
