@@ -17,8 +17,8 @@ class BaichuanConfig(PreTrainedConfig):
 
     Published configurations name neither their positions nor their head, so both are told from what is there:
     a configuration with `model_max_length` and no `max_position_embeddings` uses ALiBi, any other RoPE; a
-    vocabulary of 125696 has the normalised head of Baichuan 2. An explicit `position_embedding` or `norm_head`
-    wins, and both are always saved.
+    vocabulary of 125696 has the normalised head of Baichuan 2. An explicit `position_embedding` or
+    `norm_head` wins, and both are always saved.
 
     Attributes:
         position_embedding: "rope" or "alibi".
@@ -63,7 +63,7 @@ class BaichuanConfig(PreTrainedConfig):
         self.model_max_length = self.model_max_length or context_length
         self.z_loss_weight = float(self.z_loss_weight)
         known = {key: value for key, value in kwargs.items() if key not in FOREIGN_KEYS}
-        super().__post_init__(**known)
+        super().__post_init__(**known)  # type: ignore[no-untyped-call]
         self.check()
 
     @property
@@ -86,7 +86,8 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
             )
 
     def to_diff_dict(self) -> dict[str, Any]:

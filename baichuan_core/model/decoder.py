@@ -1,6 +1,6 @@
 """The Baichuan decoder and its language-modelling head, native on transformers 5."""
 
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,13 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     config: BaichuanConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["BaichuanDecoderLayer"]
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _no_split_modules = ["BaichuanDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
     # Baichuan 1 7B stores buffers that follow from its configuration.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"rotary_emb\.inv_freq"]
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
-    _can_record_outputs: ClassVar[dict[str, type[nn.Module]]] = {
+    _can_record_outputs = {
         "hidden_states": BaichuanDecoderLayer,
         "attentions": BaichuanAttention,
     }
@@ -43,16 +43,14 @@ class BaichuanModel(BaichuanPreTrainedModel):
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.layers = nn.ModuleList(
-            BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
         self.gradient_checkpointing = False
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
-    @merge_with_config_defaults
-    @capture_outputs
+    @merge_with_config_defaults  # type: ignore[untyped-decorator]
+    @capture_outputs  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -91,17 +89,13 @@ class BaichuanModel(BaichuanPreTrainedModel):
                 past_key_values=past_key_values,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
-        )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
     def _mask(
         self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
     ) -> Tensor | None:
         alibi = self.config.position_embedding == "alibi"
-        mask = causal_mask(
-            self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=not alibi
-        )
+        mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=not alibi)
         if not alibi or mask is None:
             return mask
         slopes = alibi_slopes(self.config.num_attention_heads)
@@ -111,7 +105,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
 class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
     """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     # generate() makes the masks of a static cache by this function.
     create_masks_for_generate = staticmethod(causal_mask)
 
@@ -120,9 +114,9 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         self.model = BaichuanModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._head_norms = HeadNorms()
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -164,6 +158,11 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def train(self, mode: bool = True) -> "BaichuanForCausalLM":
+        """Switch between training and evaluation; either way the head is normalised anew."""
+        self._head_norms.forget()
+        return cast("BaichuanForCausalLM", super().train(mode))
 
     def _logits(self, hidden_states: Tensor) -> Tensor:
         logits: Tensor = self.lm_head(hidden_states)

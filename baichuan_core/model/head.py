@@ -1,4 +1,6 @@
-"""The normalised output head (NormHead) of Baichuan 2, as a function of whatever layer stands at `lm_head`."""
+"""The normalised output head (NormHead) of Baichuan 2, for whatever layer stands at `lm_head`."""
+
+import weakref
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +14,45 @@ class HeadNorms:
 
     Logits over row norms are the logits of a head with rows of norm 1, so the parameter is never copied or
     changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
-    of the head changes.
+    of the head changes or training goes on.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[tuple[int, int], ...] | None = None
         self._norms: Tensor | None = None
+        self._seen: list[tuple[weakref.ref[Tensor], int, int]] = []
+
+    def __reduce__(self) -> tuple[type["HeadNorms"], tuple[()]]:
+        """A copied or pickled model computes its norms again."""
+        return HeadNorms, ()
 
     def of(self, head: nn.Module) -> Tensor:
         """Norms [vocab] of `head`, differentiable where its parameters are being trained."""
+        tensors = [*head.parameters(), *head.buffers()]
         if torch.compiler.is_compiling():
             return row_norms(head)
-        tensors = [*head.parameters(), *head.buffers()]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            self.forget()
             return row_norms(head)
-        key = tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
-        if self._norms is None or key != self._key:
+        if self._norms is None or not self._unchanged(tensors):
             with torch.no_grad():
-                self._key, self._norms = key, row_norms(head)
+                self._norms = row_norms(head)
+            self._seen = [(weakref.ref(tensor), tensor.data_ptr(), _version(tensor)) for tensor in tensors]
         return self._norms
+
+    def forget(self) -> None:
+        """Drop the kept norms. Optimizers may write through `.data`, which no version counter sees."""
+        self._norms = None
+
+    def _unchanged(self, tensors: list[Tensor]) -> bool:
+        return len(tensors) == len(self._seen) and all(
+            reference() is tensor and address == tensor.data_ptr() and version == _version(tensor)
+            for tensor, (reference, address, version) in zip(tensors, self._seen, strict=True)
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    """How often the tensor was written to; those of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def row_norms(head: nn.Module) -> Tensor:
@@ -44,7 +66,8 @@ def row_norms(head: nn.Module) -> Tensor:
         norms = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32)
     else:
         norms = _probe(head)
-    return norms.clamp(min=SMALLEST_NORM)
+    clamped: Tensor = norms.clamp(min=SMALLEST_NORM)
+    return clamped
 
 
 def _is_readable(weight: Tensor) -> bool:

@@ -49,7 +49,7 @@ class BaichuanMLP(nn.Module):
 
 
 def eager_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -69,7 +69,7 @@ def eager_attention(
 
 
 class BaichuanAttention(nn.Module):
-    """Multi-head attention whose queries, keys and values come out of one matrix, `W_pack` [3 · hidden, hidden]."""
+    """Multi-head attention; one matrix, `W_pack` [3 · hidden, hidden], makes queries, keys and values."""
 
     is_causal = True
     num_key_value_groups = 1
@@ -92,7 +92,7 @@ class BaichuanAttention(nn.Module):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """[batch, seq, hidden] to the same shape, and the attention weights if the implementation has them."""
+        """[batch, seq, hidden] to the same shape, and the attention weights where they are computed."""
         packed = self.W_pack(hidden_states).unflatten(-1, (3, self.heads, self.head_dim))
         query, key, value = packed.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, head_dim]
         if rotation is not None:
@@ -102,9 +102,7 @@ class BaichuanAttention(nn.Module):
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
-        mixed, weights = attend(
-            self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs
-        )
+        mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs)
         return self.o_proj(mixed.flatten(-2)), weights
 
 

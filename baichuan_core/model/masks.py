@@ -1,7 +1,7 @@
 """Which keys a query sees: causality, padding, packed examples and the ALiBi bias in one attention mask."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def causal_mask(
     of one example, which see only each other. A four-dimensional one is returned as it is.
     """
     same_example = _same_example(attention_mask, inputs_embeds, past_key_values)
-    mask: Tensor | None = create_causal_mask(
+    mask = create_causal_mask(
         config=config,
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
@@ -41,7 +41,7 @@ def causal_mask(
         and_mask_function=same_example,
         allow_is_causal_skip=may_be_implied,
     )
-    return mask
+    return cast("Tensor | None", mask)  # a BlockMask comes only from flex attention
 
 
 def add_alibi(mask: Tensor, slopes: Tensor, past_key_values: Cache | None, dtype: torch.dtype) -> Tensor:

@@ -37,16 +37,16 @@ class BaichuanRotaryEmbedding(nn.Module):
         return theta**-exponents, 1.0
 
     @torch.no_grad()
-    @dynamic_rope_update
+    @dynamic_rope_update  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, float32 [batch, 1, seq, head_dim], of `position_ids` [batch, seq] on the device of `x`."""
+        """Cosine and sine, float32 [batch, 1, seq, head_dim], of `position_ids` [batch, seq]."""
         half = position_ids[:, None, :, None].float() * self.inv_freq.float().to(x.device)
         angles = torch.cat((half, half), dim=-1)
         return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i+d/2}) of [batch, heads, seq, d] by its angle, in float32 as Baichuan2 does."""
+    """Turn each pair (x_i, x_{i+d/2}) of [batch, heads, seq, d] by its angle, in float32 as Baichuan2."""
     first, second = x.float().chunk(2, dim=-1)
     quarter_turned = torch.cat((-second, first), dim=-1)
     return (x * cos + quarter_turned * sin).to(x.dtype)

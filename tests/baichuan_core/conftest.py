@@ -1,0 +1,53 @@
+"""Golden families and tiny checkpoints for the engine's tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from baichuan_core import BaichuanForCausalLM
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FAMILIES = ("baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The matrices here are too small for two threads to help."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """The folder of the recorded data."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Path:
+    """The golden checkpoint of each family in turn."""
+    return GOLDEN / str(request.param)
+
+
+@pytest.fixture(scope="session")
+def golden(family: Path) -> dict[str, Tensor]:
+    """What the published implementation gave for this family."""
+    return load_file(family / "golden.safetensors")
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., BaichuanForCausalLM]:
+    """Load a golden family in eval mode; tiny vocabularies do not tell the head, so its name does."""
+
+    def load_family(directory: Path, **kwargs: Any) -> BaichuanForCausalLM:
+        kwargs = {"norm_head": directory.name.startswith("baichuan2"), **kwargs}
+        model = AutoModelForCausalLM.from_pretrained(directory, **kwargs)
+        assert isinstance(model, BaichuanForCausalLM)
+        return model
+
+    return load_family

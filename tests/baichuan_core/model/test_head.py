@@ -1,0 +1,135 @@
+"""The normalised head: same mathematics for every layer that may stand at lm_head."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import bitsandbytes
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baichuan_core import BaichuanForCausalLM
+from baichuan_core.model import row_norms
+
+Load = Callable[..., BaichuanForCausalLM]
+Golden = dict[str, Tensor]
+
+
+@pytest.fixture
+def model(golden_root: Path, load: Load) -> BaichuanForCausalLM:
+    return load(golden_root / "baichuan2-7b")
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(1, 512, (2, 12), generator=torch.manual_seed(0))
+
+
+class WithoutAWeight(nn.Module):
+    """A head as adapters and off-loading leave it: linear, but its matrix cannot be read."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+        self.in_features = inner.in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.inner(x)
+        return output
+
+
+@torch.no_grad()
+def test_forward_never_touches_the_parameter(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    before = model.lm_head.weight.clone()
+    model(ids)
+    model.train()
+    model(ids, labels=ids)
+    assert torch.equal(model.lm_head.weight, before)
+
+
+@torch.no_grad()
+def test_scale_of_a_row_does_not_matter_even_after_it_was_cached(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    model.lm_head.weight.mul_(torch.rand(512, 1) + 0.5)
+    torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=2e-5)
+    model.lm_head.weight.data = model.lm_head.weight.data * 3
+    torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+def test_training_drops_the_cached_norms(model: BaichuanForCausalLM, ids: Tensor, through_data: bool) -> None:
+    with torch.no_grad():
+        model(ids)
+    model.train()
+    model(ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        weight = model.lm_head.weight
+        (weight.data if through_data else weight).mul_(torch.rand(512, 1) + 0.5)
+        trained = model.eval()(ids).logits
+        fresh = BaichuanForCausalLM(model.config).eval()
+        fresh.load_state_dict(model.state_dict())
+        torch.testing.assert_close(fresh(ids).logits, trained, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_copied_model_normalises_its_own_head(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    twin = copy.deepcopy(model)
+    twin.lm_head.weight.mul_(torch.rand(512, 1) + 0.5)
+    torch.testing.assert_close(twin(ids).logits, expected, rtol=0, atol=2e-5)
+    twin.lm_head = model.lm_head
+    torch.testing.assert_close(twin(ids).logits, expected, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_zero_row_gives_zero_logits_in_half_precision(golden_root: Path, load: Load, ids: Tensor) -> None:
+    model = load(golden_root / "baichuan2-7b", dtype=torch.float16)
+    model.lm_head.weight[7] = 0
+    logits = model(ids).logits
+    assert logits.isfinite().all()
+    assert (logits[..., 7] == 0).all()
+
+
+@torch.no_grad()
+def test_works_in_inference_mode(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, expected)
+
+
+def test_replaced_head_gives_equal_logits_and_gradients(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    model.train()
+    plain = model(ids, labels=ids)
+    plain.loss.backward()
+    expected = model.lm_head.weight.grad
+    assert expected is not None
+    inner = model.lm_head
+    inner.weight.grad = None
+    model.lm_head = WithoutAWeight(inner)
+    probed = model(ids, labels=ids)
+    torch.testing.assert_close(probed.logits, plain.logits, rtol=0, atol=2e-5)
+    probed.loss.backward()
+    torch.testing.assert_close(inner.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_quantized_head_is_normalised_by_what_it_really_holds(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    quantized = bitsandbytes.nn.Linear8bitLt(64, 512, bias=False, has_fp16_weights=False)
+    quantized.load_state_dict(model.lm_head.state_dict())
+    model.lm_head = quantized.to("cpu")
+    assert (model(ids).logits - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_resized_vocabulary_keeps_a_normalised_head(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    model.resize_token_embeddings(520)
+    assert model.lm_head.out_features == 520
+    torch.testing.assert_close(model(ids).logits[..., :512], expected, rtol=0, atol=2e-5)
+
+
+def test_norms_of_a_plain_and_an_unreadable_layer_agree() -> None:
+    head = nn.Linear(300, 20, bias=False)
+    torch.testing.assert_close(row_norms(WithoutAWeight(head)), row_norms(head))
