@@ -7,6 +7,7 @@ BaichuanError
  ├── DatasetError               training data or prompts are malformed; the message names the line
  ├── PromptError                one prompt cannot be answered (empty, too long for the window)
  ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
+ ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
  └── InsufficientSpaceError     the disk cannot hold the result
 
 Each message says what is wrong and what to change. None of them goes away by trying again.
@@ -39,6 +40,10 @@ class PromptError(BaichuanError):
 
 class UnsupportedError(BaichuanError):
     """The combination asked for does not exist: a kernel, a target, a dtype."""
+
+
+class TrainingDivergedError(BaichuanError):
+    """The loss of a fine-tuning run is NaN or infinite."""
 
 
 class InsufficientSpaceError(BaichuanError):
