@@ -20,11 +20,15 @@ from jobs.state import AttemptState, Event, JobState
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker needs to run an attempt: the job, and what its spec names, by field."""
+    """What a worker needs to run an attempt: the job, and what its spec names, by field.
+
+    `bases` are the models that named adapters were made for, under the adapter's field.
+    """
 
     job: JobRecord
     attempt: AttemptRecord
     models: Mapping[str, ModelRecord]
+    bases: Mapping[str, ModelRecord]
     files: Mapping[str, FileRecord]
     earlier_attempts: Sequence[str]
 
@@ -85,13 +89,30 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
     found = models.get_many(connection, job.project_id, named.values())
     uploads = files.get_files(connection, job.project_id, spec.file_references().values())
     earlier = [other.id for other in attempts.of_job(connection, job.id) if other.id != attempt_id]
+    by_field = {field: found[name] for field, name in named.items() if name in found}
     return Claim(
         job,
         attempt,
-        {field: found[name] for field, name in named.items() if name in found},
+        by_field,
+        _bases(connection, job.project_id, by_field),
         {field: uploads[name] for field, name in spec.file_references().items() if name in uploads},
         earlier,
     )
+
+
+def look(connection: Connection, attempt_id: str, worker_id: str) -> Order:
+    """What a renewal would answer, without renewing: a cheap read, for short intervals."""
+    attempt = attempts.get(connection, attempt_id)
+    if attempt is None or (attempt.worker_id, attempt.state) != (worker_id, AttemptState.RUNNING):
+        return Order.ABANDON
+    job = jobs.get_many(connection, [attempt.job_id])[attempt.job_id]
+    return Order.STOP if job.state is JobState.CANCELLING else Order.CONTINUE
+
+
+def has_succeeded(connection: Connection, attempt_id: str) -> bool:
+    """Whether the attempt's success is recorded: for a worker that lost the answer to its commit."""
+    attempt = attempts.get(connection, attempt_id)
+    return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 
 
 def renew(
@@ -204,6 +225,12 @@ def take_back(connection: Connection, attempt_id: str, settings: Settings) -> No
     job = jobs.lock(connection, attempt.job_id) if attempt else None
     if job and job.attempt_id == attempt_id and job.state is JobState.DISPATCHED:
         _give_up(connection, job, Event.EXPIRE, settings, None)
+
+
+def _bases(connection: Connection, project_id: str, named: Mapping[str, ModelRecord]) -> dict[str, ModelRecord]:
+    wanted = {field: model.base for field, model in named.items() if model.kind == "adapter" and model.base}
+    found = models.get_many(connection, project_id, wanted.values()) if wanted else {}
+    return {field: found[base] for field, base in wanted.items() if base in found}
 
 
 def _give_up(
