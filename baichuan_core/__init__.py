@@ -7,6 +7,7 @@ Importing this package registers the classes with transformers' `AutoConfig`, `A
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from .config import BaichuanConfig
+from .conversion import ConversionReport, ConversionTarget, convert
 from .errors import (
     AdapterMismatchError,
     BaichuanError,
@@ -19,6 +20,7 @@ from .errors import (
 )
 from .model import BaichuanForCausalLM, BaichuanModel
 from .progress import Progress, ProgressCallback, ignore_progress
+from .quantization import QuantizationOptions, QuantizationReport, quantize
 from .tokenizer import BaichuanTokenizer
 
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
@@ -34,12 +36,18 @@ __all__ = [
     "BaichuanModel",
     "BaichuanTokenizer",
     "CheckpointError",
+    "ConversionReport",
+    "ConversionTarget",
     "DatasetError",
     "InsufficientSpaceError",
     "Progress",
     "ProgressCallback",
     "PromptError",
+    "QuantizationOptions",
+    "QuantizationReport",
     "TokenizerError",
     "UnsupportedError",
+    "convert",
     "ignore_progress",
+    "quantize",
 ]

@@ -1,0 +1,34 @@
+"""Checkpoint directories: reading, writing, loading, and what belongs to what."""
+
+from .adapters import BaseIdentity, check_adapter, write_adapter_identity
+from .companions import copy_companions, read_config
+from .layout import EMBEDDING, FINAL_NORM, HEAD, expected_tensors, linear_layers
+from .loading import DtypeName, load_model, load_tokenizer
+from .reader import TensorReader
+from .space import require_space
+from .staging import staged_output
+from .validation import check_tensors, is_quantized
+from .writer import TensorWriter, tensor_writer
+
+__all__ = [
+    "EMBEDDING",
+    "FINAL_NORM",
+    "HEAD",
+    "BaseIdentity",
+    "DtypeName",
+    "TensorReader",
+    "TensorWriter",
+    "check_adapter",
+    "check_tensors",
+    "copy_companions",
+    "expected_tensors",
+    "is_quantized",
+    "linear_layers",
+    "load_model",
+    "load_tokenizer",
+    "read_config",
+    "require_space",
+    "staged_output",
+    "tensor_writer",
+    "write_adapter_identity",
+]

@@ -1,0 +1,150 @@
+"""Which base a LoRA adapter was made for, and whether a checkpoint is that base."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import AdapterMismatchError, CheckpointError
+
+from .companions import read_config
+from .layout import EMBEDDING, FINAL_NORM
+from .reader import TensorReader
+
+IDENTITY_FILE = "baichuan_base.json"
+_VALUES = 8
+# bfloat16 keeps eight bits, so a base in another dtype may differ by 0.4% of each value.
+_RELATIVE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIdentity:
+    """Shape of a base model and a few of its numbers.
+
+    Attributes:
+        name: Name of the base's directory, for people; not compared.
+        fingerprint: First values of the final norm and of the embedding of token 1, which neither LoRA nor
+            quantization changes.
+    """
+
+    name: str
+    position_embedding: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int
+    fingerprint: tuple[float, ...]
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Self:
+        """Identity of a checkpoint directory, quantized or not."""
+        config = read_config(checkpoint)
+        with TensorReader(checkpoint) as reader:
+            values = _fingerprint(reader.read(FINAL_NORM), reader.read(EMBEDDING))
+        return cls(name=checkpoint.absolute().name, fingerprint=values, **_shape(config))
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Identity that an adapter directory records."""
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            values = {field.name: content[field.name] for field in fields(cls)}
+            return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is damaged ({error!r}): copy the adapter again") from error
+
+    def describe(self) -> str:
+        """What kind of base this is, in words."""
+        kind = {"rope": "RoPE", "alibi": "ALiBi"}.get(self.position_embedding, self.position_embedding)
+        return (
+            f"{self.name} ({kind}, hidden size {self.hidden_size}, {self.num_hidden_layers} layers, "
+            f"{self.num_attention_heads} heads, vocabulary {self.vocab_size})"
+        )
+
+    def same_shape(self, other: "BaseIdentity") -> bool:
+        """Whether an adapter of the one base fits into the other."""
+        free = {"name", "fingerprint"}
+        return all(
+            getattr(self, field.name) == getattr(other, field.name) for field in fields(self) if field.name not in free
+        )
+
+    def same_numbers(self, other: "BaseIdentity") -> bool:
+        """Whether the fingerprints agree up to the rounding of another dtype."""
+        mine, theirs = torch.tensor(self.fingerprint), torch.tensor(other.fingerprint)
+        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=1e-6)
+
+
+def write_adapter_identity(adapter: Path, base: Path) -> None:
+    """Record in an adapter directory which base checkpoint it was trained on."""
+    text = json.dumps(asdict(BaseIdentity.of(base)), indent=2) + "\n"
+    (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")
+
+
+def check_adapter(adapter: Path, base: Path) -> None:
+    """Make sure that a LoRA adapter belongs to a base checkpoint.
+
+    An adapter without our record (made by the published script) is judged by the shapes of its tensors.
+
+    Raises:
+        CheckpointError: The directory is no adapter.
+        AdapterMismatchError: It was made for another base; the message says for which.
+    """
+    if not (adapter / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{adapter / 'adapter_config.json'} is missing: name the directory that fine-tuning wrote"
+        )
+    given = BaseIdentity.of(base)
+    if (adapter / IDENTITY_FILE).is_file():
+        _compare(BaseIdentity.read(adapter / IDENTITY_FILE), given, adapter)
+    else:
+        _check_shapes(adapter, given)
+
+
+def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
+    if not wanted.same_shape(given):
+        raise AdapterMismatchError(
+            f"the adapter {adapter} was made for {wanted.describe()}, not for {given.describe()}: load it on that base"
+        )
+    if not wanted.same_numbers(given):
+        raise AdapterMismatchError(
+            f"the adapter {adapter} was made for {wanted.describe()}; {given.name} has the same shape and other "
+            "weights: load it on that base"
+        )
+
+
+def _check_shapes(adapter: Path, given: BaseIdentity) -> None:
+    for name, shape in _adapter_shapes(adapter).items():
+        if "W_pack.lora_B" in name and shape[0] != 3 * given.hidden_size:
+            raise AdapterMismatchError(
+                f"the adapter {adapter} was made for a base of hidden size {shape[0] // 3}, "
+                f"not for {given.describe()}: load it on its own base"
+            )
+        layer = int(name.split("layers.")[1].split(".")[0]) if "layers." in name else 0
+        if layer >= given.num_hidden_layers:
+            raise AdapterMismatchError(
+                f"the adapter {adapter} was made for a base of at least {layer + 1} layers, "
+                f"not for {given.describe()}: load it on its own base"
+            )
+
+
+def _adapter_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
+    for name in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (adapter / name).is_file():
+            with TensorReader(adapter, adapter / name) as reader:
+                return {tensor: reader.shape(tensor) for tensor in reader.names}
+    raise CheckpointError(f"{adapter} holds no adapter_model.safetensors: copy the adapter again, whole")
+
+
+def _shape(config: BaichuanConfig) -> dict[str, Any]:
+    names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint"}
+    return {name: getattr(config, name) for name in names}
+
+
+def _fingerprint(norm: Tensor, embedding: Tensor) -> tuple[float, ...]:
+    values = torch.cat((norm[:_VALUES].float(), embedding[1, :_VALUES].float()))
+    return tuple(round(value, 6) for value in values.tolist())

@@ -1,0 +1,144 @@
+"""Writes safetensors shards and their index, holding one tensor at a time in memory."""
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+DEFAULT_SHARD_BYTES = 5 * 10**9
+INDEX = "model.safetensors.index.json"
+# A header line: dtype, shape, two offsets and the punctuation, beside the name.
+_ENTRY_BYTES = 128
+_ALIGNMENT = 8
+
+# https://github.com/huggingface/safetensors, the table of dtypes.
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class TensorWriter:
+    """Appends tensors to a checkpoint directory in safetensors shards.
+
+    Args:
+        directory: Where `model.safetensors`, or `model-00001-of-0000N.safetensors` and the index, appear.
+        names: All names that may come; their headers get room before their bytes are known.
+        shard_bytes: A shard is closed before it would grow beyond this.
+    """
+
+    def __init__(self, directory: Path, names: list[str], shard_bytes: int = DEFAULT_SHARD_BYTES) -> None:
+        self._directory = directory
+        self._header_bytes = sum(len(name.encode()) + _ENTRY_BYTES for name in names) + _ENTRY_BYTES
+        self._shard_bytes = shard_bytes
+        self._finished: list[_Shard] = []
+        self._open: _Shard | None = None
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of all tensors so far."""
+        shards = [*self._finished, *([self._open] if self._open is not None else [])]
+        return sum(shard.size for shard in shards)
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Append one tensor."""
+        if self._open is not None and self._open.size + tensor.nbytes > self._shard_bytes:
+            self._close_shard()
+        if self._open is None:
+            path = self._directory / f"shard-{len(self._finished)}.partial"
+            self._open = _Shard(path, self._header_bytes)
+        self._open.add(name, tensor.detach().cpu().contiguous())
+
+    def finish(self) -> None:
+        """Write what is left, give the shards their names and write the index if there are several."""
+        self._close_shard()
+        weight_map: dict[str, str] = {}
+        total = len(self._finished)
+        for number, shard in enumerate(self._finished, start=1):
+            name = f"model-{number:05}-of-{total:05}.safetensors" if total > 1 else "model.safetensors"
+            shard.path.rename(self._directory / name)
+            weight_map |= dict.fromkeys(shard.names, name)
+        if total > 1:
+            index = {"metadata": {"total_size": self.bytes_written}, "weight_map": weight_map}
+            (self._directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+    def _close_shard(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._finished.append(self._open)
+            self._open = None
+
+
+@contextmanager
+def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_SHARD_BYTES) -> Iterator[TensorWriter]:
+    """A `TensorWriter` that is finished when the block ends well."""
+    writer = TensorWriter(directory, names, shard_bytes)
+    try:
+        yield writer
+    except BaseException:
+        if writer._open is not None:
+            writer._open.file.close()
+        raise
+    writer.finish()
+
+
+class _Shard:
+    """One safetensors file: length of the header, header, bytes without a gap.
+
+    The header stands first but is known last, so room is left for it and padded with spaces, as the format
+    allows. Readers want every tensor aligned to its dtype: a tensor whose size is a multiple of 8 bytes is
+    written as it comes and keeps the next one aligned; smaller odd ones wait for the end, widest dtype first.
+    """
+
+    def __init__(self, path: Path, header_bytes: int) -> None:
+        self.path = path
+        self.size = 0
+        self._header_bytes = -(-header_bytes // _ALIGNMENT) * _ALIGNMENT
+        self._entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        self._waiting: list[tuple[str, Tensor]] = []
+        self.file: BinaryIO = path.open("wb")
+        self.file.write(bytes(8 + self._header_bytes))
+        self._offset = 0
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in self._entries if name != "__metadata__"]
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        self.size += tensor.nbytes
+        if tensor.nbytes % _ALIGNMENT:
+            self._waiting.append((name, tensor))
+        else:
+            self._write(name, tensor)
+
+    def close(self) -> None:
+        for name, tensor in sorted(self._waiting, key=lambda waiting: -waiting[1].element_size()):
+            self._write(name, tensor)
+        header = json.dumps(self._entries, separators=(",", ":")).encode()
+        if len(header) > self._header_bytes:
+            raise RuntimeError(f"header of {self.path} needs {len(header)} bytes, {self._header_bytes} left")
+        self.file.seek(0)
+        self.file.write(struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes))
+        self.file.close()
+
+    def _write(self, name: str, tensor: Tensor) -> None:
+        begin, self._offset = self._offset, self._offset + tensor.nbytes
+        self._entries[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, self._offset],
+        }
+        self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
