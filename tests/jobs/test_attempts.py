@@ -1,0 +1,282 @@
+"""Attempts: one worker at a time, fenced, with leases; and a machine that tries every order of events."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from sqlalchemy import Connection
+
+from jobs.artifacts import StoredFile
+from jobs.bootstrap import prepare
+from jobs.database import Database
+from jobs.errors import DomainError
+from jobs.reaper import reap
+from jobs.records import JobRecord
+from jobs.repository import attempts as rows
+from jobs.repository import models as model_rows
+from jobs.service import attempts, models
+from jobs.service import jobs as service
+from jobs.service.attempts import Order, ProducedModel
+from jobs.service.jobs import JobKey
+from jobs.settings import Settings
+from jobs.state import Event, JobState
+from tests.jobs.conftest import Deployment
+
+STORED = [StoredFile("model/config.json", 2, "0" * 64)]
+MODEL = ProducedModel("model", "checkpoint", {"bytes": 2})
+
+
+class Pool:
+    """Steps of dispatcher and workers, each in a transaction of its own as in the real processes."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.database = deployment.database
+        self.settings = deployment.settings
+        self.project_id = deployment.project_id
+
+    def dispatch(self, job_id: str, worker: str = "w1") -> str | None:
+        with self.database.writing() as connection:
+            return attempts.dispatch(connection, job_id, worker, self.settings)
+
+    def claim(self, attempt_id: str, worker: str = "w1") -> bool:
+        with self.database.writing() as connection:
+            return attempts.claim(connection, attempt_id, worker, self.settings) is not None
+
+    def start(self, job_id: str, worker: str = "w1") -> str:
+        attempt_id = self.dispatch(job_id, worker)
+        assert attempt_id is not None
+        assert self.claim(attempt_id, worker)
+        return attempt_id
+
+    def renew(self, attempt_id: str, worker: str = "w1") -> Order:
+        with self.database.writing() as connection:
+            return attempts.renew(
+                connection,
+                attempt_id,
+                worker,
+                self.settings,
+                progress={"fraction": 0.5},
+                entries=[("log", {"lines": ["a"]})],
+            )
+
+    def succeed(self, attempt_id: str, worker: str = "w1") -> bool:
+        with self.database.writing() as connection:
+            return attempts.succeed(
+                connection, attempt_id, worker, self.settings, result={"ok": True}, stored=STORED, model=MODEL
+            )
+
+    def end(self, attempt_id: str, event: Event, worker: str = "w1") -> JobState | None:
+        with self.database.writing() as connection:
+            error = {"code": "x", "message": "y"}
+            return attempts.end(connection, attempt_id, worker, event, self.settings, error=error)
+
+    def run_out(self, attempt_id: str) -> None:
+        """Let the attempt's time be over, and reap."""
+        with self.database.writing() as connection:
+            rows.update(connection, attempt_id, {"deadline": 1})
+        reap(self.database, self.settings)
+
+    def job(self, job_id: str) -> JobRecord:
+        with self.database.reading() as connection:
+            return service.get(connection, JobKey(self.project_id, job_id))
+
+    def artifacts(self, job_id: str) -> list[str]:
+        with self.database.reading() as connection:
+            page = service.artifact_page(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+        return [artifact.path for artifact in page]
+
+
+@pytest.fixture
+def pool(deployment: Deployment) -> Pool:
+    return Pool(deployment)
+
+
+def test_success_publishes_artifacts_and_model_together(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit(output_model="small")
+    attempt_id = pool.start(job.id)
+    assert pool.artifacts(job.id) == []
+    assert pool.succeed(attempt_id)
+    done = pool.job(job.id)
+    assert (done.state, done.result, done.error) == (JobState.SUCCEEDED, {"ok": True}, None)
+    assert pool.artifacts(job.id) == ["model/config.json"]
+    with deployment.database.reading() as connection:
+        model = models.get(connection, deployment.project_id, "small")
+    assert model.key == f"jobs/{job.id}/{attempt_id}/output/model"
+
+
+def test_a_message_delivered_twice_is_claimed_once(deployment: Deployment, pool: Pool) -> None:
+    attempt_id = pool.dispatch(deployment.submit().id)
+    assert attempt_id is not None
+    assert [pool.claim(attempt_id), pool.claim(attempt_id), pool.claim(attempt_id, "w2")] == [True, False, False]
+
+
+def test_a_zombie_can_neither_publish_nor_renew_nor_fail(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit()
+    zombie = pool.start(job.id, "w1")
+    pool.run_out(zombie)
+    assert pool.job(job.id).state is JobState.QUEUED
+    successor = pool.start(job.id, "w2")
+    assert pool.renew(zombie) is Order.ABANDON
+    assert pool.end(zombie, Event.FAIL) is None
+    assert not pool.succeed(zombie)
+    assert pool.artifacts(job.id) == []
+    assert pool.succeed(successor, "w2")
+
+
+def test_a_lost_worker_costs_an_attempt_and_the_last_one_the_job(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit(max_attempts=2, output_model="small")
+    pool.run_out(pool.start(job.id))
+    assert pool.job(job.id).state is JobState.QUEUED
+    pool.run_out(pool.start(job.id))
+    lost = pool.job(job.id)
+    assert lost.state is JobState.FAILED
+    assert lost.error is not None
+    assert lost.error["code"] == "worker_lost"
+    deployment.submit(output_model="small")  # the failed job no longer holds the name
+
+
+def test_a_message_that_nobody_picks_up_costs_no_attempt(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit(max_attempts=1)
+    for _ in range(3):
+        attempt_id = pool.dispatch(job.id)
+        assert attempt_id is not None
+        pool.run_out(attempt_id)
+    waiting = pool.job(job.id)
+    assert (waiting.state, waiting.charged_attempts, waiting.attempt_count) == (JobState.QUEUED, 0, 3)
+
+
+def test_a_worker_that_shuts_down_gives_the_job_back_for_free(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit(max_attempts=1)
+    assert pool.end(pool.start(job.id), Event.RELEASE) is JobState.QUEUED
+    assert pool.job(job.id).charged_attempts == 0
+
+
+def test_a_cancelled_job_ends_cancelled_even_if_its_work_was_done(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit()
+    attempt_id = pool.start(job.id)
+    with deployment.database.writing() as connection:
+        key = JobKey(deployment.project_id, job.id)
+        assert service.cancel(connection, key, pool.settings).state is JobState.CANCELLING
+        assert service.cancel(connection, key, pool.settings).state is JobState.CANCELLING
+    assert pool.renew(attempt_id) is Order.STOP
+    assert not pool.succeed(attempt_id)
+    assert pool.job(job.id).state is JobState.CANCELLED
+    assert pool.artifacts(job.id) == []
+
+
+def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, pool: Pool) -> None:
+    slow = Settings(home=pool.settings.home, database_url=pool.settings.database_url, backoff_seconds=10)
+    job = deployment.submit(max_attempts=5)
+    waits = []
+    for _ in range(3):
+        with deployment.database.writing() as connection:
+            attempt_id = attempts.dispatch(connection, job.id, "w1", slow)
+            assert attempt_id is not None
+            attempts.claim(connection, attempt_id, "w1", slow)
+            attempts.end(connection, attempt_id, "w1", Event.STUMBLE, slow, error={"code": "x", "message": "y"})
+        attempt = pool.job(job.id)
+        with deployment.database.reading() as connection:
+            finished = service.attempt_list(connection, JobKey(deployment.project_id, job.id))[-1].finished_at
+        assert finished is not None
+        waits.append(attempt.not_before - finished)
+    assert waits == [10_000, 20_000, 40_000]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Users, dispatcher, two workers and the reaper act in any order; what must always hold is checked after each."""
+
+    jobs = Bundle("jobs")
+    attempts = Bundle("attempts")
+    home: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        deployed = Settings(home=self.home, backoff_seconds=0)
+        self.deployment = Deployment(Database(deployed.database), deployed)
+        self.pool = Pool(self.deployment)
+        self.known: list[str] = []
+        self.published: dict[str, int] = {}
+
+    @rule(target=jobs, attempts_allowed=st.integers(1, 3))
+    def submit(self, attempts_allowed: int) -> str:
+        job = self.deployment.submit(max_attempts=attempts_allowed)
+        self.known.append(job.id)
+        return job.id
+
+    @rule(target=attempts, job=jobs, worker=st.sampled_from(["w1", "w2"]))
+    def dispatch(self, job: str, worker: str) -> tuple[str | None, str, str]:
+        return self.pool.dispatch(job, worker), worker, job
+
+    @rule(attempt=attempts)
+    def claim(self, attempt: tuple[str | None, str, str]) -> None:
+        if attempt[0]:
+            self.pool.claim(attempt[0], attempt[1])
+
+    @rule(attempt=attempts)
+    def renew(self, attempt: tuple[str | None, str, str]) -> None:
+        if attempt[0]:
+            self.pool.renew(attempt[0], attempt[1])
+
+    @rule(attempt=attempts)
+    def succeed(self, attempt: tuple[str | None, str, str]) -> None:
+        if attempt[0] and self.pool.succeed(attempt[0], attempt[1]):
+            self.published[attempt[2]] = self.published.get(attempt[2], 0) + 1
+
+    @rule(attempt=attempts, event=st.sampled_from([Event.FAIL, Event.STUMBLE, Event.RELEASE]))
+    def end(self, attempt: tuple[str | None, str, str], event: Event) -> None:
+        if attempt[0]:
+            self.pool.end(attempt[0], event, attempt[1])
+
+    @rule(attempt=attempts)
+    def stop(self, attempt: tuple[str | None, str, str]) -> None:
+        if attempt[0] and self.pool.renew(attempt[0], attempt[1]) is Order.STOP:
+            assert self.pool.end(attempt[0], Event.STOP, attempt[1]) is JobState.CANCELLED
+
+    @rule(attempt=consumes(attempts))
+    def run_out(self, attempt: tuple[str | None, str, str]) -> None:
+        if attempt[0]:
+            self.pool.run_out(attempt[0])
+
+    @rule(job=jobs, wanted=st.sampled_from([service.cancel, service.retry]))
+    def user(self, job: str, wanted: Callable[[Connection, JobKey, Settings], JobRecord]) -> None:
+        try:
+            with self.pool.database.writing() as connection:
+                wanted(connection, JobKey(self.pool.project_id, job), self.pool.settings)
+        except DomainError:
+            assert self.pool.job(job).state not in (JobState.QUEUED, JobState.RUNNING) or wanted is service.retry
+
+    @invariant()
+    def holds(self) -> None:
+        for job_id in self.known:
+            job = self.pool.job(job_id)
+            with self.pool.database.reading() as connection:
+                tries = service.attempt_list(connection, JobKey(self.pool.project_id, job_id))
+                log = service.event_page(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
+                model = model_rows.of_job(connection, job_id)
+            alive = [attempt for attempt in tries if attempt.state in rows.OPEN]
+            busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING)
+            assert [attempt.id for attempt in alive] == ([job.attempt_id] if busy else [])
+            assert job.charged_attempts <= job.max_attempts
+            assert (self.pool.artifacts(job_id) != []) == (job.state is JobState.SUCCEEDED)
+            assert self.published.get(job_id, 0) == (job.state is JobState.SUCCEEDED)
+            assert [event.sequence for event in log] == list(range(1, job.last_event + 1))
+            assert log[-1].type == "log" or [e for e in log if e.type == "state"][-1].data["to"] == job.state
+            expected = {True: "ready", False: None}[job.state is JobState.SUCCEEDED] if job.state.final else "pending"
+            assert (model.state if model else None) == expected
+
+    def teardown(self) -> None:
+        self.pool.database.close()
+
+
+def test_no_order_of_events_breaks_a_job(tmp_path: Path) -> None:
+    AnyOrder.home = tmp_path
+    prepare(Settings(home=tmp_path))
+    run_state_machine_as_test(
+        AnyOrder,
+        settings=settings(
+            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,93 @@
+"""Group commit: everybody gets their own answer, and one bad call spoils nobody's."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.batching import Lane
+from jobs.database import Database
+from jobs.errors import DomainError, NotFoundError
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Database:
+    database = Database(f"sqlite:///{tmp_path / 'lane.sqlite3'}")
+    with database.writing() as connection:
+        connection.execute(sa.text("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"))
+    return database
+
+
+def store(connection: Connection, numbers: Sequence[int]) -> list[int | DomainError]:
+    """Insert all; answers each number's double, an error for negative ones."""
+    good = [number for number in numbers if number >= 0]
+    if good:
+        connection.execute(sa.text("INSERT INTO numbers VALUES (:n)"), [{"n": number} for number in good])
+    return [number * 2 if number >= 0 else NotFoundError(f"{number} is negative") for number in numbers]
+
+
+def count(database: Database) -> int:
+    with database.reading() as connection:
+        return int(connection.execute(sa.text("SELECT count(*) FROM numbers")).scalar_one())
+
+
+def test_each_call_gets_its_own_answer_after_the_commit(table: Database) -> None:
+    commits: list[int] = []
+
+    async def scenario() -> list[int | BaseException]:
+        lane = Lane("test", table.writing, after_commit=lambda: commits.append(count(table)))
+        answers = await asyncio.gather(*(lane.call(store, n) for n in [*range(200), -1]), return_exceptions=True)
+        lane.close()
+        return answers
+
+    answers = asyncio.run(scenario())
+    assert answers[:200] == [n * 2 for n in range(200)]
+    assert isinstance(answers[200], NotFoundError)
+    assert commits[-1] == 200
+    assert len(commits) < 200
+
+
+def test_a_call_that_breaks_the_batch_fails_alone(table: Database) -> None:
+    async def scenario() -> list[int | BaseException]:
+        lane = Lane("test", table.writing)
+        answers = await asyncio.gather(*(lane.call(store, n) for n in [1, 2, 2, 3]), return_exceptions=True)
+        lane.close()
+        return answers
+
+    answers = asyncio.run(scenario())
+    assert answers[:2] == [2, 4]
+    assert isinstance(answers[2], sa.exc.IntegrityError)
+    assert answers[3] == 6
+    assert count(table) == 3
+
+
+def test_a_domain_error_undoes_what_its_function_had_written(table: Database) -> None:
+    def write_then_refuse(connection: Connection) -> None:
+        store(connection, [7])
+        raise NotFoundError("changed my mind")
+
+    async def scenario() -> None:
+        lane = Lane("test", table.writing)
+        kept, refused = await asyncio.gather(
+            lane.run(lambda connection: store(connection, [8])), lane.run(write_then_refuse), return_exceptions=True
+        )
+        assert kept == [16]
+        assert isinstance(refused, NotFoundError)
+        lane.close()
+
+    asyncio.run(scenario())
+    assert count(table) == 1
+
+
+def test_closing_answers_what_was_asked_before(table: Database) -> None:
+    async def scenario() -> int:
+        lane = Lane("test", table.writing)
+        asked = asyncio.ensure_future(lane.call(store, 5))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(lane.close)
+        return await asked
+
+    assert asyncio.run(scenario()) == 10

@@ -1,0 +1,71 @@
+"""Registering a directory: only complete checkpoints, only below the allowed roots, whatever links say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.checkpoints import allowed_path, inspect
+from jobs.errors import InvalidRequestError, PathNotAllowedError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder.resolve()
+
+
+def make_checkpoint(folder: Path, **config: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", "hidden_size": 64, **config}))
+    (folder / "model.safetensors").write_bytes(b"0123")
+    (folder / "tokenizer.model").write_bytes(b"0")
+    return folder
+
+
+def test_a_complete_checkpoint_is_described(root: Path) -> None:
+    quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    folder = allowed_path(str(make_checkpoint(root / "a", quantization_config=quantization)), [root])
+    found = inspect(folder)
+    assert (found.kind, found.details["hidden_size"], found.details["quantization"]) == ("checkpoint", 64, "nf4")
+
+
+def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
+    (root / "lora").mkdir()
+    (root / "lora" / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    assert inspect(root / "lora").kind == "adapter"
+
+
+def test_paths_outside_are_refused(root: Path, tmp_path: Path) -> None:
+    outside = make_checkpoint(tmp_path / "outside")
+    (root / "link").symlink_to(outside)
+    inside = make_checkpoint(root / "inside")
+    (inside / "secret").symlink_to("/etc/passwd")
+    for path in (str(outside), str(root / "link"), str(root / ".." / "outside"), "models/inside", str(inside)):
+        with pytest.raises(PathNotAllowedError):
+            allowed_path(path, [root])
+
+
+def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
+    make_checkpoint(root / "real")
+    (root / "alias").symlink_to(root / "real")
+    assert allowed_path(str(root / "alias"), [root]) == root / "real"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "only 'baichuan'"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+        (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer.model is missing; copy it"),
+    ],
+)
+def test_what_is_missing_is_named(root: Path, break_it: object, says: str) -> None:
+    folder = make_checkpoint(root / "broken")
+    break_it(folder)  # type: ignore[operator]
+    with pytest.raises(InvalidRequestError, match=says):
+        inspect(folder)

@@ -1,0 +1,155 @@
+"""The dispatcher against a real Redis-compatible server: what goes out, who leads, and what an outage costs."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from jobs.database import Database
+from jobs.dispatcher import Dispatcher
+from jobs.health import main as health
+from jobs.records import JobRecord, WorkerRecord
+from jobs.service import attempts, workers
+from jobs.service import jobs as service
+from jobs.service.jobs import JobKey
+from jobs.settings import Settings
+from jobs.specs import KINDS
+from jobs.state import JobState
+from jobs.transport import BrokerUnreachableError, Transport, Waker, worker_queue
+from tests.jobs.conftest import Deployment
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def broker(valkey_server_factory: Callable[..., Any]) -> Any:
+    """A server of this test alone."""
+    return valkey_server_factory()
+
+
+@pytest.fixture
+def settings(tmp_path: Any, broker: Any) -> Settings:
+    """SQLite, and that server."""
+    url = broker.connection_url.replace("valkey://", "redis://")
+    return Settings(home=tmp_path / "home", redis_url=url, backoff_seconds=0, poll_seconds=0.05)
+
+
+@pytest.fixture
+def client(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(settings.redis)
+
+
+def add_worker(deployment: Deployment, name: str, slots: int = 1, state: str = "active") -> None:
+    with deployment.database.writing() as connection:
+        workers.report(connection, WorkerRecord(name, "host", 1, state, list(KINDS), slots, [], 1, 1))
+
+
+def job_of(deployment: Deployment, job_id: str) -> JobRecord:
+    with deployment.database.reading() as connection:
+        return service.get(connection, JobKey(deployment.project_id, job_id))
+
+
+def test_jobs_go_to_free_slots_by_priority_and_no_further(
+    deployment: Deployment, settings: Settings, client: redis.Redis
+) -> None:
+    add_worker(deployment, "w1")
+    add_worker(deployment, "drained", state="draining")
+    low, high = deployment.submit(priority=0), deployment.submit(priority=5)
+    dispatcher = Dispatcher(settings)
+    assert dispatcher.dispatch_waiting() == 1
+    assert dispatcher.dispatch_waiting() == 0
+    assert (job_of(deployment, high.id).state, job_of(deployment, low.id).state) == ("dispatched", "queued")
+    assert client.llen(worker_queue("w1")) == 1
+    assert client.llen(worker_queue("drained")) == 0
+
+
+def test_only_one_of_two_leads_and_the_other_takes_over(deployment: Deployment, settings: Settings) -> None:
+    add_worker(deployment, "w1", slots=100)
+    both = [Dispatcher(settings), Dispatcher(settings)]
+    threads = [threading.Thread(target=dispatcher.run) for dispatcher in both]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: health_of(settings) == 0)
+    first = deployment.submit()
+    wait_until(lambda: job_of(deployment, first.id).state is JobState.DISPATCHED)
+    both[0].stop()
+    threads[0].join()
+    second = deployment.submit()
+    wait_until(lambda: job_of(deployment, second.id).state is JobState.DISPATCHED)
+    assert [job_of(deployment, job.id).attempt_count for job in (first, second)] == [1, 1]
+    both[1].stop()
+    threads[1].join()
+    assert health_of(settings) == 1
+
+
+def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
+    deployment: Deployment,
+    settings: Settings,
+    broker: Any,
+) -> None:
+    add_worker(deployment, "w1")
+    broker.stop()
+    job = deployment.submit()
+    with pytest.raises(BrokerUnreachableError):
+        Dispatcher(settings).dispatch_waiting()
+    waiting = job_of(deployment, job.id)
+    assert (waiting.state, waiting.charged_attempts) == (JobState.QUEUED, 0)
+    Transport(settings).wake_dispatcher()
+    assert not Transport(settings).reachable()
+
+
+def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings, client: redis.Redis) -> None:
+    hasty = settings.model_copy(update={"pickup_seconds": 0.01})
+    add_worker(deployment, "w1")
+    job = deployment.submit()
+    dispatcher = Dispatcher(hasty)
+    assert dispatcher.dispatch_waiting() == 1
+    lost = job_of(deployment, job.id).attempt_id
+    client.flushall()
+    thread = threading.Thread(target=dispatcher.run)
+    thread.start()
+    wait_until(lambda: job_of(deployment, job.id).attempt_id not in (lost, None))
+    dispatcher.stop()
+    thread.join()
+    with deployment.database.writing() as connection:
+        assert attempts.claim(connection, str(lost), "w1", settings) is None
+
+
+def test_waking_is_heard(settings: Settings, client: redis.Redis) -> None:
+    waker = Waker(Transport(settings).wake_dispatcher)
+    for _ in range(100):
+        waker.wake()
+    wait_until(lambda: client.llen("baichuan:wake") == 1)
+    waker.close()
+    Transport(settings).wait_for_work()
+    assert client.llen("baichuan:wake") <= 1
+
+
+def health_of(settings: Settings) -> int:
+    """The exit code of the container health check."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as environment:
+        environment.setenv("BAICHUAN_HOME", str(settings.home))
+        return health(["dispatcher"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; the test's own time limit is the only clock."""
+    pause = threading.Event()
+    while not condition():
+        pause.wait(0.02)
+
+
+def test_the_health_check_of_a_worker(deployment: Deployment, settings: Settings, database: Database) -> None:
+    with pytest.MonkeyPatch().context() as environment:
+        environment.setenv("BAICHUAN_HOME", str(settings.home))
+        assert health(["worker"]) == 1
+        environment.setattr("socket.gethostname", lambda: "host")
+        add_worker(deployment, "w1")
+        assert health(["worker"]) == 0
+        assert health([]) == 2
+        with database.writing() as connection:
+            workers.leave(connection, "w1")
+        assert health(["worker"]) == 1

@@ -1,0 +1,120 @@
+"""Submitting: accepted jobs are whole, repeated ones are the same, wrong ones are refused without harm to others."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.errors import IdempotencyConflictError, NameTakenError, UnknownFileError, UnknownModelError
+from jobs.repository.jobs import JobFilter
+from jobs.service import jobs as service
+from jobs.service.jobs import JobKey
+from jobs.service.submission import Submitted, submit
+from jobs.specs import SPEC
+from tests.jobs.conftest import Deployment
+
+
+def test_a_job_comes_with_its_first_event_its_labels_and_the_name_of_its_result(deployment: Deployment) -> None:
+    job = deployment.submit(labels={"team": "a", "stage": "x"}, output_model="small", priority=3)
+    key = JobKey(deployment.project_id, job.id)
+    with deployment.database.writing() as connection:
+        (event,) = service.event_page(connection, key, after=0, limit=10)
+        labelled = service.page(connection, deployment.project_id, JobFilter(label=("team", "a")), after=None, limit=10)
+        again = submit(connection, [deployment.submission(output_model="small")])[0]
+    assert (event.sequence, event.type, event.data["to"]) == (1, "state", "queued")
+    assert [found.id for found in labelled] == [job.id]
+    assert isinstance(again, NameTakenError)
+
+
+def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployment: Deployment) -> None:
+    with deployment.database.writing() as connection:
+        first, same, other = submit(
+            connection,
+            [
+                deployment.submission("once"),
+                deployment.submission("once"),
+                deployment.submission("once", method="int8"),
+            ],
+        )
+        later = submit(connection, [deployment.submission("once")])[0]
+    assert isinstance(first, Submitted)
+    assert isinstance(same, Submitted)
+    assert isinstance(later, Submitted)
+    assert first.created
+    assert not same.created
+    assert first.job.id == same.job.id == later.job.id
+    assert isinstance(other, IdempotencyConflictError)
+
+
+def test_many_clients_with_one_key_make_one_job(deployment: Deployment) -> None:
+    def client(_number: int) -> Submitted:
+        with deployment.database.writing() as connection:
+            answer = submit(connection, [deployment.submission("shared")])[0]
+        assert isinstance(answer, Submitted)
+        return answer
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client, range(24)))
+    assert len({answer.job.id for answer in answers}) == 1
+    assert sum(answer.created for answer in answers) == 1
+
+
+def test_wrong_submissions_do_not_touch_the_others_of_their_batch(deployment: Deployment) -> None:
+    unknown_file = "file-" + "0" * 26
+    with deployment.database.writing() as connection:
+        answers = submit(
+            connection,
+            [
+                deployment.submission(model="missing"),
+                deployment.submission(output_model="mine"),
+                deployment.submission(output_model="mine"),
+                deployment.submission(kind="finetune", training_file=unknown_file),
+                deployment.submission(output_model="base"),
+                deployment.submission(),
+            ],
+        )
+    expected = [UnknownModelError, Submitted, NameTakenError, UnknownFileError, NameTakenError, Submitted]
+    assert [type(answer) for answer in answers] == expected
+    assert answers[0].param == "model"  # type: ignore[union-attr]
+    assert "POST /v1/files" in str(answers[3])
+
+
+def test_another_project_sees_neither_job_nor_model(deployment: Deployment) -> None:
+    job = deployment.submit()
+    with deployment.database.reading() as connection:
+        (answer,) = service.find(connection, [JobKey("proj-other", job.id)])
+        assert service.page(connection, "proj-other", JobFilter(), after=None, limit=10) == []
+    assert type(answer).__name__ == "NotFoundError"
+
+
+def test_pages_walk_all_jobs_newest_first(deployment: Deployment) -> None:
+    made = [deployment.submit().id for _ in range(7)]
+    walked: list[str] = []
+    with deployment.database.reading() as connection:
+        while page := service.page(
+            connection, deployment.project_id, JobFilter(), after=walked[-1] if walked else None, limit=3
+        ):
+            walked += [job.id for job in page]
+    assert walked == made[::-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "says"),
+    [
+        ({"kind": "quantise"}, ("kind",), "Input tag 'quantise'"),
+        ({"bits": 4}, ("bits",), "Extra inputs are not permitted"),
+        ({"max_attempts": 0}, ("max_attempts",), "greater than or equal to 1"),
+        ({"timeout_seconds": 10**9}, ("timeout_seconds",), "less than or equal to 2592000"),
+        ({"kind": "generate"}, (), "exactly one of prompts, conversations and input_file; found none"),
+        ({"kind": "generate", "prompts": ["a"], "temperature": 9}, ("temperature",), "less than or equal to 2"),
+        ({"model": "../secret"}, ("model",), "should match pattern"),
+        ({"model": "a//b"}, ("model",), "should match pattern"),
+        ({"labels": {"a b": "c"}}, ("labels", "a b"), "should match pattern"),
+    ],
+)
+def test_specs_name_the_field_and_the_limit(fields: dict[str, object], where: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SPEC.validate_python({"kind": "quantize", "model": "base", **fields})
+    (error,) = caught.value.errors()
+    assert says in error["msg"]
+    assert not where or where[-1] in [str(part) for part in error["loc"]] or error["type"] == "union_tag_invalid"
