@@ -16,8 +16,11 @@ from .errors import (
     InsufficientSpaceError,
     PromptError,
     TokenizerError,
+    TrainingDivergedError,
     UnsupportedError,
 )
+from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
+from .generation import GenerationOptions, GenerationReport, GenerationRequest, generate, read_requests
 from .model import BaichuanForCausalLM, BaichuanModel
 from .progress import Progress, ProgressCallback, ignore_progress
 from .quantization import QuantizationOptions, QuantizationReport, quantize
@@ -39,6 +42,11 @@ __all__ = [
     "ConversionReport",
     "ConversionTarget",
     "DatasetError",
+    "FinetuningOptions",
+    "FinetuningReport",
+    "GenerationOptions",
+    "GenerationReport",
+    "GenerationRequest",
     "InsufficientSpaceError",
     "Progress",
     "ProgressCallback",
@@ -46,8 +54,13 @@ __all__ = [
     "QuantizationOptions",
     "QuantizationReport",
     "TokenizerError",
+    "TrainingDivergedError",
     "UnsupportedError",
     "convert",
+    "finetune",
+    "generate",
     "ignore_progress",
+    "latest_checkpoint",
     "quantize",
+    "read_requests",
 ]

@@ -1,4 +1,6 @@
-"""Makes a tiny checkpoint of any Baichuan family, laid out as a published one: `python -m examples.tiny_checkpoint DIR`.
+"""Makes a tiny checkpoint of any Baichuan family, laid out as a published one.
+
+Use: `python -m examples.tiny_checkpoint DIRECTORY`.
 
 Its weights are random, so it answers noise until it is fine-tuned on `examples/conversations.json`.
 """

@@ -79,8 +79,7 @@ def read_conversations(path: Path) -> list[Conversation]:
         ) from error
     items = _array_items(text) if text.lstrip().startswith("[") else _line_items(text)
     conversations = [
-        _conversation(item, f"line {line} (example {number})")
-        for number, (line, item) in enumerate(items, start=1)
+        _conversation(item, f"line {line} (example {number})") for number, (line, item) in enumerate(items, start=1)
     ]
     if not conversations:
         raise DatasetError(f"the training data {path.name} holds no example; add at least one conversation")
@@ -156,9 +155,7 @@ def _conversation(item: Any, place: str) -> Conversation:
         raise DatasetError(f"{place} is not an object; write {{'id': ..., 'conversations': [...]}}")
     turns = item.get("conversations")
     if not isinstance(turns, list) or not turns:
-        raise DatasetError(
-            f"{place} has no turns; give 'conversations' as a list of {{'from': ..., 'value': ...}}"
-        )
+        raise DatasetError(f"{place} has no turns; give 'conversations' as a list of {{'from': ..., 'value': ...}}")
     return Conversation(
         place, tuple(_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(turns, start=1))
     )

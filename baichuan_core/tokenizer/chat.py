@@ -1,16 +1,11 @@
 """Chat prompts: messages in, the ids that the published chat models were trained to answer out."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from baichuan_core.errors import PromptError
+from baichuan_core.tokenizer.chat_format import ChatForm, ChatFormat
 from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
-
-ChatForm = Literal["baichuan2", "baichuan1-13b"]
-
-USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
-ASSISTANT_TOKEN_ID = 196
 
 
 class Message(TypedDict):
@@ -18,21 +13,6 @@ class Message(TypedDict):
 
     role: Literal["system", "user", "assistant"]
     content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """How a checkpoint writes a chat.
-
-    Attributes:
-        user_token_id: The id that opens a user turn.
-        assistant_token_id: The id that opens an assistant turn.
-        form: ``baichuan2``, or ``baichuan1-13b``, where eos ends each answer and no system message exists.
-    """
-
-    user_token_id: int = USER_TOKEN_ID
-    assistant_token_id: int = ASSISTANT_TOKEN_ID
-    form: ChatForm = "baichuan2"
 
 
 def build_chat_prompt(
@@ -130,9 +110,7 @@ def _rounds(messages: Iterable[Message]) -> list[list[Message]]:
     return rounds
 
 
-def _newest_rounds(
-    rounds: Sequence[Sequence[Message]], encode: Callable[[Message], list[int]], room: int
-) -> list[int]:
+def _newest_rounds(rounds: Sequence[Sequence[Message]], encode: Callable[[Message], list[int]], room: int) -> list[int]:
     """Ids of the newest round and of those before it, without a gap, while the sum stays within ``room``."""
     history: list[int] = []
     for messages in reversed(rounds):

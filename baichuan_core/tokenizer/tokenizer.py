@@ -31,7 +31,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         **kwargs: What every transformers tokenizer takes.
     """
 
-    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 - transformers assigns it per instance
+    model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(
         self,
@@ -72,8 +72,7 @@ class BaichuanTokenizer(SentencePieceBackend):
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {error.start + 1} of the text is half of a surrogate pair;"
-                " write the whole character"
+                f"character {error.start + 1} of the text is half of a surrogate pair; write the whole character"
             ) from error
         parts = _INSIDE_A_RESERVED_PIECE.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
@@ -99,9 +98,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         after = [self.eos_token_id] if self.add_eos_token else []
         return [token_id for sequence in sequences for token_id in (*before, *sequence, *after)]
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> tuple[str, ...]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> tuple[str, ...]:
         """Saves as transformers does, and with the two settings that it leaves out of the file."""
         files: tuple[str, ...] = super().save_pretrained(save_directory, *args, **kwargs)
         for file in map(Path, files):

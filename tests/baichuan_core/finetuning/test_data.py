@@ -34,9 +34,7 @@ def write(directory: Path, text: str) -> Path:
     return path
 
 
-def encode(
-    tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, max_length: int
-) -> EncodedExample:
+def encode(tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, max_length: int) -> EncodedExample:
     path = write(directory, json.dumps([{"conversations": conversations}]))
     return encode_conversation(tokenizer, read_conversations(path)[0], max_length=max_length)
 
@@ -58,9 +56,7 @@ def test_labels_equal_the_published_examples(tokenizer: BaichuanTokenizer) -> No
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", SFT_CASES, ids=lambda case: case["case"])
-def test_labels_equal_the_published_cases(
-    tokenizer: BaichuanTokenizer, tmp_path: Path, case: dict[str, Any]
-) -> None:
+def test_labels_equal_the_published_cases(tokenizer: BaichuanTokenizer, tmp_path: Path, case: dict[str, Any]) -> None:
     if "error" in case:
         with pytest.raises(DatasetError):
             encode(tokenizer, tmp_path, case["conversations"], case["model_max_length"])

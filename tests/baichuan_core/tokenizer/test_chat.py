@@ -8,7 +8,7 @@ import pytest
 
 from baichuan_core.errors import PromptError
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
-from baichuan_core.tokenizer.chat import ChatForm
+from baichuan_core.tokenizer.chat_format import ChatForm
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
 INPUTS: list[dict[str, Any]] = json.loads((CHAT / "chat_inputs.json").read_text())
@@ -45,13 +45,9 @@ def is_refused(case: dict[str, Any], form: ChatForm) -> bool:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(
-    "case", INPUTS + CASES, ids=lambda case: f"{case['case']}-{case['model_max_length']}"
-)
+@pytest.mark.parametrize("case", INPUTS + CASES, ids=lambda case: f"{case['case']}-{case['model_max_length']}")
 @pytest.mark.parametrize("form", ["baichuan2", "baichuan1-13b"])
-def test_equals_the_published_prompt(
-    tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatForm
-) -> None:
+def test_equals_the_published_prompt(tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatForm) -> None:
     prefix = "" if form == "baichuan2" else "baichuan1_13b_original."
     if f"{prefix}error" in case or is_refused(case, form):
         with pytest.raises(PromptError):
@@ -85,9 +81,7 @@ def test_malformed_messages_are_named(tokenizer: BaichuanTokenizer, messages: An
 
 def test_no_room_for_a_prompt_says_what_to_change(tokenizer: BaichuanTokenizer) -> None:
     with pytest.raises(PromptError, match="fewer than 64"):
-        build_chat_prompt(
-            tokenizer, [{"role": "user", "content": "x"}], model_max_length=64, max_new_tokens=64
-        )
+        build_chat_prompt(tokenizer, [{"role": "user", "content": "x"}], model_max_length=64, max_new_tokens=64)
 
 
 def test_baichuan1_needs_a_user_message(tokenizer: BaichuanTokenizer) -> None:

@@ -1,0 +1,7 @@
+"""Fine-tuning on conversations, in full or by an adapter."""
+
+from baichuan_core.finetuning.finetune import finetune
+from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
+from baichuan_core.finetuning.training import latest_checkpoint
+
+__all__ = ["FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"]

@@ -1,0 +1,224 @@
+"""The training itself: transformers' Trainer with our data, our progress reports and no half-made checkpoints."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from baichuan_core.errors import CheckpointError, TrainingDivergedError, UnsupportedError
+from baichuan_core.finetuning.data import EncodedExample, collate
+from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.progress import Progress, ProgressCallback
+
+TRAINER_STATE_FILE = "trainer_state.json"
+KEPT_CHECKPOINTS = 2
+TRAINING_STARTS = 0.05  # share of the whole operation
+TRAINING_ENDS = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Where training runs and what it computes in, ``bfloat16`` being mixed precision."""
+
+    device: str
+    bfloat16: bool
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether there is no GPU in it."""
+        return self.device == "cpu"
+
+    @classmethod
+    def of(cls, options: FinetuningOptions) -> "Hardware":
+        """What ``options`` ask for, with the gaps filled by what the machine has.
+
+        Raises:
+            UnsupportedError: A device that training cannot be sent to.
+        """
+        if options.device not in (None, "cpu", "cuda", "cuda:0"):
+            raise UnsupportedError(
+                f"device {options.device!r} cannot be trained on; use 'cpu' or 'cuda', and choose among several"
+                " GPUs by CUDA_VISIBLE_DEVICES"
+            )
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        bfloat16 = device != "cpu" if options.dtype is None else options.dtype == "bfloat16"
+        return cls(device, bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """Loss of the last step, how many steps there were, and the step they began at."""
+
+    final_loss: float
+    steps: int
+    resumed_from_step: int
+
+
+def latest_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest complete checkpoint among those of an earlier run, None if there is none.
+
+    The trainer writes ``trainer_state.json`` last, so that a checkpoint whose writer was killed has none.
+    """
+    steps = {step: path for path in checkpoints.glob("checkpoint-*") if (step := _step_of(path)) is not None}
+    return steps[max(steps)] if steps else None
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    try:
+        state: Any = json.loads((checkpoint / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
+        return int(state["global_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[EncodedExample],
+    options: FinetuningOptions,
+    *,
+    pad_token_id: int,
+    hardware: Hardware,
+    checkpoints: Path,
+    resume_from: Path | None,
+    on_progress: ProgressCallback,
+) -> TrainingResult:
+    """Trains ``model`` in place.
+
+    Raises:
+        CheckpointError: ``resume_from`` is no complete checkpoint.
+        TrainingDivergedError: The loss is no number any more.
+    """
+    resumed_from_step = 0
+    if resume_from is not None:
+        step = _step_of(resume_from)
+        if step is None:
+            raise CheckpointError(
+                f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
+            )
+        resumed_from_step = step
+    reporter = ProgressReporter(on_progress)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(options, hardware, checkpoints),
+        train_dataset=_Examples(examples),
+        data_collator=partial(collate, pad_token_id=pad_token_id),
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    return TrainingResult(reporter.loss, trainer.state.global_step, resumed_from_step)
+
+
+def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        learning_rate=options.highest_learning_rate,
+        lr_scheduler_type=options.lr_scheduler,
+        warmup_steps=options.warmup_ratio,  # below 1 it is a share of all steps
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        activation_checkpointing=options.gradient_checkpointing,
+        bf16=hardware.bfloat16,
+        use_cpu=hardware.is_cpu,
+        seed=options.seed,
+        data_seed=options.seed,
+        save_strategy="steps",
+        save_steps=options.save_steps,
+        save_total_limit=KEPT_CHECKPOINTS,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        remove_unused_columns=False,
+        dataloader_pin_memory=not hardware.is_cpu,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+class _Examples(Dataset[EncodedExample]):
+    def __init__(self, examples: Sequence[EncodedExample]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> EncodedExample:
+        return self.examples[index]
+
+
+@dataclass
+class ProgressReporter(TrainerCallback):
+    """Turns the trainer's log lines into progress reports, and stops at a loss that is no number."""
+
+    on_progress: ProgressCallback
+    loss: float = math.nan
+    tokens: int = 0
+    seen_at: float = field(default_factory=time.monotonic)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Start the clock of the token rate."""
+        self.tokens, self.seen_at = int(state.num_input_tokens_seen), time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        """Report one step.
+
+        Raises:
+            TrainingDivergedError: The loss is NaN or infinite.
+        """
+        logs: dict[str, float] = kwargs["logs"]
+        if "loss" not in logs:  # the summary at the end
+            return
+        self.loss = float(logs["loss"])
+        if not math.isfinite(self.loss):
+            raise TrainingDivergedError(
+                f"the loss is {self.loss} at step {state.global_step}; lower learning_rate, raise warmup_ratio,"
+                " or look for broken weights in the base checkpoint"
+            )
+        done = state.global_step / max(state.max_steps, 1)
+        fraction = TRAINING_STARTS + (TRAINING_ENDS - TRAINING_STARTS) * done
+        metrics = {
+            "loss": self.loss,
+            "learning_rate": float(logs.get("learning_rate", 0.0)),
+            "step": float(state.global_step),
+            "steps": float(state.max_steps),
+            "epoch": float(state.epoch or 0.0),
+            "tokens_per_second": self._token_rate(int(state.num_input_tokens_seen)),
+        }
+        self.on_progress(Progress(fraction, "training", metrics))
+
+    def _token_rate(self, tokens: int) -> float:
+        now = time.monotonic()
+        rate = (tokens - self.tokens) / max(now - self.seen_at, 1e-9)
+        self.tokens, self.seen_at = tokens, now
+        return rate

@@ -1,0 +1,116 @@
+"""Settings and result of a generation run."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from baichuan_core.checkpoint import DtypeName
+from baichuan_core.tokenizer import read_generation_settings
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to generate. What is None comes from the checkpoint's ``generation_config.json``.
+
+    Attributes:
+        max_new_tokens: Longest completion in tokens; the model's window limits it further.
+        do_sample: Sample; False takes the most probable token each time.
+        temperature: Divides the logits before sampling; 0 means no sampling.
+        top_k: Sample among the k most probable tokens; 0 means all.
+        top_p: Sample among the most probable tokens that hold this share of the probability.
+        repetition_penalty: Above 1 makes tokens that have occurred less probable (Keskar et al. 2019).
+        seed: Of the sampling. A prompt's noise follows from the seed, the prompt and how often the same prompt
+            came before, not from the batch it stands in.
+        stop: Texts that end a completion; they are not part of it.
+        batch_tokens: Most tokens, prompts and completions together, of one batch.
+        batch_size: Most requests of one batch.
+        dtype: Of the weights; ``auto`` takes the checkpoint's own.
+        device: ``cpu``, ``cuda``; None takes CUDA if there is any.
+    """
+
+    max_new_tokens: int | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    batch_tokens: int = 32768
+    batch_size: int = 32
+    dtype: DtypeName = "auto"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        limits = {
+            "max_new_tokens": 1,
+            "temperature": 0,
+            "top_k": 0,
+            "top_p": 0,
+            "batch_tokens": 1,
+            "batch_size": 1,
+        }
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty text; leave it out")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What a checkpoint says about generating with it (published ``generation_config.json``)."""
+
+    max_new_tokens: int = 2048
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    eos_token_id: int | list[int] | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "GenerationDefaults":
+        """Reads them from ``checkpoint``; base models often have none.
+
+        Raises:
+            CheckpointError: ``generation_config.json`` is damaged.
+        """
+        known = {field.name for field in fields(cls)}
+        settings = read_generation_settings(checkpoint)
+        return cls(**{name: value for name, value in settings.items() if name in known})
+
+    def complete(self, options: GenerationOptions) -> GenerationOptions:
+        """``options`` with nothing left open, and temperature 0 turned into greedy decoding."""
+        names = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
+        chosen = {name: getattr(options, name) for name in names}
+        if options.do_sample is None and options.temperature:
+            chosen["do_sample"] = True  # who names a temperature wants sampling
+        filled = {name: getattr(self, name) if value is None else value for name, value in chosen.items()}
+        if filled["temperature"] == 0:
+            filled |= {"do_sample": False, "temperature": 1.0}
+        return replace(options, **filled)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What a run did.
+
+    Attributes:
+        requests: How many requests were answered.
+        prompt_tokens: Tokens of all prompts.
+        completion_tokens: Tokens of all completions, the end token included.
+        seconds: Time of the generation itself, without loading.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens a second."""
+        return self.completion_tokens / max(self.seconds, 1e-9)

@@ -1,0 +1,52 @@
+"""Sampling whose noise belongs to the request, so that a batch does not change what comes out."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+
+def request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int) -> int:
+    """A 63-bit seed from the run's seed, the prompt, and how many equal prompts came before it."""
+    digest = hashlib.sha256(f"{seed}:{occurrence}:{','.join(map(str, prompt_ids))}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise to the logits, so that their argmax is a sample of softmax(logits) (Gumbel 1954).
+
+    Each row draws from a generator of its own, [batch] of them, one row of noise a step.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.generators = [torch.Generator(device=device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [batch, vocab] to the same shape, in float32."""
+        vocabulary = scores.shape[1]
+        uniform = torch.stack([torch.rand(vocabulary, generator=one, device=scores.device) for one in self.generators])
+        tiny = torch.finfo(torch.float32).tiny
+        return scores.float() - torch.log(-torch.log(uniform.clamp(min=tiny)).clamp(min=tiny))
+
+
+def sampling_processors(
+    *, temperature: float, top_k: int, top_p: float, seeds: Sequence[int], device: torch.device
+) -> LogitsProcessorList:
+    """Temperature, top-k, top-p and the noise, in transformers' order; decode greedily after them."""
+    processors = LogitsProcessorList()
+    if temperature != 1.0:
+        processors.append(TemperatureLogitsWarper(temperature))
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1.0:
+        processors.append(TopPLogitsWarper(top_p))
+    processors.append(GumbelNoise(seeds, device))
+    return processors

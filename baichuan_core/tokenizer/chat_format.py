@@ -1,0 +1,61 @@
+"""How a checkpoint writes chats, told from its configuration files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import CheckpointError
+
+ChatForm = Literal["baichuan2", "baichuan1-13b"]
+
+USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
+ASSISTANT_TOKEN_ID = 196
+BAICHUAN1_VOCABULARY_SIZE = 64000
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a checkpoint writes a chat.
+
+    Attributes:
+        user_token_id: The id that opens a user turn.
+        assistant_token_id: The id that opens an assistant turn.
+        form: ``baichuan2``, or ``baichuan1-13b``, where eos ends each answer and no system message exists.
+    """
+
+    user_token_id: int = USER_TOKEN_ID
+    assistant_token_id: int = ASSISTANT_TOKEN_ID
+    form: ChatForm = "baichuan2"
+
+    @classmethod
+    def of(cls, checkpoint: Path, config: BaichuanConfig) -> "ChatFormat":
+        """The format of a checkpoint; only Baichuan-13B-Chat (the first) has a form of its own.
+
+        Raises:
+            CheckpointError: ``generation_config.json`` is damaged.
+        """
+        settings = read_generation_settings(checkpoint)
+        first_13b = config.position_embedding == "alibi" and config.vocab_size == BAICHUAN1_VOCABULARY_SIZE
+        return cls(
+            user_token_id=settings.get("user_token_id", USER_TOKEN_ID),
+            assistant_token_id=settings.get("assistant_token_id", ASSISTANT_TOKEN_ID),
+            form="baichuan1-13b" if first_13b else "baichuan2",
+        )
+
+
+def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
+    """What stands in ``generation_config.json``, null values left out; empty where there is no such file.
+
+    Raises:
+        CheckpointError: The file is not a JSON object.
+    """
+    path = checkpoint / "generation_config.json"
+    if not path.exists():
+        return {}
+    try:
+        settings: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {name: value for name, value in settings.items() if value is not None}
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no JSON object; take it from the published model") from error
