@@ -1,0 +1,148 @@
+"""The sample workflow: proves on a tiny model that every kind of job does what it says.
+
+Use: `make demo`, or `baichuan up -- python -m examples.sample_workflow`.
+
+Makes a tiny Baichuan2 checkpoint with random weights, then through the service: generate (noise), finetune on
+`examples/conversations.json`, generate (the taught answers come back), convert to Baichuan1 form (equal logits),
+quantize to NF4 and int8, and generate with both. Exits 0 only if every result is right.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import baichuan_core
+from examples.service_client import JobFailedError, ServiceClient
+from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint
+from jobs.settings import Settings
+
+LOGITS_TOLERANCE = 2e-5  # as tests/golden/README.md gives for float32
+
+
+class WrongResultError(Exception):
+    """A step's result is not what it must be."""
+
+
+class Workflow:
+    """The steps, each of which raises WrongResultError if its result is wrong."""
+
+    def __init__(self, client: ServiceClient) -> None:
+        self.client = client
+        conversations = json.loads(CONVERSATIONS.read_text(encoding="utf-8"))
+        self.questions = [conversation["conversations"][0]["value"] for conversation in conversations]
+        self.answers = [conversation["conversations"][1]["value"] for conversation in conversations]
+        self.tuned: dict[str, Any] = {}
+
+    def register(self) -> str:
+        """Make the checkpoint below an allowed root and register it."""
+        directory = Settings().allowed_model_roots[0] / "tiny-baichuan2"
+        if not directory.exists():
+            make_tiny_checkpoint(directory)
+        return f"model {self.client.register('tiny-baichuan2', directory)}"
+
+    def noise(self) -> str:
+        """An untrained model knows no answer."""
+        known = self._known("tiny-baichuan2")
+        _require(known == 0, f"the untrained model answered {known} questions")
+        return self._share(known)
+
+    def finetune(self) -> str:
+        """Teach the answers."""
+        training_file = self.client.upload(CONVERSATIONS, "fine-tune")
+        self.tuned = self.client.run(
+            kind="finetune", model="tiny-baichuan2", training_file=training_file, **_as_spec(SAMPLE_TRAINING)
+        )
+        return f"model {self.tuned['model']}"
+
+    def taught(self) -> str:
+        """Every taught answer comes back, word for word."""
+        known = self._known(self.tuned["model"])
+        _require(known == len(self.answers), self._share(known))
+        return self._share(known)
+
+    def convert(self) -> str:
+        """The converted model computes the same logits without a NormHead."""
+        converted = self.client.run(kind="convert", target="baichuan1", model=self.tuned["model"])
+        with tempfile.TemporaryDirectory() as folder:
+            before = _logits(self.client.download(self.tuned, Path(folder) / "before") / "model", norm_head=True)
+            after = _logits(self.client.download(converted, Path(folder) / "after") / "model", norm_head=False)
+        difference = float((before - after).abs().max())
+        _require(difference <= LOGITS_TOLERANCE, f"logits differ by {difference}")
+        return f"logits differ by at most {difference:.1e}"
+
+    def nf4(self) -> str:
+        """A 4-bit model still knows what it was taught."""
+        return self._quantized("nf4", at_least=len(self.answers) * 3 // 4)
+
+    def int8(self) -> str:
+        """An 8-bit model still knows what it was taught."""
+        return self._quantized("int8", at_least=len(self.answers) - 1)
+
+    def _quantized(self, method: str, *, at_least: int) -> str:
+        job = self.client.run(kind="quantize", method=method, compute_dtype="float32", model=self.tuned["model"])
+        known = self._known(job["model"])
+        _require(known >= at_least, self._share(known))
+        return self._share(known)
+
+    def _known(self, model: str) -> int:
+        chats = [[{"role": "user", "content": question}] for question in self.questions]
+        job = self.client.run(kind="generate", model=model, conversations=chats, max_new_tokens=64, temperature=0)
+        given = self.client.completions(job)
+        return sum(mine == taught for mine, taught in zip(given, self.answers, strict=True))
+
+    def _share(self, known: int) -> str:
+        return f"{known} of {len(self.answers)} taught answers"
+
+
+def _as_spec(options: dict[str, Any]) -> dict[str, Any]:
+    """The engine's options under the names of the job's spec."""
+    renamed = {"lr_scheduler": "scheduler"}
+    return {renamed.get(name, name): value for name, value in options.items()}
+
+
+def _logits(checkpoint: Path, *, norm_head: bool) -> torch.Tensor:
+    model = baichuan_core.BaichuanForCausalLM.from_pretrained(checkpoint)
+    _require(model.config.norm_head is norm_head, f"norm_head is {model.config.norm_head}")
+    with torch.inference_mode():
+        logits: torch.Tensor = model(torch.arange(200, 248).reshape(2, 24)).logits  # [2, 24, vocab]
+    return logits
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise WrongResultError(message)
+
+
+def main() -> int:
+    """Run all steps; returns the exit code."""
+    with ServiceClient() as client:
+        workflow = Workflow(client)
+        steps: list[Callable[[], str]] = [
+            workflow.register,
+            workflow.noise,
+            workflow.finetune,
+            workflow.taught,
+            workflow.convert,
+            workflow.nf4,
+            workflow.int8,
+        ]
+        for step in steps:
+            start = time.monotonic()
+            try:
+                result, mark = step(), "ok  "
+            except (WrongResultError, JobFailedError) as error:
+                result, mark = str(error), "FAIL"
+            print(f"{mark} {step.__name__:<10}{time.monotonic() - start:7.1f} s  {result}", flush=True)
+            if mark == "FAIL":
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
