@@ -42,6 +42,15 @@ class JobRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; None shows all."""
+
+    state: str | None = None
+    kind: str | None = None
+    label: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One try at a job by one worker."""
 

@@ -1,25 +1,15 @@
 """Rows of `jobs` and `job_labels`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
-from jobs.records import JobRecord
+from jobs.records import JobFilter, JobRecord
 from jobs.state import JobState
 from jobs.tables import Job, JobLabel
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs a list shows; None shows all."""
-
-    state: str | None = None
-    kind: str | None = None
-    label: tuple[str, str] | None = None
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -7,10 +7,9 @@ from sqlalchemy import Connection
 
 from jobs.database import now_ms
 from jobs.errors import NameTakenError, NotFoundError
-from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobRecord
+from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobFilter, JobRecord
 from jobs.repository import attempts, events, files, models
 from jobs.repository import jobs as repository
-from jobs.repository.jobs import JobFilter
 from jobs.service.submission import pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings

@@ -2,10 +2,18 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"
 
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold NUL characters (U+0000); remove them")
+    return text
+
+
+FreeText = Annotated[str, AfterValidator(_without_nul)]  # PostgreSQL's JSON cannot hold NUL
 ModelName = Annotated[
     str,
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),
@@ -13,7 +21,7 @@ ModelName = Annotated[
 ]
 FileId = Annotated[str, StringConstraints(pattern=r"^file-[0-9a-z]{26}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=128)]
+LabelValue = Annotated[FreeText, StringConstraints(max_length=128)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

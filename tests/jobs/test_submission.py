@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.errors import IdempotencyConflictError, NameTakenError, UnknownFileError, UnknownModelError
-from jobs.repository.jobs import JobFilter
+from jobs.records import JobFilter
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submitted, submit

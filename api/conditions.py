@@ -1,0 +1,54 @@
+"""Conditional requests: what If-None-Match, If-Range and Range ask for (RFC 9110)."""
+
+import re
+from dataclasses import dataclass
+
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header names this entity tag; weak comparison, as the standard asks."""
+    if header is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag.removeprefix("W/") in tags
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes [start, stop)."""
+
+    start: int
+    stop: int
+
+
+class UnsatisfiableRangeError(Exception):
+    """The range begins behind the end of the file."""
+
+
+def parse_range(header: str | None, size: int) -> ByteRange | None:
+    """The part of a file of `size` bytes that a Range header asks for; None means the whole file.
+
+    Several ranges at once, other units and what is no range at all are ignored, as the standard allows.
+
+    Raises:
+        UnsatisfiableRangeError: the file has no byte of that range.
+    """
+    found = RANGE.fullmatch((header or "").replace(" ", "").lower())
+    if found is None:
+        return None
+    first, last = found.groups()
+    match (first, last):
+        case ("", ""):
+            return None
+        case ("", suffix):
+            start, stop = max(size - int(suffix), 0), size
+        case (_, ""):
+            start, stop = int(first), size
+        case _:
+            start, stop = int(first), min(int(last) + 1, size)
+            if int(last) < start:
+                return None
+    if start >= size or start >= stop:
+        raise UnsatisfiableRangeError
+    return ByteRange(start, stop)

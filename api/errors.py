@@ -1,0 +1,168 @@
+"""Every error as one problem document (RFC 9457) that the `openai` client understands too.
+
+Domain errors know no HTTP: the one table that gives them a status stands here.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.exceptions import HTTPException
+
+from api.validation import FieldError, field_errors
+from jobs import errors as domain
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-ID"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """What all errors of a class have in common; the URI of the type is made from the error's `code`."""
+
+    status: HTTPStatus
+    title: str
+
+
+PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
+    domain.DomainError: ProblemType(HTTPStatus.BAD_REQUEST, "The request cannot be served"),
+    domain.NotFoundError: ProblemType(HTTPStatus.NOT_FOUND, "Not found"),
+    domain.InvalidRequestError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "A field cannot be accepted"),
+    domain.UnknownModelError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown model"),
+    domain.UnknownFileError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown file"),
+    domain.PathNotAllowedError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Path not allowed"),
+    domain.ConflictError: ProblemType(HTTPStatus.CONFLICT, "Conflict"),
+    domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
+    domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
+    domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
+    domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
+    domain.InsufficientStorageError: ProblemType(HTTPStatus.INSUFFICIENT_STORAGE, "Not enough storage"),
+    domain.AuthenticationError: ProblemType(HTTPStatus.UNAUTHORIZED, "API key missing or invalid"),
+    domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
+}
+
+# The `type` of the `error` member, by which clients of OpenAI's API tell errors apart.
+OPENAI_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.CONFLICT: "conflict_error",
+}
+
+
+def problem(
+    request_id: str,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    fields: Sequence[FieldError] = (),
+) -> JSONResponse:
+    """A problem document."""
+    fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    body: dict[str, Any] = {
+        "type": f"urn:baichuan:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": f"urn:baichuan:request:{request_id}",
+        "error": {
+            "message": detail,
+            "type": OPENAI_TYPES.get(HTTPStatus(status), fault),
+            "param": param,
+            "code": code,
+        },
+    }
+    if fields:
+        body["errors"] = [{"param": field.param, "message": field.message} for field in fields]
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def internal_error(request_id: str) -> JSONResponse:
+    """What a client sees of an error that nobody foresaw."""
+    detail = f"the server failed in a way nobody foresaw; its log has the reason under request id {request_id}"
+    return problem(request_id, 500, "internal_error", "Internal error", detail)
+
+
+def install(app: FastAPI) -> None:
+    """Give the application its error handlers."""
+    app.add_exception_handler(domain.DomainError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(InterfaceError, _database_error)
+
+
+async def _domain_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, domain.DomainError):
+        raise error
+    kind = PROBLEM_TYPES[type(error)]
+    return problem(
+        request.state.request_id,
+        kind.status,
+        error.code,
+        kind.title,
+        error.message,
+        param=error.param,
+        headers=_headers(kind.status),
+    )
+
+
+def _headers(status: int) -> dict[str, str]:
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": 'Bearer realm="baichuan"'}
+        case HTTPStatus.CONFLICT:  # the openai client repeats 409 unless told not to
+            return {"x-should-retry": "false"}
+        case _:
+            return {}
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    request_id = request.state.request_id
+    fields = field_errors(error.errors())
+    detail = "; ".join(f"{field.param}: {field.message}" if field.param else field.message for field in fields)
+    if any(entry["type"] == "json_invalid" for entry in error.errors()):
+        return problem(request_id, 400, "malformed_json", "Malformed JSON", detail)
+    if isinstance(error.body, bytes):
+        detail = "send the body as JSON with the header Content-Type: application/json"
+        return problem(request_id, 415, "unsupported_media_type", "Unsupported media type", detail)
+    title = "The request is not valid"
+    return problem(request_id, 422, "invalid_request", title, detail, param=fields[0].param, fields=fields)
+
+
+HTTP_REMEDIES = {
+    400: "the body could not be read as JSON; check that it is complete and encoded as UTF-8",
+    404: "there is nothing at this address; /docs lists all addresses",
+    405: "this address does not know that method; the Allow header says which it knows",
+}
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    detail = HTTP_REMEDIES.get(status, str(error.detail))
+    code = status.name.lower()
+    return problem(request.state.request_id, status, code, status.phrase, detail, headers=error.headers)
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.state.request_id
+    log.error("request %s: the database failed: %s", request_id, error)
+    detail = "the database does not answer at the moment; try again, and see /readyz"
+    headers = {"Retry-After": "1"}
+    return problem(request_id, 503, "database_unavailable", "Database unavailable", detail, headers=headers)

@@ -1,0 +1,50 @@
+"""A job's log as server-sent events.
+
+A watcher costs no query of its own: all watchers' looks at their jobs are coalesced into one by the reader's lane, and
+only a job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from api.dependencies import Service
+from api.schemas.jobs import EventObject
+from jobs.errors import NotFoundError
+from jobs.service import jobs
+from jobs.service.jobs import JobKey
+
+PAGE = 100
+
+
+async def follow(service: Service, job: JobKey, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
+    """Events behind the sequence number `after`, until the job is final or the server stops."""
+    settings = service.settings
+    spoke = time.monotonic()
+    while not service.closing.is_set():
+        try:
+            record = await service.reader.call(jobs.find, job)
+        except NotFoundError:
+            return
+        while after < record.last_event:
+            text, after = await _page(service, job, after, types, record.last_event)
+            if text:
+                spoke = time.monotonic()
+                yield text
+        if record.state.final:
+            return
+        if time.monotonic() - spoke > settings.stream_idle_seconds:
+            spoke = time.monotonic()
+            yield b": still here\n\n"
+        await asyncio.sleep(settings.stream_poll_seconds)
+
+
+async def _page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
+    """Some events as text, and the sequence number up to which all have been seen."""
+    found = await service.reader.run(lambda c: jobs.event_page(c, job, after=after, limit=PAGE, types=types))
+    text = b"".join(_rendered(EventObject.of(event)) for event in found)
+    return text, found[-1].sequence if len(found) == PAGE else max(last, found[-1].sequence if found else 0)
+
+
+def _rendered(event: EventObject) -> bytes:
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

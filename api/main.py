@@ -1,0 +1,65 @@
+"""The application, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api import errors
+from api.dependencies import documented, open_service
+from api.middleware import BodyLimit, Reception
+from api.routes import artifacts, events, files, health, jobs, keys, models, workers
+from api.schemas.problems import Problem
+from api.settings import ApiSettings
+
+PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
+EVERY_ERROR: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
+}
+RESOURCES = (jobs, events, artifacts, files, models, workers, keys)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The API of a deployment; database, broker and store are opened when it starts, not here."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with open_service(settings) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="Baichuan Jobs",
+        version=version("baichuan-jobs"),
+        description="Quantize, convert, fine-tune and generate with the Baichuan models, as asynchronous jobs.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        responses=EVERY_ERROR,
+        redoc_url=None,
+    )
+    errors.install(app)
+    app.include_router(health.router)
+    for resource in RESOURCES:
+        app.include_router(resource.router, dependencies=[documented])
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])
+    app.add_middleware(Reception)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the one form of all errors."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document["components"]["schemas"] |= _problem_schemas()
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _problem_schemas() -> dict[str, Any]:
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts: dict[str, Any] = schema.pop("$defs")
+    return {"Problem": schema, **parts}

@@ -1,0 +1,124 @@
+"""What happens around every request: its id, the limit of its body, one line in the log, and a last resort."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import REQUEST_ID_HEADER, internal_error, problem
+from jobs.identifiers import new_id
+
+CLIENT_GONE = 499  # nginx's number for a client that did not wait
+ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+access = logging.getLogger("api.access")
+log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """One request and its answer, as the log will tell them."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else new_id("req")
+        self.status: int | None = None
+        self._scope = scope
+        self._send = send
+        self._began = time.perf_counter()
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        """Pass the answer on with the request's id in its headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
+        await self._send(message)
+
+    def line(self) -> str:
+        """The entry in the access log."""
+        client = self._scope.get("client")
+        key = self._scope["state"].get("key")
+        return json.dumps(
+            {
+                "request_id": self.request_id,
+                "method": self._scope["method"],
+                "path": self._scope["path"],
+                "status": self.status or CLIENT_GONE,
+                "milliseconds": round((time.perf_counter() - self._began) * 1000, 1),
+                "key": key.id if key else None,
+                "client": client[0] if client else None,
+            }
+        )
+
+
+class Reception:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        conversation = Conversation(scope, send)
+        try:
+            await self._serve(scope, receive, conversation)
+        finally:
+            access.info("%s", conversation.line())
+
+    async def _serve(self, scope: Scope, receive: Receive, conversation: Conversation) -> None:
+        try:
+            if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
+                detail = "the address holds a NUL character (%00); remove it"
+                refusal = problem(conversation.request_id, 400, "invalid_address", "Invalid address", detail)
+                await refusal(scope, receive, conversation.send)
+                return
+            await self._app(scope, receive, conversation.send)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
+        except Exception:
+            log.exception("request %s failed", conversation.request_id)
+            if conversation.status is not None:
+                raise  # the server cuts the connection, so that a half answer is not taken for a whole one
+            await internal_error(conversation.request_id)(scope, receive, conversation.send)
+
+
+class BodyLimit:
+    """Refuses bodies that are too long; routes that read their bodies as a stream have limits of their own."""
+
+    def __init__(self, app: ASGIApp, limit: int, streamed: Iterable[tuple[str, str]]) -> None:
+        self._app = app
+        self._limit = limit
+        self._streamed = frozenset(streamed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or (scope["method"], scope["path"]) in self._streamed:
+            await self._app(scope, receive, send)
+            return
+        left = self._limit
+        announced = Headers(scope=scope).get("content-length", "0")
+
+        async def limited() -> Message:
+            nonlocal left
+            if announced.isdigit() and int(announced) > self._limit:
+                raise self._too_large()
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _too_large(self) -> HTTPException:
+        detail = f"a JSON body may have {self._limit} bytes; put prompts or data into a file (POST /v1/files) instead"
+        return HTTPException(413, detail)

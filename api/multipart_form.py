@@ -1,0 +1,131 @@
+"""Reading a multipart/form-data body while it arrives: small fields in memory, the one file piece by piece."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from jobs.errors import InvalidRequestError
+
+LONGEST_FIELD = 256
+LONGEST_HEADER = 4096
+
+
+@dataclass(slots=True)
+class _Part:
+    headers: dict[str, bytes] = field(default_factory=dict)
+    name: str = ""
+    is_file: bool = False
+    value: bytearray = field(default_factory=bytearray)
+
+
+class FormReader:
+    """Fed with pieces of the body, it gives back the pieces of the file in it.
+
+    Attributes:
+        fields: The text fields seen so far.
+        filename: The name that the client gave its file; None until the file begins.
+        complete: Whether the closing boundary has been seen.
+    """
+
+    def __init__(self, content_type: str, *, file_field: str, text_fields: frozenset[str]) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise InvalidRequestError("send the file as multipart/form-data with the fields file and purpose")
+        self._file_field = file_field
+        self._text_fields = text_fields
+        self._part = _Part()
+        self._header_name = b""
+        self._header_value = b""
+        self._pieces: list[bytes] = []
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None
+        self.complete = False
+        self._parser = _parser(boundary, self)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The pieces of the file that `data` holds.
+
+        Raises:
+            InvalidRequestError: the body is no such form, or has fields that nobody knows.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequestError(f"the multipart body is damaged: {error}") from None
+        pieces, self._pieces = self._pieces, []
+        yield from pieces
+
+    def on_part_begin(self) -> None:
+        """A part begins."""
+        self._part = _Part()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a header's name."""
+        self._header_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a header's value."""
+        self._header_value += data[start:end]
+        if len(self._header_value) > LONGEST_HEADER:
+            raise InvalidRequestError("a header of the multipart body is too long; shorten the file's name")
+
+    def on_header_end(self) -> None:
+        """A header is complete."""
+        self._part.headers[self._header_name.decode("latin-1").lower()] = self._header_value
+        self._header_name, self._header_value = b"", b""
+
+    def on_headers_finished(self) -> None:
+        """What kind of part this is, is known."""
+        _, options = parse_options_header(self._part.headers.get("content-disposition"))
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._part.name = name
+        self._part.is_file = name == self._file_field
+        if self._part.is_file:
+            if self.filename is not None:
+                raise InvalidRequestError("send one file a request", param=name)
+            self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
+        elif name not in self._text_fields:
+            known = ", ".join(sorted({self._file_field, *self._text_fields}))
+            shown = name[:64]
+            raise InvalidRequestError(f"there is no field {shown!r}; the form has the fields {known}", param=shown)
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """A piece of the part."""
+        if self._part.is_file:
+            self._pieces.append(data[start:end])
+            return
+        self._part.value += data[start:end]
+        if len(self._part.value) > LONGEST_FIELD:
+            raise InvalidRequestError(f"at most {LONGEST_FIELD} bytes are allowed here", param=self._part.name)
+
+    def on_part_end(self) -> None:
+        """The part is complete."""
+        if not self._part.is_file:
+            self.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
+
+    def on_end(self) -> None:
+        """The body is complete."""
+        self.complete = True
+
+
+def _parser(boundary: bytes, reader: FormReader) -> MultipartParser:
+    try:
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": reader.on_part_begin,
+                "on_header_field": reader.on_header_field,
+                "on_header_value": reader.on_header_value,
+                "on_header_end": reader.on_header_end,
+                "on_headers_finished": reader.on_headers_finished,
+                "on_part_data": reader.on_part_data,
+                "on_part_end": reader.on_part_end,
+                "on_end": reader.on_end,
+            },
+        )
+    except FormParserError as error:
+        raise InvalidRequestError(f"the multipart body cannot be read: {error}") from None

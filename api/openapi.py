@@ -1,0 +1,19 @@
+"""`python -m api.openapi`: write the OpenAPI document to docs/openapi.json, where a change of it shows in review."""
+
+import json
+from pathlib import Path
+
+from api.main import create_app
+from api.settings import ApiSettings
+
+SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
+
+
+def render() -> str:
+    """The document as the snapshot holds it."""
+    return json.dumps(create_app(ApiSettings()).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    SNAPSHOT.parent.mkdir(exist_ok=True)
+    SNAPSHOT.write_text(render(), encoding="utf-8")

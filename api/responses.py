@@ -1,0 +1,86 @@
+"""How answers leave: JSON rendered once, and files in pieces."""
+
+import asyncio
+import mimetypes
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from api.conditions import ByteRange, UnsatisfiableRangeError, matches, parse_range
+from api.errors import problem
+from jobs.artifacts import ArtifactStore
+
+MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
+ANY_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def json_response(content: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The object as JSON."""
+    return Response(content.model_dump_json(), status, headers, "application/json")
+
+
+async def file_response(
+    request: Request, store: ArtifactStore, *, key: str, size: int, sha256: str, name: str
+) -> Response:
+    """A stored file, or the part that the request asks for; it is read piece by piece.
+
+    Args:
+        request: Its Range, If-Range and If-None-Match headers count.
+        store: Where the file is.
+        key: The store's key of the file.
+        size: Bytes of the whole file.
+        sha256: Hash of the whole file in hex: the entity tag.
+        name: The path or name that the client knows the file by.
+    """
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if matches(request.headers.get("If-None-Match"), etag):
+        return Response(status_code=304, headers=headers)
+    try:
+        part = parse_range(_wanted_range(request, etag), size)
+    except UnsatisfiableRangeError:
+        return _unsatisfiable(request, size)
+    if part:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    whole = part or ByteRange(0, size)
+    headers["Content-Length"] = str(whole.stop - whole.start)
+    content = iter(()) if request.method == "HEAD" else await _opened(store, key, whole)
+    return StreamingResponse(content, 206 if part else 200, headers, _media_type(name))
+
+
+async def _opened(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
+    """The pieces, the first of which is read already: if the store fails, it does so before the answer begins."""
+    pieces = store.read(key, part.start, part.stop)
+    first = await asyncio.to_thread(next, pieces, b"")
+    return chain([first], pieces)
+
+
+def _wanted_range(request: Request, etag: str) -> str | None:
+    condition = request.headers.get("If-Range")
+    return request.headers.get("Range") if condition in (None, etag) else None
+
+
+def _unsatisfiable(request: Request, size: int) -> Response:
+    detail = f"the file has {size} bytes; ask for a range within them"
+    headers = {"Content-Range": f"bytes */{size}"}
+    title = "Range not satisfiable"
+    return problem(request.state.request_id, 416, "range_not_satisfiable", title, detail, headers=headers)
+
+
+def _media_type(name: str) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    return MEDIA_TYPES.get(suffix) or mimetypes.types_map.get(suffix) or "application/octet-stream"

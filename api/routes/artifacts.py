@@ -1,0 +1,31 @@
+"""The files that a job has published."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.dependencies import NamedJob, ServiceDependency
+from api.responses import ANY_BYTES, file_response, json_response
+from api.schemas.jobs import ArtifactObject
+from api.schemas.pages import Page
+from api.schemas.requests import PageQuery
+from jobs.service import jobs
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
+
+
+@router.get("", response_model=Page[ArtifactObject])
+async def list_artifacts(query: Annotated[PageQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+    """Published files of a job."""
+    found = await service.reader.run(lambda c: jobs.artifact_page(c, job, after=query.after, limit=query.limit + 1))
+    return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
+
+
+@router.head("/{path:path}", include_in_schema=False)
+@router.get("/{path:path}", response_class=Response, responses=ANY_BYTES)
+async def download(path: str, request: Request, job: NamedJob, service: ServiceDependency) -> Response:
+    """A file, whole or a range of it; its SHA-256 is the ETag."""
+    found = await service.reader.run(lambda c: jobs.artifact(c, job, path))
+    return await file_response(
+        request, service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
+    )

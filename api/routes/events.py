@@ -1,0 +1,75 @@
+"""A job's log: as a list, as server-sent events, and as plain text."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.dependencies import NamedJob, Service, ServiceDependency
+from api.event_stream import follow
+from api.responses import json_response
+from api.schemas.jobs import EventObject
+from api.schemas.pages import Page
+from api.schemas.requests import LARGEST_SEQUENCE, EventQuery, LogQuery
+from jobs.records import EventRecord
+from jobs.service import jobs
+from jobs.service.jobs import JobKey
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+
+LOG_PAGE = 200
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+LastEventId = Annotated[
+    int | None, Header(ge=0, le=LARGEST_SEQUENCE, description="Where an event stream goes on; goes before ?after=")
+]
+
+
+@router.get("/events", response_model=Page[EventObject], responses=EVENT_STREAM)
+async def list_events(
+    request: Request,
+    query: Annotated[EventQuery, Query()],
+    job: NamedJob,
+    service: ServiceDependency,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The job's log in the order of its sequence numbers.
+
+    With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
+    """
+    types = (query.type,) if query.type else ()
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        await service.reader.call(jobs.find, job)
+        after = query.after if last_event_id is None else last_event_id
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(follow(service, job, after, types), 200, headers, "text/event-stream")
+    found = await service.reader.run(
+        lambda c: jobs.event_page(c, job, after=query.after, limit=query.limit + 1, types=types)
+    )
+    return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
+
+
+@router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
+async def read_logs(query: Annotated[LogQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+    """What the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
+    last = (await service.reader.call(jobs.find, job)).last_event
+    headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(_lines(service, job, query.after, last), 200, headers, "text/plain; charset=utf-8")
+
+
+async def _lines(service: Service, job: JobKey, after: int, last: int) -> AsyncIterator[bytes]:
+    while True:
+        found = await _log_page(service, job, after)
+        lines = [str(line) for event in found if event.sequence <= last for line in event.data.get("lines", ())]
+        if lines:
+            yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
+        if len(found) < LOG_PAGE or found[-1].sequence >= last:
+            return
+        after = found[-1].sequence
+
+
+async def _log_page(service: Service, job: JobKey, after: int) -> list[EventRecord]:
+    return await service.reader.run(lambda c: jobs.event_page(c, job, after=after, limit=LOG_PAGE, types=("log",)))

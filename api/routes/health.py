@@ -1,0 +1,39 @@
+"""Health and readiness, for supervisors and load balancers."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.exc import DBAPIError
+
+from api.dependencies import Service, ServiceDependency
+from api.errors import problem
+from api.responses import json_response
+from api.schemas.health import Health, Readiness
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", response_model=Health)
+async def healthz() -> Response:
+    """The process lives."""
+    return json_response(Health())
+
+
+@router.get("/readyz", response_model=Readiness)
+async def readyz(request: Request, service: ServiceDependency) -> Response:
+    """The database is reachable and migrated. Jobs are accepted while Redis is unreachable."""
+    fault, redis = await asyncio.gather(
+        asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.reachable)
+    )
+    if fault:
+        headers = {"Retry-After": "1"}
+        return problem(request.state.request_id, 503, "not_ready", "Not ready", fault, headers=headers)
+    return json_response(Readiness(redis="ok" if redis else "unreachable"))
+
+
+def _database_fault(service: Service) -> str | None:
+    try:
+        migrated = service.database.is_migrated()
+    except DBAPIError:
+        return "the database does not answer; check DATABASE_URL and the database server"
+    return None if migrated else "the database schema is not the newest; run `alembic upgrade head`"

@@ -1,0 +1,98 @@
+"""/v1/jobs: submit, look, cancel, retry."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+
+from api.conditions import matches
+from api.dependencies import Caller, NamedJob, ServiceDependency
+from api.responses import json_response
+from api.schemas.jobs import AttemptObject, JobObject
+from api.schemas.pages import Page
+from api.schemas.requests import JobQuery, PageQuery
+from jobs.records import JobFilter, JobRecord, KeyRecord
+from jobs.service import jobs, submission
+from jobs.service.submission import Submission
+from jobs.specs import AnySpec
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+EXAMPLES = {
+    "generate": {
+        "summary": "Complete prompts",
+        "value": {"kind": "generate", "model": "baichuan2-7b-chat", "prompts": ["你好"], "max_new_tokens": 32},
+    },
+    "quantize": {
+        "summary": "Write an NF4 checkpoint",
+        "value": {"kind": "quantize", "model": "baichuan2-7b-chat", "method": "nf4", "output_model": "chat-nf4"},
+    },
+}
+Spec = Annotated[AnySpec, Body(openapi_examples=EXAMPLES)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Makes repeating a request harmless"),
+]
+
+
+@router.post("", status_code=202, response_model=JobObject)
+async def submit(
+    spec: Spec, caller: Caller, service: ServiceDependency, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Submit a job. 202 means that it is safe in the database, even while Redis is down.
+
+    A repeated Idempotency-Key with the same spec answers 200 with the job that it made.
+    """
+    wanted = Submission(caller.project_id, spec, idempotency_key)
+    submitted = await service.writer.call(submission.submit, wanted)
+    location = {"Location": f"/v1/jobs/{submitted.job.id}"}
+    if submitted.created:
+        return _answer(submitted.job, caller, 202, location)
+    return _answer(submitted.job, caller, 200, {**location, "Idempotency-Replayed": "true"})
+
+
+@router.get("", response_model=Page[JobObject])
+async def list_jobs(query: Annotated[JobQuery, Query()], caller: Caller, service: ServiceDependency) -> Response:
+    """Jobs of the project, newest first."""
+    key, _, value = (query.label or "").partition(":")
+    wanted = JobFilter(query.state, query.kind, (key, value) if query.label else None)
+    found = await service.reader.run(
+        lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+    )
+    return json_response(Page[JobObject].of([JobObject.of(job, caller) for job in found], query.limit))
+
+
+@router.get("/{job_id}", response_model=JobObject)
+async def get_job(request: Request, job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+    """One job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
+    found = await service.reader.call(jobs.find, job)
+    if matches(request.headers.get("If-None-Match"), _etag(found)):
+        return Response(status_code=304, headers={"ETag": _etag(found)})
+    return _answer(found, caller)
+
+
+@router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
+async def cancel(job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+    """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
+    return _answer(await service.writer.run(lambda c: jobs.cancel(c, job, service.settings)), caller, 202)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
+async def retry(job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+    """Queue a failed or cancelled job again."""
+    return _answer(await service.writer.run(lambda c: jobs.retry(c, job, service.settings)), caller, 202)
+
+
+@router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
+async def list_attempts(query: Annotated[PageQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+    """Attempts at a job, first to last."""
+    found = await service.reader.run(lambda c: jobs.attempt_list(c, job))
+    behind = [AttemptObject.of(attempt) for attempt in found if attempt.id > (query.after or "")]
+    return json_response(Page[AttemptObject].of(behind, query.limit))
+
+
+def _answer(job: JobRecord, caller: KeyRecord, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return json_response(JobObject.of(job, caller), status, {"ETag": _etag(job), **(headers or {})})
+
+
+def _etag(job: JobRecord) -> str:
+    return f'"{job.version}"'

@@ -1,0 +1,39 @@
+"""/v1/models: what specs can name."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import Caller, ServiceDependency
+from api.responses import json_response
+from api.schemas.pages import Page
+from api.schemas.requests import NewModel, PageQuery
+from api.schemas.resources import ModelObject
+from jobs.service import models
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.post("", status_code=201, response_model=ModelObject)
+async def register(new: NewModel, caller: Caller, service: ServiceDependency) -> Response:
+    """Register a checkpoint directory that lies below an allowed model root of the server."""
+    checked = await asyncio.to_thread(models.check, new.path, service.settings)
+    made = await service.writer.run(lambda c: models.register(c, caller.project_id, new.id, checked))
+    return json_response(ModelObject.of(made, caller), 201, {"Location": f"/v1/models/{made.id}"})
+
+
+@router.get("", response_model=Page[ModelObject])
+async def list_models(query: Annotated[PageQuery, Query()], caller: Caller, service: ServiceDependency) -> Response:
+    """Models of the project that are ready, by name."""
+    found = await service.reader.run(
+        lambda c: models.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
+    )
+    return json_response(Page[ModelObject].of([ModelObject.of(model, caller) for model in found], query.limit))
+
+
+@router.get("/{model:path}", response_model=ModelObject)
+async def get_model(model: str, caller: Caller, service: ServiceDependency) -> Response:
+    """One model; its id may hold slashes."""
+    found = await service.reader.run(lambda c: models.get(c, caller.project_id, model))
+    return json_response(ModelObject.of(found, caller))

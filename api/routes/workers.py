@@ -1,0 +1,22 @@
+"""/v1/workers: who is there to run jobs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import Caller, ServiceDependency
+from api.responses import json_response
+from api.schemas.pages import Page
+from api.schemas.requests import PageQuery
+from api.schemas.resources import WorkerObject
+from jobs.service import workers
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+@router.get("", response_model=Page[WorkerObject])
+async def list_workers(query: Annotated[PageQuery, Query()], _caller: Caller, service: ServiceDependency) -> Response:
+    """Workers that reported within the last few heartbeats."""
+    found = await service.reader.run(lambda c: workers.alive(c, service.settings))
+    behind = [WorkerObject.of(worker) for worker in found if worker.id > (query.after or "")]
+    return json_response(Page[WorkerObject].of(behind, query.limit))

@@ -1,0 +1,37 @@
+"""Lists, in parts."""
+
+from collections.abc import Sequence
+from typing import Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel
+
+
+class Identified(BaseModel):
+    """Anything that lists hold."""
+
+    id: str
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+    @classmethod
+    def of(cls, items: Sequence[Item], limit: int) -> Self:
+        """The first `limit` items; one item more says that there are more."""
+        shown = list(items[:limit])
+        ids = [item.id for item in shown]
+        return cls(
+            data=shown,
+            has_more=len(items) > limit,
+            first_id=ids[0] if ids else None,
+            last_id=ids[-1] if ids else None,
+        )

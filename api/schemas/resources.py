@@ -1,0 +1,130 @@
+"""Files, models, workers and keys, as clients see them."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel
+
+from api.schemas.pages import Identified
+from api.schemas.times import optional_seconds, seconds
+from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
+
+
+class FileObject(Identified):
+    """An uploaded file."""
+
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    sha256: str
+    status: Literal["uploaded", "processed", "error"] = "processed"
+    status_details: str | None = None
+    expires_at: int | None = None
+
+    @classmethod
+    def of(cls, file: FileRecord) -> Self:
+        """The file as clients see it."""
+        return cls(
+            id=file.id,
+            bytes=file.bytes,
+            created_at=seconds(file.created_at),
+            filename=file.filename,
+            purpose=file.purpose,
+            sha256=file.sha256,
+        )
+
+
+class ModelObject(Identified):
+    """A checkpoint or adapter that specs can name."""
+
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    kind: str
+    base: str | None
+    job_id: str | None
+    path: str | None
+    details: Json
+
+    @classmethod
+    def of(cls, model: ModelRecord, caller: KeyRecord) -> Self:
+        """The model as the caller, whose project it belongs to, sees it."""
+        return cls(
+            id=model.id,
+            created=seconds(model.created_at),
+            owned_by=caller.project,
+            kind=model.kind,
+            base=model.base,
+            job_id=model.job_id,
+            path=model.path,
+            details=model.details,
+        )
+
+
+class WorkerObject(Identified):
+    """A worker that reported lately."""
+
+    object: Literal["worker"] = "worker"
+    hostname: str
+    pid: int
+    state: str
+    kinds: list[str]
+    slots: int
+    devices: list[dict[str, Any]]
+    created_at: int
+    seen_at: int
+
+    @classmethod
+    def of(cls, worker: WorkerRecord) -> Self:
+        """The worker as clients see it."""
+        return cls(
+            id=worker.id,
+            hostname=worker.hostname,
+            pid=worker.pid,
+            state=worker.state,
+            kinds=worker.kinds,
+            slots=worker.slots,
+            devices=worker.devices,
+            created_at=seconds(worker.started_at),
+            seen_at=seconds(worker.seen_at),
+        )
+
+
+class KeyObject(Identified):
+    """An API key without its secret."""
+
+    object: Literal["api_key"] = "api_key"
+    name: str
+    project: str
+    role: str
+    hint: str
+    created_at: int
+    revoked_at: int | None
+
+    @classmethod
+    def of(cls, key: KeyRecord) -> Self:
+        """The key as administrators see it."""
+        return cls(
+            id=key.id,
+            name=key.name,
+            project=key.project,
+            role=key.role,
+            hint=key.hint,
+            created_at=seconds(key.created_at),
+            revoked_at=optional_seconds(key.revoked_at),
+        )
+
+
+class NewKeyObject(KeyObject):
+    """An API key just made: the only time that its secret is shown."""
+
+    secret: str = ""
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True

@@ -1,0 +1,17 @@
+"""How the API is deployed: the service's settings, and what only HTTP needs."""
+
+from pydantic import Field
+
+from jobs.settings import Settings
+
+
+class ApiSettings(Settings):
+    """Address, limits and clocks of the HTTP face."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body; more belongs into an uploaded file")
+    max_upload_bytes: int = Field(2 * 2**30, ge=1, description="Largest uploaded file")
+    stream_poll_seconds: float = Field(0.25, gt=0, description="How often event streams look for news")
+    stream_idle_seconds: float = Field(15, gt=0, description="A silent event stream sends a comment this often")
+    shutdown_seconds: int = Field(5, ge=0, description="How long open requests may take when the server stops")

@@ -1,0 +1,147 @@
+"""Uploads: from the socket to the artifact store, never as a whole in memory, and nothing left behind by a failure."""
+
+import asyncio
+import errno
+import hashlib
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fastapi import Request
+
+from api.multipart_form import FormReader
+from api.settings import ApiSettings
+from jobs.artifacts import ArtifactStore
+from jobs.errors import InsufficientStorageError, InvalidRequestError, TooLargeError
+from jobs.identifiers import new_id
+
+PURPOSES = ("fine-tune", "prompts", "batch", "user_data")
+FORM_OVERHEAD = 64 * 1024
+PIECE = 1 << 20
+LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A file that is completely here; `path` is deleted afterwards unless somebody moves it away."""
+
+    path: Path
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str
+
+
+@asynccontextmanager
+async def received(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[Arrived]:
+    """Receive the form with the fields `file` and `purpose`.
+
+    Raises:
+        InvalidRequestError: the form is not as it should be.
+        TooLargeError: the file is larger than allowed; known from its announced length, or while it arrives.
+        InsufficientStorageError: the disk has no room for it.
+    """
+    content_type = request.headers.get("Content-Type", "")
+    form = FormReader(content_type, file_field="file", text_fields=frozenset({"purpose"}))
+    _check_announced(request, store, settings)
+    scratch = await asyncio.to_thread(store.scratch)
+    with _passing_file(scratch) as (file, path):
+        writer = _Writer(file, store, settings)
+        async for data in request.stream():
+            for piece in form.feed(data):
+                await writer.add(piece)
+        await writer.finish()
+        yield _arrived(form, writer, path)
+
+
+def safe_filename(given: str) -> str:
+    """The last part of a name that a client sent, without characters that control anything."""
+    last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
+    return "upload" if shown in ("", ".", "..") else shown[-LONGEST_NAME:]
+
+
+@contextmanager
+def _passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file that is gone at the end of the block unless it was moved away."""
+    path = folder / new_id("upload")
+    with path.open("xb") as file:
+        try:
+            yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class _Writer:
+    """Hashes and writes pieces of at least a megabyte in a thread, and watches size and disk."""
+
+    def __init__(self, file: BinaryIO, store: ArtifactStore, settings: ApiSettings) -> None:
+        self._file = file
+        self._store = store
+        self._settings = settings
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self.bytes = 0
+
+    async def add(self, piece: bytes) -> None:
+        self.bytes += len(piece)
+        if self.bytes > self._settings.max_upload_bytes:
+            raise _too_large(self._settings)
+        self._buffer += piece
+        if len(self._buffer) >= PIECE:
+            await self._flush()
+
+    async def finish(self) -> None:
+        await self._flush()
+        await asyncio.to_thread(self._file.flush)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    async def _flush(self) -> None:
+        full, self._buffer = self._buffer, bytearray()
+        await asyncio.to_thread(self._write, full)
+
+    def _write(self, data: bytearray) -> None:
+        if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:
+            raise _no_room()
+        self._hash.update(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _no_room() from None
+            raise
+
+
+def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
+    if not form.complete:
+        raise InvalidRequestError("the multipart body ends too early; send it again")
+    if form.filename is None:
+        raise InvalidRequestError("the form lacks the file; add a field named file", param="file")
+    purpose = form.fields.get("purpose")
+    if purpose not in PURPOSES:
+        raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
+    return Arrived(path, safe_filename(form.filename), purpose, writer.bytes, writer.sha256())
+
+
+def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
+    """Refuse by Content-Length what cannot fit, before its first byte is read."""
+    announced = request.headers.get("Content-Length", "0")
+    size = int(announced) if announced.isdecimal() else 0
+    if size > settings.max_upload_bytes + FORM_OVERHEAD:
+        raise _too_large(settings)
+    if store.free_bytes() - size < settings.free_space_reserve_bytes:
+        raise _no_room()
+
+
+def _too_large(settings: ApiSettings) -> TooLargeError:
+    message = f"a file may have {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
+    return TooLargeError(message, param="file")
+
+
+def _no_room() -> InsufficientStorageError:
+    return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")

@@ -1,0 +1,55 @@
+"""What pydantic found wrong, in the client's words: the field, and what to change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.specs import KINDS
+
+SHOWN = 20
+REMEDIES = {
+    "missing": "this field is required; add it",
+    "extra_forbidden": "there is no such field; remove it or correct its name",
+    "union_tag_not_found": f"must be one of {', '.join(KINDS)}",
+    "union_tag_invalid": f"must be one of {', '.join(KINDS)}",
+}
+SOURCES = ("body", "query", "path", "header")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault; `param` is the field's path with dots, None if it is the whole body."""
+
+    param: str | None
+    message: str
+
+
+def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    """Faults as the client should read them; the first 20."""
+    return [FieldError(_param(entry), _message(entry)) for entry in found[:SHOWN]]
+
+
+def _param(entry: Mapping[str, Any]) -> str | None:
+    if entry["type"] == "json_invalid":
+        return None
+    if entry["type"].startswith("union_tag"):
+        return "kind"
+    location = list(entry["loc"])
+    if location and location[0] in SOURCES:
+        location.pop(0)
+    if location and entry["loc"][0] == "body" and location[0] in KINDS:
+        location.pop(0)  # pydantic names the member of the union, which the client never wrote
+    return ".".join(str(part) for part in location) or None
+
+
+def _message(entry: Mapping[str, Any]) -> str:
+    context = entry.get("ctx") or {}
+    match entry["type"]:
+        case "json_invalid":
+            return f"the body is not JSON: {context.get('error', 'unreadable')} at character {entry['loc'][-1]}"
+        case "value_error":
+            return str(context.get("error", entry["msg"]))
+        case "string_pattern_mismatch":
+            return f"must match {context.get('pattern')}"
+        case other:
+            return REMEDIES.get(other) or str(entry["msg"])
