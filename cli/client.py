@@ -1,0 +1,104 @@
+"""The HTTP client of the commands: every failure becomes one readable line with the right exit code."""
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cli.endpoint import Endpoint
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.problems import refusal
+
+TIMEOUT = httpx.Timeout(30, connect=5)
+LOCAL = ("127.0.0.1", "localhost", "::1")
+REPEATABLE = frozenset({429, 502, 503})
+REPEATS = 3
+PAGE = 100
+
+Params = Mapping[str, str | int | None]
+
+
+class Client:
+    """One service. Requests that are safe to repeat are repeated when the service is out for a moment."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.url = endpoint.url
+        self._http = httpx.Client(
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {endpoint.api_key}"},
+            timeout=TIMEOUT,
+            trust_env=httpx.URL(endpoint.url).host not in LOCAL,  # a proxy cannot reach this machine's own loopback
+        )
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def get(self, path: str, params: Params | None = None) -> Any:
+        """The JSON of a GET."""
+        return self.request("GET", path, params=params).json()
+
+    def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """The JSON that a POST answers; it is repeated only with an Idempotency-Key."""
+        return self.request("POST", path, json=body, headers=headers).json()
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self.request("DELETE", path)
+
+    def pages(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
+        """The items of a list, page after page, at most so many."""
+        cursor: dict[str, str | int | None] = {}
+        while most is None or most > 0:
+            limit = PAGE if most is None else min(PAGE, most)
+            page = self.get(path, {**(params or {}), **cursor, "limit": limit})
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            most = None if most is None else most - len(page["data"])
+            cursor = {"after": page["last_id"]}
+
+    def request(self, method: str, path: str, *, params: Params | None = None, **options: Any) -> httpx.Response:
+        """An answer that is no error.
+
+        Raises:
+            CommandError: the service refuses, cannot, or does not answer.
+        """
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        repeatable = method == "GET" or "Idempotency-Key" in (options.get("headers") or {})
+        for repeat in range(REPEATS if repeatable else 1):
+            if repeat:
+                time.sleep(0.2 * 4**repeat)
+            try:
+                response = self._http.request(method, path, params=given, **options)
+            except httpx.TransportError as error:
+                failure = self.unreachable(error)
+                if isinstance(error, httpx.ConnectError):
+                    break
+                continue
+            if response.is_error:
+                failure = refusal(response)
+                if response.status_code in REPEATABLE:
+                    continue
+                break
+            return response
+        raise failure
+
+    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """A context manager of a GET whose body is read piece by piece."""
+        return self._http.stream("GET", path, headers=headers)
+
+    def unreachable(self, error: httpx.TransportError) -> CommandError:
+        """What to tell when there is no answer."""
+        reason = str(error) or type(error).__name__
+        message = f"no answer from {self.url} ({reason}); start the service with `baichuan up`, or set BAICHUAN_URL"
+        return CommandError(message, ExitCode.UNREACHABLE)

@@ -1,0 +1,40 @@
+"""`baichuan artifacts`: the files that a job has made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.downloads import download
+from cli.options import AsJson, Key, Url, connect
+from cli.output import emit_list, say, show, show_table, size
+
+
+def artifacts(
+    job: Annotated[str, typer.Argument(help="Id of a job.")],
+    directory: Annotated[
+        Path | None, typer.Option("--download", "-d", help="Fetch the files to here; an interrupted download goes on.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only files whose path begins so; repeatable.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List or download the files that a job has made."""
+    with connect(url, key) as client:
+        found = list(client.pages(f"/v1/jobs/{job}/artifacts"))
+        chosen = [item for item in found if only is None or item["path"].startswith(tuple(only))]
+        if directory is not None:
+            for item in chosen:
+                item["local_path"] = str(download(client, item, directory))
+                if not as_json:
+                    show(item["local_path"])
+    if as_json:
+        emit_list(chosen)
+    elif not chosen:
+        say("no artifacts")
+    elif directory is None:
+        show_table(("PATH", "SIZE", "SHA256"), [(i["path"], size(i["bytes"]), i["sha256"]) for i in chosen])

@@ -1,0 +1,102 @@
+"""Looking at jobs, and ending or repeating them: list, show, cancel, retry."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.json import JSON
+
+from cli.client import Client
+from cli.errors import CommandError
+from cli.job_view import one_line
+from cli.options import AsJson, Key, Url, connect
+from cli.output import console, emit, emit_list, moment, say, show, show_table
+from jobs.specs import KINDS
+from jobs.state import JobState
+
+Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.")]
+Id = Annotated[str, typer.Argument(help="Id of a job.")]
+COLUMNS = ("ID", "KIND", "STATE", "PROGRESS", "MODEL", "CREATED", "ERROR")
+
+
+def list_jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"Only jobs of this kind: {', '.join(KINDS)}.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only jobs with this label, as KEY=VALUE.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 20,
+    url: Url = None,
+    key: Key = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    wanted = {"state": state, "kind": kind, "label": label.replace("=", ":", 1) if label else None}
+    with connect(url, key) as client:
+        found = list(client.pages("/v1/jobs", wanted, most=None if everything else limit))
+    if as_json:
+        emit_list(found)
+    elif found:
+        show_table(COLUMNS, [_row(job) for job in found])
+    else:
+        say("no jobs")
+
+
+def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Show all of one job, its attempts included."""
+    with connect(url, key) as client:
+        found = client.get(f"/v1/jobs/{job}")
+        found["attempt_list"] = list(client.pages(f"/v1/jobs/{job}/attempts"))
+    if as_json:
+        emit(found)
+    else:
+        show(one_line(found))
+        console().print(JSON.from_data(found, ensure_ascii=False))
+
+
+def cancel(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Cancel jobs: at once if they wait, through their worker if they run."""
+    _each(jobs, url, key, "cancel", as_json=as_json)
+
+
+def retry(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Queue failed or cancelled jobs again."""
+    _each(jobs, url, key, "retry", as_json=as_json)
+
+
+def _each(
+    jobs: list[str], url: str | None, key: str | None, action: Literal["cancel", "retry"], *, as_json: bool
+) -> None:
+    """Do the same to every job; one that is refused keeps none of the others from it."""
+    with connect(url, key) as client:
+        answers, refused = _attempt_all(jobs, lambda job: _post(client, job, action))
+    if as_json:
+        emit_list(answers)
+    else:
+        for answer in answers:
+            show(one_line(answer))
+    if refused:
+        for job, error in refused[:-1]:
+            say(f"error: {job}: {error}")
+        job, error = refused[-1]
+        raise CommandError(f"{job}: {error}", error.code)
+
+
+def _attempt_all(jobs: list[str], act: Callable[[str], Any]) -> tuple[list[Any], list[tuple[str, CommandError]]]:
+    answers, refused = [], []
+    for job in jobs:
+        try:
+            answers.append(act(job))
+        except CommandError as error:
+            refused.append((job, error))
+    return answers, refused
+
+
+def _post(client: Client, job: str, action: str) -> Any:
+    return client.post(f"/v1/jobs/{job}/{action}")
+
+
+def _row(job: Any) -> tuple[Any, ...]:
+    progress = f"{job['progress']['fraction']:.0%}" if job["progress"] else None
+    error = job["error"]["code"] if job["error"] else None
+    return job["id"], job["kind"], job["state"], progress, job["spec"]["model"], moment(job["created_at"]), error

@@ -1,0 +1,73 @@
+"""`baichuan keys`: API keys, for administrators."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.options import AsJson, Key, Url, connect
+from cli.output import emit, emit_list, moment, say, show, show_table
+
+app = typer.Typer(help="List, create or revoke API keys.", invoke_without_command=True)
+COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
+
+
+class Role(StrEnum):
+    """What a key allows."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+@app.callback()
+def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List API keys; `keys create` makes one, `keys revoke` ends one."""
+    if not context.invoked_subcommand:
+        list_keys(url, key, as_json=as_json)
+    elif url or key or as_json:
+        raise CommandError(f"write the options behind `keys {context.invoked_subcommand}`", ExitCode.USAGE)
+
+
+@app.command("list")
+def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List API keys, without their secrets."""
+    with connect(url, key) as client:
+        found = list(client.pages("/v1/keys"))
+    if as_json:
+        emit_list(found)
+        return
+    rows = [
+        (k["id"], k["name"], k["project"], k["role"], k["hint"], moment(k["created_at"]), moment(k["revoked_at"]))
+        for k in found
+    ]
+    show_table(COLUMNS, rows)
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    project: Annotated[str, typer.Option(help="Whose jobs, models and files it reaches; made if new.")] = "default",
+    role: Annotated[Role, typer.Option(help="Administrators manage keys.")] = Role.MEMBER,
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key; its secret is printed now and never again."""
+    with connect(url, key) as client:
+        made = client.post("/v1/keys", {"name": name, "project": project, "role": role})
+    if as_json:
+        emit(made)
+    else:
+        say(f"{made['id']} for project {made['project']}; keep the secret, it is not shown again")
+        show(made["secret"])
+
+
+@app.command("revoke")
+def revoke(key_id: Annotated[str, typer.Argument(help="Id of a key.")], url: Url = None, key: Key = None) -> None:
+    """Make an API key invalid at once."""
+    with connect(url, key) as client:
+        client.delete(f"/v1/keys/{key_id}")
+    say(f"revoked {key_id}")

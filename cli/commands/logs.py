@@ -1,0 +1,59 @@
+"""`baichuan logs`: what a job printed."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from cli.client import Client
+from cli.job_view import is_final
+from cli.options import AsJson, Key, Url, connect
+from cli.output import emit, emit_line
+
+POLL_SECONDS = 0.5
+
+
+def logs(
+    job: Annotated[str, typer.Argument(help="Id of a job.")],
+    url: Url = None,
+    key: Key = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the output of a job. With --json its `log` events; with --follow too, a line each."""
+    with connect(url, key) as client:
+        if as_json:
+            _events(client, job, follow=follow)
+        else:
+            _text(client, job, follow=follow)
+
+
+def _text(client: Client, job: str, *, follow: bool) -> None:
+    after = 0
+    while True:
+        final = not follow or is_final(client.get(f"/v1/jobs/{job}"))  # asked first: what came before it is all
+        response = client.request("GET", f"/v1/jobs/{job}/logs", params={"after": after})
+        after = int(response.headers["X-Last-Sequence"])
+        typer.echo(response.text, nl=False)
+        sys.stdout.flush()
+        if final:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _events(client: Client, job: str, *, follow: bool) -> None:
+    path, query = f"/v1/jobs/{job}/events", {"type": "log"}
+    if not follow:
+        emit({"object": "list", "data": list(client.pages(path, query))})
+        return
+    after: int | None = None
+    while True:
+        final = is_final(client.get(f"/v1/jobs/{job}"))
+        for event in client.pages(path, {**query, "after": after}):
+            emit_line(event)
+            after = event["sequence"]
+        if final:
+            return
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,51 @@
+"""`baichuan models`: the checkpoints and adapters that jobs can name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.options import AsJson, Key, Url, connect
+from cli.output import emit, emit_list, moment, say, show, show_table
+
+app = typer.Typer(help="List models, or register one.", invoke_without_command=True)
+
+
+@app.callback()
+def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List the models that jobs can name; `models add` registers one."""
+    if not context.invoked_subcommand:
+        list_models(url, key, as_json=as_json)
+    elif url or key or as_json:
+        raise CommandError(f"write the options behind `models {context.invoked_subcommand}`", ExitCode.USAGE)
+
+
+@app.command("list")
+def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List the models that jobs can name."""
+    with connect(url, key) as client:
+        found = list(client.pages("/v1/models"))
+    if as_json:
+        emit_list(found)
+    elif found:
+        rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], moment(m["created"])) for m in found]
+        show_table(("ID", "KIND", "BASE", "FROM", "CREATED"), rows)
+    else:
+        say("no models; register one with `baichuan models add ID PATH`")
+
+
+@app.command("add")
+def add(
+    model: Annotated[str, typer.Argument(metavar="ID", help="What jobs shall call it.")],
+    path: Annotated[Path, typer.Argument(help="Its directory on the server, below an allowed model root.")],
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Register a checkpoint or adapter directory."""
+    with connect(url, key) as client:
+        made = client.post("/v1/models", {"id": model, "path": str(path.absolute())})
+    emit(made) if as_json else show(made["id"])

@@ -1,0 +1,58 @@
+"""Commands that start processes: up, worker, dispatcher, init.
+
+What they need of the job domain is imported when they run, so that client commands start quickly.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.options import AsJson
+from cli.output import emit, say, show
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def up(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="After `--`: run this once ready, then stop, with its exit code.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="By default 8000 or the next free one.")] = None,
+    worker: Annotated[bool, typer.Option(help="Start a worker on this machine.")] = True,
+) -> None:
+    """Start the whole service here: Redis unless REDIS_URL is set, API, dispatcher and one worker. Ctrl-C stops it."""
+    from cli.supervision.up import UpOptions  # noqa: PLC0415 - see the module's docstring
+    from cli.supervision.up import up as serve  # noqa: PLC0415
+
+    raise typer.Exit(serve(UpOptions(host, port, worker, command or ())))
+
+
+def worker(context: typer.Context) -> None:
+    """Run one worker; BAICHUAN_WORKER_* configure it."""
+    _become("workers", context.args)
+
+
+def dispatcher(context: typer.Context) -> None:
+    """Run one dispatcher; any number may stand by."""
+    _become("jobs.dispatcher", context.args)
+
+
+def init(*, as_json: AsJson = False) -> None:
+    """Migrate the database and make the first API key: BAICHUAN_API_KEY if set, else a new one, which is printed."""
+    from cli.supervision.key import initialise  # noqa: PLC0415 - see the module's docstring
+
+    outcome = initialise(os.environ.get("BAICHUAN_API_KEY") or None)
+    if as_json:
+        emit({"api_key": outcome.shown, "created": outcome.created})
+        return
+    say("the database is at the newest revision" + ("; a key was made" if outcome.created else ""))
+    if outcome.shown:
+        show(outcome.shown)
+
+
+def _become(module: str, arguments: list[str]) -> None:
+    """Replace this process by one of the service's, so that signals reach it directly."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - our own program

@@ -1,0 +1,100 @@
+"""`baichuan watch`: jobs as they run, until they have ended."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.live import Live
+
+from cli.client import Client
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.job_view import is_final, one_line, panel
+from cli.options import AsJson, Key, Url, connect
+from cli.output import console, emit_line, say, show
+
+POLL_SECONDS = 0.3
+OUTAGE_SECONDS = 60.0
+
+
+def watch(
+    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs.")],
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Watch jobs until all have ended; exit 1 unless all succeeded. With --json a line for every change."""
+    with connect(url, key) as client:
+        follow(client, list(dict.fromkeys(jobs)), as_json=as_json)
+
+
+def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
+    """Show jobs until all have ended.
+
+    Raises:
+        typer.Exit: with code 1, if a job failed or was cancelled.
+    """
+    latest: dict[str, Any] = {}
+    if as_json:
+        for job in _changes(client, ids, latest):
+            emit_line(job)
+    elif sys.stdout.isatty():
+        _live(client, ids, latest)
+    else:
+        _lines(client, ids, latest)
+    if any(job["state"] != "succeeded" for job in latest.values()):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
+    with Live(console=console(), refresh_per_second=8) as live:
+        for _ in _changes(client, ids, latest):
+            live.update(panel([latest[job] for job in ids if job in latest]))
+
+
+def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
+    """Without a terminal: a line a change."""
+    shown: dict[str, str] = {}
+    for job in _changes(client, ids, latest):
+        line = one_line(job)
+        if shown.get(job["id"]) != line:
+            show(line)
+            shown[job["id"]] = line
+
+
+def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
+    """Every new version of every job, until all are final; outages of the service are waited out."""
+    open_ids, tags = list(ids), dict.fromkeys(ids, "")
+    silent_since: float | None = None
+    while open_ids:
+        try:
+            for job_id in tuple(open_ids):
+                response = client.request("GET", f"/v1/jobs/{job_id}", headers={"If-None-Match": tags[job_id]})
+                if response.status_code == httpx.codes.NOT_MODIFIED:
+                    continue
+                tags[job_id] = response.headers.get("ETag", "")
+                latest[job_id] = response.json()
+                yield latest[job_id]
+                if is_final(latest[job_id]):
+                    open_ids.remove(job_id)
+            silent_since = None
+        except CommandError as error:
+            if error.code is not ExitCode.UNREACHABLE or not latest:
+                raise
+            silent_since = _note_outage(error, silent_since)
+        if open_ids:
+            time.sleep(POLL_SECONDS)
+
+
+def _note_outage(error: CommandError, since: float | None) -> float:
+    now = time.monotonic()
+    if since is None:
+        say(f"{error}; trying again for {OUTAGE_SECONDS:.0f} s, the job goes on meanwhile")
+        return now
+    if now - since > OUTAGE_SECONDS:
+        raise error
+    return since

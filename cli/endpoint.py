@@ -1,0 +1,64 @@
+"""Which service the client commands talk to: options, then the environment, then what `baichuan up` wrote down."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.private_file import write_private
+
+CLIENT_FILE = "client.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The address of a service, and the API key for it."""
+
+    url: str
+    api_key: str
+
+
+def home() -> Path:
+    """The directory of the embedded deployment; the same rule as `jobs.settings`, without its imports."""
+    return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
+
+
+def saved(directory: Path) -> Endpoint | None:
+    """What `baichuan up` wrote into the home directory, if it is there and readable."""
+    try:
+        content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
+        return Endpoint(str(content["url"]), str(content["api_key"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(directory: Path, endpoint: Endpoint) -> None:
+    """Write the endpoint where client commands find it, readable by the user only."""
+    content = {"url": endpoint.url, "api_key": endpoint.api_key}
+    write_private(directory / CLIENT_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def resolve(url: str | None, api_key: str | None) -> Endpoint:
+    """The endpoint in force. A saved key goes only to the saved address.
+
+    Raises:
+        CommandError: there is no address, or no key for it.
+    """
+    known = saved(home())
+    address = url or os.environ.get("BAICHUAN_URL") or (known.url if known else None)
+    if address is None:
+        message = (
+            f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
+        )
+        raise CommandError(message, ExitCode.UNREACHABLE)
+    address = address.rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise CommandError(f"the address {address!r} must begin with http:// or https://", ExitCode.USAGE)
+    secret = (
+        api_key or os.environ.get("BAICHUAN_API_KEY") or (known.api_key if known and known.url == address else None)
+    )
+    if not secret:
+        raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or give --key", ExitCode.UNAUTHENTICATED)
+    return Endpoint(address, secret)

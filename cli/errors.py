@@ -1,0 +1,11 @@
+"""The one error that commands raise: a readable line for stderr and an exit code."""
+
+from cli.exit_codes import ExitCode
+
+
+class CommandError(Exception):
+    """Ends a command; the message says what to change."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code

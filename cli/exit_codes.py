@@ -1,0 +1,21 @@
+"""What the exit code of every `baichuan` command means to a script."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The one list of exit codes; `baichuan --help` shows it."""
+
+    OK = 0
+    FAILED = 1  # the job failed or was cancelled, or the command could not do what it was asked for
+    USAGE = 2  # wrong options or arguments
+    REFUSED = 3  # the service refused the request
+    UNAUTHENTICATED = 4  # the API key is missing, unknown, revoked or not allowed to do this
+    UNREACHABLE = 5  # the service does not answer, or cannot at present
+    INTERRUPTED = 130  # Ctrl-C
+
+
+MEANINGS = (
+    "Exit codes: 0 done; 1 the job failed or was cancelled, or the command failed; 2 wrong usage; 3 the service "
+    "refused the request; 4 the API key is missing or not allowed; 5 the service does not answer; 130 interrupted."
+)

@@ -1,0 +1,68 @@
+"""How a job looks to a person."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "running": "cyan"}
+NAMES = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
+FIRST_METRICS = ("loss", "tokens_per_second")
+
+
+def is_final(job: Any) -> bool:
+    """Whether the job has ended."""
+    return job["state"] in FINAL
+
+
+def one_line(job: Any) -> str:
+    """The job on one line."""
+    parts = [job["id"], job["kind"], job["state"]]
+    if progress := _present_progress(job):
+        parts += [f"{progress['fraction']:.0%}", progress["stage"]]
+        parts += [f"{name} {value}" for name, value in _metrics(progress)]
+    if job["state"] == "succeeded" and job["model"]:
+        parts.append(f"-> model {job['model']}")
+    if job["error"]:
+        parts.append(error_text(job))
+    return "  ".join(part for part in parts if part)
+
+
+def error_text(job: Any) -> str:
+    """The job's error as `code: message`."""
+    return f"{job['error']['code']}: {job['error']['message']}"
+
+
+def panel(jobs: Sequence[Any]) -> RenderableType:
+    """Jobs with their progress bars, for a live display."""
+    table = Table.grid(padding=(0, 2))
+    for job in jobs:
+        progress = _present_progress(job) or {}
+        fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
+        table.add_row(
+            Text(job["id"]),
+            Text(job["kind"]),
+            Text(job["state"], style=COLOURS.get(job["state"], "")),
+            ProgressBar(total=1.0, completed=fraction, width=30),
+            Text(f"{fraction:4.0%}"),
+            Text(progress.get("stage", "")),
+            Text("  ".join(f"{name} {value}" for name, value in _metrics(progress))),
+        )
+    errors = [Text(f"{job['id']}  {error_text(job)}", style="red") for job in jobs if job["error"]]
+    return Group(table, *errors)
+
+
+def _present_progress(job: Any) -> Any:
+    return job["progress"] if job["state"] in ("running", "cancelling") else None
+
+
+def _metrics(progress: Any) -> list[tuple[str, str]]:
+    """Loss and speed first, then the rest."""
+    metrics = progress.get("metrics") or {}
+    names = [name for name in FIRST_METRICS if name in metrics]
+    names += [name for name in metrics if name not in FIRST_METRICS]
+    return [(NAMES.get(name, name), f"{metrics[name]:.4g}") for name in names]

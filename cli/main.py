@@ -1,0 +1,50 @@
+"""The `baichuan` command."""
+
+import sys
+
+import typer
+
+from cli.commands import artifacts, files, jobs, keys, logs, models, processes, submit, watch, workers
+from cli.errors import CommandError
+from cli.exit_codes import MEANINGS
+from cli.output import say
+
+app = typer.Typer(
+    name="baichuan",
+    help="Jobs for the Baichuan model family: quantize, convert, fine-tune and generate.",
+    epilog=MEANINGS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+SERVICE = "Run the service"
+app.command(rich_help_panel=SERVICE)(processes.up)
+app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.worker)
+app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.dispatcher)
+app.command(rich_help_panel=SERVICE)(processes.init)
+
+JOBS = "Jobs"
+app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)
+app.command("list", rich_help_panel=JOBS)(jobs.list_jobs)
+app.command("show", rich_help_panel=JOBS)(jobs.show_job)
+app.command(rich_help_panel=JOBS)(watch.watch)
+app.command(rich_help_panel=JOBS)(logs.logs)
+app.command(rich_help_panel=JOBS)(jobs.cancel)
+app.command(rich_help_panel=JOBS)(jobs.retry)
+app.command(rich_help_panel=JOBS)(artifacts.artifacts)
+
+REST = "What jobs use"
+app.add_typer(models.app, name="models", rich_help_panel=REST)
+app.add_typer(files.app, name="files", rich_help_panel=REST)
+app.add_typer(keys.app, name="keys", rich_help_panel=REST)
+app.command(rich_help_panel=REST)(workers.workers)
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    try:
+        app()
+    except CommandError as error:
+        say(f"error: {error}")
+        sys.exit(error.code)

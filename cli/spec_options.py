@@ -1,0 +1,167 @@
+"""Command-line options for every field of every job spec, made from the pydantic models themselves."""
+
+import inspect
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import typer
+from pydantic.fields import FieldInfo
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from jobs.specs import AnySpec, JobSpec
+
+SCALARS = (bool, int, float, str)
+FILE_SUFFIX = "_file"
+
+
+def spec_classes() -> dict[str, type[JobSpec]]:
+    """The spec of every job kind, by kind."""
+    classes = get_args(get_args(AnySpec)[0])
+    return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
+
+
+@dataclass(frozen=True, slots=True)
+class SpecOption:
+    """One field as an option.
+
+    Attributes:
+        field: The field's name in the spec.
+        name: The option's name in Python; a list's option is in the singular and may be repeated.
+        annotation: The option's type, without None.
+        form: How the text becomes the field's value.
+    """
+
+    field: str
+    name: str
+    annotation: Any
+    form: Literal["scalar", "list", "labels", "file", "json"]
+    info: FieldInfo
+
+    def parameter(self) -> inspect.Parameter:
+        """The parameter from which typer makes the option; None means: not given."""
+        required = self.info.is_required()
+        word = self.name.replace("_", "-")
+        flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
+        option = typer.Option(flag, help=self._help(), **self._bounds())
+        kind: Any = self.annotation if required else self.annotation | None
+        annotation = Annotated[kind, option]
+        default = inspect.Parameter.empty if required else None
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    def _help(self) -> str:
+        shown = {
+            "list": "May be repeated.",
+            "labels": "KEY=VALUE; may be repeated.",
+            "file": "A local file, which is uploaded, or the id of an uploaded one.",
+            "json": "A local file with the value as JSON.",
+        }.get(self.form, "")
+        default = self.info.default
+        by_default = f"Default: {json.dumps(default)}." if isinstance(default, SCALARS) else ""
+        description = f"{self.info.description.rstrip('.')}." if self.info.description else ""
+        return " ".join(part for part in (description, shown, by_default) if part)
+
+    def _bounds(self) -> dict[str, Any]:
+        if self.annotation not in (int, float):
+            return {}
+        bounds = {}
+        for limit in self.info.metadata:
+            match limit:
+                case annotated_types.Ge(ge):
+                    bounds["min"] = ge
+                case annotated_types.Le(le):
+                    bounds["max"] = le
+        return bounds
+
+
+def options_of(spec: type[JobSpec]) -> list[SpecOption]:
+    """The options of a kind, the required ones first."""
+    found = [_option(name, info) for name, info in spec.model_fields.items() if name != "kind"]
+    return sorted(found, key=lambda option: not option.info.is_required())
+
+
+def values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec's fields as given; files are left as paths or ids.
+
+    Raises:
+        CommandError: a label or a JSON file is malformed.
+    """
+    return {
+        option.field: _value(option, given[option.name])
+        for option in options
+        if given.get(option.name) not in (None, [])
+    }
+
+
+def settings(assignments: list[str]) -> dict[str, Any]:
+    """The fields given as `field=value`, where the value is JSON, or text if it is none.
+
+    Raises:
+        CommandError: there is no '='.
+    """
+    return {name: _json_or_text(value) for name, value in (_split(item, "--set") for item in assignments)}
+
+
+def _option(name: str, info: FieldInfo) -> SpecOption:
+    kind = _bare(info.annotation)
+    if name.endswith(FILE_SUFFIX):
+        return SpecOption(name, name, str, "file", info)
+    if kind in SCALARS or get_origin(kind) is Literal:
+        return SpecOption(name, name, kind, "scalar", info)
+    if get_origin(kind) is dict:
+        return SpecOption(name, name.removesuffix("s"), list[str], "labels", info)
+    if get_origin(kind) is list and _bare(get_args(kind)[0]) is str:
+        return SpecOption(name, name.removesuffix("s"), list[str], "list", info)
+    return SpecOption(name, name, Path, "json", info)
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without constraints and without None."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next(part for part in get_args(annotation) if part is not type(None)))
+    return annotation
+
+
+def _value(option: SpecOption, given: Any) -> Any:
+    match option.form:
+        case "labels":
+            return dict(_split(item, "--label") for item in given)
+        case "json":
+            return read_json(given)
+        case "scalar" | "list" | "file":
+            return given
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        CommandError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
+    except ValueError as error:
+        raise CommandError(f"{path} is not valid JSON: {error}", ExitCode.USAGE) from error
+
+
+def _split(assignment: str, option: str) -> tuple[str, str]:
+    name, sign, value = assignment.partition("=")
+    if not name or not sign:
+        raise CommandError(f"{option} {assignment!r}: write it as NAME=VALUE", ExitCode.USAGE)
+    return name, value
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,93 @@
+"""One child process of `baichuan up`."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TETHER = Path(__file__).with_name("tether.py")
+LOG_LIMIT_BYTES = 16 * 2**20
+TAIL_LINES = 12
+LOOK_SECONDS = 0.05
+
+
+@dataclass
+class Child:
+    """A program in a session of its own: a Ctrl-C in the terminal reaches `up` only, which ends its children in order.
+
+    Attributes:
+        name: What messages call it.
+        command: Absolute path of the program, and its arguments.
+        log: Where its output goes, appended.
+        grace_seconds: How long it may take to end after SIGTERM.
+        environment: Variables beside those of this process.
+        stdin: What it reads; secrets go this way, never over the command line.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    grace_seconds: float
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
+    process: subprocess.Popen[bytes] | None = None
+    log_start: int = 0
+
+    def start(self) -> None:
+        """Start the program; it dies with this process, even by `kill -9`."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as log:
+            self.log_start = log.tell()
+            self.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
+                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
+                stdin=subprocess.PIPE if self.stdin else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        if self.process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(self.stdin)
+                self.process.stdin.close()
+
+    def exit_code(self) -> int | None:
+        """The exit code if it has ended (negative: by that signal)."""
+        return self.process.poll() if self.process else None
+
+    def terminate(self, impatient: Callable[[], bool]) -> None:
+        """Ask it to end, and kill its process group if that takes too long or `impatient` says so."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self.grace_seconds
+        while time.monotonic() < deadline and not impatient():
+            try:
+                self.process.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and its process group at once."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def tail(self) -> str:
+        """The last lines that it has logged since its start."""
+        try:
+            with self.log.open(encoding="utf-8", errors="replace") as lines:
+                lines.seek(self.log_start)
+                return "".join(deque(lines, TAIL_LINES)).rstrip() or "(nothing)"
+        except FileNotFoundError:
+            return "(nothing)"

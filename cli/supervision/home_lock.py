@@ -1,0 +1,50 @@
+"""One `baichuan up` a home directory."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cli import endpoint
+from cli.errors import CommandError
+
+
+class HomeLock:
+    """Held while `up` runs; the kernel releases it even after `kill -9`."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._file = home / "up.lock"
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            CommandError: another `up` holds it.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._file.read_text().strip()
+            os.close(self._descriptor)
+            raise CommandError(self._refusal(holder)) from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        os.close(self._descriptor)
+
+    def _refusal(self, holder: str) -> str:
+        known = endpoint.saved(self._home)
+        where = f" at {known.url}" if known else ""
+        return (
+            f"`baichuan up` (process {holder or '?'}) serves {self._home} already{where}; "
+            "stop it first, or set BAICHUAN_HOME to another directory"
+        )

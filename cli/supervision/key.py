@@ -1,0 +1,78 @@
+"""The schema and the API key of a deployment that `up` or `init` begins or finds again."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
+
+from cli.errors import CommandError
+from jobs.bootstrap import DEFAULT_PROJECT, prepare
+from jobs.database import Database
+from jobs.errors import AuthenticationError
+from jobs.service import keys
+from jobs.settings import Settings
+
+
+def prepare_with_key(settings: Settings, known: str | None) -> str:
+    """Migrate the database, and return an administrator's key that is valid in it.
+
+    Args:
+        settings: The deployment.
+        known: The key of an earlier start; another one is made if the database does not accept it.
+    """
+    made = prepare(settings, known)
+    if made:
+        return made
+    if known and is_valid(settings, known):
+        return known
+    return add_key(settings, keys.new_secret(), "key of baichuan up")
+
+
+def is_valid(settings: Settings, secret: str) -> bool:
+    """Whether the database accepts this key."""
+    database = Database(settings.database)
+    try:
+        with database.reading() as connection:
+            return not isinstance(keys.authenticate(connection, [secret])[0], AuthenticationError)
+    finally:
+        database.close()
+
+
+def add_key(settings: Settings, secret: str, name: str) -> str:
+    """Store one more administrator's key.
+
+    Raises:
+        CommandError: the key was revoked before.
+    """
+    database = Database(settings.database)
+    try:
+        with database.writing() as connection:
+            keys.create(connection, project=DEFAULT_PROJECT, name=name, role="admin", secret=secret)
+    except IntegrityError:
+        raise CommandError("this API key was revoked; choose another BAICHUAN_API_KEY") from None
+    finally:
+        database.close()
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What `init` did; `shown` is a secret that nobody but its maker knows yet."""
+
+    created: bool
+    shown: str | None
+
+
+def initialise(given: str | None) -> Initialised:
+    """Migrate the database, and see to it that there is a key: the given one, or any.
+
+    Raises:
+        CommandError: the given key was revoked before.
+    """
+    settings = Settings()
+    made = prepare(settings, given)
+    if made or given is None:
+        return Initialised(created=made is not None, shown=None if given else made)
+    if is_valid(settings, given):
+        return Initialised(created=False, shown=None)
+    add_key(settings, given, "key of baichuan init")
+    return Initialised(created=True, shown=None)

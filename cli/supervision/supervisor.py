@@ -1,0 +1,87 @@
+"""Keeps the children of `baichuan up` alive, and ends them in order."""
+
+import time
+from dataclasses import dataclass
+
+from cli.errors import CommandError
+from cli.output import say
+from cli.supervision.child import Child
+from cli.supervision.orphans import kill_orphans
+from cli.supervision.stop_request import StopRequest
+
+QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
+QUICK_DEATHS = 3
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+
+
+@dataclass
+class _Watched:
+    child: Child
+    started: float
+    quick_deaths: int = 0
+    delay: float = FIRST_DELAY
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Children are started in any order and ended in the reverse one."""
+
+    def __init__(self) -> None:
+        self._watched: list[_Watched] = []
+
+    def start(self, child: Child) -> None:
+        """Start a child and watch it from now on."""
+        child.start()
+        self.watch(child)
+
+    def watch(self, child: Child) -> None:
+        """Watch a child that runs already."""
+        self._watched.append(_Watched(child, time.monotonic()))
+
+    def check(self) -> None:
+        """Restart what has ended, after a growing pause.
+
+        Raises:
+            CommandError: a child ended several times directly after its start.
+        """
+        for watched in self._watched:
+            if watched.restart_at is not None:
+                if time.monotonic() >= watched.restart_at:
+                    self._restart(watched)
+            elif (code := watched.child.exit_code()) is not None:
+                self._note_death(watched, code)
+
+    def stop(self, request: StopRequest) -> None:
+        """End all children, last started first, and whatever they left behind; a second request ends them at once."""
+        for watched in reversed(self._watched):
+            watched.child.terminate(impatient=lambda: request.count > 1)
+        kill_orphans()
+
+    def report(self) -> str:
+        """The end of every log."""
+        return "\n".join(f"{w.child.log}:\n{w.child.tail()}" for w in self._watched)
+
+    def _restart(self, watched: _Watched) -> None:
+        watched.child.start()
+        watched.started = time.monotonic()
+        watched.restart_at = None
+
+    def _note_death(self, watched: _Watched, code: int) -> None:
+        child, now = watched.child, time.monotonic()
+        if now - watched.started < QUICK_SECONDS:
+            watched.quick_deaths += 1
+            watched.delay = min(watched.delay * 2, LONGEST_DELAY)
+        else:
+            watched.quick_deaths, watched.delay = 0, FIRST_DELAY
+        ended = f"the {child.name} ended ({describe_exit(code)})"
+        report = f"the end of {child.log}:\n{child.tail()}"
+        if watched.quick_deaths >= QUICK_DEATHS:
+            raise CommandError(f"{ended} {QUICK_DEATHS} times directly after its start; {report}")
+        say(f"{ended}; it is started again in {watched.delay:g} s; {report}")
+        watched.restart_at = now + watched.delay
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,153 @@
+"""`baichuan up`: from nothing to a service that answers, and back to nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cli.endpoint import Endpoint, save, saved
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.output import say, show
+from cli.supervision.child import Child
+from cli.supervision.embedded_redis import start_redis
+from cli.supervision.first_steps import first_steps
+from cli.supervision.home_lock import HomeLock
+from cli.supervision.key import prepare_with_key
+from cli.supervision.orphans import adopt_orphans
+from cli.supervision.ports import choose_port
+from cli.supervision.stop_request import StopRequest
+from cli.supervision.supervisor import Supervisor
+from jobs.settings import Settings
+
+READY_SECONDS = 60.0
+LOOK_SECONDS = 0.1
+COMMAND_GRACE_SECONDS = 1.0
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What the user asked `up` for; a command runs once the service is ready, and then everything ends."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    worker: bool = True
+    command: Sequence[str] = ()
+
+
+def up(options: UpOptions) -> int:
+    """Serve until a signal comes or the command has ended; returns the exit code.
+
+    Raises:
+        CommandError: the service cannot be started, or one of its processes keeps dying.
+    """
+    settings = Settings()
+    home = settings.home.resolve()
+    with HomeLock(home):
+        stop = StopRequest()
+        adopt_orphans()
+        supervisor = Supervisor()
+        try:
+            return _serve(options, settings.model_copy(update={"home": home}), supervisor, stop)
+        finally:
+            if not options.command:
+                say("stopping")
+            supervisor.stop(stop)
+
+
+def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop: StopRequest) -> int:
+    port = choose_port(options.host, options.port)
+    if not settings.redis_url:
+        supervisor.watch(start_redis(settings.home))
+    known = saved(settings.home)
+    api_key = prepare_with_key(settings, known.api_key if known else None)
+    endpoint = Endpoint(f"http://{ANY_HOST.get(options.host, options.host)}:{port}", api_key)
+    for child in _children(options, settings.home, port):
+        if not stop:
+            supervisor.start(child)
+    try:
+        ready = _wait_until_ready(endpoint, supervisor, stop)
+    finally:
+        save(settings.home, endpoint)  # whatever happened, a key just made must not be lost
+    if not ready:
+        return ExitCode.INTERRUPTED
+    if options.command:
+        return _run(options.command, endpoint, supervisor, stop)
+    show(first_steps(endpoint, settings.home))
+    while not stop.wait(LOOK_SECONDS):
+        supervisor.check()
+    return ExitCode.OK
+
+
+def _children(options: UpOptions, home: Path, port: int) -> list[Child]:
+    """The Python processes, in the order of their start; they end in the reverse one, within 15 s together."""
+    environment = {
+        "BAICHUAN_HOME": str(home),
+        "BAICHUAN_HOST": options.host,
+        "BAICHUAN_PORT": str(port),
+        "BAICHUAN_SHUTDOWN_SECONDS": "2",
+        "BAICHUAN_WORKER_DRAIN_SECONDS": "8",
+        "PYTHONUNBUFFERED": "1",
+    }
+    processes = [("API", "api", 3.0), ("dispatcher", "jobs.dispatcher", 1.5), ("worker", "workers", 9.0)]
+    return [
+        Child(name, [*python(), module], home / "logs" / f"{name.lower()}.log", grace, environment)
+        for name, module, grace in processes
+        if options.worker or module != "workers"
+    ]
+
+
+def python() -> list[str]:
+    """This Python, about to run a module of ours, whatever folders of that name stand in the current directory."""
+    return [sys.executable, "-P", "-m"]
+
+
+def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> bool:
+    """Whether the API became ready before somebody asked to stop."""
+    deadline = time.monotonic() + READY_SECONDS
+    with httpx.Client(base_url=endpoint.url, timeout=5, trust_env=False) as client:
+        while not stop.wait(LOOK_SECONDS):
+            supervisor.check()
+            try:
+                if client.get("/readyz").status_code == httpx.codes.OK:
+                    return True
+            except httpx.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise CommandError(f"the API is not ready after {READY_SECONDS:.0f} s\n{supervisor.report()}")
+    return False
+
+
+def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:
+    """Run the user's command beside the service; its exit code is ours."""
+    environment = {**os.environ, "BAICHUAN_URL": endpoint.url, "BAICHUAN_API_KEY": endpoint.api_key}
+    try:
+        process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
+    except OSError as error:
+        raise CommandError(f"cannot run {command[0]}: {error.strerror}", ExitCode.USAGE) from error
+    while process.poll() is None and not stop.wait(LOOK_SECONDS):
+        supervisor.check()
+    code = process.poll()
+    if code is None:
+        _end(process)
+        return ExitCode.INTERRUPTED
+    return code if code >= 0 else 128 - code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A Ctrl-C has reached the command already; otherwise ask it to end, and do not wait for ever."""
+    for ask in (None, signal.SIGTERM, signal.SIGKILL):
+        if ask:
+            process.send_signal(ask)
+        try:
+            process.wait(COMMAND_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return

@@ -1,0 +1,35 @@
+"""Local files on their way to the service."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.client import Client
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+
+FILE_ID = re.compile(r"file-[0-9a-z]{26}")
+UPLOAD_TIMEOUT = httpx.Timeout(300, connect=5)
+
+
+def upload(client: Client, path: Path, purpose: str) -> Any:
+    """Upload a file piece by piece; returns the file object.
+
+    Raises:
+        CommandError: it cannot be read, or the service refuses it.
+    """
+    try:
+        with path.open("rb") as content:
+            parts = {"purpose": (None, purpose), "file": (path.name, content)}
+            return client.request("POST", "/v1/files", files=parts, timeout=UPLOAD_TIMEOUT).json()
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
+
+
+def file_id(client: Client, given: str, purpose: str) -> str:
+    """The id of a file that is given as an id or as a local path."""
+    if FILE_ID.fullmatch(given) and not Path(given).exists():
+        return given
+    return str(upload(client, Path(given), purpose)["id"])
