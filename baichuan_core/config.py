@@ -86,8 +86,7 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of "
-                f"num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
 
     def to_diff_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The Baichuan decoder and its language-modelling head, native on transformers 5."""
 
-from typing import Any, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,14 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         "attentions": BaichuanAttention,
     }
 
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers', for quantized models too.
+
+        Tensors have their published names all along; transformers 5.23 would try to undo how quantized ones
+        were loaded, which it cannot.
+        """
+        super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
+
 
 class BaichuanModel(BaichuanPreTrainedModel):
     """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
@@ -47,7 +56,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
         self.gradient_checkpointing = False
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     @merge_with_config_defaults  # type: ignore[untyped-decorator]
     @capture_outputs  # type: ignore[untyped-decorator]
@@ -109,12 +118,16 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
     # generate() makes the masks of a static cache by this function.
     create_masks_for_generate = staticmethod(causal_mask)
 
+    if TYPE_CHECKING:
+        # transformers annotates the `self` of this method with a protocol that its own models do not meet.
+        def generate(self, inputs: Tensor | None = None, **settings: Any) -> Any: ...  # type: ignore[override]
+
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.model = BaichuanModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._head_norms = HeadNorms()
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(

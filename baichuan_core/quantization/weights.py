@@ -1,10 +1,11 @@
 """One weight to its quantized tensors and back, in the layout that bitsandbytes and transformers load."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
-from bitsandbytes import functional
 from torch import Tensor
 
 QuantizationMethod = Literal["int8", "nf4", "fp4"]
@@ -44,19 +45,25 @@ def stored_endings(method: QuantizationMethod, *, double_quantization: bool) -> 
     return ["weight", "weight.absmax", "weight.quant_map", *nested, state]
 
 
+@cache
+def _bitsandbytes() -> Any:
+    """Imported when first needed: it looks for kernels and logs what it lacks."""
+    return import_module("bitsandbytes.functional")
+
+
 def _int8(weight: Tensor) -> QuantizedWeight:
     # On a GPU bitsandbytes quantizes in float16; it does so here too, that both give the same bytes.
-    codes, scales, _ = functional.int8_vectorwise_quant(weight.to(torch.float16))
-    restored = functional.int8_vectorwise_dequant(codes, scales)
+    codes, scales, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
+    restored = _bitsandbytes().int8_vectorwise_dequant(codes, scales)
     # 0 is row major, the only order bitsandbytes still writes.
     tensors = {"weight": codes, "SCB": scales, "weight_format": torch.tensor(0, dtype=torch.uint8)}
     return QuantizedWeight(tensors, restored.float())
 
 
 def _four_bits(weight: Tensor, method: QuantizationMethod, double_quantization: bool) -> QuantizedWeight:
-    codes, state = functional.quantize_4bit(
+    codes, state = _bitsandbytes().quantize_4bit(
         weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quantization, quant_type=method
     )
-    restored = functional.dequantize_4bit(codes, state)
+    restored = _bitsandbytes().dequantize_4bit(codes, state)
     state_tensors = {f"weight.{ending}": tensor for ending, tensor in state.as_dict(packed=True).items()}
     return QuantizedWeight({"weight": codes, **state_tensors}, restored.float())

@@ -1,5 +1,6 @@
 """Golden families and tiny checkpoints for the engine's tests."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from baichuan_core import BaichuanForCausalLM
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b")
@@ -51,3 +52,22 @@ def load() -> Callable[..., BaichuanForCausalLM]:
         return model
 
     return load_family
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Write a random Baichuan 2 checkpoint whose shapes every quantization takes, with tokenizer files."""
+
+    def make(name: str = "base", *, dtype: torch.dtype = torch.float32, seed: int = 0, **fields: Any) -> Path:
+        shape = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 192}
+        depth = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+        torch.manual_seed(seed)
+        config = BaichuanConfig(**{**shape, **depth, "norm_head": True, **fields})
+        directory = tmp_path / name
+        model: Any = BaichuanForCausalLM(config)
+        model.to(dtype).save_pretrained(directory)
+        shutil.copyfile(GOLDEN / "chat" / "tokenizer.model", directory / "tokenizer.model")
+        (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "BaichuanTokenizer"}')
+        return directory
+
+    return make

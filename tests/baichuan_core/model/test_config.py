@@ -35,7 +35,7 @@ def test_published_configurations(published: dict[str, Any], positions: str, nor
 @pytest.mark.parametrize("lengths", [{}, {"model_max_length": 64}, {"max_position_embeddings": 64}])
 @pytest.mark.parametrize("vocab_size", [64000, 125696])
 def test_explicit_fields_win_and_are_saved(
-    tmp_path: Path, positions: Any, norm_head: bool, lengths: dict[str, int], vocab_size: int
+    tmp_path: Path, positions: Any, norm_head: bool, lengths: dict[str, Any], vocab_size: int
 ) -> None:
     config = BaichuanConfig(position_embedding=positions, norm_head=norm_head, vocab_size=vocab_size, **lengths)
     config.save_pretrained(tmp_path)
@@ -68,7 +68,8 @@ def test_rope_base_is_10000_where_none_is_given() -> None:
 
 def test_linear_rope_scaling_divides_the_frequencies() -> None:
     plain = BaichuanConfig(hidden_size=64, num_attention_heads=4)
-    scaled = BaichuanConfig(hidden_size=64, num_attention_heads=4, rope_scaling={"rope_type": "linear", "factor": 4.0})
+    scaling: dict[str, Any] = {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    scaled = BaichuanConfig(hidden_size=64, num_attention_heads=4, **scaling)
     expected = BaichuanRotaryEmbedding(plain).inv_freq / 4
     torch.testing.assert_close(BaichuanRotaryEmbedding(scaled).inv_freq, expected)
 

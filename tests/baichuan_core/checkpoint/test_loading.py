@@ -1,0 +1,138 @@
+"""Loading models, tokenizers and adapters, and what is said when it cannot be done."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from baichuan_core import (
+    AdapterMismatchError,
+    BaichuanForCausalLM,
+    BaichuanTokenizer,
+    CheckpointError,
+    QuantizationOptions,
+    TokenizerError,
+    UnsupportedError,
+    quantize,
+)
+from baichuan_core.checkpoint import load_model, load_tokenizer, write_adapter_identity
+
+MakeCheckpoint = Callable[..., Path]
+IDS = torch.arange(5, 17)[None]
+
+
+@torch.no_grad()
+def make_adapter(base: Path, adapter: Path, *, recorded: bool = True) -> torch.Tensor:
+    """Write a LoRA adapter of `base` and return the logits it gives."""
+    settings = LoraConfig(r=2, target_modules=["W_pack"], init_lora_weights=False)
+    model = get_peft_model(load_model(base, device="cpu"), settings).eval()
+    model.save_pretrained(str(adapter))
+    if recorded:
+        write_adapter_identity(adapter, base)
+    logits: torch.Tensor = model(IDS).logits
+    return logits
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_dtype_is_that_of_the_checkpoint_or_the_one_asked_for(make_checkpoint: MakeCheckpoint, dtype: str) -> None:
+    model = load_model(make_checkpoint(dtype=torch.bfloat16), dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    assert isinstance(model, BaichuanForCausalLM)
+    assert not model.training
+    assert model.dtype == (torch.bfloat16 if dtype == "auto" else getattr(torch, dtype))
+
+
+@pytest.mark.parametrize(("field", "value"), [("dtype", "int3"), ("device", "toaster")])
+def test_unknown_dtype_or_device_is_refused(make_checkpoint: MakeCheckpoint, field: str, value: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{value!r} is not known: use"):
+        load_model(make_checkpoint(), **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a checkpoint directory"),
+        ("{", "is damaged"),
+        ('{"model_type": "llama"}', "describes a llama model"),
+        ('{"hidden_size": 30, "num_attention_heads": 4}', "describes no possible model"),
+    ],
+)
+def test_bad_configuration_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"config\.json .*{message}|{message}"):
+        load_model(tmp_path)
+
+
+def test_tokenizer_loads(make_checkpoint: MakeCheckpoint) -> None:
+    assert isinstance(load_tokenizer(make_checkpoint()), BaichuanTokenizer)
+
+
+def test_missing_and_damaged_tokenizers_are_named(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint()
+    (checkpoint / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model cannot be read"):
+        load_tokenizer(checkpoint)
+    (checkpoint / "tokenizer.model").unlink()
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model is missing: copy"):
+        load_tokenizer(checkpoint)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recorded", [True, False])
+def test_adapter_on_its_base(make_checkpoint: MakeCheckpoint, tmp_path: Path, recorded: bool) -> None:
+    base = make_checkpoint()
+    expected = make_adapter(base, tmp_path / "adapter", recorded=recorded)
+    model = load_model(base, device="cpu", adapter=tmp_path / "adapter")
+    assert isinstance(model, BaichuanForCausalLM)
+    torch.testing.assert_close(model(IDS).logits, expected)
+    assert not torch.allclose(model(IDS).logits, load_model(base, device="cpu")(IDS).logits, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+def test_adapter_on_its_base_in_another_dtype_and_quantized(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, method: str
+) -> None:
+    base = make_checkpoint()
+    expected = make_adapter(base, tmp_path / "adapter")
+    quantize(base, tmp_path / "quantized", QuantizationOptions(method=method, compute_dtype="float32"))  # type: ignore[arg-type]
+    model = load_model(tmp_path / "quantized", dtype="bfloat16", device="cpu", adapter=tmp_path / "adapter")
+    assert (model(IDS).logits.float() - expected).abs().mean() < 0.4 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_adapter_of_another_shape_says_which_base_it_wants(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, recorded: bool
+) -> None:
+    make_adapter(make_checkpoint("small"), tmp_path / "adapter", recorded=recorded)
+    with pytest.raises(AdapterMismatchError, match="hidden size 64"):
+        load_model(make_checkpoint("large", hidden_size=128), adapter=tmp_path / "adapter")
+
+
+def test_adapter_without_a_record_may_not_have_more_layers(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    make_adapter(make_checkpoint("deep"), tmp_path / "adapter", recorded=False)
+    with pytest.raises(AdapterMismatchError, match="at least 2 layers"):
+        load_model(make_checkpoint("flat", num_hidden_layers=1), adapter=tmp_path / "adapter")
+
+
+def test_adapter_of_equal_shape_and_other_weights_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    make_adapter(make_checkpoint("mine"), tmp_path / "adapter")
+    with pytest.raises(AdapterMismatchError, match=r"made for mine .*yours has the same shape and other weights"):
+        load_model(make_checkpoint("yours", seed=1), adapter=tmp_path / "adapter")
+
+
+def test_directory_without_adapter_config_is_no_adapter(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = make_checkpoint()
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is missing"):
+        load_model(base, adapter=base)
+
+
+def test_damaged_adapter_record_is_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = make_checkpoint()
+    make_adapter(base, tmp_path / "adapter")
+    (tmp_path / "adapter" / "baichuan_base.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(CheckpointError, match=r"baichuan_base\.json is damaged"):
+        load_model(base, adapter=tmp_path / "adapter")
