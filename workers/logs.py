@@ -1,0 +1,49 @@
+"""What a runner prints, cut into lines."""
+
+LINE_BYTES = 8192
+
+
+class LineReader:
+    """Cuts the bytes of one stream into lines of text.
+
+    A line that a progress bar overwrote with carriage returns counts as it stood in the end.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that `data` completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        return [_text(line) for line in lines]
+
+    def close(self) -> list[str]:
+        """What came after the last line break."""
+        rest, self._rest = self._rest, b""
+        return [_text(rest)] if rest else []
+
+
+class LogBudget:
+    """How much of an attempt's output may still be kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+
+    def admit(self, lines: list[str]) -> list[str]:
+        """The lines that still fit; the first that does not is replaced by a note, and nothing comes after it."""
+        if self._left < 0:
+            return []
+        for position, line in enumerate(lines):
+            self._left -= len(line.encode()) + 1
+            if self._left < 0:
+                return [*lines[:position], f"[output beyond {self._limit} bytes is left out]"]
+        return lines
+
+
+def _text(line: bytes) -> str:
+    last = line.rstrip(b"\r").rpartition(b"\r")[2]
+    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL

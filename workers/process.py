@@ -1,0 +1,113 @@
+"""The worker's side of a runner process: start it, hear it, kill it."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import connection, forkserver, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+from jobs.specs import KINDS
+from workers.inventory import has_gpu
+from workers.logs import LineReader
+from workers.runner import Assignment, Message, Wires, run
+
+READ_BYTES = 1 << 16
+
+Line = tuple[str, list[str]]
+
+
+class RunnerStarter:
+    """Starts runners: from a fork server that has done the imports, or, where there is CUDA, as fresh processes.
+
+    CUDA does not survive a fork, and whether a fork server's child could use it is not shown yet.
+    """
+
+    def __init__(self) -> None:
+        self._context: ForkServerContext | SpawnContext
+        if has_gpu():
+            self._context = get_context("spawn")
+        else:
+            self._context = get_context("forkserver")
+            # In place of the default, which would import the worker's own main module.
+            self._context.set_forkserver_preload(["workers.runner", *(f"workers.handlers.{kind}" for kind in KINDS)])
+
+    def warm_up(self) -> None:
+        """Begin the imports, so that the first job need not wait for them; returns at once."""
+        if isinstance(self._context, ForkServerContext):
+            forkserver.ensure_running()
+
+    def start(self, assignment: Assignment) -> "Runner":
+        """Start a runner."""
+        return Runner(self._context, assignment)
+
+
+class Runner:
+    """One runner process."""
+
+    def __init__(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
+        alive, self._alive = context.Pipe(duplex=False)
+        self._messages, messages = context.Pipe(duplex=False)
+        out, stdout = context.Pipe(duplex=False)
+        err, stderr = context.Pipe(duplex=False)
+        self._streams = {out: ("stdout", LineReader()), err: ("stderr", LineReader())}
+        wires = Wires(alive, messages, stdout, stderr)
+        self._process = context.Process(target=run, args=(assignment, wires), name=assignment.claim.attempt.id)
+        self._process.start()
+        for end in (alive, messages, stdout, stderr):
+            end.close()  # else the pipes would never report the runner's end
+        self._open: set[Connection] = {self._messages, *self._streams}
+
+    @property
+    def pid(self) -> int:
+        """Process id, and the id of the process group as well."""
+        return self._process.pid or 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative if a signal ended it."""
+        return self._process.exitcode
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing more can come from it."""
+        return not self._open
+
+    def listen(self, timeout: float) -> Iterator[Message | Line]:
+        """What the runner said within `timeout` seconds: messages, and lines it printed with their stream's name."""
+        watched = [*self._open] if self._open else [self._process.sentinel]
+        for ready in connection.wait(watched, timeout):
+            if ready is self._messages:
+                yield from self._message()
+            elif isinstance(ready, Connection):
+                yield from self._lines(ready)
+
+    def kill(self) -> None:
+        """End the runner and all it has started, at once."""
+        for end in (os.killpg, os.kill):  # it may not have made its group yet
+            with contextlib.suppress(ProcessLookupError):
+                end(self.pid, signal.SIGKILL)
+
+    def close(self, timeout: float) -> None:
+        """Kill what is left, and free everything."""
+        self.kill()
+        self._process.join(timeout)
+        for end in (self._alive, self._messages, *self._streams):
+            end.close()
+
+    def _message(self) -> Iterator[Message]:
+        try:
+            message: Message = self._messages.recv()
+        except (EOFError, OSError):
+            self._open.discard(self._messages)
+        else:
+            yield message
+
+    def _lines(self, stream: Connection) -> Iterator[Line]:
+        name, reader = self._streams[stream]
+        data = os.read(stream.fileno(), READ_BYTES)
+        if not data:
+            self._open.discard(stream)
+        if lines := reader.feed(data) if data else reader.close():
+            yield name, lines

@@ -1,0 +1,47 @@
+"""How one worker process behaves; the clocks of the queue itself are in `jobs.settings`."""
+
+import os
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from jobs.identifiers import new_id
+from jobs.specs import KINDS
+
+
+class WorkerSettings(BaseSettings):
+    """Read from the environment when the worker starts."""
+
+    model_config = SettingsConfigDict(env_prefix="BAICHUAN_WORKER_", frozen=True, extra="ignore")
+
+    id: str = Field(
+        default_factory=lambda: new_id("wrk"),
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="Name of the worker and its queue; give no two running workers the same",
+    )
+    slots: int = Field(1, ge=1, le=64, description="How many jobs run at once")
+    kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
+    threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
+    order_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
+    progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
+    log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
+    exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
+    drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(KINDS)):
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+        return value
+
+    @property
+    def threads_of_a_job(self) -> int:
+        """CPU threads that one runner may use."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.slots)
