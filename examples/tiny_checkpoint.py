@@ -6,6 +6,7 @@ Its weights are random, so it answers noise until it is fine-tuned on `examples/
 """
 
 import argparse
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +67,10 @@ def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", se
 
 
 def _write_tokenizer(directory: Path) -> None:
+    model = io.BytesIO()  # a file's name would be written into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(),
-        model_prefix=str(directory / "tokenizer"),
+        model_writer=model,
         vocab_size=VOCABULARY_SIZE,
         model_type="bpe",
         character_coverage=1.0,
@@ -81,7 +83,7 @@ def _write_tokenizer(directory: Path) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    (directory / "tokenizer.vocab").unlink()
+    (directory / "tokenizer.model").write_bytes(model.getvalue())
     pieces = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>", "unk_token": "<unk>"}
     settings = {
         "add_bos_token": False,

@@ -122,7 +122,8 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    return TrainingResult(reporter.loss, trainer.state.global_step, resumed_from_step)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return TrainingResult(float(losses[-1]), trainer.state.global_step, resumed_from_step)
 
 
 def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path) -> TrainingArguments:
@@ -170,7 +171,6 @@ class ProgressReporter(TrainerCallback):
     """Turns the trainer's log lines into progress reports, and stops at a loss that is no number."""
 
     on_progress: ProgressCallback
-    loss: float = math.nan
     tokens: int = 0
     seen_at: float = field(default_factory=time.monotonic)
 
@@ -199,16 +199,16 @@ class ProgressReporter(TrainerCallback):
         logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:  # the summary at the end
             return
-        self.loss = float(logs["loss"])
-        if not math.isfinite(self.loss):
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
             raise TrainingDivergedError(
-                f"the loss is {self.loss} at step {state.global_step}; lower learning_rate, raise warmup_ratio,"
+                f"the loss is {loss} at step {state.global_step}; lower learning_rate, raise warmup_ratio,"
                 " or look for broken weights in the base checkpoint"
             )
         done = state.global_step / max(state.max_steps, 1)
         fraction = TRAINING_STARTS + (TRAINING_ENDS - TRAINING_STARTS) * done
         metrics = {
-            "loss": self.loss,
+            "loss": loss,
             "learning_rate": float(logs.get("learning_rate", 0.0)),
             "step": float(state.global_step),
             "steps": float(state.max_steps),
