@@ -11,6 +11,7 @@ from rich.text import Text
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "running": "cyan"}
 NAMES = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
+BAR_WIDTH = 30
 FIRST_METRICS = ("loss", "tokens_per_second")
 
 
@@ -38,22 +39,18 @@ def error_text(job: Any) -> str:
 
 
 def panel(jobs: Sequence[Any]) -> RenderableType:
-    """Jobs with their progress bars, for a live display."""
-    table = Table.grid(padding=(0, 2))
-    for job in jobs:
-        progress = _present_progress(job) or {}
-        fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
-        table.add_row(
-            Text(job["id"]),
-            Text(job["kind"]),
-            Text(job["state"], style=COLOURS.get(job["state"], "")),
-            ProgressBar(total=1.0, completed=fraction, width=30),
-            Text(f"{fraction:4.0%}"),
-            Text(progress.get("stage", "")),
-            Text("  ".join(f"{name} {value}" for name, value in _metrics(progress))),
-        )
-    errors = [Text(f"{job['id']}  {error_text(job)}", style="red") for job in jobs if job["error"]]
-    return Group(table, *errors)
+    """Jobs with their progress bars, two lines each, for a live display."""
+    return Group(*(part for job in jobs for part in _lines(job)))
+
+
+def _lines(job: Any) -> list[RenderableType]:
+    progress = _present_progress(job) or {}
+    fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
+    head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], COLOURS.get(job["state"], "")))
+    bar = Table.grid(padding=(0, 2))
+    figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _metrics(progress))]
+    bar.add_row(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), *(Text(figure) for figure in figures))
+    return [head, bar, Text(error_text(job), style="red")] if job["error"] else [head, bar]
 
 
 def _present_progress(job: Any) -> Any:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli.commands import artifacts, files, jobs, keys, logs, models, processes, submit, watch, workers
+from cli.commands import artifacts, doctor, files, jobs, keys, logs, models, processes, submit, watch, workers
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS
 from cli.output import say
@@ -23,6 +23,7 @@ app.command(rich_help_panel=SERVICE)(processes.up)
 app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.worker)
 app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.dispatcher)
 app.command(rich_help_panel=SERVICE)(processes.init)
+app.command(rich_help_panel=SERVICE)(doctor.doctor)
 
 JOBS = "Jobs"
 app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)

@@ -69,14 +69,10 @@ class SpecOption:
     def _bounds(self) -> dict[str, Any]:
         if self.annotation not in (int, float):
             return {}
-        bounds = {}
-        for limit in self.info.metadata:
-            match limit:
-                case annotated_types.Ge(ge):
-                    bounds["min"] = ge
-                case annotated_types.Le(le):
-                    bounds["max"] = le
-        return bounds
+        limits: list[Any] = self.info.metadata
+        lowest = [limit.ge for limit in limits if isinstance(limit, annotated_types.Ge)]
+        highest = [limit.le for limit in limits if isinstance(limit, annotated_types.Le)]
+        return {"min": lowest[0] if lowest else None, "max": highest[0] if highest else None}
 
 
 def options_of(spec: type[JobSpec]) -> list[SpecOption]:

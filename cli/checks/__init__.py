@@ -1,0 +1,1 @@
+"""What `baichuan doctor` looks at."""

@@ -1,0 +1,70 @@
+"""The parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
+
+import os
+import shutil
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.checks.result import Check
+from cli.output import size
+from jobs.database import Database
+from jobs.settings import Settings
+from jobs.transport import Transport
+
+
+def check_deployment() -> list[Check]:
+    """The database, Redis, the disk and the model roots of the deployment that the environment describes."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return [Check("settings", "failed", wrong, "correct the BAICHUAN_* variables of the environment")]
+    return [_database(settings), _redis(settings), _disk(settings), *_model_roots(settings)]
+
+
+def _database(settings: Settings) -> Check:
+    database = Database(settings.database)
+    shown = database.url.render_as_string(hide_password=True)
+    try:
+        migrated = database.is_migrated()
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return Check("database", "failed", f"{shown}: {reason}", "start it, or correct DATABASE_URL")
+    finally:
+        database.close()
+    if not migrated:
+        return Check("database", "failed", f"{shown} is not at the newest revision", "run `baichuan init`")
+    return Check("database", "ok", shown)
+
+
+def _redis(settings: Settings) -> Check:
+    transport = Transport(settings)
+    try:
+        reachable = transport.reachable()
+    finally:
+        transport.close()
+    if reachable:
+        return Check("redis", "ok", "answers")
+    remedy = "start `baichuan up`" if not settings.redis_url else "start it, or correct REDIS_URL"
+    return Check("redis", "failed", "does not answer; jobs are accepted, but wait", remedy)
+
+
+def _disk(settings: Settings) -> Check:
+    where = settings.home if settings.home.exists() else settings.home.resolve().parent
+    if "://" in settings.artifacts:
+        return Check("disk", "note", f"artifacts are kept at {settings.artifacts}")
+    free = shutil.disk_usage(where).free
+    detail = f"{size(free)} free at {where.resolve()}"
+    if free < settings.free_space_reserve_bytes:
+        return Check("disk", "failed", detail, "make room, or set ARTIFACT_ROOT to a larger disk")
+    return Check("disk", "ok", detail)
+
+
+def _model_roots(settings: Settings) -> list[Check]:
+    return [
+        Check("model root", "ok", str(root))
+        if root.is_dir() and os.access(root, os.R_OK | os.X_OK)
+        else Check("model root", "failed", f"{root} is no readable directory", "make it, or set BAICHUAN_MODEL_ROOTS")
+        for root in settings.allowed_model_roots
+    ]

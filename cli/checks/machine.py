@@ -1,0 +1,55 @@
+"""Python, packages and GPUs of this machine; nothing heavy is imported for it."""
+
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from cli.checks.result import Check
+
+OLDEST = (3, 11)
+ENGINE = ("torch", "transformers", "bitsandbytes", "peft", "sentencepiece", "safetensors", "accelerate")
+QUERY = "--query-gpu=name,memory.total,driver_version"
+
+
+def check_installation() -> list[Check]:
+    """Everything that needs no service."""
+    return [_python(), _package(), _engine(), _gpus()]
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info[:2] < OLDEST:
+        return Check("python", "failed", found, "install Python 3.11 or newer")
+    return Check("python", "ok", found)
+
+
+def _package() -> Check:
+    try:
+        return Check("package", "ok", f"baichuan-jobs {version('baichuan-jobs')}")
+    except PackageNotFoundError:
+        return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the checkout")
+
+
+def _engine() -> Check:
+    missing = [name for name in ENGINE if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = "to run a worker here: `pip install 'baichuan-jobs[engine]'`; clients do not need it"
+        return Check("engine", "note", f"not installed: {', '.join(missing)}", remedy)
+    return Check("engine", "ok", ", ".join(f"{name} {version(name)}" for name in ENGINE[:3]))
+
+
+def _gpus() -> Check:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Check("gpu", "note", "no NVIDIA driver here: a worker on this machine computes on the CPU")
+    try:
+        answer = subprocess.run(  # noqa: S603 - the driver's own program, fixed arguments
+            [program, QUERY, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        return Check("gpu", "failed", f"nvidia-smi fails: {error}", "check the driver; `nvidia-smi` must list the GPUs")
+    found = "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
+    return Check("gpu", "ok", found) if found else Check("gpu", "note", "the NVIDIA driver finds no GPU")

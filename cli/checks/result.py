@@ -1,0 +1,18 @@
+"""The outcome of one check."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`note` is worth knowing, but nothing is broken; `remedy` says what to do."""
+
+    name: str
+    status: Literal["ok", "note", "failed"]
+    detail: str
+    remedy: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)

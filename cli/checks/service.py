@@ -1,0 +1,42 @@
+"""The service as a client sees it: address, readiness, key, workers."""
+
+from cli.checks.result import Check
+from cli.client import Client
+from cli.endpoint import resolve
+from cli.errors import CommandError
+
+
+def check_service(url: str | None, key: str | None) -> list[Check]:
+    """Everything about the service, as far as the first failure allows."""
+    try:
+        endpoint = resolve(url, key)
+    except CommandError as error:
+        return [Check("service", "failed", str(error), "start `baichuan up`, or set BAICHUAN_URL and BAICHUAN_API_KEY")]
+    with Client(endpoint) as client:
+        ready = _ready(client)
+        return [ready] if ready.status == "failed" else [ready, *_with_key(client)]
+
+
+def _ready(client: Client) -> Check:
+    try:
+        redis = client.get("/readyz").get("redis")
+    except CommandError as error:
+        return Check("service", "failed", str(error), "see <home>/logs/api.log")
+    except ValueError:
+        return Check("service", "failed", f"{client.url} is not this service", "correct BAICHUAN_URL")
+    if redis != "ok":
+        return Check("service", "failed", f"{client.url} is ready, but Redis is {redis}", "start Redis; jobs wait")
+    return Check("service", "ok", f"{client.url} is ready")
+
+
+def _with_key(client: Client) -> list[Check]:
+    try:
+        client.get("/v1/jobs", {"limit": 1})
+        workers = list(client.pages("/v1/workers"))
+    except CommandError as error:
+        return [Check("key", "failed", str(error), "set BAICHUAN_API_KEY to a valid key")]
+    found = [Check("key", "ok", "accepted")]
+    if not workers:
+        return [*found, Check("workers", "failed", "none is alive; jobs wait", "start one with `baichuan worker`")]
+    names = ", ".join(f"{worker['id']} on {worker['hostname']}" for worker in workers)
+    return [*found, Check("workers", "ok", names)]

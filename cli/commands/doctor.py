@@ -1,0 +1,41 @@
+"""`baichuan doctor`: what is wrong, and what to do about it."""
+
+import os
+
+import typer
+
+from cli.checks import machine, service
+from cli.checks.result import Check
+from cli.endpoint import home
+from cli.exit_codes import ExitCode
+from cli.options import AsJson, Key, Url
+from cli.output import emit_list, show
+
+MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
+
+
+def doctor(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Check this machine and the service, and say what to do for each failure; exit 1 if there is one."""
+    checks = _all_checks(url, key)
+    if as_json:
+        emit_list([check.as_json() for check in checks])
+    else:
+        for check in checks:
+            show(f"{MARKS[check.status]} {check.name:<12} {check.detail}")
+            if check.remedy:
+                show(f"     {'':<12} -> {check.remedy}")
+    if any(check.status == "failed" for check in checks):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _all_checks(url: str | None, key: str | None) -> list[Check]:
+    checks = machine.check_installation()
+    if home().exists() or "DATABASE_URL" in os.environ:
+        checks += _deployment_checks()
+    return checks + service.check_service(url, key)
+
+
+def _deployment_checks() -> list[Check]:
+    from cli.checks import deployment  # noqa: PLC0415 - it imports the whole job domain
+
+    return deployment.check_deployment()
