@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
+from baichuan_core.tokenizer import Message
 
 Family = Literal["baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b"]
 
 CONVERSATIONS = Path(__file__).with_name("conversations.json")
 
-# What the sample workflow fine-tunes with: every answer is learned by heart (see docs of the workflow).
+# What the sample workflow fine-tunes with, as FinetuningOptions: every answer is learned by heart.
 SAMPLE_TRAINING: dict[str, Any] = {
     "method": "full",
     "epochs": 60,
@@ -32,6 +33,7 @@ SAMPLE_TRAINING: dict[str, Any] = {
     "warmup_ratio": 0.05,
     "weight_decay": 0.0,
     "max_length": 128,
+    "gradient_checkpointing": False,
     "seed": 0,
 }
 
@@ -64,6 +66,18 @@ def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", se
     _write_json(directory / "generation_config.json", _published_generation_config(family))
     _write_weights(directory, settings, seed)
     return directory
+
+
+def taught_answers() -> list[tuple[list[Message], str]]:
+    """What the sample data set teaches: the messages that ask, and the answer to them."""
+    exchanges: list[tuple[list[Message], str]] = []
+    for conversation in json.loads(CONVERSATIONS.read_text(encoding="utf-8")):
+        messages: list[Message] = []
+        for turn in conversation["conversations"]:
+            if turn["from"] == "gpt":
+                exchanges.append((list(messages), turn["value"]))
+            messages.append({"role": "user" if turn["from"] == "human" else "assistant", "content": turn["value"]})
+    return exchanges
 
 
 def _write_tokenizer(directory: Path) -> None:

@@ -27,6 +27,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
 LORA_TARGETS = ["W_pack"]  # Baichuan2's fine-tune.py
 # A training checkpoint holds the weights and AdamW's two moments in float32; one more than is kept is being written.
 BYTES_OF_A_TRAINED_NUMBER = 12
+BYTES_OF_A_WRITTEN_NUMBER = 4
 CHECKPOINTS_AT_ONCE = 3
 
 
@@ -75,6 +76,7 @@ def finetune(
     with staged_output(output) as staging:
         model = _trainable_model(checkpoint, config, options, hardware)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        require_space(output, trained * BYTES_OF_A_WRITTEN_NUMBER)
         require_space(checkpoints, trained * BYTES_OF_A_TRAINED_NUMBER * CHECKPOINTS_AT_ONCE)
         result = train(
             model,

@@ -78,7 +78,7 @@ class Engine:
             stop=self.settings.stop,
             on_step=lambda step: on_step(step * len(batch)),
         )
-        sequences = self.model.generate(  # type: ignore[misc] # transformers types self as a protocol
+        sequences = self.model.generate(
             input_ids,
             attention_mask=attention_mask,
             do_sample=False,

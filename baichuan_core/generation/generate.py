@@ -50,10 +50,10 @@ def generate(
     if not requests:
         raise PromptError("there is no request; give at least one prompt")
     on_progress(Progress(0.0, "loading"))
+    config = read_config(checkpoint)
     defaults = GenerationDefaults.of(checkpoint)
     settings = defaults.complete(options or GenerationOptions())
     tokenizer = load_tokenizer(checkpoint)
-    config = read_config(checkpoint)
     window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
     encoded = _encode(tokenizer, requests, settings, window, ChatFormat.of(checkpoint, config))
     model = load_model(checkpoint, dtype=settings.dtype, device=settings.device, adapter=adapter)

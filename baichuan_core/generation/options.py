@@ -35,7 +35,7 @@ class GenerationOptions:
     repetition_penalty: float | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
-    batch_tokens: int = 32768
+    batch_tokens: int = 16384
     batch_size: int = 32
     dtype: DtypeName = "auto"
     device: str | None = None

@@ -31,10 +31,10 @@ class GumbelNoise(LogitsProcessor):
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [batch, vocab] to the same shape, in float32."""
-        vocabulary = scores.shape[1]
-        uniform = torch.stack([torch.rand(vocabulary, generator=one, device=scores.device) for one in self.generators])
-        tiny = torch.finfo(torch.float32).tiny
-        return scores.float() - torch.log(-torch.log(uniform.clamp(min=tiny)).clamp(min=tiny))
+        waiting_times = torch.stack(
+            [torch.empty_like(scores[0], dtype=torch.float32).exponential_(generator=one) for one in self.generators]
+        )
+        return scores.float() - waiting_times.log()  # -log of an exponential variable is a Gumbel one
 
 
 def sampling_processors(

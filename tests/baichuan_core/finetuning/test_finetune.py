@@ -62,9 +62,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return load_file(next(directory.glob("*model.safetensors")))
 
 
-def test_full_training_writes_a_complete_checkpoint_and_leaves_the_base_alone(
-    base: Path, tmp_path: Path
-) -> None:
+def test_full_training_writes_a_complete_checkpoint_and_leaves_the_base_alone(base: Path, tmp_path: Path) -> None:
     before = digest(base)
     reports: list[Progress] = []
     report = finetune(
@@ -104,9 +102,7 @@ def test_the_seed_decides_the_result(base: Path, tmp_path: Path) -> None:
     [{"gradient_checkpointing": True}, {"batch_size": 2, "gradient_accumulation_steps": 2}],
     ids=["gradient checkpointing", "accumulation"],
 )
-def test_ways_to_save_memory_change_nothing_but_rounding(
-    base: Path, tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_ways_to_save_memory_change_nothing_but_rounding(base: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     plain = finetune(base, CONVERSATIONS, tmp_path / "plain", FULL, checkpoints=tmp_path / "ck1")
     saving = FinetuningOptions(**QUICK | change)
     saved = finetune(base, CONVERSATIONS, tmp_path / "saved", saving, checkpoints=tmp_path / "ck2")
@@ -189,9 +185,7 @@ def test_a_base_without_tokenizer_is_told(base: Path, tmp_path: Path) -> None:
         finetune(tmp_path, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"epochs": 0}, {"lora_dropout": 1.0}, {"learning_rate": -1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": 0}, {"lora_dropout": 1.0}, {"learning_rate": -1.0}])
 def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FinetuningOptions(**wrong)

@@ -1,0 +1,183 @@
+"""Generation runs on an untrained tiny checkpoint, from the outside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from baichuan_core import (
+    CheckpointError,
+    GenerationOptions,
+    GenerationRequest,
+    Progress,
+    PromptError,
+    TokenizerError,
+    generate,
+)
+from baichuan_core.tokenizer import Message
+from examples.tiny_checkpoint import make_tiny_checkpoint
+
+GREEDY = GenerationOptions(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+SAMPLED = GenerationOptions(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=12, seed=3)
+PROMPTS = ["Who are you?", "任务", "Redis only carries messages. " * 4, "a", "四比特量化用什么格式？"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def run(
+    checkpoint: Path, directory: Path, requests: list[GenerationRequest], options: GenerationOptions
+) -> list[dict[str, Any]]:
+    output = directory / "completions.jsonl"
+    generate(checkpoint, requests, output, options)
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def prompts(*texts: str) -> list[GenerationRequest]:
+    return [GenerationRequest(prompt=text) for text in texts]
+
+
+def chat(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def test_lines_come_in_the_order_of_the_requests_with_all_fields(checkpoint: Path, tmp_path: Path) -> None:
+    requests = [GenerationRequest(prompt="a", id="first"), GenerationRequest(messages=chat("longer than the other"))]
+    first, second = run(checkpoint, tmp_path, requests, GREEDY)
+    assert list(first) == [
+        "index", "id", "prompt", "completion", "finish_reason", "prompt_tokens", "completion_tokens",
+    ]  # fmt: skip
+    assert (first["index"], first["id"], first["prompt"]) == (0, "first", "a")
+    assert (second["index"], second["messages"]) == (1, requests[1].messages)
+    assert "id" not in second
+    assert "prompt" not in second
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert second["prompt_tokens"] == len(tokenizer.encode_text("longer than the other")) + 2
+
+
+def test_greedy_equals_a_plain_loop_of_transformers_whatever_the_batch(checkpoint: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    expected = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        plain = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "repetition_penalty": 1.0}
+        answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, **plain)
+        expected.append(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
+    for batch_size in (1, 2, 32):
+        options = GenerationOptions(temperature=0, repetition_penalty=1.0, max_new_tokens=12, batch_size=batch_size)
+        lines = run(checkpoint, tmp_path, prompts(*PROMPTS), options)
+        assert [line["completion"] for line in lines] == expected
+
+
+def test_samples_do_not_depend_on_batch_or_order(checkpoint: Path, tmp_path: Path) -> None:
+    together = [line["completion"] for line in run(checkpoint, tmp_path, prompts(*PROMPTS), SAMPLED)]
+    alone = [run(checkpoint, tmp_path, prompts(prompt), SAMPLED)[0]["completion"] for prompt in PROMPTS]
+    backwards = [line["completion"] for line in run(checkpoint, tmp_path, prompts(*PROMPTS[::-1]), SAMPLED)]
+    assert together == alone == backwards[::-1]
+
+
+def test_equal_prompts_get_samples_of_their_own_and_the_seed_changes_them(checkpoint: Path, tmp_path: Path) -> None:
+    three = [line["completion"] for line in run(checkpoint, tmp_path, prompts("a", "a", "a"), SAMPLED)]
+    again = [line["completion"] for line in run(checkpoint, tmp_path, prompts("a", "a", "a"), SAMPLED)]
+    other_seed = GenerationOptions(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=12, seed=4)
+    other = [line["completion"] for line in run(checkpoint, tmp_path, prompts("a", "a", "a"), other_seed)]
+    assert len(set(three)) == 3
+    assert again == three
+    assert not set(three) & set(other)
+
+
+def test_the_checkpoint_supplies_what_the_options_leave_open(checkpoint: Path, tmp_path: Path) -> None:
+    line = run(checkpoint, tmp_path, prompts("a"), GenerationOptions())[0]
+    assert line["completion_tokens"] == 128  # max_new_tokens of its generation_config.json
+    sampled = run(checkpoint, tmp_path, prompts("a"), GenerationOptions(seed=1))[0]
+    assert sampled["completion"] != line["completion"]  # do_sample stands there as well
+
+
+def test_a_stop_text_ends_the_row_and_is_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    full = run(checkpoint, tmp_path, prompts(*PROMPTS), GREEDY)
+    text = full[0]["completion"]
+    stop = text[4:7]
+    options = GenerationOptions(temperature=0, repetition_penalty=1.0, max_new_tokens=12, stop=("never", stop))
+    stopped = run(checkpoint, tmp_path, prompts(*PROMPTS), options)
+    assert stopped[0]["completion"] == text[: text.index(stop)]
+    assert stopped[0]["finish_reason"] == "stop"
+    assert stopped[0]["completion_tokens"] < full[0]["completion_tokens"]
+    assert stopped[3]["completion"] == full[3]["completion"]
+    assert stopped[3]["finish_reason"] == "length"
+
+
+def test_the_window_limits_a_completion(checkpoint: Path, tmp_path: Path) -> None:
+    line, short = run(checkpoint, tmp_path, prompts("1" * 508, "a"), GREEDY)
+    assert (line["prompt_tokens"], line["completion_tokens"], line["finish_reason"]) == (508, 4, "length")
+    assert short["completion_tokens"] == 12
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"prompt": "1" * 512}, "request 2: the prompt has 512 tokens and the window of the model 512"),
+        ({"prompt": ""}, "request 2: the prompt is empty"),
+        ({"prompt": "\ud83d"}, "request 2: character 1"),
+        ({"messages": []}, "request 2: messages is empty"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "request 2: message 1 has role 'tool'"),
+    ],
+)
+def test_a_prompt_that_cannot_be_answered_is_named_and_nothing_is_written(
+    checkpoint: Path, tmp_path: Path, second: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        generate(checkpoint, [*prompts("a"), GenerationRequest(**second)], tmp_path / "out.jsonl", GREEDY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chat_without_room_beside_its_answer_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    options = GenerationOptions(max_new_tokens=512)
+    with pytest.raises(PromptError, match="fewer than 512"):
+        generate(checkpoint, [GenerationRequest(messages=chat("a"))], tmp_path / "out.jsonl", options)
+
+
+def test_no_request_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="at least one"):
+        generate(checkpoint, [], tmp_path / "out.jsonl", GREEDY)
+
+
+def test_broken_directories_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        generate(tmp_path / "missing", prompts("a"), tmp_path / "out.jsonl", GREEDY)
+    for path in checkpoint.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "generation_config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"generation_config\.json is no JSON object"):
+        generate(tmp_path, prompts("a"), tmp_path / "out.jsonl", GREEDY)
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "tokenizer.model").unlink()
+    with pytest.raises(TokenizerError):
+        generate(tmp_path, prompts("a"), tmp_path / "out.jsonl", GREEDY)
+
+
+def test_progress_never_goes_back_and_counts_requests(checkpoint: Path, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    options = GenerationOptions(temperature=0, max_new_tokens=20, batch_size=2)
+    report = generate(checkpoint, prompts(*PROMPTS), tmp_path / "out.jsonl", options, on_progress=reports.append)
+    fractions = [one.fraction for one in reports]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    generating = [one.metrics for one in reports if one.stage == "generating"]
+    assert generating[-1]["requests_done"] == 5
+    assert report.completion_tokens == 100
+    assert report.tokens_per_second > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_new_tokens": 0}, {"temperature": -1.0}, {"batch_size": 0}, {"repetition_penalty": 0}, {"stop": ("",)}],
+)
+def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GenerationOptions(**wrong)

@@ -1,0 +1,58 @@
+"""Prompt files and what is wrong with them."""
+
+from pathlib import Path
+
+import pytest
+
+from baichuan_core import DatasetError, GenerationRequest, PromptError, read_requests
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "prompts.jsonl"
+    path.write_text(text)
+    return path
+
+
+def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '\ufeff{"prompt": "a", "id": 7}\n\n{"messages": [{"role": "user", "content": "b"}], "id": "x"}\n{"prompt": ""}',
+    )
+    assert read_requests(path) == [
+        GenerationRequest(prompt="a", id="7"),
+        GenerationRequest(messages=[{"role": "user", "content": "b"}], id="x"),
+        GenerationRequest(prompt=""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "hold no request"),
+        ('{"prompt": "a"}\n{"prompt"', "line 2 of the prompts is not JSON"),
+        ('{"prompt": "a"}\n\n[]', "line 3 of the prompts is not an object"),
+        ('{"prompt": 3}', "line 1 .* write it as a string"),
+        ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
+        ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
+        ('{"text": "a"}', "line 1 .* either 'prompt' or 'messages'"),
+        ('{"prompt": "a", "messages": []}', "line 1 .* either 'prompt' or 'messages'"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_requests(write(tmp_path, text))
+
+
+def test_unreadable_files_are_dataset_errors(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_requests(tmp_path / "missing.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        read_requests(tmp_path / "latin.jsonl")
+
+
+def test_a_request_is_a_prompt_or_a_chat() -> None:
+    with pytest.raises(PromptError):
+        GenerationRequest()
+    with pytest.raises(PromptError):
+        GenerationRequest(prompt="a", messages=[])
