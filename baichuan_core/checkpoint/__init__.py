@@ -2,6 +2,7 @@
 
 from .adapters import BaseIdentity, check_adapter, write_adapter_identity
 from .companions import copy_companions, read_config
+from .inspection import CheckpointSummary, inspect_checkpoint
 from .layout import EMBEDDING, FINAL_NORM, HEAD, expected_tensors, linear_layers
 from .loading import DtypeName, load_model, load_tokenizer
 from .reader import TensorReader
@@ -15,6 +16,7 @@ __all__ = [
     "FINAL_NORM",
     "HEAD",
     "BaseIdentity",
+    "CheckpointSummary",
     "DtypeName",
     "TensorReader",
     "TensorWriter",
@@ -22,6 +24,7 @@ __all__ = [
     "check_tensors",
     "copy_companions",
     "expected_tensors",
+    "inspect_checkpoint",
     "is_quantized",
     "linear_layers",
     "load_model",

@@ -1,5 +1,6 @@
 """Quantizes a checkpoint to int8, NF4 or FP4, one weight at a time."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,9 @@ from .weights import BLOCK, QuantizationMethod, quantize_weight, stored_endings
 # bitsandbytes' 4-bit kernels on CPUs take 32 output features and one block of 64 input features at a time.
 FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK}
 OUTLIER_THRESHOLD = 6.0
+# A code and its share of the scales; then code books, states and headers of one layer.
+BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
+BYTES_OF_A_LAYER = 2**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def quantize(
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-        require_space(output, reader.total_bytes)
+        require_space(output, estimated_bytes(reader, config, options.method))
         with staged_output(output) as staging:
             config.architectures = ["BaichuanForCausalLM"]
             config.quantization_config = _quantization_config(options).to_dict()
@@ -101,6 +105,14 @@ def quantize(
             report = _Quantizer(config, options, reader, on_progress).run(staging)
     on_progress(Progress(1.0, "quantized", {"relative_error": report.mean_relative_error}))
     return report
+
+
+def estimated_bytes(reader: TensorReader, config: BaichuanConfig, method: QuantizationMethod) -> int:
+    """Upper estimate of the bytes of the result: linear weights by the method, the rest as it is."""
+    numbers = sum(math.prod(reader.shape(name)) for name in reader.names)
+    linear = sum(math.prod(shape) for shape in linear_layers(config).values())
+    kept = reader.total_bytes * (numbers - linear) // numbers
+    return kept + round(linear * BYTES_OF_A_NUMBER[method]) + len(linear_layers(config)) * BYTES_OF_A_LAYER
 
 
 class _Quantizer:

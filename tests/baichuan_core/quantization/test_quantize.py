@@ -17,7 +17,8 @@ from baichuan_core import (
     convert,
     quantize,
 )
-from baichuan_core.checkpoint import load_model
+from baichuan_core.checkpoint import TensorReader, load_model, read_config
+from baichuan_core.quantization.quantize import estimated_bytes
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 29)[None]
@@ -115,6 +116,18 @@ def test_generation_with_a_quantized_model(make_checkpoint: MakeCheckpoint, tmp_
     model = load_model(tmp_path / "quantized", device="cpu")
     generated = model.generate(IDS, max_new_tokens=4, do_sample=False, eos_token_id=511, pad_token_id=0)
     assert generated.shape == (1, IDS.shape[1] + 4)
+
+
+@pytest.mark.parametrize("options", METHODS, ids=str)
+def test_estimated_size_is_enough(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, options: QuantizationOptions
+) -> None:
+    checkpoint = make_checkpoint()
+    quantize(checkpoint, tmp_path / "quantized", options)
+    with TensorReader(checkpoint) as reader:
+        estimate = estimated_bytes(reader, read_config(checkpoint), options.method)
+    written = (tmp_path / "quantized" / "model.safetensors").stat().st_size
+    assert written <= estimate
 
 
 def test_progress_ends_at_one(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

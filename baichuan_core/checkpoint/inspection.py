@@ -1,0 +1,67 @@
+"""What a checkpoint directory holds, told from its headers without loading a weight."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from .companions import read_config
+from .layout import expected_tensors
+from .reader import TensorReader
+from .validation import check_tensors, is_quantized
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSummary:
+    """A checkpoint in figures.
+
+    Attributes:
+        position_embedding: "rope" or "alibi".
+        norm_head: Whether the head is a normalised one.
+        parameters: Number of weights of the model, quantized or not.
+        weight_bytes: Size of the weight files.
+        quantization: "int8", "nf4" or "fp4"; None for plain weights.
+        has_tokenizer: Whether `tokenizer.model` lies beside the weights.
+    """
+
+    position_embedding: str
+    norm_head: bool
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int
+    context_length: int
+    parameters: int
+    weight_bytes: int
+    quantization: str | None
+    has_tokenizer: bool
+
+
+def inspect_checkpoint(checkpoint: Path) -> CheckpointSummary:
+    """Check that a directory holds a whole Baichuan checkpoint, and describe it.
+
+    Raises:
+        CheckpointError: As `load_model` would; the message names the file or tensor and what to do.
+    """
+    config = read_config(checkpoint)
+    with TensorReader(checkpoint) as reader:
+        check_tensors(reader, config)
+        weight_bytes = reader.total_bytes
+    return CheckpointSummary(
+        position_embedding=str(config.position_embedding),
+        norm_head=bool(config.norm_head),
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        context_length=config.model_max_length or 0,
+        parameters=sum(math.prod(shape) for shape in expected_tensors(config).values()),
+        weight_bytes=weight_bytes,
+        quantization=_quantization(config.quantization_config) if is_quantized(config) else None,
+        has_tokenizer=(checkpoint / "tokenizer.model").is_file(),
+    )
+
+
+def _quantization(settings: dict[str, object]) -> str:
+    return "int8" if settings.get("load_in_8bit") else str(settings.get("bnb_4bit_quant_type", "unknown"))
