@@ -112,6 +112,7 @@ class Execution:
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
         """Watch over a runner until it is gone with all that it started."""
         runner = self._starter.start(Assignment(claim, self._settings, self._worker.threads_of_a_job))
+        log.info("%s: runs as process group %d", claim.attempt.id, runner.pid)
         seconds = float(claim.job.spec["timeout_seconds"])
         watch = _Watch(claim, lease, runner, time.monotonic() + seconds, LogBudget(self._worker.log_bytes))
         verdict: Ending | None = None

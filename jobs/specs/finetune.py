@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.specs.fields import Dtype, FileId, ModelProducingSpec, Seed
+from jobs.specs.fields import FileId, ModelProducingSpec, Seed
 
 
 class FinetuneSpec(ModelProducingSpec):
@@ -22,12 +22,12 @@ class FinetuneSpec(ModelProducingSpec):
     weight_decay: float = Field(1e-4, ge=0, le=1)
     scheduler: Literal["constant", "linear", "cosine"] = "constant"
     lora_rank: int = Field(8, ge=1, le=512)
-    lora_alpha: float = Field(32, gt=0, le=1024)
+    lora_alpha: int = Field(32, ge=1, le=1024)
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     gradient_checkpointing: bool = False
     save_steps: int = Field(200, ge=1, le=1_000_000, description="Steps between checkpoints to resume from")
     seed: Seed = 42
-    dtype: Dtype = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What is computed in")
 
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""

@@ -42,13 +42,20 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE_
     raise AssertionError(f"waited {seconds} s in vain for: {what}")
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass
 class RedisServer:
     """A Redis (or Valkey) of our own on a free port, without persistence."""
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
-    port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
 
     @property
     def url(self) -> str:
@@ -236,7 +243,7 @@ class Deployment:
 
 
 @contextmanager
-def deployment(home: Path, server: RedisServer, **clock: float) -> Iterator[Deployment]:
+def deployment(home: Path, server: RedisServer, **clock: float | str) -> Iterator[Deployment]:
     """A deployment whose processes end with the block."""
     home.mkdir(parents=True, exist_ok=True)
     made = Deployment(home, server, {f"BAICHUAN_{name.upper()}": str(value) for name, value in clock.items()})
@@ -244,10 +251,3 @@ def deployment(home: Path, server: RedisServer, **clock: float) -> Iterator[Depl
         yield made
     finally:
         made.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

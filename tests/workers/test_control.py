@@ -1,0 +1,109 @@
+"""What users and the transport do to jobs while they run."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from celery import Celery
+
+from jobs.transport import TASK, celery_app, worker_queue
+from tests.workers.deployment import Deployment, wait_for
+
+
+def endless(service: Deployment, conversations: Path, **fields: object) -> str:
+    """A job that will not end by itself while the test runs."""
+    uploaded = service.upload(conversations, "fine-tune")
+    spec = {"method": "full", "epochs": 1000, "batch_size": 1, "max_length": 64, "save_steps": 1000, **fields}
+    return service.submit(kind="finetune", model="tiny", training_file=uploaded.id, **spec)
+
+
+def runner_of(service: Deployment, worker: str, job_id: str) -> int:
+    """The process group of the job's present attempt."""
+    attempt_id = service.job(job_id).attempt_id
+    found = re.search(rf"{attempt_id}: runs as process group (\d+)", service.log_of(worker))
+    assert found is not None
+    return int(found.group(1))
+
+
+def is_gone(process_group: int) -> bool:
+    """Whether no process of the group is left."""
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_cancelling_kills_the_runner(service: Deployment, conversations: Path) -> None:
+    job_id = endless(service, conversations)
+    service.wait_for_progress(job_id, "training")
+    group = runner_of(service, "main", job_id)
+    assert not is_gone(group)
+    service.cancel(job_id)
+    service.wait(job_id, "cancelled")
+    wait_for("the end of the runner", lambda: is_gone(group))
+    assert service.artifacts(job_id) == {}
+    attempt = service.attempts(job_id)[0]
+    assert attempt.state == "cancelled"
+    folder = service.settings.home / "artifacts" / "jobs" / job_id / attempt.id
+    wait_for("the workspace to be deleted", lambda: not folder.exists())
+
+
+def test_a_job_that_runs_too_long_fails(service: Deployment, conversations: Path) -> None:
+    job = service.wait(endless(service, conversations, timeout_seconds=1), "failed")
+    assert job.error is not None
+    assert job.error["code"] == "timeout"
+    assert "timeout_seconds=1" in job.error["message"]
+    assert len(service.attempts(job.id)) == 1
+
+
+def test_a_message_that_comes_twice_runs_once(service: Deployment) -> None:
+    job_id = service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=64)
+    service.wait(job_id, "running")
+    attempt_id = service.job(job_id).attempt_id
+    app: Celery = celery_app(service.settings)
+    for _ in range(2):
+        app.send_task(TASK, args=[attempt_id], queue=worker_queue("main"))
+    service.wait(job_id)
+    wait_for("both messages", lambda: service.log_of("main").count(f"{attempt_id} is not to be run") == 2)
+    assert len(service.attempts(job_id)) == 1
+    assert [event.data["event"] for event in service.events(job_id, "state")].count("claim") == 1
+    app.close()
+
+
+def test_bad_data_fails_with_the_line_at_fault(service: Deployment, tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "hello"}\n{"prompt": \n', encoding="utf-8")
+    uploaded = service.upload(source, "prompts")
+    job = service.wait(service.submit(kind="generate", model="tiny", input_file=uploaded.id), "failed")
+    assert job.error is not None
+    assert job.error["code"] == "dataset"
+    assert "line 2" in job.error["message"]
+    assert service.artifacts(job.id) == {}
+
+
+def test_a_model_whose_directory_is_gone_or_leads_out_is_refused(
+    service: Deployment, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    moved = tiny_checkpoint / "moved"
+    shutil.copytree(tiny_checkpoint, moved)
+    service.register("moved", moved)
+    shutil.copytree(moved, tmp_path / "outside")
+    shutil.rmtree(moved)
+    job = service.wait(service.submit(kind="generate", model="moved", prompts=["hello"]), "failed")
+    assert job.error is not None
+    assert "is gone" in job.error["message"]
+    moved.symlink_to(tmp_path / "outside")
+    job = service.wait(service.submit(kind="generate", model="moved", prompts=["hello"]), "failed")
+    assert job.error is not None
+    assert job.error["code"] == "path_not_allowed"
+    moved.unlink()
+
+
+def test_redis_may_forget_everything_while_jobs_run(service: Deployment) -> None:
+    job_ids = [service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=16) for _ in range(4)]
+    service.wait(job_ids[0], "running")
+    service.server.flush()
+    for job_id in job_ids:
+        service.wait(job_id)

@@ -1,0 +1,87 @@
+"""A job of each kind, from submission to its published result."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from tests.workers.deployment import Deployment
+
+
+def test_generate_answers_in_order_and_publishes_whole_files(service: Deployment) -> None:
+    job_id = service.submit(kind="generate", model="tiny", prompts=["一", "hello"], max_new_tokens=4, temperature=0)
+    job = service.wait(job_id)
+    (artifact,) = service.artifacts(job_id).values()
+    content = service.read(artifact)
+    lines = [json.loads(line) for line in content.splitlines()]
+    assert [line["prompt"] for line in lines] == ["一", "hello"]
+    assert artifact.path == "completions.jsonl"
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+    assert job.result is not None
+    assert job.result["requests"] == 2
+    assert job.result["completion_tokens"] == sum(line["completion_tokens"] for line in lines)
+    assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
+
+
+def test_generate_takes_conversations_and_files(service: Deployment, tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"id": "a", "messages": [{"role": "user", "content": "你好"}]}\n', encoding="utf-8")
+    uploaded = service.upload(source, "prompts")
+    from_file = service.submit(kind="generate", model="tiny", input_file=uploaded.id, max_new_tokens=3, seed=1)
+    talk = [[{"role": "user", "content": "你好"}]]
+    inline = service.submit(kind="generate", model="tiny", conversations=talk, max_new_tokens=3, seed=1)
+    answers = []
+    for job_id in (from_file, inline):
+        service.wait(job_id)
+        answers.append(json.loads(service.read(service.artifacts(job_id)["completions.jsonl"])))
+    assert answers[0]["id"] == "a"
+    assert answers[0]["completion"] == answers[1]["completion"]
+
+
+def test_quantize_and_convert_make_models_that_later_jobs_can_name(service: Deployment) -> None:
+    quantized = service.submit(kind="quantize", model="tiny", method="nf4", output_model="tiny-nf4")
+    converted = service.submit(kind="convert", model="tiny", target="baichuan1", output_model="tiny-1")
+    service.wait(quantized)
+    service.wait(converted)
+    assert service.model("tiny-nf4").details["quantization"] == "nf4"
+    assert "model/config.json" in service.artifacts(converted)
+    for name in ("tiny-nf4", "tiny-1"):
+        service.wait(service.submit(kind="generate", model=name, prompts=["hello"], max_new_tokens=2))
+
+
+def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: Path) -> None:
+    uploaded = service.upload(conversations, "fine-tune")
+    job_id = service.submit(
+        kind="finetune",
+        model="tiny",
+        training_file=uploaded.id,
+        method="lora",
+        epochs=1,
+        save_steps=1,
+        max_length=64,
+        output_model="tiny-lora",
+    )
+    job = service.wait(job_id)
+    assert job.result is not None
+    assert job.result["steps"] > 0
+    adapter = service.model("tiny-lora")
+    assert (adapter.kind, adapter.base) == ("adapter", "tiny")
+    attempt = service.attempts(job_id)[0]
+    assert not (service.store.workspace(f"jobs/{job_id}/{attempt.id}") / "checkpoints").exists()
+    alone = service.submit(kind="generate", model="tiny-lora", prompts=["hello"], max_new_tokens=4, temperature=0)
+    named = service.submit(
+        kind="generate", model="tiny", adapter="tiny-lora", prompts=["hello"], max_new_tokens=4, temperature=0
+    )
+    texts = [service.read(service.artifacts(service.wait(job).id)["completions.jsonl"]) for job in (alone, named)]
+    assert texts[0] == texts[1]
+    refused = service.wait(service.submit(kind="quantize", model="tiny-lora"), "failed")
+    assert refused.error is not None
+    assert "whole checkpoint" in refused.error["message"]
+
+
+def test_full_fine_tuning_makes_a_checkpoint(service: Deployment, conversations: Path) -> None:
+    uploaded = service.upload(conversations, "fine-tune")
+    job_id = service.submit(
+        kind="finetune", model="tiny", training_file=uploaded.id, method="full", epochs=1, max_length=64
+    )
+    service.wait(job_id)
+    assert service.model(job_id).kind == "checkpoint"
