@@ -19,7 +19,7 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.data import TrainingData, encode_training_data, read_conversations
 from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
-from baichuan_core.finetuning.training import TRAINING_ENDS, Hardware, train
+from baichuan_core.finetuning.training import TRAINING_ENDS, Hardware, TrainingResult, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
@@ -67,10 +67,7 @@ def finetune(
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
     hardware = Hardware.of(options)
-    if options.method == "full" and is_quantized(config):
-        raise UnsupportedError(
-            "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
-        )
+    _check_method(config, options)
     tokenizer = load_tokenizer(checkpoint)
     data = _training_data(checkpoint, config, tokenizer, training_data, options)
     with staged_output(output) as staging:
@@ -91,15 +88,26 @@ def finetune(
         on_progress(Progress(TRAINING_ENDS, "writing"))
         _write(model, checkpoint, config, staging)
     on_progress(Progress(1.0, "writing"))
+    return _report(data, trained, result)
+
+
+def _report(data: TrainingData, trained_parameters: int, result: TrainingResult) -> FinetuningReport:
     return FinetuningReport(
         final_loss=result.final_loss,
         steps=result.steps,
         examples=len(data.examples),
         dropped_examples=data.dropped,
         truncated_examples=data.truncated,
-        trained_parameters=trained,
+        trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
     )
+
+
+def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
+    if options.method == "full" and is_quantized(config):
+        raise UnsupportedError(
+            "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
+        )
 
 
 def _training_data(
