@@ -22,14 +22,14 @@ def _code(status: int) -> ExitCode:
 def _line(response: httpx.Response) -> str:
     document = _document(response)
     detail = str(document.get("detail") or document.get("title") or response.reason_phrase or "no reason given")
-    return f"{detail} (status {response.status_code}{_where(document, detail)})"
+    return f"{_field(document, detail)}{detail} (status {response.status_code})"
 
 
-def _where(document: dict[str, Any], detail: str) -> str:
-    """The field at fault, unless the detail names it already."""
+def _field(document: dict[str, Any], detail: str) -> str:
+    """The field at fault, unless the detail begins with it already."""
     error = document.get("error")
     param = error.get("param") if isinstance(error, dict) else None
-    return f", {param}" if param and param not in detail else ""
+    return f"{param}: " if param and f"{param}: " not in detail else ""
 
 
 def _document(response: httpx.Response) -> dict[str, Any]:

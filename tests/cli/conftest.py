@@ -1,0 +1,35 @@
+"""A running service without a worker, shared by the tests of the client commands: jobs stay queued in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import Shell, Up
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell in an empty directory."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def ups() -> Iterator[list[Up]]:
+    """Put every `up` of a test here; they are ended afterwards."""
+    started: list[Up] = []
+    yield started
+    for up in started:
+        up.end()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell beside a running service without a worker."""
+    shell = Shell(tmp_path_factory.mktemp("service"))
+    up = Up(shell, "--no-worker")
+    try:
+        up.wait_until_ready()
+        yield shell
+    finally:
+        up.end()

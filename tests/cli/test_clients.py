@@ -1,0 +1,214 @@
+"""The client commands against a running service: what they print where, and how they exit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.exit_codes import ExitCode
+from tests.cli.shell import Shell
+
+MODEL = "sample/model-1.0"
+CONVERSATIONS = [
+    {"id": "1", "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "您好"}]},
+]
+
+
+@pytest.fixture(scope="session")
+def model(service: Shell) -> str:
+    """A registered model; without a worker nobody looks into its weights."""
+    folder = service.directory / ".baichuan/models/sample"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", "hidden_size": 64}))
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.model").write_bytes(b"")
+    added = service("models", "add", MODEL, ".baichuan/models/sample")
+    assert (added.code, added.out) == (0, f"{MODEL}\n"), added.err
+    return MODEL
+
+
+def submitted(service: Shell, *arguments: str, stdin: str = "") -> Any:
+    """The job that a submission makes."""
+    done = service("submit", *arguments, "--json", stdin=stdin)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_every_field_of_every_kind_is_an_option(service: Shell, model: str) -> None:
+    conversations = service.directory / "chats.json"
+    conversations.write_text(json.dumps([[{"role": "user", "content": "Hi"}]]))
+    job = submitted(
+        service,
+        *("generate", "--model", model, "--conversations", str(conversations), "--max-new-tokens", "7"),
+        *("--temperature", "0", "--top-k", "5", "--top-p", "0.5", "--repetition-penalty", "1.1", "--stop", "。"),
+        *("--stop", "\n", "--seed", "3", "--batch-size", "2", "--dtype", "float32", "--priority", "-4"),
+        *("--label", "team=a", "--label", "run=b=c", "--max-attempts", "2", "--timeout-seconds", "60"),
+    )
+    assert (
+        job["spec"]
+        | {
+            "conversations": [[{"role": "user", "content": "Hi"}]],
+            "temperature": 0,
+            "top_k": 5,
+            "top_p": 0.5,
+            "stop": ["。", "\n"],
+            "labels": {"team": "a", "run": "b=c"},
+            "priority": -4,
+            "dtype": "float32",
+        }
+        == job["spec"]
+    )
+    job = submitted(service, "quantize", "--model", model, "--method", "fp4", "--no-double-quantization")
+    assert (job["spec"]["method"], job["spec"]["double_quantization"]) == ("fp4", False)
+    job = submitted(service, "convert", "--model", model, "--target", "baichuan1", "--output-model", "sample/converted")
+    assert job["model"] == "sample/converted"
+
+
+def test_questions_and_fields_by_name(service: Shell, model: str) -> None:
+    job = submitted(service, "generate", "--model", model, "--chat", "Who?", "--set", "top_k=3", "--set", 'stop=["x"]')
+    assert job["spec"]["conversations"] == [[{"role": "user", "content": "Who?"}]]
+    assert (job["spec"]["top_k"], job["spec"]["stop"]) == (3, ["x"])
+
+
+def test_fine_tuning_uploads_its_local_file(service: Shell, model: str) -> None:
+    data = service.directory / "data.json"
+    data.write_text(json.dumps(CONVERSATIONS))
+    job = submitted(service, "finetune", "--model", model, "--training-file", "data.json", "--epochs", "2.5")
+    (file,) = json.loads(service("files", "--json").out)["data"]
+    assert (file["id"], file["filename"], file["purpose"]) == (job["spec"]["training_file"], "data.json", "fine-tune")
+    again = submitted(service, "finetune", "--model", model, "--training-file", file["id"])
+    assert again["spec"]["training_file"] == file["id"]
+    uploaded = service("files", "upload", "data.json", "--purpose", "batch")
+    assert uploaded.out.startswith("file-")
+    assert service("files", "delete", uploaded.out.strip()).code == 0
+    assert len(json.loads(service("files", "list", "--json").out)["data"]) == 1
+
+
+def test_specs_from_files_and_idempotency_keys(service: Shell, model: str) -> None:
+    spec = {"kind": "generate", "model": model, "prompts": ["Hi"]}
+    (service.directory / "spec.json").write_text(json.dumps(spec))
+    first = submitted(service, "--file", "spec.json", "--idempotency-key", "k1")
+    again = submitted(service, "--file", "-", "--idempotency-key", "k1", stdin=json.dumps(spec))
+    assert first["id"] == again["id"]
+    other = service("submit", "--file", "-", "--idempotency-key", "k1", stdin=json.dumps({**spec, "seed": 1}))
+    assert other.code == ExitCode.REFUSED
+    assert first["id"] in other.err
+    malformed = service("submit", "--file", "-", stdin="{")
+    assert malformed.code == ExitCode.USAGE
+    assert "not valid JSON" in malformed.err
+
+
+def test_lists_are_complete_and_filtered(service: Shell, model: str) -> None:
+    made = [submitted(service, "generate", "--model", model, "--prompt", "x", "--label", "set=lists") for _ in range(3)]
+    ids = [job["id"] for job in reversed(made)]
+    listed = json.loads(service("list", "--json", "--label", "set=lists").out)
+    assert sorted(listed) == ["data", "object"]
+    assert [job["id"] for job in listed["data"]] == ids
+    assert len(json.loads(service("list", "--json", "--label", "set=lists", "--limit", "2").out)["data"]) == 2
+    nothing = service("list", "--json", "--state", "running", "--kind", "quantize")
+    assert json.loads(nothing.out) == {"object": "list", "data": []}
+    everything = json.loads(service("list", "--all", "--json").out)["data"]
+    assert set(ids) < {job["id"] for job in everything}
+    table = service("list", "--all").out
+    assert all(job_id in table for job_id in ids)
+
+
+def test_cancel_retry_watch_show_and_logs(service: Shell, model: str) -> None:
+    job = submitted(service, "generate", "--model", model, "--prompt", "x")["id"]
+    too_early = service("retry", job)
+    assert too_early.code == ExitCode.REFUSED
+    assert "only a failed or cancelled job can be retried" in too_early.err
+    assert service("cancel", job).out == f"{job}  generate  cancelled\n"
+    assert json.loads(service("retry", job, "--json").out)["data"][0]["state"] == "queued"
+    assert service("cancel", job).code == 0
+    watched = service("watch", job)
+    assert (watched.code, watched.out) == (ExitCode.FAILED, f"{job}  generate  cancelled\n")
+    assert [json.loads(line)["state"] for line in service("watch", job, "--json").out.splitlines()] == ["cancelled"]
+    shown = json.loads(service("show", job, "--json").out)
+    assert (shown["id"], shown["attempt_list"]) == (job, [])
+    assert service("show", job).out.startswith(f"{job}  generate  cancelled\n{{")
+    logs = service("logs", job, "--follow")
+    assert (logs.code, logs.out) == (0, "")
+    assert json.loads(service("logs", job, "--json").out) == {"object": "list", "data": []}
+    assert json.loads(service("artifacts", job, "--json").out) == {"object": "list", "data": []}
+
+
+def test_several_jobs_of_which_one_is_unknown(service: Shell, model: str) -> None:
+    job = submitted(service, "generate", "--model", model, "--prompt", "x")["id"]
+    done = service("cancel", "job-" + "0" * 26, job)
+    assert (done.code, done.out) == (ExitCode.REFUSED, f"{job}  generate  cancelled\n")
+    assert "there is no job" in done.err
+
+
+def test_refusals_are_one_readable_line(service: Shell, model: str) -> None:
+    unknown = service("submit", "generate", "--model", "nope", "--prompt", "x")
+    assert (unknown.code, unknown.out) == (ExitCode.REFUSED, "")
+    assert unknown.err.startswith("error: model: there is no model 'nope'")
+    assert unknown.err.endswith("(status 422)\n")
+    invalid = service("submit", "generate", "--model", model, "--set", "seed=-1", "--prompt", "x")
+    assert invalid.code == ExitCode.REFUSED
+    assert invalid.err.count("\n") == 1
+    assert "seed" in invalid.err
+    outside = service("models", "add", "etc", "/etc")
+    assert outside.code == ExitCode.REFUSED
+    assert "allowed model root" in outside.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("frobnicate",),
+        ("submit", "generate", "--model", "m", "--max-new-tokens", "0"),
+        ("submit", "finetune", "--model", "m"),
+        ("submit", "generate", "--model", "m", "--set", "seed"),
+        ("list", "--state", "asleep"),
+    ],
+)
+def test_wrong_usage(service: Shell, arguments: tuple[str, ...]) -> None:
+    done = service(*arguments)
+    assert (done.code, done.out) == (ExitCode.USAGE, "")
+    assert done.err
+
+
+def test_keys_open_and_close_the_door(service: Shell) -> None:
+    made = json.loads(service("keys", "create", "guest", "--project", "guests", "--json").out)
+    secret = made["secret"]
+    assert json.loads(service("list", "--json", BAICHUAN_API_KEY=secret).out)["data"] == []
+    assert service("keys", BAICHUAN_API_KEY=secret).code == ExitCode.UNAUTHENTICATED
+    assert service("keys", "revoke", made["id"]).code == 0
+    refused = service("list", "--key", secret)
+    assert refused.code == ExitCode.UNAUTHENTICATED
+    assert "unknown or revoked" in refused.err
+    assert made["id"] in service("keys").out
+
+
+def test_no_service(shell: Shell, service: Shell) -> None:
+    unknown = shell("list")
+    assert unknown.code == ExitCode.UNREACHABLE
+    assert "start one with `baichuan up`" in unknown.err
+    down = shell("list", "--url", "http://127.0.0.1:9", "--key", "x")
+    assert down.code == ExitCode.UNREACHABLE
+    assert "no answer from http://127.0.0.1:9" in down.err
+    elsewhere = service("list", "--url", "http://127.0.0.1:9")
+    assert elsewhere.code == ExitCode.UNAUTHENTICATED  # the saved key goes to the saved address only
+
+
+def test_doctor_names_what_is_wrong_and_the_remedy(service: Shell, shell: Shell) -> None:
+    done = service("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.out)["data"]}
+    assert done.code == ExitCode.FAILED
+    assert {name for name, check in checks.items() if check["status"] == "failed"} == {"workers"}
+    assert "baichuan worker" in checks["workers"]["remedy"]
+    assert {"python", "engine", "database", "redis", "disk", "gpu", "service", "key", "model root"} < set(checks)
+    nowhere = shell("doctor")
+    assert nowhere.code == ExitCode.FAILED
+    assert "-> start `baichuan up`" in nowhere.out
+
+
+def test_output_goes_into_pipes_and_commands_into_processes(service: Shell) -> None:
+    done = service.process("list", "--json")
+    assert json.loads(done.out)["object"] == "list"
+    assert service.process("list").code == 0
+    assert service("workers", "--json").out == '{\n  "object": "list",\n  "data": []\n}\n'
+    assert Path(service.directory / ".baichuan/client.json").exists()

@@ -1,0 +1,84 @@
+"""Children that die, children that do not want to die, and what they leave behind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.errors import CommandError
+from cli.supervision.child import Child
+from cli.supervision.supervisor import Supervisor
+from tests.cli.shell import alive, descendants, wait_until_gone
+
+
+def test_a_child_that_dies_at_once_again_and_again_ends_it_with_the_reason(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    log = tmp_path / "api.log"
+    log.write_text("an older line\n")
+    supervisor.start(Child("API", ["/bin/sh", "-c", "echo no such module; exit 3"], log, grace_seconds=1))
+    with pytest.raises(CommandError) as caught:
+        watch_for(supervisor, 20)
+    message = str(caught.value)
+    assert message.startswith("the API ended (exit code 3) 3 times directly after its start")
+    assert message.endswith("no such module")
+    assert "an older line" not in message
+
+
+def watch_for(supervisor: Supervisor, seconds: float) -> None:
+    """What `up` does while it serves."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        supervisor.check()
+        time.sleep(0.02)
+
+
+STUBBORN = "trap '' TERM; sleep 600 & setsid sleep 600 & echo up; while true; do sleep 0.1; done"
+PARENT = f"""
+import sys, time
+from pathlib import Path
+from cli.supervision.child import Child
+from cli.supervision.orphans import adopt_orphans
+from cli.supervision.stop_request import StopRequest
+from cli.supervision.supervisor import Supervisor
+stop, log = StopRequest(), Path(sys.argv[1])
+adopt_orphans()
+supervisor = Supervisor()
+supervisor.start(Child("stubborn", ["/bin/sh", "-c", {STUBBORN!r}], log, grace_seconds=1))
+while "up" not in log.read_text():
+    time.sleep(0.01)
+print("up", flush=True)
+while not stop.wait(0.05):
+    supervisor.check()
+supervisor.stop(stop)
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> subprocess.Popen[str]:
+    """A process that supervises a child which ignores SIGTERM and has started two more, one in another session."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "child.log")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    with process.stdout:
+        assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_stop_ends_whatever_ignores_it_and_all_that_it_started(parent: subprocess.Popen[str]) -> None:
+    family = descendants(parent.pid)
+    assert len(family) >= 3
+    parent.terminate()
+    assert parent.wait(15) == 0
+    assert not alive(family)
+
+
+def test_a_child_dies_with_a_parent_that_is_killed(parent: subprocess.Popen[str]) -> None:
+    child = next(pid for pid in descendants(parent.pid) if b"trap" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    others = descendants(parent.pid) - {child}
+    parent.kill()
+    parent.wait()
+    assert not wait_until_gone({child})
+    for pid in alive(others):  # the sleepers of the test, which nobody tied to anything
+        subprocess.run(["kill", "-9", str(pid)], check=False)
