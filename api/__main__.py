@@ -37,14 +37,15 @@ class Server(uvicorn.Server):
 def main() -> None:
     """Serve the deployment that the environment describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s api %(levelname)s %(message)s")
-    for chatty in ("uvicorn", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("uvicorn", "alembic", "python_multipart"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     settings = ApiSettings()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,

@@ -144,10 +144,12 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id, 422, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
-HTTP_REMEDIES = {
-    400: "the body could not be read as JSON; check that it is complete and encoded as UTF-8",
-    404: "there is nothing at this address; /docs lists all addresses",
-    405: "this address does not know that method; the Allow header says which it knows",
+# What the framework refuses by itself: the code, and the remedy unless the error brings its own.
+HTTP_PROBLEMS = {
+    400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
+    404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
+    405: ("method_not_allowed", "this address does not know that method; /docs lists those that it knows"),
+    413: ("too_large", None),
 }
 
 
@@ -155,8 +157,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
-    detail = HTTP_REMEDIES.get(status, str(error.detail))
-    code = status.name.lower()
+    code, remedy = HTTP_PROBLEMS.get(status, ("refused", None))
+    detail = remedy or str(error.detail)
     return problem(request.state.request_id, status, code, status.phrase, detail, headers=error.headers)
 
 

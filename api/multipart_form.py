@@ -55,7 +55,7 @@ class FormReader:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise InvalidRequestError(f"the multipart body is damaged: {error}") from None
+            raise InvalidRequestError(f"the multipart body cannot be read: {error}") from None
         pieces, self._pieces = self._pieces, []
         yield from pieces
 
@@ -70,8 +70,6 @@ class FormReader:
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
         """A piece of a header's value."""
         self._header_value += data[start:end]
-        if len(self._header_value) > LONGEST_HEADER:
-            raise InvalidRequestError("a header of the multipart body is too long; shorten the file's name")
 
     def on_header_end(self) -> None:
         """A header is complete."""
@@ -126,6 +124,7 @@ def _parser(boundary: bytes, reader: FormReader) -> MultipartParser:
                 "on_part_end": reader.on_part_end,
                 "on_end": reader.on_end,
             },
+            max_header_size=LONGEST_HEADER,
         )
     except FormParserError as error:
         raise InvalidRequestError(f"the multipart body cannot be read: {error}") from None

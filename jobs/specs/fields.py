@@ -13,7 +13,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
-FreeText = Annotated[str, AfterValidator(_without_nul)]  # PostgreSQL's JSON cannot hold NUL
+WITHOUT_NUL = AfterValidator(_without_nul)  # PostgreSQL's JSON cannot hold NUL
 ModelName = Annotated[
     str,
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),
@@ -21,7 +21,7 @@ ModelName = Annotated[
 ]
 FileId = Annotated[str, StringConstraints(pattern=r"^file-[0-9a-z]{26}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-LabelValue = Annotated[FreeText, StringConstraints(max_length=128)]
+LabelValue = Annotated[str, StringConstraints(max_length=128), WITHOUT_NUL]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

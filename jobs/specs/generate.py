@@ -4,16 +4,16 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from jobs.specs.fields import Dtype, FileId, FreeText, JobSpec, ModelName, Seed, StrictModel
+from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, JobSpec, ModelName, Seed, StrictModel
 
-Text = Annotated[FreeText, StringConstraints(min_length=1, max_length=200_000)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 
 
 class Message(StrictModel):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[FreeText, StringConstraints(max_length=200_000)]
+    content: Annotated[str, StringConstraints(max_length=200_000), WITHOUT_NUL]
 
 
 class GenerateSpec(JobSpec):
@@ -33,7 +33,7 @@ class GenerateSpec(JobSpec):
     top_k: int | None = Field(None, ge=0, le=1000)
     top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    stop: list[Annotated[FreeText, StringConstraints(min_length=1, max_length=64)]] = Field(
+    stop: list[Annotated[str, StringConstraints(min_length=1, max_length=64), WITHOUT_NUL]] = Field(
         default_factory=list, max_length=8
     )
     seed: Seed = 0

@@ -1,0 +1,194 @@
+"""The API as it runs: uvicorn on a free port, a real database, and a worker played by calling the job domain."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from api.main import create_app
+from api.settings import ApiSettings
+from jobs.artifacts import ArtifactStore, describe, open_store, output_key
+from jobs.bootstrap import prepare
+from jobs.database import Database
+from jobs.service import attempts
+from jobs.service.attempts import ProducedModel
+
+ADMIN_KEY = "bj-administrator-of-the-tests"
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+class Api:
+    """A running API, its administrator's client, and access to what lies behind it."""
+
+    def __init__(self, settings: ApiSettings, app: FastAPI, url: str) -> None:
+        self.settings = settings
+        self.app = app
+        self.url = url
+        self.database = Database(settings.database)
+        self.client = self.client_for(ADMIN_KEY)
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The artifact store, opened once more as another process would."""
+        return open_store(self.settings)
+
+    def client_for(self, secret: str) -> httpx.Client:
+        """A client with this key."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {secret}"}, timeout=30)
+
+    def new_key(self, project: str, role: str = "member") -> httpx.Client:
+        """A client of another project."""
+        made = self.client.post("/v1/keys", json={"name": "made", "project": project, "role": role})
+        assert made.status_code == 201, made.text
+        return self.client_for(made.json()["secret"])
+
+    def register_model(self, name: str = "base", client: httpx.Client | None = None) -> None:
+        """Register a directory that looks like a checkpoint."""
+        folder = self.settings.allowed_model_roots[0] / name
+        checkpoint(folder)
+        made = (client or self.client).post("/v1/models", json={"id": name, "path": str(folder)})
+        assert made.status_code == 201, made.text
+
+    def submit(self, client: httpx.Client | None = None, **fields: Any) -> dict[str, Any]:
+        """Submit a job that must be accepted: a quantize job unless the fields say otherwise."""
+        spec = {"kind": "quantize", "model": "base", **fields}
+        answer = (client or self.client).post("/v1/jobs", json=spec)
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def start(self, job_id: str) -> str:
+        """Dispatch and claim a job as a worker does; returns the attempt's id."""
+        with self.database.writing() as connection:
+            attempt = attempts.dispatch(connection, job_id, "wrk-1", self.settings)
+            assert attempt
+            assert attempts.claim(connection, attempt, "wrk-1", self.settings)
+        return attempt
+
+    def report(self, attempt: str, *lines: str, progress: Mapping[str, Any] | None = None) -> None:
+        """Renew the lease with output and progress."""
+        entries: list[tuple[str, Mapping[str, Any]]] = [
+            ("log", {"stream": "stdout", "lines": [line]}) for line in lines
+        ]
+        if progress:
+            entries.append(("progress", progress))
+        with self.database.writing() as connection:
+            attempts.renew(connection, attempt, "wrk-1", self.settings, progress=progress, entries=entries)
+
+    def finish(self, job_id: str, attempt: str, files: Mapping[str, bytes]) -> None:
+        """Publish files, those below model/ as a model, and succeed."""
+        store, key = self.store, output_key(job_id, attempt)
+        folder = store.workspace(key)
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        stored = describe(folder)
+        store.publish(key)
+        model = ProducedModel("model", "checkpoint", {}) if any(name.startswith("model/") for name in files) else None
+        with self.database.writing() as connection:
+            assert attempts.succeed(
+                connection, attempt, "wrk-1", self.settings, result={"files": len(stored)}, stored=stored, model=model
+            )
+
+
+def checkpoint(folder: Path) -> None:
+    """A directory with the files of a checkpoint, without content."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "baichuan", "hidden_size": 8}')
+    (folder / "tokenizer.model").write_bytes(b"tokens")
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+@contextmanager
+def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
+    """Migrate, and serve the API from a thread."""
+    prepare(settings, ADMIN_KEY)
+    app = app or create_app(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        started = threading.Event()
+        thread = threading.Thread(target=asyncio.run, args=[_serve(server, listener, started)])
+        thread.start()
+        assert started.wait(10)
+        api = Api(settings, app, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            yield api
+        finally:
+            api.client.close()
+            api.database.close()
+            server.should_exit = True
+            thread.join()
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, started: threading.Event) -> None:
+    task = asyncio.create_task(server.serve([listener]))
+    while not server.started and not task.done():
+        await asyncio.wait([task], timeout=0.005)
+    started.set()
+    await task
+
+
+def small(home: Path, **changes: Any) -> ApiSettings:
+    """Settings of a deployment without Redis, with limits that tests can reach."""
+    defaults: dict[str, Any] = {
+        "home": home,
+        "redis_url": NO_REDIS,
+        "backoff_seconds": 0,
+        "max_body_bytes": 100_000,
+        "max_upload_bytes": 3_000_000,
+        "stream_poll_seconds": 0.01,
+    }
+    return ApiSettings(**{**defaults, **changes})
+
+
+@pytest.fixture(scope="session")
+def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One API on SQLite for all tests that leave nothing behind, with the model `base`."""
+    with serving(small(tmp_path_factory.mktemp("shared") / "home")) as running:
+        running.register_model()
+        yield running
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ApiSettings:
+    """See `small`."""
+    return small(tmp_path / "home")
+
+
+@pytest.fixture
+def api(settings: ApiSettings) -> Iterator[Api]:
+    """The API on SQLite."""
+    with serving(settings) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def either_api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Api]:
+    """The API on each database."""
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else ""
+    with serving(small(tmp_path / "home", database_url=url)) as running:
+        yield running
+
+
+def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem document of an answer, which must be complete."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["type"] == f"urn:baichuan:problem:{code}"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["instance"] == f"urn:baichuan:request:{answer.headers['X-Request-ID']}"
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert body["error"]["message"] == body["detail"]
+    assert body["error"]["code"] == code
+    return body

@@ -1,0 +1,196 @@
+"""Uploads: streamed, bounded, and without a trace when they fail."""
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.uploads import safe_filename
+from tests.api.conftest import Api, problem_of, serving, small
+
+BOUNDARY = "a-boundary"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nprompts\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="p.jsonl"\r\n\r\n'
+).encode()
+TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def upload(api: Api, content: bytes, name: str = "p.jsonl", purpose: str = "prompts") -> httpx.Response:
+    """Upload as ordinary clients do."""
+    return api.client.post("/v1/files", data={"purpose": purpose}, files={"file": (name, content)})
+
+
+def left_behind(api: Api) -> list[Path]:
+    """Files in the store, arriving ones too."""
+    return [path for path in Path(api.settings.artifacts).rglob("*") if path.is_file()]
+
+
+def test_a_file_comes_back_as_it_was(either_api: Api) -> None:
+    api = either_api
+    content = os.urandom(2_500_000) + b"\r\n--" + BOUNDARY.encode()
+    file = upload(api, content, purpose="fine-tune").json()
+    assert (file["object"], file["bytes"], file["filename"]) == ("file", len(content), "p.jsonl")
+    assert (file["purpose"], file["status"]) == ("fine-tune", "processed")
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    assert api.client.get(f"/v1/files/{file['id']}").json() == file
+    assert api.client.get("/v1/files?purpose=fine-tune").json()["data"] == [file]
+    assert api.client.get("/v1/files?purpose=batch").json()["data"] == []
+    whole = api.client.get(f"/v1/files/{file['id']}/content")
+    assert (whole.content, whole.headers["ETag"]) == (content, f'"{file["sha256"]}"')
+    part = api.client.get(f"/v1/files/{file['id']}/content", headers={"Range": "bytes=5-9"})
+    assert (part.status_code, part.content) == (206, content[5:10])
+    gone = api.client.delete(f"/v1/files/{file['id']}").json()
+    assert gone == {"id": file["id"], "object": "file", "deleted": True}
+    problem_of(api.client.get(f"/v1/files/{file['id']}/content"), 404, "not_found")
+    problem_of(api.client.delete(f"/v1/files/{file['id']}"), 404, "not_found")
+    assert left_behind(api) == []
+
+
+def test_an_announced_size_that_is_too_large_is_refused_unread(api: Api) -> None:
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
+        lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}"]
+        lines += [f"Authorization: {api.client.headers['Authorization']}", "Content-Length: 5000000000", "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def test_a_size_that_is_not_announced_is_noticed_while_it_arrives(api: Api) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield HEAD
+        while sent < 100 * api.settings.max_upload_bytes:
+            sent += 65_536
+            yield bytes(65_536)
+
+    answer = api.client.post("/v1/files", content=endless(), headers=FORM)
+    problem = problem_of(answer, 413, "too_large")
+    assert problem["error"]["param"] == "file"
+    assert "BAICHUAN_MAX_UPLOAD_BYTES" in problem["detail"]
+    assert left_behind(api) == []
+
+
+def test_the_limit_is_exact(api: Api) -> None:
+    limit = api.settings.max_upload_bytes
+    assert upload(api, bytes(limit)).status_code == 200
+    problem_of(upload(api, bytes(limit + 1)), 413, "too_large")
+    assert len(left_behind(api)) == 1
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_full_disk(tmp_path: Path, announced: bool) -> None:
+    with serving(small(tmp_path / "home", free_space_reserve_bytes=2**60)) as api:
+        body = HEAD + b"{}" + TAIL
+        answer = api.client.post("/v1/files", content=body if announced else iter([body]), headers=FORM)
+        assert "delete files" in problem_of(answer, 507, "insufficient_storage")["detail"]
+        assert left_behind(api) == []
+
+
+def test_a_client_that_goes_away_leaves_nothing(api: Api) -> None:
+    gone = threading.Event()
+    arriving: list[Path] = []
+
+    def half() -> Iterator[bytes]:
+        yield HEAD
+        for _ in range(24):
+            yield bytes(65_536)
+        while not arriving:
+            arriving.extend(left_behind(api))
+        gone.set()
+        raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        api.client.post("/v1/files", content=half(), headers=FORM)
+    assert gone.is_set()
+    while left_behind(api):  # until the server has noticed; the test's time limit is the deadline
+        pass
+    assert api.client.get("/v1/files").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "remedy"),
+    [
+        (HEAD, None, "ends too early"),
+        (HEAD + b"{}", None, "ends too early"),
+        (b"no form", None, "cannot be read"),
+        (b"", None, "ends too early"),
+        (HEAD.replace(b"prompts", b"fun") + TAIL, "purpose", "must be one of fine-tune, prompts"),
+        (HEAD.replace(b"prompts", b"p" * 999) + TAIL, "purpose", "at most 256"),
+        (HEAD.replace(b'"purpose"', b'"porpoise"') + TAIL, "porpoise", "has the fields file, purpose"),
+        (HEAD.replace(b'name="file"', b'name="fill"') + TAIL, "fill", "has the fields file, purpose"),
+        (HEAD[: HEAD.rindex(b"--")] + b"--" + BOUNDARY.encode() + b"--\r\n", "file", "named file"),
+        (HEAD + b"1\r\n" + HEAD[HEAD.rindex(b"--" + BOUNDARY.encode()) :] + TAIL, "file", "one file"),
+        (HEAD.replace(b"p.jsonl", b"x" * 5000) + TAIL, None, "header size"),
+    ],
+)
+def test_wrong_forms(shared_api: Api, body: bytes, param: str | None, remedy: str) -> None:
+    answer = shared_api.client.post("/v1/files", content=body, headers=FORM)
+    problem = problem_of(answer, 422, "invalid_request")
+    assert problem["error"]["param"] == param
+    assert remedy in problem["detail"]
+    assert left_behind(shared_api) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "application/json", "multipart/form-data", "multipart/form-data; boundary=" + "x" * 999]
+)
+def test_what_is_no_form(shared_api: Api, kind: str) -> None:
+    answer = shared_api.client.post("/v1/files", content=b"{}", headers={"Content-Type": kind})
+    assert "multipart" in problem_of(answer, 422, "invalid_request")["detail"]
+
+
+@given(st.binary(max_size=300), st.integers(1, 300))
+def test_no_body_breaks_the_server(shared_api: Api, noise: bytes, cut: int) -> None:
+    whole = HEAD + noise + TAIL
+    for body in (noise, whole[:cut], whole[cut:], whole):
+        answer = shared_api.client.post("/v1/files", content=body, headers=FORM)
+        assert answer.status_code in (200, 422)
+        if answer.status_code == 200:
+            shared_api.client.delete(f"/v1/files/{answer.json()['id']}")
+
+
+@pytest.mark.parametrize(
+    ("given_name", "kept"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\data\\train.jsonl", "train.jsonl"),
+        ("训练 数据.json", "训练 数据.json"),
+        ("a\u202egnp.exe", "agnp.exe"),
+        ("..", "upload"),
+        ("", "upload"),
+        ("x" * 300 + ".json", "x" * 250 + ".json"),
+    ],
+)
+def test_names_of_files_are_made_harmless(shared_api: Api, given_name: str, kept: str) -> None:
+    file = upload(shared_api, b"{}", name=given_name).json()
+    assert file["filename"] == kept
+    shared_api.client.delete(f"/v1/files/{file['id']}")
+
+
+@given(st.text())
+def test_no_name_leads_anywhere(name: str) -> None:
+    kept = safe_filename(name)
+    assert kept
+    assert len(kept) <= 255
+    assert kept not in (".", "..")
+    assert not set(kept) & set("/\\\0\n\r")
+    assert safe_filename(kept) == kept
+
+
+def test_a_row_that_cannot_be_written_leaves_no_bytes(api: Api) -> None:
+    with api.database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE files")
+    problem: dict[str, Any] = upload(api, b"{}").json()
+    assert problem["status"] == 503
+    assert left_behind(api) == []
