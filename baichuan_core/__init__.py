@@ -6,6 +6,7 @@ Importing this package registers the classes with transformers' `AutoConfig`, `A
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from .checkpoint import CheckpointSummary, inspect_checkpoint, load_model, load_tokenizer
 from .config import BaichuanConfig
 from .conversion import ConversionReport, ConversionTarget, convert
 from .errors import (
@@ -39,6 +40,7 @@ __all__ = [
     "BaichuanModel",
     "BaichuanTokenizer",
     "CheckpointError",
+    "CheckpointSummary",
     "ConversionReport",
     "ConversionTarget",
     "DatasetError",
@@ -60,7 +62,10 @@ __all__ = [
     "finetune",
     "generate",
     "ignore_progress",
+    "inspect_checkpoint",
     "latest_checkpoint",
+    "load_model",
+    "load_tokenizer",
     "quantize",
     "read_requests",
 ]

@@ -18,6 +18,8 @@ from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import add_alibi, causal_mask
 from .positions import BaichuanRotaryEmbedding, alibi_slopes
 
+IGNORED_LABEL = -100
+
 
 class BaichuanPreTrainedModel(PreTrainedModel):
     """What transformers has to know about every Baichuan model."""
@@ -188,5 +190,13 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         if self.config.z_loss_weight:
             # Baichuan2's modeling_baichuan.py: over all shifted positions, masked ones too.
             largest = logits[..., :-1, :].float().amax(dim=-1)
-            loss = loss + self.config.z_loss_weight * largest.square().mean()
+            share = _share_of_batch(labels, kwargs.get("num_items_in_batch"))
+            loss = loss + self.config.z_loss_weight * share * largest.square().mean()
         return loss
+
+
+def _share_of_batch(labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor | float:
+    """Part of the learnt tokens of an accumulated batch that is here; their losses are summed by the trainer."""
+    if items_in_batch is None:
+        return 1.0
+    return (labels[..., 1:] != IGNORED_LABEL).sum() / items_in_batch

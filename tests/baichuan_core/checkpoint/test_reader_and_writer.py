@@ -126,6 +126,11 @@ def test_values_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         TensorReader(tmp_path)
 
 
+def test_published_4_bit_form_says_what_to_use_instead(golden_root: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"an old 4-bit checkpoint.*use the unquantized checkpoint"):
+        TensorReader(golden_root / "checkpoints" / "baichuan2-7b-int4-imitation")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": 3}', "{}"])
 def test_damaged_index_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)

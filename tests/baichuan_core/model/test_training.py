@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -57,10 +58,14 @@ def test_z_loss_is_the_mean_squared_largest_logit(family: Path, load: Load, gold
     torch.testing.assert_close(weighted.loss, plain.loss + 0.01 * largest.square().mean())
 
 
-def test_accumulated_loss_is_the_loss_of_the_whole_batch(family: Path, load: Load, golden: Golden) -> None:
-    model = load(family, z_loss_weight=0.0).train()
-    ids, labels = golden["full.input_ids"], golden["train.labels"].clone()
-    labels[0, 10:] = -100
+@pytest.mark.parametrize("z_loss_weight", [0.0, 0.01])
+def test_accumulated_loss_is_the_loss_of_the_whole_batch(
+    family: Path, load: Load, golden: Golden, z_loss_weight: float
+) -> None:
+    model = load(family, z_loss_weight=z_loss_weight).train()
+    ids = golden["full.input_ids"]
+    labels = ids.clone()
+    labels[0, 10:15] = labels[1, 3:8] = -100
     whole = model(ids, labels=labels).loss
     count = int((labels[:, 1:] != -100).sum())
     rows = [model(ids[row : row + 1], labels=labels[row : row + 1], num_items_in_batch=count).loss for row in range(2)]
