@@ -8,7 +8,7 @@ from jobs.artifacts import open_store
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.transport import celery_app
-from workers.celery_app import build_worker
+from workers.celery_app import build_worker, forget_queue
 from workers.execution import Execution
 from workers.heartbeat import Heartbeat
 from workers.process import RunnerStarter
@@ -23,7 +23,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
     settings, worker = Settings(), WorkerSettings()
     database = Database(settings.database)
-    starter = RunnerStarter()
+    starter = RunnerStarter(worker)
     starter.warm_up()
     execution = Execution(settings, worker, database, open_store(settings), starter)
     heartbeat = Heartbeat(database, settings, worker)
@@ -38,6 +38,7 @@ def main() -> None:
     log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
     build_worker(app, worker, on_ready=heartbeat.start, on_stop=stop).start()
     heartbeat.leave()
+    forget_queue(app, worker)
     database.close()
     log.info("%s is gone", worker.id)
 

@@ -2,9 +2,12 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import redis
 from celery import Celery, signals
+from kombu.exceptions import OperationalError
 
 from jobs.transport import worker_queue
 from workers.settings import WorkerSettings
@@ -32,3 +35,12 @@ def build_worker(
         without_mingle=True,
         without_heartbeat=True,
     )
+
+
+def forget_queue(app: Celery, worker: WorkerSettings) -> None:
+    """Delete the queue of a worker that has gone: nobody will ever read it again.
+
+    What is still in it was not claimed, so it goes out to another worker. If Redis is away, a small key stays behind.
+    """
+    with suppress(OperationalError, redis.RedisError, OSError), app.connection_for_write() as connection:
+        connection.default_channel.queue_delete(worker_queue(worker.id))

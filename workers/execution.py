@@ -90,7 +90,7 @@ class Execution:
             attempt_id, taken_at=taken_at, database=self._database, settings=self._settings, worker=self._worker
         )
         with lease:
-            ending = self._supervise(claim, lease)
+            ending = self._ending_of(claim, lease)
             try:
                 self._settle(claim, lease, ending)
             except LeaseOverError:
@@ -108,6 +108,14 @@ class Execution:
                     raise
                 log.warning("%s: cannot be claimed yet", attempt_id, exc_info=True)
                 self._draining.wait(1)
+
+    def _ending_of(self, claim: Claim, lease: Lease) -> Ending:
+        try:
+            return self._supervise(claim, lease)
+        except Exception as error:
+            log.exception("%s: the runner could not be started or watched", claim.attempt.id)
+            message = f"the worker could not run it: {type(error).__name__}: {error}"
+            return Failed(Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
         """Watch over a runner until it is gone with all that it started."""
@@ -146,7 +154,9 @@ class Execution:
 
     def _lingers(self, watch: _Watch) -> bool:
         """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
-        if watch.last_word is None and watch.runner.exit_code is None:
+        if watch.runner.exit_code is not None:
+            watch.runner.kill()  # what it has started and left behind
+        elif watch.last_word is None:
             return False
         if watch.over_at is None:
             watch.over_at = time.monotonic()

@@ -10,7 +10,7 @@ from jobs.errors import InsufficientStorageError, InvalidRequestError
 from jobs.records import FileRecord, ModelRecord
 from jobs.service.attempts import Claim
 from jobs.settings import Settings
-from jobs.specs import AnySpec
+from jobs.specs import SPEC, AnySpec
 from workers.handlers.contract import Context, Handler, Reported
 
 OUTPUT = "output"
@@ -45,6 +45,7 @@ def prepare(claim: Claim, store: ArtifactStore, settings: Settings, report: Call
     Raises:
         InvalidRequestError: a model or file is gone or is of the wrong kind, or a path is no longer allowed.
     """
+    _require_files(claim)
     workspace = Workspace.of(claim)
     earlier = [workspace_key(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
     return Context(
@@ -61,8 +62,12 @@ def named_models(claim: Claim) -> Mapping[str, ModelRecord]:
     """The models by field, an adapter that stands in for its base taken apart.
 
     Raises:
-        InvalidRequestError: an adapter is where a checkpoint must be, or the other way round.
+        InvalidRequestError: a model is gone, or an adapter is where a checkpoint must be, or the other way round.
     """
+    for field in ("model", "adapter"):
+        if claim.job.spec.get(field) and field not in claim.models:
+            message = f"there is no model {claim.job.spec[field]!r} any more; name another one"
+            raise InvalidRequestError(message, param=field)
     model, adapter = claim.models["model"], claim.models.get("adapter")
     if adapter is not None and adapter.kind != "adapter":
         raise InvalidRequestError(f"model {adapter.id!r} is no adapter but a whole {adapter.kind}", param="adapter")
@@ -112,6 +117,12 @@ def require_room(spec: AnySpec, handler: Handler, context: Context, store: Artif
     if free < needed:
         message = f"this job needs about {needed} bytes of disk, {free} are free; delete what is no longer needed"
         raise InsufficientStorageError(message, param="model")
+
+
+def _require_files(claim: Claim) -> None:
+    for field, file_id in SPEC.validate_python(dict(claim.job.spec)).file_references().items():
+        if file_id not in claim.files:
+            raise InvalidRequestError(f"file {file_id} was deleted; upload it again for a new job", param=field)
 
 
 def _upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:

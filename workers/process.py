@@ -8,10 +8,10 @@ from multiprocessing import connection, forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-from jobs.specs import KINDS
 from workers.inventory import has_gpu
 from workers.logs import LineReader
 from workers.runner import Assignment, Message, Wires, run
+from workers.settings import WorkerSettings
 
 READ_BYTES = 1 << 16
 
@@ -24,14 +24,17 @@ class RunnerStarter:
     CUDA does not survive a fork, and whether a fork server's child could use it is not shown yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worker: WorkerSettings) -> None:
         self._context: ForkServerContext | SpawnContext
-        if has_gpu():
+        method = worker.start_method
+        if method == "spawn" or (method == "auto" and has_gpu()):
             self._context = get_context("spawn")
         else:
             self._context = get_context("forkserver")
             # In place of the default, which would import the worker's own main module.
-            self._context.set_forkserver_preload(["workers.runner", *(f"workers.handlers.{kind}" for kind in KINDS)])
+            self._context.set_forkserver_preload(
+                ["workers.runner", *(f"workers.handlers.{kind}" for kind in worker.kinds)]
+            )
 
     def warm_up(self) -> None:
         """Begin the imports, so that the first job need not wait for them; returns at once."""

@@ -1,7 +1,7 @@
 """How one worker process behaves; the clocks of the queue itself are in `jobs.settings`."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +22,9 @@ class WorkerSettings(BaseSettings):
     )
     slots: int = Field(1, ge=1, le=64, description="How many jobs run at once")
     kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
+    start_method: Literal["auto", "forkserver", "spawn"] = Field(
+        "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"
+    )
     threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
     order_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
     progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")

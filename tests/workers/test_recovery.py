@@ -76,7 +76,7 @@ def test_a_worker_told_to_end_gives_its_job_back_at_no_charge(service: Deploymen
 
 
 def test_a_message_lost_before_the_claim_is_sent_again(service: Deployment) -> None:
-    worker = service.start_worker("first")
+    worker = service.start_worker("first", start_method="spawn")
     worker.send_signal(signal.SIGSTOP)
     job_id = service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=2)
     service.wait(job_id, "dispatched")

@@ -1,0 +1,46 @@
+"""Which failures are worth another attempt, and what the job's owner reads."""
+
+import errno
+
+import pytest
+import torch
+
+from baichuan_core.errors import AdapterMismatchError, DatasetError, InsufficientSpaceError
+from jobs.errors import PathNotAllowedError
+from workers import failures
+
+
+@pytest.mark.parametrize(
+    ("exception", "code", "permanent"),
+    [
+        (DatasetError("line 3 is not JSON"), "dataset", True),
+        (AdapterMismatchError("made for another base"), "adapter_mismatch", True),
+        (InsufficientSpaceError("needs 5 bytes, 3 are free"), "insufficient_storage", True),
+        (PathNotAllowedError("not below a root"), "path_not_allowed", True),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", False),
+        (MemoryError(), "out_of_memory", False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory", False),
+        (OSError(errno.EIO, "Input/output error"), "io_error", False),
+        (OSError(errno.ENOSPC, "No space left on device"), "insufficient_storage", False),
+        (FileNotFoundError(errno.ENOENT, "gone"), "io_error", True),
+        (ZeroDivisionError("division by zero"), "internal_error", True),
+        (KeyboardInterrupt(), "internal_error", True),
+    ],
+)
+def test_code_and_permanence(exception: BaseException, code: str, permanent: bool) -> None:
+    failure = failures.failure_of(exception)
+    assert (failure.code, failure.permanent) == (code, permanent)
+
+
+def test_errors_raised_on_purpose_keep_their_message_and_others_name_their_type() -> None:
+    assert failures.failure_of(DatasetError("line 3 is not JSON")).message == "line 3 is not JSON"
+    unknown = failures.failure_of(ZeroDivisionError("division by zero"))
+    assert "ZeroDivisionError: division by zero" in unknown.message
+    assert not unknown.expected
+
+
+def test_a_runner_that_dies_may_be_tried_again() -> None:
+    killed = failures.death(-9)
+    assert (killed.code, killed.permanent) == ("runner_killed", False)
+    assert "SIGKILL" in killed.message
+    assert failures.death(3).code == "runner_died"

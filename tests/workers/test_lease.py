@@ -1,0 +1,121 @@
+"""Leases through outages of the database."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.bootstrap import prepare
+from jobs.database import Database
+from jobs.records import ModelRecord
+from jobs.repository import models
+from jobs.service import attempts, jobs, keys, submission
+from jobs.service.attempts import Claim, Order
+from jobs.service.jobs import JobKey
+from jobs.settings import Settings
+from jobs.specs import SPEC
+from jobs.state import Event
+from tests.workers.deployment import wait_for
+from workers.lease import Lease, LeaseOverError
+from workers.settings import WorkerSettings
+
+WORKER = WorkerSettings(id="w", order_seconds=0.05, progress_seconds=0.1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Short leases."""
+    made = Settings(home=tmp_path, lease_seconds=2, heartbeat_seconds=0.2)
+    prepare(made)
+    return made
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database of the worker."""
+    opened = Database(settings.database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def claim(settings: Settings, database: Database) -> Claim:
+    """An attempt that `w` has claimed."""
+    with database.writing() as connection:
+        key = keys.create(connection, project="p", name="k", role="member", secret=keys.new_secret())
+        model = ModelRecord(key.project_id, "m", "checkpoint", "ready", None, None, "/models/m", None, {}, 1)
+        models.add(connection, model)
+        spec = SPEC.validate_python({"kind": "quantize", "model": "m"})
+        (answer,) = submission.submit(connection, [submission.Submission(key.project_id, spec)])
+        assert isinstance(answer, submission.Submitted)
+        attempt_id = attempts.dispatch(connection, answer.job.id, "w", settings)
+        assert attempt_id is not None
+        claimed = attempts.claim(connection, attempt_id, "w", settings)
+    assert claimed is not None
+    return claimed
+
+
+@contextmanager
+def outage(database: Database) -> Iterator[None]:
+    """Nobody else can write meanwhile; attempts to fail at once instead of after SQLite's patience."""
+    other = Database(str(database.url))
+    with other.writing():
+        yield
+    other.close()
+
+
+def lease_on(claim: Claim, database: Database, settings: Settings) -> Lease:
+    """The lease of the claimed attempt."""
+    return Lease(claim.attempt.id, taken_at=time.monotonic(), database=database, settings=settings, worker=WORKER)
+
+
+def logged(claim: Claim, database: Database) -> list[tuple[str, object]]:
+    """What the job's log holds besides states."""
+    key = JobKey(claim.job.project_id, claim.job.id)
+    with database.reading() as connection:
+        events = jobs.event_page(connection, key, after=0, limit=100, types=["log", "progress"])
+    return [(event.type, event.data) for event in events]
+
+
+def test_a_short_outage_costs_nothing(claim: Claim, database: Database, settings: Settings) -> None:
+    patient = settings.model_copy(update={"lease_seconds": 60})
+    with lease_on(claim, database, patient) as lease:
+        lease.record_lines("stdout", ["before"])
+        with outage(database):
+            lease.record_lines("stdout", ["meanwhile"])
+            lease.record_progress({"fraction": 0.5, "stage": "training", "metrics": {}})
+            time.sleep(0.5)
+        expected = [
+            ("log", {"stream": "stdout", "lines": ["before", "meanwhile"]}),
+            ("progress", {"fraction": 0.5, "stage": "training", "metrics": {}}),
+        ]
+        wait_for("the entries", lambda: logged(claim, database) == expected)
+        assert lease.order is Order.CONTINUE
+
+
+def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
+    claim: Claim, database: Database, settings: Settings
+) -> None:
+    lease = lease_on(claim, database, settings)
+    with outage(database), lease:
+        wait_for("the end of the lease", lambda: lease.order is Order.ABANDON)
+    with pytest.raises(LeaseOverError):
+        lease.insist(lambda connection: connection.exec_driver_sql("no SQL"))
+
+
+def test_an_order_to_stop_arrives_without_a_renewal(claim: Claim, database: Database, settings: Settings) -> None:
+    patient = settings.model_copy(update={"heartbeat_seconds": 600, "lease_seconds": 600})
+    with lease_on(claim, database, patient) as lease:
+        with database.writing() as connection:
+            jobs.cancel(connection, JobKey(claim.job.project_id, claim.job.id), settings)
+        wait_for("the order", lambda: lease.order is Order.STOP)
+
+
+def test_the_end_is_recorded_together_with_the_last_lines(claim: Claim, database: Database, settings: Settings) -> None:
+    with lease_on(claim, database, settings) as lease:
+        lease.stop()
+        lease.record_lines("stderr", ["last words"])
+        lease.settle(lambda connection: attempts.end(connection, claim.attempt.id, "w", Event.FAIL, settings))
+    assert logged(claim, database)[-1] == ("log", {"stream": "stderr", "lines": ["last words"]})

@@ -1,0 +1,35 @@
+"""Output cut into lines, and kept within bounds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.logs import LINE_BYTES, LineReader, LogBudget
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]))), st.integers(1, 7))
+def test_lines_are_the_same_however_the_bytes_arrive(lines: list[str], size: int) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    reader = LineReader()
+    seen = [line for start in range(0, len(data), size) for line in reader.feed(data[start : start + size])]
+    assert seen + reader.close() == lines
+
+
+def test_a_progress_bar_counts_as_it_stood_in_the_end() -> None:
+    assert LineReader().feed(b"\r 10%|#\r100%|####\r\n") == ["100%|####"]
+
+
+def test_what_is_no_text_is_replaced() -> None:
+    assert LineReader().feed(b"a\xff\0b\n") == ["a\ufffd\ufffdb"]
+
+
+def test_an_endless_line_is_cut() -> None:
+    reader = LineReader()
+    assert [len(line) for line in reader.feed(b"x" * (LINE_BYTES + 1))] == [LINE_BYTES + 1]
+    assert reader.feed(b"y\n") == ["y"]
+
+
+def test_beyond_the_budget_one_note_and_no_more() -> None:
+    budget = LogBudget(10)
+    assert budget.admit(["1234", "5678"]) == ["1234", "5678"]
+    assert budget.admit(["9", "0"]) == ["[output beyond 10 bytes is left out]"]
+    assert budget.admit(["more"]) == []

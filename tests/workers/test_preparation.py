@@ -1,0 +1,120 @@
+"""What a runner finds, and what it refuses before any computing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.artifacts import DirectoryStore
+from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAllowedError
+from jobs.records import AttemptRecord, JobRecord, ModelRecord
+from jobs.service.attempts import Claim
+from jobs.settings import Settings
+from jobs.specs import SPEC
+from jobs.state import JobState
+from workers.handlers.contract import Reported, handler_of
+from workers.preparation import named_models, prepare, require_room
+
+BASE = ModelRecord("p", "base", "checkpoint", "ready", None, None, None, "jobs/a/b/output/model", {}, 1)
+ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/output/model")
+
+
+GENERATE = {"kind": "generate", "prompts": ["x"]}
+
+
+def ignore(_progress: Reported) -> None:
+    """Nobody listens."""
+
+
+def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | None = None, **fields: Any) -> Claim:
+    """A claimed job whose spec names these models."""
+    names = {field: model.id for field, model in models.items()}
+    spec = SPEC.validate_python({**(fields or GENERATE), **names})
+    job = JobRecord(
+        id="job-1",
+        project_id="p",
+        kind=spec.kind,
+        state=JobState.RUNNING,
+        spec=spec.model_dump(mode="json"),
+        priority=0,
+        max_attempts=3,
+        charged_attempts=0,
+        attempt_count=2,
+        attempt_id="att-2",
+        not_before=0,
+        idempotency_key=None,
+        request_digest=None,
+        progress=None,
+        result=None,
+        error=None,
+        last_event=1,
+        version=1,
+        created_at=1,
+        started_at=1,
+        finished_at=None,
+    )
+    attempt = AttemptRecord("att-2", "job-1", 2, "w", "running", 1, 1, 1, None, None)
+    return Claim(job, attempt, models, bases or {}, {}, ["att-1"])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """A store that holds the base and the adapter."""
+    made = DirectoryStore(tmp_path / "artifacts")
+    for model in (BASE, ADAPTER):
+        (made.workspace(model.key or "") / "model.safetensors").write_bytes(b"x" * 1000)
+    return made
+
+
+def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_path: Path) -> None:
+    claim = claim_of({"model": ADAPTER}, {"model": BASE})
+    context = prepare(claim, store, Settings(home=tmp_path), ignore)
+    assert context.models == {"model": store.local(BASE.key or ""), "adapter": store.local(ADAPTER.key or "")}
+
+
+def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
+    context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path), ignore)
+    assert context.earlier_checkpoints == [store.local("jobs/job-1/att-1/checkpoints")]
+    assert context.output == store.local("jobs/job-1/att-2/output")
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (claim_of({"model": ADAPTER}), "base of adapter 'lora' is not known"),
+        (claim_of({"model": ADAPTER, "adapter": ADAPTER}, {"model": BASE}), "is an adapter itself"),
+        (claim_of({"model": BASE, "adapter": BASE}), "is no adapter"),
+        (claim_of({"model": ADAPTER}, kind="quantize"), "needs a whole checkpoint"),
+        (replace(claim_of({"model": BASE}), models={}), "no model 'base' any more"),
+    ],
+    ids=["no base", "two adapters", "no adapter", "not for quantize", "gone"],
+)
+def test_models_that_do_not_fit_are_refused(claim: Claim, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        named_models(claim)
+
+
+def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path) -> None:
+    file_id = "file-" + "0" * 26
+    claim = claim_of({"model": BASE}, kind="generate", input_file=file_id)
+    with pytest.raises(InvalidRequestError, match=f"{file_id} was deleted"):
+        prepare(claim, store, Settings(home=tmp_path), ignore)
+
+
+def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    settings = Settings(home=tmp_path / "home", model_roots=(tmp_path / "models",))
+    claim = claim_of({"model": replace(BASE, key=None, path=str(elsewhere))})
+    with pytest.raises(PathNotAllowedError):
+        prepare(claim, store, settings, ignore)
+
+
+def test_missing_room_is_told_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
+    claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
+    spec = SPEC.validate_python(dict(claim.job.spec))
+    context = prepare(claim, store, settings, ignore)
+    with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
+        require_room(spec, handler_of(spec), context, store, settings)
