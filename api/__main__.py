@@ -51,7 +51,12 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
-    Server(config, app).run()
+    Server(config, app).run(_inherited_sockets(settings))
+
+
+def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
+    """The socket that the parent process listens on for us: no other process can take its port meanwhile."""
+    return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
 
 
 if __name__ == "__main__":

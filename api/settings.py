@@ -10,6 +10,7 @@ class ApiSettings(Settings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
+    listen_fd: int | None = Field(None, ge=3, description="An open listening socket to serve on instead, if inherited")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body; more belongs into an uploaded file")
     max_upload_bytes: int = Field(2 * 2**30, ge=1, description="Largest uploaded file")
     stream_poll_seconds: float = Field(0.25, gt=0, description="How often event streams look for news")

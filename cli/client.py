@@ -26,11 +26,15 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
+        try:
+            host = httpx.URL(endpoint.url).host
+        except httpx.InvalidURL as error:
+            raise CommandError(f"the address {endpoint.url!r} cannot be used: {error}", ExitCode.USAGE) from error
         self._http = httpx.Client(
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=TIMEOUT,
-            trust_env=httpx.URL(endpoint.url).host not in LOCAL,  # a proxy cannot reach this machine's own loopback
+            trust_env=host not in LOCAL,  # a proxy cannot reach this machine's own loopback
         )
 
     def __enter__(self) -> Self:
@@ -45,11 +49,11 @@ class Client:
 
     def get(self, path: str, params: Params | None = None) -> Any:
         """The JSON of a GET."""
-        return self.request("GET", path, params=params).json()
+        return self._json(self.request("GET", path, params=params))
 
     def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """The JSON that a POST answers; it is repeated only with an Idempotency-Key."""
-        return self.request("POST", path, json=body, headers=headers).json()
+        return self._json(self.request("POST", path, json=body, headers=headers))
 
     def delete(self, path: str) -> None:
         """DELETE."""
@@ -80,7 +84,7 @@ class Client:
                 time.sleep(0.2 * 4**repeat)
             try:
                 response = self._http.request(method, path, params=given, **options)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 failure = self.unreachable(error)
                 if isinstance(error, httpx.ConnectError):
                     break
@@ -97,7 +101,14 @@ class Client:
         """A context manager of a GET whose body is read piece by piece."""
         return self._http.stream("GET", path, headers=headers)
 
-    def unreachable(self, error: httpx.TransportError) -> CommandError:
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            message = f"{self.url} does not answer in JSON; is it this service? Correct BAICHUAN_URL"
+            raise CommandError(message, ExitCode.UNREACHABLE) from None
+
+    def unreachable(self, error: httpx.RequestError) -> CommandError:
         """What to tell when there is no answer."""
         reason = str(error) or type(error).__name__
         message = f"no answer from {self.url} ({reason}); start the service with `baichuan up`, or set BAICHUAN_URL"

@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
+from cli.addresses import job_address
 from cli.client import Client
 from cli.errors import CommandError
 from cli.problems import refusal
@@ -42,7 +42,7 @@ def _fetch(client: Client, artifact: Any, part: Path) -> None:
     """Append what is missing; the entity tag keeps parts of different files apart."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-", "If-Range": f'"{artifact["sha256"]}"'} if have else {}
-    address = f"/v1/jobs/{artifact['job_id']}/artifacts/{quote(artifact['path'])}"
+    address = job_address(artifact["job_id"], f"artifacts/{artifact['path']}")
     try:
         with client.stream(address, headers) as response:
             if response.is_error:
@@ -52,7 +52,7 @@ def _fetch(client: Client, artifact: Any, part: Path) -> None:
             with part.open("ab" if resumed else "wb") as file:
                 for chunk in response.iter_bytes(CHUNK):
                     file.write(chunk)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         failure = client.unreachable(error)
         raise CommandError(
             f"{failure}; what arrived is kept: the same command goes on from there", failure.code

@@ -61,4 +61,6 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     )
     if not secret:
         raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or give --key", ExitCode.UNAUTHENTICATED)
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise CommandError("the API key has characters that no key has; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)

@@ -1,22 +1,40 @@
 """The `baichuan` command."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from cli.commands import artifacts, doctor, files, jobs, keys, logs, models, processes, submit, watch, workers
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS
-from cli.output import say
+from cli.output import say, show
 
 app = typer.Typer(
     name="baichuan",
-    help="Jobs for the Baichuan model family: quantize, convert, fine-tune and generate.",
     epilog=MEANINGS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show(version("baichuan-jobs"))
+        raise typer.Exit
+
+
+@app.callback()
+def baichuan(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
+
 
 SERVICE = "Run the service"
 app.command(rich_help_panel=SERVICE)(processes.up)

@@ -3,10 +3,11 @@
 import os
 import shutil
 
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.checks.result import Check
+from cli.deployment_settings import deployment_settings
+from cli.errors import CommandError
 from cli.output import size
 from jobs.database import Database
 from jobs.settings import Settings
@@ -16,10 +17,9 @@ from jobs.transport import Transport
 def check_deployment() -> list[Check]:
     """The database, Redis, the disk and the model roots of the deployment that the environment describes."""
     try:
-        settings = Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return [Check("settings", "failed", wrong, "correct the BAICHUAN_* variables of the environment")]
+        settings = deployment_settings()
+    except CommandError as error:
+        return [Check("settings", "failed", str(error), "see the table of settings in the README")]
     return [_database(settings), _redis(settings), _disk(settings), *_model_roots(settings)]
 
 

@@ -22,8 +22,6 @@ def _ready(client: Client) -> Check:
         redis = client.get("/readyz").get("redis")
     except CommandError as error:
         return Check("service", "failed", str(error), "see <home>/logs/api.log")
-    except ValueError:
-        return Check("service", "failed", f"{client.url} is not this service", "correct BAICHUAN_URL")
     if redis != "ok":
         return Check("service", "failed", f"{client.url} is ready, but Redis is {redis}", "start Redis; jobs wait")
     return Check("service", "ok", f"{client.url} is ready")

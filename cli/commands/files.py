@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -62,5 +63,5 @@ def upload(
 def delete(file: Annotated[str, typer.Argument(help="Id of a file.")], url: Url = None, key: Key = None) -> None:
     """Delete an uploaded file."""
     with connect(url, key) as client:
-        client.delete(f"/v1/files/{file}")
+        client.delete(f"/v1/files/{quote(file, safe='')}")
     say(f"deleted {file}")

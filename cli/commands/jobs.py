@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.json import JSON
 
+from cli.addresses import job_address
 from cli.client import Client
 from cli.errors import CommandError
 from cli.job_view import one_line
@@ -45,8 +46,8 @@ def list_jobs(
 def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Show all of one job, its attempts included."""
     with connect(url, key) as client:
-        found = client.get(f"/v1/jobs/{job}")
-        found["attempt_list"] = list(client.pages(f"/v1/jobs/{job}/attempts"))
+        found = client.get(job_address(job))
+        found["attempt_list"] = list(client.pages(job_address(job, "attempts")))
     if as_json:
         emit(found)
     else:
@@ -93,7 +94,7 @@ def _attempt_all(jobs: list[str], act: Callable[[str], Any]) -> tuple[list[Any],
 
 
 def _post(client: Client, job: str, action: str) -> Any:
-    return client.post(f"/v1/jobs/{job}/{action}")
+    return client.post(job_address(job, action))
 
 
 def _row(job: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -69,5 +70,5 @@ def create(
 def revoke(key_id: Annotated[str, typer.Argument(help="Id of a key.")], url: Url = None, key: Key = None) -> None:
     """Make an API key invalid at once."""
     with connect(url, key) as client:
-        client.delete(f"/v1/keys/{key_id}")
+        client.delete(f"/v1/keys/{quote(key_id, safe='')}")
     say(f"revoked {key_id}")

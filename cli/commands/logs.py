@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.addresses import job_address
 from cli.client import Client
 from cli.job_view import is_final
 from cli.options import AsJson, Key, Url, connect
@@ -33,8 +34,8 @@ def logs(
 def _text(client: Client, job: str, *, follow: bool) -> None:
     after = 0
     while True:
-        final = not follow or is_final(client.get(f"/v1/jobs/{job}"))  # asked first: what came before it is all
-        response = client.request("GET", f"/v1/jobs/{job}/logs", params={"after": after})
+        final = not follow or is_final(client.get(job_address(job)))  # asked first: what came before it is all
+        response = client.request("GET", job_address(job, "logs"), params={"after": after})
         after = int(response.headers["X-Last-Sequence"])
         typer.echo(response.text, nl=False)
         sys.stdout.flush()
@@ -44,13 +45,13 @@ def _text(client: Client, job: str, *, follow: bool) -> None:
 
 
 def _events(client: Client, job: str, *, follow: bool) -> None:
-    path, query = f"/v1/jobs/{job}/events", {"type": "log"}
+    path, query = job_address(job, "events"), {"type": "log"}
     if not follow:
         emit({"object": "list", "data": list(client.pages(path, query))})
         return
     after: int | None = None
     while True:
-        final = is_final(client.get(f"/v1/jobs/{job}"))
+        final = is_final(client.get(job_address(job)))
         for event in client.pages(path, {**query, "after": after}):
             emit_line(event)
             after = event["sequence"]

@@ -19,8 +19,11 @@ def up(
     command: Annotated[
         list[str] | None, typer.Argument(help="After `--`: run this once ready, then stop, with its exit code.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="By default 8000 or the next free one.")] = None,
+    host: Annotated[str, typer.Option(envvar="BAICHUAN_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(envvar="BAICHUAN_PORT", min=1, max=65_535, help="By default 8000, or the next one."),
+    ] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker on this machine.")] = True,
 ) -> None:
     """Start the whole service here: Redis unless REDIS_URL is set, API, dispatcher and one worker. Ctrl-C stops it."""

@@ -9,6 +9,7 @@ import httpx
 import typer
 from rich.live import Live
 
+from cli.addresses import job_address
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -39,6 +40,16 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
         typer.Exit: with code 1, if a job failed or was cancelled.
     """
     latest: dict[str, Any] = {}
+    try:
+        _show(client, ids, latest, as_json=as_json)
+    except KeyboardInterrupt:
+        say(f"not watched any more; jobs go on: `baichuan watch {' '.join(ids)}`")
+        raise
+    if any(job["state"] != "succeeded" for job in latest.values()):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _show(client: Client, ids: Sequence[str], latest: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         for job in _changes(client, ids, latest):
             emit_line(job)
@@ -46,8 +57,6 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
         _live(client, ids, latest)
     else:
         _lines(client, ids, latest)
-    if any(job["state"] != "succeeded" for job in latest.values()):
-        raise typer.Exit(ExitCode.FAILED)
 
 
 def _live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
@@ -73,7 +82,7 @@ def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iter
     while open_ids:
         try:
             for job_id in tuple(open_ids):
-                response = client.request("GET", f"/v1/jobs/{job_id}", headers={"If-None-Match": tags[job_id]})
+                response = client.request("GET", job_address(job_id), headers={"If-None-Match": tags[job_id]})
                 if response.status_code == httpx.codes.NOT_MODIFIED:
                     continue
                 tags[job_id] = response.headers.get("ETag", "")

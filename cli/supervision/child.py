@@ -28,6 +28,7 @@ class Child:
         grace_seconds: How long it may take to end after SIGTERM.
         environment: Variables beside those of this process.
         stdin: What it reads; secrets go this way, never over the command line.
+        inherited: File descriptors that it keeps.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Child:
     grace_seconds: float
     environment: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
+    inherited: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
     log_start: int = 0
 
@@ -53,6 +55,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
                 start_new_session=True,
+                pass_fds=self.inherited,
             )
         if self.process.stdin:
             with contextlib.suppress(BrokenPipeError):

@@ -21,10 +21,14 @@ class HomeLock:
         """Take the lock.
 
         Raises:
-            CommandError: another `up` holds it.
+            CommandError: another `up` holds it, or the directory cannot be written.
         """
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            message = f"cannot write in {self._home}: {error.strerror}; set BAICHUAN_HOME to another directory"
+            raise CommandError(message) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

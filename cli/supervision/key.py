@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
+from alembic.util import CommandError as MigrationError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from cli.deployment_settings import deployment_settings
 from cli.errors import CommandError
 from jobs.bootstrap import DEFAULT_PROJECT, prepare
 from jobs.database import Database
@@ -19,12 +21,24 @@ def prepare_with_key(settings: Settings, known: str | None) -> str:
         settings: The deployment.
         known: The key of an earlier start; another one is made if the database does not accept it.
     """
-    made = prepare(settings, known)
+    made = _prepare(settings, known)
     if made:
         return made
     if known and is_valid(settings, known):
         return known
     return add_key(settings, keys.new_secret(), "key of baichuan up")
+
+
+def _prepare(settings: Settings, secret: str | None) -> str | None:
+    """Migrate, and say in one line why that is not possible."""
+    try:
+        return prepare(settings, secret)
+    except MigrationError as error:
+        message = f"the database cannot be migrated: {error}; it was made by a newer version, or is not ours"
+        raise CommandError(message) from error
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise CommandError(f"the database cannot be used: {reason}; start it, or correct DATABASE_URL") from error
 
 
 def is_valid(settings: Settings, secret: str) -> bool:
@@ -68,8 +82,8 @@ def initialise(given: str | None) -> Initialised:
     Raises:
         CommandError: the given key was revoked before.
     """
-    settings = Settings()
-    made = prepare(settings, given)
+    settings = deployment_settings()
+    made = _prepare(settings, given)
     if made or given is None:
         return Initialised(created=made is not None, shown=None if given else made)
     if is_valid(settings, given):

@@ -7,38 +7,34 @@ from cli.errors import CommandError
 
 DEFAULT_PORT = 8000
 TRIED = 100
+BACKLOG = 2048
 
 
-def choose_port(host: str, wanted: int | None) -> int:
-    """The wanted port, else 8000 or the next one that is free.
+def listen(host: str, wanted: int | None) -> socket.socket:
+    """A listening socket on the wanted port, else on 8000 or the next one that is free.
+
+    `up` holds it for the API, which inherits it: nobody can take the port between two starts, and requests wait while
+    the API is started again.
 
     Raises:
         CommandError: the wanted port, or every port tried, is taken.
     """
     if wanted is not None:
-        if not is_free(host, wanted):
-            message = (
-                f"port {wanted} of {host} is in use or not allowed; give another --port, or none to take a free one"
-            )
-            raise CommandError(message)
-        return wanted
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED):
-        if is_free(host, port):
-            return port
-    last = DEFAULT_PORT + TRIED - 1
-    raise CommandError(f"ports {DEFAULT_PORT} to {last} of {host} are all in use; give a free one with --port")
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+            return _listen(host, wanted)
+        except OSError as error:
+            reason = f"{error.strerror}; give another --port, or none to take a free one"
+            raise CommandError(f"port {wanted} of {host} cannot be used: {reason}") from error
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED):
+        with contextlib.suppress(OSError):
+            return _listen(host, port)
+    last = DEFAULT_PORT + TRIED - 1
+    raise CommandError(f"no port from {DEFAULT_PORT} to {last} of {host} can be used; give another with --port")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 def unused_port() -> int:

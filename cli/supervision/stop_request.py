@@ -2,14 +2,18 @@
 
 import signal
 import threading
+import time
+
+REPEATED_SECONDS = 1.0  # wrappers pass a Ctrl-C on that the terminal has sent already: that is no second request
 
 
 class StopRequest:
-    """Set by SIGINT, SIGTERM and SIGHUP; a second one means: at once."""
+    """Set by SIGINT, SIGTERM and SIGHUP; another one a while later means: at once."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self.count = 0
+        self._first = 0.0
+        self.urgent = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
@@ -22,5 +26,8 @@ class StopRequest:
         return self._event.wait(seconds)
 
     def _note(self, _number: int, _frame: object) -> None:
-        self.count += 1
+        now = time.monotonic()
+        if not self._event.is_set():
+            self._first = now
+        self.urgent = now - self._first > REPEATED_SECONDS
         self._event.set()

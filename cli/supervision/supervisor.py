@@ -55,7 +55,7 @@ class Supervisor:
     def stop(self, request: StopRequest) -> None:
         """End all children, last started first, and whatever they left behind; a second request ends them at once."""
         for watched in reversed(self._watched):
-            watched.child.terminate(impatient=lambda: request.count > 1)
+            watched.child.terminate(impatient=lambda: request.urgent)
         kill_orphans()
 
     def report(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from cli.deployment_settings import deployment_settings
 from cli.endpoint import Endpoint, save, saved
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -21,7 +23,7 @@ from cli.supervision.first_steps import first_steps
 from cli.supervision.home_lock import HomeLock
 from cli.supervision.key import prepare_with_key
 from cli.supervision.orphans import adopt_orphans
-from cli.supervision.ports import choose_port
+from cli.supervision.ports import listen
 from cli.supervision.stop_request import StopRequest
 from cli.supervision.supervisor import Supervisor
 from jobs.settings import Settings
@@ -48,7 +50,7 @@ def up(options: UpOptions) -> int:
     Raises:
         CommandError: the service cannot be started, or one of its processes keeps dying.
     """
-    settings = Settings()
+    settings = deployment_settings()
     home = settings.home.resolve()
     with HomeLock(home):
         stop = StopRequest()
@@ -63,45 +65,43 @@ def up(options: UpOptions) -> int:
 
 
 def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop: StopRequest) -> int:
-    port = choose_port(options.host, options.port)
-    if not settings.redis_url:
-        supervisor.watch(start_redis(settings.home))
-    known = saved(settings.home)
-    api_key = prepare_with_key(settings, known.api_key if known else None)
-    endpoint = Endpoint(f"http://{ANY_HOST.get(options.host, options.host)}:{port}", api_key)
-    for child in _children(options, settings.home, port):
-        if not stop:
-            supervisor.start(child)
-    try:
-        ready = _wait_until_ready(endpoint, supervisor, stop)
-    finally:
-        save(settings.home, endpoint)  # whatever happened, a key just made must not be lost
-    if not ready:
-        return ExitCode.INTERRUPTED
-    if options.command:
-        return _run(options.command, endpoint, supervisor, stop)
-    show(first_steps(endpoint, settings.home))
-    while not stop.wait(LOOK_SECONDS):
-        supervisor.check()
-    return ExitCode.OK
+    with listen(options.host, options.port) as listener:
+        if not settings.redis_url:
+            supervisor.watch(start_redis(settings.home))
+        known = saved(settings.home)
+        api_key = prepare_with_key(settings, known.api_key if known else None)
+        port = listener.getsockname()[1]
+        endpoint = Endpoint(f"http://{ANY_HOST.get(options.host, options.host)}:{port}", api_key)
+        for child in _children(options, settings.home, listener):
+            if not stop:
+                supervisor.start(child)
+        try:
+            ready = _wait_until_ready(endpoint, supervisor, stop)
+        finally:
+            save(settings.home, endpoint)  # whatever happened, a key just made must not be lost
+        if not ready:
+            return ExitCode.INTERRUPTED
+        if options.command:
+            return _run(options.command, endpoint, supervisor, stop)
+        show(first_steps(endpoint, settings.home))
+        while not stop.wait(LOOK_SECONDS):
+            supervisor.check()
+        return ExitCode.OK
 
 
-def _children(options: UpOptions, home: Path, port: int) -> list[Child]:
+def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
     """The Python processes, in the order of their start; they end in the reverse one, within 15 s together."""
-    environment = {
-        "BAICHUAN_HOME": str(home),
-        "BAICHUAN_HOST": options.host,
-        "BAICHUAN_PORT": str(port),
-        "BAICHUAN_SHUTDOWN_SECONDS": "2",
-        "BAICHUAN_WORKER_DRAIN_SECONDS": "8",
-        "PYTHONUNBUFFERED": "1",
-    }
-    processes = [("API", "api", 3.0), ("dispatcher", "jobs.dispatcher", 1.5), ("worker", "workers", 9.0)]
-    return [
-        Child(name, [*python(), module], home / "logs" / f"{name.lower()}.log", grace, environment)
-        for name, module, grace in processes
-        if options.worker or module != "workers"
+    environment = {"BAICHUAN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), "BAICHUAN_SHUTDOWN_SECONDS": "2"}
+    inherited = (listener.fileno(),)
+    children = [
+        Child("API", [*python(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
+        Child("dispatcher", [*python(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
     ]
+    if options.worker:
+        drain = {"BAICHUAN_WORKER_DRAIN_SECONDS": "8"}
+        children.append(Child("worker", [*python(), "workers"], home / "logs/worker.log", 9.0, environment | drain))
+    return children
 
 
 def python() -> list[str]:
@@ -116,13 +116,20 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
         while not stop.wait(LOOK_SECONDS):
             supervisor.check()
             try:
-                if client.get("/readyz").status_code == httpx.codes.OK:
+                answer = client.get("/readyz")
+                if answer.status_code == httpx.codes.OK:
+                    _warn_of_redis(answer.json().get("redis"))
                     return True
             except httpx.TransportError:
                 pass
             if time.monotonic() > deadline:
                 raise CommandError(f"the API is not ready after {READY_SECONDS:.0f} s\n{supervisor.report()}")
     return False
+
+
+def _warn_of_redis(state: str) -> None:
+    if state != "ok":
+        say(f"Redis is {state}: jobs are accepted and kept, and start once it answers")
 
 
 def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:

@@ -9,23 +9,9 @@ import pytest
 from cli.exit_codes import ExitCode
 from tests.cli.shell import Shell
 
-MODEL = "sample/model-1.0"
 CONVERSATIONS = [
     {"id": "1", "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "您好"}]},
 ]
-
-
-@pytest.fixture(scope="session")
-def model(service: Shell) -> str:
-    """A registered model; without a worker nobody looks into its weights."""
-    folder = service.directory / ".baichuan/models/sample"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", "hidden_size": 64}))
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.model").write_bytes(b"")
-    added = service("models", "add", MODEL, ".baichuan/models/sample")
-    assert (added.code, added.out) == (0, f"{MODEL}\n"), added.err
-    return MODEL
 
 
 def submitted(service: Shell, *arguments: str, stdin: str = "") -> Any:
@@ -190,6 +176,9 @@ def test_no_service(shell: Shell, service: Shell) -> None:
     down = shell("list", "--url", "http://127.0.0.1:9", "--key", "x")
     assert down.code == ExitCode.UNREACHABLE
     assert "no answer from http://127.0.0.1:9" in down.err
+    for address, code in (("ftp://host", ExitCode.USAGE), ("http://host:port", ExitCode.USAGE)):
+        assert shell("list", "--url", address, "--key", "x").code == code
+    assert shell("list", "--url", "http://127.0.0.1:9", "--key", "ключ").code == ExitCode.UNAUTHENTICATED
     elsewhere = service("list", "--url", "http://127.0.0.1:9")
     assert elsewhere.code == ExitCode.UNAUTHENTICATED  # the saved key goes to the saved address only
 

@@ -126,7 +126,19 @@ def test_a_forced_port_that_is_taken_is_refused(shell: Shell, service: Shell) ->
     port = taken.rpartition(":")[2]
     refused = shell.process("up", "--no-worker", "--port", port)
     assert refused.code == 1
-    assert f"port {port} of 127.0.0.1 is in use" in refused.err
+    assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in refused.err
+
+
+def test_what_cannot_be_used_is_one_readable_line(shell: Shell) -> None:
+    down = shell("init", DATABASE_URL="postgresql://127.0.0.1:9/nothing")
+    assert down.code == 1
+    assert down.err.startswith("error: the database cannot be used: ")
+    assert down.err.count("\n") == 1
+    wrong = shell("init", BAICHUAN_LEASE_SECONDS="soon")
+    assert wrong.code == 2
+    assert "lease_seconds" in wrong.err
+    (shell.directory / "file").touch()
+    assert "cannot write in" in shell.process("up", "--no-worker", BAICHUAN_HOME="file/home").err
 
 
 def test_init_makes_the_first_key_once(shell: Shell) -> None:

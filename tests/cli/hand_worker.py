@@ -1,0 +1,50 @@
+"""A worker whose every step a test takes by hand: what real ones do to database and store, without a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.artifacts import describe, open_store, output_key
+from jobs.database import Database
+from jobs.service import attempts
+from jobs.settings import Settings
+
+WORKER = "wrk-by-hand"
+
+
+class HandWorker:
+    """Works in the deployment of a home directory."""
+
+    def __init__(self, home: Path) -> None:
+        self._settings = Settings(home=home)
+        self._database = Database(self._settings.database)
+
+    def begin(self, job: str) -> str:
+        """Take a queued job; returns the attempt's id."""
+        with self._database.writing() as connection:
+            attempt = attempts.dispatch(connection, job, WORKER, self._settings)
+            assert attempt is not None
+            assert attempts.claim(connection, attempt, WORKER, self._settings) is not None
+        return attempt
+
+    def report(self, attempt: str, fraction: float, metrics: Mapping[str, float], *lines: str) -> None:
+        """Renew the lease, with progress and lines of output."""
+        progress = {"fraction": fraction, "stage": "training", "metrics": dict(metrics)}
+        entries = [("log", {"stream": "stdout", "lines": list(lines)})] if lines else []
+        with self._database.writing() as connection:
+            attempts.renew(connection, attempt, WORKER, self._settings, progress=progress, entries=entries)
+
+    def succeed(self, job: str, attempt: str, files: Mapping[str, bytes]) -> None:
+        """Publish files, and end the job."""
+        store, key = open_store(self._settings), output_key(job, attempt)
+        folder = store.workspace(key)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        store.publish(key)
+        stored = describe(folder)
+        with self._database.writing() as connection:
+            attempts.succeed(connection, attempt, WORKER, self._settings, result={}, stored=stored, model=None)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
