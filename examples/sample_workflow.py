@@ -7,7 +7,6 @@ Makes a tiny Baichuan2 checkpoint with random weights, then through the service:
 quantize to NF4 and int8, and generate with both. Exits 0 only if every result is right.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ import torch
 
 import baichuan_core
 from examples.service_client import JobFailedError, ServiceClient
-from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint
+from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
 from jobs.settings import Settings
 
 LOGITS_TOLERANCE = 2e-5  # as tests/golden/README.md gives for float32
@@ -34,9 +33,7 @@ class Workflow:
 
     def __init__(self, client: ServiceClient) -> None:
         self.client = client
-        conversations = json.loads(CONVERSATIONS.read_text(encoding="utf-8"))
-        self.questions = [conversation["conversations"][0]["value"] for conversation in conversations]
-        self.answers = [conversation["conversations"][1]["value"] for conversation in conversations]
+        self.questions, self.answers = zip(*taught_answers(), strict=True)
         self.tuned: dict[str, Any] = {}
 
     def register(self) -> str:
@@ -91,8 +88,9 @@ class Workflow:
         return self._share(known)
 
     def _known(self, model: str) -> int:
-        chats = [[{"role": "user", "content": question}] for question in self.questions]
-        job = self.client.run(kind="generate", model=model, conversations=chats, max_new_tokens=64, temperature=0)
+        job = self.client.run(
+            kind="generate", model=model, conversations=self.questions, max_new_tokens=64, temperature=0
+        )
         given = self.client.completions(job)
         return sum(mine == taught for mine, taught in zip(given, self.answers, strict=True))
 
