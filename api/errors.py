@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from api.validation import FieldError, field_errors
 from jobs import errors as domain
@@ -148,7 +149,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
-    405: ("method_not_allowed", "this address does not know that method; /docs lists those that it knows"),
+    405: ("method_not_allowed", "this address does not know that method; the Allow header says which it knows"),
     413: ("too_large", None),
 }
 
@@ -159,7 +160,18 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     code, remedy = HTTP_PROBLEMS.get(status, ("refused", None))
     detail = remedy or str(error.detail)
-    return problem(request.state.request_id, status, code, status.phrase, detail, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return problem(request.state.request_id, status, code, status.phrase, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address; the framework's own error names those of one route only."""
+    routes = request.app.routes
+    return ", ".join(
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:

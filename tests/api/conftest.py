@@ -113,6 +113,7 @@ def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
     prepare(settings, ADMIN_KEY)
     app = app or create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets of its own only
         config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         started = threading.Event()

@@ -29,7 +29,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 def near_specs() -> st.SearchStrategy[dict[str, Any]]:
     """Specs that are right, nearly right, or right but for one field."""
-    right = st.fixed_dictionaries({"kind": FIELDS["kind"], "model": FIELDS["model"]}, optional=FIELDS)
+    needed = {name: FIELDS[name] for name in ("kind", "model")}
+    right = st.fixed_dictionaries(needed, optional={k: v for k, v in FIELDS.items() if k not in needed})
     spoiled = st.tuples(right, st.sampled_from([*FIELDS, "priority", "max_attempts", "unknown"]), JSON)
     return right | spoiled.map(lambda parts: {**parts[0], parts[1]: parts[2]})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.uploads import safe_filename
@@ -150,6 +150,7 @@ def test_what_is_no_form(shared_api: Api, kind: str) -> None:
     assert "multipart" in problem_of(answer, 422, "invalid_request")["detail"]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 300))
 def test_no_body_breaks_the_server(shared_api: Api, noise: bytes, cut: int) -> None:
     whole = HEAD + noise + TAIL
