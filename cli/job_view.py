@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -46,10 +44,14 @@ def panel(jobs: Sequence[Any]) -> RenderableType:
 def _lines(job: Any) -> list[RenderableType]:
     progress = _present_progress(job) or {}
     fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
-    head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], COLOURS.get(job["state"], "")))
-    bar = Table.grid(padding=(0, 2))
+    colour = COLOURS.get(job["state"], "")
+    head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], colour))
     figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _metrics(progress))]
-    bar.add_row(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), *(Text(figure) for figure in figures))
+    filled = round(fraction * BAR_WIDTH)
+    bar = Text.assemble(
+        ("━" * filled, colour), ("━" * (BAR_WIDTH - filled), "bright_black"), no_wrap=True, overflow="ellipsis"
+    )
+    bar.append("  ".join(["", *filter(None, figures)]))
     return [head, bar, Text(error_text(job), style="red")] if job["error"] else [head, bar]
 
 
