@@ -6,6 +6,7 @@ Importing this package registers the classes with transformers' `AutoConfig`, `A
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from . import quiet as quiet  # before anything imports bitsandbytes
 from .checkpoint import CheckpointSummary, inspect_checkpoint, load_model, load_tokenizer
 from .config import BaichuanConfig
 from .conversion import ConversionReport, ConversionTarget, convert

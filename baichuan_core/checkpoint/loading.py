@@ -1,6 +1,5 @@
 """Loads models and tokenizers from checkpoint directories, with errors that say what to change."""
 
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -46,8 +45,6 @@ def load_model(
         check_tensors(reader, config)
     if adapter is not None:
         check_adapter(adapter, checkpoint)
-    # At every int8 layer of every step it says that it computes in float16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
         dtype=_dtype(dtype),
