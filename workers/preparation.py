@@ -121,7 +121,7 @@ def require_room(spec: AnySpec, handler: Handler, context: Context, store: Artif
 
 def _require_files(claim: Claim) -> None:
     for field, file_id in SPEC.validate_python(dict(claim.job.spec)).file_references().items():
-        if file_id not in claim.files:
+        if field not in claim.files:
             raise InvalidRequestError(f"file {file_id} was deleted; upload it again for a new job", param=field)
 
 

@@ -7,6 +7,7 @@ publishing. The worker only keeps the books. Nothing heavy is imported at the to
 import contextlib
 import faulthandler
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -79,6 +80,8 @@ def run(assignment: Assignment, wires: Wires) -> None:
     """The whole life of a runner."""
     os.setsid()  # one process group with all it starts, for the worker to kill
     _redirect(wires)
+    # Linux' default again: under the worker's own methods, locks that libraries make would outlive a killed runner.
+    multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_die_with_the_worker, args=(wires.alive,), name="alive", daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
     last_word: Message

@@ -118,8 +118,8 @@ class Deployment:
 
     def start_worker(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
         """`python -m workers` under this id; waits until it is registered."""
-        own = {f"BAICHUAN_WORKER_{key.upper()}": value for key, value in {"id": name, **settings}.items()}
-        process = self._start(name, "workers", {"BAICHUAN_WORKER_ORDER_SECONDS": "0.2", **own})
+        chosen = {"id": name, "threads": "1", "order_seconds": "0.2", **settings}
+        process = self._start(name, "workers", {f"BAICHUAN_WORKER_{key.upper()}": chosen[key] for key in chosen})
         wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))
         return process
 
