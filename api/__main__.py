@@ -7,6 +7,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from api.access_log import BatchingHandler
 from api.main import create_app
 from api.settings import ApiSettings
 
@@ -36,9 +37,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serve the deployment that the environment describes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s api %(levelname)s %(message)s")
-    for chatty in ("uvicorn", "alembic", "python_multipart"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    _configure_logging()
     settings = ApiSettings()
     app = create_app(settings)
     config = uvicorn.Config(
@@ -57,6 +56,18 @@ def main() -> None:
 def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
     """The socket that the parent process listens on for us: no other process can take its port meanwhile."""
     return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
+
+
+def _configure_logging() -> None:
+    form = "%(asctime)s api %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    for chatty in ("uvicorn", "alembic", "python_multipart"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    requests = logging.getLogger("api.access")
+    handler = BatchingHandler()
+    handler.setFormatter(logging.Formatter(form))
+    requests.addHandler(handler)
+    requests.propagate = False
 
 
 if __name__ == "__main__":

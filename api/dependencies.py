@@ -1,4 +1,7 @@
-"""What routes are given: the service behind the API, and the key of the caller."""
+"""What routes are given: the service behind the API, and the key of the caller.
+
+All are coroutines: a plain function would cost a hop to a thread and back in every request.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -6,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request
 
 from api.security import authenticate, require_admin
 from api.settings import ApiSettings
@@ -17,8 +19,6 @@ from jobs.database import Database
 from jobs.records import KeyRecord
 from jobs.service.jobs import JobKey
 from jobs.transport import Transport, Waker
-
-bearer = HTTPBearer(auto_error=False, description="An API key; `baichuan keys` makes them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
         database.close()
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     """The service, which the application's lifespan has opened."""
     service: Service = request.app.state.service
     return service
@@ -69,10 +69,9 @@ async def get_caller(request: Request, service: ServiceDependency) -> KeyRecord:
 
 
 Caller = Annotated[KeyRecord, Depends(get_caller)]
-documented = Security(bearer)
 
 
-def get_admin(caller: Caller) -> KeyRecord:
+async def get_admin(caller: Caller) -> KeyRecord:
     """The key that the request carries, if it is an administrator's."""
     return require_admin(caller)
 
@@ -80,7 +79,7 @@ def get_admin(caller: Caller) -> KeyRecord:
 Administrator = Annotated[KeyRecord, Depends(get_admin)]
 
 
-def get_job_key(job_id: str, caller: Caller) -> JobKey:
+async def get_job_key(job_id: str, caller: Caller) -> JobKey:
     """The job that the address names, in the caller's project."""
     return JobKey(caller.project_id, job_id)
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api import errors
-from api.dependencies import documented, open_service
+from api.dependencies import open_service
 from api.middleware import BodyLimit, Reception
 from api.routes import artifacts, events, files, health, jobs, keys, models, workers
 from api.schemas.problems import Problem
@@ -19,6 +19,7 @@ PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
 EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
+KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
 RESOURCES = (jobs, events, artifacts, files, models, workers, keys)
 
 
@@ -43,7 +44,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     app.include_router(health.router)
     for resource in RESOURCES:
-        app.include_router(resource.router, dependencies=[documented])
+        app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])
     app.add_middleware(Reception)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -51,10 +52,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the one form of all errors."""
+    """The OpenAPI document, with the one form of all errors and the key that all of /v1 asks for."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()
+        document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+        for path in (path for path in document["paths"] if path.startswith("/v1/")):
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"key": []}]
         app.openapi_schema = document
     return app.openapi_schema
 

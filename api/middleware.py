@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Iterable
+from itertools import count
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -12,9 +14,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
-from jobs.identifiers import new_id
 
 CLIENT_GONE = 499  # nginx's number for a client that did not wait
+PROCESS = secrets.token_hex(6)
+NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 access = logging.getLogger("api.access")
@@ -26,7 +29,7 @@ class Conversation:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else new_id("req")
+        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else f"req-{PROCESS}-{next(NUMBERS):x}"
         self.status: int | None = None
         self._scope = scope
         self._send = send
