@@ -51,7 +51,7 @@ def _lines(job: Any) -> list[RenderableType]:
     bar = Text.assemble(
         ("━" * filled, colour), ("━" * (BAR_WIDTH - filled), "bright_black"), no_wrap=True, overflow="ellipsis"
     )
-    bar.append("  ".join(["", *filter(None, figures)]))
+    bar.append("  ".join(["", *filter(None, figures)]), style="default")
     return [head, bar, Text(error_text(job), style="red")] if job["error"] else [head, bar]
 
 

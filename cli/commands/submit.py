@@ -50,8 +50,9 @@ def submit(
 ) -> None:
     """Submit a job: by the options of its kind, or as a spec in a file."""
     if context.invoked_subcommand:
-        if file:
-            raise CommandError("give either --file or a job kind, not both", ExitCode.USAGE)
+        if any((file, idempotency_key, watch, url, key, as_json)):
+            message = f"write the options behind `submit {context.invoked_subcommand}`; --file goes without a job kind"
+            raise CommandError(message, ExitCode.USAGE)
         return
     if file is None:
         raise CommandError("give a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)

@@ -42,7 +42,7 @@ def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
     folder = shlex.quote(str(_short(home / "models" / TINY)))
     make = f"{shlex.quote(str(_short(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
     add = program.format(f"models add {TINY} {folder}")
-    return [f"{make} && {add} && {program.format(submit.format(TINY))}"]
+    return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY))}"]
 
 
 def _program() -> str:

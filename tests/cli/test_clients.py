@@ -149,6 +149,9 @@ def test_refusals_are_one_readable_line(service: Shell, model: str) -> None:
         ("submit", "finetune", "--model", "m"),
         ("submit", "generate", "--model", "m", "--set", "seed"),
         ("list", "--state", "asleep"),
+        ("submit", "--json", "generate", "--model", "m", "--prompt", "x"),
+        ("keys", "--json", "list"),
+        ("submit", "--watch"),
     ],
 )
 def test_wrong_usage(service: Shell, arguments: tuple[str, ...]) -> None:
