@@ -79,7 +79,7 @@ class Reception:
 
     async def _serve(self, scope: Scope, receive: Receive, conversation: Conversation) -> None:
         try:
-            if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
+            if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
                 detail = "the address holds a NUL character (%00); remove it"
                 refusal = problem(conversation.request_id, 400, "invalid_address", "Invalid address", detail)
                 await refusal(scope, receive, conversation.send)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import NamedJob, ServiceDependency
+from api.dependencies import FromCaller
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.jobs import ArtifactObject
 from api.schemas.pages import Page
@@ -15,17 +15,19 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
 
 @router.get("", response_model=Page[ArtifactObject])
-async def list_artifacts(query: Annotated[PageQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Published files of a job."""
-    found = await service.reader.run(lambda c: jobs.artifact_page(c, job, after=query.after, limit=query.limit + 1))
+    found = await caller.service.reader.run(
+        lambda c: jobs.artifact_page(c, caller.job(job_id), after=query.after, limit=query.limit + 1)
+    )
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 
 
 @router.head("/{path:path}", include_in_schema=False)
 @router.get("/{path:path}", response_class=Response, responses=ANY_BYTES)
-async def download(path: str, request: Request, job: NamedJob, service: ServiceDependency) -> Response:
+async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
     """A file, whole or a range of it; its SHA-256 is the ETag."""
-    found = await service.reader.run(lambda c: jobs.artifact(c, job, path))
+    found = await caller.service.reader.run(lambda c: jobs.artifact(c, caller.job(job_id), path))
     return await file_response(
-        request, service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
+        request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import NamedJob, Service, ServiceDependency
+from api.dependencies import FromCaller, Service
 from api.event_stream import follow
 from api.responses import json_response
 from api.schemas.jobs import EventObject
@@ -32,32 +32,34 @@ LastEventId = Annotated[
 async def list_events(
     request: Request,
     query: Annotated[EventQuery, Query()],
-    job: NamedJob,
-    service: ServiceDependency,
+    job_id: str,
+    caller: FromCaller,
     last_event_id: LastEventId = None,
 ) -> Response:
     """The job's log in the order of its sequence numbers.
 
     With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
     """
+    job = caller.job(job_id)
     types = (query.type,) if query.type else ()
     if "text/event-stream" in request.headers.get("Accept", ""):
-        await service.reader.call(jobs.find, job)
+        await caller.service.reader.call(jobs.find, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(follow(service, job, after, types), 200, headers, "text/event-stream")
-    found = await service.reader.run(
+        return StreamingResponse(follow(caller.service, job, after, types), 200, headers, "text/event-stream")
+    found = await caller.service.reader.run(
         lambda c: jobs.event_page(c, job, after=query.after, limit=query.limit + 1, types=types)
     )
     return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
 
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
-async def read_logs(query: Annotated[LogQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """What the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
-    last = (await service.reader.call(jobs.find, job)).last_event
+    job = caller.job(job_id)
+    last = (await caller.service.reader.call(jobs.find, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(_lines(service, job, query.after, last), 200, headers, "text/plain; charset=utf-8")
+    return StreamingResponse(_lines(caller.service, job, query.after, last), 200, headers, "text/plain; charset=utf-8")
 
 
 async def _lines(service: Service, job: JobKey, after: int, last: int) -> AsyncIterator[bytes]:

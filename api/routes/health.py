@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import DBAPIError
 
-from api.dependencies import Service, ServiceDependency
+from api.dependencies import Service, service_of
 from api.errors import problem
 from api.responses import json_response
 from api.schemas.health import Health, Readiness
@@ -20,8 +20,9 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", response_model=Readiness)
-async def readyz(request: Request, service: ServiceDependency) -> Response:
+async def readyz(request: Request) -> Response:
     """The database is reachable and migrated. Jobs are accepted while Redis is unreachable."""
+    service = service_of(request)
     fault, redis = await asyncio.gather(
         asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.reachable)
     )

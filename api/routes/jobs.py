@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from api.conditions import matches
-from api.dependencies import Caller, NamedJob, ServiceDependency
+from api.dependencies import Caller, FromCaller
 from api.responses import json_response
 from api.schemas.jobs import AttemptObject, JobObject
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, PageQuery
-from jobs.records import JobFilter, JobRecord, KeyRecord
+from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission
 from jobs.service.submission import Submission
 from jobs.specs import AnySpec
@@ -35,15 +35,13 @@ IdempotencyKey = Annotated[
 
 
 @router.post("", status_code=202, response_model=JobObject)
-async def submit(
-    spec: Spec, caller: Caller, service: ServiceDependency, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None) -> Response:
     """Submit a job. 202 means that it is safe in the database, even while Redis is down.
 
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made.
     """
     wanted = Submission(caller.project_id, spec, idempotency_key)
-    submitted = await service.writer.call(submission.submit, wanted)
+    submitted = await caller.service.writer.call(submission.submit, wanted)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:
         return _answer(submitted.job, caller, 202, location)
@@ -51,47 +49,49 @@ async def submit(
 
 
 @router.get("", response_model=Page[JobObject])
-async def list_jobs(query: Annotated[JobQuery, Query()], caller: Caller, service: ServiceDependency) -> Response:
+async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> Response:
     """Jobs of the project, newest first."""
     key, _, value = (query.label or "").partition(":")
     wanted = JobFilter(query.state, query.kind, (key, value) if query.label else None)
-    found = await service.reader.run(
+    found = await caller.service.reader.run(
         lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
-    return json_response(Page[JobObject].of([JobObject.of(job, caller) for job in found], query.limit))
+    return json_response(Page[JobObject].of([JobObject.of(job, caller.key) for job in found], query.limit))
 
 
 @router.get("/{job_id}", response_model=JobObject)
-async def get_job(request: Request, job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
     """One job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
-    found = await service.reader.call(jobs.find, job)
+    found = await caller.service.reader.call(jobs.find, caller.job(job_id))
     if matches(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
     return _answer(found, caller)
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
-async def cancel(job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+async def cancel(job_id: str, caller: FromCaller) -> Response:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
-    return _answer(await service.writer.run(lambda c: jobs.cancel(c, job, service.settings)), caller, 202)
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings)), caller, 202)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
-async def retry(job: NamedJob, caller: Caller, service: ServiceDependency) -> Response:
+async def retry(job_id: str, caller: FromCaller) -> Response:
     """Queue a failed or cancelled job again."""
-    return _answer(await service.writer.run(lambda c: jobs.retry(c, job, service.settings)), caller, 202)
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.retry(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
-async def list_attempts(query: Annotated[PageQuery, Query()], job: NamedJob, service: ServiceDependency) -> Response:
+async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Attempts at a job, first to last."""
-    found = await service.reader.run(lambda c: jobs.attempt_list(c, job))
+    found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
     behind = [AttemptObject.of(attempt) for attempt in found if attempt.id > (query.after or "")]
     return json_response(Page[AttemptObject].of(behind, query.limit))
 
 
-def _answer(job: JobRecord, caller: KeyRecord, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return json_response(JobObject.of(job, caller), status, {"ETag": _etag(job), **(headers or {})})
+def _answer(job: JobRecord, caller: Caller, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return json_response(JobObject.of(job, caller.key), status, {"ETag": _etag(job), **(headers or {})})
 
 
 def _etag(job: JobRecord) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import Administrator, ServiceDependency
+from api.dependencies import FromAdministrator
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import NewKey, PageQuery
@@ -16,10 +16,10 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 @router.post("", status_code=201, response_model=NewKeyObject)
-async def create_key(new: NewKey, _admin: Administrator, service: ServiceDependency) -> Response:
+async def create_key(new: NewKey, admin: FromAdministrator) -> Response:
     """Make a key, and its project if there is none of this name. The secret is shown this once."""
     secret = keys.new_secret()
-    made = await service.writer.run(
+    made = await admin.service.writer.run(
         lambda c: keys.create(c, project=new.project, name=new.name, role=new.role, secret=secret)
     )
     shown = NewKeyObject(**KeyObject.of(made).model_dump(), secret=secret)
@@ -27,18 +27,16 @@ async def create_key(new: NewKey, _admin: Administrator, service: ServiceDepende
 
 
 @router.get("", response_model=Page[KeyObject])
-async def list_keys(
-    query: Annotated[PageQuery, Query()], _admin: Administrator, service: ServiceDependency
-) -> Response:
+async def list_keys(query: Annotated[PageQuery, Query()], admin: FromAdministrator) -> Response:
     """Keys of all projects, oldest first, revoked ones too."""
-    found = await service.reader.run(lambda c: keys.page(c, after=query.after, limit=query.limit + 1))
+    found = await admin.service.reader.run(lambda c: keys.page(c, after=query.after, limit=query.limit + 1))
     return json_response(Page[KeyObject].of([KeyObject.of(key) for key in found], query.limit))
 
 
 @router.delete("/{key_id}", response_model=Deleted)
-async def revoke_key(key_id: str, admin: Administrator, service: ServiceDependency) -> Response:
+async def revoke_key(key_id: str, admin: FromAdministrator) -> Response:
     """Make a key invalid at once."""
-    if key_id == admin.id:
+    if key_id == admin.key.id:
         raise ConflictError("this is the key you are asking with; revoke it with another administrator's key")
-    await service.writer.run(lambda c: keys.revoke(c, key_id))
+    await admin.service.writer.run(lambda c: keys.revoke(c, key_id))
     return json_response(Deleted(id=key_id, object="api_key"))

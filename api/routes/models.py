@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import Caller, ServiceDependency
+from api.dependencies import FromCaller
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import NewModel, PageQuery
@@ -16,24 +16,24 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.post("", status_code=201, response_model=ModelObject)
-async def register(new: NewModel, caller: Caller, service: ServiceDependency) -> Response:
+async def register(new: NewModel, caller: FromCaller) -> Response:
     """Register a checkpoint directory that lies below an allowed model root of the server."""
-    checked = await asyncio.to_thread(models.check, new.path, service.settings)
-    made = await service.writer.run(lambda c: models.register(c, caller.project_id, new.id, checked))
-    return json_response(ModelObject.of(made, caller), 201, {"Location": f"/v1/models/{made.id}"})
+    checked = await asyncio.to_thread(models.check, new.path, caller.service.settings)
+    made = await caller.service.writer.run(lambda c: models.register(c, caller.project_id, new.id, checked))
+    return json_response(ModelObject.of(made, caller.key), 201, {"Location": f"/v1/models/{made.id}"})
 
 
 @router.get("", response_model=Page[ModelObject])
-async def list_models(query: Annotated[PageQuery, Query()], caller: Caller, service: ServiceDependency) -> Response:
+async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """Models of the project that are ready, by name."""
-    found = await service.reader.run(
+    found = await caller.service.reader.run(
         lambda c: models.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
-    return json_response(Page[ModelObject].of([ModelObject.of(model, caller) for model in found], query.limit))
+    return json_response(Page[ModelObject].of([ModelObject.of(model, caller.key) for model in found], query.limit))
 
 
 @router.get("/{model:path}", response_model=ModelObject)
-async def get_model(model: str, caller: Caller, service: ServiceDependency) -> Response:
+async def get_model(model: str, caller: FromCaller) -> Response:
     """One model; its id may hold slashes."""
-    found = await service.reader.run(lambda c: models.get(c, caller.project_id, model))
-    return json_response(ModelObject.of(found, caller))
+    found = await caller.service.reader.run(lambda c: models.get(c, caller.project_id, model))
+    return json_response(ModelObject.of(found, caller.key))

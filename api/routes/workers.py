@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import Caller, ServiceDependency
+from api.dependencies import FromCaller
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import PageQuery
@@ -15,8 +15,8 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
 @router.get("", response_model=Page[WorkerObject])
-async def list_workers(query: Annotated[PageQuery, Query()], _caller: Caller, service: ServiceDependency) -> Response:
+async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """Workers that reported within the last few heartbeats."""
-    found = await service.reader.run(lambda c: workers.alive(c, service.settings))
+    found = await caller.service.reader.run(lambda c: workers.alive(c, caller.service.settings))
     behind = [WorkerObject.of(worker) for worker in found if worker.id > (query.after or "")]
     return json_response(Page[WorkerObject].of(behind, query.limit))
