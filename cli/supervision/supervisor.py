@@ -11,7 +11,7 @@ from cli.supervision.stop_request import StopRequest
 
 QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
 QUICK_DEATHS = 3
-FIRST_DELAY = 0.5
+FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
 
 

@@ -30,6 +30,8 @@ from jobs.settings import Settings
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.1
+ALIVE_SECONDS = 0.5
+ANSWER_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
 
@@ -112,19 +114,27 @@ def python() -> list[str]:
 def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> bool:
     """Whether the API became ready before somebody asked to stop."""
     deadline = time.monotonic() + READY_SECONDS
-    with httpx.Client(base_url=endpoint.url, timeout=5, trust_env=False) as client:
+    with httpx.Client(base_url=endpoint.url, trust_env=False) as client:
         while not stop.wait(LOOK_SECONDS):
             supervisor.check()
-            try:
-                answer = client.get("/readyz")
-                if answer.status_code == httpx.codes.OK:
-                    _warn_of_redis(answer.json().get("redis"))
-                    return True
-            except httpx.TransportError:
-                pass
+            if _is_ready(client):
+                return True
             if time.monotonic() > deadline:
                 raise CommandError(f"the API is not ready after {READY_SECONDS:.0f} s\n{supervisor.report()}")
     return False
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    """Our socket takes connections before the API lives, so the first question must not wait long for its answer."""
+    try:
+        client.get("/healthz", timeout=ALIVE_SECONDS)
+        answer = client.get("/readyz", timeout=ANSWER_SECONDS)
+    except httpx.TransportError:
+        return False
+    if answer.status_code != httpx.codes.OK:
+        return False
+    _warn_of_redis(answer.json().get("redis"))
+    return True
 
 
 def _warn_of_redis(state: str) -> None:

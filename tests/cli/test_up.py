@@ -94,6 +94,13 @@ def test_uses_a_given_redis_and_ends_after_sigterm_alone(shell: Shell, service: 
     assert not alive(family)
 
 
+def test_a_service_that_cannot_start_ends_with_the_reason(shell: Shell) -> None:
+    done = shell.process("up", "--no-worker", BAICHUAN_MAX_BODY_BYTES="many")
+    assert done.code == 1
+    assert "error: the API ended (exit code 1) 3 times directly after its start" in done.err
+    assert "max_body_bytes" in done.err
+
+
 def test_printed_lines_work_as_they_are(service: Shell) -> None:
     printed = next(service.directory.glob("up-*.txt")).read_text()
     found = re.search(r'^ +curl -s -H "Authorization: Bearer (\S+)" (\S+)$', printed, re.MULTILINE)
