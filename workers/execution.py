@@ -16,7 +16,7 @@ from jobs.settings import Settings
 from jobs.state import Event
 from workers import failures
 from workers.failures import Failure
-from workers.lease import Lease, LeaseOverError
+from workers.lease import OUTAGES, Lease, LeaseOverError
 from workers.logs import LogBudget
 from workers.preparation import Workspace
 from workers.process import Runner, RunnerStarter
@@ -90,9 +90,8 @@ class Execution:
             attempt_id, taken_at=taken_at, database=self._database, settings=self._settings, worker=self._worker
         )
         with lease:
-            ending = self._ending_of(claim, lease)
             try:
-                self._settle(claim, lease, ending)
+                self._attempt(claim, lease)
             except LeaseOverError:
                 log.warning("%s: the database was away for too long, the attempt counts as lost", attempt_id)
 
@@ -103,19 +102,21 @@ class Execution:
             try:
                 with self._database.writing() as connection:
                     return attempts.claim(connection, attempt_id, self._worker.id, self._settings)
-            except Exception:
+            except OUTAGES as error:
                 if time.monotonic() > gives_up_at or self._draining.is_set():
                     raise
-                log.warning("%s: cannot be claimed yet", attempt_id, exc_info=True)
+                log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
 
-    def _ending_of(self, claim: Claim, lease: Lease) -> Ending:
+    def _attempt(self, claim: Claim, lease: Lease) -> None:
         try:
-            return self._supervise(claim, lease)
+            self._settle(claim, lease, self._supervise(claim, lease))
+        except LeaseOverError:
+            raise
         except Exception as error:
-            log.exception("%s: the runner could not be started or watched", claim.attempt.id)
+            log.exception("%s: the worker itself failed", claim.attempt.id)
             message = f"the worker could not run it: {type(error).__name__}: {error}"
-            return Failed(Failure("worker_error", message, permanent=False))
+            self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
         """Watch over a runner until it is gone with all that it started."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database import Database
 from jobs.service import attempts
@@ -15,6 +17,7 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
+OUTAGES = (OperationalError, InterfaceError, PoolTimeoutError)
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class Lease:
             self._log.append(("log", {"stream": stream, "lines": lines}))
 
     def insist(self, operation: Callable[[Connection], T]) -> T:
-        """Run a transaction, again and again until it succeeds or the lease is over.
+        """Run a transaction; while the database is away, again and again until the lease is over.
 
         Raises:
             LeaseOverError: it is.
@@ -84,8 +87,8 @@ class Lease:
             try:
                 with self._database.writing() as connection:
                     return operation(connection)
-            except Exception as error:  # noqa: BLE001 - any outage of the database is waited out
-                log.warning("%s: the database refuses, trying again: %s", self._attempt_id, error)
+            except OUTAGES as error:
+                log.warning("%s: the database does not answer, trying again: %s", self._attempt_id, error)
             if time.monotonic() + PAUSE_SECONDS >= self._ends_at:
                 raise LeaseOverError(self._attempt_id)
             time.sleep(PAUSE_SECONDS)

@@ -65,7 +65,9 @@ class Runner:
     @property
     def pid(self) -> int:
         """Process id, and the id of the process group as well."""
-        return self._process.pid or 0
+        if self._process.pid is None:
+            raise RuntimeError("the runner was not started")
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -88,9 +90,11 @@ class Runner:
 
     def kill(self) -> None:
         """End the runner and all it has started, at once."""
-        for end in (os.killpg, os.kill):  # it may not have made its group yet
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.exit_code is None:  # it may not have made its group yet
             with contextlib.suppress(ProcessLookupError):
-                end(self.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
         """Kill what is left, and free everything."""

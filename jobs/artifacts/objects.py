@@ -36,6 +36,10 @@ class ObjectStore:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
+        fetched = self._cache / "fetched" / key
+        if not fetched.exists():  # a job on this machine that names the result need not fetch it again
+            fetched.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(fetched)
 
     def scratch(self) -> Path:
         """See `ArtifactStore.scratch`."""

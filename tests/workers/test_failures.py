@@ -1,6 +1,7 @@
 """Which failures are worth another attempt, and what the job's owner reads."""
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from baichuan_core.errors import AdapterMismatchError, DatasetError, InsufficientSpaceError
 from jobs.errors import PathNotAllowedError
 from workers import failures
+from workers.runner import plain
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,8 @@ def test_a_runner_that_dies_may_be_tried_again() -> None:
     assert (killed.code, killed.permanent) == ("runner_killed", False)
     assert "SIGKILL" in killed.message
     assert failures.death(3).code == "runner_died"
+
+
+def test_what_a_runner_sends_fits_every_database() -> None:
+    sent = plain({"loss": float("nan"), 1: (1.5, float("inf")), "path": Path("a"), "none": None, "flag": True})
+    assert sent == {"loss": None, "1": [1.5, None], "path": "a", "none": None, "flag": True}

@@ -102,7 +102,7 @@ def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
     with outage(database), lease:
         wait_for("the end of the lease", lambda: lease.order is Order.ABANDON)
     with pytest.raises(LeaseOverError):
-        lease.insist(lambda connection: connection.exec_driver_sql("no SQL"))
+        lease.insist(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
 
 
 def test_an_order_to_stop_arrives_without_a_renewal(claim: Claim, database: Database, settings: Settings) -> None:
