@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 
 from api import errors
 from api.dependencies import open_service
@@ -32,7 +33,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             app.state.service = service
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Baichuan Jobs",
         version=version("baichuan-jobs"),
         description="Quantize, convert, fine-tune and generate with the Baichuan models, as asynchronous jobs.",

@@ -30,6 +30,7 @@ class Dispatcher:
         self._transport = Transport(settings)
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
+        self._outage: type[Exception] | None = None
 
     def run(self) -> None:
         """Work until `stop` is called; outages of the database or of Redis are waited out."""
@@ -39,6 +40,7 @@ class Dispatcher:
                     reap(self._database, self._settings)
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
+                self._outage = None
             except BrokerUnreachableError as error:
                 self._pause("Redis is unreachable, jobs wait in the database: %s", error)
             except Exception as error:  # noqa: BLE001 - a dispatcher must outlive any outage of its database
@@ -96,7 +98,9 @@ class Dispatcher:
             self._database.close()
 
     def _pause(self, message: str, error: Exception) -> None:
-        log.warning(message, error)
+        if type(error) is not self._outage:  # once an outage, not once a second
+            log.warning(message, error, exc_info=not isinstance(error, BrokerUnreachableError))
+        self._outage = type(error)
         self._stopping.wait(1)
 
 

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     pickup_seconds: float = Field(15, gt=0, description="A dispatched attempt must be claimed within this time")
     poll_seconds: float = Field(0.5, gt=0, description="How long the dispatcher sleeps when nobody wakes it")
     backoff_seconds: float = Field(5, ge=0, description="Wait before the second attempt; doubles each time")
-    backoff_limit_seconds: float = Field(300, ge=0)
+    backoff_limit_seconds: float = Field(300, ge=0, description="Longest wait between two attempts")
     free_space_reserve_bytes: int = Field(256 * 2**20, ge=0, description="Left free on the artifact store's disk")
 
     @field_validator("model_roots", mode="before")

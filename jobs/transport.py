@@ -53,6 +53,7 @@ class Transport:
             socket_timeout=CONNECT_SECONDS + settings.poll_seconds,
         )
         self._poll_seconds = settings.poll_seconds
+        self._woke = True
 
     def send_attempt(self, worker_id: str, attempt_id: str) -> None:
         """Tell a worker to run an attempt.
@@ -72,8 +73,11 @@ class Transport:
                 pipeline.lpush(WAKE_KEY, 1)
                 pipeline.ltrim(WAKE_KEY, 0, 0)
                 pipeline.execute()
+            self._woke = True
         except redis.RedisError as error:
-            log.warning("the dispatcher was not woken: %s", error)
+            if self._woke:  # once an outage, not once a job
+                log.warning("Redis is unreachable; the dispatcher finds new jobs by polling: %s", error)
+            self._woke = False
 
     def wait_for_work(self) -> None:
         """Sleep until woken, at most for the poll interval.

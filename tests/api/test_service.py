@@ -1,6 +1,7 @@
 """Health, readiness, workers, and the documents."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,15 @@ def test_the_documents_are_served_without_a_key(shared_api: Api) -> None:
         request = shared_api.client.build_request("GET", path)
         request.headers.pop("Authorization")
         assert shared_api.client.send(request).status_code == 200
+
+
+def test_the_documentation_needs_nothing_from_the_internet(shared_api: Api) -> None:
+    page = shared_api.client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) >= 2
+    for source in sources:
+        assert source.startswith("/"), source
+        assert shared_api.client.get(source).status_code == 200
 
 
 def test_the_openapi_document_equals_its_snapshot() -> None:
