@@ -60,8 +60,7 @@ def test_a_job_that_runs_too_long_fails(service: Deployment, conversations: Path
 
 def test_a_message_that_comes_twice_runs_once(service: Deployment) -> None:
     job_id = service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=64)
-    service.wait(job_id, "running")
-    attempt_id = service.job(job_id).attempt_id
+    attempt_id = wait_for("an attempt", lambda: service.attempts(job_id))[0].id
     app: Celery = celery_app(service.settings)
     for _ in range(2):
         app.send_task(TASK, args=[attempt_id], queue=worker_queue("main"))
@@ -103,7 +102,7 @@ def test_a_model_whose_directory_is_gone_or_leads_out_is_refused(
 
 def test_redis_may_forget_everything_while_jobs_run(service: Deployment) -> None:
     job_ids = [service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=16) for _ in range(4)]
-    service.wait(job_ids[0], "running")
+    service.wait(job_ids[0], "running", "succeeded")
     service.server.flush()
     for job_id in job_ids:
         service.wait(job_id)
