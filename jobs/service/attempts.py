@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile, output_key
@@ -84,7 +85,12 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
     now = now_ms(connection)
     lease = {"claimed_at": now, "deadline": now + int(settings.lease_seconds * 1000)}
     advance(connection, job, Event.CLAIM, now=now, settings=settings, attempt_changes=lease)
-    spec = SPEC.validate_python(dict(job.spec))
+    try:
+        spec = SPEC.validate_python(dict(job.spec))
+    except ValidationError as error:  # it was submitted to another version of the service
+        message = f"this version does not accept the spec any more, submit it anew: {error}"
+        end(connection, attempt_id, worker_id, Event.FAIL, settings, error={"code": "invalid_spec", "message": message})
+        return None
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())
     uploads = files.get_files(connection, job.project_id, spec.file_references().values())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
@@ -23,6 +24,7 @@ from jobs.service.attempts import Order, ProducedModel
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import Event, JobState
+from jobs.tables import Job
 from tests.jobs.conftest import Deployment
 
 STORED = [StoredFile("model/config.json", 2, "0" * 64)]
@@ -165,6 +167,19 @@ def test_a_cancelled_job_ends_cancelled_even_if_its_work_was_done(deployment: De
     assert not pool.succeed(attempt_id)
     assert pool.job(job.id).state is JobState.CANCELLED
     assert pool.artifacts(job.id) == []
+
+
+def test_a_spec_of_another_version_fails_the_job_instead_of_going_round(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit()
+    with deployment.database.writing() as connection:
+        connection.execute(sa.update(Job).values(spec={**job.spec, "method": "int3"}))
+    attempt_id = pool.dispatch(job.id)
+    assert attempt_id is not None
+    assert not pool.claim(attempt_id)
+    failed = pool.job(job.id)
+    assert failed.error is not None
+    assert (failed.state, failed.error["code"]) == (JobState.FAILED, "invalid_spec")
+    assert "method" in failed.error["message"]
 
 
 def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, pool: Pool) -> None:
