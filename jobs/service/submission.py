@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,41 +44,52 @@ class Submitted:
     created: bool
 
 
-def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Submitted | DomainError]:
+Answer = Submitted | DomainError
+
+
+def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
     """Record jobs with their first event, labels and the names of their results; answers in the order given.
 
-    What is wrong with one submission is its answer and does not touch the others.
+    What is wrong with one submission is its answer and does not touch the others. A repeated idempotency key is looked
+    up before anything else is checked: the first request has taken the name of the result, and its file may be gone.
 
     Raises:
         NameTakenError: another process took the name of a result in this very moment.
     """
-    answers: dict[int, Submitted | DomainError] = {}
-    known = _replays(connection, submissions)
-    _check_references(connection, submissions, answers)
-    fresh: dict[str, int] = {}
-    records: list[dict[str, Any]] = []
-    keys: dict[tuple[str, str], str] = {}
-    now = now_ms(connection)
-    for index, submission in enumerate(submissions):
-        key = (submission.project_id, submission.idempotency_key or "")
-        if index in answers or key in known or key in keys:
-            continue
-        record = _row(submission, now)
-        fresh[record["id"]] = index
-        records.append(record)
-        if submission.idempotency_key:
-            keys[key] = record["id"]
-    inserted = jobs.insert_new(connection, records) if records else set()
-    _accompany(connection, [r for r in records if r["id"] in inserted], submissions, fresh, now)
-    stored = jobs.get_many(connection, inserted)
-    for job_id in inserted:
-        answers[fresh[job_id]] = Submitted(stored[job_id], created=True)
-    if len(answers) < len(submissions):
-        known = _replays(connection, submissions)
-        for index, submission in enumerate(submissions):
-            if index not in answers:
-                answers[index] = _replay(submission, known[submission.project_id, submission.idempotency_key or ""])
+    answers: dict[int, Answer] = {}
+    while waiting := {index: each for index, each in enumerate(submissions) if index not in answers}:
+        answers |= _answer_some(connection, waiting)
     return [answers[index] for index in range(len(submissions))]
+
+
+def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
+    """Answer repeated requests, and the first new request with each idempotency key."""
+    answers = _replays(connection, waiting)
+    first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
+    refused = _refusals(connection, first)
+    # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
+    answers |= refused | _replays(connection, {index: first[index] for index in refused})
+    return answers | _record(connection, {index: each for index, each in first.items() if index not in refused})
+
+
+def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
+    chosen: dict[object, int] = {}
+    for index, each in submissions.items():
+        chosen.setdefault((each.project_id, each.idempotency_key) if each.idempotency_key else index, index)
+    return {index: submissions[index] for index in chosen.values()}
+
+
+def _record(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+    """Insert jobs with all that belongs to them; one whose key another process used this moment is left out."""
+    if not submissions:
+        return {}
+    now = now_ms(connection)
+    rows = {index: _row(each, now) for index, each in submissions.items()}
+    inserted = jobs.insert_new(connection, list(rows.values()))
+    made = {index: row for index, row in rows.items() if row["id"] in inserted}
+    _accompany(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
+    stored = jobs.get_many(connection, inserted)
+    return {index: Submitted(stored[row["id"]], created=True) for index, row in made.items()}
 
 
 def _row(submission: Submission, now: int) -> dict[str, Any]:
@@ -98,12 +109,14 @@ def _row(submission: Submission, now: int) -> dict[str, Any]:
     }
 
 
-def _replays(connection: Connection, submissions: Sequence[Submission]) -> dict[tuple[str, str], JobRecord]:
-    keys = {(s.project_id, s.idempotency_key) for s in submissions if s.idempotency_key}
-    return jobs.by_idempotency_key(connection, keys) if keys else {}
+def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+    """Answers of the submissions whose idempotency key has made a job before."""
+    keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
+    known = jobs.by_idempotency_key(connection, set(keyed.values())) if keyed else {}
+    return {index: _replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
 
 
-def _replay(submission: Submission, job: JobRecord) -> Submitted | DomainError:
+def _replay(submission: Submission, job: JobRecord) -> Answer:
     if job.request_digest == submission.digest():
         return Submitted(job, created=False)
     return IdempotencyConflictError(
@@ -112,12 +125,11 @@ def _replay(submission: Submission, job: JobRecord) -> Submitted | DomainError:
     )
 
 
-def _check_references(
-    connection: Connection, submissions: Sequence[Submission], answers: dict[int, Submitted | DomainError]
-) -> None:
-    """Refuse submissions that name unknown models or files, or a name for their result that is taken."""
-    for project_id in {submission.project_id for submission in submissions}:
-        mine = [(index, s.spec) for index, s in enumerate(submissions) if s.project_id == project_id]
+def _refusals(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+    """Errors of submissions that name unknown models or files, or a name for their result that is taken."""
+    refused: dict[int, Answer] = {}
+    for project_id in {submission.project_id for submission in submissions.values()}:
+        mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
         named = _names(mine)
         known_models = models.get_many(connection, project_id, named) if named else {}
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
@@ -125,9 +137,10 @@ def _check_references(
         taken = set(known_models)
         for index, spec in mine:
             if error := _fault(spec, known_models, set(known_files), taken):
-                answers[index] = error
+                refused[index] = error
             elif (output := spec.output_name()) is not None:
                 taken.add(output)
+    return refused
 
 
 def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
@@ -156,28 +169,21 @@ def _fault(
     return None
 
 
-def _accompany(
-    connection: Connection,
-    rows: Sequence[dict[str, Any]],
-    submissions: Sequence[Submission],
-    index_of: dict[str, int],
-    now: int,
-) -> None:
+def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
     """Write what belongs to new jobs: first events, labels, and reserved names of results."""
-    if not rows:
+    if not made:
         return
     data = {"from": None, "to": JobState.QUEUED, "event": "submit"}
-    events.insert_first(connection, [row["id"] for row in rows], data, now=now)
+    events.insert_first(connection, [row["id"] for row, _ in made], data, now=now)
     jobs.insert_labels(
         connection,
         [
             {"project_id": row["project_id"], "key": key, "value": value, "job_id": row["id"]}
-            for row in rows
-            for key, value in row["spec"]["labels"].items()
+            for row, spec in made
+            for key, value in spec.labels.items()
         ],
     )
-    for row in rows:
-        spec = submissions[index_of[row["id"]]].spec
+    for row, spec in made:
         if spec.produces_model and not models.add(connection, pending_model(row["id"], row["project_id"], spec, now)):
             raise NameTakenError(f"there is a model {spec.output_name()!r} already", param="output_model")
 

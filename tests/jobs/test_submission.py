@@ -46,10 +46,30 @@ def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployme
     assert isinstance(other, IdempotencyConflictError)
 
 
-def test_many_clients_with_one_key_make_one_job(deployment: Deployment) -> None:
+def test_a_repeated_request_is_no_rival_for_the_name_of_its_result(deployment: Deployment) -> None:
+    with deployment.database.writing() as connection:
+        answers = submit(connection, [deployment.submission("once", output_model="small") for _ in range(2)])
+        answers += submit(connection, [deployment.submission("once", output_model="small")])
+        rival = submit(connection, [deployment.submission("other", output_model="small")])[0]
+    assert [answer.created for answer in answers if isinstance(answer, Submitted)] == [True, False, False]
+    assert isinstance(rival, NameTakenError)
+
+
+def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None:
+    with deployment.database.writing() as connection:
+        refused, accepted = submit(
+            connection, [deployment.submission("once", model="missing"), deployment.submission("once")]
+        )
+    assert isinstance(refused, UnknownModelError)
+    assert isinstance(accepted, Submitted)
+    assert accepted.created
+
+
+@pytest.mark.parametrize("output_model", [None, "small"])
+def test_many_clients_with_one_key_make_one_job(deployment: Deployment, output_model: str | None) -> None:
     def client(_number: int) -> Submitted:
         with deployment.database.writing() as connection:
-            answer = submit(connection, [deployment.submission("shared")])[0]
+            answer = submit(connection, [deployment.submission("shared", output_model=output_model)])[0]
         assert isinstance(answer, Submitted)
         return answer
 
