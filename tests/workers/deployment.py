@@ -93,13 +93,14 @@ class Deployment:
     home: Path
     server: RedisServer
     clock: Mapping[str, str]
+    database_url: str = ""  # SQLite in `home`
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.settings = Settings(
             home=self.home,
             redis_url=self.server.url,
-            database_url=f"sqlite:///{self.home / 'jobs.sqlite3'}",
+            database_url=self.database_url,
             artifact_root=str(self.home / "artifacts"),
             **{name.removeprefix("BAICHUAN_").lower(): value for name, value in self.clock.items()},  # type: ignore[arg-type]
         )
@@ -112,9 +113,9 @@ class Deployment:
             )
         self.project_id = key.project_id
 
-    def start_dispatcher(self) -> None:
+    def start_dispatcher(self, name: str = "dispatcher") -> None:
         """`python -m jobs.dispatcher`."""
-        self._start("dispatcher", "jobs.dispatcher")
+        self._start(name, "jobs.dispatcher")
 
     def start_worker(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
         """`python -m workers` under this id; waits until it is registered."""
@@ -243,10 +244,13 @@ class Deployment:
 
 
 @contextmanager
-def deployment(home: Path, server: RedisServer, **clock: float | str) -> Iterator[Deployment]:
+def deployment(
+    home: Path, server: RedisServer, *, database_url: str = "", **clock: float | str
+) -> Iterator[Deployment]:
     """A deployment whose processes end with the block."""
     home.mkdir(parents=True, exist_ok=True)
-    made = Deployment(home, server, {f"BAICHUAN_{name.upper()}": str(value) for name, value in clock.items()})
+    variables = {f"BAICHUAN_{name.upper()}": str(value) for name, value in clock.items()}
+    made = Deployment(home, server, variables, database_url)
     try:
         yield made
     finally:

@@ -5,6 +5,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def service(
     tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, tiny_checkpoint: Path
 ) -> Iterator[Deployment]:
     """A deployment with short leases; the tests start and end its workers."""
-    clock: dict[str, float] = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "pickup_seconds": 4, "backoff_seconds": 0}
+    clock: dict[str, Any] = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "pickup_seconds": 4, "backoff_seconds": 0}
     home = tmp_path_factory.mktemp("recovery")
     with deployment(home, redis_server, model_roots=str(tiny_checkpoint), **clock) as made:
         made.register("tiny", tiny_checkpoint)

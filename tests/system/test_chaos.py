@@ -1,0 +1,168 @@
+"""Every process is killed again and again, Redis forgets everything: each job still ends once, and right."""
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
+from jobs.artifacts import describe
+from jobs.transport import Transport
+from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
+
+GENERATE, FINETUNE, CONVERT = 60, 2, 6
+BLOWS = 24
+SECONDS_BETWEEN_BLOWS = 1.5
+PATIENCE_SECONDS = 240
+
+
+class Chaos:
+    """Strikes a deployment of two dispatchers and two workers at random, and starts again what it has killed."""
+
+    def __init__(self, service: Deployment, seed: int) -> None:
+        self.service = service
+        self.random = random.Random(seed)  # noqa: S311 - which process dies next is no secret
+        self.generation = Counter[str]()
+        self.blows = Counter[str]()
+        for role in ("dispatcher-a", "dispatcher-b", "worker-a", "worker-b"):
+            self.start(role)
+
+    def start(self, role: str) -> None:
+        """Start the next process in this role; a new worker has a new id."""
+        self.generation[role] += 1
+        name = f"{role}-{self.generation[role]}"
+        if role.startswith("worker"):
+            self.service.start_worker(name)
+        else:
+            self.service.start_dispatcher(name)
+
+    def strike(self) -> None:
+        """One blow."""
+        blow: Callable[[], None] = self.random.choice(
+            [
+                self.kill_worker,
+                self.kill_worker,
+                self.drain_worker,
+                self.kill_dispatcher,
+                self.flush,
+                self.restart_redis,
+            ]
+        )
+        self.blows[blow.__name__] += 1
+        blow()
+
+    def kill_worker(self) -> None:
+        """kill -9."""
+        self.replace(self.random.choice(["worker-a", "worker-b"]), signal.SIGKILL)
+
+    def drain_worker(self) -> None:
+        """SIGTERM: the running job is given back."""
+        self.replace(self.random.choice(["worker-a", "worker-b"]), signal.SIGTERM)
+
+    def kill_dispatcher(self) -> None:
+        """kill -9, of the leader or of the stand-by."""
+        self.replace(self.random.choice(["dispatcher-a", "dispatcher-b"]), signal.SIGKILL)
+
+    def flush(self) -> None:
+        """Redis loses all messages."""
+        self.service.server.flush()
+
+    def restart_redis(self) -> None:
+        """Redis is killed, and comes back empty."""
+        self.service.server.stop()
+        time.sleep(0.5)
+        self.service.server.start()
+
+    def replace(self, role: str, number: signal.Signals) -> None:
+        """End the process in a role, and start another."""
+        self.service.end(f"{role}-{self.generation[role]}", number)
+        self.start(role)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else ""
+    server = RedisServer(tmp_path)
+    server.start()
+    clock: dict[str, Any] = {"lease_seconds": 4, "heartbeat_seconds": 0.5, "pickup_seconds": 4, "backoff_seconds": 0.1}
+    models = tmp_path / "models"
+    with deployment(tmp_path / "home", server, database_url=url, model_roots=str(models), **clock) as service:
+        service.register("tiny", make_tiny_checkpoint(models / "tiny"))
+        chaos = Chaos(service, seed=7)
+        expected = reference(service)
+        ids = submit_all(service)
+        for _ in range(BLOWS):
+            chaos.strike()
+            repeat_messages(service, ids, chaos.random)
+            time.sleep(SECONDS_BETWEEN_BLOWS)
+        wait_for("the end of all jobs", lambda: all(service.job(i).state.final for i in ids), PATIENCE_SECONDS)
+        for job_id in ids:
+            check(service, job_id, expected)
+        ends = Counter(attempt.state for job_id in ids for attempt in service.attempts(job_id))
+        assert ends.total() > ends["succeeded"], "no blow hit a job"
+    server.stop()
+
+
+def reference(service: Deployment) -> str:
+    """What the generate jobs must answer, told by one that nobody disturbs."""
+    job_id = service.submit(**generate())
+    service.wait(job_id)
+    return answers(service, job_id)
+
+
+def generate() -> dict[str, Any]:
+    """The spec of every generate job."""
+    return {"kind": "generate", "model": "tiny", "prompts": ["你好", "a queue"], "max_new_tokens": 160, "temperature": 0}
+
+
+def submit_all(service: Deployment) -> list[str]:
+    """Jobs of three kinds; lost workers must not use up their attempts."""
+    data = service.upload(CONVERSATIONS, "fine-tune").id
+    training = {"training_file": data, "method": "full", "epochs": 10, "max_length": 64, "save_steps": 5}
+    specs: list[dict[str, Any]] = [{"kind": "finetune", "model": "tiny", **training} for _ in range(FINETUNE)]
+    specs += [{"kind": "convert", "model": "tiny", "target": "baichuan1"} for _ in range(CONVERT)]
+    specs += [generate() for _ in range(GENERATE)]
+    return [service.submit(max_attempts=10, **spec) for spec in specs]
+
+
+def repeat_messages(service: Deployment, ids: list[str], chooser: random.Random) -> None:
+    """Deliver messages of old and present attempts once more."""
+    transport = Transport(service.settings)
+    for job_id in chooser.sample(ids, 5):
+        for attempt in service.attempts(job_id):
+            transport.send_attempt(attempt.worker_id, attempt.id)
+    transport.close()
+
+
+def answers(service: Deployment, job_id: str) -> str:
+    """The completions of a generate job."""
+    lines = service.read(service.artifacts(job_id)["completions.jsonl"]).decode().splitlines()
+    return json.dumps([json.loads(line)["completion"] for line in lines], ensure_ascii=False)
+
+
+def check(service: Deployment, job_id: str, expected: str) -> None:
+    """One success, whole artifacts of that attempt alone, an unbroken log, the right answer."""
+    job, tries, log = service.job(job_id), service.attempts(job_id), service.events(job_id)
+    assert job.state == "succeeded", (job, service.printed(job_id))
+    assert [attempt.id for attempt in tries if attempt.state == "succeeded"] == [job.attempt_id]
+    assert not [attempt for attempt in tries if attempt.state in ("dispatched", "running")]
+    assert [event.sequence for event in log] == list(range(1, len(log) + 1))
+    states = [event.data for event in log if event.type == "state"]
+    assert [change["from"] for change in states[1:]] == [change["to"] for change in states[:-1]]
+    artifacts = service.artifacts(job_id)
+    assert {artifact.attempt_id for artifact in artifacts.values()} == {job.attempt_id}
+    stored = describe(service.store.local(f"jobs/{job_id}/{job.attempt_id}/output"))
+    assert {(file.path, file.sha256) for file in stored} == {(a.path, a.sha256) for a in artifacts.values()}
+    if job.kind == "generate":
+        assert answers(service, job_id) == expected
+    else:
+        assert service.model(job_id).key == f"jobs/{job_id}/{job.attempt_id}/output/model"
