@@ -3,6 +3,8 @@
 import logging
 import signal
 import threading
+import time
+from collections.abc import Sequence
 
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
@@ -12,6 +14,7 @@ from jobs.scheduling import FreeWorker, Placement, WaitingJob, place
 from jobs.service.attempts import dispatch, take_back
 from jobs.service.workers import alive
 from jobs.settings import Settings
+from jobs.state import AttemptState
 from jobs.transport import BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
@@ -30,6 +33,7 @@ class Dispatcher:
         self._transport = Transport(settings)
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
+        self._expired_at: dict[str, float] = {}
         self._outage: type[Exception] | None = None
 
     def run(self) -> None:
@@ -37,7 +41,7 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 if self._leads():
-                    reap(self._database, self._settings)
+                    self.repair()
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
                 self._outage = None
@@ -51,38 +55,63 @@ class Dispatcher:
         """End `run` after what it is doing."""
         self._stopping.set()
 
+    def repair(self) -> None:
+        """End what is overdue, and note which workers did not take what was sent to them."""
+        for attempt in reap(self._database, self._settings):
+            if attempt.state == AttemptState.DISPATCHED:
+                self._expired_at[attempt.worker_id] = time.monotonic()
+
     def dispatch_waiting(self) -> int:
-        """Place and send what can start now; returns how many were sent."""
+        """Place and send what can start now; returns how many were sent.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer; what was not sent is queued again.
+        """
         placements = self._placements()
         if not placements:
             return 0
+        if not self._transport.reachable():  # else each try of a long outage would leave an attempt and two events
+            raise BrokerUnreachableError("it does not answer PING")
         with self._database.writing() as connection:
-            made = [(p, dispatch(connection, p.job_id, p.worker_id, self._settings)) for p in placements]
-        return sum(self._send(placement, attempt_id) for placement, attempt_id in made if attempt_id)
+            tried = [(p, dispatch(connection, p.job_id, p.worker_id, self._settings)) for p in placements]
+        made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
+        self._send(made)
+        return len(made)
 
     def _placements(self) -> list[Placement]:
         with self._database.reading() as connection:
             present = alive(connection, self._settings)
             busy = attempts.open_by_worker(connection)
             free = [
-                FreeWorker(worker.id, frozenset(worker.kinds), worker.slots - busy.get(worker.id, 0))
+                FreeWorker(
+                    worker.id,
+                    frozenset(worker.kinds),
+                    worker.slots - busy.get(worker.id, 0),
+                    self._expired_lately(worker.id),
+                )
                 for worker in present
                 if worker.state == "active" and worker.slots > busy.get(worker.id, 0)
             ]
             if not free:
                 return []
-            queued = jobs.queued(connection, now=now_ms(connection), limit=LOOK_AHEAD)
+            kinds = frozenset[str]().union(*(worker.kinds for worker in free))  # the others must not fill the view
+            queued = jobs.queued(connection, kinds, now=now_ms(connection), limit=LOOK_AHEAD)
         return place([WaitingJob(job.id, job.kind, job.priority) for job in queued], free)
 
-    def _send(self, placement: Placement, attempt_id: str) -> bool:
-        try:
-            self._transport.send_attempt(placement.worker_id, attempt_id)
-        except BrokerUnreachableError:
-            with self._database.writing() as connection:
-                take_back(connection, attempt_id, self._settings)
-            raise
-        log.info("%s goes to %s as %s", placement.job_id, placement.worker_id, attempt_id)
-        return True
+    def _expired_lately(self, worker_id: str) -> bool:
+        expired_at = self._expired_at.get(worker_id)
+        return expired_at is not None and time.monotonic() - expired_at < self._settings.lease_seconds
+
+    def _send(self, made: Sequence[tuple[Placement, str]]) -> None:
+        for position, (placement, attempt_id) in enumerate(made):
+            try:
+                self._transport.send_attempt(placement.worker_id, attempt_id)
+            except BrokerUnreachableError:
+                with self._database.writing() as connection:
+                    for _, unsent in made[position:]:
+                        take_back(connection, unsent, self._settings)
+                raise
+            log.info("%s goes to %s as %s", placement.job_id, placement.worker_id, attempt_id)
 
     def _leads(self) -> bool:
         with self._database.writing() as connection:

@@ -1,6 +1,6 @@
 """Rows of `jobs` and `job_labels`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -64,11 +64,11 @@ def page(
     return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]
 
 
-def queued(connection: Connection, *, now: int, limit: int) -> list[JobRecord]:
-    """The first `limit` queued jobs whose back-off is over, in the order in which they should go."""
+def queued(connection: Connection, kinds: Collection[str], *, now: int, limit: int) -> list[JobRecord]:
+    """The first `limit` queued jobs of these kinds whose back-off is over, in the order in which they should go."""
     query = (
         sa.select(Job.__table__)
-        .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now)
+        .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now, Job.kind.in_(kinds))
         .order_by(Job.priority.desc(), Job.id)
         .limit(limit)
     )

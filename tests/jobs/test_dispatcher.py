@@ -1,14 +1,14 @@
 """The dispatcher against a real Redis-compatible server: what goes out, who leads, and what an outage costs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import redis
 
 from jobs.database import Database
-from jobs.dispatcher import Dispatcher
+from jobs.dispatcher import LOOK_AHEAD, Dispatcher
 from jobs.health import main as health
 from jobs.records import JobRecord, WorkerRecord
 from jobs.service import attempts, workers
@@ -41,9 +41,11 @@ def client(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(settings.redis)
 
 
-def add_worker(deployment: Deployment, name: str, slots: int = 1, state: str = "active") -> None:
+def add_worker(
+    deployment: Deployment, name: str, slots: int = 1, state: str = "active", kinds: Sequence[str] = KINDS
+) -> None:
     with deployment.database.writing() as connection:
-        workers.report(connection, WorkerRecord(name, "host", 1, state, list(KINDS), slots, [], 1, 1))
+        workers.report(connection, WorkerRecord(name, "host", 1, state, list(kinds), slots, [], 1, 1))
 
 
 def job_of(deployment: Deployment, job_id: str) -> JobRecord:
@@ -96,8 +98,53 @@ def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
         Dispatcher(settings).dispatch_waiting()
     waiting = job_of(deployment, job.id)
     assert (waiting.state, waiting.charged_attempts) == (JobState.QUEUED, 0)
+    assert (waiting.attempt_count, waiting.last_event) == (0, 1)  # an outage of days must leave no attempt a second
     Transport(settings).wake_dispatcher()
     assert not Transport(settings).reachable()
+
+
+def test_jobs_that_no_free_worker_can_run_do_not_hide_those_behind_them(
+    deployment: Deployment, settings: Settings
+) -> None:
+    add_worker(deployment, "w1", kinds=["generate"])
+    for _ in range(LOOK_AHEAD):
+        deployment.submit(priority=1)
+    hidden = deployment.submit(kind="generate", prompts=["a"])
+    assert Dispatcher(settings).dispatch_waiting() == 1
+    assert job_of(deployment, hidden.id).state is JobState.DISPATCHED
+
+
+def test_what_could_not_be_sent_is_queued_again_at_once(
+    deployment: Deployment, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokerUnreachableError("gone this moment")
+
+    add_worker(deployment, "w1", slots=3)
+    made = [deployment.submit() for _ in range(3)]
+    dispatcher = Dispatcher(settings)
+    with monkeypatch.context() as outage:
+        outage.setattr(Transport, "send_attempt", fail)
+        with pytest.raises(BrokerUnreachableError):
+            dispatcher.dispatch_waiting()
+    assert [job_of(deployment, job.id).state for job in made] == [JobState.QUEUED] * 3
+    assert dispatcher.dispatch_waiting() == 3
+
+
+def test_a_worker_that_does_not_hear_the_broker_does_not_swallow_a_job(
+    deployment: Deployment, settings: Settings
+) -> None:
+    add_worker(deployment, "deaf", slots=2)
+    add_worker(deployment, "well")
+    job = deployment.submit()
+    dispatcher = Dispatcher(settings.model_copy(update={"pickup_seconds": 0.001}))
+    assert dispatcher.dispatch_waiting() == 1
+    while job_of(deployment, job.id).state is JobState.DISPATCHED:
+        dispatcher.repair()
+    assert dispatcher.dispatch_waiting() == 1
+    with deployment.database.reading() as connection:
+        tried = service.attempt_list(connection, JobKey(deployment.project_id, job.id))
+    assert [attempt.worker_id for attempt in tried] == ["deaf", "well"]
 
 
 def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings, client: redis.Redis) -> None:

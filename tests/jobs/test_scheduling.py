@@ -47,3 +47,10 @@ def test_jobs_spread_over_workers() -> None:
     free = [FreeWorker("a", kinds, 2), FreeWorker("b", kinds, 2)]
     waiting = [WaitingJob("1", "generate", 0), WaitingJob("2", "generate", 0)]
     assert place(waiting, free) == [Placement("1", "a"), Placement("2", "b")]
+
+
+def test_a_worker_that_let_an_attempt_expire_gets_what_no_other_can_take() -> None:
+    kinds = frozenset({"generate"})
+    free = [FreeWorker("deaf", kinds, 4, expired_lately=True), FreeWorker("well", kinds, 1)]
+    waiting = [WaitingJob("1", "generate", 0), WaitingJob("2", "generate", 0)]
+    assert place(waiting, free) == [Placement("1", "well"), Placement("2", "deaf")]
