@@ -12,11 +12,22 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
+from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
 from jobs.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
+# A server that vanishes without a word, or a peer that stops in the middle of a transaction, must not hold up others
+# for ever. Each of these can be set in DATABASE_URL instead.
+POSTGRESQL_OPTIONS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",
+    "options": f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=15000",
+}
 
 
 class Database:
@@ -30,8 +41,14 @@ class Database:
         self.url = sa.make_url(_with_driver(url))
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = sa.create_engine(self.url, pool_pre_ping=self.url.get_backend_name() != "sqlite")
-        if self.engine.dialect.name == "sqlite":
+        postgresql = self.url.get_backend_name() == "postgresql"
+        self.engine = sa.create_engine(
+            self.url,
+            pool_pre_ping=postgresql,
+            hide_parameters=True,  # errors go to logs, and parameters hold prompts
+            connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
+        )
+        if not postgresql:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
 
@@ -70,9 +87,9 @@ def now_ms(connection: Connection) -> int:
     return int(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
 
 
-def insert(connection: Connection, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+def insert(connection: Connection, table: type[Base]) -> SQLiteInsert | PostgreSQLInsert:
     """An INSERT that knows ON CONFLICT, in the dialect of the connection."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    return SQLiteInsert(table) if connection.dialect.name == "sqlite" else PostgreSQLInsert(table)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database import Database
@@ -17,7 +17,8 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-OUTAGES = (OperationalError, InterfaceError, PoolTimeoutError)
+# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
+OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 log = logging.getLogger(__name__)
 
