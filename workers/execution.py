@@ -13,7 +13,7 @@ from jobs.database import Database
 from jobs.service import attempts
 from jobs.service.attempts import Claim, Order
 from jobs.settings import Settings
-from jobs.state import Event
+from jobs.state import Event, JobState
 from workers import failures
 from workers.failures import Failure
 from workers.lease import OUTAGES, Lease, LeaseOverError
@@ -189,9 +189,9 @@ class Execution:
                 self._give_up(claim, lease, Event.RELEASE)
             case Verdict.STOPPED:
                 self._give_up(claim, lease, Event.STOP)
-                self._delete(*self._workspaces(claim))
             case Verdict.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
+                self._delete(Workspace.of(claim).output)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id
@@ -217,14 +217,14 @@ class Execution:
             self._delete(own.output)
 
     def _give_up(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
-        """End the attempt without a result; what a later attempt may resume from stays."""
+        """End the attempt without a result; what a later attempt may resume from stays, unless a user cancelled."""
         attempt_id = claim.attempt.id
         error = failure.error() if failure else None
         state = lease.settle(
             lambda connection: attempts.end(connection, attempt_id, self._worker.id, event, self._settings, error=error)
         )
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
-        self._delete(Workspace.of(claim).output)
+        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (Workspace.of(claim).output,))
 
     def _workspaces(self, claim: Claim) -> list[str]:
         """Keys of all that was written for the job, this attempt's first."""

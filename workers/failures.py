@@ -9,6 +9,7 @@ from jobs.errors import DomainError
 
 # OSErrors that say the same on the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+LONGEST_MESSAGE = 4000
 RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's word and the service's for one thing
 
 
@@ -22,8 +23,9 @@ class Failure:
     expected: bool = True  # raised on purpose: its message says all, a traceback would only be noise
 
     def error(self) -> dict[str, str]:
-        """As the job's error."""
-        return {"code": self.code, "message": self.message}
+        """As the job's error, in a form that every database and JSON can hold: messages may quote what users wrote."""
+        message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+        return {"code": self.code, "message": message[:LONGEST_MESSAGE]}
 
 
 def failure_of(exception: BaseException) -> Failure:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from celery import Celery
 
+from jobs.repository import attempts as rows
 from jobs.transport import TASK, celery_app, worker_queue
 from tests.workers.deployment import Deployment, wait_for
 
@@ -48,6 +49,26 @@ def test_cancelling_kills_the_runner(service: Deployment, conversations: Path) -
     assert attempt.state == "cancelled"
     folder = service.settings.home / "artifacts" / "jobs" / job_id / attempt.id
     wait_for("the workspace to be deleted", lambda: not folder.exists())
+
+
+def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment, conversations: Path) -> None:
+    job_id = endless(service, conversations)
+    service.wait_for_progress(job_id, "training")
+    lost = service.attempts(job_id)[0].id
+    folder = service.settings.home / "artifacts" / "jobs" / job_id / lost
+
+    def lose() -> bool:
+        with service.database.writing() as connection:
+            rows.update(connection, lost, {"deadline": 1})
+        return service.attempts(job_id)[0].state == "lost"
+
+    wait_for("the attempt to be lost", lose)
+    wait_for("its output to be deleted", lambda: not (folder / "output").exists())
+    assert (folder / "checkpoints").is_dir()
+    service.wait(job_id, "running")
+    service.cancel(job_id)
+    service.wait(job_id, "cancelled")
+    wait_for("all workspaces to be deleted", lambda: not list(folder.parent.iterdir()))
 
 
 def test_a_job_that_runs_too_long_fails(service: Deployment, conversations: Path) -> None:

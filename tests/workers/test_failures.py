@@ -48,6 +48,12 @@ def test_a_runner_that_dies_may_be_tried_again() -> None:
     assert failures.death(3).code == "runner_died"
 
 
+def test_a_message_fits_every_database_whatever_it_quotes() -> None:
+    message = failures.failure_of(DatasetError("role '\0\ud800' " + "x" * 10_000)).error()["message"]
+    assert message.startswith("role '\N{REPLACEMENT CHARACTER}?' ")
+    assert len(message) == failures.LONGEST_MESSAGE
+
+
 def test_what_a_runner_sends_fits_every_database() -> None:
     sent = plain({"loss": float("nan"), 1: (1.5, float("inf")), "path": Path("a"), "none": None, "flag": True})
     assert sent == {"loss": None, "1": [1.5, None], "path": "a", "none": None, "flag": True}
