@@ -26,7 +26,7 @@ def rows(settings: type[BaseSettings], *, without: type[BaseSettings] | None = N
         variable = str(alias or f"{settings.model_config['env_prefix']}{name}".upper())
         if name in known or variable in INTERNAL:
             continue
-        default = field.get_default()
+        default = None if field.default_factory else field.get_default()
         shown = "" if default in ("", (), None) or default == KINDS else f"`{default}`"
         lines.append(f"| `{variable}` | {shown} | {field.description} |")
     return lines
