@@ -7,21 +7,36 @@ only a job with news has its events read. Nothing is skipped: what a slow client
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from api.dependencies import Service
 from api.schemas.jobs import EventObject
-from jobs.errors import NotFoundError
+from api.security import authenticate
+from jobs.errors import AuthenticationError, NotFoundError
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 
 PAGE = 100
 
 
-async def follow(service: Service, job: JobKey, after: int, types: Sequence[str]) -> AsyncIterator[bytes]:
-    """Events behind the sequence number `after`, until the job is final or the server stops."""
-    settings = service.settings
-    spoke = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a client watches, and the Authorization header that it came with."""
+
+    job: JobKey
+    types: Sequence[str]
+    authorization: str | None
+
+
+async def follow(service: Service, watched: Watched, after: int) -> AsyncIterator[bytes]:
+    """Events behind the sequence number `after`, until the job is final, the key is revoked or the server stops."""
+    settings, job, types = service.settings, watched.job, watched.types
+    spoke = checked = time.monotonic()
     while not service.closing.is_set():
+        if time.monotonic() - checked > settings.stream_idle_seconds:
+            checked = time.monotonic()
+            if not await _may_stay(service, watched):
+                return
         try:
             record = await service.reader.call(jobs.find, job)
         except NotFoundError:
@@ -37,6 +52,14 @@ async def follow(service: Service, job: JobKey, after: int, types: Sequence[str]
             spoke = time.monotonic()
             yield b": still here\n\n"
         await asyncio.sleep(settings.stream_poll_seconds)
+
+
+async def _may_stay(service: Service, watched: Watched) -> bool:
+    try:
+        await authenticate(service.reader, watched.authorization)
+    except AuthenticationError:
+        return False
+    return True
 
 
 async def _page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:

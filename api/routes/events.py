@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import FromCaller, Service
-from api.event_stream import follow
+from api.event_stream import Watched, follow
 from api.responses import json_response
 from api.schemas.jobs import EventObject
 from api.schemas.pages import Page
@@ -46,7 +46,8 @@ async def list_events(
         await caller.service.reader.call(jobs.find, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(follow(caller.service, job, after, types), 200, headers, "text/event-stream")
+        watched = Watched(job, types, request.headers.get("Authorization"))
+        return StreamingResponse(follow(caller.service, watched, after), 200, headers, "text/event-stream")
     found = await caller.service.reader.run(
         lambda c: jobs.event_page(c, job, after=query.after, limit=query.limit + 1, types=types)
     )

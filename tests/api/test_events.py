@@ -93,6 +93,21 @@ def test_a_silent_stream_shows_that_it_lives_and_ends_when_the_server_stops(api:
         assert "id: 2" not in list(lines)
 
 
+def test_a_stream_ends_soon_after_its_key_is_revoked(api: Api) -> None:
+    api.register_model()
+    job = api.submit()["id"]
+    key = api.client.post("/v1/keys", json={"name": "guest", "project": "default"}).json()
+    object.__setattr__(api.app.state.service.settings, "stream_idle_seconds", 0.01)
+    with (
+        api.client_for(key["secret"]) as guest,
+        guest.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as answer,
+    ):
+        lines: Iterator[str] = answer.iter_lines()
+        assert next(lines) == "id: 1"
+        api.client.delete(f"/v1/keys/{key['id']}").raise_for_status()
+        assert "id: 2" not in list(lines)
+
+
 def test_logs_are_read_from_where_the_last_answer_ended(either_api: Api) -> None:
     api = either_api
     api.register_model()
