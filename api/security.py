@@ -5,8 +5,6 @@ from jobs.errors import AuthenticationError, PermissionDeniedError
 from jobs.records import KeyRecord
 from jobs.service import keys
 
-LONGEST_SECRET = 512
-
 
 def bearer_secret(header: str | None) -> str:
     """The secret of an Authorization header.
@@ -16,7 +14,7 @@ def bearer_secret(header: str | None) -> str:
     """
     scheme, _, secret = (header or "").partition(" ")
     secret = secret.strip()
-    if scheme.lower() != "bearer" or not secret or len(secret) > LONGEST_SECRET:
+    if scheme.lower() != "bearer" or not secret or len(secret) > keys.LONGEST_SECRET:
         raise AuthenticationError("send an API key in the header `Authorization: Bearer <key>`")
     return secret
 

@@ -7,9 +7,10 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from cli.deployment_settings import deployment_settings
 from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from jobs.bootstrap import DEFAULT_PROJECT, prepare
 from jobs.database import Database
-from jobs.errors import AuthenticationError
+from jobs.errors import AuthenticationError, InvalidRequestError
 from jobs.service import keys
 from jobs.settings import Settings
 
@@ -33,6 +34,8 @@ def _prepare(settings: Settings, secret: str | None) -> str | None:
     """Migrate, and say in one line why that is not possible."""
     try:
         return prepare(settings, secret)
+    except InvalidRequestError as error:
+        raise CommandError(f"BAICHUAN_API_KEY: {error}", ExitCode.USAGE) from error
     except MigrationError as error:
         message = f"the database cannot be migrated: {error}; it was made by a newer version, or is not ours"
         raise CommandError(message) from error
@@ -61,6 +64,8 @@ def add_key(settings: Settings, secret: str, name: str) -> str:
     try:
         with database.writing() as connection:
             keys.create(connection, project=DEFAULT_PROJECT, name=name, role="admin", secret=secret)
+    except InvalidRequestError as error:
+        raise CommandError(f"BAICHUAN_API_KEY: {error}", ExitCode.USAGE) from error
     except IntegrityError:
         raise CommandError("this API key was revoked; choose another BAICHUAN_API_KEY") from None
     finally:

@@ -1,6 +1,7 @@
 """Projects and API keys."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Literal
@@ -8,12 +9,14 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import AuthenticationError, NotFoundError
+from jobs.errors import AuthenticationError, InvalidRequestError, NotFoundError
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 from jobs.repository import keys
 
 Role = Literal["admin", "member"]
+SHORTEST_SECRET = 24
+LONGEST_SECRET = 512
 
 
 def new_secret() -> str:
@@ -24,8 +27,16 @@ def new_secret() -> str:
 def create(connection: Connection, *, project: str, name: str, role: Role, secret: str) -> KeyRecord:
     """Store the hash of a key for a project, which is made if there is none of this name.
 
-    SHA-256 without salt is enough: the secret has 256 random bits.
+    SHA-256 without salt is enough for a secret of 256 random bits, as those of `new_secret` are.
+
+    Raises:
+        InvalidRequestError: somebody chose a secret that is too short to be safe, or that no header can carry.
     """
+    if not SHORTEST_SECRET <= len(secret) <= LONGEST_SECRET or not re.fullmatch(r"[!-~]+", secret):
+        message = f"an API key must have {SHORTEST_SECRET} to {LONGEST_SECRET} ASCII characters without spaces"
+        raise InvalidRequestError(
+            f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one"
+        )
     now = now_ms(connection)
     project_id = keys.project_id(connection, project, now=now)
     hint = f"{secret[:6]}…{secret[-4:]}"

@@ -156,3 +156,6 @@ def test_init_makes_the_first_key_once(shell: Shell) -> None:
     assert (again.code, again.out) == (0, "")
     given = shell("init", "--json", BAICHUAN_API_KEY="bj-" + "k" * 40)
     assert json.loads(given.out) == {"api_key": None, "created": True}
+    weak = shell("init", BAICHUAN_API_KEY="secret")
+    assert weak.code == 2
+    assert "BAICHUAN_API_KEY: an API key must have 24 to 512" in weak.err
