@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import os
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -96,7 +97,7 @@ class _Writer:
 
     async def finish(self) -> None:
         await self._flush()
-        await asyncio.to_thread(self._file.flush)
+        await asyncio.to_thread(self._sync)
 
     def sha256(self) -> str:
         return self._hash.hexdigest()
@@ -104,6 +105,11 @@ class _Writer:
     async def _flush(self) -> None:
         full, self._buffer = self._buffer, bytearray()
         await asyncio.to_thread(self._write, full)
+
+    def _sync(self) -> None:
+        """To the disk itself: an accepted file must survive a power cut, as its row does."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _write(self, data: bytearray) -> None:
         if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:

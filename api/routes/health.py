@@ -37,4 +37,4 @@ def _database_fault(service: Service) -> str | None:
         migrated = service.database.is_migrated()
     except DBAPIError:
         return "the database does not answer; check DATABASE_URL and the database server"
-    return None if migrated else "the database schema is not the newest; run `alembic upgrade head`"
+    return None if migrated else "the database schema is not the newest; run `baichuan init`"

@@ -18,5 +18,6 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """Workers that reported within the last few heartbeats."""
     found = await caller.service.reader.run(lambda c: workers.alive(c, caller.service.settings))
-    behind = [WorkerObject.of(worker) for worker in found if worker.id > (query.after or "")]
-    return json_response(Page[WorkerObject].of(behind, query.limit))
+    # Not every database sorts as Python compares.
+    behind = sorted((w for w in found if w.id > (query.after or "")), key=lambda worker: worker.id)
+    return json_response(Page[WorkerObject].of([WorkerObject.of(worker) for worker in behind], query.limit))

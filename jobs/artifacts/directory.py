@@ -23,12 +23,10 @@ class DirectoryStore:
 
     def publish(self, key: str) -> None:
         """Flush the files to disk, since a job that succeeded must survive a power cut."""
-        for path in self._path(key).rglob("*"):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        folder = self._path(key)
+        for path in folder.rglob("*"):
+            _sync(path)
+        self._sync_folders(folder)
 
     def scratch(self) -> Path:
         """See `ArtifactStore.scratch`."""
@@ -39,6 +37,7 @@ class DirectoryStore:
         target = self._path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, target)
+        self._sync_folders(target.parent)
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """See `ArtifactStore.read`."""
@@ -65,8 +64,23 @@ class DirectoryStore:
         """See `ArtifactStore.free_bytes`."""
         return shutil.disk_usage(self.root).free
 
+    def _sync_folders(self, folder: Path) -> None:
+        """Flush a folder and those above it: their entries may be as new as the files."""
+        while folder != self.root:
+            _sync(folder)
+            folder = folder.parent
+        _sync(self.root)
+
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root) or path == self.root:
             raise ValueError(f"the key {key!r} leads out of the artifact store")
         return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

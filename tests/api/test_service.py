@@ -20,7 +20,7 @@ def test_readiness_says_what_is_missing(api: Api) -> None:
     with api.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM alembic_version")
     answer = api.client.get("/readyz")
-    assert "alembic upgrade head" in problem_of(answer, 503, "not_ready")["detail"]
+    assert "baichuan init" in problem_of(answer, 503, "not_ready")["detail"]
     assert api.client.get("/healthz").status_code == 200
 
 
