@@ -5,6 +5,7 @@ Importing this package registers the classes with transformers' `AutoConfig`, `A
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from . import quiet as quiet  # before anything imports bitsandbytes
 from .checkpoint import CheckpointSummary, inspect_checkpoint, load_model, load_tokenizer
@@ -32,6 +33,8 @@ AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
 AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
 AutoTokenizer.register(BaichuanConfig, slow_tokenizer_class=BaichuanTokenizer, exist_ok=True)
+# The tokenizer_config.json of Baichuan 1 7B writes the name so.
+REGISTERED_TOKENIZER_CLASSES["BaiChuanTokenizer"] = BaichuanTokenizer
 
 __all__ = [
     "AdapterMismatchError",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.errors import CheckpointError
+from baichuan_core.errors import CheckpointError, UnsupportedError
 
 # Code of published repositories is left behind: nothing here runs it.
 COMPANIONS = (
@@ -24,6 +24,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
 
     Raises:
         CheckpointError: It is missing, no JSON, or of another model family.
+        UnsupportedError: The checkpoint was quantized by something else than bitsandbytes.
     """
     file = checkpoint / "config.json"
     if not file.is_file():
@@ -39,6 +40,9 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
         config: BaichuanConfig = BaichuanConfig.from_dict(content)
     except Exception as error:
         raise CheckpointError(f"{file} describes no possible model: {error}") from error
+    quantization = content.get("quantization_config") or {}
+    if (method := quantization.get("quant_method", "bitsandbytes")) != "bitsandbytes":
+        raise UnsupportedError(f"{checkpoint} was quantized by {method}: use an unquantized or bitsandbytes checkpoint")
     return config
 
 

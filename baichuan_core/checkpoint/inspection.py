@@ -37,12 +37,13 @@ class CheckpointSummary:
     has_tokenizer: bool
 
 
-def inspect_checkpoint(checkpoint: Path) -> CheckpointSummary:
+def inspect_checkpoint(checkpoint: Path | str) -> CheckpointSummary:
     """Check that a directory holds a whole Baichuan checkpoint, and describe it.
 
     Raises:
         CheckpointError: As `load_model` would; the message names the file or tensor and what to do.
     """
+    checkpoint = Path(checkpoint)
     config = read_config(checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)

@@ -19,11 +19,11 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def load_model(
-    checkpoint: Path,
+    checkpoint: Path | str,
     *,
     dtype: DtypeName = "auto",
     device: str | None = None,
-    adapter: Path | None = None,
+    adapter: Path | str | None = None,
     quantization: QuantizationConfigMixin | None = None,
 ) -> BaichuanForCausalLM:
     """Load a checkpoint in eval mode, everything checked before the first weight is read.
@@ -40,6 +40,7 @@ def load_model(
         AdapterMismatchError: The adapter was made for another base.
         UnsupportedError: A dtype or a device that does not exist here.
     """
+    checkpoint, adapter = Path(checkpoint), None if adapter is None else Path(adapter)
     config = read_config(checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
@@ -59,12 +60,14 @@ def load_model(
     return model
 
 
-def load_tokenizer(checkpoint: Path) -> BaichuanTokenizer:
+def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     """The tokenizer of a checkpoint directory.
 
     Raises:
-        TokenizerError: It is missing or cannot be read.
+        TokenizerError: It is missing, cannot be read, or has more pieces than the model has embeddings.
+        CheckpointError: `config.json` is missing or damaged.
     """
+    checkpoint = Path(checkpoint)
     file = checkpoint / "tokenizer.model"
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json beside the weights")
@@ -74,6 +77,12 @@ def load_tokenizer(checkpoint: Path) -> BaichuanTokenizer:
         raise TokenizerError(f"{file} cannot be read ({error}): copy or download it again") from error
     if not isinstance(tokenizer, BaichuanTokenizer):
         raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
+    embeddings = read_config(checkpoint).vocab_size
+    if len(tokenizer) > embeddings:
+        raise TokenizerError(
+            f"{file} and added_tokens.json have {len(tokenizer)} pieces and the model {embeddings} embeddings: "
+            "use the tokenizer that belongs to these weights"
+        )
     return tokenizer
 
 

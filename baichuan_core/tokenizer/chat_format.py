@@ -34,9 +34,15 @@ class ChatFormat:
         """The format of a checkpoint; only Baichuan-13B-Chat (the first) has a form of its own.
 
         Raises:
-            CheckpointError: ``generation_config.json`` is damaged.
+            CheckpointError: ``generation_config.json`` is damaged or names ids that the model does not have.
         """
         settings = read_generation_settings(checkpoint)
+        for name in ("user_token_id", "assistant_token_id"):
+            if settings.get(name, 0) not in range(config.vocab_size):
+                raise CheckpointError(
+                    f"{name} in {checkpoint / 'generation_config.json'} is {settings[name]!r};"
+                    f" name an id below the model's {config.vocab_size}"
+                )
         first_13b = config.position_embedding == "alibi" and config.vocab_size == BAICHUAN1_VOCABULARY_SIZE
         return cls(
             user_token_id=settings.get("user_token_id", USER_TOKEN_ID),

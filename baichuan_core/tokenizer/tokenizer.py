@@ -77,6 +77,10 @@ class BaichuanTokenizer(SentencePieceBackend):
         parts = _INSIDE_A_RESERVED_PIECE.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
 
+    def _convert_id_to_token(self, index: int) -> str:
+        """The piece of an id; no text for what a padded embedding table has beyond the vocabulary."""
+        return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
+
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Text of ``tokens``; as published, a space goes before a run of text that a control piece ends."""
         controls = set(self.all_special_tokens)

@@ -59,7 +59,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Write a random Baichuan 2 checkpoint whose shapes every quantization takes, with tokenizer files."""
 
     def make(name: str = "base", *, dtype: torch.dtype = torch.float32, seed: int = 0, **fields: Any) -> Path:
-        shape = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 192}
+        shape = {"vocab_size": 768, "hidden_size": 64, "intermediate_size": 192}
         depth = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
         torch.manual_seed(seed)
         config = BaichuanConfig(**{**shape, **depth, "norm_head": True, **fields})

@@ -136,3 +136,17 @@ def test_damaged_adapter_record_is_named(make_checkpoint: MakeCheckpoint, tmp_pa
     (tmp_path / "adapter" / "baichuan_base.json").write_text(json.dumps({"name": "x"}))
     with pytest.raises(CheckpointError, match=r"baichuan_base\.json is damaged"):
         load_model(base, adapter=tmp_path / "adapter")
+
+
+def test_tokenizer_with_more_pieces_than_the_model_is_refused(make_checkpoint: MakeCheckpoint) -> None:
+    with pytest.raises(TokenizerError, match="760 pieces and the model 512 embeddings"):
+        load_tokenizer(make_checkpoint(vocab_size=512))
+
+
+def test_checkpoint_of_another_quantization_library_is_refused(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint()
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match="quantized by gptq: use"):
+        load_model(checkpoint)

@@ -129,3 +129,17 @@ def test_text_never_yields_a_control_id_and_comes_back(tokenizer: BaichuanTokeni
 def test_half_a_surrogate_pair_is_an_error(tokenizer: BaichuanTokenizer) -> None:
     with pytest.raises(TokenizerError, match="character 2"):
         tokenizer.encode_text("a\ud83d")
+
+
+def test_the_class_name_of_the_first_7b_loads_too(published: Path) -> None:
+    settings = {key: value for key, value in PUBLISHED_TOKENIZER_CONFIG.items() if key != "pad_token"}
+    settings |= {"tokenizer_class": "BaiChuanTokenizer", "model_max_length": 10**30}
+    settings["auto_map"] = {"AutoTokenizer": ["tokenization_baichuan.BaiChuanTokenizer", None]}
+    (published / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = AutoTokenizer.from_pretrained(published)
+    assert type(tokenizer) is BaichuanTokenizer
+    assert tokenizer.pad_token_id == 0
+
+
+def test_ids_of_a_padded_embedding_table_have_no_text(tokenizer: BaichuanTokenizer) -> None:
+    assert tokenizer.decode([596, tokenizer.vocab_size, tokenizer.vocab_size + 5, 596]) == "aa"
