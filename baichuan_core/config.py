@@ -3,11 +3,22 @@
 from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 DEFAULT_CONTEXT_LENGTH = 4096
 BAICHUAN2_VOCABULARY_SIZE = 125696
 # Keys of published configurations that name code to run or settings of a trainer, not the model.
 FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "model_max_length",
+)
 
 PositionEmbedding = Literal["rope", "alibi"]
 
@@ -82,12 +93,31 @@ class BaichuanConfig(PreTrainedConfig):
         Raises:
             ValueError: The message names the field and what it may hold.
         """
+        for name in SIZES:
+            if type(size := getattr(self, name)) is not int or size < 1:
+                raise ValueError(f"{name} is {size!r}: give a whole number above 0")
         if self.position_embedding not in ("rope", "alibi"):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
+        if self.norm_head not in (True, False):
+            raise ValueError(f"norm_head is {self.norm_head!r}: use true or false")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f'hidden_act is {self.hidden_act!r}: the published models have "silu"')
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
+        if self.position_embedding == "rope":
+            self._check_rotation()
+
+    def _check_rotation(self) -> None:
+        parameters = self.rope_parameters or {}
+        kinds = ("default", *ROPE_INIT_FUNCTIONS)
+        if parameters.get("rope_type") not in kinds or parameters.get("rope_theta") is None:
+            raise ValueError(
+                f"rope_parameters is {parameters}: give rope_theta, and as rope_type one of {', '.join(kinds)}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"heads of {self.head_dim} dimensions cannot be rotated: change num_attention_heads")
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The saved form: as published, with the two fields that tell the families apart spelled out."""

@@ -52,6 +52,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
 
     def __init__(self, config: BaichuanConfig) -> None:
+        config.check()  # from_pretrained sets fields after the configuration was made
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
@@ -164,7 +165,8 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self._logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        decoding = outputs.last_hidden_state.shape[1] == 1
+        logits = self._logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep), decoding)
         loss = None if labels is None else self._loss(logits, labels, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -179,11 +181,12 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         self._head_norms.forget()
         return cast("BaichuanForCausalLM", super().train(mode))
 
-    def _logits(self, hidden_states: Tensor) -> Tensor:
+    def _logits(self, hidden_states: Tensor, decoding: bool) -> Tensor:
         logits: Tensor = self.lm_head(hidden_states)
         if not self.config.norm_head:
             return logits
-        return (logits / self._head_norms.of(self.lm_head).to(logits.device)).to(logits.dtype)
+        norms = self._head_norms.of(self.lm_head, decoding=decoding)
+        return (logits / norms.to(logits.device)).to(logits.dtype)
 
     def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
         loss: Tensor = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)

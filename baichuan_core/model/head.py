@@ -1,6 +1,7 @@
 """The normalised output head (NormHead) of Baichuan 2, for whatever layer stands at `lm_head`."""
 
 import weakref
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ class HeadNorms:
 
     Logits over row norms are the logits of a head with rows of norm 1, so the parameter is never copied or
     changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
-    of the head changes or training goes on.
+    of the head changes or training goes on. Writes through `.data` (moving averages, some optimizers) show in
+    no version counter, so the norms of a plain weight are kept only from one decoding step to the next.
     """
 
     def __init__(self) -> None:
@@ -25,22 +27,29 @@ class HeadNorms:
         """A copied or pickled model computes its norms again."""
         return HeadNorms, ()
 
-    def of(self, head: nn.Module) -> Tensor:
-        """Norms [vocab] of `head`, differentiable where its parameters are being trained."""
+    def of(self, head: nn.Module, *, decoding: bool) -> Tensor:
+        """Norms [vocab] of `head`, differentiable where its parameters are being trained.
+
+        Args:
+            head: The layer at `lm_head`.
+            decoding: Whether this is a step of one token, so that the norms of the step before serve.
+        """
         tensors = [*head.parameters(), *head.buffers()]
         if torch.compiler.is_compiling():
             return row_norms(head)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             self.forget()
             return row_norms(head)
-        if self._norms is None or not self._unchanged(tensors):
-            with torch.no_grad():
+        must_renew = _is_plain(head) and not decoding
+        if self._norms is None or must_renew or not self._unchanged(tensors):
+            # No tensor of inference mode: a later backward pass may need the norms.
+            with torch.inference_mode(False), torch.no_grad():
                 self._norms = row_norms(head)
             self._seen = [(weakref.ref(tensor), tensor.data_ptr(), _version(tensor)) for tensor in tensors]
         return self._norms
 
     def forget(self) -> None:
-        """Drop the kept norms. Optimizers may write through `.data`, which no version counter sees."""
+        """Drop the kept norms."""
         self._norms = None
 
     def _unchanged(self, tensors: list[Tensor]) -> bool:
@@ -61,17 +70,20 @@ def row_norms(head: nn.Module) -> Tensor:
     A plain layer shows its weight. A replaced one (quantized, adapted, sharded or off-loaded) does not, so it
     is asked for its columns by running it on the unit vectors.
     """
-    weight = getattr(head, "weight", None)
-    if isinstance(head, nn.Linear) and isinstance(weight, Tensor) and _is_readable(weight):
-        norms = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32)
-    else:
-        norms = _probe(head)
+    norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32) if _is_plain(head) else _probe(head)
     clamped: Tensor = norms.clamp(min=SMALLEST_NORM)
     return clamped
 
 
-def _is_readable(weight: Tensor) -> bool:
-    return weight.is_floating_point() and weight.ndim == 2 and not weight.is_meta  # noqa: PLR2004
+def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
+    weight = getattr(head, "weight", None)
+    return (
+        isinstance(head, nn.Linear)
+        and isinstance(weight, Tensor)
+        and weight.is_floating_point()
+        and weight.ndim == 2  # noqa: PLR2004 - DeepSpeed leaves a flat one where it has sharded the weight
+        and not weight.is_meta
+    )
 
 
 def _probe(head: nn.Module) -> Tensor:

@@ -1,6 +1,7 @@
 """Where a token stands: rotation of queries and keys (7B) or a bias on attention scores (13B)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,9 @@ class BaichuanRotaryEmbedding(nn.Module):
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__()
         self.config = config
-        self.max_seq_len_cached = config.max_position_embeddings
-        parameters = config.rope_parameters or {}
-        self.rope_type = parameters.get("rope_type", "default")
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        parameters: dict[str, Any] = config.rope_parameters or {}
+        self.rope_type = parameters["rope_type"]
         initialise = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         frequencies, self.attention_scaling = initialise(config)
         self.register_buffer("inv_freq", frequencies, persistent=False)
@@ -32,7 +33,7 @@ class BaichuanRotaryEmbedding(nn.Module):
     @staticmethod
     def compute_default_rope_parameters(config: BaichuanConfig) -> tuple[Tensor, float]:
         """Frequencies theta^(-2i/d) for i < d/2, and the scale of the rotation (1)."""
-        theta = (config.rope_parameters or {}).get("rope_theta", 10000.0)
+        theta: float = (config.rope_parameters or {})["rope_theta"]
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
         return theta**-exponents, 1.0
 

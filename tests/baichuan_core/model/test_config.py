@@ -107,6 +107,11 @@ def test_published_remote_code_is_neither_run_nor_passed_on(golden_root: Path, t
     [
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple"),
         ({"position_embedding": "learned"}, "position_embedding"),
+        ({"norm_head": "yes"}, "norm_head is 'yes': use true or false"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: give a whole number above 0"),
+        ({"hidden_act": "snake"}, "hidden_act is 'snake'"),
+        ({"rope_parameters": {"rope_type": "spiral"}}, "rope_parameters .* one of default, linear"),
+        ({"hidden_size": 60, "num_attention_heads": 4}, "heads of 15 dimensions cannot be rotated"),
     ],
 )
 def test_impossible_configurations_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -122,3 +127,23 @@ def test_slopes_of_40_heads_take_the_rest_from_64() -> None:
     slopes = alibi_slopes(40)
     torch.testing.assert_close(slopes[:32], alibi_slopes(32))
     torch.testing.assert_close(slopes[32:], alibi_slopes(64)[:16:2])
+
+
+def test_what_is_passed_to_from_pretrained_is_checked_too(golden_root: Path) -> None:
+    with pytest.raises(ValueError, match="position_embedding is 'learned': use"):
+        AutoModelForCausalLM.from_pretrained(golden_root / "baichuan1-7b", position_embedding="learned")
+    with pytest.raises(ValueError, match=r"rope_parameters is .* give rope_theta"):
+        AutoModelForCausalLM.from_pretrained(golden_root / "baichuan1-7b", rope_parameters={"factor": 2.0})
+
+
+@torch.no_grad()
+def test_dynamic_rope_scaling_begins_beyond_the_length(golden_root: Path, tmp_path: Path) -> None:
+    source = golden_root / "baichuan1-7b"
+    config = json.loads((source / "config.json").read_text()) | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    scaled, plain = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path, source))
+    ids = torch.arange(3, 303)[None]
+    torch.testing.assert_close(scaled(ids[:, :128]).logits, plain(ids[:, :128]).logits)
+    assert not torch.allclose(scaled(ids).logits, plain(ids).logits, atol=0.1)
+    torch.testing.assert_close(scaled(ids[:, :100]).logits, plain(ids[:, :100]).logits)

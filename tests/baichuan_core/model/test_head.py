@@ -136,3 +136,19 @@ def test_resized_vocabulary_keeps_a_normalised_head(model: BaichuanForCausalLM, 
 def test_norms_of_a_plain_and_an_unreadable_layer_agree() -> None:
     head = nn.Linear(300, 20, bias=False)
     torch.testing.assert_close(row_norms(WithoutAWeight(head)), row_norms(head))
+
+
+@torch.no_grad()
+def test_writes_through_data_while_evaluating_are_seen(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    expected = model(ids).logits
+    model.lm_head.weight.data.mul_(torch.rand(512, 1) + 0.5)  # as moving averages of weights do
+    torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=2e-5)
+
+
+def test_gradients_after_inference_mode(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    model.requires_grad_(False)
+    embedded = model.get_input_embeddings()(ids[:, :1]).requires_grad_()
+    with torch.inference_mode():
+        model(ids[:, :1])
+    model(inputs_embeds=embedded).logits.square().sum().backward()
+    assert embedded.grad is not None
