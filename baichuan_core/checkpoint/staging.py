@@ -19,15 +19,12 @@ def staged_output(output: Path) -> Iterator[Path]:
     killed run left behind is removed by the next one to the same place.
 
     Raises:
-        CheckpointError: `output` exists and is no empty directory.
+        CheckpointError: `output` exists and is no empty directory, or nothing can be written beside it.
     """
-    output = output.absolute()
+    output = output.resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise CheckpointError(f"{output} exists and is not empty: name a new directory for the result")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output.name}.partial-"
-    _remove_abandoned(output.parent, prefix)
-    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
+    staging = _staging_beside(output)
     lock = _lock(staging)
     try:
         yield staging
@@ -38,6 +35,18 @@ def staged_output(output: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _staging_beside(output: Path) -> Path:
+    prefix = f".{output.name}.partial-"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(output.parent, prefix)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
+    except OSError as error:
+        raise CheckpointError(
+            f"nothing can be written to {output.parent} ({error.strerror}): name another place for the result"
+        ) from error
 
 
 def _publish(staging: Path, output: Path) -> None:
@@ -58,11 +67,11 @@ def _sync(path: Path) -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """Hold a directory until the process ends; None if a living process holds it."""
+    """Hold a directory until the process ends; None if a living process holds it or nobody can."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # held, or a file system without locks
         os.close(descriptor)
         return None
     return descriptor

@@ -46,8 +46,8 @@ class ConversionReport:
 
 
 def convert(
-    checkpoint: Path,
-    output: Path,
+    checkpoint: Path | str,
+    output: Path | str,
     target: ConversionTarget,
     *,
     on_progress: ProgressCallback = ignore_progress,
@@ -71,6 +71,7 @@ def convert(
     """
     if target not in get_args(ConversionTarget):
         raise UnsupportedError(f'target {target!r} is not known: use "baichuan1" or "safetensors"')
+    checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
     change = _change(config, target, checkpoint)
     with TensorReader(checkpoint) as reader:
@@ -105,6 +106,11 @@ def _change(config: BaichuanConfig, target: ConversionTarget, checkpoint: Path) 
                 raise UnsupportedError(
                     f"{checkpoint} has a plain head (norm_head is false), so it already is in Baichuan 1 form; "
                     'if its head is a normalised one, write "norm_head": true into its config.json'
+                )
+            if config.tie_word_embeddings:
+                raise UnsupportedError(
+                    f"{checkpoint} uses its embedding as head (tie_word_embeddings), so the head cannot be normalised "
+                    'alone: store a copy of it as lm_head.weight and write "tie_word_embeddings": false'
                 )
             config.norm_head = False
             return lambda name, tensor: normalise_rows(tensor) if name == HEAD else tensor

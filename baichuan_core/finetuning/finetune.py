@@ -32,13 +32,13 @@ CHECKPOINTS_AT_ONCE = 3
 
 
 def finetune(
-    checkpoint: Path,
-    training_data: Path,
-    output: Path,
+    checkpoint: Path | str,
+    training_data: Path | str,
+    output: Path | str,
     options: FinetuningOptions | None = None,
     *,
-    checkpoints: Path,
-    resume_from: Path | None = None,
+    checkpoints: Path | str,
+    resume_from: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
     """Fine-tunes a checkpoint on conversations.
@@ -64,12 +64,13 @@ def finetune(
         TrainingDivergedError: The loss is no number any more.
     """
     options = options or FinetuningOptions()
+    checkpoint, output, checkpoints = Path(checkpoint), Path(output), Path(checkpoints)
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
     hardware = Hardware.of(options)
     _check_method(config, options)
     tokenizer = load_tokenizer(checkpoint)
-    data = _training_data(checkpoint, config, tokenizer, training_data, options)
+    data = _training_data(checkpoint, config, tokenizer, Path(training_data), options)
     with staged_output(output) as staging:
         model = _trainable_model(checkpoint, config, options, hardware)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -82,7 +83,7 @@ def finetune(
             pad_token_id=tokenizer.pad_token_id,
             hardware=hardware,
             checkpoints=checkpoints,
-            resume_from=resume_from,
+            resume_from=None if resume_from is None else Path(resume_from),
             on_progress=on_progress,
         )
         on_progress(Progress(TRAINING_ENDS, "writing"))

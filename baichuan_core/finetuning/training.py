@@ -70,12 +70,12 @@ class TrainingResult:
     resumed_from_step: int
 
 
-def latest_checkpoint(checkpoints: Path) -> Path | None:
+def latest_checkpoint(checkpoints: Path | str) -> Path | None:
     """The newest complete checkpoint among those of an earlier run, None if there is none.
 
     The trainer writes ``trainer_state.json`` last, so that a checkpoint whose writer was killed has none.
     """
-    steps = {step: path for path in checkpoints.glob("checkpoint-*") if (step := _step_of(path)) is not None}
+    steps = {step: path for path in Path(checkpoints).glob("checkpoint-*") if (step := _step_of(path)) is not None}
     return steps[max(steps)] if steps else None
 
 

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from baichuan_core.generation.batching import EncodedRequest, batches
 from baichuan_core.generation.options import GenerationOptions
-from baichuan_core.generation.sampling import sampling_processors
+from baichuan_core.generation.sampling import RefuseNotANumber, sampling_processors
 from baichuan_core.generation.stopping import FinishReason, RowEnds, cut_at_stop
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback
@@ -104,7 +104,7 @@ class Engine:
 
     def _processors(self, batch: Sequence[EncodedRequest]) -> LogitsProcessorList:
         if not self.settings.do_sample:
-            return LogitsProcessorList()
+            return LogitsProcessorList([RefuseNotANumber()])
         return sampling_processors(
             temperature=self.settings.temperature or 1.0,
             top_k=self.settings.top_k or 0,

@@ -10,7 +10,7 @@ from typing import Any
 
 from baichuan_core.checkpoint import load_model, load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
-from baichuan_core.errors import PromptError
+from baichuan_core.errors import CheckpointError, PromptError
 from baichuan_core.generation.batching import EncodedRequest
 from baichuan_core.generation.engine import Completion, Engine
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions, GenerationReport
@@ -21,12 +21,12 @@ from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
 
 
 def generate(
-    checkpoint: Path,
+    checkpoint: Path | str,
     requests: Sequence[GenerationRequest],
-    output: Path,
+    output: Path | str,
     options: GenerationOptions | None = None,
     *,
-    adapter: Path | None = None,
+    adapter: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> GenerationReport:
     """Answers every request and writes ``output``, a JSONL file with one line a request in their order.
@@ -44,11 +44,14 @@ def generate(
 
     Raises:
         PromptError: There is no request, or one cannot be answered; the message names it.
-        CheckpointError: The checkpoint or adapter cannot be used.
+        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, or ``output`` cannot be
+            written.
         TokenizerError: The checkpoint has no tokenizer.
     """
     if not requests:
         raise PromptError("there is no request; give at least one prompt")
+    checkpoint, output = Path(checkpoint), Path(output)
+    _check_place(output)
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
     defaults = GenerationDefaults.of(checkpoint)
@@ -101,13 +104,26 @@ def _end_token_ids(tokenizer: BaichuanTokenizer, defaults: GenerationDefaults) -
     return frozenset(ids if isinstance(ids, list) else [ids])
 
 
+def _check_place(output: Path) -> None:
+    if output.is_dir():
+        raise CheckpointError(f"{output} is a directory: name the file to write, ending in .jsonl")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{output.parent} cannot be made ({error.strerror}): name another place") from error
+    if not os.access(output.parent, os.W_OK):
+        raise CheckpointError(f"nothing can be written to {output.parent}: name another place")
+
+
 def _write(output: Path, requests: Sequence[GenerationRequest], completions: Sequence[Completion]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        for index, (request, completion) in enumerate(zip(requests, completions, strict=True)):
-            file.write(json.dumps(_line(index, request, completion), ensure_ascii=False) + "\n")
-    unfinished.replace(output)
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            for index, (request, completion) in enumerate(zip(requests, completions, strict=True)):
+                file.write(json.dumps(_line(index, request, completion), ensure_ascii=False) + "\n")
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _line(index: int, request: GenerationRequest, completion: Completion) -> dict[str, Any]:

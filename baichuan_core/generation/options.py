@@ -1,9 +1,11 @@
 """Settings and result of a generation run."""
 
 from dataclasses import dataclass, fields, replace
+from operator import index
 from pathlib import Path
 
 from baichuan_core.checkpoint import DtypeName
+from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import read_generation_settings
 
 
@@ -51,9 +53,9 @@ class GenerationOptions:
         }
         for name, least in limits.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:  # NaN neither
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
-        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
+        if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if "" in self.stop:
             raise ValueError("stop holds an empty text; leave it out")
@@ -76,11 +78,20 @@ class GenerationDefaults:
         """Reads them from ``checkpoint``; base models often have none.
 
         Raises:
-            CheckpointError: ``generation_config.json`` is damaged.
+            CheckpointError: ``generation_config.json`` is damaged or holds values out of range.
         """
         known = {field.name for field in fields(cls)}
-        settings = read_generation_settings(checkpoint)
-        return cls(**{name: value for name, value in settings.items() if name in known})
+        defaults = cls(**{name: value for name, value in read_generation_settings(checkpoint).items() if name in known})
+        end = defaults.eos_token_id
+        try:
+            defaults.complete(GenerationOptions())
+            frozenset(map(index, end if isinstance(end, list) else [end or 0]))
+        except (ValueError, TypeError) as error:
+            path = checkpoint / "generation_config.json"
+            raise CheckpointError(
+                f"{path} holds what cannot be used ({error}); correct it or remove the file"
+            ) from error
+        return defaults
 
     def complete(self, options: GenerationOptions) -> GenerationOptions:
         """``options`` with nothing left open, and temperature 0 turned into greedy decoding."""

@@ -29,12 +29,13 @@ class GenerationRequest:
             raise PromptError("a request needs either 'prompt' or 'messages', not both")
 
 
-def read_requests(path: Path) -> list[GenerationRequest]:
+def read_requests(path: Path | str) -> list[GenerationRequest]:
     """Reads requests, one JSON object ``{"prompt": ...}`` or ``{"messages": [...]}`` a line, each with an optional id.
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names the line.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -13,11 +13,30 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from baichuan_core.errors import CheckpointError
+
 
 def request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int) -> int:
     """A 63-bit seed from the run's seed, the prompt, and how many equal prompts came before it."""
     digest = hashlib.sha256(f"{seed}:{occurrence}:{','.join(map(str, prompt_ids))}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+class RefuseNotANumber(LogitsProcessor):
+    """Ends the run at logits that are no numbers, from which greedy decoding would write empty answers."""
+
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [batch, vocab], unchanged.
+
+        Raises:
+            CheckpointError: One of them is NaN.
+        """
+        if scores.isnan().any():
+            raise CheckpointError(
+                "the model computes values that are no numbers: its weights are damaged, or its activations too large"
+                " for float16; copy the checkpoint again, or use dtype 'bfloat16' or 'float32'"
+            )
+        return scores
 
 
 class GumbelNoise(LogitsProcessor):
@@ -41,7 +60,7 @@ def sampling_processors(
     *, temperature: float, top_k: int, top_p: float, seeds: Sequence[int], device: torch.device
 ) -> LogitsProcessorList:
     """Temperature, top-k, top-p and the noise, in transformers' order; decode greedily after them."""
-    processors = LogitsProcessorList()
+    processors = LogitsProcessorList([RefuseNotANumber()])
     if temperature != 1.0:
         processors.append(TemperatureLogitsWarper(temperature))
     if top_k:

@@ -22,7 +22,7 @@ from baichuan_core.checkpoint import (
     tensor_writer,
 )
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.errors import UnsupportedError
+from baichuan_core.errors import CheckpointError, UnsupportedError
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .weights import BLOCK, QuantizationMethod, quantize_weight, stored_endings
@@ -69,8 +69,8 @@ class QuantizationReport:
 
 
 def quantize(
-    checkpoint: Path,
-    output: Path,
+    checkpoint: Path | str,
+    output: Path | str,
     options: QuantizationOptions,
     *,
     on_progress: ProgressCallback = ignore_progress,
@@ -87,11 +87,12 @@ def quantize(
         on_progress: Told after each tensor, with the relative error of a quantized one.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, or `output` is taken.
+        CheckpointError: The checkpoint is incomplete or damaged, holds NaN, or `output` is taken.
         UnsupportedError: The method is unknown, the checkpoint is quantized already, or a layer has a shape
             that the 4-bit kernels cannot take.
         InsufficientSpaceError: The disk cannot hold the result.
     """
+    checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
@@ -157,6 +158,11 @@ class _Quantizer:
         for ending, stored in quantized.tensors.items():
             writer.add(f"{layer}.{ending}", stored)
         self._errors[name] = _relative_error(tensor, quantized.restored)
+        if not math.isfinite(self._errors[name]):
+            raise CheckpointError(
+                f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
+                "use the checkpoint as it was before they came in"
+            )
         return {"relative_error": self._errors[name]}
 
     def _names_to_write(self) -> list[str]:
@@ -169,7 +175,7 @@ class _Quantizer:
 def _relative_error(weight: Tensor, restored: Tensor) -> float:
     exact = weight.float()
     size = torch.linalg.vector_norm(exact)
-    return float(torch.linalg.vector_norm(exact - restored) / size) if size > 0 else 0.0
+    return float(torch.linalg.vector_norm(exact - restored) / size) if size != 0 else 0.0
 
 
 def _check_supported(config: BaichuanConfig, options: QuantizationOptions, checkpoint: Path) -> None:

@@ -79,3 +79,17 @@ def test_too_little_space_names_the_bytes(tmp_path: Path) -> None:
     with pytest.raises(InsufficientSpaceError, match=r"needs \d+ bytes and .* has \d+ free"):
         require_space(tmp_path / "not" / "yet", 10**18)
     require_space(tmp_path / "not" / "yet", 1)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "result")
+    with staged_output(tmp_path / "link") as staging:
+        (staging / "file").write_text("whole")
+    assert (tmp_path / "result" / "file").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    told = pytest.raises(CheckpointError, match=r"nothing can be written to .*name another place")
+    with told, staged_output(tmp_path / "file" / "result"):
+        pass

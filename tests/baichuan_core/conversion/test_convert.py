@@ -106,3 +106,10 @@ def test_taken_output_and_broken_input_leave_everything_as_it_was(
     with pytest.raises(CheckpointError, match="is damaged"):
         convert(checkpoint, tmp_path / "converted", "safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_head_that_is_the_embedding_cannot_be_normalised_alone(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError, match="tie_word_embeddings"):
+        convert(make_checkpoint(tie_word_embeddings=True), tmp_path / "converted", "baichuan1")

@@ -1,11 +1,13 @@
 """Generation runs on an untrained tiny checkpoint, from the outside."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from baichuan_core import (
@@ -176,8 +178,46 @@ def test_progress_never_goes_back_and_counts_requests(checkpoint: Path, tmp_path
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_new_tokens": 0}, {"temperature": -1.0}, {"batch_size": 0}, {"repetition_penalty": 0}, {"stop": ("",)}],
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"batch_size": 0},
+        {"repetition_penalty": 0},
+        {"stop": ("",)},
+    ],
 )
 def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GenerationOptions(**wrong)
+
+
+def test_weights_that_compute_no_numbers_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    for options in (GREEDY, SAMPLED):
+        with pytest.raises(CheckpointError, match=r"no numbers: .* use dtype"):
+            generate(broken, prompts("a"), tmp_path / "out.jsonl", options)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_loading(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for output, message in ((tmp_path, "is a directory"), (tmp_path / "file" / "out.jsonl", "cannot be made")):
+        with pytest.raises(CheckpointError, match=message):
+            generate(checkpoint, prompts("a"), output, GREEDY)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": "hot"}, {"top_k": "5"}, {"max_new_tokens": -1}, {"eos_token_id": "2"}, {"user_token_id": 99999}],
+)
+def test_recommendations_that_cannot_be_used_are_named(
+    checkpoint: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    copied = shutil.copytree(checkpoint, tmp_path / "copied")
+    (copied / "generation_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+        generate(copied, prompts("a"), tmp_path / "out.jsonl", GREEDY)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from baichuan_core import (
     BaichuanForCausalLM,
+    CheckpointError,
     Progress,
     QuantizationOptions,
     UnsupportedError,
@@ -165,3 +166,16 @@ def test_shapes_without_a_4_bit_kernel_name_the_layer(
 def test_unknown_settings_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError, match="is not known: use"):
         quantize(make_checkpoint(), tmp_path / "quantized", QuantizationOptions(**options))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6], ids=["NaN", "too large for float16"])
+def test_numbers_that_cannot_be_quantized_are_named(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, value: float
+) -> None:
+    checkpoint = make_checkpoint()
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight .* holds numbers"):
+        quantize(checkpoint, tmp_path / "quantized", QuantizationOptions("int8"))
+    assert not (tmp_path / "quantized").exists()
