@@ -1,4 +1,4 @@
-"""A PostgreSQL database of its own for every test that asks: on TEST_DATABASE_URL, or on a server started here."""
+"""For all rooms: a PostgreSQL database for every test that asks for one, and how hard hypothesis tries."""
 
 import os
 import secrets
@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import make_url
+
+# No deadlines: the machine may be busy. `HYPOTHESIS_PROFILE=night make test-all` looks much further.
+settings.register_profile("ci", deadline=None)
+settings.register_profile("night", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,8 @@ def reference(service: Deployment) -> str:
 
 def generate() -> dict[str, Any]:
     """The spec of every generate job."""
-    return {"kind": "generate", "model": "tiny", "prompts": ["你好", "a queue"], "max_new_tokens": 160, "temperature": 0}
+    prompts = ["你好", "a queue"]
+    return {"kind": "generate", "model": "tiny", "prompts": prompts, "max_new_tokens": 160, "temperature": 0}
 
 
 def submit_all(service: Deployment) -> list[str]:
