@@ -99,6 +99,8 @@ def _array_items(text: str) -> Iterator[tuple[int, Any]]:
             item, end = decoder.raw_decode(text, cursor.position)
         except json.JSONDecodeError as error:
             raise _not_json(error.lineno, error.msg) from error
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+            raise _not_json(line, str(error)) from error
         yield line, item
         cursor.move_to(end)
         if cursor.next_is("]"):
@@ -141,6 +143,8 @@ def _line_items(text: str) -> Iterator[tuple[int, Any]]:
             yield line, json.loads(content)
         except json.JSONDecodeError as error:
             raise _not_json(line, error.msg) from error
+        except (ValueError, RecursionError) as error:
+            raise _not_json(line, str(error)) from error
 
 
 def _not_json(line: int, reason: str) -> DatasetError:
@@ -165,7 +169,7 @@ def _turn(turn: Any, place: str) -> tuple[bool, str]:
     if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
         raise DatasetError(f"{place} needs both 'from' and 'value'")
     role, value = turn["from"], turn["value"]
-    if role not in _USER_ROLES and role not in _ASSISTANT_ROLES:
+    if not isinstance(role, str) or role not in _USER_ROLES | _ASSISTANT_ROLES:
         raise DatasetError(f"{place} has the unknown role {role!r}; use 'human' or 'gpt'")
     if not isinstance(value, str):
         raise DatasetError(f"{place} has a 'value' that is no text; write it as a string")

@@ -1,7 +1,7 @@
 """Settings and result of a fine-tuning run."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 FinetuningMethod = Literal["full", "lora"]
 LearningRateScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine"]
@@ -9,6 +9,11 @@ TrainingDtype = Literal["float32", "bfloat16"]
 
 FULL_LEARNING_RATE = 2e-5  # Baichuan2's README
 LORA_LEARNING_RATE = 2e-4
+CHOICES = {
+    "method": get_args(FinetuningMethod),
+    "lr_scheduler": get_args(LearningRateScheduler),
+    "dtype": (*get_args(TrainingDtype), None),
+}
 LEAST_VALUES = {
     "epochs": 0,
     "learning_rate": 0,
@@ -68,9 +73,12 @@ class FinetuningOptions:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (chosen := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {chosen!r}; use one of {', '.join(map(repr, choices))}")
         for name, least in LEAST_VALUES.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:  # NaN neither
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         for name in ("warmup_ratio", "lora_dropout"):
             if getattr(self, name) >= 1:

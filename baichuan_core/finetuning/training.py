@@ -101,7 +101,7 @@ def train(
     """Trains ``model`` in place.
 
     Raises:
-        CheckpointError: ``resume_from`` is no complete checkpoint.
+        CheckpointError: ``resume_from`` is no complete checkpoint, or of the other method.
         TrainingDivergedError: The loss is no number any more.
     """
     resumed_from_step = 0
@@ -110,6 +110,10 @@ def train(
         if step is None:
             raise CheckpointError(
                 f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
+            )
+        if (resume_from / "adapter_config.json").is_file() != (options.method == "lora"):
+            raise CheckpointError(
+                f"{resume_from.name} was not written by the method {options.method!r}; resume from another or from none"
             )
         resumed_from_step = step
     reporter = ProgressReporter(on_progress)

@@ -55,6 +55,8 @@ def _request(content: str, place: str) -> GenerationRequest:
         item = json.loads(content)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object a line") from error
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+        raise DatasetError(f"{place} is not JSON: {error}; write one JSON object a line") from error
     if not isinstance(item, dict):
         raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
     prompt, messages, request_id = item.get("prompt"), item.get("messages"), item.get("id")

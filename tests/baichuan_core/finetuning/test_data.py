@@ -106,6 +106,9 @@ def with_turn(**turn: Any) -> str:
         (with_turn(**{"from": "human"}), "turn 1 needs both"),
         (with_turn(**{"from": "system", "value": "x"}), "unknown role 'system'; use 'human' or 'gpt'"),
         (with_turn(**{"from": "human", "value": 3}), "write it as a string"),
+        (with_turn(**{"from": ["human"], "value": "x"}), "unknown role"),
+        ("[" * 100_000, "line 1 .* is not JSON"),
+        (f'{json.dumps(GOOD)}\n{{"id": {"1" * 5000}}}', "line 2 .* is not JSON"),
     ],
 )
 def test_malformed_data_is_named_by_its_line(tmp_path: Path, text: str, message: str) -> None:

@@ -25,6 +25,7 @@ from baichuan_core import (
     UnsupportedError,
     finetune,
     generate,
+    latest_checkpoint,
     quantize,
 )
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
@@ -169,6 +170,10 @@ def test_what_cannot_be_done_is_told_before_training(base: Path, tmp_path: Path)
         finetune(base, CONVERSATIONS, taken, FULL, checkpoints=tmp_path / "ck")
     with pytest.raises(CheckpointError, match="not a complete training checkpoint"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=taken)
+    finetune(base, CONVERSATIONS, tmp_path / "adapter", LORA, checkpoints=tmp_path / "lora")
+    last = latest_checkpoint(tmp_path / "lora")
+    with pytest.raises(CheckpointError, match="not written by the method 'full'"):
+        finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=last)
     long = FinetuningOptions(max_length=4096)
     with pytest.raises(DatasetError, match="at most 512"):
         finetune(base, CONVERSATIONS, tmp_path / "new", long, checkpoints=tmp_path / "ck")
@@ -185,7 +190,19 @@ def test_a_base_without_tokenizer_is_told(base: Path, tmp_path: Path) -> None:
         finetune(tmp_path, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck")
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": 0}, {"lora_dropout": 1.0}, {"learning_rate": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"epochs": float("nan")},
+        {"lora_dropout": 1.0},
+        {"learning_rate": -1.0},
+        {"method": "qlora"},
+        {"lr_scheduler": "stairs"},
+        {"dtype": "float16"},
+    ],
+)
 def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FinetuningOptions(**wrong)

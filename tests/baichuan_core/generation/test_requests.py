@@ -32,6 +32,8 @@ def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
         ('{"prompt": "a"}\n{"prompt"', "line 2 of the prompts is not JSON"),
         ('{"prompt": "a"}\n\n[]', "line 3 of the prompts is not an object"),
         ('{"prompt": 3}', "line 1 .* write it as a string"),
+        ("[" * 100_000, "line 1 .* is not JSON"),
+        (f'{{"prompt": {"1" * 5000}}}', "line 1 .* is not JSON"),
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
         ('{"text": "a"}', "line 1 .* either 'prompt' or 'messages'"),
