@@ -19,10 +19,13 @@ def gradients(model: BaichuanForCausalLM, ids: Tensor, labels: Tensor) -> dict[s
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def test_gradient_checkpointing_changes_no_gradient(family: Path, load: Load, golden: Golden) -> None:
+@pytest.mark.parametrize("settings", [None, {"use_reentrant": True}, {"use_reentrant": False}], ids=str)
+def test_gradient_checkpointing_changes_no_gradient(
+    family: Path, load: Load, golden: Golden, settings: dict[str, bool] | None
+) -> None:
     model = load(family).train()
     plain = gradients(model, golden["full.input_ids"], golden["train.labels"])
-    model.activation_checkpointing_enable()
+    model.activation_checkpointing_enable(settings)
     assert model.is_activation_checkpointing
     checkpointed = gradients(model, golden["full.input_ids"], golden["train.labels"])
     assert plain.keys() == checkpointed.keys() == dict(model.named_parameters()).keys()

@@ -79,7 +79,8 @@ def test_bytes_are_those_that_transformers_writes(
 ) -> None:
     checkpoint = make_checkpoint(dtype=dtype)
     quantize(checkpoint, tmp_path / "ours", options)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=transformers_settings(options))
+    settings = transformers_settings(options)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=settings, device_map="auto")
     model.save_pretrained(tmp_path / "theirs")
     ours = load_file(tmp_path / "ours" / "model.safetensors")
     theirs = load_file(tmp_path / "theirs" / "model.safetensors")
