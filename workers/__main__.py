@@ -7,7 +7,7 @@ import threading
 from jobs.artifacts import open_store
 from jobs.database import Database
 from jobs.settings import Settings
-from jobs.transport import celery_app
+from jobs.transport import Transport, Waker, celery_app
 from workers.celery_app import build_worker, forget_queue
 from workers.execution import Execution
 from workers.heartbeat import Heartbeat
@@ -25,7 +25,9 @@ def main() -> None:
     database = Database(settings.database)
     starter = RunnerStarter(worker)
     starter.warm_up()
-    execution = Execution(settings, worker, database, open_store(settings), starter)
+    transport = Transport(settings)
+    waker = Waker(transport.wake_dispatcher)
+    execution = Execution(settings, worker, database, open_store(settings), starter, waker.wake)
     heartbeat = Heartbeat(database, settings, worker)
     app = celery_app(settings)
     install(app, execution)
@@ -39,6 +41,8 @@ def main() -> None:
     build_worker(app, worker, on_ready=heartbeat.start, on_stop=stop).start()
     heartbeat.leave()
     forget_queue(app, worker)
+    waker.close()
+    transport.close()
     database.close()
     log.info("%s is gone", worker.id)
 

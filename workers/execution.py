@@ -3,8 +3,10 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -26,6 +28,8 @@ from workers.settings import WorkerSettings
 LISTEN_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Verdict(Enum):
@@ -62,12 +66,14 @@ class Execution:
         database: Database,
         store: ArtifactStore,
         starter: RunnerStarter,
+        wake_dispatcher: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._worker = worker
         self._database = database
         self._store = store
         self._starter = starter
+        self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
 
     def drain(self) -> None:
@@ -209,7 +215,7 @@ class Execution:
             )
 
         own = Workspace.of(claim)
-        if lease.settle(succeed):
+        if self._end(lease, succeed):
             log.info("%s: succeeded", attempt_id)
             self._delete(own.checkpoints, *self._workspaces(claim)[1:])
         else:
@@ -220,11 +226,20 @@ class Execution:
         """End the attempt without a result; what a later attempt may resume from stays, unless a user cancelled."""
         attempt_id = claim.attempt.id
         error = failure.error() if failure else None
-        state = lease.settle(
-            lambda connection: attempts.end(connection, attempt_id, self._worker.id, event, self._settings, error=error)
+        state = self._end(
+            lease,
+            lambda connection: attempts.end(
+                connection, attempt_id, self._worker.id, event, self._settings, error=error
+            ),
         )
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
         self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (Workspace.of(claim).output,))
+
+    def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
+        """End the attempt, and say at once that a slot is free: the next job need not wait for the next poll."""
+        ended = lease.settle(ending)
+        self._wake_dispatcher()
+        return ended
 
     def _workspaces(self, claim: Claim) -> list[str]:
         """Keys of all that was written for the job, this attempt's first."""
