@@ -1,6 +1,7 @@
 """Which base a LoRA adapter was made for, and whether a checkpoint is that base."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -10,12 +11,14 @@ from torch import Tensor
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import AdapterMismatchError, CheckpointError
+from baichuan_core.model import BaichuanForCausalLM
 
 from .companions import read_config
-from .layout import EMBEDDING, FINAL_NORM
+from .layout import EMBEDDING, FINAL_NORM, HEAD, linear_layers
 from .reader import TensorReader
 
 IDENTITY_FILE = "baichuan_base.json"
+_LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
 _VALUES = 8
 # bfloat16 keeps eight bits, so a base in another dtype may differ by 0.4% of each value.
 _RELATIVE_TOLERANCE = 0.01
@@ -88,7 +91,7 @@ def write_adapter_identity(adapter: Path, base: Path) -> None:
 def check_adapter(adapter: Path, base: Path) -> None:
     """Make sure that a LoRA adapter belongs to a base checkpoint.
 
-    An adapter without our record (made by the published script) is judged by the shapes of its tensors.
+    An adapter without our record (made by the published script) is judged by its tensors alone.
 
     Raises:
         CheckpointError: The directory is no adapter.
@@ -101,8 +104,7 @@ def check_adapter(adapter: Path, base: Path) -> None:
     given = BaseIdentity.of(base)
     if (adapter / IDENTITY_FILE).is_file():
         _compare(BaseIdentity.read(adapter / IDENTITY_FILE), given, adapter)
-    else:
-        _check_shapes(adapter, given)
+    _check_layers(adapter, read_config(base), given)
 
 
 def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
@@ -117,26 +119,30 @@ def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
         )
 
 
-def _check_shapes(adapter: Path, given: BaseIdentity) -> None:
-    for name, shape in _adapter_shapes(adapter).items():
-        if "W_pack.lora_B" in name and shape[0] != 3 * given.hidden_size:
+def _check_layers(adapter: Path, config: BaichuanConfig, given: BaseIdentity) -> None:
+    """Look for the layer of every LoRA matrix; transformers would leave out what it does not find."""
+    layers = linear_layers(config) | {HEAD: (config.vocab_size, config.hidden_size)}
+    for name, shape in _lora_shapes(adapter).items():
+        layer, side = name.removeprefix("base_model.model.").split(".lora_")
+        features = layers.get(f"{layer}.weight")
+        if features is None:
             raise AdapterMismatchError(
-                f"the adapter {adapter} was made for a base of hidden size {shape[0] // 3}, "
-                f"not for {given.describe()}: load it on its own base"
+                f"the adapter {adapter} changes {layer}, which {given.describe()} does not have: "
+                "load it on its own base"
             )
-        layer = int(name.split("layers.")[1].split(".")[0]) if "layers." in name else 0
-        if layer >= given.num_hidden_layers:
+        if (side[0] == "A" and shape[1] != features[1]) or (side[0] == "B" and shape[0] != features[0]):
             raise AdapterMismatchError(
-                f"the adapter {adapter} was made for a base of at least {layer + 1} layers, "
-                f"not for {given.describe()}: load it on its own base"
+                f"the adapter {adapter} has {name} of shape {list(shape)} for a layer of shape {list(features)} in "
+                f"{given.describe()}: load it on its own base"
             )
 
 
-def _adapter_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
-    for name in ("adapter_model.safetensors", "adapter_model.bin"):
-        if (adapter / name).is_file():
-            with TensorReader(adapter, adapter / name) as reader:
-                return {tensor: reader.shape(tensor) for tensor in reader.names}
+def _lora_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the matrices A [rank, in] and B [out, rank]."""
+    for file in (adapter / "adapter_model.safetensors", adapter / "adapter_model.bin"):
+        if file.is_file():
+            with TensorReader(adapter, file) as reader:
+                return {name: reader.shape(name) for name in reader.names if _LORA_MATRIX.search(name)}
     raise CheckpointError(f"{adapter} holds no adapter_model.safetensors: copy the adapter again, whole")
 
 
@@ -148,3 +154,21 @@ def _shape(config: BaichuanConfig) -> dict[str, Any]:
 def _fingerprint(norm: Tensor, embedding: Tensor) -> tuple[float, ...]:
     values = torch.cat((norm[:_VALUES].float(), embedding[1, :_VALUES].float()))
     return tuple(round(value, 6) for value in values.tolist())
+
+
+def load_adapter(model: BaichuanForCausalLM, adapter: Path) -> None:
+    """Put the layers of a checked adapter into its base model.
+
+    Raises:
+        CheckpointError: A file is damaged or does not fill the layers that `adapter_config.json` names.
+    """
+    try:
+        model.load_adapter(str(adapter.absolute()))
+    except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
+        raise CheckpointError(f"the adapter {adapter} cannot be loaded ({error}): copy it again, whole") from error
+    filled = sum(_LORA_MATRIX.search(name) is not None for name, _ in model.named_parameters())
+    if filled != (held := len(_lora_shapes(adapter))):
+        raise CheckpointError(
+            f"the adapter {adapter} holds {held} matrices and its adapter_config.json asks for {filled}: "
+            "copy it again, whole"
+        )

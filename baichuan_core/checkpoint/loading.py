@@ -10,7 +10,7 @@ from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedErr
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-from .adapters import check_adapter
+from .adapters import check_adapter, load_adapter
 from .companions import read_config
 from .reader import TensorReader
 from .validation import check_tensors
@@ -56,7 +56,7 @@ def load_model(
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
     if adapter is not None:
-        model.load_adapter(str(adapter.absolute()))
+        load_adapter(model, adapter)
     return model
 
 

@@ -17,8 +17,9 @@ from baichuan_core.errors import CheckpointError
 
 # Baichuan 1 7B stores these; they follow from the configuration.
 _DERIVED = re.compile(r"rotary_emb\.inv_freq$")
-_SAFETENSORS = ("model.safetensors.index.json", "model.safetensors")
-_PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")
+# Where several are there, the one that transformers takes.
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class TensorReader:

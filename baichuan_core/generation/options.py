@@ -55,6 +55,8 @@ class GenerationOptions:
             value = getattr(self, name)
             if value is not None and not value >= least:  # NaN neither
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if self.top_p is not None and self.top_p > 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be at most 1")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if "" in self.stop:

@@ -1,12 +1,14 @@
 """Loading models, tokenizers and adapters, and what is said when it cannot be done."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save, save_file
 
 from baichuan_core import (
     AdapterMismatchError,
@@ -108,13 +110,16 @@ def test_adapter_of_another_shape_says_which_base_it_wants(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, recorded: bool
 ) -> None:
     make_adapter(make_checkpoint("small"), tmp_path / "adapter", recorded=recorded)
-    with pytest.raises(AdapterMismatchError, match="hidden size 64"):
+    message = (
+        "made for small .* hidden size 64" if recorded else r"of shape \[2, 64\] for a layer of shape \[384, 128\]"
+    )
+    with pytest.raises(AdapterMismatchError, match=message):
         load_model(make_checkpoint("large", hidden_size=128), adapter=tmp_path / "adapter")
 
 
 def test_adapter_without_a_record_may_not_have_more_layers(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     make_adapter(make_checkpoint("deep"), tmp_path / "adapter", recorded=False)
-    with pytest.raises(AdapterMismatchError, match="at least 2 layers"):
+    with pytest.raises(AdapterMismatchError, match=r"changes model\.layers\.1\.self_attn\.W_pack, which flat"):
         load_model(make_checkpoint("flat", num_hidden_layers=1), adapter=tmp_path / "adapter")
 
 
@@ -150,3 +155,34 @@ def test_checkpoint_of_another_quantization_library_is_refused(make_checkpoint: 
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedError, match="quantized by gptq: use"):
         load_model(checkpoint)
+
+
+def test_adapter_of_another_architecture_is_not_left_out_in_silence(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base, adapter = make_checkpoint(), tmp_path / "adapter"
+    make_adapter(base, adapter)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace("W_pack", "q_proj"): tensor for name, tensor in weights.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    with pytest.raises(AdapterMismatchError, match=r"self_attn\.q_proj, which"):
+        load_model(base, adapter=adapter)
+
+
+def test_damaged_adapters_are_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base, whole = make_checkpoint(), tmp_path / "whole"
+    make_adapter(base, whole)
+    weights = whole / "adapter_model.safetensors"
+    half = dict(list(load_file(weights).items())[:2])
+    damages: dict[str, tuple[str, bytes | None]] = {
+        "cannot be loaded": ("adapter_config.json", b"{"),
+        "cannot be loaded .*MADE_UP": ("adapter_config.json", b'{"peft_type": "MADE_UP"}'),
+        r"holds no adapter_model\.safetensors": (weights.name, None),
+        "is damaged": (weights.name, weights.read_bytes()[:500]),
+        "holds 2 matrices and its adapter_config.json asks for 4": (weights.name, save(half)),
+    }
+    for number, (message, (file, content)) in enumerate(damages.items()):
+        adapter = shutil.copytree(whole, tmp_path / f"damaged-{number}")
+        (adapter / file).unlink() if content is None else (adapter / file).write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(base, adapter=adapter)

@@ -182,6 +182,7 @@ def test_progress_never_goes_back_and_counts_requests(checkpoint: Path, tmp_path
         {"max_new_tokens": 0},
         {"temperature": -1.0},
         {"temperature": float("nan")},
+        {"top_p": 1.5},
         {"batch_size": 0},
         {"repetition_penalty": 0},
         {"stop": ("",)},
