@@ -1,0 +1,94 @@
+"""From a job's acceptance to its start, against a bare Celery task on the same Redis; see benchmarks/README.md.
+
+Use: python -m benchmarks.dispatch [--jobs 100]. Jobs go one after the other through a real service with one worker.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import redis
+import sqlalchemy as sa
+
+from examples.service_client import ServiceClient
+from examples.tiny_checkpoint import make_tiny_checkpoint
+from jobs.database import Database
+from jobs.settings import Settings
+
+
+def ours(jobs: int) -> dict[str, list[float]]:
+    """Milliseconds from acceptance to claim, and from claim to end, of one-token generate jobs."""
+    settings = Settings()
+    with ServiceClient() as client:
+        client.register("tiny", make_tiny_checkpoint(settings.allowed_model_roots[0] / "tiny"))
+        ids = [
+            client.run(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1)["id"] for _ in range(jobs + 3)
+        ]
+    database = Database(settings.database)
+    query = sa.text(
+        "SELECT a.claimed_at - j.created_at, a.finished_at - a.claimed_at"
+        " FROM jobs j JOIN attempts a ON a.job_id = j.id WHERE j.id = :id"
+    )
+    with database.reading() as connection:  # the first ones wait for the worker's imports
+        rows = [connection.execute(query, {"id": job_id}).one() for job_id in ids[3:]]
+    return {"start": [float(row[0]) for row in rows], "run": [float(row[1]) for row in rows]}
+
+
+def bare(jobs: int, url: str) -> list[float]:
+    """Milliseconds from publishing to the start of a bare Celery task."""
+    os.environ["BARE_REDIS_URL"] = url
+    from benchmarks.bare_celery import note  # noqa: PLC0415 - reads its address when it is imported
+
+    command = ["-m", "celery", "-A", "benchmarks.bare_celery", "worker", "--pool", "threads", "-c", "1", "-Q", "bare"]
+    worker = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
+    latencies = []
+    try:
+        for number in range(jobs + 3):
+            sent = time.time()
+            note.apply_async([number], queue="bare")
+            _, noted = cast("tuple[str, str]", client.blpop(["bare:started"], timeout=30))
+            latencies.append((float(noted.partition(":")[2]) - sent) * 1000)
+    finally:
+        worker.terminate()
+        worker.wait()
+    return latencies[3:]
+
+
+def row(name: str, values: Sequence[float]) -> str:
+    """A row of the table: median and 99th percentile."""
+    ordered = sorted(values)
+    return f"| {name} | {statistics.median(ordered):.0f} ms | {ordered[int(len(ordered) * 0.99)]:.0f} ms |"
+
+
+def main() -> None:
+    """Start a service, and measure inside it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=100)
+    options = parser.parse_args()
+    if "BAICHUAN_URL" not in os.environ:
+        with tempfile.TemporaryDirectory() as home:
+            again = [sys.executable, "-m", "benchmarks.dispatch", "--jobs", str(options.jobs)]
+            baichuan = Path(sys.executable).with_name("baichuan")
+            environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
+            sys.exit(subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode)
+    measured = ours(options.jobs)
+    baseline = bare(options.jobs, Settings().redis)
+    ratio = statistics.median(measured["start"]) / statistics.median(baseline)
+    print("| what | median | p99 |\n| --- | --- | --- |")
+    print(row("job accepted until claimed by the worker", measured["start"]))
+    print(row("claimed until succeeded (one token, tiny model, runner process)", measured["run"]))
+    print(row("bare Celery task, published until started", baseline))
+    print(json.dumps({"ratio of the medians": round(ratio, 2)}))
+
+
+if __name__ == "__main__":
+    main()
