@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from baichuan_core import CheckpointError
 from baichuan_core.checkpoint import TensorReader, check_tensors, read_config, tensor_writer
@@ -168,3 +169,14 @@ def test_tensors_that_do_not_fit_the_configuration(
     )
     with TensorReader(checkpoint) as reader, pytest.raises(CheckpointError, match=message):
         check_tensors(reader, read_config(checkpoint))
+
+
+def test_of_several_forms_it_reads_the_one_that_transformers_loads(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint()
+    torch.save({"other": torch.ones(1)}, checkpoint / "pytorch_model.bin")
+    write(checkpoint / "sharded", {"a": torch.ones(9), "b": torch.ones(9)}, 1)
+    for file in (checkpoint / "sharded").iterdir():
+        file.rename(checkpoint / file.name)
+    AutoModelForCausalLM.from_pretrained(checkpoint)
+    with TensorReader(checkpoint) as reader:
+        assert [file.name for file in reader.files] == ["model.safetensors"]
