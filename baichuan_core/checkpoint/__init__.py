@@ -7,7 +7,7 @@ from .layout import EMBEDDING, FINAL_NORM, HEAD, expected_tensors, linear_layers
 from .loading import DtypeName, load_model, load_tokenizer
 from .reader import TensorReader
 from .space import require_space
-from .staging import staged_output
+from .staging import make_directory, staged_output
 from .validation import check_tensors, is_quantized
 from .writer import TensorWriter, tensor_writer
 
@@ -29,6 +29,7 @@ __all__ = [
     "linear_layers",
     "load_model",
     "load_tokenizer",
+    "make_directory",
     "read_config",
     "require_space",
     "staged_output",

@@ -24,7 +24,10 @@ def staged_output(output: Path) -> Iterator[Path]:
     output = output.resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise CheckpointError(f"{output} exists and is not empty: name a new directory for the result")
-    staging = _staging_beside(output)
+    make_directory(output.parent)
+    prefix = f".{output.name}.partial-"
+    _remove_abandoned(output.parent, prefix)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
     lock = _lock(staging)
     try:
         yield staging
@@ -37,16 +40,18 @@ def staged_output(output: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def _staging_beside(output: Path) -> Path:
-    prefix = f".{output.name}.partial-"
+def make_directory(directory: Path) -> None:
+    """Make a directory that results can be written to, and those above it.
+
+    Raises:
+        CheckpointError: It cannot be made or written to.
+    """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(output.parent, prefix)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(
-            f"nothing can be written to {output.parent} ({error.strerror}): name another place for the result"
-        ) from error
+        raise CheckpointError(f"{directory} cannot be made ({error.strerror}): name another place") from error
+    if not os.access(directory, os.W_OK):
+        raise CheckpointError(f"{directory} cannot be written to: name another place")
 
 
 def _publish(staging: Path, output: Path) -> None:

@@ -20,11 +20,11 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.model.head import SMALLEST_NORM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 ConversionTarget = Literal["baichuan1", "safetensors"]
 TensorChange = Callable[[str, Tensor], Tensor]
-SMALLEST_NORM = 1e-12  # as the model's head
 ROWS_AT_ONCE = 4096
 
 

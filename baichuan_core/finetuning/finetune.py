@@ -10,6 +10,7 @@ from baichuan_core.checkpoint import (
     is_quantized,
     load_model,
     load_tokenizer,
+    make_directory,
     read_config,
     require_space,
     staged_output,
@@ -57,7 +58,8 @@ def finetune(
 
     Raises:
         DatasetError: The data is malformed or teaches nothing; the message names the line.
-        CheckpointError: The base or ``resume_from`` is broken, or ``output`` exists.
+        CheckpointError: The base or ``resume_from`` is broken, ``output`` exists, or there is no writing
+            to it or to ``checkpoints``.
         TokenizerError: The base has no tokenizer.
         UnsupportedError: The base, method and device do not go together.
         InsufficientSpaceError: The disk cannot hold result and checkpoints.
@@ -71,6 +73,7 @@ def finetune(
     _check_method(config, options)
     tokenizer = load_tokenizer(checkpoint)
     data = _training_data(checkpoint, config, tokenizer, Path(training_data), options)
+    make_directory(checkpoints)
     with staged_output(output) as staging:
         model = _trainable_model(checkpoint, config, options, hardware)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from baichuan_core.checkpoint import load_model, load_tokenizer, read_config
+from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import CheckpointError, PromptError
 from baichuan_core.generation.batching import EncodedRequest
@@ -51,7 +51,9 @@ def generate(
     if not requests:
         raise PromptError("there is no request; give at least one prompt")
     checkpoint, output = Path(checkpoint), Path(output)
-    _check_place(output)
+    if output.is_dir():
+        raise CheckpointError(f"{output} is a directory: name the file to write, ending in .jsonl")
+    make_directory(output.parent)
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
     defaults = GenerationDefaults.of(checkpoint)
@@ -102,17 +104,6 @@ def _encode(
 def _end_token_ids(tokenizer: BaichuanTokenizer, defaults: GenerationDefaults) -> frozenset[int]:
     ids = tokenizer.eos_token_id if defaults.eos_token_id is None else defaults.eos_token_id
     return frozenset(ids if isinstance(ids, list) else [ids])
-
-
-def _check_place(output: Path) -> None:
-    if output.is_dir():
-        raise CheckpointError(f"{output} is a directory: name the file to write, ending in .jsonl")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{output.parent} cannot be made ({error.strerror}): name another place") from error
-    if not os.access(output.parent, os.W_OK):
-        raise CheckpointError(f"nothing can be written to {output.parent}: name another place")
 
 
 def _write(output: Path, requests: Sequence[GenerationRequest], completions: Sequence[Completion]) -> None:

@@ -90,6 +90,6 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    told = pytest.raises(CheckpointError, match=r"nothing can be written to .*name another place")
+    told = pytest.raises(CheckpointError, match=r"file cannot be made .*name another place")
     with told, staged_output(tmp_path / "file" / "result"):
         pass

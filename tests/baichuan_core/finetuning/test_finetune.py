@@ -174,6 +174,8 @@ def test_what_cannot_be_done_is_told_before_training(base: Path, tmp_path: Path)
     last = latest_checkpoint(tmp_path / "lora")
     with pytest.raises(CheckpointError, match="not written by the method 'full'"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=last)
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=taken / "file")
     long = FinetuningOptions(max_length=4096)
     with pytest.raises(DatasetError, match="at most 512"):
         finetune(base, CONVERSATIONS, tmp_path / "new", long, checkpoints=tmp_path / "ck")
