@@ -89,6 +89,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidRequestError(f"{path.name} is missing in the directory", param="path") from None
+    except OSError as error:
+        raise InvalidRequestError(f"{path.name} cannot be read: {error.strerror}", param="path") from None
     except ValueError as error:
         raise InvalidRequestError(f"{path.name} is not valid JSON: {error}", param="path") from None
     if not isinstance(content, dict):

@@ -34,6 +34,8 @@ class Dispatcher:
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
         self._expired_at: dict[str, float] = {}
+        self._seen_at: tuple[float, float] | None = None
+        self._patient_until = 0.0
         self._outage: type[Exception] | None = None
 
     def run(self) -> None:
@@ -57,6 +59,8 @@ class Dispatcher:
 
     def repair(self) -> None:
         """End what is overdue, and note which workers did not take what was sent to them."""
+        if time.monotonic() < self._patient_until:
+            return
         for attempt in reap(self._database, self._settings):
             if attempt.state == AttemptState.DISPATCHED:
                 self._expired_at[attempt.worker_id] = time.monotonic()
@@ -116,7 +120,16 @@ class Dispatcher:
     def _leads(self) -> bool:
         with self._database.writing() as connection:
             now = now_ms(connection)
+            self._note_jump(now)
             return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
+
+    def _note_jump(self, now: int) -> None:
+        """Give workers time to renew when the clock leapt: it was set, or the machine slept with all that ran on it."""
+        seen, passed = now / 1000, time.monotonic()
+        if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
+            self._patient_until = passed + self._settings.lease_seconds
+            log.warning("the clock leapt forward; leases are given another %g s", self._settings.lease_seconds)
+        self._seen_at = seen, passed
 
     def _resign(self) -> None:
         try:

@@ -29,14 +29,18 @@ def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
 
 
 def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
-    """Take or renew a lease; False while another holder's has not expired."""
+    """Take or renew a lease; False while another holder's has not expired.
+
+    One that ends later than any can was taken before the clock was set back: its holder may be long gone.
+    """
+    too_late = expires_at + (expires_at - now)
     statement = (
         insert(connection, Lease)
         .values(name=name, holder=holder, expires_at=expires_at)
         .on_conflict_do_update(
             index_elements=[Lease.name],
             set_={"holder": holder, "expires_at": expires_at},
-            where=sa.or_(Lease.holder == holder, Lease.expires_at < now),
+            where=sa.or_(Lease.holder == holder, Lease.expires_at < now, Lease.expires_at > too_late),
         )
         .returning(Lease.holder)
     )

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from jobs.checkpoints import Inspection, allowed_path, inspect
 from jobs.database import now_ms
-from jobs.errors import NameTakenError, NotFoundError
+from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -26,10 +26,14 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
 
     Raises:
         PathNotAllowedError: it lies outside the allowed roots.
-        InvalidRequestError: it is no complete checkpoint.
+        InvalidRequestError: it is no complete checkpoint, or the service may not read it.
     """
-    folder = allowed_path(path, settings.allowed_model_roots)
-    return CheckedDirectory(folder, inspect(folder))
+    try:
+        folder = allowed_path(path, settings.allowed_model_roots)
+        return CheckedDirectory(folder, inspect(folder))
+    except OSError as error:
+        message = f"the service cannot read {path}: {error.strerror}; correct its permissions"
+        raise InvalidRequestError(message, param="path") from None
 
 
 def register(connection: Connection, project_id: str, name: str, checked: CheckedDirectory) -> ModelRecord:

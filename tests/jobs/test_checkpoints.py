@@ -69,3 +69,11 @@ def test_what_is_missing_is_named(root: Path, break_it: object, says: str) -> No
     break_it(folder)  # type: ignore[operator]
     with pytest.raises(InvalidRequestError, match=says):
         inspect(folder)
+
+
+def test_a_file_that_cannot_be_read_is_named(root: Path) -> None:
+    folder = make_checkpoint(root / "odd")
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(InvalidRequestError, match=r"config.json cannot be read: Is a directory"):
+        inspect(folder)

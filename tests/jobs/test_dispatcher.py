@@ -1,6 +1,7 @@
 """The dispatcher against a real Redis-compatible server: what goes out, who leads, and what an outage costs."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ from jobs.database import Database
 from jobs.dispatcher import LOOK_AHEAD, Dispatcher
 from jobs.health import main as health
 from jobs.records import JobRecord, WorkerRecord
+from jobs.repository.workers import hold_lease
 from jobs.service import attempts, workers
 from jobs.service import jobs as service
+from jobs.service.attempts import Order
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.specs import KINDS
@@ -162,6 +165,36 @@ def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings
     thread.join()
     with deployment.database.writing() as connection:
         assert attempts.claim(connection, str(lost), "w1", settings) is None
+
+
+def test_a_leap_of_the_clock_loses_no_living_attempt(
+    deployment: Deployment, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_worker(deployment, "w1", slots=2)
+    dispatcher = Dispatcher(settings)
+    thread = threading.Thread(target=dispatcher.run, daemon=True)
+    running = deployment.submit()
+    thread.start()
+    wait_until(lambda: job_of(deployment, running.id).state is JobState.DISPATCHED)
+    attempt_id = str(job_of(deployment, running.id).attempt_id)
+    with deployment.database.writing() as connection:
+        assert attempts.claim(connection, attempt_id, "w1", settings)
+    told = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: told() + 3600 * 10**9)
+    add_worker(deployment, "w1", slots=2)
+    later = deployment.submit()
+    wait_until(lambda: job_of(deployment, later.id).state is JobState.DISPATCHED)  # so it has looked since
+    with deployment.database.writing() as connection:
+        assert attempts.renew(connection, attempt_id, "w1", settings) is Order.CONTINUE
+    dispatcher.stop()
+    thread.join()
+
+
+def test_a_leader_from_before_the_clock_was_set_back_is_replaced(database: Database) -> None:
+    with database.writing() as connection:
+        assert hold_lease(connection, "dispatcher", "dead", now=3_600_000, expires_at=3_605_000)
+        assert not hold_lease(connection, "dispatcher", "next", now=3_599_900, expires_at=3_604_900)
+        assert hold_lease(connection, "dispatcher", "next", now=0, expires_at=5_000)
 
 
 def test_waking_is_heard(settings: Settings, client: redis.Redis) -> None:
