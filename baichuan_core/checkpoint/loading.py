@@ -74,7 +74,9 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     try:
         tokenizer = BaichuanTokenizer.from_pretrained(checkpoint, local_files_only=True)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise TokenizerError(f"{file} cannot be read ({error}): copy or download it again") from error
+        raise TokenizerError(
+            f"{file} or tokenizer_config.json beside it cannot be read ({error}): copy or download both again"
+        ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
         raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
     embeddings = read_config(checkpoint).vocab_size

@@ -155,6 +155,8 @@ def _load_pickled(file: Path) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(file, error) from error
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
     strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:
         raise CheckpointError(

@@ -75,7 +75,7 @@ def test_tokenizer_loads(make_checkpoint: MakeCheckpoint) -> None:
 def test_missing_and_damaged_tokenizers_are_named(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     (checkpoint / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.model cannot be read"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model or .* cannot be read"):
         load_tokenizer(checkpoint)
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(TokenizerError, match=r"tokenizer\.model is missing: copy"):

@@ -127,6 +127,13 @@ def test_values_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         TensorReader(tmp_path)
 
 
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {1: torch.ones(3)}], ids=["list", "tensor", "numbers"])
+def test_files_without_tensors_by_name_are_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        TensorReader(tmp_path)
+
+
 def test_published_4_bit_form_says_what_to_use_instead(golden_root: Path) -> None:
     with pytest.raises(CheckpointError, match=r"an old 4-bit checkpoint.*use the unquantized checkpoint"):
         TensorReader(golden_root / "checkpoints" / "baichuan2-7b-int4-imitation")
