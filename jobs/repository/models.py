@@ -35,12 +35,6 @@ def get_many(connection: Connection, project_id: str, ids: Iterable[str]) -> dic
     return {row.id: ModelRecord(**row._mapping) for row in connection.execute(query)}
 
 
-def of_job(connection: Connection, job_id: str) -> ModelRecord | None:
-    """The model that this job makes or has made."""
-    row = connection.execute(sa.select(Model.__table__).where(Model.job_id == job_id)).first()
-    return ModelRecord(**row._mapping) if row else None
-
-
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
     """Up to `limit` ready models in the order of their names, those behind `after`."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.state == "ready")
