@@ -86,7 +86,8 @@ async def retry(job_id: str, caller: FromCaller) -> Response:
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Attempts at a job, first to last."""
     found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
-    behind = [AttemptObject.of(attempt) for attempt in found if attempt.id > (query.after or "")]
+    passed = [attempt.number for attempt in found if attempt.id == query.after]  # numbers order them, ids need not
+    behind = [AttemptObject.of(attempt) for attempt in found if attempt.number > max(passed, default=0)]
     return json_response(Page[AttemptObject].of(behind, query.limit))
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from jobs.service import attempts
+from jobs.state import Event
 from tests.api.conftest import Api, problem_of
 
 
@@ -28,6 +30,25 @@ def test_a_job_from_submission_to_its_model(either_api: Api) -> None:
     assert api.client.get("/v1/models/small").json()["job_id"] == job["id"]
     (tried,) = api.client.get(f"/v1/jobs/{job['id']}/attempts").json()["data"]
     assert (tried["id"], tried["state"], tried["number"]) == (attempt, "succeeded", 1)
+
+
+def test_attempts_are_paged_in_their_order(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    job_id = api.client.post("/v1/jobs", json={"kind": "quantize", "model": "base"}).json()["id"]
+    made = []
+    for _ in range(3):
+        made.append(api.start(job_id))
+        with api.database.writing() as connection:
+            attempts.end(connection, made[-1], "wrk-1", Event.RELEASE, api.settings)
+    walked: list[str] = []
+    while True:
+        after = {"after": walked[-1]} if walked else {}
+        page = api.client.get(f"/v1/jobs/{job_id}/attempts", params={"limit": 1, **after}).json()
+        walked += [attempt["id"] for attempt in page["data"]]
+        if not page["has_more"]:
+            break
+    assert walked == made
 
 
 def test_repeating_a_request_with_its_key_makes_one_job(either_api: Api) -> None:

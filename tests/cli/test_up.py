@@ -35,6 +35,7 @@ def test_a_whole_life(shell: Shell, service: Shell, ups: list[Up]) -> None:
     assert key in up.printed()
     for secret in ("client.json", "redis/url"):
         assert (up.home / secret).stat().st_mode & 0o777 == 0o600
+    assert up.home.stat().st_mode & 0o777 == 0o700
     made = json.loads(shell("keys", "create", "second", "--json").out)
 
     kill_dispatcher(up)

@@ -73,7 +73,7 @@ def test_jobs_go_to_free_slots_by_priority_and_no_further(
 def test_only_one_of_two_leads_and_the_other_takes_over(deployment: Deployment, settings: Settings) -> None:
     add_worker(deployment, "w1", slots=100)
     both = [Dispatcher(settings), Dispatcher(settings)]
-    threads = [threading.Thread(target=dispatcher.run) for dispatcher in both]
+    threads = [threading.Thread(target=dispatcher.run, daemon=True) for dispatcher in both]
     for thread in threads:
         thread.start()
     wait_until(lambda: health_of(settings) == 0)
@@ -158,7 +158,7 @@ def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings
     assert dispatcher.dispatch_waiting() == 1
     lost = job_of(deployment, job.id).attempt_id
     client.flushall()
-    thread = threading.Thread(target=dispatcher.run)
+    thread = threading.Thread(target=dispatcher.run, daemon=True)
     thread.start()
     wait_until(lambda: job_of(deployment, job.id).attempt_id not in (lost, None))
     dispatcher.stop()
