@@ -28,7 +28,7 @@ def main() -> None:
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     execution = Execution(settings, worker, database, open_store(settings), starter, waker.wake)
-    heartbeat = Heartbeat(database, settings, worker)
+    heartbeat = Heartbeat(database, settings, worker, waker.wake)
     app = celery_app(settings)
     install(app, execution)
 

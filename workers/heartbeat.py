@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.database import Database, now_ms
@@ -19,8 +20,11 @@ log = logging.getLogger(__name__)
 class Heartbeat:
     """Reports from a thread of its own; an outage of the database is waited out."""
 
-    def __init__(self, database: Database, settings: Settings, worker: WorkerSettings) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, worker: WorkerSettings, wake_dispatcher: Callable[[], None]
+    ) -> None:
         self._database = database
+        self._wake_dispatcher = wake_dispatcher
         self._interval = settings.heartbeat_seconds
         self._record = WorkerRecord(
             id=worker.id,
@@ -70,8 +74,11 @@ class Heartbeat:
     def _report(self) -> None:
         try:
             with self._database.writing() as connection:
-                if not self._record.started_at:
-                    self._record = replace(self._record, started_at=now_ms(connection))
-                workers.report(connection, replace(self._record, state=self._state))
+                known = self._record
+                record = known if known.started_at else replace(known, started_at=now_ms(connection))
+                workers.report(connection, replace(record, state=self._state))
+            if record is not known:
+                self._record = record
+                self._wake_dispatcher()  # jobs may be waiting for just this worker
         except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
             log.warning("the database does not take the heartbeat, trying again: %s", error)

@@ -150,7 +150,12 @@ class Deployment:
         """Send a signal, wait for the end, and give the exit code."""
         process = self.running.pop(name)
         process.send_signal(number)
-        return process.wait(timeout=20)
+        try:
+            return process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()  # nothing stays behind, whatever the test found
+            process.wait()
+            raise
 
     def close(self) -> None:
         """End all processes."""

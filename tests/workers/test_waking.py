@@ -1,9 +1,10 @@
-"""A worker whose slot is free again says so: the next job does not wait for the dispatcher's poll."""
+"""A new worker, and one whose slot is free again, say so: no job waits for the dispatcher's poll."""
 
 import signal
 from pathlib import Path
 
-from tests.workers.deployment import RedisServer, deployment
+from jobs.health import dispatcher_alive
+from tests.workers.deployment import RedisServer, deployment, wait_for
 
 
 def test_jobs_follow_each_other_without_a_poll(
@@ -12,10 +13,10 @@ def test_jobs_follow_each_other_without_a_poll(
     home = tmp_path / "home"
     with deployment(home, redis_server, model_roots=str(tiny_checkpoint), poll_seconds=3600) as service:
         service.register("tiny", tiny_checkpoint)
-        service.start_worker("waker")
         waiting = [service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1) for _ in range(3)]
         service.start_dispatcher()
-        service.wait(waiting[0])
+        wait_for("a leader that sleeps", lambda: dispatcher_alive(service.database))
+        service.start_worker("waker")
         for job_id in waiting:
             service.wait(job_id)
         service.end("dispatcher", signal.SIGKILL)  # it sleeps for an hour
