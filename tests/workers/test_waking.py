@@ -1,17 +1,27 @@
 """A new worker, and one whose slot is free again, say so: no job waits for the dispatcher's poll."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from jobs.health import dispatcher_alive
 from tests.workers.deployment import RedisServer, deployment, wait_for
 
 
-def test_jobs_follow_each_other_without_a_poll(
-    tmp_path: Path, redis_server: RedisServer, tiny_checkpoint: Path
-) -> None:
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of this test's own: other dispatchers would hear its wake-ups."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_jobs_follow_each_other_without_a_poll(tmp_path: Path, own_redis: RedisServer, tiny_checkpoint: Path) -> None:
     home = tmp_path / "home"
-    with deployment(home, redis_server, model_roots=str(tiny_checkpoint), poll_seconds=3600) as service:
+    with deployment(home, own_redis, model_roots=str(tiny_checkpoint), poll_seconds=3600) as service:
         service.register("tiny", tiny_checkpoint)
         waiting = [service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1) for _ in range(3)]
         service.start_dispatcher()
