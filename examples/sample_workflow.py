@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 import baichuan_core
 from examples.service_client import JobFailedError, ServiceClient
@@ -119,6 +120,7 @@ def _require(condition: bool, message: str) -> None:
 
 def main() -> int:
     """Run all steps; returns the exit code."""
+    transformers_logging.disable_progress_bar()
     with ServiceClient() as client:
         workflow = Workflow(client)
         steps: list[Callable[[], str]] = [

@@ -106,7 +106,7 @@ def _work(assignment: Assignment, messages: Connection) -> Finished:
     context = prepare(claim, store, settings, reporter)
     handler = handler_of(spec)
     require_room(spec, handler, context, store, settings)
-    _set_threads(assignment.threads)
+    _set_up_libraries(assignment.threads)
     outcome = handler.run(spec, context)
     messages.send(Progressed(1.0, "publishing", {}))
     key = Workspace.of(claim).output
@@ -166,7 +166,9 @@ def _die_with_the_worker(alive: Connection) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _set_threads(threads: int) -> None:
+def _set_up_libraries(threads: int) -> None:
     import torch  # noqa: PLC0415 - not in the worker's own process
+    from transformers.utils import logging  # noqa: PLC0415
 
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()  # bars are for terminals; a job reports its progress otherwise

@@ -20,6 +20,7 @@ def test_generate_answers_in_order_and_publishes_whole_files(service: Deployment
     assert job.result["requests"] == 2
     assert job.result["completion_tokens"] == sum(line["completion_tokens"] for line in lines)
     assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
+    assert service.printed(job_id) == []  # no bars and no chatter of libraries
 
 
 def test_generate_takes_conversations_and_files(service: Deployment, tmp_path: Path) -> None:
