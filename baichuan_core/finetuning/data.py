@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from baichuan_core.errors import DatasetError, TokenizerError
+from baichuan_core.text_file import read_text_file
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
 
 IGNORED_LABEL = -100
@@ -69,14 +70,7 @@ def read_conversations(path: Path) -> list[Conversation]:
         DatasetError: The file is missing, not UTF-8, not JSON, or holds a malformed example; the message
             names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"the training data {path.name} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"the training data {path.name} is not UTF-8 (byte {error.start + 1}); save it as UTF-8"
-        ) from error
+    text = read_text_file(path)
     items = _array_items(text) if text.lstrip().startswith("[") else _line_items(text)
     conversations = [
         _conversation(item, f"line {line} (example {number})") for number, (line, item) in enumerate(items, start=1)

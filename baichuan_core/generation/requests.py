@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from baichuan_core.errors import DatasetError, PromptError, TokenizerError
+from baichuan_core.text_file import read_text_file
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, build_chat_prompt
 
 
@@ -36,14 +37,7 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
         DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"the prompts {path.name} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"the prompts {path.name} are not UTF-8 (byte {error.start + 1}); save them as UTF-8"
-        ) from error
+    text = read_text_file(path)
     lines = [(line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip()]
     if not lines:
         raise DatasetError(f"the prompts {path.name} hold no request; add one JSON object a line")

@@ -10,6 +10,8 @@ from obstore.exceptions import NotFoundError
 from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
+from jobs.identifiers import new_id
+
 
 class ObjectStore:
     """Workspaces are local; publishing uploads them. Credentials come from the environment (AWS_ACCESS_KEY_ID, …)."""
@@ -62,13 +64,16 @@ class ObjectStore:
         target = self._cache / "fetched" / key
         if target.exists():
             return target
-        arriving = target.with_name(target.name + ".arriving")
-        shutil.rmtree(arriving, ignore_errors=True)
-        arriving.unlink(missing_ok=True) if arriving.is_file() else None
+        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # runners may fetch the same at once
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         for name in names or [key]:
             self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
-        arriving.rename(target)
+        try:
+            arriving.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(arriving)  # another runner was faster with the same folder
         return target
 
     def delete(self, key: str) -> None:

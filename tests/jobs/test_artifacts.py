@@ -1,14 +1,15 @@
 """Both artifact stores do the same: a directory, and an object store behind a real HTTP server."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
-from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, describe, open_store, output_key
+from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, StoredFile, describe, open_store, output_key
 from jobs.settings import Settings
 
 KEY = output_key("job-1", "att-1")
@@ -95,6 +96,23 @@ def test_an_upload_is_moved_in_and_deleted(store: ArtifactStore, tmp_path: Path)
         list(elsewhere(store, tmp_path).read("files/file-1", 0, 4))
 
 
+def test_many_runners_fetch_the_same_folder_at_once(store: ArtifactStore, tmp_path: Path) -> None:
+    write_output(store)
+    store.publish(KEY)
+    other, together = elsewhere(store, tmp_path), threading.Barrier(6)
+
+    def fetch(_number: int) -> list[StoredFile]:
+        together.wait()
+        return describe(other.local(KEY))
+
+    with ThreadPoolExecutor(6) as pool:
+        seen = list(pool.map(fetch, range(6)))
+    assert [file.path for file in seen[0]] == ["big.bin", "empty.txt", "model/config.json"]
+    assert all(files == seen[0] for files in seen)
+    if isinstance(store, ObjectStore):
+        assert [path.name for path in (tmp_path / "other machine" / "fetched" / KEY).parent.iterdir()] == ["output"]
+
+
 def test_deleting_a_folder_leaves_its_neighbours(store: ArtifactStore, tmp_path: Path) -> None:
     for name in ("jobs/a", "jobs/ab"):
         (store.workspace(name) / "file").write_bytes(b"x")
@@ -115,4 +133,3 @@ def test_no_key_leads_out_of_the_directory(tmp_path: Path, key: str) -> None:
 def test_the_setting_chooses_the_store(tmp_path: Path) -> None:
     assert isinstance(open_store(Settings(home=tmp_path)), DirectoryStore)
     assert isinstance(open_store(Settings(home=tmp_path, artifact_root="s3://results/prefix")), ObjectStore)
-    assert obstore.__version__

@@ -16,6 +16,8 @@ def still_up(service: Service) -> Any:
     """After each test the service is ready, and a good job is accepted and done."""
     yield
     assert service.http.get("/readyz").status_code == 200
+    job = service.run(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1)
+    assert job["state"] == "succeeded", job
 
 
 def refused(answer: httpx.Response, status: int, param: str | None, *says: str) -> None:
