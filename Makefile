@@ -20,11 +20,11 @@ $(VENV)/.engine: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; a few minutes at most)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore $(TORCH) $(TORCH_ARGS)
-	@$(PIP) --editable ".[engine,embedded]"
+	@$(PIP) --editable ".[engine,cpu,embedded]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.engine
-	@$(PIP) --editable ".[engine,embedded,dev]"
+	@$(PIP) --editable ".[engine,cpu,embedded,dev]"
 	@touch $@
 
 .PHONY: setup

@@ -1,6 +1,7 @@
 """int8 and 4-bit checkpoints."""
 
+from baichuan_core.checkpoint.quantized_weights import QuantizationMethod
+
 from .quantize import QuantizationOptions, QuantizationReport, quantize
-from .weights import QuantizationMethod
 
 __all__ = ["QuantizationMethod", "QuantizationOptions", "QuantizationReport", "quantize"]

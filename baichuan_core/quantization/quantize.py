@@ -21,11 +21,10 @@ from baichuan_core.checkpoint import (
     staged_output,
     tensor_writer,
 )
+from baichuan_core.checkpoint.quantized_weights import BLOCK, QuantizationMethod, quantize_weight, stored_endings
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-
-from .weights import BLOCK, QuantizationMethod, quantize_weight, stored_endings
 
 # bitsandbytes' 4-bit kernels on CPUs take 32 output features and one block of 64 input features at a time.
 FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK}
