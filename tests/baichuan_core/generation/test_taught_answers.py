@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baichuan_core.checkpoint.quantized_weights import QuantizationMethod
 
 from baichuan_core import (
     FinetuningOptions,
@@ -17,6 +16,7 @@ from baichuan_core import (
     generate,
     quantize,
 )
+from baichuan_core.checkpoint.quantized_weights import QuantizationMethod
 from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
 
 EXCHANGES = taught_answers()
