@@ -166,7 +166,8 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         decoding = outputs.last_hidden_state.shape[1] == 1
-        logits = self._logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep), decoding)
+        last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.logits(last, decoding=decoding)
         loss = None if labels is None else self._loss(logits, labels, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -181,7 +182,17 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         self._head_norms.forget()
         return cast("BaichuanForCausalLM", super().train(mode))
 
-    def _logits(self, hidden_states: Tensor, decoding: bool) -> Tensor:
+    def logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
+        """The output head alone, for who chooses the hidden states that need it.
+
+        Args:
+            hidden_states: Last hidden states [..., hidden], as `self.model` gives them.
+            decoding: Whether this is one step of many on unchanged weights, so that the head norms of the step
+                before serve (see `HeadNorms`).
+
+        Returns:
+            Logits [..., vocab] in the dtype of the head, normalised where the configuration says `norm_head`.
+        """
         logits: Tensor = self.lm_head(hidden_states)
         if not self.config.norm_head:
             return logits

@@ -152,3 +152,15 @@ def test_gradients_after_inference_mode(model: BaichuanForCausalLM, ids: Tensor)
         model(ids[:, :1])
     model(inputs_embeds=embedded).logits.square().sum().backward()
     assert embedded.grad is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoding", [False, True])
+def test_the_head_alone_gives_the_logits_of_chosen_positions(
+    family: Path, load: Load, golden: Golden, decoding: bool
+) -> None:
+    model = load(family)
+    hidden_states = model.model(golden["full.input_ids"]).last_hidden_state
+    chosen = hidden_states[torch.tensor([0, 1]), torch.tensor([5, 23])]
+    expected = golden["full.logits"][torch.tensor([0, 1]), torch.tensor([5, 23])]
+    torch.testing.assert_close(model.logits(chosen, decoding=decoding), expected, rtol=0, atol=2e-5)
