@@ -1,0 +1,32 @@
+"""How likely a model finds a text, and how far two models differ on it."""
+
+from .comparison import Comparison, ReferenceRun, compare_with_reference, run_reference
+from .scoring import (
+    ContinuationScore,
+    Perplexity,
+    continuation_log_likelihoods,
+    next_token_log_likelihoods,
+    perplexity,
+    token_log_likelihoods,
+)
+from .texts import calibration_text, held_out_text
+from .windows import Window, encode_plain, text_windows, token_rows
+
+__all__ = [
+    "Comparison",
+    "ContinuationScore",
+    "Perplexity",
+    "ReferenceRun",
+    "Window",
+    "calibration_text",
+    "compare_with_reference",
+    "continuation_log_likelihoods",
+    "encode_plain",
+    "held_out_text",
+    "next_token_log_likelihoods",
+    "perplexity",
+    "run_reference",
+    "text_windows",
+    "token_log_likelihoods",
+    "token_rows",
+]

@@ -1,0 +1,83 @@
+"""Forward passes over many sequences, which may share their first tokens."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from baichuan_core.model import BaichuanForCausalLM
+
+BATCH_TOKENS = 16_384
+
+
+def hidden_states(
+    model: BaichuanForCausalLM,
+    sequences: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    prefix: Cache | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """The last hidden states of every sequence, those of like length computed together.
+
+    Rows are padded on the right, where causal attention never looks, so a result does not depend on the others.
+
+    Args:
+        model: In eval mode.
+        sequences: Token ids; none is empty.
+        batch_tokens: Most tokens in one batch, `prefix` and padding included; a longer sequence runs alone.
+        prefix: What `shared_prefix` gave for the tokens before every sequence.
+
+    Yields:
+        Index of a sequence and its states [tokens, hidden], the longest sequence first.
+    """
+    past = 0 if prefix is None else prefix.get_seq_length()
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    while order:
+        longest = len(sequences[order[0]])
+        rows = max(1, batch_tokens // (past + longest))
+        batch, order = order[:rows], order[rows:]
+        states = _forward(model, [sequences[index] for index in batch], longest, prefix)
+        for index, row in zip(batch, states, strict=True):
+            yield index, row[: len(sequences[index])]
+
+
+@torch.inference_mode()
+def shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
+    """Keys and values of tokens that many sequences begin with, computed once; None for no tokens.
+
+    Every batch reads them and none writes to them: the copy beside a batch's own keys lives for one layer only.
+    """
+    if not token_ids:
+        return None
+    cache = DynamicCache(config=model.config)
+    model.model(torch.tensor([token_ids], device=model.device), past_key_values=cache, use_cache=True)
+    computed: list[Any] = cache.layers
+    return Cache(layers=[_PrefixLayer(layer.keys, layer.values) for layer in computed])
+
+
+@torch.inference_mode()
+def _forward(
+    model: BaichuanForCausalLM, sequences: Sequence[Sequence[int]], longest: int, prefix: Cache | None
+) -> Tensor:
+    padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
+    outputs = model.model(torch.tensor(padded, device=model.device), past_key_values=prefix, use_cache=False)
+    states: Tensor = outputs.last_hidden_state
+    return states
+
+
+class _PrefixLayer(DynamicLayer):
+    """One layer's keys and values [1, heads, prefix, head_dim], put before those of every batch."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # transformers leaves it untyped
+        self.keys: Tensor = keys
+        self.values: Tensor = values
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        rows = (key_states.shape[0], -1, -1, -1)
+        keys = torch.cat([self.keys.expand(rows), key_states], dim=-2)
+        return keys, torch.cat([self.values.expand(rows), value_states], dim=-2)
