@@ -23,7 +23,14 @@ from .errors import (
     UnsupportedError,
 )
 from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
-from .generation import GenerationOptions, GenerationReport, GenerationRequest, generate, read_requests
+from .generation import (
+    GenerationOptions,
+    GenerationReport,
+    GenerationRequest,
+    TextGenerator,
+    generate,
+    read_requests,
+)
 from .model import BaichuanForCausalLM, BaichuanModel
 from .progress import Progress, ProgressCallback, ignore_progress
 from .quantization import QuantizationOptions, QuantizationReport, quantize
@@ -59,6 +66,7 @@ __all__ = [
     "PromptError",
     "QuantizationOptions",
     "QuantizationReport",
+    "TextGenerator",
     "TokenizerError",
     "TrainingDivergedError",
     "UnsupportedError",

@@ -1,15 +1,19 @@
 """Text generation over many requests."""
 
-from baichuan_core.generation.engine import Completion
+from baichuan_core.generation.engines.contract import Completion, TextDelta
 from baichuan_core.generation.generate import generate
-from baichuan_core.generation.options import GenerationOptions, GenerationReport
+from baichuan_core.generation.generator import TextGenerator
+from baichuan_core.generation.options import EngineName, GenerationOptions, GenerationReport
 from baichuan_core.generation.requests import GenerationRequest, read_requests
 
 __all__ = [
     "Completion",
+    "EngineName",
     "GenerationOptions",
     "GenerationReport",
     "GenerationRequest",
+    "TextDelta",
+    "TextGenerator",
     "generate",
     "read_requests",
 ]

@@ -1,24 +1,8 @@
 """Which requests run together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class EncodedRequest:
-    """A request ready to run.
-
-    Attributes:
-        index: Its place in the input.
-        prompt_ids: The prompt.
-        limit: Most tokens of its completion.
-        seed: Of its sampling noise.
-    """
-
-    index: int
-    prompt_ids: list[int]
-    limit: int
-    seed: int
+from baichuan_core.generation.engines.contract import EncodedRequest
 
 
 def batches(requests: Sequence[EncodedRequest], *, batch_tokens: int, batch_size: int) -> list[list[EncodedRequest]]:

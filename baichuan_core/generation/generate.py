@@ -1,23 +1,23 @@
-"""The generation run: requests in, one line of JSON a request out."""
+"""The generation run: requests in, one line of JSON a completion out."""
 
+import hashlib
 import json
-import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
-from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.checkpoint import make_directory
 from baichuan_core.errors import CheckpointError, PromptError
-from baichuan_core.generation.batching import EncodedRequest
-from baichuan_core.generation.engine import Completion, Engine
-from baichuan_core.generation.options import GenerationDefaults, GenerationOptions, GenerationReport
-from baichuan_core.generation.requests import GenerationRequest, encode_request
-from baichuan_core.generation.sampling import request_seed
+from baichuan_core.generation.completion_file import PartialFile, finished_lines, write_completions
+from baichuan_core.generation.engines.contract import Completion, EncodedRequest
+from baichuan_core.generation.generator import TextGenerator
+from baichuan_core.generation.logprobs import openai_logprobs
+from baichuan_core.generation.meter import Meter
+from baichuan_core.generation.options import GenerationOptions, GenerationReport
+from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer
 
 
 def generate(
@@ -27,12 +27,16 @@ def generate(
     options: GenerationOptions | None = None,
     *,
     adapter: Path | str | None = None,
+    partial: Path | str | None = None,
+    resume_from: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> GenerationReport:
-    """Answers every request and writes ``output``, a JSONL file with one line a request in their order.
+    """Answers every request and writes ``output``, a JSONL file with one line a completion in their order.
 
-    A line holds ``index``, ``id`` if the request has one, ``prompt`` or ``messages``, ``completion``,
-    ``finish_reason``, ``prompt_tokens`` and ``completion_tokens``. The file appears whole or not at all.
+    A line holds ``index``, ``sample``, ``id`` if the request has one, ``prompt`` or ``messages``, ``completion``,
+    ``finish_reason``, ``prompt_tokens``, ``completion_tokens``, and ``logprobs`` if asked for. The file appears whole
+    or not at all. Until then finished lines stand in ``partial``, and the same call again, with the same checkpoint,
+    requests and options, takes them from there.
 
     Args:
         checkpoint: Directory of a checkpoint, quantized ones included.
@@ -40,6 +44,10 @@ def generate(
         output: File to write; an older one is replaced.
         options: What differs from the checkpoint's own defaults.
         adapter: Directory of a LoRA adapter for this checkpoint.
+        partial: Where finished lines are kept; beside ``output``, with ``.partial`` at the end of its name, if not
+            given. It is removed when ``output`` is there.
+        resume_from: The partial file of an earlier run, if it is another than ``partial``; lines of other requests or
+            options are not taken.
         on_progress: Told about stages ``loading``, ``generating`` and ``writing``.
 
     Raises:
@@ -47,87 +55,74 @@ def generate(
         CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, or ``output`` cannot be
             written.
         TokenizerError: The checkpoint has no tokenizer.
+        UnsupportedError: The engine, dtype or device does not exist here.
     """
     if not requests:
         raise PromptError("there is no request; give at least one prompt")
-    checkpoint, output = Path(checkpoint), Path(output)
+    output = Path(output)
     if output.is_dir():
         raise CheckpointError(f"{output} is a directory: name the file to write, ending in .jsonl")
     make_directory(output.parent)
+    partial = output.with_name(f"{output.name}.partial") if partial is None else Path(partial)
     on_progress(Progress(0.0, "loading"))
-    config = read_config(checkpoint)
-    defaults = GenerationDefaults.of(checkpoint)
-    settings = defaults.complete(options or GenerationOptions())
-    tokenizer = load_tokenizer(checkpoint)
-    window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
-    encoded = _encode(tokenizer, requests, settings, window, ChatFormat.of(checkpoint, config))
-    model = load_model(checkpoint, dtype=settings.dtype, device=settings.device, adapter=adapter)
-    engine = Engine(model, tokenizer, settings, _end_token_ids(tokenizer, defaults))
-    started = time.monotonic()
-    completions = engine.run(encoded, on_progress)
-    seconds = time.monotonic() - started
+    generator = TextGenerator(checkpoint, options, adapter=adapter)
+    encoded = generator.encode(requests)
+    fingerprint = _fingerprint(generator, encoded)
+    lines = finished_lines(partial if resume_from is None else Path(resume_from), fingerprint)
+    wanted = [one for one in encoded if (one.index, one.sample) not in lines]
+    resumed = len(lines)
+    if wanted:
+        generator.load()
+    meter = Meter(wanted, on_progress)
+    with PartialFile.begin(partial, fingerprint, lines) as kept:
+        started = time.monotonic()
+        for step in generator.run(wanted) if wanted else ():
+            for completion in step.completions:
+                line = _line(requests[completion.index], completion, generator.tokenizer)
+                kept.append(line)
+                lines[completion.index, completion.sample] = line
+            meter.take(step)
+        seconds = time.monotonic() - started
     on_progress(Progress(1.0, "writing"))
-    _write(output, requests, completions)
+    write_completions(output, lines)
+    partial.unlink()
     return GenerationReport(
         requests=len(requests),
-        prompt_tokens=sum(one.prompt_tokens for one in completions),
-        completion_tokens=sum(one.completion_tokens for one in completions),
+        completions=len(lines),
+        resumed=resumed,
+        prompt_tokens=sum(len(one.prompt_ids) for one in encoded if one.sample == 0),
+        completion_tokens=sum(json.loads(line)["completion_tokens"] for line in lines.values()),
+        generated_tokens=meter.generated,
         seconds=seconds,
+        engine=generator.choice.name,
+        engine_reason=generator.choice.reason,
     )
 
 
-def _encode(
-    tokenizer: BaichuanTokenizer,
-    requests: Sequence[GenerationRequest],
-    settings: GenerationOptions,
-    window: int,
-    chat_format: ChatFormat,
-) -> list[EncodedRequest]:
-    max_new_tokens = settings.max_new_tokens or 1
-    seen: Counter[tuple[int, ...]] = Counter()
-    encoded = []
-    for index, request in enumerate(requests):
-        ids = encode_request(
-            tokenizer,
-            request,
-            number=index + 1,
-            window=window,
-            max_new_tokens=max_new_tokens,
-            chat_format=chat_format,
-        )
-        seed = request_seed(settings.seed, ids, seen[tuple(ids)])
-        seen[tuple(ids)] += 1
-        encoded.append(EncodedRequest(index, ids, min(max_new_tokens, window - len(ids)), seed))
-    return encoded
+def _fingerprint(generator: TextGenerator, encoded: Sequence[EncodedRequest]) -> str:
+    """Tells a run by all that its text depends on. Checkpoints are told by their files, not by where they lie."""
+    setup = generator.setup
+    folders = [setup.checkpoint] if setup.adapter is None else [setup.checkpoint, setup.adapter]
+    files = [(file.name, file.stat().st_size) for folder in folders for file in sorted(folder.iterdir())]
+    configuration = (setup.checkpoint / "config.json").read_bytes()
+    told = (files, configuration, generator.choice.name, setup.settings.dtype, setup.end_token_ids, encoded)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def _end_token_ids(tokenizer: BaichuanTokenizer, defaults: GenerationDefaults) -> frozenset[int]:
-    ids = tokenizer.eos_token_id if defaults.eos_token_id is None else defaults.eos_token_id
-    return frozenset(ids if isinstance(ids, list) else [ids])
-
-
-def _write(output: Path, requests: Sequence[GenerationRequest], completions: Sequence[Completion]) -> None:
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            for index, (request, completion) in enumerate(zip(requests, completions, strict=True)):
-                file.write(json.dumps(_line(index, request, completion), ensure_ascii=False) + "\n")
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _line(index: int, request: GenerationRequest, completion: Completion) -> dict[str, Any]:
-    line: dict[str, Any] = {"index": index}
+def _line(request: GenerationRequest, completion: Completion, tokenizer: BaichuanTokenizer) -> str:
+    line: dict[str, Any] = {"index": completion.index, "sample": completion.sample}
     if request.id is not None:
         line["id"] = request.id
     if request.messages is not None:
         line["messages"] = list(request.messages)
     else:
         line["prompt"] = request.prompt
-    return line | {
+    line |= {
         "completion": completion.text,
         "finish_reason": completion.finish_reason,
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
     }
+    if completion.logprobs is not None:
+        line["logprobs"] = openai_logprobs(tokenizer, completion.logprobs)
+    return json.dumps(line, ensure_ascii=False)

@@ -3,10 +3,14 @@
 from dataclasses import dataclass, fields, replace
 from operator import index
 from pathlib import Path
+from typing import Literal, get_args
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import read_generation_settings
+
+EngineName = Literal["transformers", "vllm", "llama_cpp"]
+MOST_ALTERNATIVES = 20  # as in OpenAI's chat API
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,12 @@ class GenerationOptions:
         seed: Of the sampling. A prompt's noise follows from the seed, the prompt and how often the same prompt
             came before, not from the batch it stands in.
         stop: Texts that end a completion; they are not part of it.
-        batch_tokens: Most tokens, prompts and completions together, of one batch.
-        batch_size: Most requests of one batch.
+        n: Completions a request, each with noise of its own.
+        logprobs: Report the model's own logarithm of the probability of each token, and of this many alternatives
+            (0 to 20).
+        engine: What runs the model; ``auto`` takes the fastest that can.
+        batch_tokens: Most tokens, prompts and completions together, that run at once.
+        batch_size: Most completions that run at once.
         dtype: Of the weights; ``auto`` takes the checkpoint's own.
         device: ``cpu``, ``cuda``; None takes CUDA if there is any.
     """
@@ -37,6 +45,9 @@ class GenerationOptions:
     repetition_penalty: float | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    engine: EngineName | Literal["auto"] = "auto"
     batch_tokens: int = 16384
     batch_size: int = 32
     dtype: DtypeName = "auto"
@@ -48,6 +59,8 @@ class GenerationOptions:
             "temperature": 0,
             "top_k": 0,
             "top_p": 0,
+            "n": 1,
+            "logprobs": 0,
             "batch_tokens": 1,
             "batch_size": 1,
         }
@@ -59,6 +72,10 @@ class GenerationOptions:
             raise ValueError(f"top_p is {self.top_p}; it must be at most 1")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if self.logprobs is not None and self.logprobs > MOST_ALTERNATIVES:
+            raise ValueError(f"logprobs is {self.logprobs}; it must be at most {MOST_ALTERNATIVES}")
+        if self.engine not in ("auto", *get_args(EngineName)):
+            raise ValueError(f"engine is {self.engine!r}; use 'auto' or one of {', '.join(get_args(EngineName))}")
         if "" in self.stop:
             raise ValueError("stop holds an empty text; leave it out")
 
@@ -113,17 +130,27 @@ class GenerationReport:
 
     Attributes:
         requests: How many requests were answered.
-        prompt_tokens: Tokens of all prompts.
+        completions: How many completions were written, ``n`` for each request.
+        resumed: How many of them an earlier run had finished.
+        prompt_tokens: Tokens of the prompts, each counted once.
         completion_tokens: Tokens of all completions, the end token included.
+        generated_tokens: Those of them that this run generated.
         seconds: Time of the generation itself, without loading.
+        engine: What ran the model.
+        engine_reason: Why this engine.
     """
 
     requests: int
+    completions: int
+    resumed: int
     prompt_tokens: int
     completion_tokens: int
+    generated_tokens: int
     seconds: float
+    engine: EngineName
+    engine_reason: str
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens a second."""
-        return self.completion_tokens / max(self.seconds, 1e-9)
+        """Tokens generated a second."""
+        return self.generated_tokens / max(self.seconds, 1e-9)

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from baichuan_core.errors import DatasetError, PromptError, TokenizerError
+from baichuan_core.errors import DatasetError, PromptError
+from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.text_file import read_text_file
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, build_chat_prompt
+from baichuan_core.tokenizer import Message
+
+WHOLE_NUMBERS = ("max_new_tokens", "top_k", "seed")
+NUMBERS = ("temperature", "top_p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +23,45 @@ class GenerationRequest:
         prompt: Text, tokenized as it is; control pieces in it are control pieces.
         messages: A chat in place of ``prompt``; text in it never yields a control id.
         id: The caller's own name of the request; it comes back with the completion.
+        max_new_tokens, temperature, top_k, top_p, stop: In place of the run's options, for this request alone.
+        seed: In place of the run's; then equal prompts with equal seeds get equal answers.
     """
 
     prompt: str | None = None
     messages: Sequence[Message] | None = None
     id: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             raise PromptError("a request needs either 'prompt' or 'messages', not both")
+        for names, kinds, word in ((WHOLE_NUMBERS, int, "a whole number"), (NUMBERS, (int, float), "a number")):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+                    raise PromptError(f"{name} is {value!r}; write {word}")
+        if self.stop is not None and not all(isinstance(text, str) for text in self.stop):
+            raise PromptError("stop holds what is no text; write a list of strings")
+        try:
+            self.applied_to(GenerationOptions())
+        except ValueError as error:
+            raise PromptError(str(error)) from error
+
+    def applied_to(self, options: GenerationOptions) -> GenerationOptions:
+        """``options`` with what this request wants otherwise."""
+        names = (*WHOLE_NUMBERS, *NUMBERS, "stop")
+        return replace(options, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
 
 def read_requests(path: Path | str) -> list[GenerationRequest]:
-    """Reads requests, one JSON object ``{"prompt": ...}`` or ``{"messages": [...]}`` a line, each with an optional id.
+    """Reads requests, one JSON object ``{"prompt": ...}`` or ``{"messages": [...]}`` a line.
+
+    A line may also hold ``id`` and the other fields of `GenerationRequest`.
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names the line.
@@ -58,8 +88,13 @@ def _request(content: str, place: str) -> GenerationRequest:
         raise DatasetError(f"{place} has a 'prompt' that is no text; write it as a string")
     if messages is not None and not _is_chat(messages):
         raise DatasetError(f"{place} has malformed 'messages'; each needs 'role' and 'content' as strings")
+    overrides = {name: item.get(name) for name in (*WHOLE_NUMBERS, *NUMBERS)}
+    stop = item.get("stop")
+    if stop is not None and not isinstance(stop, str | list):
+        raise DatasetError(f"{place} has a 'stop' that is no list; write a list of strings")
+    overrides["stop"] = (stop,) if isinstance(stop, str) else stop and tuple(stop)
     try:
-        return GenerationRequest(prompt, messages, None if request_id is None else str(request_id))
+        return GenerationRequest(prompt, messages, None if request_id is None else str(request_id), **overrides)
     except PromptError as error:
         raise DatasetError(f"{place}: {error}") from error
 
@@ -69,53 +104,3 @@ def _is_chat(messages: Any) -> bool:
         isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
         for message in messages
     )
-
-
-def encode_request(
-    tokenizer: BaichuanTokenizer,
-    request: GenerationRequest,
-    *,
-    number: int,
-    window: int,
-    max_new_tokens: int,
-    chat_format: ChatFormat,
-) -> list[int]:
-    """Prompt ids of a request.
-
-    Args:
-        tokenizer: The checkpoint's tokenizer.
-        request: What is asked.
-        number: Which request it is, counted from one, for messages.
-        window: The model's length in tokens.
-        max_new_tokens: Room that a chat leaves for its answer; a plain prompt may take all but one token.
-        chat_format: How the checkpoint writes chats.
-
-    Raises:
-        PromptError: The prompt is empty, too long or cannot be encoded; the message names the request.
-    """
-    try:
-        if request.messages is not None:
-            return build_chat_prompt(
-                tokenizer,
-                request.messages,
-                model_max_length=window,
-                max_new_tokens=max_new_tokens,
-                chat_format=chat_format,
-            )
-        ids = _encode_prompt(tokenizer, request.prompt or "")
-    except (PromptError, TokenizerError) as error:
-        raise PromptError(f"request {number}: {error}") from error
-    if not ids:
-        raise PromptError(f"request {number}: the prompt is empty; give it at least one character")
-    if len(ids) >= window:
-        raise PromptError(
-            f"request {number}: the prompt has {len(ids)} tokens and the window of the model {window};"
-            f" shorten it to fewer than {window}"
-        )
-    return ids
-
-
-def _encode_prompt(tokenizer: BaichuanTokenizer, prompt: str) -> list[int]:
-    tokenizer.encode_text(prompt)  # refuses what cannot be encoded
-    ids: list[int] = tokenizer.encode(prompt)
-    return ids

@@ -1,6 +1,5 @@
 """Sampling whose noise belongs to the request, so that a batch does not change what comes out."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +13,6 @@ from transformers import (
 )
 
 from baichuan_core.errors import CheckpointError
-
-
-def request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int) -> int:
-    """A 63-bit seed from the run's seed, the prompt, and how many equal prompts came before it."""
-    digest = hashlib.sha256(f"{seed}:{occurrence}:{','.join(map(str, prompt_ids))}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class RefuseNotANumber(LogitsProcessor):

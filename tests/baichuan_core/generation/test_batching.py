@@ -3,7 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.batching import EncodedRequest, batches
+from baichuan_core.generation.batching import batches
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), max_size=40)
 
@@ -12,7 +15,9 @@ SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), max_size=40)
 def test_every_request_runs_once_and_within_the_limits(
     sizes: list[tuple[int, int]], batch_tokens: int, batch_size: int
 ) -> None:
-    requests = [EncodedRequest(index, [5] * length, limit, 0) for index, (length, limit) in enumerate(sizes)]
+    requests = [
+        EncodedRequest(index, 0, (5,) * length, limit, 0, GREEDY) for index, (length, limit) in enumerate(sizes)
+    ]
     groups = batches(requests, batch_tokens=batch_tokens, batch_size=batch_size)
     assert sorted(one.index for group in groups for one in group) == list(range(len(requests)))
     for group in groups:

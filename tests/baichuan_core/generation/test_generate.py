@@ -52,7 +52,7 @@ def test_lines_come_in_the_order_of_the_requests_with_all_fields(checkpoint: Pat
     requests = [GenerationRequest(prompt="a", id="first"), GenerationRequest(messages=chat("longer than the other"))]
     first, second = run(checkpoint, tmp_path, requests, GREEDY)
     assert list(first) == [
-        "index", "id", "prompt", "completion", "finish_reason", "prompt_tokens", "completion_tokens",
+        "index", "sample", "id", "prompt", "completion", "finish_reason", "prompt_tokens", "completion_tokens",
     ]  # fmt: skip
     assert (first["index"], first["id"], first["prompt"]) == (0, "first", "a")
     assert (second["index"], second["messages"]) == (1, requests[1].messages)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from baichuan_core.generation.sampling import request_seed, sampling_processors
+from baichuan_core.generation.sampling import sampling_processors
+from baichuan_core.generation.seeds import request_seed
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 NO_IDS = torch.LongTensor(1, 0)
@@ -36,7 +37,7 @@ def test_a_row_draws_the_same_alone_and_in_a_batch() -> None:
     assert torch.equal(torch.cat(alone), together)
 
 
-def test_the_seed_of_a_request_follows_from_run_prompt_and_repetition() -> None:
-    seeds = {request_seed(0, [1, 2], 0), request_seed(1, [1, 2], 0), request_seed(0, [12], 0)}
-    assert len(seeds | {request_seed(0, [1, 2], 1)}) == 4
-    assert request_seed(0, [1, 2], 0) in seeds
+def test_the_seed_of_a_request_follows_from_run_prompt_repetition_and_sample() -> None:
+    seeds = {request_seed(*one) for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))}
+    assert len(seeds | {request_seed(0, [1, 2], 0, 1)}) == 5
+    assert request_seed(0, [1, 2], 0, 0) in seeds

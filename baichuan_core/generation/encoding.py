@@ -1,0 +1,94 @@
+"""Turns requests into what engines run: prompt ids, limits, seeds and settled sampling."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from baichuan_core.errors import PromptError, TokenizerError
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
+from baichuan_core.generation.requests import GenerationRequest
+from baichuan_core.generation.seeds import request_seed
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes requests for one checkpoint.
+
+    Attributes:
+        tokenizer: The checkpoint's tokenizer.
+        options: Of the run; what is open in them comes from ``defaults``.
+        defaults: What the checkpoint recommends.
+        window: The model's length in tokens.
+        chat_format: How the checkpoint writes chats.
+    """
+
+    tokenizer: BaichuanTokenizer
+    options: GenerationOptions
+    defaults: GenerationDefaults
+    window: int
+    chat_format: ChatFormat
+
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        """``n`` encoded requests for every request, in their order.
+
+        Raises:
+            PromptError: A prompt is empty, too long or cannot be encoded; the message names the request.
+        """
+        seen: Counter[tuple[int, ...]] = Counter()
+        encoded: list[EncodedRequest] = []
+        for index, request in enumerate(requests):
+            settings = self.defaults.complete(request.applied_to(self.options))
+            ids = self._prompt_ids(request, number=index + 1, max_new_tokens=settings.max_new_tokens or 1)
+            occurrence = seen[ids] if request.seed is None else 0
+            seen[ids] += request.seed is None
+            encoded += [
+                EncodedRequest(
+                    index=index,
+                    sample=sample,
+                    prompt_ids=ids,
+                    limit=min(settings.max_new_tokens or 1, self.window - len(ids)),
+                    seed=request_seed(settings.seed, ids, occurrence, sample),
+                    sampling=_sampling(settings),
+                    stop=settings.stop,
+                    logprobs=settings.logprobs,
+                )
+                for sample in range(settings.n)
+            ]
+        return encoded
+
+    def _prompt_ids(self, request: GenerationRequest, *, number: int, max_new_tokens: int) -> tuple[int, ...]:
+        """A chat leaves room for ``max_new_tokens``; a plain prompt may take all but one token."""
+        try:
+            if request.messages is not None:
+                return tuple(
+                    build_chat_prompt(
+                        self.tokenizer,
+                        request.messages,
+                        model_max_length=self.window,
+                        max_new_tokens=max_new_tokens,
+                        chat_format=self.chat_format,
+                    )
+                )
+            self.tokenizer.encode_text(request.prompt or "")  # refuses what cannot be encoded
+            ids: tuple[int, ...] = tuple(self.tokenizer.encode(request.prompt or ""))
+        except (PromptError, TokenizerError) as error:
+            raise PromptError(f"request {number}: {error}") from error
+        if not ids:
+            raise PromptError(f"request {number}: the prompt is empty; give it at least one character")
+        if len(ids) >= self.window:
+            raise PromptError(
+                f"request {number}: the prompt has {len(ids)} tokens and the window of the model {self.window};"
+                f" shorten it to fewer than {self.window}"
+            )
+        return ids
+
+
+def _sampling(settings: GenerationOptions) -> Sampling:
+    return Sampling(
+        temperature=(settings.temperature or 0.0) if settings.do_sample else 0.0,
+        top_k=settings.top_k or 0,
+        top_p=1.0 if settings.top_p is None else settings.top_p,
+        repetition_penalty=settings.repetition_penalty or 1.0,
+    )

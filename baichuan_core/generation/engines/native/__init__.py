@@ -1,0 +1,26 @@
+"""The engine of this project: the model itself, decoded in batches. Users know it as ``transformers``."""
+
+from pathlib import Path
+
+from baichuan_core.checkpoint import load_model
+from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.tokenizer import BaichuanTokenizer
+
+
+def obstacle(setup: EngineSetup) -> str | None:
+    """See `EngineModule.obstacle`."""
+    if _has_weights(setup.checkpoint):
+        return None
+    return "the checkpoint has no safetensors or .bin weights" if next(setup.checkpoint.glob("*.gguf"), None) else None
+
+
+def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """See `EngineModule.start`."""
+    settings = setup.settings
+    model = load_model(setup.checkpoint, dtype=settings.dtype, device=settings.device, adapter=setup.adapter)
+    return NativeEngine(model, tokenizer, settings, setup.end_token_ids)
+
+
+def _has_weights(checkpoint: Path) -> bool:
+    return any(next(checkpoint.glob(pattern), None) for pattern in ("*.safetensors", "*.bin"))
