@@ -13,12 +13,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from baichuan_core.config import BaichuanConfig
 
+from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
 from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
-from .masks import add_alibi, causal_mask
-from .positions import BaichuanRotaryEmbedding, alibi_slopes
+from .masks import causal_mask
+from .positions import BaichuanRotaryEmbedding
 
 IGNORED_LABEL = -100
+FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
 
 
 class BaichuanPreTrainedModel(PreTrainedModel):
@@ -91,27 +93,39 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if position_ids is None:
             past = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None] + past
-        mask = self._mask(hidden_states, attention_mask, past_key_values, position_ids)
-        rotation = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
+        rotation = alibi = None
+        if self.rotary_emb is not None:
+            mask = causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids)
+            rotation = self.rotary_emb(hidden_states, position_ids)
+        else:
+            mask, alibi = self._alibi_mask(hidden_states, attention_mask, past_key_values, position_ids)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
                 attention_mask=mask,
                 rotation=rotation,
+                alibi=alibi,
                 past_key_values=past_key_values,
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
-    def _mask(
+    def _alibi_mask(
         self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
-    ) -> Tensor | None:
-        alibi = self.config.position_embedding == "alibi"
-        mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=not alibi)
-        if not alibi or mask is None:
-            return mask
-        slopes = alibi_slopes(self.config.num_attention_heads)
-        return add_alibi(mask, slopes, cache, hidden_states.dtype)
+    ) -> tuple[Tensor | None, AlibiColumns | None]:
+        """The mask with the bias in it, or a mask without it and the columns that carry it."""
+        queries, device = hidden_states.shape[1], hidden_states.device
+        slopes = alibi_slopes(self.config.num_attention_heads, device)
+        in_columns = queries > FEW_QUERIES and self.config._attn_implementation == "sdpa"
+        mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns)
+        if not in_columns:
+            return None if mask is None else add_alibi(mask, slopes, hidden_states.dtype), None
+        if mask is not None:
+            standing, keys = standing_positions(mask), mask.shape[-1]
+        else:  # plain causality from the first key on
+            standing = torch.arange(queries, device=device)[None]
+            keys = cache.get_mask_sizes(queries, 0)[0] if cache is not None else queries
+        return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):

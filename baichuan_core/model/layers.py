@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from baichuan_core.config import BaichuanConfig
 
+from .alibi import AlibiColumns
 from .positions import rotate
 
 Rotation = tuple[Tensor, Tensor]
@@ -62,7 +63,9 @@ def eager_attention(
     Returns the output [batch, seq, heads, head_dim] and the weights [batch, heads, seq, keys].
     """
     scores = query @ key.transpose(-2, -1) * scaling
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (weights @ value).transpose(1, 2), weights
@@ -89,6 +92,7 @@ class BaichuanAttention(nn.Module):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         rotation: Rotation | None = None,
+        alibi: AlibiColumns | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
@@ -99,11 +103,13 @@ class BaichuanAttention(nn.Module):
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        if alibi is not None:
+            query, key, value = alibi.put_before(query, key, value)
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
         mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs)
-        return self.o_proj(mixed.flatten(-2)), weights
+        return self.o_proj(mixed[..., : self.head_dim].flatten(-2)), weights
 
 
 class BaichuanDecoderLayer(GradientCheckpointingLayer):
@@ -121,6 +127,7 @@ class BaichuanDecoderLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         rotation: Rotation | None = None,
+        alibi: AlibiColumns | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -129,6 +136,7 @@ class BaichuanDecoderLayer(GradientCheckpointingLayer):
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,
             rotation=rotation,
+            alibi=alibi,
             past_key_values=past_key_values,
             **kwargs,
         )

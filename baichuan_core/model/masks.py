@@ -1,4 +1,4 @@
-"""Which keys a query sees: causality, padding, packed examples and the ALiBi bias in one attention mask."""
+"""Which keys a query sees: causality, padding and packed examples in one attention mask."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,8 +10,6 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils.import_utils import is_tracing
 
 from baichuan_core.config import BaichuanConfig
-
-from .positions import alibi_bias
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -42,16 +40,6 @@ def causal_mask(
         allow_is_causal_skip=may_be_implied,
     )
     return cast("Tensor | None", mask)  # a BlockMask comes only from flex attention
-
-
-def add_alibi(mask: Tensor, slopes: Tensor, past_key_values: Cache | None, dtype: torch.dtype) -> Tensor:
-    """Put the ALiBi bias into a mask: [batch, 1, queries, keys] to additive [batch, heads, queries, keys]."""
-    first_query = past_key_values.get_query_offset(0) if past_key_values is not None else 0
-    bias = alibi_bias(slopes.to(mask.device), mask.shape[-2], mask.shape[-1], first_query)
-    lowest = torch.finfo(dtype).min
-    if mask.dtype == torch.bool:
-        return torch.where(mask, bias.to(dtype), lowest)
-    return (mask + bias).clamp(min=lowest).to(dtype)
 
 
 def _same_example(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:

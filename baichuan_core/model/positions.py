@@ -1,6 +1,5 @@
-"""Where a token stands: rotation of queries and keys (7B) or a bias on attention scores (13B)."""
+"""Where a token stands in 7B: rotation of queries and keys. 13B has ALiBi instead."""
 
-import math
 from typing import Any
 
 import torch
@@ -51,26 +50,3 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     quarter_turned = torch.cat((-second, first), dim=-1)
     return (x * cos + quarter_turned * sin).to(x.dtype)
-
-
-def alibi_slopes(heads: int) -> Tensor:
-    """Slope of every head, float32 [heads] (Press et al. 2021, arXiv 2108.12409).
-
-    A number of heads that is no power of two takes every second slope of the next power for the rest.
-    """
-    power = 2 ** math.floor(math.log2(heads))
-    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
-    between = [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
-    return torch.tensor(slopes + between, dtype=torch.float32)
-
-
-def alibi_bias(slopes: Tensor, queries: int, keys: int, first_query: int | Tensor) -> Tensor:
-    """Attention bias slope * (key position - query position), float32 [1, heads, queries, keys].
-
-    Distances are relative, unlike in the published inference code, whose absolute positions lose their last
-    keys in half precision. Keys after the query get a positive bias: the causal mask hides them.
-    """
-    key_positions = torch.arange(keys, device=slopes.device)
-    query_positions = torch.arange(queries, device=slopes.device) + first_query
-    distances = (key_positions - query_positions[:, None]).float()
-    return (slopes[:, None, None] * distances)[None]

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
-from baichuan_core.model.positions import BaichuanRotaryEmbedding, alibi_slopes
+from baichuan_core.model.alibi import alibi_slopes
+from baichuan_core.model.positions import BaichuanRotaryEmbedding
 
 PUBLISHED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "Baichuan-7B": ({"vocab_size": 64000, "max_position_embeddings": 4096}, "rope", False),
