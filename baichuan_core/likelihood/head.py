@@ -1,6 +1,7 @@
 """From hidden states to the distribution of the next token, a slice of positions at a time."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class OutputHead:
     def __init__(self, model: BaichuanForCausalLM) -> None:
         self._layer = model.lm_head
         self._norms = row_norms(model.lm_head) if model.config.norm_head else None
-        self._device = next(model.lm_head.parameters()).device
+        # A quantized head may keep its codes in buffers.
+        self._device = next(chain(model.lm_head.parameters(), model.lm_head.buffers())).device
         self.positions = max(1, NUMBERS_IN_A_SLICE // model.config.vocab_size)
 
     def log_probabilities(self, hidden_states: Tensor) -> Iterator[Tensor]:

@@ -1,0 +1,68 @@
+"""Two models on one text."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from baichuan_core import BaichuanForCausalLM, CheckpointError, UnsupportedError
+from baichuan_core.checkpoint import load_model
+from baichuan_core.likelihood import compare_with_reference, perplexity, run_reference, text_windows
+
+MakeCheckpoint = Callable[..., Path]
+
+
+def test_a_model_does_not_differ_from_itself(model: BaichuanForCausalLM, ids: list[int]) -> None:
+    windows = text_windows(ids, length=40, stride=25)
+    found = compare_with_reference(run_reference(model, windows), model)
+    assert found.kl_divergence == 0.0
+    assert found.top_1_agreement == 1.0
+    assert found.perplexity == found.reference_perplexity
+    assert found.perplexity == pytest.approx(perplexity(model, windows).value, rel=1e-6)
+    assert found.tokens == len(ids) - 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+def test_figures_are_those_of_the_whole_distributions(
+    make_checkpoint: MakeCheckpoint, ids: list[int], batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baichuan_core.likelihood.head.NUMBERS_IN_A_SLICE", 768 * 11)
+    reference = load_model(make_checkpoint(initializer_range=0.2), device="cpu")
+    changed = load_model(make_checkpoint("other", initializer_range=0.2), device="cpu")
+    noise = torch.Generator().manual_seed(3)
+    for parameter in changed.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.05)
+    windows = text_windows(ids, length=len(ids), stride=len(ids))
+    run = run_reference(reference, windows, batch_tokens=batch_tokens)
+    exact_p, exact_q = (one(torch.tensor([ids])).logits[0, :-1].double() for one in (reference, changed))
+    for parameter in reference.model.parameters():  # only the head is needed any more
+        parameter.zero_()
+    found = compare_with_reference(run, changed, batch_tokens=batch_tokens)
+    divergence = (exact_p.softmax(-1) * (exact_p.log_softmax(-1) - exact_q.log_softmax(-1))).sum(-1).mean()
+    targets = torch.tensor(ids[1:])
+    assert found.kl_divergence == pytest.approx(float(divergence), rel=1e-5)
+    assert 0.05 < found.kl_divergence < 10
+    assert found.top_1_agreement == pytest.approx(float((exact_p.argmax(-1) == exact_q.argmax(-1)).double().mean()))
+    assert 0 < found.top_1_agreement < 1
+    assert math.log(found.reference_perplexity) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(exact_p, targets)), rel=1e-5
+    )
+    assert math.log(found.perplexity) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(exact_q, targets)), rel=1e-5
+    )
+
+
+@torch.no_grad()
+def test_models_that_cannot_be_compared(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+    windows = text_windows(ids, length=40, stride=40)
+    model = load_model(make_checkpoint(), device="cpu")
+    run = run_reference(model, windows)
+    with pytest.raises(UnsupportedError, match="768 and 1024 tokens"):
+        compare_with_reference(run, load_model(make_checkpoint("wide", vocab_size=1024), device="cpu"))
+    broken = load_model(make_checkpoint("broken"), device="cpu")
+    broken.model.norm.weight[0] = torch.nan
+    with pytest.raises(CheckpointError, match="computes NaN"):
+        compare_with_reference(run, broken)
