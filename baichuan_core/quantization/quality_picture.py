@@ -1,0 +1,112 @@
+"""The picture of a quality report: errors over depth, memory, and the figures."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# One colour a kind of layer, distinguishable without red and green; one line style a model.
+COLOURS = {
+    "self_attn.W_pack": "#0072B2",
+    "self_attn.o_proj": "#E69F00",
+    "mlp.gate_proj": "#009E73",
+    "mlp.up_proj": "#CC79A7",
+    "mlp.down_proj": "#D55E00",
+    "model.embed_tokens": "#56B4E9",
+    "lm_head": "#000000",
+}
+OTHER_COLOUR = "#555555"
+LINE_STYLES = ("-", "--", ":", "-.")
+GREY, BLUE = "#9AA5B1", "#0072B2"
+GIBIBYTE, MEBIBYTE = 2**30, 2**20
+
+
+def draw_quality(report: Mapping[str, Any], file: Path) -> None:
+    """Draw the content of quality.json as a PNG of about 1300 x 800 pixels."""
+    figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(5, 2))
+    _draw_errors(figure.add_subplot(grid[0, 0]), report["models"])
+    _draw_memory(figure.add_subplot(grid[0, 1]), report["models"])
+    _draw_figures(figure.add_subplot(grid[1, :]), report)
+    figure.savefig(file)
+
+
+def _draw_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_title("Relative error of the weights, |W − Q| / |W|")
+    axes.set_xlabel("block")
+    shown: set[str] = set()
+    measured = [model for model in models if model["relative_errors"]]
+    for model, style in zip(measured, LINE_STYLES * len(measured), strict=False):
+        for kind, points in _by_kind(model["relative_errors"]).items():
+            label = kind if kind not in shown else None
+            shown.add(kind)
+            axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS.get(kind, OTHER_COLOUR), label=label)
+        axes.plot([], [], style, color="black", label=model["name"])
+    if not measured:
+        axes.text(0.5, 0.5, "not given", transform=axes.transAxes, ha="center", color=OTHER_COLOUR)
+        axes.set(xticks=[], yticks=[])
+        return
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=2)
+
+
+def _by_kind(errors: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
+    """(block, error) of each kind of layer; the embedding stands before the first block, the head after the last."""
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    for name, error in errors.items():
+        if found := re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.weight", name):
+            kinds.setdefault(found[2], []).append((int(found[1]), error))
+    deepest = max((block for points in kinds.values() for block, _ in points), default=0)
+    for name, block in (("model.embed_tokens.weight", -1), ("lm_head.weight", deepest + 1)):
+        if name in errors:
+            kinds[name.removesuffix(".weight")] = [(block, errors[name])]
+    return {kind: sorted(points) for kind, points in kinds.items()}
+
+
+def _draw_memory(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
+    largest = max(model["weight_bytes"] for model in models)
+    unit, name = (GIBIBYTE, "GiB") if largest >= GIBIBYTE else (MEBIBYTE, "MiB")
+    sizes = [model["weight_bytes"] / unit for model in models]
+    bars = axes.bar([model["name"] for model in models], sizes, color=[GREY] + [BLUE] * (len(models) - 1), width=0.6)
+    axes.bar_label(bars, [f"{size:.2f} ({size / sizes[0]:.0%})" for size in sizes], padding=3)
+    axes.set_title(f"Memory of the weights, {name}")
+    axes.margins(y=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_figures(axes: Axes, report: Mapping[str, Any]) -> None:
+    axes.axis("off")
+    heads = ["model", "perplexity", "KL, nats a token", "same first choice", "mean weight error"]
+    rows = [
+        [
+            model["name"],
+            _number(model["perplexity"], "{:.3f}"),
+            _number(model["kl_divergence"], "{:.4f}"),
+            _number(model["top_1_agreement"], "{:.1%}"),
+            _number(model["mean_relative_error"], "{:.4f}"),
+        ]
+        for model in report["models"]
+    ]
+    table = axes.table(rows, colLabels=heads, loc="upper center", cellLoc="center")
+    table.auto_set_font_size(False)
+    table.set_fontsize(12)
+    table.scale(1, 1.8)
+    missing = report["likelihoods_missing"]
+    if missing:
+        axes.set_title(f"No likelihoods: {missing}", fontsize="medium", wrap=True)
+    else:
+        # The font may lack the letters of a file's name.
+        source = "the built-in" if report["text"] == "built-in" else "a given"
+        axes.set_title(f"On {report['tokens']} tokens of {source} text")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
