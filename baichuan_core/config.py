@@ -37,6 +37,7 @@ class BaichuanConfig(PreTrainedConfig):
         max_position_embeddings: Context length in tokens; equals `model_max_length` if only that is given.
         model_max_length: Context length in tokens under the name of the 13B configurations.
         rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 unless given.
+        quantize_head: Whether embedding and head are stored in 8 bits; only in quantized models.
         z_loss_weight: Weight of mean(max logit squared) in the training loss (Baichuan 2), usually 0.
     """
 
@@ -62,6 +63,7 @@ class BaichuanConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     rope_parameters: dict[str, Any] | None = None
     z_loss_weight: float = 0.0
+    quantize_head: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_embedding is None:
@@ -100,6 +102,10 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.norm_head not in (True, False):
             raise ValueError(f"norm_head is {self.norm_head!r}: use true or false")
+        if self.quantize_head not in (True, False):
+            raise ValueError(f"quantize_head is {self.quantize_head!r}: use true or false")
+        if self.quantize_head and self.tie_word_embeddings:
+            raise ValueError("quantize_head and tie_word_embeddings are both true: an 8-bit head is one of its own")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f'hidden_act is {self.hidden_act!r}: the published models have "silu"')
         if self.hidden_size % self.num_attention_heads:

@@ -3,7 +3,15 @@
 from .adapters import BaseIdentity, check_adapter, write_adapter_identity
 from .companions import copy_companions, read_config
 from .inspection import CheckpointSummary, inspect_checkpoint
-from .layout import EMBEDDING, FINAL_NORM, HEAD, expected_tensors, linear_layers
+from .layout import (
+    EMBEDDING,
+    EMBEDDING_SCALE,
+    FINAL_NORM,
+    HEAD,
+    HEAD_SCALE,
+    expected_tensors,
+    linear_layers,
+)
 from .loading import DtypeName, load_model, load_tokenizer
 from .reader import TensorReader
 from .space import require_space
@@ -13,8 +21,10 @@ from .writer import TensorWriter, tensor_writer
 
 __all__ = [
     "EMBEDDING",
+    "EMBEDDING_SCALE",
     "FINAL_NORM",
     "HEAD",
+    "HEAD_SCALE",
     "BaseIdentity",
     "CheckpointSummary",
     "DtypeName",

@@ -14,7 +14,7 @@ from baichuan_core.errors import AdapterMismatchError, CheckpointError
 from baichuan_core.model import BaichuanForCausalLM
 
 from .companions import read_config
-from .layout import EMBEDDING, FINAL_NORM, HEAD, linear_layers
+from .layout import EMBEDDING, EMBEDDING_SCALE, FINAL_NORM, HEAD, linear_layers
 from .reader import TensorReader
 
 IDENTITY_FILE = "baichuan_base.json"
@@ -31,7 +31,8 @@ class BaseIdentity:
     Attributes:
         name: Name of the base's directory, for people; not compared.
         fingerprint: First values of the final norm and of the embedding of token 1, which neither LoRA nor
-            quantization changes.
+            quantization of the blocks changes.
+        rounding: How far an 8-bit embedding may have moved those values; 0 for any other.
     """
 
     name: str
@@ -42,20 +43,26 @@ class BaseIdentity:
     intermediate_size: int
     vocab_size: int
     fingerprint: tuple[float, ...]
+    rounding: float = 0.0
 
     @classmethod
     def of(cls, checkpoint: Path) -> Self:
         """Identity of a checkpoint directory, quantized or not."""
         config = read_config(checkpoint)
         with TensorReader(checkpoint) as reader:
-            values = _fingerprint(reader.read(FINAL_NORM), reader.read(EMBEDDING))
-        return cls(name=checkpoint.absolute().name, fingerprint=values, **_shape(config))
+            row, step = reader.read(EMBEDDING)[1, :_VALUES].float(), 0.0
+            if config.quantize_head:
+                step = float(reader.read(EMBEDDING_SCALE)[1])
+                row *= step
+            values = _fingerprint(reader.read(FINAL_NORM), row)
+        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=step / 2, **_shape(config))
 
     @classmethod
     def read(cls, file: Path) -> Self:
         """Identity that an adapter directory records."""
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+            content.setdefault("rounding", 0.0)  # adapters of version 0.1 have none
             values = {field.name: content[field.name] for field in fields(cls)}
             return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
         except (ValueError, KeyError, TypeError) as error:
@@ -71,15 +78,16 @@ class BaseIdentity:
 
     def same_shape(self, other: "BaseIdentity") -> bool:
         """Whether an adapter of the one base fits into the other."""
-        free = {"name", "fingerprint"}
+        free = {"name", "fingerprint", "rounding"}
         return all(
             getattr(self, field.name) == getattr(other, field.name) for field in fields(self) if field.name not in free
         )
 
     def same_numbers(self, other: "BaseIdentity") -> bool:
-        """Whether the fingerprints agree up to the rounding of another dtype."""
+        """Whether the fingerprints agree up to the rounding of another dtype or of 8 bits."""
         mine, theirs = torch.tensor(self.fingerprint), torch.tensor(other.fingerprint)
-        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=1e-6)
+        tolerance = 1e-6 + self.rounding + other.rounding
+        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=tolerance)
 
 
 def write_adapter_identity(adapter: Path, base: Path) -> None:
@@ -147,12 +155,12 @@ def _lora_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(config: BaichuanConfig) -> dict[str, Any]:
-    names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint"}
+    names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint", "rounding"}
     return {name: getattr(config, name) for name in names}
 
 
-def _fingerprint(norm: Tensor, embedding: Tensor) -> tuple[float, ...]:
-    values = torch.cat((norm[:_VALUES].float(), embedding[1, :_VALUES].float()))
+def _fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
+    values = torch.cat((norm[:_VALUES].float(), row))
     return tuple(round(value, 6) for value in values.tolist())
 
 

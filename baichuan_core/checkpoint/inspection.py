@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .companions import read_config
-from .layout import expected_tensors
+from .layout import SCALES, expected_tensors
 from .reader import TensorReader
 from .validation import check_tensors, is_quantized
 
@@ -57,7 +57,7 @@ def inspect_checkpoint(checkpoint: Path | str) -> CheckpointSummary:
         intermediate_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         context_length=config.model_max_length or 0,
-        parameters=sum(math.prod(shape) for shape in expected_tensors(config).values()),
+        parameters=sum(math.prod(shape) for name, shape in expected_tensors(config).items() if name not in SCALES),
         weight_bytes=weight_bytes,
         quantization=_quantization(config.quantization_config) if is_quantized(config) else None,
         has_tokenizer=(checkpoint / "tokenizer.model").is_file(),

@@ -5,6 +5,10 @@ from baichuan_core.config import BaichuanConfig
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
+# Beside 8-bit rows (quantize_head): what one step of each row is worth.
+HEAD_SCALE = "lm_head.scale"
+EMBEDDING_SCALE = "model.embed_tokens.scale"
+SCALES = (HEAD_SCALE, EMBEDDING_SCALE)
 
 Shape = tuple[int, ...]
 
@@ -27,7 +31,7 @@ def linear_layers(config: BaichuanConfig) -> dict[str, Shape]:
 
 
 def expected_tensors(config: BaichuanConfig) -> dict[str, Shape]:
-    """Names and shapes of all tensors of an unquantized checkpoint."""
+    """Names and shapes of all tensors of a checkpoint, but for those that bitsandbytes keeps beside a weight."""
     norms = {
         f"model.layers.{block}.{norm}.weight": (config.hidden_size,)
         for block in range(config.num_hidden_layers)
@@ -37,4 +41,6 @@ def expected_tensors(config: BaichuanConfig) -> dict[str, Shape]:
     ends: dict[str, Shape] = {EMBEDDING: table, FINAL_NORM: (config.hidden_size,), HEAD: table}
     if config.tie_word_embeddings:
         del ends[HEAD]
+    if config.quantize_head:
+        ends |= {HEAD_SCALE: (config.vocab_size,), EMBEDDING_SCALE: (config.vocab_size,)}
     return linear_layers(config) | norms | ends

@@ -1,15 +1,14 @@
 """One weight to its quantized tensors and back, in the layout that bitsandbytes and transformers load."""
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-QuantizationMethod = Literal["int8", "nf4", "fp4"]
-BLOCK = 64  # bitsandbytes' block of one absmax
+from baichuan_core.model.eight_bit_ends import eight_bit_rows
+from baichuan_core.model.eight_bits import quantize_rows_in_float16, restore_rows
+from baichuan_core.model.four_bits import bitsandbytes_functional, quantize_four_bits
+from baichuan_core.model.quantization import QuantizationMethod
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,7 @@ class QuantizedWeight:
 
     Attributes:
         tensors: What is stored, by the ending that follows the name of the layer, e.g. "weight.absmax".
-        restored: What the layer will compute with, [out, in] in float32.
+        restored: What the layer will compute with, [out, in].
     """
 
     tensors: dict[str, Tensor]
@@ -45,25 +44,26 @@ def stored_endings(method: QuantizationMethod, *, double_quantization: bool) -> 
     return ["weight", "weight.absmax", "weight.quant_map", *nested, state]
 
 
-@cache
-def _bitsandbytes() -> Any:
-    """Imported when first needed: it looks for kernels and logs what it lacks."""
-    return import_module("bitsandbytes.functional")
+def quantize_end(weight: Tensor) -> QuantizedWeight:
+    """Quantize the embedding or the output head [vocab, hidden]: 8-bit codes, and one step a row."""
+    codes, scale = eight_bit_rows(weight)
+    return QuantizedWeight({"weight": codes, "scale": scale}, restore_end(codes, scale))
+
+
+def restore_end(codes: Tensor, scale: Tensor) -> Tensor:
+    """float32 [vocab, hidden] from the stored tensors of `quantize_end`."""
+    return codes * scale[:, None]
 
 
 def _int8(weight: Tensor) -> QuantizedWeight:
-    # On a GPU bitsandbytes quantizes in float16; it does so here too, that both give the same bytes.
-    codes, scales, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
-    restored = _bitsandbytes().int8_vectorwise_dequant(codes, scales)
+    codes, largest = quantize_rows_in_float16(weight)
     # 0 is row major, the only order bitsandbytes still writes.
-    tensors = {"weight": codes, "SCB": scales, "weight_format": torch.tensor(0, dtype=torch.uint8)}
-    return QuantizedWeight(tensors, restored.float())
+    tensors = {"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+    return QuantizedWeight(tensors, restore_rows(codes, largest))
 
 
 def _four_bits(weight: Tensor, method: QuantizationMethod, double_quantization: bool) -> QuantizedWeight:
-    codes, state = _bitsandbytes().quantize_4bit(
-        weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quantization, quant_type=method
-    )
-    restored = _bitsandbytes().dequantize_4bit(codes, state)
+    codes, state = quantize_four_bits(weight, method, double_quantization=double_quantization)
+    restored = bitsandbytes_functional().dequantize_4bit(codes, state)
     state_tensors = {f"weight.{ending}": tensor for ending, tensor in state.as_dict(packed=True).items()}
-    return QuantizedWeight({"weight": codes, **state_tensors}, restored.float())
+    return QuantizedWeight({"weight": codes, **state_tensors}, restored)

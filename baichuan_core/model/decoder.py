@@ -14,10 +14,12 @@ from transformers.utils.output_capturing import capture_outputs
 from baichuan_core.config import BaichuanConfig
 
 from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
+from .eight_bit_ends import output_head, require_codes, token_embedding
 from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
+from .quantization import OnlineQuantization
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -41,6 +43,10 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         "attentions": BaichuanAttention,
     }
 
+    def _init_weights(self, module: nn.Module) -> None:
+        require_codes(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As transformers', for quantized models too.
 
@@ -56,7 +62,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     def __init__(self, config: BaichuanConfig) -> None:
         config.check()  # from_pretrained sets fields after the configuration was made
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_tokens = token_embedding(config)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
@@ -128,7 +134,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
 
 
-class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
+class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, GenerationMixin):
     """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -142,7 +148,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.model = BaichuanModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = output_head(config)
         self._head_norms = HeadNorms()
         self.post_init()
 
@@ -207,11 +213,10 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         Returns:
             Logits [..., vocab] in the dtype of the head, normalised where the configuration says `norm_head`.
         """
+        if self.config.norm_head:
+            return self._head_norms.logits(self.lm_head, hidden_states, decoding=decoding)
         logits: Tensor = self.lm_head(hidden_states)
-        if not self.config.norm_head:
-            return logits
-        norms = self._head_norms.of(self.lm_head, decoding=decoding)
-        return (logits / norms.to(logits.device)).to(logits.dtype)
+        return logits
 
     def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
         loss: Tensor = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)

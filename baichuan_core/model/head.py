@@ -6,8 +6,11 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from .eight_bit_ends import EightBitHead
+
 SMALLEST_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
 PROBE_ROWS = 256
+COLUMNS_COMPARED = 16  # one cache line a row
 
 
 class HeadNorms:
@@ -16,35 +19,45 @@ class HeadNorms:
     Logits over row norms are the logits of a head with rows of norm 1, so the parameter is never copied or
     changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
     of the head changes or training goes on. Writes through `.data` (moving averages, some optimizers) show in
-    no version counter, so the norms of a plain weight are kept only from one decoding step to the next.
+    no version counter, so a few columns of a plain weight are compared too, but for decoding steps.
+    A compiled decoding step reads what the last call outside of it has kept; other compiled calls compute their own.
     """
 
     def __init__(self) -> None:
         self._norms: Tensor | None = None
+        self._columns: Tensor | None = None
         self._seen: list[tuple[weakref.ref[Tensor], int, int]] = []
 
     def __reduce__(self) -> tuple[type["HeadNorms"], tuple[()]]:
         """A copied or pickled model computes its norms again."""
         return HeadNorms, ()
 
-    def of(self, head: nn.Module, *, decoding: bool) -> Tensor:
-        """Norms [vocab] of `head`, differentiable where its parameters are being trained.
+    def logits(self, head: nn.Module, hidden_states: Tensor, *, decoding: bool) -> Tensor:
+        """`head` with rows of norm 1, applied to hidden states [..., hidden].
 
         Args:
             head: The layer at `lm_head`.
+            hidden_states: [..., hidden].
             decoding: Whether this is a step of one token, so that the norms of the step before serve.
         """
+        if _is_sharded(head):
+            return _logits_while_gathered(head, hidden_states)
+        return _divided(head(hidden_states), self.of(head, decoding=decoding))
+
+    def of(self, head: nn.Module, *, decoding: bool) -> Tensor:
+        """Norms [vocab] of `head`, differentiable where its parameters are being trained."""
         tensors = [*head.parameters(), *head.buffers()]
+        trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if torch.compiler.is_compiling():
-            return row_norms(head)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return row_norms(head) if trained or not decoding or self._norms is None else self._norms
+        if trained:
             self.forget()
             return row_norms(head)
-        must_renew = _is_plain(head) and not decoding
-        if self._norms is None or must_renew or not self._unchanged(tensors):
+        if self._norms is None or not self._unchanged(head, tensors, decoding):
             # No tensor of inference mode: a later backward pass may need the norms.
             with torch.inference_mode(False), torch.no_grad():
                 self._norms = row_norms(head)
+                self._columns = _columns(head)
             self._seen = [(weakref.ref(tensor), tensor.data_ptr(), _version(tensor)) for tensor in tensors]
         return self._norms
 
@@ -52,11 +65,47 @@ class HeadNorms:
         """Drop the kept norms."""
         self._norms = None
 
-    def _unchanged(self, tensors: list[Tensor]) -> bool:
-        return len(tensors) == len(self._seen) and all(
+    def _unchanged(self, head: nn.Module, tensors: list[Tensor], decoding: bool) -> bool:
+        if len(tensors) != len(self._seen) or not all(
             reference() is tensor and address == tensor.data_ptr() and version == _version(tensor)
             for tensor, (reference, address, version) in zip(tensors, self._seen, strict=True)
-        )
+        ):
+            return False
+        if decoding or self._columns is None:
+            return True
+        columns = _columns(head)
+        return columns is not None and torch.equal(columns, self._columns)
+
+
+def _columns(head: nn.Module) -> Tensor | None:
+    """A copy of some elements of every row of a plain weight."""
+    return head.weight[:, :COLUMNS_COMPARED].clone() if _is_plain(head) else None
+
+
+def _divided(logits: Tensor, norms: Tensor) -> Tensor:
+    return (logits / norms.to(logits.device)).to(logits.dtype)
+
+
+def _is_sharded(head: nn.Module) -> bool:
+    """Whether the weight is whole only while the layer runs: ZeRO-3 leaves a mark, other sharding a flat part."""
+    weight = getattr(head, "weight", None)
+    if not isinstance(head, nn.Linear) or not isinstance(weight, Tensor) or not weight.is_floating_point():
+        return False
+    return hasattr(weight, "ds_id") or weight.ndim != 2  # noqa: PLR2004
+
+
+def _logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Tensor:
+    """Logits of a sharded head, normalised before the hook that lets go of the weight."""
+
+    def normalise(module: nn.Module, _inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        return _divided(logits, row_norms(module))
+
+    hook = head.register_forward_hook(normalise, prepend=True)
+    try:
+        logits: Tensor = head(hidden_states)
+    finally:
+        hook.remove()
+    return logits
 
 
 def _version(tensor: Tensor) -> int:
@@ -67,10 +116,15 @@ def _version(tensor: Tensor) -> int:
 def row_norms(head: nn.Module) -> Tensor:
     """L2 norms of the rows of any linear map without bias, float32 [vocab], never below 1e-12.
 
-    A plain layer shows its weight. A replaced one (quantized, adapted, sharded or off-loaded) does not, so it
-    is asked for its columns by running it on the unit vectors.
+    A plain layer shows its weight, an 8-bit one its codes. One replaced otherwise (quantized, adapted, sharded or
+    off-loaded) does not, so it is asked for its columns by running it on the unit vectors.
     """
-    norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32) if _is_plain(head) else _probe(head)
+    if isinstance(head, EightBitHead):
+        norms = head.row_norms()
+    elif _is_plain(head):
+        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32)
+    else:
+        norms = _probe(head)
     clamped: Tensor = norms.clamp(min=SMALLEST_NORM)
     return clamped
 
@@ -81,7 +135,7 @@ def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
         isinstance(head, nn.Linear)
         and isinstance(weight, Tensor)
         and weight.is_floating_point()
-        and weight.ndim == 2  # noqa: PLR2004 - DeepSpeed leaves a flat one where it has sharded the weight
+        and weight.ndim == 2  # noqa: PLR2004
         and not weight.is_meta
     )
 

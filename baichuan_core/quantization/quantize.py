@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import torch
 from torch import Tensor
-from transformers import BitsAndBytesConfig
 
 from baichuan_core.checkpoint import (
+    EMBEDDING,
+    EMBEDDING_SCALE,
+    HEAD,
+    HEAD_SCALE,
     TensorReader,
     TensorWriter,
     check_tensors,
@@ -21,17 +22,28 @@ from baichuan_core.checkpoint import (
     staged_output,
     tensor_writer,
 )
-from baichuan_core.checkpoint.quantized_weights import BLOCK, QuantizationMethod, quantize_weight, stored_endings
+from baichuan_core.checkpoint.quantized_weights import (
+    QuantizedWeight,
+    quantize_end,
+    quantize_weight,
+    stored_endings,
+)
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
+from baichuan_core.model.four_bits import BLOCK
+from baichuan_core.model.quantization import (
+    ComputeDtype,
+    QuantizationMethod,
+    quantization_settings,
+    require_four_bit_shapes,
+)
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
-# bitsandbytes' 4-bit kernels on CPUs take 32 output features and one block of 64 input features at a time.
-FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK}
-OUTLIER_THRESHOLD = 6.0
 # A code and its share of the scales; then code books, states and headers of one layer.
 BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
 BYTES_OF_A_LAYER = 2**13
+ENDS = (EMBEDDING, HEAD)
+VALUES_AT_ONCE = 2**18  # of which the error is summed, so that a core's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +54,13 @@ class QuantizationOptions:
         method: "int8" (LLM.int8()), "nf4" or "fp4".
         double_quantization: Keep the scales of 4-bit blocks in 8 bits; int8 has no use for it.
         compute_dtype: Dtype that 4-bit layers compute in.
+        quantize_head: Keep embedding and output head in 8 bits, one scale a row.
     """
 
     method: QuantizationMethod = "nf4"
     double_quantization: bool = True
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    compute_dtype: ComputeDtype = "bfloat16"
+    quantize_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ def quantize(
     *,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QuantizationReport:
-    """Quantize the five linear layers of every block; embeddings, norms and head stay as they are.
+    """Quantize the five linear layers of every block, and the embedding and head where the options say so.
 
     The result loads with plain `AutoModelForCausalLM.from_pretrained`, without a flag. Memory holds one weight
     at a time.
@@ -93,13 +107,17 @@ def quantize(
     """
     checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
+    settings = quantization_settings(
+        options.method, double_quantization=options.double_quantization, compute_dtype=options.compute_dtype
+    )
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-        require_space(output, estimated_bytes(reader, config, options.method))
+        require_space(output, estimated_bytes(reader, config, options))
         with staged_output(output) as staging:
             config.architectures = ["BaichuanForCausalLM"]
-            config.quantization_config = _quantization_config(options).to_dict()
+            config.quantization_config = settings.to_dict()
+            config.quantize_head = options.quantize_head
             config.save_pretrained(staging)
             copy_companions(checkpoint, staging)
             report = _Quantizer(config, options, reader, on_progress).run(staging)
@@ -107,12 +125,15 @@ def quantize(
     return report
 
 
-def estimated_bytes(reader: TensorReader, config: BaichuanConfig, method: QuantizationMethod) -> int:
-    """Upper estimate of the bytes of the result: linear weights by the method, the rest as it is."""
-    numbers = sum(math.prod(reader.shape(name)) for name in reader.names)
+def estimated_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
+    """Upper estimate of the bytes of the result: what is quantized by its method, the rest as it is."""
+    sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
-    kept = reader.total_bytes * (numbers - linear) // numbers
-    return kept + round(linear * BYTES_OF_A_NUMBER[method]) + len(linear_layers(config)) * BYTES_OF_A_LAYER
+    ends = sum(sizes[name] for name in ENDS) if options.quantize_head else 0
+    total = sum(sizes.values())
+    kept = reader.total_bytes * (total - linear - ends) // total
+    quantized = linear * BYTES_OF_A_NUMBER[options.method] + ends * BYTES_OF_A_NUMBER["int8"]
+    return kept + round(quantized) + (len(linear_layers(config)) + len(ENDS)) * BYTES_OF_A_LAYER
 
 
 class _Quantizer:
@@ -149,14 +170,14 @@ class _Quantizer:
         )
 
     def _write(self, writer: TensorWriter, name: str, tensor: Tensor) -> dict[str, float]:
-        if name not in self._linear:
+        quantized = self._quantized(name, tensor)
+        if quantized is None:
             writer.add(name, tensor)
             return {}
-        quantized = quantize_weight(tensor, self._options.method, double_quantization=self._options.double_quantization)
         layer = name.removesuffix(".weight")
         for ending, stored in quantized.tensors.items():
             writer.add(f"{layer}.{ending}", stored)
-        self._errors[name] = _relative_error(tensor, quantized.restored)
+        self._errors[name] = relative_error(tensor, quantized.restored)
         if not math.isfinite(self._errors[name]):
             raise CheckpointError(
                 f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
@@ -164,45 +185,41 @@ class _Quantizer:
             )
         return {"relative_error": self._errors[name]}
 
+    def _quantized(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
+        """The stored form of a weight, None for what stays as it is."""
+        if name in self._linear:
+            double_quantization = self._options.double_quantization
+            return quantize_weight(tensor, self._options.method, double_quantization=double_quantization)
+        if self._options.quantize_head and name in ENDS:
+            return quantize_end(tensor)
+        return None
+
     def _names_to_write(self) -> list[str]:
         endings = stored_endings(self._options.method, double_quantization=self._options.double_quantization)
         layers = [name.removesuffix(".weight") for name in self._linear]
         stored = [f"{layer}.{ending}" for layer in layers for ending in endings]
-        return stored + [name for name in self._reader.names if name not in self._linear]
+        scales = [HEAD_SCALE, EMBEDDING_SCALE] if self._options.quantize_head else []
+        return stored + scales + [name for name in self._reader.names if name not in self._linear]
 
 
-def _relative_error(weight: Tensor, restored: Tensor) -> float:
-    exact = weight.float()
-    size = torch.linalg.vector_norm(exact)
-    return float(torch.linalg.vector_norm(exact - restored) / size) if size != 0 else 0.0
+def relative_error(weight: Tensor, restored: Tensor) -> float:
+    """|W - Q| / |W| in the Frobenius norm; 0 for a matrix of zeros."""
+    size = error = 0.0
+    pieces = zip(weight.reshape(-1).split(VALUES_AT_ONCE), restored.reshape(-1).split(VALUES_AT_ONCE), strict=True)
+    for exact, quantized in pieces:
+        exact_floats = exact.float()
+        difference = exact_floats - quantized
+        size += float(exact_floats @ exact_floats)
+        error += float(difference @ difference)
+    return math.sqrt(error / size) if size else math.sqrt(error)
 
 
 def _check_supported(config: BaichuanConfig, options: QuantizationOptions, checkpoint: Path) -> None:
-    if options.method not in ("int8", "nf4", "fp4"):
-        raise UnsupportedError(f'method {options.method!r} is not known: use "int8", "nf4" or "fp4"')
-    if options.compute_dtype not in ("bfloat16", "float16", "float32"):
-        raise UnsupportedError(
-            f'compute_dtype {options.compute_dtype!r} is not known: use "bfloat16", "float16" or "float32"'
-        )
     if is_quantized(config):
         raise UnsupportedError(f"{checkpoint} is quantized already: quantize the model it was made from")
-    if options.method == "int8":
-        return
-    for name, shape in linear_layers(config).items():
-        for (side, multiple), features in zip(FOUR_BIT_MULTIPLES.items(), shape, strict=True):
-            if features % multiple:
-                raise UnsupportedError(
-                    f"{name} has {features} {side} features, and 4-bit layers need a multiple of {multiple}: "
-                    'use the method "int8"'
-                )
-
-
-def _quantization_config(options: QuantizationOptions) -> BitsAndBytesConfig:
-    if options.method == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=OUTLIER_THRESHOLD)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=options.method,
-        bnb_4bit_use_double_quant=options.double_quantization,
-        bnb_4bit_compute_dtype=options.compute_dtype,
-    )
+    if options.quantize_head and config.tie_word_embeddings:
+        raise UnsupportedError(
+            f"{checkpoint} uses its embedding as head (tie_word_embeddings): leave quantize_head out"
+        )
+    if options.method != "int8":
+        require_four_bit_shapes(linear_layers(config))

@@ -127,7 +127,7 @@ def test_estimated_size_is_enough(
     checkpoint = make_checkpoint()
     quantize(checkpoint, tmp_path / "quantized", options)
     with TensorReader(checkpoint) as reader:
-        estimate = estimated_bytes(reader, read_config(checkpoint), options.method)
+        estimate = estimated_bytes(reader, read_config(checkpoint), options)
     written = (tmp_path / "quantized" / "model.safetensors").stat().st_size
     assert written <= estimate
 
