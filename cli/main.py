@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import artifacts, doctor, files, jobs, keys, logs, models, processes, submit, watch, workers
+from cli.commands import artifacts, doctor, estimate, files, jobs, keys, logs, models, processes, submit, watch, workers
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS
 from cli.output import say, show
@@ -42,6 +42,7 @@ app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(process
 app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.dispatcher)
 app.command(rich_help_panel=SERVICE)(processes.init)
 app.command(rich_help_panel=SERVICE)(doctor.doctor)
+app.command(rich_help_panel=SERVICE)(estimate.estimate)
 
 JOBS = "Jobs"
 app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)

@@ -1,0 +1,193 @@
+"""`baichuan estimate`: how much memory what needs, told offline."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.options import AsJson
+from cli.output import emit_list, show, show_table
+from footprint import (
+    GIB,
+    PRECISIONS,
+    PRESETS,
+    FinetuningMethod,
+    Footprint,
+    Precision,
+    Shape,
+    ShapeError,
+    Training,
+    finetuning,
+    inference,
+    read_config,
+    rewriting,
+)
+
+BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
+COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
+
+
+Operation = Literal["generate", "finetune", "quantize", "convert"]
+Held = Literal["none", "int8", "nf4", "fp4"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about each model; None asks about everything."""
+
+    operation: Operation | None
+    method: FinetuningMethod | None
+    precisions: Sequence[Precision] | None
+    batch: int
+    tokens: int | None
+    lora_rank: int
+    gradient_checkpointing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer."""
+
+    model: str
+    operation: str
+    precision: Precision
+    needs: Footprint
+
+    def cells(self, memory: float | None) -> tuple[str, ...]:
+        """As the table shows it, in GiB."""
+        parts = (
+            self.needs.weights,
+            self.needs.cache,
+            self.needs.activations,
+            self.needs.gradients,
+            self.needs.optimizer,
+        )
+        shown = [f"{part / GIB:.2f}" if part else "-" for part in parts]
+        fits = [] if memory is None else ["yes" if self.needs.total <= memory * GIB else "no"]
+        return (self.operation, self.precision.label, *shown, f"{self.needs.total / GIB:.2f}", *fits)
+
+    def as_json(self, memory: float | None) -> dict[str, Any]:
+        """As programs read it, in bytes."""
+        return {
+            "model": self.model,
+            "operation": self.operation,
+            "precision": asdict(self.precision),
+            **asdict(self.needs),
+            "total": self.needs.total,
+            "fits": None if memory is None else self.needs.total <= memory * GIB,
+        }
+
+
+def estimate(  # noqa: PLR0913 - one parameter an option
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...", help=f"A checkpoint directory, a config.json, or one of: {', '.join(PRESETS)}."
+        ),
+    ] = None,
+    *,
+    operation: Annotated[Operation | None, typer.Option(help="Show this operation alone.")] = None,
+    method: Annotated[FinetuningMethod | None, typer.Option(help="Show fine-tuning by this method alone.")] = None,
+    quantization: Annotated[Held | None, typer.Option(help="Show the model held in this way alone.")] = None,
+    quantize_head: Annotated[
+        bool, typer.Option("--quantize-head", help="With embedding and head in 8 bits; goes with --quantization.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts or examples at the same time.")] = 1,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of each, prompt and answer together. Default: the model's own.")
+    ] = None,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter that is trained.")] = 8,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Whether training computes activations twice.")] = True,
+    memory: Annotated[float | None, typer.Option(min=0, help="Say what fits into so many GiB.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how much memory a model needs for what. Needs no service, no GPU and no weights."""
+    if quantize_head and quantization is None:
+        raise CommandError("--quantize-head goes with --quantization: say how the rest is held", ExitCode.USAGE)
+    precisions = None if quantization is None else (_precision(quantization, quantize_head=quantize_head),)
+    if method is not None and operation not in (None, "finetune"):
+        raise CommandError("--method goes with --operation finetune", ExitCode.USAGE)
+    chosen: Operation | None = "finetune" if method is not None else operation
+    question = Question(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
+    answers = {model: list(_rows(model, question)) for model in models or BY_DEFAULT}
+    if as_json:
+        emit_list([row.as_json(memory) for rows in answers.values() for row in rows])
+        return
+    for model, rows in answers.items():
+        show(_headline(model, _shape_and_precision(model)[0], question))
+        columns = COLUMNS if memory is None else (*COLUMNS, f"FITS {memory:g}")
+        show_table(columns, [row.cells(memory) for row in rows])
+
+
+def _precision(held: Held, *, quantize_head: bool) -> Precision:
+    return Precision(quantization=None if held == "none" else held, quantize_head=quantize_head)
+
+
+def _headline(model: str, shape: Shape, question: Question) -> str:
+    positions = {"rope": "RoPE", "alibi": "ALiBi"}[shape.position_embedding]
+    tokens = question.tokens or shape.context_length
+    billions = shape.parameters / 1e9
+    return f"\n{model}: {billions:.2f} billion numbers, {positions}; batch {question.batch} of {tokens} tokens; GiB"
+
+
+def _shape_and_precision(model: str) -> tuple[Shape, Precision]:
+    if model in PRESETS:
+        return PRESETS[model], Precision()
+    path = Path(model)
+    if not path.exists():
+        message = f"{model} is no file, no directory and none of {', '.join(PRESETS)}"
+        raise CommandError(message, ExitCode.USAGE)
+    try:
+        config = read_config(path)
+        return Shape.from_config(config), Precision.from_config(config)
+    except ShapeError as error:
+        raise CommandError(str(error)) from error
+
+
+def _rows(model: str, question: Question) -> Iterator[Row]:
+    shape, stored = _shape_and_precision(model)
+    for operation in (question.operation,) if question.operation else OPERATIONS:
+        match operation:
+            case "generate":
+                yield from _generation(model, shape, stored, question)
+            case "finetune":
+                yield from _finetuning(model, shape, stored, question)
+            case "quantize" | "convert":
+                yield Row(model, operation, stored, rewriting(shape, stored))
+
+
+def _generation(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
+    tokens = question.tokens or shape.context_length
+    for precision in _ways_to_hold(stored, question):
+        needs = inference(shape, precision, batch=question.batch, tokens=tokens)
+        yield Row(model, "generate", precision, needs)
+
+
+def _finetuning(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
+    for method in (question.method,) if question.method else METHODS:
+        for precision in _ways_to_hold(stored, question):
+            if method == "full" and precision.quantization is not None:
+                continue  # a quantized model cannot be trained in full
+            training = Training(
+                method=method,
+                batch=question.batch,
+                tokens=question.tokens or shape.context_length,
+                lora_rank=question.lora_rank,
+                gradient_checkpointing=question.gradient_checkpointing,
+            )
+            yield Row(model, f"train {method}", precision, finetuning(shape, precision, training))
+
+
+def _ways_to_hold(stored: Precision, question: Question) -> Sequence[Precision]:
+    """As asked for; else as the checkpoint is quantized, or in every way that it could be."""
+    if question.precisions is not None:
+        return [replace(precision, dtype=stored.dtype) for precision in question.precisions]
+    if stored.quantization is not None:
+        return (stored,)
+    return [replace(precision, dtype=stored.dtype) for precision in PRECISIONS]

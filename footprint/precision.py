@@ -1,0 +1,96 @@
+"""How a model's numbers are held, and how many bytes that makes of its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from .shape import Shape, ShapeError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["int8", "nf4", "fp4"]
+
+DTYPE_BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+SCALE_BYTES = 4  # float32
+
+# bitsandbytes' 4-bit form (Dettmers et al. 2023, arXiv 2305.14314): one absmax for 64 numbers; doubly quantized, it
+# takes one byte, and one float32 for 256 of them.
+BLOCK = 64
+NESTED_BLOCK = 256
+CODE_BOOK_BYTES = 16 * 4
+NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # and the mean of the absmax
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How weights are held.
+
+    Attributes:
+        dtype: Of what is not quantized, and of the hidden states.
+        quantization: Of the linear layers of the blocks; None for none.
+        double_quantization: Whether the scales of 4-bit blocks are in 8 bits; int8 has no use for it.
+        quantize_head: Whether embedding and head are in 8 bits, with a scale for each row.
+    """
+
+    dtype: Dtype = "bfloat16"
+    quantization: Quantization | None = None
+    double_quantization: bool = True
+    quantize_head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            raise ShapeError(f"dtype is {self.dtype!r}: use one of {', '.join(get_args(Dtype))}")
+        if self.quantization not in (None, *get_args(Quantization)):
+            raise ShapeError(f"quantization is {self.quantization!r}: use one of {', '.join(get_args(Quantization))}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """How the checkpoint of a `config.json` is held when it is loaded without a flag."""
+        settings = config.get("quantization_config") or {}
+        four_bit = settings.get("bnb_4bit_quant_type", "fp4") if settings.get("load_in_4bit") else None
+        return cls(
+            dtype=config.get("dtype") or config.get("torch_dtype") or "bfloat16",
+            quantization="int8" if settings.get("load_in_8bit") else four_bit,
+            double_quantization=bool(settings.get("bnb_4bit_use_double_quant", False)),
+            quantize_head=bool(config.get("quantize_head", False)),
+        )
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one number of the hidden states."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def label(self) -> str:
+        """As tables and messages call it, e.g. "nf4, 8-bit head"."""
+        name = self.quantization or self.dtype
+        return f"{name}, 8-bit head" if self.quantize_head else name
+
+    def matrix_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of one linear layer [rows, columns] of a block, with all that is stored beside its codes."""
+        numbers = rows * columns
+        if self.quantization is None:
+            return numbers * self.element_bytes
+        if self.quantization == "int8":
+            return numbers + rows * SCALE_BYTES
+        blocks = -(-numbers // BLOCK)
+        scales = blocks * SCALE_BYTES
+        if self.double_quantization:
+            scales = blocks + -(-blocks // NESTED_BLOCK) * SCALE_BYTES + NESTED_CODE_BOOK_BYTES
+        return -(-numbers // 2) + scales + CODE_BOOK_BYTES
+
+    def weight_bytes(self, shape: Shape) -> int:
+        """Bytes of all weights of a loaded model."""
+        blocks = shape.layers * sum(self.matrix_bytes(*matrix) for matrix in shape.layer_matrices)
+        return blocks + self.table_bytes(shape) + shape.norm_parameters * self.element_bytes
+
+    def table_bytes(self, shape: Shape) -> int:
+        """Bytes of the embedding and the head."""
+        if not self.quantize_head:
+            return shape.table_parameters * self.element_bytes
+        return shape.table_parameters + shape.table_parameters // shape.hidden_size * SCALE_BYTES
+
+    def restored_bytes(self, shape: Shape) -> int:
+        """Bytes of the largest 4-bit layer as it is restored for a product with more than one row."""
+        if self.quantization not in ("nf4", "fp4"):
+            return 0
+        return max(rows * columns for rows, columns in shape.layer_matrices) * self.element_bytes
