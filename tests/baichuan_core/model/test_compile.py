@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import StaticCache
@@ -23,3 +24,26 @@ def test_decode_step_compiles_without_a_graph_break(family: Path, golden: dict[s
         logits = step(ids[:, position : position + 1], past_key_values=cache).logits[:, -1]
         expected = golden["cached.logits"][:, position - 15]
         torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_compiled_decode_step_reads_the_norms_that_are_kept(golden_root: Path, load: Load) -> None:
+    """The norms of a 7B head are 1 GB of reading; a change of the weights shows all the same."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = load(golden_root / "baichuan2-7b")
+    step: Any = torch.compile(model.forward, backend=keep, fullgraph=True)
+    ids = torch.randint(3, 512, (1, 9), generator=torch.manual_seed(0))
+    for scale in (1.0, 3.0):
+        model.lm_head.weight[::2] *= scale  # normalised away again
+        cache = StaticCache(config=model.config, max_cache_len=16)
+        model(ids[:, :8], past_key_values=cache)
+        compiled = step(ids[:, 8:], past_key_values=cache).logits[:, -1]
+        torch.testing.assert_close(compiled, model(ids).logits[:, -1], rtol=0, atol=2e-5)
+    assert len(graphs) == 1
+    inputs = [node.name for node in graphs[0].graph.nodes if node.op == "placeholder"]
+    assert any("norms" in name for name in inputs)

@@ -164,3 +164,60 @@ def test_the_head_alone_gives_the_logits_of_chosen_positions(
     chosen = hidden_states[torch.tensor([0, 1]), torch.tensor([5, 23])]
     expected = golden["full.logits"][torch.tensor([0, 1]), torch.tensor([5, 23])]
     torch.testing.assert_close(model.logits(chosen, decoding=decoding), expected, rtol=0, atol=2e-5)
+
+
+class Sharded(nn.Linear):
+    """A layer as ZeRO-3 keeps it: its hooks make the weight whole for a forward or backward pass, and empty after it."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=False)
+        self.whole = plain.weight.detach().clone()
+        self.gathered = 0
+        self.weight.ds_id = 0  # type: ignore[attr-defined]
+        self.let_go()
+        self.register_forward_pre_hook(lambda *_: self.gather())
+        self.register_forward_hook(self._after)
+
+    def gather(self) -> None:
+        self.gathered += 1
+        self.weight.data = self.whole
+
+    def let_go(self) -> None:
+        self.weight.data = torch.empty(0)
+
+    def _after(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        self.let_go()
+        if output.requires_grad:
+            output.register_hook(lambda _: self.gather())
+        return output
+
+
+def test_a_sharded_head_is_normalised_while_it_is_gathered(model: BaichuanForCausalLM, ids: Tensor) -> None:
+    plain = model(ids, labels=ids)
+    plain.loss.backward()
+    expected = model.lm_head.weight.grad
+    sharded = Sharded(model.lm_head)
+    model.lm_head = sharded
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, plain.logits, rtol=0, atol=2e-5)
+    assert sharded.gathered == 1
+    model.train()
+    output = model(ids, labels=ids)
+    assert sharded.gathered == 2
+    output.loss.backward()
+    torch.testing.assert_close(sharded.weight.grad, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoding", [False, True])
+def test_kept_norms_are_not_computed_again(
+    model: BaichuanForCausalLM, ids: Tensor, decoding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(ids)
+    with_kept = model(ids[:, :1] if decoding else ids).logits
+
+    def refuse(_head: nn.Module) -> Tensor:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("baichuan_core.model.head.row_norms", refuse)
+    assert torch.equal(model(ids[:, :1] if decoding else ids).logits, with_kept)
