@@ -14,10 +14,12 @@ from transformers.utils.output_capturing import capture_outputs
 from baichuan_core.config import BaichuanConfig
 
 from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
+from .eight_bit_ends import output_head, require_codes, token_embedding
 from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
+from .quantization import OnlineQuantization
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -60,7 +62,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     def __init__(self, config: BaichuanConfig) -> None:
         config.check()  # from_pretrained sets fields after the configuration was made
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_tokens = token_embedding(config)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
@@ -146,7 +148,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.model = BaichuanModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = output_head(config)
         self._head_norms = HeadNorms()
         self.post_init()
 

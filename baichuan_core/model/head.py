@@ -6,6 +6,8 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from .eight_bit_ends import EightBitHead
+
 SMALLEST_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
 PROBE_ROWS = 256
 COLUMNS_COMPARED = 16  # one cache line a row
@@ -114,10 +116,15 @@ def _version(tensor: Tensor) -> int:
 def row_norms(head: nn.Module) -> Tensor:
     """L2 norms of the rows of any linear map without bias, float32 [vocab], never below 1e-12.
 
-    A plain layer shows its weight. A replaced one (quantized, adapted, sharded or off-loaded) does not, so it
-    is asked for its columns by running it on the unit vectors.
+    A plain layer shows its weight, an 8-bit one its codes. One replaced otherwise (quantized, adapted, sharded or
+    off-loaded) does not, so it is asked for its columns by running it on the unit vectors.
     """
-    norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32) if _is_plain(head) else _probe(head)
+    if isinstance(head, EightBitHead):
+        norms = head.row_norms()
+    elif _is_plain(head):
+        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32)
+    else:
+        norms = _probe(head)
     clamped: Tensor = norms.clamp(min=SMALLEST_NORM)
     return clamped
 

@@ -167,7 +167,7 @@ def test_the_head_alone_gives_the_logits_of_chosen_positions(
 
 
 class Sharded(nn.Linear):
-    """A layer as ZeRO-3 keeps it: its hooks make the weight whole for a forward or backward pass, and empty after it."""
+    """A layer as ZeRO-3 keeps it: hooks make the weight whole for a forward or backward pass, and empty after it."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False)
