@@ -14,3 +14,4 @@ class QuantizeSpec(ModelProducingSpec):
     method: Literal["int8", "nf4", "fp4"] = "nf4"
     double_quantization: bool = Field(True, description="Quantize the 4-bit scales too; int8 ignores it")
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    quantize_head: bool = Field(False, description="Keep the embedding and the output head in 8 bits too")

@@ -16,7 +16,10 @@ def output_bytes(_spec: QuantizeSpec, checkpoint_bytes: int) -> int:
 def run(spec: QuantizeSpec, context: Context) -> Outcome:
     """Write the quantized checkpoint as a model."""
     options = QuantizationOptions(
-        method=spec.method, double_quantization=spec.double_quantization, compute_dtype=spec.compute_dtype
+        method=spec.method,
+        double_quantization=spec.double_quantization,
+        compute_dtype=spec.compute_dtype,
+        quantize_head=spec.quantize_head,
     )
     report = quantize(context.models["model"], context.model_output, options, on_progress=context.report)
     return Outcome(asdict(report), produced_model(context))
