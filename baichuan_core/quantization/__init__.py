@@ -1,7 +1,19 @@
 """int8 and 4-bit checkpoints."""
 
-from baichuan_core.checkpoint.quantized_weights import QuantizationMethod
+from baichuan_core.model.quantization import QuantizationMethod
 
+from .quality import Candidate, ModelQuality, QualityReport, quality_report
+from .quality_text import read_quality_text
 from .quantize import QuantizationOptions, QuantizationReport, quantize
 
-__all__ = ["QuantizationMethod", "QuantizationOptions", "QuantizationReport", "quantize"]
+__all__ = [
+    "Candidate",
+    "ModelQuality",
+    "QualityReport",
+    "QuantizationMethod",
+    "QuantizationOptions",
+    "QuantizationReport",
+    "quality_report",
+    "quantize",
+    "read_quality_text",
+]

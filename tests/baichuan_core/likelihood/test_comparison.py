@@ -1,6 +1,8 @@
 """Two models on one text."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +55,14 @@ def test_figures_are_those_of_the_whole_distributions(
     assert math.log(found.perplexity) == pytest.approx(
         float(torch.nn.functional.cross_entropy(exact_q, targets)), rel=1e-5
     )
+
+
+def test_a_reference_run_lets_the_model_go(model: BaichuanForCausalLM, ids: list[int]) -> None:
+    run = run_reference(model, text_windows(ids, length=40, stride=40))
+    body, model.model = weakref.ref(model.model), torch.nn.Identity()
+    gc.collect()
+    assert body() is None
+    assert sum(len(states) for states in run.states) == 146
 
 
 @torch.no_grad()
