@@ -28,4 +28,5 @@ def uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArray[np.fl
         z = (z ^ (z >> np.uint64(30))) * FIRST_MIX
         z = (z ^ (z >> np.uint64(27))) * SECOND_MIX
         z ^= z >> np.uint64(31)
-    return np.multiply(z >> np.uint64(11), 2.0**-53, dtype=np.float64)
+    numbers: NDArray[np.float64] = np.multiply(z >> np.uint64(11), 2.0**-53, dtype=np.float64)
+    return numbers

@@ -1,21 +1,37 @@
-"""The noise: right frequencies, one row never disturbs another."""
+"""Choosing tokens: right frequencies, transformers' filters and penalty, and one row never disturbs another."""
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from baichuan_core.generation.sampling import sampling_processors
-from baichuan_core.generation.seeds import request_seed
+from baichuan_core.errors import CheckpointError
+from baichuan_core.generation.engines.contract import Sampling
+from baichuan_core.generation.engines.native.sampler import Sampler, logprobs_of
+from baichuan_core.generation.seeds import request_seed, uniform_numbers
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
-NO_IDS = torch.LongTensor(1, 0)
 CPU = torch.device("cpu")
+SETTINGS = [
+    Sampling(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0),
+    Sampling(temperature=0.7, top_k=7, top_p=1.0, repetition_penalty=1.0),
+    Sampling(temperature=1.5, top_k=0, top_p=0.6, repetition_penalty=1.0),
+    Sampling(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.3),
+    Sampling(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=0.8),
+]
 
 
-def draw(count: int, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch.Tensor:
     """Frequencies of ``count`` independent draws."""
-    processors = sampling_processors(temperature=temperature, top_k=top_k, top_p=top_p, seeds=range(count), device=CPU)
-    chosen = processors(NO_IDS, torch.FloatTensor(LOGITS.repeat(count, 1))).argmax(dim=-1)
-    return torch.bincount(chosen, minlength=len(LOGITS)) / count
+    tokens = Sampler([sampling] * count, CPU).choose(logits.repeat(count, 1), None, range(count), [3] * count)
+    return torch.bincount(tokens, minlength=len(logits)) / count
 
 
 @pytest.mark.parametrize(
@@ -24,20 +40,87 @@ def draw(count: int, temperature: float, top_k: int, top_p: float) -> torch.Tens
 def test_tokens_come_as_often_as_the_softmax_says(temperature: float, top_k: int, top_p: float, kept: int) -> None:
     expected = torch.zeros(len(LOGITS))
     expected[:kept] = (LOGITS[:kept] / temperature).softmax(dim=-1)
-    assert (draw(8000, temperature, top_k, top_p) - expected).abs().max() < 0.02
+    assert (draw(8000, Sampling(temperature, top_k, top_p, 1.0)) - expected).abs().max() < 0.02
 
 
-def test_a_row_draws_the_same_alone_and_in_a_batch() -> None:
-    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    alone = [
-        sampling_processors(temperature=1.0, top_k=0, top_p=1.0, seeds=[seed], device=CPU)(NO_IDS, logits[[row]])
-        for row, seed in enumerate((7, 8, 9))
-    ]
-    together = sampling_processors(temperature=1.0, top_k=0, top_p=1.0, seeds=[7, 8, 9], device=CPU)(NO_IDS, logits)
-    assert torch.equal(torch.cat(alone), together)
+@given(
+    logits=st.lists(st.integers(-40, 40).map(lambda x: x / 8), min_size=2, max_size=12, unique=True),
+    temperature=st.sampled_from([0.3, 1.0, 1.7]),
+    top_k=st.integers(0, 12),
+    top_p=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+)
+def test_the_same_tokens_are_left_as_by_the_processors_of_transformers(
+    logits: list[float], temperature: float, top_k: int, top_p: float
+) -> None:
+    scores = torch.tensor([logits])
+    processors = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
+    expected = processors(torch.LongTensor(1, 0), torch.FloatTensor(scores)).softmax(dim=-1)[0]
+    frequencies = draw(2000, Sampling(temperature, top_k, top_p, 1.0), scores[0])
+    assert frequencies[expected == 0].sum() == 0
+    assert (frequencies - expected).abs().max() < 0.06
+
+
+def test_the_penalty_is_that_of_transformers() -> None:
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3
+    history = torch.tensor([[1, 2, 2, 9], [5, 5, 5, 5], [0, 39, 7, 3]])
+    penalties = (1.4, 1.0, 0.6)
+    chosen = Sampler([Sampling(0, 0, 1.0, penalty) for penalty in penalties], CPU).choose(
+        logits, history, [0] * 3, [0] * 3
+    )
+    for row, penalty in enumerate(penalties):
+        scores = RepetitionPenaltyLogitsProcessor(penalty)(history[[row]], logits[[row]].clone())
+        assert chosen[row] == scores.argmax()
+
+
+def test_a_row_draws_the_same_alone_and_in_a_batch_of_other_settings() -> None:
+    logits = torch.randn(len(SETTINGS), 50, generator=torch.Generator().manual_seed(0))
+    history = torch.arange(4).repeat(len(SETTINGS), 1)
+    for step in range(30):
+        steps, seeds = [step] * len(SETTINGS), range(len(SETTINGS))
+        together = Sampler(SETTINGS, CPU).choose(logits, history, seeds, steps)
+        alone = [
+            Sampler([sampling], CPU).choose(logits[[row]], history[[row]], [row], [step])
+            for row, sampling in enumerate(SETTINGS)
+        ]
+        assert torch.equal(torch.cat(alone), together)
+
+
+def test_logits_that_are_no_numbers_are_refused_in_any_row() -> None:
+    logits = torch.zeros(3, 8)
+    logits[1, 5] = float("nan")
+    for sampling in SETTINGS:
+        with pytest.raises(CheckpointError, match="no numbers"):
+            Sampler([sampling] * 3, CPU).choose(logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3)
+
+
+def test_logprobs_are_the_models_own_for_the_rows_that_ask() -> None:
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(1))
+    first, none, zero = logprobs_of(logits, [4, 5, 6], [3, None, 0])
+    logs = logits.log_softmax(dim=-1)
+    assert none is None
+    assert first is not None
+    assert zero is not None
+    assert first.logprob == pytest.approx(logs[0, 4].item())
+    assert [token for token, _ in first.alternatives] == logs[0].topk(3).indices.tolist()
+    assert [value for _, value in first.alternatives] == pytest.approx(logs[0].topk(3).values.tolist())
+    assert zero.alternatives == ()
 
 
 def test_the_seed_of_a_request_follows_from_run_prompt_repetition_and_sample() -> None:
     seeds = {request_seed(*one) for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))}
     assert len(seeds | {request_seed(0, [1, 2], 0, 1)}) == 5
     assert request_seed(0, [1, 2], 0, 0) in seeds
+
+
+def test_noise_is_that_of_splitmix64() -> None:
+    # The first outputs of the published generator for state 1234567.
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    numbers = uniform_numbers([1234567] * 3, range(3))
+    assert numbers.tolist() == [(output >> 11) / 2**53 for output in published]
+    many = uniform_numbers([request_seed(0, [1], 0, 0)] * 10_000, range(10_000))
+    assert abs(many.mean() - 0.5) < 0.01
+    assert many.max() < 1

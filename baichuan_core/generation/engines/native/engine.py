@@ -1,23 +1,24 @@
-"""A loaded model that answers encoded requests batch by batch."""
+"""Continuous batching: a row that ends is replaced by one that waits."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from baichuan_core.generation.batching import batches
+from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest, Step
+from baichuan_core.generation.engines.native.prefixes import common_prefixes
+from baichuan_core.generation.engines.native.sampler import Sampler, logprobs_of
+from baichuan_core.generation.engines.native.schedule import Row, Schedule
+from baichuan_core.generation.engines.native.slots import Slots
 from baichuan_core.generation.options import GenerationOptions
-from baichuan_core.generation.sampling import RefuseNotANumber, sampling_processors
-from baichuan_core.generation.stopping import RowEnds
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
 class NativeEngine:
-    """A loaded model that answers batches of encoded requests."""
+    """A loaded model that answers encoded requests side by side."""
 
     def __init__(
         self,
@@ -25,56 +26,110 @@ class NativeEngine:
         tokenizer: BaichuanTokenizer,
         settings: GenerationOptions,
         end_token_ids: frozenset[int],
+        *,
+        fixed_shapes: bool | None = None,
     ) -> None:
+        """Takes a model in eval mode.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer.
+            settings: Of which only ``batch_size`` and ``batch_tokens`` matter here.
+            end_token_ids: Tokens that end a completion.
+            fixed_shapes: Decode by compiled code; on a GPU if not given.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
         self.end_token_ids = end_token_ids
-        # What the checkpoint recommends is in the settings by now; transformers would mix it in again.
-        self.model.generation_config = GenerationConfig(
-            eos_token_id=sorted(end_token_ids), pad_token_id=tokenizer.pad_token_id
-        )
+        self.fixed_shapes = model.device.type == "cuda" if fixed_shapes is None else fixed_shapes
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """See `Engine.run`."""
-        for batch in batches(requests, batch_tokens=self.settings.batch_tokens, batch_size=self.settings.batch_size):
-            transcripts = self._run_batch(batch)
-            deltas = tuple(delta for one in transcripts if stream and (delta := one.delta()))
-            completions = tuple(one.completion() for one in transcripts)
-            yield Step(sum(len(one.ids) for one in transcripts), deltas, completions)
+        prefixes = common_prefixes([request.prompt_ids for request in requests])
+        rows = [
+            Row(request, Transcript(self.tokenizer, request, self.end_token_ids), list(request.prompt_ids), prefix)
+            for request, prefix in zip(requests, prefixes, strict=True)
+        ]
+        run = _Run(self, rows, stream=stream)
+        while run.schedule or run.slots.rows:
+            yield from run.steps()
+
+
+class _Run:
+    """One call of `NativeEngine.run`."""
+
+    def __init__(self, engine: NativeEngine, rows: Sequence[Row], *, stream: bool) -> None:
+        settings = engine.settings
+        self.schedule = Schedule(rows, slots=settings.batch_size, tokens=settings.batch_tokens)
+        self.slots = Slots(engine.model, fixed_shapes=engine.fixed_shapes)
+        self.stream = stream
+        self.sampler: Sampler | None = None  # of all active rows, made anew when they change
+
+    def steps(self) -> list[Step]:
+        """Rows that can join do so, then every row gets a token."""
+        joining = self.schedule.take(self.slots.rows)
+        steps: list[Step] = []
+        out_of_memory = False
+        try:
+            if joining:
+                steps.append(self._join(joining))
+                joining = []
+            if self.slots.rows:
+                steps.append(self._decode())
+        except torch.OutOfMemoryError:
+            out_of_memory = True  # what the failed pass holds is free only behind this block
+        if out_of_memory:
+            self._use_less_memory(joining)
+        return steps
+
+    def _join(self, joining: Sequence[Row]) -> Step:
+        before = len(self.slots.rows)
+        self.slots.make_room(joining, most=self.schedule.most_beside([*self.slots.rows, *joining]))
+        logits = self.slots.join(joining)
+        sampler = self._sampler_of(self.slots.rows[before:])
+        self.sampler = None
+        return self._take(logits, sampler, first=before)
+
+    def _decode(self) -> Step:
+        logits = self.slots.decode()
+        self.sampler = self.sampler or self._sampler_of(self.slots.rows)
+        return self._take(logits, self.sampler, first=0)
+
+    def _sampler_of(self, rows: Sequence[Row]) -> Sampler:
+        return Sampler([row.request.sampling for row in rows], self.slots.device)
 
     @torch.inference_mode()
-    def _run_batch(self, batch: Sequence[EncodedRequest]) -> list[Transcript]:
-        input_ids, attention_mask = self._left_padded([list(request.prompt_ids) for request in batch])
-        transcripts = [Transcript(self.tokenizer, request, self.end_token_ids) for request in batch]
-        self.model.generate(
-            input_ids,
-            attention_mask=attention_mask,
-            do_sample=False,
-            max_new_tokens=max(request.limit for request in batch),
-            repetition_penalty=batch[0].sampling.repetition_penalty,
-            logits_processor=self._processors(batch),
-            stopping_criteria=StoppingCriteriaList([RowEnds(transcripts)]),
-        )
-        return transcripts
+    def _take(self, logits: Tensor, sampler: Sampler, *, first: int) -> Step:
+        """The rows from slot ``first`` on get the token that follows from their logits; rows that end leave."""
+        rows = self.slots.rows[first:]
+        history = self.slots.history(first) if sampler.penalised else None
+        steps = [len(row.transcript.ids) for row in rows]
+        tokens = sampler.choose(logits, history, [row.request.seed for row in rows], steps).tolist()
+        logprobs = logprobs_of(logits, tokens, [row.request.logprobs for row in rows])
+        ended = []
+        for slot, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True), start=first):
+            row.tokens.append(token)
+            if row.transcript.add(token, logprob):
+                ended.append(slot)
+        deltas = [row.transcript.delta() for row in rows] if self.stream else []
+        completions = [self.slots.rows[slot].transcript.completion() for slot in ended]
+        for slot in reversed(ended):
+            self.slots.leave(slot)
+            self.sampler = None
+        return Step(len(tokens), tuple(filter(None, deltas)), tuple(completions))
 
-    def _left_padded(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """``input_ids`` and ``attention_mask``, both [batch, longest], padding on the left."""
-        longest = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self.model.device
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-    def _processors(self, batch: Sequence[EncodedRequest]) -> LogitsProcessorList:
-        sampling = batch[0].sampling
-        if not sampling.temperature:
-            return LogitsProcessorList([RefuseNotANumber()])
-        return sampling_processors(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            seeds=[request.seed for request in batch],
-            device=self.model.device,
-        )
+    def _use_less_memory(self, joining: Sequence[Row]) -> None:
+        """All rows wait again, and half as many run from now on. They go on with the tokens that they have."""
+        active = self.slots.empty()
+        rows = {id(row): row for row in (*active, *joining)}
+        if len(rows) == 1:
+            raise UnsupportedError(
+                "the memory does not suffice for one completion alone: lower max_new_tokens, shorten the prompt,"
+                " quantize the model, or use a device with more memory"
+            )
+        self.sampler = None
+        self.schedule.slots = len(rows) // 2
+        self.schedule.give_back(rows.values())
+        if self.slots.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,206 @@
+"""The model with a slot for each row that is on its way: prompts go in, one token a row comes out."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from baichuan_core.generation.engines.native.cache import Room, Saved, SlotCache, Window, rounded_up
+from baichuan_core.generation.engines.native.schedule import Row
+from baichuan_core.model import BaichuanForCausalLM
+
+PREFILL_TOKENS = 2048  # most tokens of one pass over prompts
+LEAST_SHARE_OF_A_PASS = 0.5  # prompts shorter than this share of the longest get a pass of their own
+LEAST_BUCKET = 256
+
+Thing = TypeVar("Thing")
+
+
+class Slots:
+    """Active rows stand in the first slots, so that nothing is computed for empty ones.
+
+    Attributes:
+        rows: The active rows, by slot.
+    """
+
+    def __init__(self, model: BaichuanForCausalLM, *, fixed_shapes: bool) -> None:
+        """Makes a cache without room.
+
+        Args:
+            model: In eval mode.
+            fixed_shapes: Decode all slots, with few different numbers of keys, by compiled code. On a GPU a step
+                takes as long for few rows as for many, and CUDA graphs spare the launch of each kernel.
+        """
+        self.model = model
+        self.device = model.device
+        self.rows: list[Row] = []
+        self.fixed_shapes = fixed_shapes
+        self._cache = SlotCache(model.config.num_hidden_layers, Room(0, 0))
+        self._history = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
+        self._decode: Any = model.model
+        if fixed_shapes:
+            self._decode = torch.compile(model.model, mode="reduce-overhead" if self.device.type == "cuda" else None)
+
+    def history(self, first: int = 0) -> Tensor:
+        """Tokens of the rows from a slot on, [rows, longest], shorter rows filled up with their first token."""
+        longest = max(len(row.tokens) for row in self.rows[first:])
+        return self._history[first : len(self.rows), :longest]
+
+    @torch.inference_mode()
+    def make_room(self, joining: Sequence[Row], most: int) -> None:
+        """Sees to it that the rows have a place, for no more than ``most`` rows side by side."""
+        needed = rounded_up(max(row.longest for row in (*self.rows, *joining)))
+        rows = len(self.rows) + len(joining)
+        room = self._cache.room
+        if rows > room.slots or needed > room.capacity:
+            length = max((len(row.tokens) for row in self.rows), default=0)
+            self._cache.resize(Room(max(rows, most), needed), len(self.rows), length)
+            self._history = self._history.new_zeros(max(rows, most), needed)
+            for slot, row in enumerate(self.rows):
+                self._remember(slot, row)
+
+    @torch.inference_mode()
+    def join(self, joining: Sequence[Row]) -> Tensor:
+        """Computes the tokens of new rows, gives them the next slots, and returns their logits [rows, vocab].
+
+        The order of the new rows is that of ``self.rows`` afterwards.
+        """
+        self._compute_prefixes(joining)
+        logits = []
+        for group in _alike(joining, [len(row.tokens) - _known(row) for row in joining]):
+            first = len(self.rows)
+            for offset, row in enumerate(group):
+                if row.prefix:
+                    self._load(row.prefix.saved, first + offset)
+            hidden = self._fill(first, [row.tokens for row in group], [_known(row) for row in group])
+            logits.append(self.model.logits(hidden, decoding=True))
+            for offset, row in enumerate(group):
+                self._remember(first + offset, row)
+                if row.prefix:
+                    row.prefix.used()
+                    row.prefix = None  # a row that has to join again starts with more than the prefix
+            self.rows += group
+        return torch.cat(logits)
+
+    @torch.inference_mode()
+    def decode(self) -> Tensor:
+        """Feeds the newest token of every row; logits [rows, vocab] of the next."""
+        count = len(self.rows)
+        slots = self._cache.room.slots if self.fixed_shapes else count
+        idle = slots - count
+        newest = [row.tokens[-1] for row in self.rows] + [0] * idle
+        places = [len(row.tokens) - 1 for row in self.rows] + [0] * idle
+        ids, positions = torch.tensor([newest, places], device=self.device)[..., None].unbind()
+        self._history[:count].scatter_(1, positions[:count], ids[:count])
+        keys = max(places) + 1
+        if self.fixed_shapes:
+            keys = min(_bucket(keys), self._cache.room.capacity)
+        mask = (torch.arange(keys, device=self.device) <= positions)[:, None, None]
+        hidden = self._pass(self._decode, 0, ids, positions, keys, mask)[:count, -1]
+        return self.model.logits(hidden, decoding=True)
+
+    @torch.inference_mode()
+    def leave(self, slot: int) -> None:
+        """Ends a row; the last one moves into its slot."""
+        last = self.rows.pop()
+        if slot < len(self.rows):
+            self._cache.move(len(self.rows), slot, len(last.tokens))
+            self._history[slot] = self._history[len(self.rows)]
+            self.rows[slot] = last
+
+    def empty(self) -> list[Row]:
+        """Ends all rows, gives their memory back and says which they were."""
+        rows, self.rows = self.rows, []
+        self._cache = SlotCache(self.model.config.num_hidden_layers, Room(0, 0))
+        return rows
+
+    def _compute_prefixes(self, joining: Sequence[Row]) -> None:
+        """Fills and saves the common beginnings that the rows go on from, the shorter ones first."""
+        missing = {}
+        for row in joining:
+            prefix = row.prefix
+            while prefix and prefix.saved is None:
+                missing[id(prefix)] = prefix
+                prefix = prefix.parent
+        ready = [one for one in missing.values() if not one.parent or one.parent.saved is not None]
+        while ready:
+            known = [len(one.parent.tokens) if one.parent else 0 for one in ready]
+            for group in _alike(ready, [len(one.tokens) - start for one, start in zip(ready, known, strict=True)]):
+                first = len(self.rows)  # the slots of the joining rows, which are at least as many
+                for offset, prefix in enumerate(group):
+                    if prefix.parent:
+                        self._load(prefix.parent.saved, first + offset)
+                starts = [len(one.parent.tokens) if one.parent else 0 for one in group]
+                self._fill(first, [one.tokens for one in group], starts)
+                for offset, prefix in enumerate(group):
+                    prefix.saved = self._cache.save(first + offset, len(prefix.tokens))
+                    if prefix.parent:
+                        prefix.parent.used()
+            done = {id(one) for one in ready}
+            missing = {key: one for key, one in missing.items() if key not in done}
+            ready = [one for one in missing.values() if not one.parent or one.parent.saved is not None]
+
+    def _remember(self, slot: int, row: Row) -> None:
+        self._history[slot] = row.tokens[0]
+        self._history[slot, : len(row.tokens)] = torch.tensor(row.tokens, device=self.device)
+
+    def _load(self, saved: Saved | None, slot: int) -> None:
+        if saved is not None:
+            self._cache.restore(saved, [slot])
+
+    def _fill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+        """Computes tokens from ``starts`` on in the slots from ``first`` on; the last hidden states [rows, hidden].
+
+        Rows are padded on the right. What padding writes is behind the row's end, where nothing is read before it is
+        written again.
+        """
+        pieces = [list(ids[start:]) for ids, start in zip(tokens, starts, strict=True)]
+        longest = max(map(len, pieces))
+        ids = torch.tensor([piece + [0] * (longest - len(piece)) for piece in pieces], device=self.device)
+        positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(longest, device=self.device)
+        # The newest token of the longest row is never fed back, so nobody misses the last position.
+        positions.clamp_(max=self._cache.room.capacity - 1)
+        chunk = PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together are never longer
+        for begin in range(0, longest, chunk):
+            part = positions[:, begin : begin + chunk]
+            plain = begin == 0 and not any(starts)
+            keys = part.shape[1] if plain else min(max(starts) + begin + part.shape[1], self._cache.room.capacity)
+            mask = None if plain else (torch.arange(keys, device=self.device) <= part[..., None])[:, None]
+            hidden = self._pass(self.model.model, first, ids[:, begin : begin + chunk], part, keys, mask)
+        ends = torch.tensor([len(piece) - 1 - begin for piece in pieces], device=self.device)
+        return hidden[torch.arange(len(pieces), device=self.device), ends]
+
+    def _pass(self, model: Any, first: int, ids: Tensor, positions: Tensor, keys: int, mask: Tensor | None) -> Tensor:
+        """One pass of the decoder: [rows, tokens] to hidden states [rows, tokens, hidden]."""
+        rows = (first, first + len(ids))
+        slots = torch.arange(*rows, device=self.device)[:, None]
+        self._cache.window = Window(rows, slots, positions, keys)
+        output = model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+def _known(row: Row) -> int:
+    return len(row.prefix.tokens) if row.prefix else 0
+
+
+def _alike(things: Sequence[Thing], lengths: Sequence[int]) -> list[list[Thing]]:
+    """Groups for one pass each: of like length, and within the budget of tokens unless one alone is longer."""
+    groups: list[list[Thing]] = []
+    longest = 0
+    for i in sorted(range(len(things)), key=lambda i: -lengths[i]):
+        fits = groups and (len(groups[-1]) + 1) * longest <= PREFILL_TOKENS
+        if not fits or lengths[i] < LEAST_SHARE_OF_A_PASS * longest:
+            groups.append([])
+            longest = lengths[i]
+        groups[-1].append(things[i])
+    return groups
+
+
+def _bucket(keys: int) -> int:
+    """The next power of two, or the one and a half of one."""
+    bucket = LEAST_BUCKET
+    while bucket < keys:
+        bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
+    return bucket

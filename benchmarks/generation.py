@@ -1,0 +1,149 @@
+"""The generation job against what transformers offers, in one run: `python -m benchmarks.generation`.
+
+Useful tokens a second: those that a request asked for. A static batch computes each row up to the longest one's end;
+what is behind a row's own end does not count. The model is random, of 33 million parameters, and ends no answer early,
+so that every way generates the same number of tokens.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+from transformers.utils import logging
+
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM, GenerationOptions, GenerationRequest, TextGenerator
+from examples.tiny_checkpoint import make_tiny_checkpoint
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 8000,  # no token has the id 8000, which ends an answer
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "model_max_length": 1024,
+    "norm_head": True,
+}
+Form = Literal["7b", "13b"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Prompts and how many tokens each is answered with."""
+
+    name: str
+    prompts: list[list[int]]
+    lengths: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Useful tokens."""
+        return sum(self.lengths)
+
+
+def works(count: int) -> list[Work]:
+    """Mixed lengths, equal lengths, and equal system prompts."""
+    choice = random.Random(7)  # noqa: S311 - no secret
+
+    def prompt(length: int) -> list[int]:
+        return [choice.randrange(300, 1000) for _ in range(length)]
+
+    system = prompt(192)
+    mixed = Work(
+        "mixed lengths",
+        [prompt(choice.randint(8, 128)) for _ in range(count)],
+        [choice.randint(16, 160) for _ in range(count)],
+    )
+    equal = Work("equal lengths", [prompt(64) for _ in range(count)], [64] * count)
+    shared = Work("one system prompt", [system + prompt(choice.randint(8, 32)) for _ in range(count)], [32] * count)
+    return [mixed, equal, shared]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--forms", nargs="+", choices=("7b", "13b"), default=("7b", "13b"))
+    parser.add_argument("--generate-batch", action="store_true", help="transformers' continuous batching as well")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
+    print("| form | work | way | useful tokens/s | ratio to the loop | ratio to the static batch |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for form in arguments.forms:
+        with tempfile.TemporaryDirectory() as directory:
+            generator = TextGenerator(_checkpoint(Path(directory), form), _options(arguments.requests))
+            for work in works(arguments.requests):
+                _measure(form, work, generator, arguments.rounds, with_generate_batch=arguments.generate_batch)
+
+
+def _measure(form: Form, work: Work, generator: TextGenerator, rounds: int, *, with_generate_batch: bool) -> None:
+    model = generator.load().model  # type: ignore[attr-defined]
+    ways: dict[str, Callable[[], object]] = {
+        "loop of generate": lambda: _loop(model, work),
+        "static batch": lambda: _static(model, work.prompts, work.lengths),
+        "ours": lambda: _ours(generator, work),
+    }
+    if with_generate_batch:
+        ways["generate_batch"] = lambda: _generate_batch(model, work)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    rates = {name: work.tokens / statistics.median(times) for name, times in seconds.items()}
+    for name, rate in rates.items():
+        to_loop, to_static = rate / rates["loop of generate"], rate / rates["static batch"]
+        print(f"| {form} | {work.name} | {name} | {rate:.0f} | {to_loop:.2f} | {to_static:.2f} |", flush=True)
+
+
+def _ours(generator: TextGenerator, work: Work) -> None:
+    encoded = generator.encode([GenerationRequest(prompt="a", max_new_tokens=length) for length in work.lengths])
+    requests = [replace(one, prompt_ids=tuple(prompt)) for one, prompt in zip(encoded, work.prompts, strict=True)]
+    tokens = sum(step.tokens for step in generator.run(requests))
+    if tokens != work.tokens:
+        raise RuntimeError(f"{tokens} tokens instead of {work.tokens}")
+
+
+def _loop(model: BaichuanForCausalLM, work: Work) -> None:
+    for prompt, length in zip(work.prompts, work.lengths, strict=True):
+        _static(model, [prompt], [length])
+
+
+def _static(model: BaichuanForCausalLM, prompts: Sequence[list[int]], lengths: Sequence[int]) -> None:
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    model.generate(ids, attention_mask=mask, max_new_tokens=max(lengths), do_sample=False)
+
+
+def _generate_batch(model: Any, work: Work) -> None:
+    config = GenerationConfig(max_new_tokens=max(work.lengths), do_sample=False, pad_token_id=0, eos_token_id=8000)
+    model.generate_batch(work.prompts, generation_config=config, progress_bar=False)
+
+
+def _options(requests: int) -> GenerationOptions:
+    return GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=requests, dtype="float32", device="cpu")
+
+
+def _checkpoint(directory: Path, form: Form) -> Path:
+    make_tiny_checkpoint(directory)
+    torch.manual_seed(0)
+    shape = SHAPE | {"position_embedding": "rope" if form == "7b" else "alibi"}
+    BaichuanForCausalLM(BaichuanConfig(**shape)).save_pretrained(directory)
+    (directory / "generation_config.json").write_text('{"eos_token_id": 8000, "pad_token_id": 0}')
+    return directory
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Our engine: rows of any length come and go, and each says what it would say alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from baichuan_core import BaichuanForCausalLM, BaichuanTokenizer, UnsupportedError
+from baichuan_core.checkpoint import load_model, load_tokenizer
+from baichuan_core.generation import GenerationOptions
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.native import slots
+from baichuan_core.generation.engines.native.engine import NativeEngine
+from examples.tiny_checkpoint import Family, make_tiny_checkpoint
+
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+PENALISED = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1.5)
+SAMPLED = Sampling(temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1)
+NO_END = frozenset({-1})
+LENGTHS = [(3, 20), (40, 4), (1, 11), (17, 30), (90, 2), (8, 8), (5, 25), (33, 1), (60, 12)]
+
+
+@pytest.fixture(scope="module", params=get_args(Family))
+def family(request: pytest.FixtureRequest) -> Family:
+    name: Family = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp(family), family=family)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> BaichuanForCausalLM:
+    return load_model(checkpoint, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint: Path) -> BaichuanTokenizer:
+    return load_tokenizer(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaichuanForCausalLM, BaichuanTokenizer]:
+    """For what does not depend on the family."""
+    directory = make_tiny_checkpoint(tmp_path_factory.mktemp("one"), family="baichuan2-13b")
+    return load_model(directory, dtype="float32", device="cpu"), load_tokenizer(directory)
+
+
+def prompt_of(length: int, seed: int) -> tuple[int, ...]:
+    ids = torch.randint(3, 1000, (length,), generator=torch.Generator().manual_seed(seed))
+    return tuple(ids.tolist())
+
+
+def requests_of(sampling: Sequence[Sampling], lengths: Sequence[tuple[int, int]] = LENGTHS) -> list[EncodedRequest]:
+    return [
+        EncodedRequest(i, 0, prompt_of(length, i), limit, 1000 + i, sampling[i % len(sampling)])
+        for i, (length, limit) in enumerate(lengths)
+    ]
+
+
+def answers(
+    model: BaichuanForCausalLM,
+    tokenizer: BaichuanTokenizer,
+    requests: Sequence[EncodedRequest],
+    *,
+    batch_size: int = 32,
+    batch_tokens: int = 16384,
+    **engine: Any,
+) -> list[str]:
+    """Texts in the order of the requests."""
+    options = GenerationOptions(batch_size=batch_size, batch_tokens=batch_tokens)
+    run = NativeEngine(model, tokenizer, options, NO_END, **engine).run(requests)
+    found = {(one.index, one.sample): one.text for step in run for one in step.completions}
+    return [found[one.index, one.sample] for one in requests]
+
+
+@contextmanager
+def counted_tokens(model: BaichuanForCausalLM) -> Iterator[Callable[[], int]]:
+    """Counts the tokens, padding included, that go through the decoder."""
+    counts: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: counts.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        yield lambda: sum(counts)
+    finally:
+        hook.remove()
+
+
+def plain_answers(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, requests: Sequence[EncodedRequest]
+) -> list[str]:
+    """The same from a loop of transformers' generate."""
+    texts = []
+    for request in requests:
+        ids = torch.tensor([request.prompt_ids])
+        plain = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "eos_token_id": 5000}
+        output = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=request.limit,
+            repetition_penalty=request.sampling.repetition_penalty,
+            **plain,
+        )
+        texts.append(str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)))
+    return texts
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"batch_tokens": 200}, {}])
+def test_greedy_equals_a_plain_loop_of_transformers(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, settings: dict[str, int]
+) -> None:
+    requests = requests_of([GREEDY, PENALISED])
+    assert answers(model, tokenizer, requests, **settings) == plain_answers(model, tokenizer, requests)
+
+
+def test_samples_do_not_depend_on_the_batch(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
+    requests = requests_of([SAMPLED, GREEDY, replace(SAMPLED, top_k=0), replace(SAMPLED, top_k=0, top_p=1.0)])
+    alone = [answers(model, tokenizer, [request])[0] for request in requests]
+    assert answers(model, tokenizer, requests) == alone
+    assert answers(model, tokenizer, requests[::-1], batch_size=4) == alone[::-1]
+
+
+def test_common_beginnings_are_computed_once_and_change_nothing(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer
+) -> None:
+    system, longer = prompt_of(100, 50), prompt_of(70, 51)
+    tails = [(), prompt_of(1, 52), prompt_of(9, 53), longer, (*longer, 7), (*longer, 8), (*longer, 8)]
+    requests = [EncodedRequest(i, 0, (*system, *tail), 6, i, GREEDY) for i, tail in enumerate(tails)]
+    with counted_tokens(model) as count:
+        together = answers(model, tokenizer, requests, batch_size=4)
+    assert together == plain_answers(model, tokenizer, requests)
+    tree = len({(*system, *tail)[: end + 1] for tail in tails for end in range(len(system) + len(tail))})
+    decoded = 5 * len(tails)
+    padding = 4 * len(longer)  # tails of unlike length in one pass
+    assert tree + decoded <= count() <= tree + decoded + padding + 2 * len(tails)
+
+
+def test_samples_of_one_prompt_differ_and_compute_it_once(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
+) -> None:
+    model, tokenizer = one_model
+    prompt = prompt_of(80, 1)
+    requests = [
+        EncodedRequest(0, sample, prompt, 8, sample, replace(SAMPLED, top_k=0, top_p=1.0)) for sample in range(5)
+    ]
+    with counted_tokens(model) as count:
+        texts = answers(model, tokenizer, requests)
+    assert len(set(texts)) == 5
+    assert texts == [answers(model, tokenizer, [request])[0] for request in requests]
+    assert count() == 79 + 5 + 5 * 7
+
+
+def test_long_prompts_go_in_pieces(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
+    expected = answers(model, tokenizer, requests)
+    monkeypatch.setattr(slots, "PREFILL_TOKENS", 32)
+    seen: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _m, _a, k: seen.append(k["input_ids"].numel()), with_kwargs=True
+    )
+    assert answers(model, tokenizer, requests) == expected
+    hook.remove()
+    assert max(seen) == 32
+
+
+def test_nothing_is_computed_for_rows_that_have_ended(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
+) -> None:
+    model, tokenizer = one_model
+    requests = [EncodedRequest(i, 0, prompt_of(10, i), limit, i, GREEDY) for i, limit in enumerate((2, 9, 4, 7))]
+    with counted_tokens(model) as count:
+        answers(model, tokenizer, requests)
+    assert count() == 4 * 10 + (1 + 8 + 3 + 6)
+
+
+def test_waiting_rows_take_the_places_of_those_that_end(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
+) -> None:
+    model, tokenizer = one_model
+    requests = requests_of([GREEDY])
+    rows: list[int] = []
+    hook = model.model.register_forward_pre_hook(lambda _m, _a, k: rows.append(len(k["input_ids"])), with_kwargs=True)
+    answers(model, tokenizer, requests, batch_size=3)
+    hook.remove()
+    assert max(rows) == 3
+    steps = sum(limit for _, limit in LENGTHS)
+    assert len(rows) < steps / 2  # one after the other would be one pass a token
+
+
+def test_logprobs_are_those_of_a_plain_forward(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
+    requests = [replace(one, logprobs=3) for one in requests_of([SAMPLED, GREEDY])]
+    run = NativeEngine(model, tokenizer, GenerationOptions(batch_size=4), NO_END).run(requests)
+    for completion in (one for step in run for one in step.completions):
+        entries = completion.logprobs
+        assert entries is not None
+        request = requests[completion.index]
+        ids = [*request.prompt_ids, *(entry.token_id for entry in entries)]
+        with torch.inference_mode():
+            logs = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+        assert len(entries) == request.limit
+        for place, entry in enumerate(entries, start=len(request.prompt_ids) - 1):
+            assert entry.logprob == pytest.approx(logs[place, entry.token_id].item(), abs=1e-4)
+            best = logs[place].topk(3)
+            assert [value for _, value in entry.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_a_lack_of_memory_halves_the_batch_and_loses_no_token(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
+) -> None:
+    model, tokenizer = one_model
+    requests = requests_of([SAMPLED, PENALISED])
+    expected = answers(model, tokenizer, requests)
+    rows: list[int] = []
+
+    def too_much(_module: object, _args: object, kwargs: dict[str, Tensor]) -> None:
+        rows.append(len(kwargs["input_ids"]))
+        if rows[-1] > 2 or len(rows) == 20:
+            raise torch.OutOfMemoryError
+
+    hook = model.model.register_forward_pre_hook(too_much, with_kwargs=True)
+    try:
+        assert answers(model, tokenizer, requests) == expected
+    finally:
+        hook.remove()
+    assert max(rows[21:]) <= 2
+
+
+def test_a_lack_of_memory_for_one_row_is_told(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
+    model, tokenizer = one_model
+
+    def too_much(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    hook = model.model.register_forward_pre_hook(too_much)
+    try:
+        with pytest.raises(UnsupportedError, match="one completion alone: lower max_new_tokens"):
+            answers(model, tokenizer, requests_of([GREEDY]))
+    finally:
+        hook.remove()
+
+
+def test_text_streams_piece_by_piece(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
+    model, tokenizer = one_model
+    requests = requests_of([SAMPLED])
+    expected = answers(model, tokenizer, requests)
+    engine = NativeEngine(model, tokenizer, GenerationOptions(batch_size=4), NO_END)
+    texts: dict[int, list[str]] = {request.index: [] for request in requests}
+    ended: set[int] = set()
+    tokens = 0
+    for step in engine.run(requests, stream=True):
+        tokens += step.tokens
+        for delta in step.deltas:
+            assert delta.index not in ended
+            texts[delta.index].append(delta.text)
+        ended |= {one.index for one in step.completions}
+    assert ["".join(texts[request.index]) for request in requests] == expected
+    assert tokens == sum(request.limit for request in requests)
+    assert max(map(len, texts.values())) > 5
+
+
+def test_a_closed_stream_computes_no_more(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
+    model, tokenizer = one_model
+    run: Iterator[Any] = NativeEngine(model, tokenizer, GenerationOptions(), NO_END).run(
+        requests_of([GREEDY]), stream=True
+    )
+    with counted_tokens(model) as count:
+        next(run)
+        before = count()
+        run.close()  # type: ignore[attr-defined]
+        assert count() == before > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_the_compiled_step_of_fixed_shapes_gives_the_same(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer
+) -> None:
+    requests = requests_of([GREEDY, SAMPLED, PENALISED])
+    expected = answers(model, tokenizer, requests)
+    assert answers(model, tokenizer, requests, batch_size=4, fixed_shapes=True) == expected

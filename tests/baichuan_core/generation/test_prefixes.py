@@ -1,0 +1,70 @@
+"""Common beginnings: right for every prompt, and nothing that is worth it computed twice."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baichuan_core.generation.engines.native.prefixes import LEAST_SAVED_TOKENS, Prefix, common_prefixes
+
+PIECES = st.lists(st.sampled_from([(1,), (2,), (1, 2) * 20, (3,) * 50, (4, 5) * 40]), min_size=1, max_size=5)
+PROMPTS = st.lists(PIECES.map(lambda pieces: sum(pieces, ())), min_size=1, max_size=12)
+
+
+@given(PROMPTS)
+def test_a_prefix_begins_its_prompts_and_is_shorter(prompts: list[tuple[int, ...]]) -> None:
+    users: dict[int, int] = {}
+    prefixes: dict[int, Prefix] = {}
+    for prompt, prefix in zip(prompts, common_prefixes(prompts), strict=True):
+        above: Prefix | None = prefix
+        while above:
+            assert len(above.tokens) < len(prompt)
+            assert prompt[: len(above.tokens)] == above.tokens
+            prefixes[id(above)] = above
+            assert not above.parent or len(above.parent.tokens) < len(above.tokens)
+            above = above.parent
+        if prefix:
+            users[id(prefix)] = users.get(id(prefix), 0) + 1
+    for one in prefixes.values():
+        if one.parent:
+            users[id(one.parent)] = users.get(id(one.parent), 0) + 1
+    assert {key: one.waiting for key, one in prefixes.items()} == users
+
+
+@given(PROMPTS)
+def test_computing_what_is_new_costs_less_and_at_most_a_passs_worth_is_missed(prompts: list[tuple[int, ...]]) -> None:
+    tree = {prompt[: end + 1] for prompt in prompts for end in range(len(prompt))}
+    found = common_prefixes(prompts)
+    shared = {one.tokens: one for prefix in found for one in _with_parents(prefix)}
+    computed = sum(len(one.tokens) - len(one.parent.tokens if one.parent else ()) for one in shared.values())
+    computed += sum(len(p) - len(one.tokens if one else ()) for p, one in zip(prompts, found, strict=True))
+    assert computed <= sum(map(len, prompts))
+    assert computed <= len(tree) + (len(prompts) * 2) * LEAST_SAVED_TOKENS
+
+
+def test_a_system_prompt_and_samples_of_one_prompt_are_told_apart() -> None:
+    system, one, other = (7,) * 100, (1,) * 80, (2,) * 90
+    first, second, third = common_prefixes([system + one, system + one, system + other])
+    assert first is second
+    assert first is not None
+    assert first.tokens == system + one[:-1]
+    assert third is not None
+    assert first.parent is third
+    assert (third.tokens, third.waiting) == (system, 2)
+
+
+def test_the_last_user_frees_the_memory() -> None:
+    first, second = common_prefixes([(1,) * 80, (1,) * 80])
+    assert first is second
+    assert first is not None
+    first.saved = []
+    first.used()
+    assert first.saved is not None
+    first.used()
+    assert first.saved is None
+
+
+def test_little_in_common_is_left_alone() -> None:
+    assert common_prefixes([(1, 2, 3), (1, 2, 4), (1,) * 40, (1,) * 40]) == [None] * 4
+
+
+def _with_parents(prefix: Prefix | None) -> list[Prefix]:
+    return [] if prefix is None else [prefix, *_with_parents(prefix.parent)]

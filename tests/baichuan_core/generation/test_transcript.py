@@ -1,0 +1,103 @@
+"""Text as it comes: the pieces are the whole, whatever the tokens."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baichuan_core import BaichuanTokenizer
+from baichuan_core.checkpoint import load_tokenizer
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling, TokenLogprobs
+from baichuan_core.generation.transcript import Transcript
+from examples.tiny_checkpoint import make_tiny_checkpoint
+
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+END = 2
+BYTES_OF_AN_EMOJI = [3 + byte for byte in "🙂".encode()]  # byte pieces follow the three control pieces
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BaichuanTokenizer:
+    return load_tokenizer(make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint")))
+
+
+@pytest.fixture(scope="module")
+def golden_tokenizer() -> BaichuanTokenizer:
+    return BaichuanTokenizer(str(Path(__file__).parents[2] / "golden" / "chat" / "tokenizer.model"))
+
+
+def transcript(
+    tokenizer: BaichuanTokenizer, limit: int, stop: tuple[str, ...] = (), logprobs: int | None = None
+) -> Transcript:
+    request = EncodedRequest(3, 1, (5,), limit, 0, GREEDY, stop, logprobs)
+    return Transcript(tokenizer, request, frozenset([END]))
+
+
+def streamed(one: Transcript, ids: list[int]) -> list[str]:
+    """The pieces that come while ``ids`` are taken, until the end."""
+    pieces = []
+    for token_id in ids:
+        ended = one.add(token_id)
+        if delta := one.delta():
+            assert (delta.index, delta.sample) == (3, 1)
+            pieces.append(delta.text)
+        if ended:
+            break
+    return pieces
+
+
+TOKENS = st.lists(
+    st.one_of(st.integers(0, 700), st.integers(3, 258), st.sampled_from(BYTES_OF_AN_EMOJI)), min_size=1, max_size=30
+)
+
+
+@given(ids=TOKENS)
+def test_pieces_joined_are_the_text(
+    tokenizer: BaichuanTokenizer, golden_tokenizer: BaichuanTokenizer, ids: list[int]
+) -> None:
+    for each in (tokenizer, golden_tokenizer):
+        one = transcript(each, len(ids))
+        assert "".join(streamed(one, ids)) == one.completion().text
+
+
+@given(text=st.text(st.sampled_from("ab 你好🙂é\n"), min_size=1, max_size=20))
+def test_a_piece_never_ends_inside_a_character(tokenizer: BaichuanTokenizer, text: str) -> None:
+    ids = tokenizer.encode_text(text)
+    one = transcript(tokenizer, len(ids))
+    pieces = streamed(one, ids)
+    assert "".join(pieces) == one.completion().text == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+@given(text=st.text(st.sampled_from("abcd "), min_size=1, max_size=20), stop=st.sampled_from(["ab", "bca", "cc", " "]))
+def test_no_part_of_a_stop_text_is_ever_sent(tokenizer: BaichuanTokenizer, text: str, stop: str) -> None:
+    ids = tokenizer.encode_text(text)
+    one = transcript(tokenizer, len(ids), stop=("never", stop))
+    expected, found, _ = text.partition(stop)
+    assert "".join(streamed(one, ids)) == one.completion().text == expected
+    assert one.finish_reason == ("stop" if found else "length")
+
+
+def test_text_that_may_begin_a_stop_text_waits(tokenizer: BaichuanTokenizer) -> None:
+    one = transcript(tokenizer, 10, stop=("bx",))
+    assert streamed(one, tokenizer.encode_text("a")) == ["a"]
+    assert streamed(one, tokenizer.encode_text("b")) == []
+    assert streamed(one, tokenizer.encode_text("c")) == ["bc"]
+
+
+def test_an_end_token_ends_it_and_counts_but_is_no_text(tokenizer: BaichuanTokenizer) -> None:
+    one = transcript(tokenizer, 10)
+    streamed(one, [*tokenizer.encode_text("ab"), END])
+    completion = one.completion()
+    assert (completion.text, completion.finish_reason) == ("ab", "stop")
+    assert completion.completion_tokens == len(tokenizer.encode_text("ab")) + 1
+
+
+def test_logprobs_are_those_of_the_tokens_in_the_text(tokenizer: BaichuanTokenizer) -> None:
+    ids = [tokenizer.encode_text(letter)[0] for letter in "abcd"]
+    one = transcript(tokenizer, 10, stop=("cd",), logprobs=0)
+    for token_id in ids:
+        one.add(token_id, TokenLogprobs(token_id, -1.0, ()))
+    assert one.completion().text == "ab"
+    assert [entry.token_id for entry in one.completion().logprobs or ()] == ids[:2]
