@@ -24,3 +24,8 @@ ProgressCallback = Callable[[Progress], None]
 
 def ignore_progress(_progress: Progress) -> None:
     """The callback of a caller who does not want to know."""
+
+
+def part_of(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
+    """The callback of an operation that is the part from `start` to `end` of a longer one."""
+    return lambda part: on_progress(Progress(start + (end - start) * part.fraction, part.stage, part.metrics))

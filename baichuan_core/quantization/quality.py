@@ -11,7 +11,7 @@ import torch
 from baichuan_core.checkpoint import TensorReader, load_model, make_directory
 from baichuan_core.errors import BaichuanError
 from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
 from .quality_memory import too_little_memory
 from .quality_text import QualityText, read_quality_text
@@ -154,27 +154,28 @@ def _compare_all(
     missing = text.missing or too_little_memory(_weight_bytes(reference), device)
     if missing is not None:
         return {}, missing
-    part = 1 / (1 + len(candidates))
-
-    def tell(done: float, stage: str) -> ProgressCallback:
-        on_progress(Progress(done, stage))
-        return lambda progress: on_progress(Progress(done + part * progress.fraction, stage))
-
+    steps = 1 + len(candidates)
     try:
-        stage = f"measuring the {REFERENCE} model"
+        told = _stage(on_progress, f"measuring the {REFERENCE} model", 0, steps)
         model = load_model(reference, device=device, adapter=adapter)
-        run = run_reference(model, text.windows, on_progress=tell(0.0, stage))
-        del model
+        run = run_reference(model, text.windows, on_progress=told)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
-            _give_memory_back()
-            model = load_model(one.checkpoint, device=device)
-            told = tell(number * part, f"measuring {one.name}")
-            comparisons[one.name] = compare_with_reference(run, model, on_progress=told)
             del model
+            _give_memory_back()
+            told = _stage(on_progress, f"measuring {one.name}", number, steps)
+            model = load_model(one.checkpoint, device=device)
+            comparisons[one.name] = compare_with_reference(run, model, on_progress=told)
     except (BaichuanError, torch.OutOfMemoryError) as error:
         return {}, str(error)
     return comparisons, None
+
+
+def _stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
+    """Tell that a step begins, and give the callback for its course."""
+    part = part_of(on_progress, number / steps, (number + 1) / steps)
+    part(Progress(0.0, name))
+    return lambda progress: part(Progress(progress.fraction, name))
 
 
 def _weight_bytes(checkpoint: Path) -> int:

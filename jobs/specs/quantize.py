@@ -1,10 +1,10 @@
 """Quantize a checkpoint with bitsandbytes."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from jobs.specs.fields import ModelProducingSpec
+from jobs.specs.fields import FileId, ModelProducingSpec
 
 
 class QuantizeSpec(ModelProducingSpec):
@@ -15,3 +15,17 @@ class QuantizeSpec(ModelProducingSpec):
     double_quantization: bool = Field(True, description="Quantize the 4-bit scales too; int8 ignores it")
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     quantize_head: bool = Field(False, description="Keep the embedding and the output head in 8 bits too")
+    quality_report: bool = Field(True, description="Measure the result: quality.json and quality.png")
+    quality_text_file: FileId | None = Field(
+        None, description="UTF-8 text to measure on; by default a built-in one, Chinese and English"
+    )
+
+    @model_validator(mode="after")
+    def _text_only_with_a_report(self) -> Self:
+        if self.quality_text_file is not None and not self.quality_report:
+            raise ValueError("quality_text_file is for the quality report; leave it out, or set quality_report to true")
+        return self
+
+    def file_references(self) -> dict[str, str]:
+        """See `JobSpec.file_references`."""
+        return {"quality_text_file": self.quality_text_file} if self.quality_text_file else {}

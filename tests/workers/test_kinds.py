@@ -49,6 +49,33 @@ def test_quantize_and_convert_make_models_that_later_jobs_can_name(service: Depl
         service.wait(service.submit(kind="generate", model=name, prompts=["hello"], max_new_tokens=2))
 
 
+def test_quantize_reports_what_it_cost(service: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Some words of my own, 和一些中文。\n" * 20, encoding="utf-8")
+    uploaded = service.upload(tmp_path / "mine.txt", "fine-tune")
+    job_id = service.submit(kind="quantize", model="tiny", method="int8", quality_text_file=uploaded.id)
+    job = service.wait(job_id)
+    artifacts = service.artifacts(job_id)
+    report = json.loads(service.read(artifacts["quality.json"]))
+    assert service.read(artifacts["quality.png"]).startswith(b"\x89PNG")
+    assert "model/model.safetensors" in artifacts
+    assert job.result is not None
+    unquantized, int8 = job.result["quality"]["models"]
+    assert int8["weight_bytes"] < unquantized["weight_bytes"]
+    assert 0 < int8["kl_divergence"] < 0.01
+    assert report["models"][1]["kl_divergence"] == int8["kl_divergence"]
+    assert report["models"][1]["relative_errors"] == job.result["relative_errors"]
+    assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
+    assert service.printed(job_id) == []
+    (tmp_path / "short.txt").write_text("short", encoding="utf-8")
+    short = service.upload(tmp_path / "short.txt", "fine-tune")
+    refused = service.wait(service.submit(kind="quantize", model="tiny", quality_text_file=short.id), "failed")
+    assert refused.error is not None
+    assert "give a text of 64 tokens" in refused.error["message"]
+    silent = service.submit(kind="quantize", model="tiny", quality_report=False)
+    assert service.wait(silent).result is not None
+    assert "quality.json" not in service.artifacts(silent)
+
+
 def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: Path) -> None:
     uploaded = service.upload(conversations, "fine-tune")
     job_id = service.submit(
