@@ -1,0 +1,26 @@
+"""How good a model is: C-Eval, MMLU and CMMLU in their published forms, and perplexity on a text."""
+
+from .benchmark import evaluate_benchmark
+from .benchmark_report import BenchmarkComparison, BenchmarkReport, ModelAccuracy
+from .benchmarks import BenchmarkName, Split
+from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
+from .perplexity import ModelPerplexity, PerplexityComparison, PerplexityReport, evaluate_perplexity
+from .statistics import Accuracy, Difference
+
+__all__ = [
+    "Accuracy",
+    "BenchmarkComparison",
+    "BenchmarkName",
+    "BenchmarkOptions",
+    "BenchmarkReport",
+    "Difference",
+    "EvaluatedModel",
+    "ModelAccuracy",
+    "ModelPerplexity",
+    "PerplexityComparison",
+    "PerplexityOptions",
+    "PerplexityReport",
+    "Split",
+    "evaluate_benchmark",
+    "evaluate_perplexity",
+]

@@ -1,0 +1,202 @@
+"""Perplexity on a text, of one model or of two."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.errors import UnsupportedError
+from baichuan_core.likelihood import (
+    Comparison,
+    Window,
+    compare_with_reference,
+    encode_plain,
+    perplexity,
+    run_reference,
+    text_windows,
+)
+from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.text_file import read_text_file
+
+from .options import EvaluatedModel, PerplexityOptions
+from .stages import share_of
+from .statistics import mean_interval
+from .written import REPORT, TABLE, write_text
+
+WINDOW = 2048
+METHOD = (
+    "95% interval of the ratio of both perplexities, from the paired log-likelihoods of each window: ratio estimator "
+    "with Student's quantile; none for fewer than four windows."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPerplexity:
+    """How well a model predicts the text: exp of the mean negative log-likelihood of a token."""
+
+    name: str
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityComparison:
+    """How far a model is from the one it was compared with, on the same tokens.
+
+    Attributes:
+        difference: Its perplexity less the other's.
+        ratio: Its perplexity by the other's.
+        interval: 95% confidence interval of `ratio`; None if there are too few windows.
+        kl_divergence: Mean of KL(other || model), nats a token.
+        top_1_agreement: Share of the tokens where both find the same one most likely.
+        method: How the interval was found.
+    """
+
+    difference: float
+    ratio: float
+    interval: tuple[float, float] | None
+    kl_divergence: float
+    top_1_agreement: float
+    method: str = METHOD
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityReport:
+    """What came of an evaluation; `tokens` were scored, in `windows` of `window` tokens each."""
+
+    window: int
+    windows: int
+    tokens: int
+    model: ModelPerplexity
+    compared_with: ModelPerplexity | None
+    comparison: PerplexityComparison | None
+
+
+def evaluate_perplexity(
+    model: EvaluatedModel | Path | str,
+    text: Path | str,
+    output: Path | str,
+    options: PerplexityOptions | None = None,
+    *,
+    compare_with: EvaluatedModel | Path | str | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> PerplexityReport:
+    """Measure how well a model predicts a text, and how far it is from another model, one in memory at a time.
+
+    `output` gets `evaluation.json` (what is returned) and `evaluation.md` (the same as a table).
+
+    Args:
+        model: Directory of a checkpoint, quantized ones included, or an `EvaluatedModel` with an adapter.
+        text: A UTF-8 file.
+        output: Directory for the results.
+        options: What differs from the defaults.
+        compare_with: The model that `model` is compared with, for example the one that it was quantized from.
+        on_progress: Told about the stages `loading`, `scoring` and `writing`.
+
+    Raises:
+        DatasetError: The text cannot be read or is too short.
+        TokenizerError: A checkpoint has no tokenizer.
+        CheckpointError: A checkpoint or adapter cannot be used, computes NaN, or `output` cannot be written.
+        UnsupportedError: The two models have other tokens.
+    """
+    options, output = options or PerplexityOptions(), Path(output)
+    make_directory(output)
+    on_progress(Progress(0.0, "loading"))
+    content = read_text_file(Path(text))
+    mine = EvaluatedModel.of(model)
+    windows = _windows(mine, content, options)
+    if compare_with is None:
+        report = _alone(mine, windows, options, on_progress)
+    else:
+        theirs = EvaluatedModel.of(compare_with)
+        _require_same_tokens(mine, theirs, content)
+        report = _compared(mine, theirs, windows, options, on_progress)
+    on_progress(Progress(1.0, "writing"))
+    write_text(output / TABLE, _table(report))
+    write_text(output / REPORT, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
+    return report
+
+
+def _windows(model: EvaluatedModel, content: str, options: PerplexityOptions) -> list[Window]:
+    own = read_config(Path(model.checkpoint)).model_max_length or DEFAULT_CONTEXT_LENGTH
+    length = options.window or min(WINDOW, own)
+    return text_windows(encode_plain(load_tokenizer(model.checkpoint), content), length=length, stride=length)
+
+
+def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: str) -> None:
+    ids, others = (encode_plain(load_tokenizer(model.checkpoint), content) for model in (mine, theirs))
+    if ids != others:
+        raise UnsupportedError(
+            f"the tokenizers of {mine.shown} and {theirs.shown} differ on this text: perplexities compare only models "
+            "of one tokenizer"
+        )
+
+
+def _load(model: EvaluatedModel, options: PerplexityOptions) -> BaichuanForCausalLM:
+    return load_model(model.checkpoint, dtype=options.dtype, device=options.device, adapter=model.adapter)
+
+
+def _alone(
+    model: EvaluatedModel, windows: Sequence[Window], options: PerplexityOptions, on_progress: ProgressCallback
+) -> PerplexityReport:
+    loaded = _load(model, options)
+    found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
+    longest = len(windows[0].token_ids)
+    return PerplexityReport(longest, len(windows), found.tokens, ModelPerplexity(model.shown, found.value), None, None)
+
+
+def _compared(
+    mine: EvaluatedModel,
+    theirs: EvaluatedModel,
+    windows: Sequence[Window],
+    options: PerplexityOptions,
+    on_progress: ProgressCallback,
+) -> PerplexityReport:
+    reference = run_reference(
+        _load(theirs, options), windows, batch_tokens=options.batch_tokens, on_progress=share_of(on_progress, 0, 2)
+    )
+    loaded, parts = _load(mine, options), []
+    for number, (window, states) in enumerate(zip(reference.windows, reference.states, strict=True)):
+        part = replace(reference, windows=[window], states=[states])
+        parts.append(compare_with_reference(part, loaded, batch_tokens=options.batch_tokens))
+        on_progress(Progress((1 + (number + 1) / len(windows)) / 2, "scoring"))
+    return _comparison_report(mine, theirs, len(windows[0].token_ids), parts)
+
+
+def _comparison_report(
+    mine: EvaluatedModel, theirs: EvaluatedModel, longest: int, parts: Sequence[Comparison]
+) -> PerplexityReport:
+    sizes = [part.tokens for part in parts]
+    tokens = sum(sizes)
+    own = [part.tokens * math.log(part.perplexity) for part in parts]
+    others = [part.tokens * math.log(part.reference_perplexity) for part in parts]
+    interval = mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
+    value, reference_value = (math.exp(math.fsum(sums) / tokens) for sums in (own, others))
+    comparison = PerplexityComparison(
+        difference=value - reference_value,
+        ratio=value / reference_value,
+        interval=interval and (math.exp(interval[0]), math.exp(interval[1])),
+        kl_divergence=math.fsum(part.kl_divergence * part.tokens for part in parts) / tokens,
+        top_1_agreement=math.fsum(part.top_1_agreement * part.tokens for part in parts) / tokens,
+    )
+    models = ModelPerplexity(mine.shown, value), ModelPerplexity(theirs.shown, reference_value)
+    return PerplexityReport(longest, len(parts), tokens, *models, comparison)
+
+
+def _table(report: PerplexityReport) -> str:
+    rows = [(model.name, f"{model.perplexity:.4f}") for model in (report.model, report.compared_with) if model]
+    if compared := report.comparison:
+        low, high = compared.interval or (math.nan, math.nan)
+        rows += [
+            ("difference", f"{compared.difference:+.4f}"),
+            ("ratio", f"{compared.ratio:.5f}"),
+            ("95% interval of the ratio", f"{low:.5f} to {high:.5f}" if compared.interval else "too few windows"),
+            ("KL divergence", f"{compared.kl_divergence:.3g} nats a token"),
+            ("same most likely token", f"{100 * compared.top_1_agreement:.2f}%"),
+        ]
+    table = "".join(f"| {name} | {value} |\n" for name, value in (("", "perplexity"), ("---", "---:"), *rows))
+    note = f"\n{compared.method}\n" if compared else ""
+    return f"# Perplexity, {report.tokens} tokens, windows of {report.window}\n\n{table}{note}"

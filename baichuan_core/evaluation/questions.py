@@ -1,0 +1,84 @@
+"""Multiple-choice questions, read from the CSV files that the benchmarks publish."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from baichuan_core.errors import DatasetError
+
+LETTERS = ("A", "B", "C", "D")
+COLUMNS = ("question", "a", "b", "c", "d", "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with four choices.
+
+    Attributes:
+        text: The question.
+        choices: The texts of A, B, C and D.
+        answer: The right letter.
+    """
+
+    text: str
+    choices: tuple[str, str, str, str]
+    answer: str
+
+
+def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question]:
+    """The questions of a CSV file, their texts as they are written.
+
+    Args:
+        content: The file's bytes.
+        file: Its name, for messages.
+        header: Whether the first line names the columns (question, A, B, C, D and answer, among others, in any case);
+            without it they are these six in this order.
+
+    Raises:
+        DatasetError: The file is not UTF-8, a row is malformed, or an answer is none of A, B, C and D; the message
+            names file and line.
+    """
+    rows = _rows(content, file)
+    places = _places(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
+    return [_question(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
+
+
+def _rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, with the line on which each begins."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    line = 1
+    try:
+        for cells in reader:
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"{file} line {line} is not CSV ({error}): check its quotation marks") from error
+
+
+def _places(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
+    _, names = next(rows, (1, []))
+    places = {name.strip().lower(): place for place, name in enumerate(names)}
+    missing = [column for column in COLUMNS if column not in places]
+    if missing == ["answer"]:
+        raise DatasetError(f"{file} has no column 'answer': C-Eval keeps those of its test split; evaluate split val")
+    if missing:
+        raise DatasetError(
+            f"{file} line 1 names no column {missing[0]!r}: it must name question, A, B, C, D and answer"
+        )
+    return {column: places[column] for column in COLUMNS}
+
+
+def _question(cells: list[str], place: str, places: dict[str, int], *, exact: bool) -> Question:
+    wanted = max(places.values()) + 1
+    if len(cells) < wanted or (exact and len(cells) > wanted):
+        raise DatasetError(f"{place} has {len(cells)} cells instead of {wanted}: check its commas and quotation marks")
+    text, a, b, c, d, answer = (cells[places[column]] for column in COLUMNS)
+    if answer.strip() not in LETTERS:
+        raise DatasetError(f"{place} has the answer {answer.strip()[:40]!r}: it must be A, B, C or D")
+    return Question(text, (a, b, c, d), answer.strip())

@@ -1,0 +1,84 @@
+"""Directories and archives give the same files, and no archive can do harm."""
+
+import io
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from baichuan_core import DatasetError
+from baichuan_core.evaluation import sources
+from baichuan_core.evaluation.sources import read_csv_files
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar"])
+def test_an_archive_is_read_as_its_directory_is(data: Path, tmp_path: Path, form: str) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "upload"), form, data / "mmlu"))
+    nameless = archive.rename(tmp_path / "file-01")  # as uploads are stored
+    assert read_csv_files(nameless) == read_csv_files(data / "mmlu")
+    assert len(read_csv_files(nameless)) == 6
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_names_lead_nowhere(tmp_path: Path) -> None:
+    archive = tar_of(
+        tmp_path / "a", {"../../val/a.csv": b"1", "/val/b.csv": b"2", "val/._c.csv": b"3", "val/d.txt": b"4"}
+    )
+    assert read_csv_files(archive) == {"val/a.csv": b"1", "val/b.csv": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a", "w") as file:
+        link = tarfile.TarInfo("val/a.csv")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(link)
+    with pytest.raises(DatasetError, match="no CSV file in a folder dev, val or test"):
+        read_csv_files(tmp_path / "a")
+
+
+def test_a_file_in_two_places_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds val/a.csv in two places"):
+        read_csv_files(tar_of(tmp_path / "a", {"val/a.csv": b"1", "copy/val/a.csv": b"2"}))
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LARGEST_READ", 10_000)
+    monkeypatch.setattr(sources, "LARGEST_UNPACKED", 20_000)
+    for members in (
+        {"other": b"0" * 30_000},
+        {"val/a.csv": b"0" * 10_001},
+        {f"val/{n}.csv": b"0" * 5000 for n in "abc"},
+    ):
+        with pytest.raises(DatasetError, match=r"more than|larger than"):
+            read_csv_files(tar_of(tmp_path / "a", members))
+        with zipfile.ZipFile(tmp_path / "b", "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in {"val/x.csv": b"0" * 10_001, **members}.items():
+                file.writestr(name, content)
+        with pytest.raises(DatasetError, match=r"more than|larger than"):
+            read_csv_files(tmp_path / "b")
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar", "xztar"])
+def test_damage_is_told(data: Path, tmp_path: Path, form: str) -> None:
+    whole = Path(shutil.make_archive(str(tmp_path / "whole"), form, data / "ceval")).read_bytes()
+    upload = tmp_path / "upload"
+    for content in (b"", b"no archive", whole[: len(whole) // 2], whole[:500] + b"\xff" * 1000 + whole[1500:]):
+        upload.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"cannot be read|or a damaged one"):
+            read_csv_files(upload)
+
+
+def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere cannot be read"):
+        read_csv_files(tmp_path / "nowhere")
