@@ -282,9 +282,11 @@ def test_a_closed_stream_computes_no_more(one_model: tuple[BaichuanForCausalLM, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-def test_the_compiled_step_of_fixed_shapes_gives_the_same(
-    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer
-) -> None:
+@pytest.mark.parametrize("family", ["baichuan2-7b", "baichuan2-13b"], indirect=True, scope="module")
+def test_compiled_decoding_gives_the_same(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
     requests = requests_of([GREEDY, SAMPLED, PENALISED])
     expected = answers(model, tokenizer, requests)
-    assert answers(model, tokenizer, requests, batch_size=4, fixed_shapes=True) == expected
+    torch._dynamo.utils.counters.clear()
+    assert answers(model, tokenizer, requests, batch_size=4, compiled=True) == expected
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["graph_break"]

@@ -27,7 +27,7 @@ class NativeEngine:
         settings: GenerationOptions,
         end_token_ids: frozenset[int],
         *,
-        fixed_shapes: bool | None = None,
+        compiled: bool | None = None,
     ) -> None:
         """Takes a model in eval mode.
 
@@ -36,13 +36,16 @@ class NativeEngine:
             tokenizer: Its tokenizer.
             settings: Of which only ``batch_size`` and ``batch_tokens`` matter here.
             end_token_ids: Tokens that end a completion.
-            fixed_shapes: Decode by compiled code; on a GPU if not given.
+            compiled: Decode by compiled code, on a GPU as CUDA graphs, which spare the launch of each kernel; None
+                does so on a GPU.
         """
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
         self.end_token_ids = end_token_ids
-        self.fixed_shapes = model.device.type == "cuda" if fixed_shapes is None else fixed_shapes
+        on_gpu = model.device.type == "cuda"
+        mode = "reduce-overhead" if on_gpu else "default"
+        self.compiled = torch.compile(model.model, mode=mode) if (on_gpu if compiled is None else compiled) else None
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """See `Engine.run`."""
@@ -62,7 +65,7 @@ class _Run:
     def __init__(self, engine: NativeEngine, rows: Sequence[Row], *, stream: bool) -> None:
         settings = engine.settings
         self.schedule = Schedule(rows, slots=settings.batch_size, tokens=settings.batch_tokens)
-        self.slots = Slots(engine.model, fixed_shapes=engine.fixed_shapes)
+        self.slots = Slots(engine.model, engine.compiled)
         self.stream = stream
         self.sampler: Sampler | None = None  # of all active rows, made anew when they change
 

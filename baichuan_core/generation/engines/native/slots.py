@@ -24,23 +24,20 @@ class Slots:
         rows: The active rows, by slot.
     """
 
-    def __init__(self, model: BaichuanForCausalLM, *, fixed_shapes: bool) -> None:
+    def __init__(self, model: BaichuanForCausalLM, compiled: Any = None) -> None:
         """Makes a cache without room.
 
         Args:
             model: In eval mode.
-            fixed_shapes: Decode all slots, with few different numbers of keys, by compiled code. On a GPU a step
-                takes as long for few rows as for many, and CUDA graphs spare the launch of each kernel.
+            compiled: The decoder as compiled code, for steps of one token. It is given all slots and few different
+                numbers of keys, so that few shapes occur; on a GPU a step takes as long for few rows as for many.
         """
         self.model = model
         self.device = model.device
         self.rows: list[Row] = []
-        self.fixed_shapes = fixed_shapes
         self._cache = SlotCache(model.config.num_hidden_layers, Room(0, 0))
         self._history = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
-        self._decode: Any = model.model
-        if fixed_shapes:
-            self._decode = torch.compile(model.model, mode="reduce-overhead" if self.device.type == "cuda" else None)
+        self._compiled = compiled
 
     def history(self, first: int = 0) -> Tensor:
         """Tokens of the rows from a slot on, [rows, longest], shorter rows filled up with their first token."""
@@ -87,17 +84,18 @@ class Slots:
     def decode(self) -> Tensor:
         """Feeds the newest token of every row; logits [rows, vocab] of the next."""
         count = len(self.rows)
-        slots = self._cache.room.slots if self.fixed_shapes else count
+        slots = count if self._compiled is None else self._cache.room.slots
         idle = slots - count
         newest = [row.tokens[-1] for row in self.rows] + [0] * idle
         places = [len(row.tokens) - 1 for row in self.rows] + [0] * idle
         ids, positions = torch.tensor([newest, places], device=self.device)[..., None].unbind()
         self._history[:count].scatter_(1, positions[:count], ids[:count])
         keys = max(places) + 1
-        if self.fixed_shapes:
+        if self._compiled is not None:
             keys = min(_bucket(keys), self._cache.room.capacity)
         mask = (torch.arange(keys, device=self.device) <= positions)[:, None, None]
-        hidden = self._pass(self._decode, 0, ids, positions, keys, mask)[:count, -1]
+        decoder = self.model.model if self._compiled is None else self._compiled
+        hidden = self._pass(decoder, 0, ids, positions, keys, mask)[:count, -1]
         return self.model.logits(hidden, decoding=True)
 
     @torch.inference_mode()

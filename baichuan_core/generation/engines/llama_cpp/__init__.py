@@ -1,0 +1,27 @@
+"""llama.cpp in this process, for GGUF models: the fastest way on a CPU. Needs the extra `cpu`."""
+
+from importlib.util import find_spec
+
+from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.llama_cpp.engine import LlamaCppEngine
+from baichuan_core.tokenizer import BaichuanTokenizer
+
+
+def obstacle(setup: EngineSetup) -> str | None:
+    """See `EngineModule.obstacle`."""
+    if not any(setup.checkpoint.glob("*.gguf")):
+        return "the checkpoint is no GGUF file (convert it with the target gguf)"
+    if find_spec("xllamacpp") is None:
+        return "the package xllamacpp is not installed (the extra 'cpu' has it)"
+    if setup.adapter is not None:
+        return "a GGUF file takes no LoRA adapter (merge it into its base, then convert that)"
+    if setup.settings.dtype != "auto":
+        return "the dtype of a GGUF file is its own (leave 'dtype' at 'auto')"
+    if (setup.settings.device or "cpu") != "cpu":
+        return "it runs on the CPU here"
+    return None
+
+
+def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """See `EngineModule.start`."""
+    return LlamaCppEngine(setup, tokenizer)

@@ -1,0 +1,163 @@
+"""Asks llama.cpp's server for many completions at once and puts what it answers into the form of all engines."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from queue import SimpleQueue
+
+import torch
+
+from baichuan_core.errors import UnsupportedError
+from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Step, TokenLogprobs
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
+from baichuan_core.generation.engines.llama_cpp.server import Answer, Capacity, LlamaServer, Piece, question
+from baichuan_core.generation.transcript import Transcript
+from baichuan_core.tokenizer import BaichuanTokenizer
+
+TOKENS_AT_ONCE = 256  # a slot's room is a multiple of it, so that the server of one run serves for the next
+PROBABLE_TOKENS = 1000
+
+
+class LlamaCppEngine:
+    """A GGUF model. llama.cpp's server is started with the first requests, for as many and as long ones."""
+
+    def __init__(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> None:
+        self._model = next(iter(sorted(setup.checkpoint.glob("*.gguf"))))
+        self._setup = setup
+        self._tokenizer = tokenizer
+        self._bytes = ByteTokens(tokenizer)
+        self._server: LlamaServer | None = None
+
+    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
+        """See `Engine.run`."""
+        server = self._serve(self._capacity(requests))
+        longest_first = sorted(requests, key=lambda one: (-len(one.prompt_ids) - one.limit, one.index, one.sample))
+        steps: SimpleQueue[Step | Future[None]] = SimpleQueue()
+        closed = threading.Event()
+        with ThreadPoolExecutor(server.capacity.slots, "llama.cpp") as pool:
+            for request in longest_first:
+                task = _Completion(self, server, request, steps, closed)
+                pool.submit(task.stream if stream else task.whole).add_done_callback(steps.put)
+            running = len(longest_first)
+            try:
+                while running:
+                    step = steps.get()
+                    if isinstance(step, Step):
+                        yield step
+                    else:
+                        running -= 1
+                        step.result()
+            finally:
+                closed.set()
+                pool.shutdown(cancel_futures=True)
+
+    def transcript(self, request: EncodedRequest) -> Transcript:
+        """An empty one."""
+        return Transcript(self._tokenizer, request, self._setup.end_token_ids)
+
+    def byte_tokens_before(self, piece: Piece, known: int) -> list[int] | None:
+        """Tokens between the ``known`` first ones and the one that a piece names; None if they cannot be told."""
+        return self._bytes.before(piece.token, piece.text, piece.count - known - 1)
+
+    def logprobs(self, server: LlamaServer, request: EncodedRequest, answer: Answer) -> list[TokenLogprobs | None]:
+        """What the model thought of each token; llama.cpp is asked again for those that it left out."""
+        if request.logprobs is None:
+            return [None] * len(answer.tokens)
+        entries = iter(answer.entries)
+        found: list[TokenLogprobs | None] = []
+        for place, unfinished in enumerate(self._bytes.unfinished(answer.tokens)):
+            token = answer.tokens[place]
+            entry = None if unfinished else next(entries, None)
+            if entry is not None and entry["id"] == token:
+                best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
+                found.append(TokenLogprobs(token, entry["logprob"], tuple(best[: request.logprobs])))
+            else:
+                found.append(self._look_up(server, request, answer.tokens[:place], token))
+        return found
+
+    def _look_up(
+        self, server: LlamaServer, request: EncodedRequest, before: Sequence[int], token: int
+    ) -> TokenLogprobs:
+        """The distribution behind ``before``, told with an end token that is forced and so finishes no character."""
+        prompt = (*request.prompt_ids, *before)
+        asked = replace(request, prompt_ids=prompt, limit=1, sampling=replace(request.sampling, temperature=0.0))
+        forced = {"logit_bias": [[min(self._setup.end_token_ids), 1e9]]}
+        for many in (PROBABLE_TOKENS, self._setup.config.vocab_size):
+            entry = server.complete(question(replace(asked, logprobs=many)) | forced).entries[0]
+            best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
+            if token in (chances := dict(best)):
+                return TokenLogprobs(token, chances[token], tuple(best[: request.logprobs]))
+        raise UnsupportedError("llama.cpp does not tell the probability of a token; leave 'logprobs' out")
+
+    def _capacity(self, requests: Sequence[EncodedRequest]) -> Capacity:
+        longest = max(len(request.prompt_ids) + request.limit for request in requests)
+        tokens = -(-(longest + 1) // TOKENS_AT_ONCE) * TOKENS_AT_ONCE
+        settings = self._setup.settings
+        slots = min(settings.batch_size, len(requests), settings.batch_tokens // tokens)
+        return Capacity(max(slots, 1), tokens)
+
+    def _serve(self, wanted: Capacity) -> LlamaServer:
+        if self._server is None or not self._server.capacity.holds(wanted):
+            self._server = None  # its memory is free before the next one starts
+            self._server = LlamaServer(self._model, wanted, threads=torch.get_num_threads())
+        return self._server
+
+
+class _Completion:
+    """One completion, in a thread of its own."""
+
+    def __init__(
+        self,
+        engine: LlamaCppEngine,
+        server: LlamaServer,
+        request: EncodedRequest,
+        steps: "SimpleQueue[Step | Future[None]]",
+        closed: threading.Event,
+    ) -> None:
+        self._engine = engine
+        self._server = server
+        self._request = request
+        self._steps = steps
+        self._closed = closed
+        self._transcript = engine.transcript(request)
+
+    def whole(self) -> None:
+        """Ask for all of it at once."""
+        if not self._closed.is_set():
+            self._take(self._ask(), stream=False)
+
+    def stream(self) -> None:
+        """Pass on the text as it comes; what cannot be told token by token follows when it is whole."""
+        if self._request.logprobs is None:
+            self._server.stream(question(self._request), self._on_piece)
+        if self._transcript.finish_reason is None and not self._closed.is_set():
+            self._take(self._ask(), stream=True)
+
+    def _ask(self) -> Answer:
+        return self._server.complete(question(self._request, stop=self._request.stop))
+
+    def _on_piece(self, piece: Piece) -> bool:
+        between = self._engine.byte_tokens_before(piece, len(self._transcript.ids))
+        if between is None or self._closed.is_set():
+            return True
+        for token in (*between, piece.token):
+            if self._transcript.add(token):
+                break
+        self._report(1 + len(between), stream=True)
+        return self._transcript.finish_reason is not None
+
+    def _take(self, answer: Answer, *, stream: bool) -> None:
+        known = len(self._transcript.ids)
+        logprobs = self._engine.logprobs(self._server, self._request, answer)
+        for token, logprob in list(zip(answer.tokens, logprobs, strict=True))[known:]:
+            if self._transcript.add(token, logprob):
+                break
+        if self._transcript.finish_reason is None:
+            self._transcript.finish_reason = "length" if answer.stop_type == "limit" else "stop"
+        self._report(len(self._transcript.ids) - known, stream=stream)
+
+    def _report(self, tokens: int, *, stream: bool) -> None:
+        delta = self._transcript.delta() if stream else None
+        completions = () if self._transcript.finish_reason is None else (self._transcript.completion(),)
+        self._steps.put(Step(tokens, (delta,) if delta else (), completions))
