@@ -27,7 +27,11 @@ class GenerateSpec(JobSpec):
     conversations: list[Annotated[list[Message], Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=1, max_length=1000
     )
-    input_file: FileId | None = Field(None, description='JSONL, a {"prompt": …} or {"messages": […]} a line')
+    input_file: FileId | None = Field(
+        None,
+        description='JSONL, a {"prompt": …} or {"messages": […]} a line; a line may have its own `id`,'
+        " `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` and `stop`",
+    )
     max_new_tokens: int = Field(256, ge=1, le=8192)
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; the model's own by default")
     top_k: int | None = Field(None, ge=0, le=1000)
@@ -37,7 +41,14 @@ class GenerateSpec(JobSpec):
         default_factory=list, max_length=8
     )
     seed: Seed = 0
-    batch_size: int = Field(16, ge=1, le=256)
+    n: int = Field(1, ge=1, le=128, description="Completions of each request, each with noise of its own")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Report the logarithm of each token's probability and of so many alternatives"
+    )
+    engine: Literal["auto", "transformers", "vllm", "llama_cpp"] = Field(
+        "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
+    )
+    batch_size: int = Field(32, ge=1, le=256, description="Most completions that are written side by side")
     dtype: Dtype = "auto"
 
     @model_validator(mode="after")

@@ -1,12 +1,14 @@
 """Generate completions."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 from baichuan_core.generation import GenerationOptions, GenerationRequest, generate, read_requests
 from jobs.specs import GenerateSpec
 from workers.handlers.contract import Context, Outcome
 
 COMPLETIONS = "completions.jsonl"
+FINISHED_LINES = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
@@ -15,7 +17,7 @@ def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: GenerateSpec, context: Context) -> Outcome:
-    """Write completions.jsonl, one line a request in the order given."""
+    """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over."""
     options = GenerationOptions(
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
@@ -24,6 +26,9 @@ def run(spec: GenerateSpec, context: Context) -> Outcome:
         repetition_penalty=spec.repetition_penalty,
         seed=spec.seed,
         stop=tuple(spec.stop),
+        n=spec.n,
+        logprobs=spec.logprobs,
+        engine=spec.engine,
         batch_size=spec.batch_size,
         dtype=spec.dtype,
     )
@@ -33,9 +38,16 @@ def run(spec: GenerateSpec, context: Context) -> Outcome:
         context.output / COMPLETIONS,
         options,
         adapter=context.models.get("adapter"),
+        partial=context.checkpoints / FINISHED_LINES,
+        resume_from=_finished_lines(context),
         on_progress=context.report,
     )
     return Outcome(asdict(report) | {"tokens_per_second": report.tokens_per_second})
+
+
+def _finished_lines(context: Context) -> Path | None:
+    files = (folder / FINISHED_LINES for folder in context.earlier_checkpoints)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _requests(spec: GenerateSpec, context: Context) -> list[GenerationRequest]:
