@@ -18,7 +18,7 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     make_tiny_checkpoint(tmp_path / "Baichuan2-7B-Chat")
     shutil.copyfile(CONVERSATIONS, "conversations.json")
     snippets = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 10
+    assert len(snippets) == 12
     notebook: dict[str, Any] = {}
     for snippet in snippets:
         exec(compile(snippet, str(GUIDE), "exec"), notebook)  # noqa: S102 - our own documentation
