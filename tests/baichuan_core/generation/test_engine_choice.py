@@ -1,0 +1,121 @@
+"""Which engine runs and why, and how our options read in vLLM's words."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from baichuan_core import (
+    BaichuanConfig,
+    GenerationOptions,
+    GenerationRequest,
+    TextGenerator,
+    UnsupportedError,
+    generate,
+)
+from baichuan_core.generation.engines import vllm
+from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
+from examples.tiny_checkpoint import make_tiny_checkpoint
+
+SAMPLED = Sampling(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.05)
+REQUEST = EncodedRequest(4, 1, (7, 8), 20, 99, SAMPLED, ("stop",), 3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_auto_takes_our_engine_here_and_says_why_no_other(checkpoint: Path) -> None:
+    choice = TextGenerator(checkpoint).choice
+    assert choice.name == "transformers"
+    assert "not vllm: it is not installed" in choice.reason
+
+
+def test_an_engine_by_name_runs_or_is_refused_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
+    requests = [GenerationRequest(prompt="a")]
+    options = GenerationOptions(engine="transformers", max_new_tokens=2)
+    report = generate(checkpoint, requests, tmp_path / "out.jsonl", options)
+    assert (report.engine, report.engine_reason) == ("transformers", "asked for")
+    with pytest.raises(UnsupportedError, match="engine 'vllm' cannot run this: it is not installed; leave 'engine'"):
+        generate(checkpoint, requests, tmp_path / "out.jsonl", replace(options, engine="vllm"))
+
+
+def published(**changed: Any) -> BaichuanConfig:
+    """The configuration of Baichuan2-7B-Chat, apart from ``changed``."""
+    shape = {"vocab_size": 125696, "hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 4096}
+    config = BaichuanConfig(**{**shape, "architectures": ["BaichuanForCausalLM"], **changed})
+    assert isinstance(config, BaichuanConfig)
+    return config
+
+
+def test_vllm_takes_the_published_models() -> None:
+    alibi: dict[str, Any] = {"hidden_size": 5120, "num_attention_heads": 40, "position_embedding": "alibi"}
+    old: dict[str, Any] = {"vocab_size": 64000}
+    for config in (
+        published(),
+        published(**alibi),
+        published(**old, architectures=["BaiChuanForCausalLM"]),
+        published(**old, **alibi),
+    ):
+        assert vllm.model_obstacle(config) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"hidden_size": 2048, "num_attention_heads": 16}, "positions"),
+        ({"position_embedding": "alibi"}, "positions"),
+        ({"vocab_size": 64000, "norm_head": True}, "normalised head"),
+        ({"norm_head": False}, "normalised head"),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantized"),
+    ],
+)
+def test_vllm_is_left_alone_where_it_would_compute_something_else(changed: dict[str, Any], reason: str) -> None:
+    found = vllm.model_obstacle(published(**changed))
+    assert found is not None
+    assert reason in found
+
+
+def test_our_options_in_the_words_of_vllm(checkpoint: Path) -> None:
+    arguments = vllm.sampling_arguments(REQUEST, frozenset([2, 1]))
+    assert arguments == {
+        "n": 1,
+        "max_tokens": 20,
+        "temperature": 0.3,
+        "top_k": 5,
+        "top_p": 0.85,
+        "repetition_penalty": 1.05,
+        "seed": 99,
+        "stop_token_ids": [1, 2],
+        "ignore_eos": True,
+        "logprobs": 3,
+        "detokenize": False,
+    }
+    greedy = replace(REQUEST, sampling=Sampling(0, 0, 1.0, 1.0), logprobs=None)
+    arguments = vllm.sampling_arguments(greedy, frozenset())
+    assert (arguments["temperature"], arguments["top_k"], arguments["seed"], arguments["logprobs"]) == (
+        0,
+        -1,
+        None,
+        None,
+    )
+    config = AutoConfig.from_pretrained(checkpoint)
+    setup = EngineSetup(checkpoint, config, GenerationOptions(batch_size=7, dtype="bfloat16"), frozenset([2]))
+    engine = vllm.engine_arguments(setup)
+    assert engine["model"] == str(checkpoint)
+    assert (engine["dtype"], engine["max_model_len"], engine["max_num_seqs"]) == ("bfloat16", 512, 7)
+
+
+@dataclass
+class Logprob:
+    """As vLLM's: a logarithm and what does not matter here."""
+
+    logprob: float
+
+
+def test_logprobs_of_vllm_become_ours() -> None:
+    found = vllm.token_logprobs(9, {9: Logprob(-4.0), 3: Logprob(-0.1), 5: Logprob(-2.0)}, 2)
+    assert (found.token_id, found.logprob, found.alternatives) == (9, -4.0, ((3, -0.1), (5, -2.0)))

@@ -1,0 +1,62 @@
+"""The handler of generate jobs beyond what a job over the queue shows."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baichuan_core import Progress
+from jobs.specs import GenerateSpec
+from workers.handlers import generate as handler
+from workers.handlers.contract import Context
+
+SPEC: dict[str, Any] = {"kind": "generate", "model": "tiny", "prompts": ["一", "hello", "b"], "max_new_tokens": 8}
+
+
+class WorkerLostError(Exception):
+    """The attempt's worker is lost."""
+
+
+def context(tmp_path: Path, model: Path, name: str, earlier: list[Path], report: Any = lambda _: None) -> Context:
+    output, checkpoints = tmp_path / name / "output", tmp_path / name / "checkpoints"
+    output.mkdir(parents=True)
+    checkpoints.mkdir()
+    return Context({"model": model}, {}, output, checkpoints, earlier, report)
+
+
+def test_a_later_attempt_goes_on_from_the_newest_finished_lines(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    spec = GenerateSpec(**SPEC, batch_size=1, n=2)
+
+    def lose_after_three(progress: Progress) -> None:
+        if progress.metrics.get("requests_done", 0) == 2:
+            raise WorkerLostError
+
+    first = context(tmp_path, tiny_checkpoint, "first", [], lose_after_three)
+    with pytest.raises(WorkerLostError):
+        handler.run(spec, first)
+    assert not list(first.output.iterdir())
+    never_began = tmp_path / "empty"
+    never_began.mkdir()
+    second = context(tmp_path, tiny_checkpoint, "second", [never_began, first.checkpoints])
+    outcome = handler.run(spec, second)
+    whole = context(tmp_path, tiny_checkpoint, "whole", [])
+    assert handler.run(spec, whole).result["resumed"] == 0
+    assert outcome.result["resumed"] == 4
+    assert (second.output / handler.COMPLETIONS).read_bytes() == (whole.output / handler.COMPLETIONS).read_bytes()
+    assert list(second.checkpoints.iterdir()) == []
+    shutil.rmtree(tmp_path / "first")
+
+
+def test_the_result_says_which_engine_ran_and_why(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    spec = GenerateSpec(**SPEC, logprobs=2)
+    there = context(tmp_path, tiny_checkpoint, "run", [])
+    result = handler.run(spec, there).result
+    assert result["engine"] == "transformers"
+    assert "transformers" in result["engine_reason"]
+    lines = [json.loads(line) for line in (there.output / handler.COMPLETIONS).read_text().splitlines()]
+    for line in lines:
+        end_tokens = line["finish_reason"] == "stop"  # they are no text
+        assert len(line["logprobs"]["content"]) == line["completion_tokens"] - end_tokens
+        assert all(len(entry["top_logprobs"]) == 2 for entry in line["logprobs"]["content"])
