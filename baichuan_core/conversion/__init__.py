@@ -1,5 +1,6 @@
 """Checkpoints in other forms."""
 
 from .convert import ConversionReport, ConversionTarget, convert
+from .gguf_form import GgufType
 
-__all__ = ["ConversionReport", "ConversionTarget", "convert"]
+__all__ = ["ConversionReport", "ConversionTarget", "GgufType", "convert"]

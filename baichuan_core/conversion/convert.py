@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from baichuan_core.checkpoint import (
@@ -13,6 +12,7 @@ from baichuan_core.checkpoint import (
     TensorReader,
     check_tensors,
     copy_companions,
+    is_quantized,
     read_config,
     require_space,
     staged_output,
@@ -20,12 +20,14 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.model.head import SMALLEST_NORM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
-ConversionTarget = Literal["baichuan1", "safetensors"]
+from .dense import DenseTensors
+from .gguf_form import GgufType, architecture, gguf_tensors
+from .rows import normalise_rows
+
+ConversionTarget = Literal["baichuan1", "safetensors", "gguf"]
 TensorChange = Callable[[str, Tensor], Tensor]
-ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,21 @@ def convert(
     output: Path | str,
     target: ConversionTarget,
     *,
+    gguf_type: GgufType | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ConversionReport:
     """Write a checkpoint in another form; the logits stay what they are.
 
     `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, so that code without a
     normalised head computes the same; `norm_head: false` in the result says that it is done. `safetensors`
-    keeps every tensor and changes the files only.
+    keeps every tensor and changes the files only. `gguf` writes `model.gguf` for llama.cpp, the head normalised,
+    with configuration and tokenizer beside it.
 
     Args:
         checkpoint: A Baichuan checkpoint directory; never modified.
         output: Directory of the result; must not exist or be empty. It appears only when complete.
         target: The form of the result.
+        gguf_type: Type of the matrices of a GGUF file, "f16" if not given.
         on_progress: Told after each tensor.
 
     Raises:
@@ -70,9 +75,11 @@ def convert(
         InsufficientSpaceError: The disk cannot hold the result.
     """
     if target not in get_args(ConversionTarget):
-        raise UnsupportedError(f'target {target!r} is not known: use "baichuan1" or "safetensors"')
+        raise UnsupportedError(f'target {target!r} is not known: use "baichuan1", "safetensors" or "gguf"')
     checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
+    if target == "gguf":
+        return _convert_to_gguf(checkpoint, output, config, gguf_type or "f16", on_progress)
     change = _change(config, target, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
@@ -86,17 +93,37 @@ def convert(
         return ConversionReport(target, len(reader.names), reader.total_bytes, written)
 
 
-def normalise_rows(weight: Tensor) -> Tensor:
-    """Rows of [vocab, hidden] at L2 norm 1, computed in float32, in the dtype of `weight`; zero rows stay zero."""
-    norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SMALLEST_NORM)
-    normalised = torch.empty_like(weight)
-    for start in range(0, len(weight), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        normalised[rows] = weight[rows] / norms[rows]
-    return normalised
+def _convert_to_gguf(
+    checkpoint: Path, output: Path, config: BaichuanConfig, gguf_type: GgufType, on_progress: ProgressCallback
+) -> ConversionReport:
+    name = architecture(config)
+    if is_quantized(config):
+        raise UnsupportedError(f"{checkpoint} is quantized: convert the model it was made from")
+    with TensorReader(checkpoint) as reader:
+        check_tensors(reader, config)
+        tensors = gguf_tensors(DenseTensors(reader), config, gguf_type)
+        total = sum(tensor.planned.nbytes for tensor in tensors)
+        require_space(output, total)
+        written = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal written
+            written += count
+            on_progress(Progress(min(written / total, 1.0), "converting", {"bytes": float(written)}))
+
+        with staged_output(output) as staging:
+            from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package
+
+            config.architectures = ["BaichuanForCausalLM"]
+            config.norm_head = False
+            config.save_pretrained(staging)
+            copy_companions(checkpoint, staging)
+            write_gguf(staging, checkpoint, config, name, tensors, gguf_type, on_bytes)
+        on_progress(Progress(1.0, "converted", {"bytes": float(written)}))
+        return ConversionReport("gguf", len(tensors), reader.total_bytes, written)
 
 
-def _change(config: BaichuanConfig, target: ConversionTarget, checkpoint: Path) -> TensorChange:
+def _change(config: BaichuanConfig, target: Literal["baichuan1", "safetensors"], checkpoint: Path) -> TensorChange:
     """What happens to each tensor; enters it into the configuration of the result."""
     match target:
         case "safetensors":

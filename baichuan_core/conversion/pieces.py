@@ -1,0 +1,95 @@
+"""What a SentencePiece file holds, read from its bytes: pieces with scores and types, and how text is prepared."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from baichuan_core.errors import TokenizerError
+
+# Fields of ModelProto, SentencePiece and NormalizerSpec in sentencepiece_model.proto.
+_PIECES, _NORMALIZER = 1, 3
+_TEXT, _SCORE, _TYPE = 1, 2, 3
+_ADD_DUMMY_PREFIX = 3
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One entry of a vocabulary; `kind` is a type of sentencepiece_model.proto, which GGUF has taken over."""
+
+    text: bytes
+    score: float
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentencePieces:
+    """A vocabulary by id, and whether a space goes before every text."""
+
+    pieces: list[Piece]
+    add_dummy_prefix: bool
+
+
+def read_pieces(file: Path) -> SentencePieces:
+    """Read a `tokenizer.model`.
+
+    Raises:
+        TokenizerError: It is no SentencePiece file.
+    """
+    pieces: list[Piece] = []
+    add_dummy_prefix = True  # the default of sentencepiece_model.proto
+    try:
+        for field, content in _fields(file.read_bytes()):
+            if field == _PIECES and isinstance(content, bytes):
+                pieces.append(_piece(content))
+            elif field == _NORMALIZER and isinstance(content, bytes):
+                add_dummy_prefix = bool(dict(_fields(content)).get(_ADD_DUMMY_PREFIX, True))
+    except (IndexError, struct.error, ValueError) as error:
+        raise TokenizerError(f"{file} is damaged ({error}): copy or download it again") from error
+    if not pieces:
+        raise TokenizerError(f"{file} holds no vocabulary: copy or download it again")
+    return SentencePieces(pieces, add_dummy_prefix)
+
+
+def _piece(content: bytes) -> Piece:
+    fields = dict(_fields(content))
+    text, score, kind = fields.get(_TEXT, b""), fields.get(_SCORE, b"\0\0\0\0"), fields.get(_TYPE, NORMAL)
+    if not isinstance(text, bytes) or not isinstance(score, bytes) or not isinstance(kind, int):
+        raise ValueError("a piece of unknown form")  # noqa: TRY004 - of the file, not of an argument
+    return Piece(text, float(struct.unpack("<f", score)[0]), kind)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Fields of a message: numbers, or bytes (https://protobuf.dev/programming-guides/encoding)."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        match key & 7:
+            case 0:
+                number, position = _varint(message, position)
+                yield key >> 3, number
+                continue
+            case 1:
+                size = 8
+            case 2:
+                size, position = _varint(message, position)
+            case 5:
+                size = 4
+            case unknown:
+                raise ValueError(f"wire type {unknown} at byte {position}")
+        if position + size > len(message):
+            raise ValueError("it ends within a field")
+        yield key >> 3, message[position : position + size]
+        position += size
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = message[position]
+        number |= (byte & 0x7F) << shift
+        position += 1
+        if byte < 0x80:  # noqa: PLR2004 - the last byte has its highest bit clear
+            return number, position
+        shift += 7

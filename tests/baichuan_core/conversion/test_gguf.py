@@ -1,0 +1,178 @@
+"""llama.cpp computes of a converted file what we compute of the checkpoint, or the conversion is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from baichuan_core import BaichuanError, CheckpointError, UnsupportedError, convert, load_tokenizer
+from baichuan_core.conversion import GgufType
+
+MakeDeep = Callable[..., Path]
+MakeCheckpoint = Callable[..., Path]
+OurGreedy = Callable[[Path, list[int], int], tuple[list[int], Tensor]]
+TEXT = "Redis only carries messages. 你好，世界！ The queue is in SQL;\n\nit survives a crash.  <reserved_106> 😀 123"
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("family", "layers", "architecture"),
+    [
+        ("baichuan1-7b", 32, "baichuan"),
+        ("baichuan2-7b", 32, "baichuan"),
+        ("baichuan1-13b", 40, "baichuan"),
+        ("baichuan2-13b", 40, "baichuan"),
+        ("baichuan2-7b", 3, "llama"),
+        ("baichuan1-7b", 40, "llama"),
+    ],
+)
+def test_llama_cpp_has_our_logits(
+    make_deep: MakeDeep,
+    tmp_path: Path,
+    llama_cpp: Any,
+    our_greedy: OurGreedy,
+    family: str,
+    layers: int,
+    architecture: str,
+) -> None:
+    checkpoint = make_deep(family, layers)
+    convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f32")
+    assert field(tmp_path / "gguf", "general.architecture") == architecture
+    prompt = load_tokenizer(checkpoint).encode_text(TEXT)
+    tokens, logprobs = llama_cpp(tmp_path / "gguf" / "model.gguf").greedy(prompt, 8)
+    expected_tokens, expected = our_greedy(checkpoint, prompt, 8)
+    assert tokens == expected_tokens
+    torch.testing.assert_close(logprobs, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "rotation",
+    [{"rope_type": "default", "rope_theta": 100000.0}, {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}],
+)
+def test_the_rotation_of_the_configuration_is_kept(
+    make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, our_greedy: OurGreedy, rotation: dict[str, Any]
+) -> None:
+    checkpoint = make_deep("baichuan2-7b", 2, rope_parameters=rotation)
+    convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f32")
+    prompt = load_tokenizer(checkpoint).encode_text(TEXT)
+    _, logprobs = llama_cpp(tmp_path / "gguf" / "model.gguf").greedy(prompt, 1)
+    torch.testing.assert_close(logprobs, our_greedy(checkpoint, prompt, 1)[1], rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("gguf_type", "tolerance"),
+    [("f16", 0.02), ("bf16", 0.2), ("q8_0", 0.2), ("q5_1", 1.2), ("q5_0", 1.2), ("q4_1", 2.5), ("q4_0", 2.5)],
+)
+def test_every_type_is_close_to_the_checkpoint(
+    make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, our_greedy: OurGreedy, gguf_type: GgufType, tolerance: float
+) -> None:
+    checkpoint = make_deep("baichuan2-7b", 2)
+    convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type=gguf_type)
+    prompt = load_tokenizer(checkpoint).encode_text(TEXT)
+    _, logprobs = llama_cpp(tmp_path / "gguf" / "model.gguf").greedy(prompt, 1)
+    _, expected = our_greedy(checkpoint, prompt, 1)
+    assert (logprobs - expected).abs().max() < tolerance
+    types = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader(tmp_path / "gguf").tensors}
+    assert types["blk.1.ffn_up.weight"] == gguf_type
+    assert types["output.weight"] == ("q8_0" if gguf_type.startswith(("q4", "q5")) else gguf_type)
+    assert types["blk.1.ffn_norm.weight"] == "f32"
+
+
+def test_a_head_that_is_the_embedding_is_written_as_a_head(
+    make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, our_greedy: OurGreedy
+) -> None:
+    checkpoint = make_deep("baichuan1-7b", 32, tie_word_embeddings=True)
+    convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f32")
+    _, logprobs = llama_cpp(tmp_path / "gguf" / "model.gguf").greedy([5, 600, 7], 1)
+    torch.testing.assert_close(logprobs, our_greedy(checkpoint, [5, 600, 7], 1)[1], rtol=0, atol=5e-3)
+
+
+def test_llama_cpp_has_our_tokenizer(make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any) -> None:
+    checkpoint = make_deep("baichuan2-7b", 1)
+    convert(checkpoint, tmp_path / "gguf", "gguf")
+    server = llama_cpp(tmp_path / "gguf" / "model.gguf")
+    tokenizer = load_tokenizer(checkpoint)
+    for text in (TEXT, " a", "   ", "é\0\x7f", "<s>"):
+        request = {"content": text, "parse_special": True}
+        assert server.post("/tokenize", request)["tokens"] == tokenizer(text).input_ids
+    assert server.post("/detokenize", {"tokens": tokenizer(TEXT).input_ids})["content"] == TEXT
+
+
+def test_what_the_file_says_of_the_model(make_deep: MakeDeep, tmp_path: Path) -> None:
+    checkpoint = make_deep("baichuan2-7b", 2, vocab_size=1030)
+    report = convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="q8_0")
+    said = {
+        "llama.block_count": 2,
+        "llama.context_length": 512,
+        "llama.attention.head_count": 4,
+        "llama.vocab_size": 1030,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    assert {name: field(tmp_path / "gguf", name) for name in said} == said
+    tokens = field(tmp_path / "gguf", "tokenizer.ggml.tokens")
+    assert tokens[:3] + tokens[195:196] + tokens[1029:] == ["<unk>", "<s>", "</s>", "<reserved_106>", "[PAD1029]"]
+    types = field(tmp_path / "gguf", "tokenizer.ggml.token_type")
+    wanted = {0: "UNKNOWN", 2: "CONTROL", 195: "USER_DEFINED", 224: "BYTE", 900: "NORMAL", 1029: "UNUSED"}
+    assert {token_id: gguf.TokenType(types[token_id]).name for token_id in wanted} == wanted
+    assert report.bytes_after == sum(int(tensor.n_bytes) for tensor in reader(tmp_path / "gguf").tensors)
+    files = {file.name for file in (tmp_path / "gguf").iterdir()}
+    assert files >= {"model.gguf", "config.json", "tokenizer.model", "generation_config.json"}
+    assert json.loads((tmp_path / "gguf" / "config.json").read_text())["norm_head"] is False
+    assert len(load_tokenizer(tmp_path / "gguf")) == 1024
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "fields", "message"),
+    [
+        ("baichuan1-13b", 32, {}, "ALiBi by their 40 layers .* 32 without any positions"),
+        ("baichuan2-13b", 2, {}, "ALiBi by their 40 layers .* 2 without any positions"),
+        ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "computes SiLU where this model has gelu"),
+        ("baichuan2-7b", 2, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
+        ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, and q4_0 needs a multiple of 32"),
+    ],
+)
+def test_what_llama_cpp_would_compute_wrong_is_refused(
+    make_deep: MakeDeep, tmp_path: Path, family: str, layers: int, fields: dict[str, Any], message: str
+) -> None:
+    checkpoint = make_deep(family, layers, **fields)
+    with pytest.raises(UnsupportedError, match=message):
+        convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="q4_0")
+    assert not (tmp_path / "gguf").exists()
+
+
+def test_numbers_that_the_type_cannot_hold_are_an_error(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(hidden_act="silu")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.model.layers[0].mlp.up_proj.weight.data[3, 3] = 1e6
+    model.save_pretrained(checkpoint)
+    with pytest.raises(CheckpointError, match=r"blk.0.ffn_up.weight holds numbers .* too large for float16"):
+        convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="bf16")
+
+
+def test_without_a_tokenizer_there_is_no_file(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint()
+    (checkpoint / "tokenizer.model").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(BaichuanError, match=r"tokenizer\.model"):
+        convert(checkpoint, tmp_path / "gguf", "gguf")
+
+
+def reader(directory: Path) -> Any:
+    return gguf.GGUFReader(directory / "model.gguf")
+
+
+def field(directory: Path, name: str) -> Any:
+    return reader(directory).fields[name].contents()
