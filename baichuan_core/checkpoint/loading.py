@@ -4,18 +4,24 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from transformers import BitsAndBytesConfig
 
+from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.model.eight_bit_ends import EightBitRows
+from baichuan_core.model.quantization import QuantizationMethod, quantization_settings, require_four_bit_shapes
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .adapters import check_adapter, load_adapter
 from .companions import read_config
+from .layout import linear_layers
 from .reader import TensorReader
-from .validation import check_tensors
+from .streaming import StreamingConfig
+from .validation import check_tensors, is_quantized
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceMap = str | dict[str, str | int | torch.device]
 
 
 def load_model(
@@ -23,38 +29,52 @@ def load_model(
     *,
     dtype: DtypeName = "auto",
     device: str | None = None,
+    device_map: DeviceMap | None = None,
     adapter: Path | str | None = None,
-    quantization: QuantizationConfigMixin | None = None,
+    quantization: QuantizationMethod | BitsAndBytesConfig | None = None,
+    quantize_head: bool = False,
 ) -> BaichuanForCausalLM:
     """Load a checkpoint in eval mode, everything checked before the first weight is read.
+
+    With `quantization`, each tensor goes from its file to its quantized form on its device before the next one is
+    read, so that memory holds the quantized model and one weight.
 
     Args:
         checkpoint: Directory with `config.json` and safetensors or `.bin` weights; quantized ones need no flag.
         dtype: Dtype of the weights, "auto" for that of the checkpoint.
         device: Where the weights go, e.g. "cpu" or "cuda:0"; the first GPU, or else the CPU, if not given.
+        device_map: accelerate's placement over several devices instead, e.g. "auto".
         adapter: A LoRA adapter directory that was made for this base; its layers are put into the model.
-        quantization: Quantize on the way, e.g. a `BitsAndBytesConfig`.
+        quantization: Quantize on the way: "int8", "nf4" or "fp4" as `quantize` does, or settings of your own.
+        quantize_head: Keep embedding and output head in 8 bits too, when quantizing on the way.
 
     Raises:
         CheckpointError: Missing or damaged files, tensors that do not fit the configuration.
         AdapterMismatchError: The adapter was made for another base.
-        UnsupportedError: A dtype or a device that does not exist here.
+        UnsupportedError: A dtype or a device that does not exist here, a quantization that is not known or
+            comes on top of another one, or a layer without a 4-bit kernel on this device.
     """
     checkpoint, adapter = Path(checkpoint), None if adapter is None else Path(adapter)
-    config = read_config(checkpoint)
+    config, wanted = read_config(checkpoint), _dtype(dtype)
+    settings = _settings(config, checkpoint, quantization, quantize_head)
+    devices = _devices(device, device_map)
+    _require_kernels(config, settings, devices)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
     if adapter is not None:
         check_adapter(adapter, checkpoint)
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
-        dtype=_dtype(dtype),
-        device_map={"": _device(device)},
-        quantization_config=quantization,
+        dtype=wanted,
+        device_map=devices,
+        quantization_config=settings and StreamingConfig(settings),
+        quantize_head=quantize_head or config.quantize_head,
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
+    if isinstance(wanted, torch.dtype):
+        _cast_floats(model, wanted)
     if adapter is not None:
         load_adapter(model, adapter)
     return model
@@ -95,6 +115,53 @@ def _dtype(name: str) -> str | torch.dtype:
         return name
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _settings(
+    config: BaichuanConfig,
+    checkpoint: Path,
+    quantization: QuantizationMethod | BitsAndBytesConfig | None,
+    quantize_head: bool,
+) -> BitsAndBytesConfig | None:
+    if quantization is None:
+        if quantize_head and not config.quantize_head:
+            raise UnsupportedError(
+                'quantize_head goes with a quantization of the blocks: give e.g. quantization="int8"'
+            )
+        return None
+    if is_quantized(config):
+        raise UnsupportedError(f"{checkpoint} is quantized already: load it without quantization=")
+    if quantize_head and config.tie_word_embeddings:
+        raise UnsupportedError(f"{checkpoint} uses its embedding as head: leave quantize_head out")
+    return quantization if isinstance(quantization, BitsAndBytesConfig) else quantization_settings(quantization)
+
+
+def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None, devices: DeviceMap) -> None:
+    """Refuse on a CPU what its 4-bit kernels would fail at in the first forward."""
+    saved = config.quantization_config if is_quantized(config) else {}
+    four_bits = settings.load_in_4bit if settings is not None else saved.get("load_in_4bit")
+    places = set(devices.values()) if isinstance(devices, dict) else {"cuda" if torch.cuda.is_available() else "cpu"}
+    if four_bits and any(torch.device(place).type == "cpu" for place in places if place != "disk"):
+        require_four_bit_shapes(linear_layers(config))
+
+
+def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
+    """The tensors that are not quantized, to the dtype asked for: transformers leaves them as they are stored."""
+    for parameter in model.parameters():
+        # Codes of 4 bits have a class of their own, and may be stored as floats.
+        if type(parameter) is torch.nn.Parameter and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, EightBitRows):
+            module.dtype = dtype
+
+
+def _devices(device: str | None, device_map: DeviceMap | None) -> DeviceMap:
+    if device_map is None:
+        return {"": _device(device)}
+    if device is not None:
+        raise UnsupportedError(f"device={device!r} and device_map={device_map!r} are both given: leave one out")
+    return device_map
 
 
 def _device(name: str | None) -> torch.device:

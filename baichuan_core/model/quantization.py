@@ -180,6 +180,7 @@ def quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
                 compute_dtype=settings.bnb_4bit_compute_dtype,
                 compress_statistics=settings.bnb_4bit_use_double_quant,
                 quant_type=settings.bnb_4bit_quant_type,
+                quant_storage=settings.bnb_4bit_quant_storage,
             )
     layer.weight = quantized_parameter(weight, settings, layer)
     return layer
@@ -197,12 +198,13 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
     codes, state = quantize_four_bits(weight, settings.bnb_4bit_quant_type, double_quantization=double_quantization)
     layer.quant_state = state
     parameter = layers.Params4bit(
-        codes,
+        codes.squeeze(1).view(settings.bnb_4bit_quant_storage).unsqueeze(1),
         requires_grad=False,
         quant_state=state,
         blocksize=BLOCK,
         compress_statistics=double_quantization,
         quant_type=settings.bnb_4bit_quant_type,
+        quant_storage=settings.bnb_4bit_quant_storage,
         module=layer,
         bnb_quantized=True,
     )

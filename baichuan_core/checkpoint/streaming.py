@@ -1,0 +1,86 @@
+"""Quantizes while loading: a tensor reaches its quantized form on its device before the next one is read."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizers_utils import get_module_from_name
+
+from baichuan_core.model.eight_bit_ends import EightBitRows, eight_bit_rows
+from baichuan_core.model.quantization import quantized_parameter
+
+# The name under which transformers finds the quantizer below; it reaches no saved configuration.
+METHOD = "baichuan_streaming"
+
+
+@register_quantization_config(METHOD)
+class StreamingConfig(BitsAndBytesConfig):
+    """bitsandbytes' settings, carried out by our quantizer: faster on CPUs, and it knows 8-bit ends.
+
+    Args:
+        settings: What the loaded model will declare.
+    """
+
+    def __init__(self, settings: BitsAndBytesConfig) -> None:
+        self.__dict__.update(settings.__dict__)
+        self.settings = settings
+        self.quant_method = METHOD  # type: ignore[assignment]
+
+
+@register_quantizer(METHOD)
+class StreamingQuantizer(Bnb4BitHfQuantizer):
+    """transformers' own quantizer of 4 bits, which only differs from that of 8 bits in what is overridden here."""
+
+    quantization_config: StreamingConfig
+
+    @property
+    def quantized_element_size(self) -> float:
+        """Bytes of a number in a block, for device maps."""
+        return 1.0 if self.quantization_config.load_in_8bit else 0.5
+
+    def param_element_size(self, model: PreTrainedModel, param_name: str, param: Tensor) -> float:
+        """The ends are in their final dtype from the start."""
+        if param.dtype == torch.int8:
+            return 1.0
+        size: float = super().param_element_size(model, param_name, param)
+        return size
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
+        """Whether a tensor of the checkpoint goes through `QuantizeTensor`."""
+        module, name = get_module_from_name(model, param_name)
+        return name == "weight" and (isinstance(module, EightBitRows) or hasattr(module, "source_cls"))
+
+    def get_quantize_ops(self) -> ConversionOps:
+        """What is done to such a tensor."""
+        return QuantizeTensor(self)
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        model._declare_quantized(self.quantization_config.settings)
+        return model
+
+
+class QuantizeTensor(ConversionOps):
+    """One dense weight, on its device, to what the layer that waits for it holds."""
+
+    def __init__(self, quantizer: StreamingQuantizer) -> None:
+        self._settings = quantizer.quantization_config.settings
+
+    def convert(
+        self,
+        input_dict: dict[str, Any],
+        source_patterns: list[str],  # noqa: ARG002 - transformers' signature
+        target_patterns: list[str],  # noqa: ARG002
+        **kwargs: Any,
+    ) -> dict[str, list[Tensor]]:
+        """The tensors to put into the model, by name."""
+        ((name, dense),) = input_dict.items()
+        weight: Tensor = dense[0] if isinstance(dense, list) else dense
+        layer, _ = get_module_from_name(kwargs["model"], name)
+        if isinstance(layer, EightBitRows):
+            codes, scale = eight_bit_rows(weight)
+            return {name: [codes], f"{name.removesuffix('weight')}scale": [scale]}
+        return {name: [quantized_parameter(weight, self._settings, layer)]}

@@ -1,0 +1,60 @@
+"""Prints what quantizing a checkpoint takes of a process's own memory; run by test_streaming.py.
+
+Use: `loaded_memory.py CHECKPOINT while-loading|after-loading`.
+"""
+
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+import bitsandbytes  # noqa: F401 - what it takes itself does not count
+import torch
+
+import baichuan_core
+
+
+def own_memory() -> int:
+    """Bytes that are no mapped file."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+
+class Peak:
+    """The largest own memory while the block runs."""
+
+    def __enter__(self) -> Self:
+        self.bytes = own_memory()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.001):
+            self.bytes = max(self.bytes, own_memory())
+
+
+def main(checkpoint: str, when: str) -> None:
+    """Load and quantize, and print the figures."""
+    torch.set_num_threads(1)
+    model = None
+    if when == "after-loading":
+        model = baichuan_core.load_model(checkpoint, dtype="float32", device="cpu")
+    before = own_memory()
+    with Peak() as peak:
+        if model is None:
+            model = baichuan_core.load_model(checkpoint, device_map="auto", quantization="nf4", quantize_head=True)
+        else:
+            model.quantize(4, quantize_head=True)
+    figures = {"before": before, "peak": peak.bytes, "after": own_memory(), "model": model.get_memory_footprint()}
+    sys.stdout.write(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

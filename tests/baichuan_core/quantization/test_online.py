@@ -1,0 +1,106 @@
+"""`model.quantize(4)` and `(8)`: as the written checkpoint, in place, and good for everything after."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM, QuantizationOptions, UnsupportedError, quantize
+
+MakeCheckpoint = Callable[..., Path]
+IDS = torch.arange(5, 29)[None]
+
+CASES: list[tuple[int, dict[str, Any], QuantizationOptions]] = [
+    (8, {}, QuantizationOptions("int8")),
+    (4, {}, QuantizationOptions("nf4")),
+    (
+        4,
+        {"quant_type": "fp4", "double_quantization": False, "compute_dtype": "float32"},
+        QuantizationOptions("fp4", double_quantization=False, compute_dtype="float32"),
+    ),
+    (8, {"quantize_head": True}, QuantizationOptions("int8", quantize_head=True)),
+    (4, {"quantize_head": True}, QuantizationOptions("nf4", quantize_head=True)),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("bits", "settings", "options"), CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [{}, {"max_position_embeddings": None, "model_max_length": 128}])
+def test_result_is_that_of_the_written_checkpoint(
+    make_checkpoint: MakeCheckpoint,
+    tmp_path: Path,
+    bits: int,
+    settings: dict[str, Any],
+    options: QuantizationOptions,
+    dtype: torch.dtype,
+    lengths: dict[str, Any],
+) -> None:
+    checkpoint = make_checkpoint(dtype=dtype, **lengths)
+    quantize(checkpoint, tmp_path / "written", options)
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto")
+    assert model.quantize(bits, **settings) is model
+    model.save_pretrained(tmp_path / "saved")
+    written = load_file(tmp_path / "written" / "model.safetensors")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert written.keys() == saved.keys()
+    assert all(torch.equal(written[name], saved[name]) for name in written)
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert (
+        again.config.to_diff_dict() == AutoModelForCausalLM.from_pretrained(tmp_path / "written").config.to_diff_dict()
+    )
+    assert torch.equal(again(IDS).logits, model.to("cpu")(IDS).logits)
+    generated = model.generate(IDS, max_new_tokens=3, do_sample=False, eos_token_id=767, pad_token_id=0)
+    assert generated.shape == (1, IDS.shape[1] + 3)
+
+
+@pytest.mark.parametrize(("bits", "settings"), [(8, {}), (4, {}), (4, {"quantize_head": True})])
+def test_lora_trains_on_it(make_checkpoint: MakeCheckpoint, bits: int, settings: dict[str, Any]) -> None:
+    base: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    base.quantize(bits, compute_dtype="float32", **settings)
+    base.enable_input_require_grads()
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["W_pack"])).train()
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=5e-2)
+    losses = []
+    for _ in range(6):
+        loss = model(input_ids=IDS, labels=IDS).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_threshold_reaches_the_layers(make_checkpoint: MakeCheckpoint) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    model.quantize(8, threshold=3.0)
+    assert model.model.layers[0].mlp.up_proj.state.threshold == 3.0
+    assert model.config.quantization_config.llm_int8_threshold == 3.0
+
+
+def test_what_cannot_be_quantized_is_refused(make_checkpoint: MakeCheckpoint) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    with pytest.raises(UnsupportedError, match="16 bits: use 8 or 4"):
+        model.quantize(16)
+    with pytest.raises(UnsupportedError, match="method 'nf3' is not known: use"):
+        model.quantize(4, quant_type="nf3")
+    with pytest.raises(UnsupportedError, match="compute_dtype 'int8' is not known: use"):
+        model.quantize(4, compute_dtype="int8")
+    model.quantize(8)
+    with pytest.raises(UnsupportedError, match="quantized already"):
+        model.quantize(4)
+    odd: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint("odd", intermediate_size=176))
+    with pytest.raises(UnsupportedError, match=r"layers\.0\.mlp\.gate_proj has 176 output features, .* multiple of 32"):
+        odd.quantize(4)
+    adapted: Any = get_peft_model(odd, LoraConfig(r=2, target_modules=["W_pack"]))
+    with pytest.raises(UnsupportedError, match="carries an adapter: merge it first"):
+        adapted.get_base_model().quantize(8)
+    with torch.device("meta"):
+        empty = BaichuanForCausalLM(BaichuanConfig(num_hidden_layers=1, hidden_size=64, intermediate_size=192))
+    with pytest.raises(UnsupportedError, match=r"is not in memory .* load_model"):
+        empty.quantize(8)
