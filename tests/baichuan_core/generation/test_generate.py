@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from baichuan_core import (
     GenerationRequest,
     Progress,
     PromptError,
+    TextGenerator,
     TokenizerError,
     generate,
 )
+from baichuan_core.generation import TextDelta
 from baichuan_core.tokenizer import Message
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -92,6 +95,62 @@ def test_equal_prompts_get_samples_of_their_own_and_the_seed_changes_them(checkp
     assert len(set(three)) == 3
     assert again == three
     assert not set(three) & set(other)
+
+
+def test_n_samples_come_one_a_line_and_are_those_of_their_own_number(checkpoint: Path, tmp_path: Path) -> None:
+    lines = run(checkpoint, tmp_path, prompts("a", "任务"), replace(SAMPLED, n=3))
+    assert [(line["index"], line["sample"]) for line in lines] == [(i, s) for i in range(2) for s in range(3)]
+    assert len({line["completion"] for line in lines[:3]}) == 3
+    single = run(checkpoint, tmp_path, prompts("a", "任务"), SAMPLED)
+    assert [line["completion"] for line in single] == [lines[0]["completion"], lines[3]["completion"]]
+
+
+def test_a_request_may_differ_from_the_options(checkpoint: Path, tmp_path: Path) -> None:
+    plain = run(checkpoint, tmp_path, prompts(PROMPTS[0]), GREEDY)[0]["completion"]
+    seeded = GenerationRequest(prompt="a", temperature=1.0, top_k=0, top_p=1.0, seed=9)
+    requests = [
+        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3),
+        GenerationRequest(prompt=PROMPTS[0], stop=(plain[2:4],)),
+        GenerationRequest(prompt=PROMPTS[0]),
+        seeded,
+        replace(seeded, seed=10),
+        seeded,
+    ]
+    short, stopped, full, first, other, again = run(checkpoint, tmp_path, requests, GREEDY)
+    assert (short["completion_tokens"], short["finish_reason"]) == (3, "length")
+    assert (stopped["completion"], stopped["finish_reason"]) == (plain[: plain.index(plain[2:4])], "stop")
+    assert full["completion"] == plain
+    assert first["completion"] == again["completion"] != other["completion"]
+
+
+def test_logprobs_come_in_the_shape_of_openai(checkpoint: Path, tmp_path: Path) -> None:
+    (line,) = run(checkpoint, tmp_path, prompts("a"), replace(GREEDY, logprobs=2))
+    entries = line["logprobs"]["content"]
+    assert len(entries) == line["completion_tokens"]
+    for entry in entries:
+        assert list(entry) == ["token", "logprob", "bytes", "top_logprobs"]
+        assert entry["logprob"] == max(other["logprob"] for other in entry["top_logprobs"]) <= 0  # greedy
+        assert len(entry["top_logprobs"]) == 2
+    whole = b"".join(bytes(entry["bytes"]) for entry in entries)
+    assert whole.decode("utf-8", "replace") == line["completion"]
+
+
+def test_a_generator_stays_loaded_and_streams(checkpoint: Path) -> None:
+    generator = TextGenerator(checkpoint, SAMPLED)
+    requests = prompts(*PROMPTS)
+    completions = generator.complete(requests)
+    assert [one.index for one in completions] == list(range(5))
+    texts: dict[int, str] = dict.fromkeys(range(5), "")
+    finished = {}
+    for event in generator.stream(requests):
+        if isinstance(event, TextDelta):
+            texts[event.index] += event.text
+        else:
+            finished[event.index] = event
+    assert [texts[one.index] for one in completions] == [one.text for one in completions]
+    assert [finished[one.index] for one in completions] == completions
+    with pytest.raises(PromptError, match="request 1"):
+        generator.stream(prompts(""))
 
 
 def test_the_checkpoint_supplies_what_the_options_leave_open(checkpoint: Path, tmp_path: Path) -> None:
@@ -186,6 +245,9 @@ def test_progress_never_goes_back_and_counts_requests(checkpoint: Path, tmp_path
         {"batch_size": 0},
         {"repetition_penalty": 0},
         {"stop": ("",)},
+        {"n": 0},
+        {"logprobs": 21},
+        {"engine": "onnx"},
     ],
 )
 def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Prompt files and what is wrong with them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,27 @@ def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '{"prompt": "a", "max_new_tokens": 5, "temperature": 0, "top_k": 3, "top_p": 0.5, "seed": 7,'
+        ' "stop": ["x", "y"]}\n'
+        '{"prompt": "a", "stop": "x", "top_k": null}',
+    )
+    settings: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "temperature": 0,
+        "top_k": 3,
+        "top_p": 0.5,
+        "seed": 7,
+        "stop": ("x", "y"),
+    }
+    assert read_requests(path) == [
+        GenerationRequest(prompt="a", **settings),
+        GenerationRequest(prompt="a", stop=("x",)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -36,6 +58,14 @@ def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
         (f'{{"prompt": {"1" * 5000}}}', "line 1 .* is not JSON"),
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
+        ('{"prompt": "a", "temperature": "hot"}', "line 1 .* temperature is 'hot'; write a number"),
+        ('{"prompt": "a", "temperature": NaN}', "line 1 .* temperature is nan; it must be at least 0"),
+        ('{"prompt": "a", "top_p": 2}', "line 1 .* top_p is 2; it must be at most 1"),
+        ('{"prompt": "a", "max_new_tokens": 1.5}', "line 1 .* max_new_tokens is 1.5; write a whole number"),
+        ('{"prompt": "a", "seed": true}', "line 1 .* seed is True; write a whole number"),
+        ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is no list"),
+        ('{"prompt": "a", "stop": [3]}', "line 1 .* stop holds what is no text"),
+        ('{"prompt": "a", "stop": [""]}', "line 1 .* stop holds an empty text"),
         ('{"text": "a"}', "line 1 .* either 'prompt' or 'messages'"),
         ('{"prompt": "a", "messages": []}', "line 1 .* either 'prompt' or 'messages'"),
     ],
