@@ -98,9 +98,11 @@ class BaichuanAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """[batch, seq, hidden] to the same shape, and the attention weights where they are computed."""
         packed = self.W_pack(hidden_states).unflatten(-1, (3, self.heads, self.head_dim))
-        query, key, value = packed.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, head_dim]
+        packed = packed.permute(0, 2, 3, 1, 4)  # [batch, 3, heads, seq, head_dim]
+        query_key, value = packed[:, :2], packed[:, 2]
         if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
+            query_key = rotate(query_key, *rotation)
+        query, key = query_key.unbind(1)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         if alibi is not None:

@@ -39,14 +39,16 @@ class BaichuanRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, float32 [batch, 1, seq, head_dim], of `position_ids` [batch, seq]."""
-        half = position_ids[:, None, :, None].float() * self.inv_freq.float().to(x.device)
-        angles = torch.cat((half, half), dim=-1)
-        return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        """Cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq]."""
+        angles = position_ids[:, None, None, :, None].float() * self.inv_freq.float().to(x.device)
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i+d/2}) of [batch, heads, seq, d] by its angle, in float32 as Baichuan2."""
-    first, second = x.float().chunk(2, dim=-1)
-    quarter_turned = torch.cat((-second, first), dim=-1)
-    return (x * cos + quarter_turned * sin).to(x.dtype)
+def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i+d/2}) of [..., seq, d] by its angle, in float32 as Baichuan2.
+
+    The pair turned by a quarter is (-x_{i+d/2}, x_i); its sign is in the sine.
+    """
+    exact = x.float()
+    return torch.addcmul(exact * cos, exact.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)
