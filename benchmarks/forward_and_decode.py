@@ -1,0 +1,158 @@
+"""A forward pass and a decode step of the 7B and 13B forms, against transformers' own Llama of equal shapes.
+
+The 7B form carries the weights of the Llama, so both give the same logits; the difference is printed. For the 13B form a
+second baseline is the published way: the ALiBi bias in a mask of [heads, tokens, tokens], made for each call. Turns
+alternate, the figure is the median of the ratios.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM
+
+ROWS, TOKENS = 2, 256
+SHAPE: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 1024,
+    "intermediate_size": 2752,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+}
+
+
+class Row(NamedTuple):
+    """One comparison: seconds of both, and the median of ours over theirs."""
+
+    name: str
+    ours: float
+    theirs: float
+    ratio: float
+
+
+def llama(dtype: torch.dtype) -> LlamaForCausalLM:
+    """A random Llama."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation="sdpa"))
+    return model.to(dtype).eval()  # type: ignore[arg-type]
+
+
+def baichuan(weights_of: LlamaForCausalLM, dtype: torch.dtype, **fields: Any) -> BaichuanForCausalLM:
+    """A Baichuan model with the weights of a Llama."""
+    settings = {"position_embedding": "rope", "norm_head": False, **fields}
+    model: Any = BaichuanForCausalLM(BaichuanConfig(**SHAPE, **settings))
+    weights = dict(weights_of.state_dict())
+    for layer in range(SHAPE["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}.self_attn."
+        parts = [weights.pop(f"{prefix}{part}_proj.weight") for part in "qkv"]
+        weights[f"{prefix}W_pack.weight"] = torch.cat(parts)
+    model.load_state_dict(weights)
+    ready: BaichuanForCausalLM = model.to(dtype).eval()
+    return ready
+
+
+def forward(model: Any, ids: Tensor) -> Callable[[], Any]:
+    """All logits of a batch."""
+    return lambda: model(ids, use_cache=False).logits
+
+
+def prefill(model: Any, ids: Tensor) -> Callable[[], Any]:
+    """The logits of the last token alone."""
+    return lambda: model(ids, use_cache=False, logits_to_keep=1).logits
+
+
+def decode(model: Any, ids: Tensor) -> Callable[[], Any]:
+    """One step of a token after a prompt; the cache is cut back after each."""
+    cache = DynamicCache(config=model.config)
+    model(ids, past_key_values=cache, logits_to_keep=1)
+
+    def step() -> Any:
+        logits = model(ids[:, -1:], past_key_values=cache).logits
+        cache.crop(-1)
+        return logits
+
+    return step
+
+
+def published_alibi(model: BaichuanForCausalLM, ids: Tensor) -> Callable[[], Any]:
+    """A prefill as published: slope · key position for every head, query and key, in the model's dtype."""
+    heads, tokens = model.config.num_attention_heads, ids.shape[1]
+    power = 2 ** (heads.bit_length() - 1)
+    slopes = torch.tensor([2 ** (-8 * (head + 1) / power) for head in range(heads)], dtype=torch.float32)
+
+    def run() -> Any:
+        hidden_states = model.get_input_embeddings()(ids)
+        bias = slopes[:, None, None] * torch.arange(tokens)[None, None, :].expand(1, tokens, tokens)
+        mask = bias.to(hidden_states.dtype) + torch.full((tokens, tokens), -torch.inf).triu(1).to(hidden_states.dtype)
+        for layer in model.model.layers:
+            hidden_states = layer(hidden_states, attention_mask=mask[None])
+        return model.logits(model.model.norm(hidden_states)[:, -1:])
+
+    return run
+
+
+def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], turns: int) -> Row:
+    """Time both in turns."""
+    pairs = []
+    for turn in range(turns + 1):
+        first, second = (ours, theirs) if turn % 2 else (theirs, ours)
+        spent = {id(run): _seconds(run) for run in (first, second)}
+        if turn:  # the first warms up
+            pairs.append((spent[id(ours)], spent[id(theirs)]))
+    mine, their = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return Row(name, mine, their, statistics.median(a / b for a, b in pairs))
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
+    """Every comparison in one dtype."""
+    name = str(dtype).removeprefix("torch.")
+    generator = torch.manual_seed(1)
+    ids = torch.randint(3, SHAPE["vocab_size"], (ROWS, TOKENS), generator=generator)
+    long = torch.randint(3, SHAPE["vocab_size"], (1, long_tokens), generator=generator)
+    stock = llama(dtype)
+    plain, normalised = baichuan(stock, dtype), baichuan(stock, dtype, norm_head=True)
+    alibi = baichuan(stock, dtype, position_embedding="alibi")
+    difference = (forward(plain, ids)() - forward(stock, ids)()).abs().max()
+    print(f"{name}: logits of the 7B form and Llama differ by at most {difference:.2e}")
+    for form, model in (("7B form", plain), ("7B form with NormHead", normalised), ("13B form", alibi)):
+        steps = f"{name} decode step, {form} against Llama"
+        yield compare(steps, decode(model, ids), decode(stock, ids), 8 * turns)
+        whole = f"{name} forward {ROWS}x{TOKENS}, {form} against Llama"
+        yield compare(whole, forward(model, ids), forward(stock, ids), turns)
+    published = f"{name} prefill of {long_tokens}, 13B form against the published mask"
+    yield compare(published, prefill(alibi, long), published_alibi(alibi, long), max(turns // 3, 2))
+
+
+@torch.no_grad()
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--long", type=int, default=2048, help="tokens of the long prefill")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    for dtype in (torch.float32, torch.bfloat16):
+        for row in rows(dtype, arguments.turns, arguments.long):
+            print(
+                f"{row.name:72} {row.ours * 1e3:9.2f} ms {row.theirs * 1e3:9.2f} ms  ratio {row.ratio:.3f}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
