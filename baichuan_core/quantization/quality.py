@@ -19,6 +19,7 @@ from .quality_text import QualityText, read_quality_text
 JSON_FILE = "quality.json"
 PICTURE_FILE = "quality.png"
 REFERENCE = "unquantized"
+BATCH_TOKENS = 1024  # keeps a GPU busy, and the activations small beside the model
 COMPARED = ("perplexity", "kl_divergence", "top_1_agreement")
 
 
@@ -158,14 +159,14 @@ def _compare_all(
     try:
         told = _stage(on_progress, f"measuring the {REFERENCE} model", 0, steps)
         model = load_model(reference, device=device, adapter=adapter)
-        run = run_reference(model, text.windows, on_progress=told)
+        run = run_reference(model, text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
             del model
             _give_memory_back()
             told = _stage(on_progress, f"measuring {one.name}", number, steps)
             model = load_model(one.checkpoint, device=device)
-            comparisons[one.name] = compare_with_reference(run, model, on_progress=told)
+            comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
     except (BaichuanError, torch.OutOfMemoryError) as error:
         return {}, str(error)
     return comparisons, None

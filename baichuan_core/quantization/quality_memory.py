@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 MEMORY_OF_THE_MACHINE = Path("/proc/meminfo")  # Linux; elsewhere nobody is asked
-WORKING_MEMORY = 2**28  # activations and slices of the distribution
+WORKING_MEMORY = 2**29  # activations and slices of the distribution
 GIBIBYTE = 2**30
 
 

@@ -149,7 +149,7 @@ def test_a_machine_too_small_for_the_unquantized_model(
     meminfo.write_text("MemTotal:       8000000 kB\nMemAvailable:     262144 kB\n")
     monkeypatch.setattr(quality_memory, "MEMORY_OF_THE_MACHINE", meminfo)
     report = quality_report(base, [quantized(base, tmp_path / "nf4", "nf4")], tmp_path / "report", device="cpu")
-    assert_only_likelihoods_are_missing(report, "needs 0.3 GiB and 0.2 GiB are free")
+    assert_only_likelihoods_are_missing(report, "needs 0.5 GiB and 0.2 GiB are free")
 
 
 @torch.no_grad()
