@@ -1,7 +1,7 @@
 """A forward pass and a decode step of the 7B and 13B forms, against transformers' own Llama of equal shapes.
 
-The 7B form carries the weights of the Llama, so both give the same logits; the difference is printed. For the 13B form a
-second baseline is the published way: the ALiBi bias in a mask of [heads, tokens, tokens], made for each call. Turns
+The 7B form carries the weights of the Llama, so both give the same logits; the difference is printed. For the 13B form
+a second baseline is the published way: the ALiBi bias in a mask of [heads, tokens, tokens], made for each call. Turns
 alternate, the figure is the median of the ratios.
 """
 
@@ -19,11 +19,11 @@ from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 
 ROWS, TOKENS = 2, 256
 SHAPE: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 1024,
-    "intermediate_size": 2752,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
+    "vocab_size": 16000,
+    "hidden_size": 2048,
+    "intermediate_size": 5504,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 16,
     "max_position_embeddings": 8192,
     "rms_norm_eps": 1e-6,
 }
@@ -41,8 +41,9 @@ class Row(NamedTuple):
 def llama(dtype: torch.dtype) -> LlamaForCausalLM:
     """A random Llama."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation="sdpa"))
-    return model.to(dtype).eval()  # type: ignore[arg-type]
+    model: Any = LlamaForCausalLM(LlamaConfig(**SHAPE))
+    ready: LlamaForCausalLM = model.to(dtype).eval()
+    return ready
 
 
 def baichuan(weights_of: LlamaForCausalLM, dtype: torch.dtype, **fields: Any) -> BaichuanForCausalLM:
@@ -54,8 +55,8 @@ def baichuan(weights_of: LlamaForCausalLM, dtype: torch.dtype, **fields: Any) ->
         prefix = f"model.layers.{layer}.self_attn."
         parts = [weights.pop(f"{prefix}{part}_proj.weight") for part in "qkv"]
         weights[f"{prefix}W_pack.weight"] = torch.cat(parts)
-    model.load_state_dict(weights)
-    ready: BaichuanForCausalLM = model.to(dtype).eval()
+    model.to(dtype).load_state_dict(weights, assign=True)  # one copy of the weights for all models
+    ready: BaichuanForCausalLM = model.eval()
     return ready
 
 
