@@ -64,16 +64,20 @@ def named_models(claim: Claim) -> Mapping[str, ModelRecord]:
     Raises:
         InvalidRequestError: a model is gone, or an adapter is where a checkpoint must be, or the other way round.
     """
-    for field in ("model", "adapter"):
+    for field in ("model", "adapter", "compare_with"):
         if claim.job.spec.get(field) and field not in claim.models:
             message = f"there is no model {claim.job.spec[field]!r} any more; name another one"
             raise InvalidRequestError(message, param=field)
     model, adapter = claim.models["model"], claim.models.get("adapter")
     if adapter is not None and adapter.kind != "adapter":
         raise InvalidRequestError(f"model {adapter.id!r} is no adapter but a whole {adapter.kind}", param="adapter")
+    other = claim.models.get("compare_with")
+    if other is not None and other.kind == "adapter":
+        message = f"model {other.id!r} is an adapter; compare with a whole checkpoint, and give the adapter to `model`"
+        raise InvalidRequestError(message, param="compare_with")
     if model.kind != "adapter":
         return claim.models
-    if claim.job.kind != "generate":
+    if "adapter" not in claim.job.spec:
         message = f"model {model.id!r} is an adapter; a {claim.job.kind} job needs a whole checkpoint such as its base"
         raise InvalidRequestError(message, param="model")
     if adapter is not None:
@@ -83,7 +87,7 @@ def named_models(claim: Claim) -> Mapping[str, ModelRecord]:
     if base is None or base.kind == "adapter" or base.state != "ready":
         message = f"the base of adapter {model.id!r} is not known; name the base as model and this one as adapter"
         raise InvalidRequestError(message, param="model")
-    return {"model": base, "adapter": model}
+    return {**claim.models, "model": base, "adapter": model}
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, settings: Settings) -> Path:

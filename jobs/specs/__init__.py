@@ -5,21 +5,25 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from jobs.specs.convert import ConvertSpec
+from jobs.specs.evaluate import EvaluateSpec
 from jobs.specs.fields import JobSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.quantize import QuantizeSpec
 
-AnySpec = Annotated[GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec, Field(discriminator="kind")]
+AnySpec = Annotated[
+    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
+]
 
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
-KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune")
+KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate")
 
 __all__ = [
     "KINDS",
     "SPEC",
     "AnySpec",
     "ConvertSpec",
+    "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
     "JobSpec",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import baichuan_core
+from baichuan_core.likelihood import held_out_text
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 GUIDE = Path(__file__).parents[2] / "docs" / "library.md"
@@ -17,8 +18,10 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     make_tiny_checkpoint(tmp_path / "Baichuan2-7B-Chat")
     shutil.copyfile(CONVERSATIONS, "conversations.json")
+    shutil.make_archive("ceval-exam", "zip", Path(__file__).parents[1] / "data" / "benchmarks" / "ceval")
+    Path("text.txt").write_text(held_out_text(), encoding="utf-8")
     snippets = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 12
+    assert len(snippets) == 13
     notebook: dict[str, Any] = {}
     for snippet in snippets:
         exec(compile(snippet, str(GUIDE), "exec"), notebook)  # noqa: S102 - our own documentation

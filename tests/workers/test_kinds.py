@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from tests.workers.deployment import Deployment
@@ -113,3 +114,43 @@ def test_full_fine_tuning_makes_a_checkpoint(service: Deployment, conversations:
     )
     service.wait(job_id)
     assert service.model(job_id).kind == "checkpoint"
+
+
+def test_evaluate_asks_two_models_the_questions_of_an_archive(service: Deployment, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "ceval"), "zip", Path(__file__).parents[1] / "data/benchmarks/ceval")
+    uploaded = service.upload(Path(archive), "user_data")
+    service.wait(service.submit(kind="convert", model="tiny", target="baichuan1", output_model="tiny-without-normhead"))
+    job_id = service.submit(
+        kind="evaluate",
+        model="tiny-without-normhead",
+        benchmark="ceval",
+        data_file=uploaded.id,
+        compare_with="tiny",
+        subjects=["logic", "computer_network"],
+        limit=3,
+    )
+    result = service.wait(job_id).result
+    assert result is not None
+    assert (result["split"], result["shots"], result["model"]["total"]["questions"]) == ("val", 5, 6)
+    assert (result["model"]["name"], result["compared_with"]["name"]) == ("tiny-without-normhead", "tiny")
+    assert set(result["comparison"]["categories"]) == {"STEM", "Humanities"}
+    assert result["comparison"]["total"]["same_letter"] == 1  # a conversion changes no answer
+    artifacts = service.artifacts(job_id)
+    assert sorted(artifacts) == ["answers.jsonl", "evaluation.json", "evaluation.md"]
+    written = json.loads(service.read(artifacts["evaluation.json"]))
+    assert set(written["model"]["subjects"]) == {"logic", "computer_network"}
+    assert written["comparison"]["total"] == result["comparison"]["total"]
+    assert len(service.read(artifacts["answers.jsonl"]).splitlines()) == 6
+    assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
+
+
+def test_evaluate_measures_perplexity_on_a_text(service: Deployment, conversations: Path) -> None:
+    uploaded = service.upload(conversations, "user_data")
+    job_id = service.submit(
+        kind="evaluate", model="tiny", benchmark="perplexity", data_file=uploaded.id, compare_with="tiny", window=128
+    )
+    result = service.wait(job_id).result
+    assert result is not None
+    assert result["model"]["perplexity"] == result["compared_with"]["perplexity"] > 1
+    assert (result["comparison"]["kl_divergence"], result["comparison"]["top_1_agreement"]) == (0, 1)
+    assert sorted(service.artifacts(job_id)) == ["evaluation.json", "evaluation.md"]

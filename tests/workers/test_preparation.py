@@ -21,6 +21,7 @@ ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/ou
 
 
 GENERATE = {"kind": "generate", "prompts": ["x"]}
+EVALUATE = {"kind": "evaluate", "benchmark": "mmlu", "data_file": "file-" + "0" * 26}
 
 
 def ignore(_progress: Reported) -> None:
@@ -73,6 +74,11 @@ def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_pa
     assert context.models == {"model": store.local(BASE.key or ""), "adapter": store.local(ADAPTER.key or "")}
 
 
+def test_an_adapter_is_evaluated_beside_the_model_that_it_is_compared_with() -> None:
+    claim = claim_of({"model": ADAPTER, "compare_with": BASE}, {"model": BASE}, **EVALUATE)
+    assert named_models(claim) == {"model": BASE, "adapter": ADAPTER, "compare_with": BASE}
+
+
 def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
     context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path), ignore)
     assert context.earlier_checkpoints == [store.local("jobs/job-1/att-1/checkpoints")]
@@ -87,8 +93,13 @@ def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_pa
         (claim_of({"model": BASE, "adapter": BASE}), "is no adapter"),
         (claim_of({"model": ADAPTER}, kind="quantize"), "needs a whole checkpoint"),
         (replace(claim_of({"model": BASE}), models={}), "no model 'base' any more"),
+        (claim_of({"model": BASE, "compare_with": ADAPTER}, **EVALUATE), "compare with a whole checkpoint"),
+        (
+            replace(claim_of({"model": BASE, "compare_with": ADAPTER}, **EVALUATE), models={"model": BASE}),
+            "no model 'lora' any more",
+        ),
     ],
-    ids=["no base", "two adapters", "no adapter", "not for quantize", "gone"],
+    ids=["no base", "two adapters", "no adapter", "not for quantize", "gone", "compared adapter", "compared gone"],
 )
 def test_models_that_do_not_fit_are_refused(claim: Claim, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):

@@ -1,0 +1,53 @@
+"""Evaluate a model on a published benchmark, or on a text."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from jobs.specs.fields import Dtype, FileId, JobSpec, ModelName
+
+SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
+OF_BENCHMARKS = ("split", "subjects", "limit")
+
+
+class EvaluateSpec(JobSpec):
+    """`ceval`, `mmlu` and `cmmlu`: multiple choice as published, by the log-likelihood of the letter.
+
+    `perplexity`: how well the model predicts a text.
+    """
+
+    produces_model: ClassVar[bool] = False
+
+    kind: Literal["evaluate"]
+    adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
+    benchmark: Literal["ceval", "mmlu", "cmmlu", "perplexity"]
+    data_file: FileId = Field(description="The published archive of the benchmark (.zip, .tar), or a UTF-8 text")
+    compare_with: ModelName | None = Field(None, description="A second model, to find by how much the first differs")
+    shots: int = Field(5, ge=0, le=100, description="Examples before each question")
+    split: Literal["val", "test"] | None = Field(None, description="By default val for ceval, test for the others")
+    subjects: list[SubjectName] | None = Field(
+        None, min_length=1, max_length=100, description="Only these; by default all that are in the file"
+    )
+    limit: int | None = Field(None, ge=1, le=1_000_000, description="Only the first questions of each subject")
+    window: int | None = Field(
+        None, ge=2, le=1_000_000, description="perplexity: tokens seen at once; by default 2048, or the model's window"
+    )
+    batch_tokens: int = Field(16_384, ge=1, le=16_777_216, description="Most tokens in one batch")
+    dtype: Dtype = "auto"
+
+    @model_validator(mode="after")
+    def _fields_of_the_benchmark(self) -> Self:
+        foreign = OF_BENCHMARKS if self.benchmark == "perplexity" else ("window",)
+        given = [name for name in foreign if getattr(self, name) is not None]
+        if given:
+            raise ValueError(f"{self.benchmark} takes no {' and no '.join(given)}; leave it out")
+        return self
+
+    def model_references(self) -> dict[str, str]:
+        """See `JobSpec.model_references`."""
+        named = {"model": self.model, "adapter": self.adapter, "compare_with": self.compare_with}
+        return {field: name for field, name in named.items() if name is not None}
+
+    def file_references(self) -> dict[str, str]:
+        """See `JobSpec.file_references`."""
+        return {"data_file": self.data_file}

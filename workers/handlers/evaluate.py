@@ -1,0 +1,67 @@
+"""Evaluate a model."""
+
+from dataclasses import asdict
+from typing import Any
+
+from baichuan_core.evaluation import (
+    BenchmarkOptions,
+    BenchmarkReport,
+    EvaluatedModel,
+    PerplexityOptions,
+    evaluate_benchmark,
+    evaluate_perplexity,
+)
+from jobs.specs import EvaluateSpec
+from workers.handlers.contract import Context, Outcome
+
+
+def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
+    """Figures and answers are small."""
+    return 0
+
+
+def run(spec: EvaluateSpec, context: Context) -> Outcome:
+    """Write evaluation.json and evaluation.md, and for a benchmark answers.jsonl."""
+    name = f"{spec.model} + {spec.adapter}" if spec.adapter else spec.model
+    model = EvaluatedModel(context.models["model"], context.models.get("adapter"), name)
+    other = EvaluatedModel(context.models["compare_with"], name=spec.compare_with) if spec.compare_with else None
+    if spec.benchmark == "perplexity":
+        text = PerplexityOptions(window=spec.window, dtype=spec.dtype, batch_tokens=spec.batch_tokens)
+        measured = evaluate_perplexity(
+            model,
+            context.files["data_file"],
+            context.output,
+            text,
+            compare_with=other,
+            on_progress=context.report,
+        )
+        return Outcome(asdict(measured))
+    options = BenchmarkOptions(
+        benchmark=spec.benchmark,
+        split=spec.split,
+        shots=spec.shots,
+        subjects=spec.subjects,
+        limit=spec.limit,
+        dtype=spec.dtype,
+        batch_tokens=spec.batch_tokens,
+    )
+    report = evaluate_benchmark(
+        model,
+        context.files["data_file"],
+        context.output,
+        options,
+        compare_with=other,
+        checkpoints=context.checkpoints,
+        resume_from=context.earlier_checkpoints,
+        on_progress=context.report,
+    )
+    return Outcome(_summary(report))
+
+
+def _summary(report: BenchmarkReport) -> dict[str, Any]:
+    """The report without its subjects: evaluation.json has them."""
+    summary = asdict(report)
+    for part in ("model", "compared_with", "comparison"):
+        if summary[part] is not None:
+            del summary[part]["subjects"]
+    return summary
