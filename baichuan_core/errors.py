@@ -8,7 +8,8 @@ BaichuanError
  ├── PromptError                one prompt cannot be answered (empty, too long for the window)
  ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
  ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
- └── InsufficientSpaceError     the disk cannot hold the result
+ ├── InsufficientSpaceError     the disk cannot hold the result
+ └── InsufficientMemoryError    the device cannot hold what the operation needs at least
 
 Each message says what is wrong and what to change. None of them goes away by trying again.
 """
@@ -48,3 +49,7 @@ class TrainingDivergedError(BaichuanError):
 
 class InsufficientSpaceError(BaichuanError):
     """The disk cannot hold the result."""
+
+
+class InsufficientMemoryError(BaichuanError):
+    """The device cannot hold what the operation needs at least."""

@@ -5,10 +5,10 @@ The API asks it at submission, the scheduler at placement, a runner before it lo
 
 from .breakdown import GIB, Footprint, Place, in_gib
 from .finetuning import FinetuningMethod, Training, finetuning
-from .inference import cache_bytes, inference
+from .inference import cache_bytes, inference, scoring
 from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, smaller_models, smaller_trainings
-from .rewriting import rewriting
+from .rewriting import converting, quantizing
 from .shape import PRESETS, Shape, ShapeError, read_config
 
 __all__ = [
@@ -25,11 +25,13 @@ __all__ = [
     "ShapeError",
     "Training",
     "cache_bytes",
+    "converting",
     "finetuning",
     "in_gib",
     "inference",
+    "quantizing",
     "read_config",
-    "rewriting",
+    "scoring",
     "smaller_models",
     "smaller_trainings",
 ]

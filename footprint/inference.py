@@ -16,11 +16,22 @@ ALIBI_TENSORS = 4
 ALIBI_COLUMNS = 8
 # RoPE needs most where keys are turned, in float32. Bytes a unit of the hidden size, by those of an element.
 TURNED_BYTES = {2: 28, 4: 32}
+CAPACITY_STEP = 64  # tokens by which the cache of the generation engine grows
+# The likelihoods of `baichuan_core.likelihood`: logits, their float32 form and its log-softmax.
+SCORED_SLICE_BYTES = 2**26
+SCORED_SLICES = 3
 
 
 def cache_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
     """Bytes of the keys and values of `batch` rows of `tokens` tokens each."""
     return 2 * shape.layers * batch * tokens * shape.hidden_size * precision.element_bytes
+
+
+def scoring(shape: Shape, precision: Precision, *, tokens: int) -> Footprint:
+    """Likelihoods of texts, `tokens` tokens of them at a time: nothing is cached, logits come in slices."""
+    weights = precision.weight_bytes(shape)
+    states = tokens * token_bytes(shape, precision) + precision.restored_bytes(shape)
+    return Footprint(weights, activations=max(states, SCORED_SLICES * SCORED_SLICE_BYTES), least=weights)
 
 
 def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> Footprint:
@@ -35,7 +46,7 @@ def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int) ->
     weights = precision.weight_bytes(shape)
     return Footprint(
         weights=weights,
-        cache=cache_bytes(shape, precision, batch=batch, tokens=tokens),
+        cache=cache_bytes(shape, precision, batch=batch, tokens=-(-tokens // CAPACITY_STEP) * CAPACITY_STEP),
         activations=forward_bytes(shape, precision, batch=batch, tokens=tokens),
         least=weights,
     )

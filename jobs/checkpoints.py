@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 SHOWN = (
     "hidden_size",
+    "intermediate_size",
     "num_hidden_layers",
     "num_attention_heads",
     "vocab_size",
+    "max_position_embeddings",
+    "model_max_length",
     "position_embedding",
     "norm_head",
+    "tie_word_embeddings",
 )
 
 
@@ -74,7 +79,8 @@ def inspect(folder: Path) -> Inspection:
         message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
         raise InvalidRequestError(message, param="path")
     details = {name: config[name] for name in SHOWN if name in config}
-    return Inspection("checkpoint", {"bytes": size, **details, "quantization": _quantization(config)})
+    held = {"quantization": _quantization(config), "precision": _precision(config)}
+    return Inspection("checkpoint", {"bytes": size, **details, **held})
 
 
 def _quantization(config: dict[str, Any]) -> str | None:
@@ -82,6 +88,14 @@ def _quantization(config: dict[str, Any]) -> str | None:
     if settings.get("load_in_8bit"):
         return "int8"
     return str(settings.get("bnb_4bit_quant_type", "4-bit")) if settings.get("load_in_4bit") else None
+
+
+def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
+    """How the numbers are held, as `footprint` counts them; None where it cannot."""
+    try:
+        return asdict(Precision.from_config(config))
+    except ShapeError:
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jobs.settings import Settings
 from jobs.specs import SPEC
 from workers.failures import Failure, failure_of
 from workers.handlers.contract import Outcome, Reported, handler_of
+from workers.memory import require_memory
 from workers.preparation import Workspace, prepare, require_room
 
 REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
@@ -107,6 +108,7 @@ def _work(assignment: Assignment, messages: Connection) -> Finished:
     handler = handler_of(spec)
     require_room(spec, handler, context, store, settings)
     _set_up_libraries(assignment.threads)
+    require_memory(spec, context)
     outcome = handler.run(spec, context)
     messages.send(Progressed(1.0, "publishing", {}))
     key = Workspace.of(claim).output

@@ -21,10 +21,11 @@ from footprint import (
     Shape,
     ShapeError,
     Training,
+    converting,
     finetuning,
     inference,
+    quantizing,
     read_config,
-    rewriting,
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
@@ -48,6 +49,11 @@ class Question:
     tokens: int | None
     lora_rank: int
     gradient_checkpointing: bool
+
+    @property
+    def quantizes_head(self) -> bool:
+        """Whether embedding and head are to be quantized."""
+        return self.precisions is not None and self.precisions[0].quantize_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +164,12 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
                 yield from _generation(model, shape, stored, question)
             case "finetune":
                 yield from _finetuning(model, shape, stored, question)
-            case "quantize" | "convert":
-                yield Row(model, operation, stored, rewriting(shape, stored))
+            case "quantize" if stored.quantization is None:
+                yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
+            case "quantize":
+                continue  # what is quantized already cannot be
+            case "convert":
+                yield Row(model, operation, stored, converting(shape, stored))
 
 
 def _generation(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:

@@ -1,0 +1,18 @@
+"""/v1/estimates: how much memory a job would take."""
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import FromCaller
+from api.responses import json_response
+from api.routes.jobs import Spec
+from api.schemas.estimates import EstimateObject
+from jobs.service import estimates
+
+router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+
+
+@router.post("", response_model=EstimateObject)
+async def estimate(spec: Spec, caller: FromCaller) -> Response:
+    """Tell how much memory a job of this spec would take; nothing is submitted."""
+    found = await caller.service.reader.run(lambda c: estimates.estimate(c, caller.project_id, spec))
+    return json_response(EstimateObject.of(found))

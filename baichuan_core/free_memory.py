@@ -1,0 +1,60 @@
+"""How much memory a device has left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+MEMINFO = Path("/proc/meminfo")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+UNLIMITED = 2**63
+KIB = 1024
+
+
+def chosen_device(device: str | torch.device | None = None) -> torch.device:
+    """The device that is meant: the first GPU, or else the CPU, if none is named."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def free_bytes(device: str | torch.device | None = None) -> int:
+    """Memory that can still be taken on a device; the first GPU, or else the CPU, if none is named.
+
+    On the CPU it is what the system can give, or what the limit of a container leaves if that is less.
+    """
+    where = chosen_device(device)
+    if where.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(where)
+        return int(free)
+    return min([_available(), *left_in_control_group(CONTROL_GROUP)])
+
+
+def left_in_control_group(root: Path) -> Iterator[int]:
+    """Bytes up to the limit of the control group mounted at `root`, where it has one; pages of files can be dropped.
+
+    Version 2 has its files there, version 1 in the folder `memory`:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
+    versions = (
+        (root, "memory.max", "memory.current", ""),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    )
+    for folder, limit, used, prefix in versions:
+        try:
+            left = _number(folder / limit) - _number(folder / used)
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+        except (OSError, ValueError):  # no such file, or "max": no limit
+            continue
+        yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text("ascii"))
+
+
+def _available() -> int:
+    """`MemAvailable` of the system; where nobody tells it, nothing is refused."""
+    try:
+        lines = MEMINFO.read_text("ascii").splitlines()
+    except OSError:
+        return UNLIMITED
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")), UNLIMITED)

@@ -1,0 +1,113 @@
+"""How much memory an operation needs, how much there is, and how much it took.
+
+The arithmetic is that of the package `footprint`, which needs no torch; here it meets the device.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from baichuan_core.errors import InsufficientMemoryError
+from baichuan_core.free_memory import chosen_device, free_bytes
+from footprint import (
+    PRESETS,
+    Footprint,
+    Precision,
+    Shape,
+    Training,
+    cache_bytes,
+    converting,
+    finetuning,
+    in_gib,
+    inference,
+    quantizing,
+    read_config,
+    scoring,
+    smaller_models,
+    smaller_trainings,
+)
+
+__all__ = [
+    "PRESETS",
+    "Footprint",
+    "Peak",
+    "Precision",
+    "Shape",
+    "Training",
+    "cache_bytes",
+    "chosen_device",
+    "converting",
+    "finetuning",
+    "free_bytes",
+    "in_gib",
+    "inference",
+    "peak_memory",
+    "quantizing",
+    "read_config",
+    "require_memory",
+    "scoring",
+]
+
+
+class Peak:
+    """The most bytes that were allocated at once inside a `peak_memory` block, beyond those at its beginning."""
+
+    bytes = 0
+
+
+def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device | None = None) -> None:
+    """Refuse what cannot fit, before it is loaded.
+
+    Only `needs.least` is compared: short inputs and small batches may fit where the limits asked for do not.
+
+    Args:
+        needs: What the operation needs.
+        shape: The model's, to say what would fit.
+        device: Where it runs; the first GPU, or else the CPU, if not given.
+
+    Raises:
+        InsufficientMemoryError: The message says what is needed, what is free, and what would fit.
+    """
+    where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
+    free = free_bytes(where)
+    if needs.least <= free:
+        return
+    trains = needs.optimizer > 0
+    ways = smaller_trainings(shape, needs.least) if trains else smaller_models(shape, needs.least)
+    fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
+    remedy = f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"
+    raise InsufficientMemoryError(
+        f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free; {remedy}"
+    )
+
+
+@contextmanager
+def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
+    """Measure what a block allocates at most, by torch's own accounts of its allocators.
+
+    Weights that are mapped from a file and never copied are no allocation.
+    """
+    measured = Peak()
+    gc.collect()  # what is freed inside the block must not be older than it
+    where = chosen_device(device)
+    if where.type == "cuda":
+        before = torch.cuda.memory_allocated(where)
+        torch.cuda.reset_peak_memory_stats(where)
+        yield measured
+        measured.bytes = torch.cuda.max_memory_allocated(where) - before
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        yield measured
+    measured.bytes = _highest_sum(profile)
+
+
+def _highest_sum(profile: torch.profiler.profile) -> int:
+    results = profile.profiler.kineto_results if profile.profiler is not None else None
+    events = [event for event in results.events() if event.name() == "[memory]"] if results is not None else []
+    allocated = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        allocated += event.nbytes()  # type: ignore[attr-defined] # the stub lacks it
+        highest = max(highest, allocated)
+    return highest

@@ -1,0 +1,58 @@
+"""A job that cannot fit is refused before its model is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baichuan_core import InsufficientMemoryError
+from jobs.specs import SPEC
+from workers.failures import failure_of
+from workers.handlers.contract import Context, Reported
+from workers.memory import require_memory
+
+FILE = "file-" + "0" * 26
+
+
+def ignore(_progress: Reported) -> None:
+    """Nobody listens."""
+
+
+def context_of(folder: Path, **sizes: int) -> Context:
+    """A job on a model of these sizes; no weights, for nothing may be loaded."""
+    known = {"hidden_size": 4096, "intermediate_size": 11_008, "num_attention_heads": 32, "vocab_size": 125_696}
+    (folder / "config.json").write_text(json.dumps({**known, **sizes}))
+    return Context({"model": folder}, {}, folder, folder, [], ignore)
+
+
+def spec_of(**fields: Any) -> Any:
+    return SPEC.validate_python({"kind": "generate", "model": "m", "prompts": ["x"], **fields})
+
+
+def test_a_model_larger_than_any_machine_is_refused_for_good(tmp_path: Path) -> None:
+    context = context_of(tmp_path, num_hidden_layers=1_000_000)
+    with pytest.raises(InsufficientMemoryError, match=r"needs at least \d+\.\d\d GiB of memory.* GiB free; ") as raised:
+        require_memory(spec_of(), context)
+    failure = failure_of(raised.value)
+    assert (failure.code, failure.permanent, failure.expected) == ("insufficient_memory", True, True)
+
+
+def test_what_may_not_be_enough_is_said_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = context_of(tmp_path, num_hidden_layers=1, max_position_embeddings=10**9, vocab_size=64)
+    require_memory(spec_of(prompts=["x" * 60]), context)
+    assert capsys.readouterr().out == ""
+    require_memory(_endless(), context)
+    assert "shorter lengths or smaller batches take less" in capsys.readouterr().out
+
+
+def _endless() -> Any:
+    fields = {"kind": "finetune", "model": "m", "training_file": FILE, "batch_size": 1024, "max_length": 32_768}
+    return SPEC.validate_python(fields)
+
+
+def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    require_memory(spec_of(), context)
+    (tmp_path / "config.json").write_text("{")
+    require_memory(spec_of(), context)
