@@ -51,4 +51,4 @@ def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
     The pair turned by a quarter is (-x_{i+d/2}, x_i); its sign is in the sine.
     """
     exact = x.float()
-    return torch.addcmul(exact * cos, exact.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)
+    return (exact * cos).addcmul_(exact.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)
