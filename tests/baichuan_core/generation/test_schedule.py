@@ -18,11 +18,17 @@ def rows_of(sizes: list[tuple[int, int]]) -> list[Row]:
     return [Row(one, Transcript(tokenizer, one, frozenset()), list(one.prompt_ids)) for one in requests]
 
 
-@given(sizes=SIZES, slots=st.integers(1, 20), tokens=st.integers(1, 500), leaving=st.integers(1, 5))
+@given(
+    sizes=SIZES,
+    slots=st.integers(1, 20),
+    tokens=st.integers(1, 500),
+    worth_a_pass=st.integers(1, 30),
+    leaving=st.integers(1, 5),
+)
 def test_every_row_joins_once_and_within_the_limits(
-    sizes: list[tuple[int, int]], slots: int, tokens: int, leaving: int
+    sizes: list[tuple[int, int]], slots: int, tokens: int, worth_a_pass: int, leaving: int
 ) -> None:
-    schedule = Schedule(rows_of(sizes), slots=slots, tokens=tokens)
+    schedule = Schedule(rows_of(sizes), slots=slots, tokens=tokens, worth_a_pass=worth_a_pass)
     active: list[Row] = []
     joined: list[int] = []
     while schedule or active:
@@ -48,7 +54,7 @@ def test_the_longest_come_first_and_what_is_given_back_keeps_its_place() -> None
 
 
 def test_a_single_free_slot_of_many_waits_for_more() -> None:
-    schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000)
+    schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, worth_a_pass=4)
     active = schedule.take([])
     assert len(active) == 32
     assert schedule.take(active[:31]) == []

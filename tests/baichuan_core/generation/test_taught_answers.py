@@ -16,7 +16,7 @@ from baichuan_core import (
     generate,
     quantize,
 )
-from baichuan_core.checkpoint.quantized_weights import QuantizationMethod
+from baichuan_core.quantization import QuantizationMethod
 from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
 
 EXCHANGES = taught_answers()

@@ -63,8 +63,10 @@ class _Run:
     """One call of `NativeEngine.run`."""
 
     def __init__(self, engine: NativeEngine, rows: Sequence[Row], *, stream: bool) -> None:
-        settings = engine.settings
-        self.schedule = Schedule(rows, slots=settings.batch_size, tokens=settings.batch_tokens)
+        slots, tokens = engine.settings.batch_size, engine.settings.batch_tokens
+        # A GPU's pass takes as long for one prompt as for several, and an empty slot costs it nothing.
+        worth_a_pass = max(1, slots // 8) if engine.compiled is not None else 1
+        self.schedule = Schedule(rows, slots=slots, tokens=tokens, worth_a_pass=worth_a_pass)
         self.slots = Slots(engine.model, engine.compiled)
         self.stream = stream
         self.sampler: Sampler | None = None  # of all active rows, made anew when they change

@@ -37,11 +37,13 @@ class Schedule:
     Attributes:
         slots: Most rows side by side.
         tokens: Most positions side by side: rows times the longest of them.
+        worth_a_pass: Fewer rows wait until others can join with them, since prompts take a pass of their own.
     """
 
-    def __init__(self, rows: Iterable[Row], *, slots: int, tokens: int) -> None:
+    def __init__(self, rows: Iterable[Row], *, slots: int, tokens: int, worth_a_pass: int = 1) -> None:
         self.slots = slots
         self.tokens = tokens
+        self.worth_a_pass = worth_a_pass
         self._waiting = deque(sorted(rows, key=_order))
 
     def __bool__(self) -> bool:
@@ -49,10 +51,9 @@ class Schedule:
         return bool(self._waiting)
 
     def take(self, active: Sequence[Row]) -> list[Row]:
-        """Rows that join now. A pass for each single row that ends would cost more than a few idle slots."""
+        """Rows that join now."""
         count = self._room_for(active)
-        worth_a_pass = max(1, self.slots // 8)
-        if active and count < min(worth_a_pass, len(self._waiting)):
+        if active and count < min(self.worth_a_pass, self.slots, len(self._waiting)):
             return []
         return [self._waiting.popleft() for _ in range(count)]
 
