@@ -21,7 +21,7 @@ ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/ou
 
 
 GENERATE = {"kind": "generate", "prompts": ["x"]}
-EVALUATE = {"kind": "evaluate", "benchmark": "mmlu", "data_file": "file-" + "0" * 26}
+EVALUATE: dict[str, Any] = {"kind": "evaluate", "benchmark": "mmlu", "data_file": "file-" + "0" * 26}
 
 
 def ignore(_progress: Reported) -> None:
