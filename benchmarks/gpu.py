@@ -1,0 +1,263 @@
+"""Every figure that needs a GPU, in one run: `python -m benchmarks.gpu`; `--tiny` has tiny shapes for any machine.
+
+Weights are random and made on the device. Without a GPU the same code runs on the CPU: decoding is traced but not
+compiled to CUDA graphs, and the bandwidth is that of the memory.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StaticCache
+
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM
+from baichuan_core.checkpoint import load_tokenizer
+from baichuan_core.generation import GenerationOptions
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.memory import peak_memory
+from examples.tiny_checkpoint import make_tiny_checkpoint
+from footprint import GIB, PRESETS, Precision, Shape, inference
+
+MIB = 2**20
+TINY: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "layers": 2, "heads": 4, "vocab_size": 1024}
+HELD = {
+    "bf16": Precision("bfloat16"),
+    "int8": Precision("bfloat16", "int8"),
+    "nf4": Precision("bfloat16", "nf4"),
+    "int8, 8-bit head": Precision("bfloat16", "int8", quantize_head=True),
+    "nf4, 8-bit head": Precision("bfloat16", "nf4", quantize_head=True),
+}
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    shapes: dict[str, Shape]
+    copied: int
+    decoded: int
+    prefills: tuple[int, ...]
+    prompts: int
+    new_tokens: int
+
+
+def sizes(*, tiny: bool) -> Sizes:
+    """The published shapes, or tiny ones of the same two forms."""
+    shapes = {"7B": PRESETS["baichuan2-7b"], "13B": PRESETS["baichuan2-13b"]}
+    if not tiny:
+        return Sizes(shapes, copied=2 * GIB, decoded=128, prefills=(4096, 8192), prompts=128, new_tokens=128)
+    small = {name: replace(shape, **TINY) for name, shape in shapes.items()}
+    return Sizes(small, copied=GIB // 16, decoded=8, prefills=(256, 512), prompts=6, new_tokens=8)
+
+
+def make_model(shape: Shape, held: Precision, device: torch.device) -> BaichuanForCausalLM:
+    """A model with random weights, made on the device and quantized there."""
+    config = BaichuanConfig(
+        vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, model_max_length=2 * shape.context_length,
+        position_embedding=shape.position_embedding, norm_head=shape.norm_head,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with device:
+            model = BaichuanForCausalLM(config)
+    finally:
+        torch.set_default_dtype(default)
+    model.train(False)
+    if held.quantization == "int8":
+        model.quantize(8, quantize_head=held.quantize_head)
+    elif held.quantization is not None:
+        model.quantize(4, quant_type=held.quantization, quantize_head=held.quantize_head)
+    return model
+
+
+def seconds(run: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
+    """The shortest of some runs, after one that warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def copy_bandwidth(count: int, device: torch.device) -> float:
+    """Bytes a second that are read and written by a copy."""
+    source = torch.empty(count, dtype=torch.uint8, device=device).fill_(1)
+    target = torch.empty_like(source)
+    return 2 * count / seconds(lambda: target.copy_(source), device, repeats=10)
+
+
+@torch.no_grad()
+def decode_seconds(model: BaichuanForCausalLM, steps: int, device: torch.device) -> float:
+    """Seconds a token of one stream: static cache, compiled step (CUDA graphs on a GPU)."""
+    ids = torch.randint(3, model.config.vocab_size, (1, 32), device=device)
+    cache = StaticCache(config=model.config, max_cache_len=64 + 6 * steps)
+    token = model(ids, past_key_values=cache).logits[:, -1:].argmax(dim=-1)
+    how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"backend": "eager"}
+    step: Any = torch.compile(model.forward, **how)
+
+    def run() -> None:
+        nonlocal token
+        for _ in range(steps):
+            token = step(token, past_key_values=cache).logits.argmax(dim=-1)
+
+    return seconds(run, device) / steps
+
+
+def decoding(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Single-stream decoding as a share of what the bandwidth allows."""
+    bandwidth = copy_bandwidth(size.copied, device)
+    yield "copy bandwidth", f"{bandwidth / 1e9:.1f} GB/s"
+    shape = size.shapes["7B"]
+    for name in ("bf16", "nf4"):
+        embedding = shape.vocab_size * shape.hidden_size * 2
+        read = HELD[name].weight_bytes(shape) - embedding
+        model = make_model(shape, HELD[name], device)
+        spent = decode_seconds(model, size.decoded, device)
+        share = read / bandwidth / spent
+        yield (
+            f"decode 7B {name}",
+            f"{1 / spent:.1f} tokens/s, {read / 1e9:.3f} GB a token, {share:.1%} of the bandwidth limit",
+        )
+        del model
+
+
+@torch.no_grad()
+def prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Long ALiBi prompts: time, and memory beside the weights."""
+    shape = size.shapes["13B"]
+    model = make_model(shape, HELD["bf16"], device)
+    for tokens in size.prefills:
+        ids = torch.randint(3, shape.vocab_size, (1, tokens), device=device)
+        spent = seconds(partial(model, ids, logits_to_keep=1), device)
+        with peak_memory(device) as peak:
+            model(ids, logits_to_keep=1)
+        expected = inference(shape, HELD["bf16"], batch=1, tokens=tokens)
+        expected_mib, mask_mib = (expected.cache + expected.activations) / MIB, shape.heads * tokens**2 * 2 / MIB
+        beside = f"{peak.bytes / MIB:,.1f} MiB beside the weights (estimate {expected_mib:,.1f})"
+        yield (
+            f"prefill 13B (ALiBi), {tokens} tokens",
+            f"{tokens / spent:.0f} tokens/s, {beside}; a mask for every head has {mask_mib:,.1f}",
+        )
+
+
+def weights_held(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """What models take on the device, against the arithmetic of `baichuan estimate`."""
+    for shape_name, shape in size.shapes.items():
+        for name, held in HELD.items():
+            before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+            model = make_model(shape, held, device)
+            _collect(device)
+            taken = torch.cuda.memory_allocated(device) - before if device.type == "cuda" else _stored(model)
+            expected = held.weight_bytes(shape)
+            deviation = taken / expected - 1
+            yield (
+                f"weights {shape_name} {name}",
+                f"{taken / GIB:.4f} GiB, estimate {expected / GIB:.4f} ({deviation:+.2%})",
+            )
+            del model
+
+
+def _stored(model: BaichuanForCausalLM) -> int:
+    tensors = [tensor for tensor in model.state_dict().values() if isinstance(tensor, torch.Tensor)]
+    return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Useful tokens a second over many prompts: our engine, transformers' own, and vLLM where it is installed."""
+    shape = size.shapes["7B"]
+    model = make_model(shape, HELD["bf16"], device)
+    generator = torch.Generator().manual_seed(0)
+    longest = shape.context_length // 8
+    lengths = torch.randint(16, longest, (size.prompts,), generator=generator).tolist()
+    prompts = [torch.randint(3, shape.vocab_size, (count,), generator=generator).tolist() for count in lengths]
+    total = size.prompts * size.new_tokens
+    with tempfile.TemporaryDirectory() as folder:
+        directory = make_tiny_checkpoint(Path(folder) / "tokenizer")  # for its tokenizer
+        engine = NativeEngine(model, load_tokenizer(directory), GenerationOptions(batch_size=64), frozenset())
+    requests = [EncodedRequest(index, 0, tuple(ids), size.new_tokens, 0, GREEDY) for index, ids in enumerate(prompts)]
+    ours = seconds(partial(_run_all, engine, requests), device, repeats=1)
+    yield "batch 7B, our engine", f"{total / ours:.1f} tokens/s"
+    settings = GenerationConfig(max_new_tokens=size.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    theirs = seconds(partial(model.generate_batch, prompts, generation_config=settings), device, repeats=1)
+    yield (
+        "batch 7B, transformers' generate_batch",
+        f"{total / theirs:.1f} tokens/s, ours {theirs / ours:.2f} times as fast",
+    )
+    if find_spec("vllm") is None:
+        yield "batch 7B, vLLM", "not installed"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        del model, engine
+        _collect(device)
+        yield "batch 7B, vLLM", f"{total / _vllm_seconds(folder, prompts, size.new_tokens):.1f} tokens/s"
+
+
+def _run_all(engine: NativeEngine, requests: list[EncodedRequest]) -> None:
+    for _ in engine.run(requests):
+        pass
+
+
+def _vllm_seconds(folder: str, prompts: list[list[int]], new_tokens: int) -> float:
+    from vllm import LLM, SamplingParams  # noqa: PLC0415 - rarely there
+
+    engine = LLM(model=folder, skip_tokenizer_init=True, gpu_memory_utilization=0.8)
+    settings = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True, detokenize=False)
+    inputs = [{"prompt_token_ids": ids} for ids in prompts]
+    return seconds(lambda: engine.generate(inputs, settings), torch.device("cuda"), repeats=1)
+
+
+def _collect(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+FIGURES = {"decoding": decoding, "prefills": prefills, "weights": weights_held, "batches": batches}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes, which any machine can take")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    size = sizes(tiny=arguments.tiny)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"| {name}{', tiny shapes' if arguments.tiny else ''} | |\n| --- | --- |")
+    for figures in arguments.figures:
+        torch._dynamo.reset()
+        try:
+            for what, value in FIGURES[figures](size, device):
+                print(f"| {what} | {value} |", flush=True)
+        except torch.OutOfMemoryError as error:
+            print(f"| {figures} | does not fit on this device: {str(error).splitlines()[0]} |", flush=True)
+        _collect(device)
+
+
+if __name__ == "__main__":
+    main()
