@@ -1,8 +1,8 @@
 """Memory of fine-tuning as `baichuan_core.finetuning` does it: float32 trained weights and gradients, AdamW.
 
-Two moments can be the one of most memory. When the backward pass begins, everything that it needs is kept and there
-are no gradients yet (but for those of earlier batches of the same step). When it ends, there are all gradients and
-nothing else is kept. The larger one counts.
+Three moments can be the one of most memory. When the backward pass begins, everything that it needs is kept and there
+are no gradients yet (but for those of earlier batches of the same step). In its last block there are nearly all
+gradients, and what this block needs. When it has ended there are all of them and nothing else. The largest counts.
 """
 
 from dataclasses import dataclass, replace
@@ -67,12 +67,18 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
     weights = _weights(shape, precision, training, trained)
     gradients, moments = trained * FLOAT32, trained * FLOAT32 * MOMENTS
     at_the_end = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
+    missing = FLOAT32 * (shape.table_parameters // 2 + shape.linear_parameters // shape.layers)
+    in_the_last_block = replace(
+        at_the_end,
+        activations=_last_block_bytes(shape, precision, training),
+        gradients=gradients if training.accumulation > 1 else max(0, gradients - missing),
+    )
     at_the_start = replace(
         at_the_end,
-        activations=_activations(shape, precision, training),
+        activations=_first_bytes(shape, precision, training),
         gradients=gradients if training.accumulation > 1 else 0,
     )
-    return max(at_the_start, at_the_end, key=lambda moment: moment.total)
+    return max(at_the_start, in_the_last_block, at_the_end, key=lambda moment: moment.total)
 
 
 def _weights(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
@@ -84,7 +90,7 @@ def _weights(shape: Shape, precision: Precision, training: Training, trained: in
     return precision.weight_bytes(shape) + trained * FLOAT32
 
 
-def _activations(shape: Shape, precision: Precision, training: Training) -> int:
+def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Bytes beside weights and moments before gradients come: as the loss is made, differentiated, or in a block."""
     full = training.method == "full"
     per_token = kept(precision, full=full)
@@ -105,3 +111,10 @@ def _activations(shape: Shape, precision: Precision, training: Training) -> int:
 def _differentiated_logits(shape: Shape, *, full: bool) -> int:
     """Bytes a token at the loss, with the gradients; a normalised head that is trained has them of its norms too."""
     return shape.vocab_size * (TRAINED_NORM_LOGITS if full and shape.norm_head else LOGITS)
+
+
+def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+    """Bytes of what the first block keeps, and of the gradients inside it: it is the last to be differentiated."""
+    per_token = kept(precision, full=training.method == "full")
+    left = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
+    return round(training.positions * (left + per_token.block(shape) + per_token.gradients_in_a_block(shape)))

@@ -1,0 +1,249 @@
+"""What is predicted, against what torch allocates when it is done: within 5%."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baichuan_core import (
+    BaichuanConfig,
+    BaichuanForCausalLM,
+    FinetuningOptions,
+    GenerationOptions,
+    GenerationRequest,
+    InsufficientMemoryError,
+    QuantizationOptions,
+    convert,
+    finetune,
+    generate,
+    load_model,
+    quantize,
+)
+from baichuan_core.free_memory import left_in_control_group
+from baichuan_core.likelihood import perplexity, text_windows
+from baichuan_core.memory import (
+    PRESETS,
+    Footprint,
+    Precision,
+    Shape,
+    Training,
+    cache_bytes,
+    converting,
+    finetuning,
+    free_bytes,
+    inference,
+    peak_memory,
+    quantizing,
+    read_config,
+    require_memory,
+    scoring,
+)
+
+WITHIN = 0.05
+MIDDLE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
+HEADS: dict[str, Any] = {"num_attention_heads": 4}
+# Small weights, so that what is predicted of activations cannot hide behind them.
+SMALL: dict[str, Any] = {"vocab_size": 1024, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}
+FAMILIES: dict[str, dict[str, Any]] = {"rope": {"max_position_embeddings": 2048}, "alibi": {"model_max_length": 2048}}
+
+
+def shape_of(checkpoint: Path) -> Shape:
+    return Shape.from_config(read_config(checkpoint))
+
+
+def held_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all tensors that a model holds, those inside quantized weights too."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            nested = state.state2
+            parts = [state.absmax, state.code, *([nested.absmax, nested.code, state.offset] if nested else [])]
+            tensors |= {id(part): part for part in parts}
+        if isinstance(scales := getattr(parameter, "SCB", None), torch.Tensor):
+            tensors[id(scales)] = scales
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Random checkpoints of middle size, made once."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    golden = Path(__file__).parents[1] / "golden"
+
+    def make(family: str, dtype: str = "float32", sizes: dict[str, Any] = MIDDLE) -> Path:
+        folder = root / f"{family}-{dtype}-{sizes['hidden_size']}"
+        if not folder.exists():
+            torch.manual_seed(0)
+            model: Any = BaichuanForCausalLM(BaichuanConfig(**sizes, **HEADS, **FAMILIES[family], norm_head=True))
+            model.to(getattr(torch, dtype)).save_pretrained(folder)
+            shutil.copyfile(golden / "chat" / "tokenizer.model", folder / "tokenizer.model")
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BaichuanTokenizer"}')
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        None,
+        QuantizationOptions(method="int8"),
+        QuantizationOptions(method="nf4"),
+        QuantizationOptions(method="nf4", double_quantization=False),
+        QuantizationOptions(method="nf4", quantize_head=True),
+    ],
+    ids=["plain", "int8", "nf4", "nf4, simple scales", "nf4, 8-bit head"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_of_a_loaded_model(
+    checkpoints: Callable[..., Path], tmp_path: Path, options: QuantizationOptions | None, dtype: str
+) -> None:
+    checkpoint = checkpoints("rope", dtype)
+    if options is not None:
+        quantize(checkpoint, tmp_path / "quantized", options)
+        checkpoint = tmp_path / "quantized"
+    precision = Precision.from_config(read_config(checkpoint))
+    assert precision.dtype == dtype
+    predicted = precision.weight_bytes(shape_of(checkpoint))
+    assert predicted == pytest.approx(held_bytes(load_model(checkpoint, device="cpu")), rel=0.001)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path], family: str, dtype: str) -> None:
+    checkpoint = checkpoints(family, dtype)
+    shape, precision = shape_of(checkpoint), Precision.from_config(read_config(checkpoint))
+    model = load_model(checkpoint, device="cpu")
+    ids = torch.randint(5, 4000, (2, 1024))
+    with torch.inference_mode():
+        model(ids[:, :8])  # what is made once: the norms of the head
+        with peak_memory("cpu") as peak:
+            outputs = model.model(ids, use_cache=True)
+    cache = sum(tensor.nbytes for layer in outputs.past_key_values.layers for tensor in (layer.keys, layer.values))
+    assert cache == cache_bytes(shape, precision, batch=2, tokens=1024)
+    predicted = inference(shape, precision, batch=2, tokens=1024)
+    assert predicted.cache + predicted.activations == pytest.approx(peak.bytes, rel=WITHIN)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_generate_run(checkpoints: Callable[..., Path], tmp_path: Path, family: str) -> None:
+    checkpoint = checkpoints(family)
+    shape, precision = shape_of(checkpoint), Precision("float32")
+    requests = [GenerationRequest(prompt=f"{number}: " + "hello world " * 55) for number in range(4)]
+    options = GenerationOptions(max_new_tokens=4, batch_size=4, temperature=0, device="cpu")
+    generate(checkpoint, requests, tmp_path / "warm.jsonl", options)
+    with peak_memory("cpu") as peak:
+        generate(checkpoint, requests, tmp_path / "answers.jsonl", options)
+    line = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])
+    needs = inference(shape, precision, batch=4, tokens=line["prompt_tokens"] + 4)
+    assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("family", "base", "method", "dtype", "gradient_checkpointing", "accumulation"),
+    [
+        ("rope", None, "full", "float32", False, 1),
+        ("rope", None, "full", "float32", False, 2),
+        ("alibi", None, "full", "float32", True, 1),
+        ("alibi", None, "full", "bfloat16", False, 1),
+        ("rope", None, "full", "bfloat16", True, 1),
+        ("rope", None, "lora", "float32", False, 1),
+        ("alibi", None, "lora", "bfloat16", True, 1),
+        ("rope", "nf4", "lora", "bfloat16", True, 1),
+        ("alibi", "int8", "lora", "bfloat16", False, 1),
+    ],
+)
+def test_a_training_run(
+    checkpoints: Callable[..., Path],
+    tmp_path: Path,
+    family: str,
+    base: Any,
+    method: Any,
+    dtype: Any,
+    gradient_checkpointing: bool,
+    accumulation: int,
+) -> None:
+    checkpoint = checkpoints(family, dtype if method == "lora" else "float32", SMALL)
+    if base is not None:
+        quantize(checkpoint, tmp_path / "base", QuantizationOptions(method=base))
+        checkpoint = tmp_path / "base"
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "hello world " * 300}]
+    examples = [{"id": str(number), "conversations": turns} for number in range(8 * accumulation)]
+    (tmp_path / "data.json").write_text(json.dumps(examples))
+    shared = {"method": method, "gradient_checkpointing": gradient_checkpointing}
+    options = FinetuningOptions(
+        **shared, batch_size=4, gradient_accumulation_steps=accumulation, epochs=1, max_length=256, dtype=dtype
+    )
+    with peak_memory("cpu") as peak:
+        finetune(checkpoint, tmp_path / "data.json", tmp_path / "out", options, checkpoints=tmp_path / "checkpoints")
+    precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
+    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation)
+    assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(peak.bytes, rel=WITHIN)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scoring_a_text(checkpoints: Callable[..., Path], family: str) -> None:
+    checkpoint = checkpoints(family)
+    model = load_model(checkpoint, device="cpu")
+    windows = text_windows(list(range(5, 4000)) * 2, length=999, stride=999)
+    perplexity(model, windows[:1])
+    with peak_memory("cpu") as peak:
+        perplexity(model, windows, batch_tokens=7992)
+    needs = scoring(shape_of(checkpoint), Precision("float32"), tokens=7992)
+    assert needs.total == pytest.approx(held_bytes(model) + peak.bytes, rel=WITHIN)
+
+
+@pytest.mark.parametrize("quantize_head", [False, True])
+def test_rewriting_stays_below_what_is_promised(
+    checkpoints: Callable[..., Path], tmp_path: Path, quantize_head: bool
+) -> None:
+    checkpoint = checkpoints("rope", "bfloat16")
+    mapped = (checkpoint / "model.safetensors").stat().st_size  # torch counts it, though it can be dropped
+    with peak_memory("cpu") as peak:
+        quantize(checkpoint, tmp_path / "int8", QuantizationOptions(method="int8", quantize_head=quantize_head))
+    needs = quantizing(shape_of(checkpoint), quantize_head=quantize_head)
+    assert (needs.place, peak.bytes <= mapped + needs.total * (1 + WITHIN)) == ("host", True)
+    with peak_memory("cpu") as peak:
+        convert(checkpoint, tmp_path / "baichuan1", "baichuan1")
+    assert peak.bytes <= mapped + converting(shape_of(checkpoint), Precision()).total * (1 + WITHIN)
+
+
+def test_what_cannot_fit_is_refused_with_what_would() -> None:
+    shape = PRESETS["baichuan2-7b"]
+    free = free_bytes("cpu")
+    require_memory(Footprint(free, least=free // 2), shape, device="cpu")
+    with pytest.raises(
+        InsufficientMemoryError, match=r"at least .* GiB of memory and cpu has .* what would fit: as"
+    ) as error:
+        require_memory(Footprint(2**60, least=2**60), shape, device="cpu")
+    assert "as nf4: 5.03 GiB" in str(error.value)
+    with pytest.raises(InsufficientMemoryError, match="what would fit: with method lora on"):
+        require_memory(Footprint(2**60, optimizer=2**60, least=2**60), shape, device="cpu")
+    with pytest.raises(InsufficientMemoryError, match="use a machine with more"):
+        require_memory(Footprint(2**60, least=2**60, place="host"), shape)
+
+
+def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) -> None:
+    assert list(left_in_control_group(tmp_path)) == []
+    content = {
+        "memory.max": "1000",
+        "memory.current": "900",
+        "memory.stat": "anon 5\nactive_file 20\ninactive_file 30\n",
+    }
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    assert list(left_in_control_group(tmp_path)) == [150]
+    (tmp_path / "memory.max").write_text("max\n")
+    assert list(left_in_control_group(tmp_path)) == []
+    old = tmp_path / "memory"
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("1000\n")
+    (old / "memory.usage_in_bytes").write_text("400\n")
+    (old / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 7\n")
+    assert list(left_in_control_group(tmp_path)) == [607]
