@@ -26,13 +26,14 @@ from footprint import (
     inference,
     quantizing,
     read_config,
+    scoring,
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
-Operation = Literal["generate", "finetune", "quantize", "convert"]
+Operation = Literal["generate", "evaluate", "finetune", "quantize", "convert"]
 Held = Literal["none", "int8", "nf4", "fp4"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
@@ -160,8 +161,8 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
     shape, stored = _shape_and_precision(model)
     for operation in (question.operation,) if question.operation else OPERATIONS:
         match operation:
-            case "generate":
-                yield from _generation(model, shape, stored, question)
+            case "generate" | "evaluate":
+                yield from _inference(model, operation, shape, stored, question)
             case "finetune":
                 yield from _finetuning(model, shape, stored, question)
             case "quantize" if stored.quantization is None:
@@ -172,11 +173,15 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
                 yield Row(model, operation, stored, converting(shape, stored))
 
 
-def _generation(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
-    tokens = question.tokens or shape.context_length
+def _inference(
+    model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, question: Question
+) -> Iterator[Row]:
+    batch, tokens = question.batch, question.tokens or shape.context_length
     for precision in _ways_to_hold(stored, question):
-        needs = inference(shape, precision, batch=question.batch, tokens=tokens)
-        yield Row(model, "generate", precision, needs)
+        if operation == "generate":
+            yield Row(model, operation, precision, inference(shape, precision, batch=batch, tokens=tokens))
+        else:
+            yield Row(model, operation, precision, scoring(shape, precision, tokens=batch * tokens))
 
 
 def _finetuning(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:

@@ -57,6 +57,7 @@ def test_a_checkpoint_is_described_as_it_is_held(shell: Shell) -> None:
     assert row["weights"] == codes + scales + 4 * (2 * 100 * 64 + 5 * 64)
     assert {row["operation"] for row in answers(shell, "config.json")} == {
         "generate",
+        "evaluate",
         "train lora",
         "convert",
     }
