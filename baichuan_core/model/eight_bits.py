@@ -1,12 +1,16 @@
 """8-bit codes with one scale a row."""
 
 from importlib import import_module
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from .float_chunks import CHUNK, float_chunks
+
 LARGEST_CODE = 127
-CACHED_VALUES = 2**18  # worked on at a time, so that a core's cache holds them
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,7 +22,12 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Codes, int8 [rows, width], and largest magnitudes, float32 [rows].
     """
-    return _quantize_rows(weight, torch.float32)
+    if weight.device.type == "cpu":
+        return _quantize_on_cpu(weight, np.float32)
+    exact = weight.detach().float()
+    largest = exact.abs().amax(dim=1)
+    factors = (LARGEST_CODE / largest).nan_to_num(posinf=0.0)  # rows of zeros
+    return (exact * factors[:, None]).round().to(torch.int8), largest
 
 
 def quantize_rows_in_float16(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,23 +36,25 @@ def quantize_rows_in_float16(weight: Tensor) -> tuple[Tensor, Tensor]:
     The results equal those of `bitsandbytes.functional.int8_vectorwise_quant`.
     """
     if weight.device.type == "cpu":
-        return _quantize_rows(weight, torch.float16)
+        return _quantize_on_cpu(weight, np.float16)
     half = weight.detach().contiguous().to(torch.float16)
     codes, largest, _ = import_module("bitsandbytes.functional").int8_vectorwise_quant(half)
     return codes, largest
 
 
-def _quantize_rows(weight: Tensor, rounding: torch.dtype) -> tuple[Tensor, Tensor]:
-    codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-    largest = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    step = max(CACHED_VALUES // weight.shape[1], 1) if weight.device.type == "cpu" else len(weight)
-    for start in range(0, len(weight), step):
-        rows = slice(start, start + step)
-        exact = weight[rows].detach().to(rounding).float()
-        largest[rows] = exact.abs().amax(dim=1)
-        factors = (LARGEST_CODE / largest[rows]).nan_to_num_(posinf=0.0)  # rows of zeros
-        codes[rows] = exact.mul(factors[:, None]).round_().to(torch.int8)
-    return codes, largest
+def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[Tensor, Tensor]:
+    rows, width = weight.shape
+    codes: NDArray[np.int8] = np.empty((rows, width), np.int8)
+    largest = np.empty(rows, np.float32)
+    # NaN and infinity show in the error of the weight; a row of zeros has no factor, and codes of zero.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for place, values in float_chunks(weight, max(CHUNK // width, 1) * width):
+            exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)
+            part = slice(place.start // width, place.stop // width)
+            np.abs(exact).max(axis=1, out=largest[part])
+            factors = np.nan_to_num(np.float32(1) / largest[part] * LARGEST_CODE, posinf=0.0)  # as torch divides
+            codes[part] = np.rint(exact * factors[:, None])
+    return torch.from_numpy(codes), torch.from_numpy(largest)
 
 
 def restore_rows(codes: Tensor, largest: Tensor) -> Tensor:

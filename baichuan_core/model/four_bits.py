@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .float_chunks import float_chunks
+
 BLOCK = 64  # values under one scale, bitsandbytes' default
-CHUNK = 2048 * BLOCK  # worked on at a time, so that a core's cache holds it
 SMALLEST_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
 
 
@@ -38,7 +39,7 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
             weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quantization, quant_type=quant_type
         )
         return codes, state
-    codes, scales = _codes_and_scales(weight.detach().contiguous().reshape(-1), quant_type)
+    codes, scales = _codes_and_scales(weight, quant_type)
     nested: dict[str, Any] = {"absmax": scales}
     if double_quantization:
         offset = scales.mean()
@@ -55,22 +56,19 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
     return codes, state
 
 
-def _codes_and_scales(values: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
+def _codes_and_scales(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
     """Packed codes [values / 2, 1] and the largest magnitude of each block [values / 64]."""
     bounds, packed_code = _code_book(quant_type)
-    raw = _numpy(values)
-    codes = np.empty(raw.size // 2, np.uint8)
-    scales = np.empty(raw.size // BLOCK, np.float32)
-
-    for start in range(0, raw.size, CHUNK):
-        stop = min(start + CHUNK, raw.size)
-        blocks = _floats(raw[start:stop]).reshape(-1, BLOCK)
-        largest = scales[start // BLOCK : stop // BLOCK]
+    codes = np.empty(weight.numel() // 2, np.uint8)
+    scales = np.empty(weight.numel() // BLOCK, np.float32)
+    for place, values in float_chunks(weight):
+        blocks = values.reshape(-1, BLOCK)
+        largest = scales[place.start // BLOCK : place.stop // BLOCK]
         np.abs(blocks).max(axis=1, out=largest)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # NaN and infinity show in the error of the weight
             blocks *= (np.float32(1) / np.maximum(largest, SMALLEST_SCALE))[:, None]
-        position = _positions(blocks.reshape(-1), bounds)
-        packed_code.take((position[::2] << 4) | position[1::2], out=codes[start // 2 : stop // 2])
+        position = _positions(values, bounds)
+        packed_code.take((position[::2] << 4) | position[1::2], out=codes[place.start // 2 : place.stop // 2])
     return torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(scales)
 
 
@@ -93,16 +91,3 @@ def _code_book(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]
     code = order.numpy().astype(np.uint8)
     pairs = np.arange(256)
     return bounds, (code[pairs >> 4] << 4) | code[pairs & 15]
-
-
-def _numpy(values: Tensor) -> NDArray[Any]:
-    """The same memory; numpy has no bfloat16 and gets its bits."""
-    array: NDArray[Any] = (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()
-    return array
-
-
-def _floats(raw: NDArray[Any]) -> NDArray[np.float32]:
-    """What `_numpy` gave, as float32; the bits of a bfloat16 are the upper half of those of a float32."""
-    if raw.dtype != np.int16:
-        return raw.astype(np.float32)
-    return (raw.astype(np.int32) << 16).view(np.float32)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from baichuan_core.checkpoint import (
@@ -30,6 +31,7 @@ from baichuan_core.checkpoint.quantized_weights import (
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
+from baichuan_core.model.float_chunks import float_chunks
 from baichuan_core.model.four_bits import BLOCK
 from baichuan_core.model.quantization import (
     ComputeDtype,
@@ -43,7 +45,6 @@ from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
 BYTES_OF_A_LAYER = 2**13
 ENDS = (EMBEDDING, HEAD)
-VALUES_AT_ONCE = 2**18  # of which the error is summed, so that a core's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +206,9 @@ class _Quantizer:
 def relative_error(weight: Tensor, restored: Tensor) -> float:
     """|W - Q| / |W| in the Frobenius norm; 0 for a matrix of zeros."""
     size = error = 0.0
-    pieces = zip(weight.reshape(-1).split(VALUES_AT_ONCE), restored.reshape(-1).split(VALUES_AT_ONCE), strict=True)
-    for exact, quantized in pieces:
-        exact_floats = exact.float()
-        difference = exact_floats - quantized
-        size += float(exact_floats @ exact_floats)
-        error += float(difference @ difference)
+    for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(restored), strict=True):
+        size += float(np.square(exact).sum())
+        error += float(np.square(exact - quantized).sum())
     return math.sqrt(error / size) if size else math.sqrt(error)
 
 
