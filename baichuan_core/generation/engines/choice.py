@@ -10,7 +10,7 @@ from baichuan_core.generation.options import EngineName
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 # In order of preference: `auto` takes the first that has no obstacle.
-MODULES: dict[EngineName, str] = {"vllm": "vllm", "transformers": "native"}
+MODULES: dict[EngineName, str] = {"vllm": "vllm", "llama_cpp": "llama_cpp", "transformers": "native"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def question(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, 
         "top_p": sampling.top_p,
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": -1,  # prompt and completion, whole
+        "repeat_last_n": len(request.prompt_ids) + request.limit,  # all of both
         "samplers": list(SAMPLERS),
         "seed": request.seed % RANDOM_SEED,
         "stop": list(stop),

@@ -1,6 +1,7 @@
 """Continuous batching: a row that ends is replaced by one that waits."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.tokenizer import BaichuanTokenizer
+
+STEPS_WORTH_COMPILING = 1000  # what compiling spares in so many steps is about what it takes
 
 
 class NativeEngine:
@@ -37,18 +40,21 @@ class NativeEngine:
             settings: Of which only ``batch_size`` and ``batch_tokens`` matter here.
             end_token_ids: Tokens that end a completion.
             compiled: Decode by compiled code, on a GPU as CUDA graphs, which spare the launch of each kernel; None
-                does so on a GPU.
+                does so on a GPU as soon as there have been or will be enough steps.
         """
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
         self.end_token_ids = end_token_ids
-        on_gpu = model.device.type == "cuda"
-        mode = "reduce-overhead" if on_gpu else "default"
-        self.compiled = torch.compile(model.model, mode=mode) if (on_gpu if compiled is None else compiled) else None
+        self.on_gpu = model.device.type == "cuda"
+        self._steps_to_compile = STEPS_WORTH_COMPILING if compiled is None else 0
+        self._may_compile = self.on_gpu if compiled is None else compiled
+        self._compiled: Any = None
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """See `Engine.run`."""
+        if not requests:
+            return
         prefixes = common_prefixes([request.prompt_ids for request in requests])
         rows = [
             Row(request, Transcript(self.tokenizer, request, self.end_token_ids), list(request.prompt_ids), prefix)
@@ -58,6 +64,14 @@ class NativeEngine:
         while run.schedule or run.slots.rows:
             yield from run.steps()
 
+    def decoder(self, requests: Sequence[EncodedRequest]) -> Any:
+        """The compiled decoder if it pays for these requests and those before them, None if the plain one does."""
+        self._steps_to_compile -= sum(one.limit for one in requests) // min(len(requests), self.settings.batch_size)
+        if self._may_compile and self._compiled is None and self._steps_to_compile <= 0:
+            mode = "reduce-overhead" if self.on_gpu else "default"
+            self._compiled = torch.compile(self.model.model, mode=mode)
+        return self._compiled
+
 
 class _Run:
     """One call of `NativeEngine.run`."""
@@ -65,9 +79,9 @@ class _Run:
     def __init__(self, engine: NativeEngine, rows: Sequence[Row], *, stream: bool) -> None:
         slots, tokens = engine.settings.batch_size, engine.settings.batch_tokens
         # A GPU's pass takes as long for one prompt as for several, and an empty slot costs it nothing.
-        worth_a_pass = max(1, slots // 8) if engine.compiled is not None else 1
+        worth_a_pass = max(1, slots // 8) if engine.on_gpu else 1
         self.schedule = Schedule(rows, slots=slots, tokens=tokens, worth_a_pass=worth_a_pass)
-        self.slots = Slots(engine.model, engine.compiled)
+        self.slots = Slots(engine.model, engine.decoder([row.request for row in rows]))
         self.stream = stream
         self.sampler: Sampler | None = None  # of all active rows, made anew when they change
 
