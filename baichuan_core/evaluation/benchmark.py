@@ -42,7 +42,8 @@ def evaluate_benchmark(
         output: Directory for the results.
         options: Which benchmark, and what differs from the published way of asking.
         compare_with: A model that is asked the same, for example the one that `model` was quantized from.
-        checkpoints: Directory for the answers given so far, a file a subject.
+        checkpoints: Directory for the answers given so far, a file a subject. Models are told by their names in it, so
+            one directory serves one evaluation.
         resume_from: Such directories of interrupted runs; what is answered there is not asked again.
         on_progress: Told about the stages `loading`, `scoring` and `writing`.
 
