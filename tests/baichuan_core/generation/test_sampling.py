@@ -64,6 +64,26 @@ def test_the_same_tokens_are_left_as_by_the_processors_of_transformers(
     assert (frequencies - expected).abs().max() < 0.06
 
 
+@pytest.mark.parametrize("spread", [6.0, 0.1])
+def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread: float) -> None:
+    logits = torch.randn(3, 3000, generator=torch.Generator().manual_seed(2)) * spread
+    settings = [Sampling(1.0, 0, 0.8, 1.0), Sampling(0.9, 0, 0.5, 1.0), Sampling(1.0, 700, 0.9, 1.0)]
+    processors = [
+        [TopPLogitsWarper(0.8)],
+        [TemperatureLogitsWarper(0.9), TopPLogitsWarper(0.5)],
+        [TopKLogitsWarper(700), TopPLogitsWarper(0.9)],
+    ]
+    no_ids = torch.LongTensor(1, 0)
+    for row, chain in enumerate(processors):
+        left = LogitsProcessorList(chain)(no_ids, torch.FloatTensor(logits[[row]]))[0].softmax(dim=-1)
+        # The draw is the inverse of the distribution function, in the order of ids.
+        for step in range(20):
+            chosen = Sampler(settings, CPU).choose(logits, None, [5] * 3, [step] * 3)[row]
+            noise = float(uniform_numbers([5], [step])[0])
+            assert left[:chosen].sum() - 1e-4 <= noise <= left[: chosen + 1].sum() + 1e-4
+            assert left[chosen] > 0
+
+
 def test_the_penalty_is_that_of_transformers() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3
     history = torch.tensor([[1, 2, 2, 9], [5, 5, 5, 5], [0, 39, 7, 3]])

@@ -9,6 +9,8 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling, TokenLogprobs
 from baichuan_core.generation.seeds import uniform_numbers
 
+CANDIDATES = 512  # the most probable tokens, which nearly always hold the share that top-p wants
+
 
 class Sampler:
     """The settings of a number of rows as tensors.
@@ -66,17 +68,37 @@ class Sampler:
         """Temperature, top-k and top-p in transformers' order, then a draw: [rows, vocab] to tokens [rows, 1]."""
         if not self._any_filter:
             return _drawn((scores / self._temperatures).softmax(dim=-1), noise)
-        if self._all_top_k:
-            scores, ids = scores.topk(min(self._top_k, scores.shape[-1]), dim=-1)
-        else:
-            scores, ids = scores.sort(dim=-1, descending=True, stable=True)
-        ranks = torch.arange(scores.shape[-1], device=scores.device)
-        scores = (scores / self._temperatures).masked_fill(ranks >= self._top_ks, -torch.inf)
-        probabilities = scores.softmax(dim=-1)
+        probabilities, ids = self._most_probable(scores)
         before = probabilities.cumsum(dim=-1) - probabilities
+        ranks = torch.arange(ids.shape[-1], device=scores.device)
         probabilities = probabilities.masked_fill((before >= self._top_ps) & (ranks > 0), 0)
         ids, order = ids.sort(dim=-1)
         return ids.gather(-1, _drawn(probabilities.gather(-1, order), noise))
+
+    def _most_probable(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of those that top-k leaves and their ids, best first; where it leaves all, those of top-p."""
+        count = self._top_k if self._all_top_k else max(self._top_k, CANDIDATES)
+        best, ids = scores.topk(min(count, scores.shape[-1]), dim=-1)
+        found = self._after_top_k(best, scores)
+        if not self._all_top_k and not self._hold_enough(found):
+            best, ids = scores.sort(dim=-1, descending=True, stable=True)  # of the whole vocabulary: slow, and rare
+            found = self._after_top_k(best, scores)
+        return found, ids
+
+    def _after_top_k(self, best: Tensor, scores: Tensor) -> Tensor:
+        """Softmax of the best ones over what top-k leaves; over all scores where there is no top-k."""
+        ranks = torch.arange(best.shape[-1], device=best.device)
+        best = (best / self._temperatures).masked_fill(ranks >= self._top_ks, -torch.inf)
+        sums = best.logsumexp(dim=-1, keepdim=True)
+        if not self._all_top_k:
+            of_all = (scores / self._temperatures).logsumexp(dim=-1, keepdim=True)
+            sums = torch.where(self._top_ks > scores.shape[-1], of_all, sums)
+        return (best - sums).exp()
+
+    def _hold_enough(self, probabilities: Tensor) -> bool:
+        """Whether no row needs more candidates than these."""
+        has_top_k = self._top_ks <= probabilities.shape[-1]
+        return bool((has_top_k | self._is_greedy | (probabilities.sum(dim=-1, keepdim=True) >= self._top_ps)).all())
 
 
 def _drawn(probabilities: Tensor, noise: Tensor) -> Tensor:
