@@ -10,6 +10,7 @@ from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+GGUF = "gguf"  # the kind of models that llama.cpp runs
 SHOWN = (
     "hidden_size",
     "intermediate_size",
@@ -26,7 +27,7 @@ SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A complete checkpoint or adapter: `kind` is "checkpoint" or "adapter", `details` what is worth showing."""
+    """A complete model: `kind` is "checkpoint", "adapter" or "gguf", `details` what is worth showing."""
 
     kind: str
     details: dict[str, Any]
@@ -73,12 +74,15 @@ def inspect(folder: Path) -> Inspection:
     if config.get("model_type") != "baichuan":
         message = f"config.json says model_type {config.get('model_type')!r}; only 'baichuan' checkpoints can be used"
         raise InvalidRequestError(message, param="path")
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
-        raise InvalidRequestError("no weights: expected *.safetensors or pytorch_model*.bin", param="path")
+    is_gguf = any(folder.glob("*.gguf"))
+    if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise InvalidRequestError("no weights: expected *.safetensors, pytorch_model*.bin or *.gguf", param="path")
     if not (folder / "tokenizer.model").exists():
         message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
         raise InvalidRequestError(message, param="path")
     details = {name: config[name] for name in SHOWN if name in config}
+    if is_gguf:
+        return Inspection(GGUF, {"bytes": size, **details})
     held = {"quantization": _quantization(config), "precision": _precision(config)}
     return Inspection("checkpoint", {"bytes": size, **details, **held})
 

@@ -12,6 +12,8 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     Raises:
         InsufficientMemoryError: what it needs at least is not there.
     """
+    if any(context.models["model"].glob("*.gguf")):
+        return  # mapped by llama.cpp, page by page
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     try:

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from cli.commands.submit import Watch, send
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
-app = typer.Typer(help="List models, or register one.", invoke_without_command=True)
+app = typer.Typer(help="List models, register one, or make the GGUF form of one.", invoke_without_command=True)
 
 
 @app.callback()
@@ -49,3 +50,21 @@ def add(
     with connect(url, key) as client:
         made = client.post("/v1/models", {"id": model, "path": str(path.absolute())})
     emit(made) if as_json else show(made["id"])
+
+
+@app.command("gguf")
+def gguf(
+    model: Annotated[str, typer.Argument(metavar="ID", help="A whole checkpoint.")],
+    gguf_type: Annotated[str, typer.Option("--type", help="f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "q8_0",
+    output_model: Annotated[str | None, typer.Option(help="What jobs shall call it; ID-gguf-TYPE by default.")] = None,
+    url: Url = None,
+    key: Key = None,
+    *,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the GGUF form of a model, which llama.cpp runs fast on a CPU; submits a convert job."""
+    name = output_model or f"{model}-gguf-{gguf_type.replace('_', '-')}"
+    body = {"kind": "convert", "model": model, "target": "gguf", "gguf_type": gguf_type, "output_model": name}
+    with connect(url, key) as client:
+        send(client, body, None, watch=watch, as_json=as_json)

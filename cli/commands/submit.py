@@ -57,7 +57,7 @@ def submit(
     if file is None:
         raise CommandError("give a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)
     with connect(url, key) as client:
-        _send(client, _read_spec(file), idempotency_key, watch=watch, as_json=as_json)
+        send(client, _read_spec(file), idempotency_key, watch=watch, as_json=as_json)
 
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
@@ -70,7 +70,7 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body |= settings(given["assignments"] or [])
         with connect(given["url"], given["key"]) as client:
             _upload_files(client, kind, options, body)
-            _send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
+            send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
     parameters = [option.parameter() for option in options]
     shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
@@ -112,7 +112,7 @@ def _read_spec(file: str) -> Any:
         raise CommandError(f"{file} is not valid JSON: {error}", ExitCode.USAGE) from error
 
 
-def _send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
+def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
     """Submit; a key of our own makes it safe to repeat the request if the answer is lost."""
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     job = client.post("/v1/jobs", body, headers)

@@ -3,6 +3,7 @@
 from sqlalchemy import Connection
 
 from footprint import Footprint
+from jobs.checkpoints import GGUF
 from jobs.errors import InvalidRequestError, UnknownModelError
 from jobs.memory import KnownModel, footprint_of
 from jobs.repository import models
@@ -23,6 +24,10 @@ def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprin
         raise UnknownModelError(
             f"there is no model {spec.model!r} that is ready; `GET /v1/models` lists yours", param="model"
         )
+    if named.kind == GGUF:
+        size = named.details["bytes"]
+        message = f"{named.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"
+        raise InvalidRequestError(message, param="model")
     known = KnownModel.from_details(named.details)
     if known is None:
         message = f"the sizes of model {named.id!r} are not known; register it again, with the published config.json"

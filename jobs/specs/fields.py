@@ -36,6 +36,7 @@ class JobSpec(StrictModel):
     """What every kind of job is asked with."""
 
     produces_model: ClassVar[bool] = True
+    runs_gguf: ClassVar[bool] = False
 
     model: ModelName
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")

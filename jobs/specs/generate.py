@@ -20,6 +20,7 @@ class GenerateSpec(JobSpec):
     """Complete prompts, or answer conversations, given inline or as an uploaded JSONL file."""
 
     produces_model: ClassVar[bool] = False
+    runs_gguf: ClassVar[bool] = True
 
     kind: Literal["generate"]
     adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")

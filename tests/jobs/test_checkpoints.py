@@ -37,6 +37,13 @@ def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
     assert inspect(root / "lora").kind == "adapter"
 
 
+def test_a_gguf_file_with_configuration_and_tokenizer_is_a_model(root: Path) -> None:
+    folder = make_checkpoint(root / "gguf")
+    (folder / "model.safetensors").rename(folder / "model.gguf")
+    found = inspect(folder)
+    assert (found.kind, found.details["hidden_size"], "precision" in found.details) == ("gguf", 64, False)
+
+
 def test_paths_outside_are_refused(root: Path, tmp_path: Path) -> None:
     outside = make_checkpoint(tmp_path / "outside")
     (root / "link").symlink_to(outside)

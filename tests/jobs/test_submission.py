@@ -5,8 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import ValidationError
 
-from jobs.errors import IdempotencyConflictError, NameTakenError, UnknownFileError, UnknownModelError
-from jobs.records import JobFilter
+from jobs.errors import (
+    IdempotencyConflictError,
+    InvalidRequestError,
+    NameTakenError,
+    UnknownFileError,
+    UnknownModelError,
+)
+from jobs.records import JobFilter, ModelRecord
+from jobs.repository import models
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submitted, submit
@@ -53,6 +60,17 @@ def test_a_repeated_request_is_no_rival_for_the_name_of_its_result(deployment: D
         rival = submit(connection, [deployment.submission("other", output_model="small")])[0]
     assert [answer.created for answer in answers if isinstance(answer, Submitted)] == [True, False, False]
     assert isinstance(rival, NameTakenError)
+
+
+def test_only_generate_jobs_run_gguf_files(deployment: Deployment) -> None:
+    record = ModelRecord(deployment.project_id, "small", "gguf", "ready", "base", None, "/models/gguf", None, {}, 1)
+    with deployment.database.writing() as connection:
+        models.add(connection, record)
+        (refused,) = submit(connection, [deployment.submission(model="small")])
+    assert isinstance(refused, InvalidRequestError)
+    assert refused.param == "model"
+    assert "only generate jobs can run; name the checkpoint it was made from, 'base'" in str(refused)
+    assert deployment.submit(kind="generate", model="small", prompts=["a"]).state == "queued"
 
 
 def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None:
