@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -68,7 +69,7 @@ def test_the_same_tokens_are_left_as_by_the_processors_of_transformers(
 def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread: float) -> None:
     logits = torch.randn(3, 3000, generator=torch.Generator().manual_seed(2)) * spread
     settings = [Sampling(1.0, 0, 0.8, 1.0), Sampling(0.9, 0, 0.5, 1.0), Sampling(1.0, 700, 0.9, 1.0)]
-    processors = [
+    processors: list[list[LogitsProcessor]] = [
         [TopPLogitsWarper(0.8)],
         [TemperatureLogitsWarper(0.9), TopPLogitsWarper(0.5)],
         [TopKLogitsWarper(700), TopPLogitsWarper(0.9)],
