@@ -40,10 +40,12 @@ def test_generate_takes_conversations_and_files(service: Deployment, tmp_path: P
 
 
 def test_quantize_and_convert_make_models_that_later_jobs_can_name(service: Deployment) -> None:
-    quantized = service.submit(kind="quantize", model="tiny", method="nf4", output_model="tiny-nf4")
+    quantized = service.submit(kind="quantize", model="tiny", method="nf4", quantize_head=True, output_model="tiny-nf4")
     converted = service.submit(kind="convert", model="tiny", target="baichuan1", output_model="tiny-1")
-    service.wait(quantized)
+    result = service.wait(quantized).result
     service.wait(converted)
+    assert result is not None
+    assert "lm_head.weight" in result["relative_errors"]
     assert service.model("tiny-nf4").details["quantization"] == "nf4"
     assert "model/config.json" in service.artifacts(converted)
     for name in ("tiny-nf4", "tiny-1"):

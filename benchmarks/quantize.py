@@ -1,0 +1,112 @@
+"""Quantizing a checkpoint against bitsandbytes' own kernels on the same tensors, and against `cp` of its files.
+
+Use: `python -m benchmarks.quantize [--layers 6] [--methods nf4 int8]`. The weights are random and made here. `quantize`
+also reads the files, measures the error of every weight and writes the result to the disk. Processor seconds stand
+beside wall seconds, which other work on the machine stretches.
+"""
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from bitsandbytes import functional
+from torch import Tensor
+
+from baichuan_core import BaichuanConfig, QuantizationOptions, load_model, quantize
+from baichuan_core.checkpoint import TensorReader, expected_tensors, linear_layers, tensor_writer
+from baichuan_core.model.eight_bits import quantize_rows_in_float16
+from baichuan_core.model.four_bits import quantize_four_bits
+from baichuan_core.model.quantization import METHODS, QuantizationMethod
+
+SHARD_BYTES = 3 * 10**8
+
+
+def write_checkpoint(directory: Path, layers: int) -> BaichuanConfig:
+    """A bfloat16 checkpoint of Baichuan 2's form with a quarter of the widths of 7B."""
+    config = BaichuanConfig(
+        vocab_size=32000,
+        hidden_size=2048,
+        intermediate_size=5504,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        norm_head=True,
+        dtype="bfloat16",
+    )
+    config.save_pretrained(directory)
+    tensors = expected_tensors(config)
+    generator = torch.Generator().manual_seed(0)
+    with tensor_writer(directory, list(tensors), SHARD_BYTES) as writer:
+        for name, shape in tensors.items():
+            writer.add(name, torch.randn(shape, generator=generator).mul_(0.02).bfloat16())
+    return config
+
+
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def kernel_of_bitsandbytes(weights: list[Tensor], method: QuantizationMethod) -> None:
+    """Codes and scales by bitsandbytes."""
+    for weight in weights:
+        if method == "int8":
+            functional.int8_vectorwise_quant(weight.to(torch.float16))
+        else:
+            functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type=method)
+
+
+def kernel_of_ours(weights: list[Tensor], method: QuantizationMethod) -> None:
+    """The same codes and scales by us."""
+    for weight in weights:
+        if method == "int8":
+            quantize_rows_in_float16(weight)
+        else:
+            quantize_four_bits(weight, method, double_quantization=True)
+
+
+def measure(directory: Path, config: BaichuanConfig, method: QuantizationMethod) -> None:
+    """Print one method's figures."""
+    options = QuantizationOptions(method)
+    with TensorReader(directory) as reader:
+        weights = [reader.read(name).clone() for name in linear_layers(config)]
+    theirs = seconds(lambda: kernel_of_bitsandbytes(weights, method))
+    ours = seconds(lambda: kernel_of_ours(weights, method))
+    weights.clear()
+    whole = seconds(lambda: quantize(directory, directory / method, options))
+    streamed = seconds(lambda: load_model(directory, device="cpu", quantization=method))
+    shutil.rmtree(directory / method)
+    print(f"{method}, seconds (wall, processor):")
+    print(f"  bitsandbytes' kernel on the linear weights  {theirs[0]:7.2f} {theirs[1]:7.2f}")
+    ratio = theirs[1] / ours[1]
+    print(f"  ours, the same bytes                        {ours[0]:7.2f} {ours[1]:7.2f}   {ratio:.1f} times as fast")
+    print(f"  quantize() of the checkpoint                {whole[0]:7.2f} {whole[1]:7.2f}")
+    print(f"  load_model(quantization={method!r})             {streamed[0]:7.2f} {streamed[1]:7.2f}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["nf4", "int8"])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "checkpoint"
+        config = write_checkpoint(directory, arguments.layers)
+        files = sum(file.stat().st_size for file in directory.iterdir())
+        copy = seconds(lambda: shutil.copytree(directory, Path(folder) / "copy"))
+        shutil.rmtree(Path(folder) / "copy")
+        print(f"{files / 1e9:.2f} GB in bfloat16, {torch.get_num_threads()} threads; copying the files {copy[0]:.2f} s")
+        for method in arguments.methods:
+            measure(directory, config, method)
+    print(f"largest resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
