@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from torch import Tensor
@@ -31,6 +32,7 @@ from baichuan_core.checkpoint.quantized_weights import (
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
+from baichuan_core.free_memory import chosen_device
 from baichuan_core.model.float_chunks import float_chunks
 from baichuan_core.model.four_bits import BLOCK
 from baichuan_core.model.quantization import (
@@ -39,12 +41,15 @@ from baichuan_core.model.quantization import (
     quantization_settings,
     require_four_bit_shapes,
 )
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+
+from .calibration import CalibratedWeights, Calibration, FourBitCode, calibrate, calibration_rows
 
 # A code and its share of the scales; then code books, states and headers of one layer.
 BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
 BYTES_OF_A_LAYER = 2**13
 ENDS = (EMBEDDING, HEAD)
+CALIBRATED = 0.95  # share of the whole when the codes are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,14 @@ class QuantizationOptions:
         double_quantization: Keep the scales of 4-bit blocks in 8 bits; int8 has no use for it.
         compute_dtype: Dtype that 4-bit layers compute in.
         quantize_head: Keep embedding and output head in 8 bits, one scale a row.
+        calibration: Choose 4-bit codes by what the model computes on a text; the result has the same size.
     """
 
     method: QuantizationMethod = "nf4"
     double_quantization: bool = True
     compute_dtype: ComputeDtype = "bfloat16"
     quantize_head: bool = False
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +94,34 @@ def quantize(
     output: Path | str,
     options: QuantizationOptions,
     *,
+    device: str | None = None,
+    checkpoints: Path | str | None = None,
+    resume_from: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QuantizationReport:
     """Quantize the five linear layers of every block, and the embedding and head where the options say so.
 
     The result loads with plain `AutoModelForCausalLM.from_pretrained`, without a flag. Memory holds one weight
-    at a time.
+    at a time; with calibration one block and the hidden states of the calibration text. A calibration that was
+    killed and goes on from its last finished block ends with the bytes of an uninterrupted one.
 
     Args:
         checkpoint: An unquantized Baichuan checkpoint directory; never modified.
         output: Directory of the result; must not exist or be empty. It appears only when complete.
         options: The method and its settings.
-        on_progress: Told after each tensor, with the relative error of a quantized one.
+        device: Where to calibrate; the first GPU, or else the CPU, if not given.
+        checkpoints: Folder that keeps the blocks that are calibrated, of this run alone; nothing is kept if not given.
+        resume_from: That folder of an earlier run.
+        on_progress: Told after each tensor, with the relative error of a quantized one, and after each block of a
+            calibration.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, holds NaN, or `output` is taken.
-        UnsupportedError: The method is unknown, the checkpoint is quantized already, or a layer has a shape
-            that the 4-bit kernels cannot take.
+        CheckpointError: The checkpoint is incomplete or damaged, holds NaN, or `output` is taken; or `resume_from`
+            is of another calibration.
+        UnsupportedError: The method is unknown or cannot be calibrated, the checkpoint is quantized already, or a
+            layer has a shape that the 4-bit kernels cannot take.
+        DatasetError: The calibration text is too short, cannot be read or was written by another tokenizer.
+        TokenizerError: There is none to read the calibration text with.
         InsufficientSpaceError: The disk cannot hold the result.
     """
     checkpoint, output = Path(checkpoint), Path(output)
@@ -114,14 +132,29 @@ def quantize(
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
+        rows = None if options.calibration is None else calibration_rows(checkpoint, config, options.calibration)
         require_space(output, estimated_bytes(reader, config, options))
-        with staged_output(output) as staging:
+        with staged_output(output) as staging, TemporaryDirectory(dir=staging) as temporary:
+            calibrated = None
+            if rows is not None:
+                code = FourBitCode(options.method, options.double_quantization)
+                calibrated = calibrate(
+                    reader,
+                    config,
+                    rows,
+                    code,
+                    device=chosen_device(device),
+                    checkpoints=Path(checkpoints or temporary),
+                    resume_from=None if resume_from is None else Path(resume_from),
+                    on_progress=part_of(on_progress, 0.0, CALIBRATED),
+                )
+                on_progress = part_of(on_progress, CALIBRATED, 1.0)
             config.architectures = ["BaichuanForCausalLM"]
             config.quantization_config = settings.to_dict()
             config.quantize_head = options.quantize_head
             config.save_pretrained(staging)
             copy_companions(checkpoint, staging)
-            report = _Quantizer(config, options, reader, on_progress).run(staging)
+            report = _Quantizer(config, options, reader, calibrated, on_progress).run(staging)
     on_progress(Progress(1.0, "quantized", {"relative_error": report.mean_relative_error}))
     return report
 
@@ -145,11 +178,13 @@ class _Quantizer:
         config: BaichuanConfig,
         options: QuantizationOptions,
         reader: TensorReader,
+        calibrated: CalibratedWeights | None,
         on_progress: ProgressCallback,
     ) -> None:
         self._linear = linear_layers(config)
         self._options = options
         self._reader = reader
+        self._calibrated = calibrated
         self._on_progress = on_progress
         self._bytes_read = 0
         self._errors: dict[str, float] = {}
@@ -189,6 +224,8 @@ class _Quantizer:
     def _quantized(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
         """The stored form of a weight, None for what stays as it is."""
         if name in self._linear:
+            if self._calibrated is not None:
+                return self._calibrated.weight(name)
             double_quantization = self._options.double_quantization
             return quantize_weight(tensor, self._options.method, double_quantization=double_quantization)
         if self._options.quantize_head and name in ENDS:
@@ -219,5 +256,7 @@ def _check_supported(config: BaichuanConfig, options: QuantizationOptions, check
         raise UnsupportedError(
             f"{checkpoint} uses its embedding as head (tie_word_embeddings): leave quantize_head out"
         )
+    if options.calibration is not None and options.method == "int8":
+        raise UnsupportedError('int8 gains nothing from calibration: use the method "nf4" or "fp4", or leave it out')
     if options.method != "int8":
         require_four_bit_shapes(linear_layers(config))

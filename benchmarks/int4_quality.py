@@ -1,0 +1,98 @@
+"""What int8 and 4 bits cost a trained model, plain and calibrated; see benchmarks/README.md.
+
+Use: python -m benchmarks.int4_quality DIRECTORY. The model of benchmarks/real_model.py is made there if need be. Every
+model is measured in float32 on the first 6 x 512 tokens of Python's own documentation (`pydoc_data.topics`).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import distributions
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from baichuan_core import QuantizationOptions, load_model, quantize
+from baichuan_core.likelihood import (
+    ReferenceRun,
+    calibration_text,
+    compare_with_reference,
+    run_reference,
+    text_windows,
+)
+from baichuan_core.quantization import Calibration
+from benchmarks.real_model import gguf_tokenizer, make_real_checkpoint
+
+HELD_OUT = 6 * 512
+SAME_KIND_FROM = 16 * 512  # so that no topic is cut in two halves, one on either side
+
+
+def texts() -> dict[str, list[int]]:
+    """Token ids of the texts by name, in the tokenizer that the model was trained with."""
+    tokenizer = gguf_tokenizer()
+    documentation = "\n".join(topics.values())
+    packages = sorted(distributions(), key=lambda package: package.name)
+    of_others = "\n".join(package.read_text("METADATA") or "" for package in packages)
+    kinds = {"documentation": documentation, "other kind": of_others, "built-in": calibration_text()}
+    return {name: list(tokenizer(text).input_ids) for name, text in kinds.items()}
+
+
+def recipes(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, QuantizationOptions]]:
+    """What is measured, by name."""
+    kinds = {
+        "text of another kind": ids["other kind"],
+        "built-in text": ids["built-in"],
+        "text of the same kind": ids["documentation"][SAME_KIND_FROM:],
+    }
+    yield "int8", QuantizationOptions("int8")
+    for method in ("nf4", "fp4"):
+        plain = QuantizationOptions(method, compute_dtype="float32")
+        yield f"{method.upper()}", plain
+        for kind, token_ids in kinds.items():
+            calibration = Calibration(token_ids=[token_ids], sequences=sequences)
+            yield f"{method.upper()}, {kind}", replace(plain, calibration=calibration)
+
+
+def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> float:
+    """Print one line of the table; gives the KL."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        report = quantize(checkpoint, Path(folder) / "model", options)
+        seconds = time.monotonic() - started
+        model = load_model(Path(folder) / "model", dtype="float32", device="cpu")
+    found = compare_with_reference(reference, model)
+    print(
+        f"| {name} | {found.perplexity:.2f} | {found.kl_divergence:.4f} | {found.top_1_agreement:.3f} | "
+        f"{report.mean_relative_error:.4f} | {report.bytes_after:,} | {seconds:.0f} |",
+        flush=True,
+    )
+    return found.kl_divergence
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--sequences", type=int, default=32, help="rows of 512 tokens that calibration looks at")
+    parser.add_argument("--only", default="", help="measure plain models and those whose names hold this")
+    arguments = parser.parse_args()
+    checkpoint = make_real_checkpoint(arguments.directory)
+    ids = texts()
+    windows = text_windows(ids["documentation"][:HELD_OUT], length=512, stride=512)
+    reference = run_reference(load_model(checkpoint, dtype="float32", device="cpu"), windows)
+    print("| model | perplexity | KL to float32 | equal greedy tokens | relative error | bytes | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    plain: dict[str, float] = {}
+    for name, options in recipes(ids, arguments.sequences):
+        if options.calibration is not None and arguments.only not in name:
+            continue
+        divergence = measure(checkpoint, name, options, reference)
+        if options.calibration is None:
+            plain[options.method] = divergence
+        else:
+            print(f"{name}: {divergence / plain[options.method]:.3f} of the KL of plain {options.method}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
