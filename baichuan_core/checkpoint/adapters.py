@@ -147,10 +147,19 @@ def _check_layers(adapter: Path, config: BaichuanConfig, given: BaseIdentity) ->
 
 def _lora_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the matrices A [rank, in] and B [out, rank]."""
+    with TensorReader(adapter, adapter_weights(adapter)) as reader:
+        return {name: reader.shape(name) for name in reader.names if _LORA_MATRIX.search(name)}
+
+
+def adapter_weights(adapter: Path) -> Path:
+    """The file with the matrices of an adapter.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     for file in (adapter / "adapter_model.safetensors", adapter / "adapter_model.bin"):
         if file.is_file():
-            with TensorReader(adapter, file) as reader:
-                return {name: reader.shape(name) for name in reader.names if _LORA_MATRIX.search(name)}
+            return file
     raise CheckpointError(f"{adapter} holds no adapter_model.safetensors: copy the adapter again, whole")
 
 

@@ -1,5 +1,6 @@
 """Writes tensors whose places in a file are known beforehand, in pieces, by several threads at once."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +12,29 @@ import torch
 from torch import Tensor
 
 # Large enough that a piece costs more than its bookkeeping; with all that is computed of it, small beside a tensor.
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 2**20
 MAX_THREADS = 8  # more wait for the disk or for memory
+
+
+Rows = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsInFile:
+    """Rows that stand in a file exactly as they are to be written, so that the kernel can copy them.
+
+    Attributes:
+        read: Gives them as tensors, where the kernel cannot.
+        offset: Of the first row.
+    """
+
+    read: Rows
+    file: Path
+    offset: int
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop`."""
+        return self.read(start, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +48,7 @@ class PlannedTensor:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    rows: Callable[[int, int], Tensor]
+    rows: Rows
 
     @property
     def row_count(self) -> int:
@@ -64,19 +86,27 @@ def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]
         on_bytes: Told after each piece, in order, how many bytes it had; on the calling thread.
     """
     with ExitStack() as stack:
-        descriptors = {}
-        for file in dict.fromkeys(place.file for place in placed):
-            descriptors[file] = os.open(file, os.O_WRONLY)
-            stack.callback(os.close, descriptors[file])
+        descriptors = _opened(placed, stack)
         threads = ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS), "writer")
         stack.callback(threads.shutdown, cancel_futures=True)
         pieces: list[Future[int]] = [
-            threads.submit(_write_rows, descriptors[place.file], place, start, stop)
+            threads.submit(_write_rows, descriptors, place, start, stop)
             for place in placed
             for start, stop in _pieces(place.tensor)
         ]
         for piece in pieces:
             on_bytes(piece.result())
+
+
+def _opened(placed: Sequence[PlacedTensor], stack: ExitStack) -> dict[Path, int]:
+    """Descriptors of all files that are written to or copied from."""
+    rows = [place.tensor.rows for place in placed]
+    modes = {source.file: os.O_RDONLY for source in rows if isinstance(source, RowsInFile)}
+    modes |= {place.file: os.O_WRONLY for place in placed}
+    descriptors = {file: os.open(file, mode) for file, mode in modes.items()}
+    for descriptor in descriptors.values():
+        stack.callback(os.close, descriptor)
+    return descriptors
 
 
 def _pieces(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
@@ -87,13 +117,35 @@ def _pieces(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, tensor.row_count)
 
 
-def _write_rows(descriptor: int, place: PlacedTensor, start: int, stop: int) -> int:
-    tensor = place.tensor
+def _write_rows(descriptors: dict[Path, int], place: PlacedTensor, start: int, stop: int) -> int:
+    """Write one piece; returns its size."""
+    tensor, target = place.tensor, descriptors[place.file]
+    begin, count = start * tensor.row_bytes, (stop - start) * tensor.row_bytes
+    if isinstance(tensor.rows, RowsInFile):
+        source = descriptors[tensor.rows.file]
+        if _copied(source, tensor.rows.offset + begin, target, place.offset + begin, count):
+            return count
     rows = tensor.rows(start, stop).detach().contiguous()
-    content = rows.reshape(-1).view(torch.uint8).numpy().data
-    if rows.dtype != tensor.dtype or content.nbytes != (stop - start) * tensor.row_bytes:
+    if rows.dtype != tensor.dtype or rows.nbytes != count:
         raise RuntimeError(f"{tensor.name} gave {rows.dtype} {list(rows.shape)} for rows {start} to {stop}")
+    content = rows.reshape(-1).view(torch.uint8).numpy().data
     written = 0
-    while written < content.nbytes:
-        written += os.pwrite(descriptor, content[written:], place.offset + start * tensor.row_bytes + written)
-    return written
+    while written < count:
+        written += os.pwrite(target, content[written:], place.offset + begin + written)
+    return count
+
+
+def _copied(source: int, source_offset: int, target: int, target_offset: int, count: int) -> bool:
+    """Let the kernel copy bytes between files; False where it cannot, between some file systems."""
+    done = 0
+    while done < count:
+        try:
+            copied = os.copy_file_range(source, target, count - done, source_offset + done, target_offset + done)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                return False
+            raise
+        if copied == 0:  # some file systems say so of what they cannot copy
+            return False
+        done += copied
+    return True

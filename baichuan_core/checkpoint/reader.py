@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+import struct
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
+
+from .published_int4 import holds_published_int4, import_published_int4
 
 # Baichuan 1 7B stores these; they follow from the configuration.
 _DERIVED = re.compile(r"rotary_emb\.inv_freq$")
@@ -25,23 +30,30 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 class TensorReader:
     """The tensors of a checkpoint directory: safetensors or `.bin`, in one file or in shards.
 
-    Safetensors files are memory-mapped; of `.bin` files, one at a time is open, unpickled with
-    `weights_only=True`. Persisted `inv_freq` buffers are left out.
+    Files are memory-mapped, `.bin` files unpickled with `weights_only=True`; of those that torch before 1.6
+    wrote, which cannot be mapped, one is in memory at a time. Persisted `inv_freq` buffers are left out. Several
+    threads may read.
 
     Args:
         checkpoint: The directory.
         weights: The file of weights or index in it; found by its usual names if not given.
+        import_int4: Show the published 4-bit form as the tensors that transformers stores today.
 
     Raises:
         CheckpointError: No weights, or a shard that is missing, damaged or no checkpoint; the message names
             the file.
     """
 
-    def __init__(self, checkpoint: Path, weights: Path | None = None) -> None:
+    def __init__(self, checkpoint: Path, weights: Path | None = None, *, import_int4: bool = False) -> None:
         self.checkpoint = checkpoint
+        self._import_int4 = import_int4
+        self.imported_int4 = False
+        self._lock = threading.RLock()
         self._stack = ExitStack()
         self._mapped: dict[Path, Any] = {}
-        self._unpickled: tuple[Path, Mapping[str, Tensor]] | None = None
+        self._unpickled: dict[Path, Mapping[str, Tensor]] = {}
+        self._in_memory: Path | None = None
+        self._offsets: dict[Path, dict[str, int]] = {}
         source = weights or _weights_file(checkpoint)
         promised = _weight_map(source) if source.suffix == ".json" else None
         self.files = sorted({source} if promised is None else {checkpoint / file for file in promised.values()})
@@ -58,7 +70,7 @@ class TensorReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._mapped.clear()
-        self._unpickled = None
+        self._unpickled.clear()
         self._stack.close()
 
     @property
@@ -92,6 +104,15 @@ class TensorReader:
         )
         return tensor
 
+    def place(self, name: str) -> tuple[Path, int] | None:
+        """The file in which the bytes of a tensor are one run, and where that begins; None if they are not."""
+        file = self._where[name]
+        with self._lock:
+            if file not in self._offsets:
+                self._offsets[file] = _offsets(file) if not self.imported_int4 else {}
+        offset = self._offsets[file].get(name)
+        return None if offset is None else (file, offset)
+
     def _names_in(self, file: Path) -> list[str]:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: copy or download this shard of the checkpoint")
@@ -100,18 +121,43 @@ class TensorReader:
         return list(self._unpickle(file))
 
     def _map(self, file: Path) -> Any:
-        if file not in self._mapped:
-            try:
-                self._mapped[file] = self._stack.enter_context(safe_open(file, framework="pt", device="cpu"))
-            except (SafetensorError, OSError) as error:
-                raise _damaged(file, error) from error
-        return self._mapped[file]
+        with self._lock:
+            if file not in self._mapped:
+                try:
+                    self._mapped[file] = self._stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+                except (SafetensorError, OSError) as error:
+                    raise _damaged(file, error) from error
+            return self._mapped[file]
 
     def _unpickle(self, file: Path) -> Mapping[str, Tensor]:
-        if self._unpickled is None or self._unpickled[0] != file:
-            self._unpickled = None
-            self._unpickled = (file, _load_pickled(file))
-        return self._unpickled[1]
+        with self._lock:
+            if file not in self._unpickled:
+                if self._in_memory is not None:
+                    del self._unpickled[self._in_memory]
+                    self._in_memory = None
+                content, is_mapped = _load_pickled(file)
+                self._unpickled[file] = self._tensors(content, file)
+                self._in_memory = None if is_mapped else file
+            return self._unpickled[file]
+
+    def _tensors(self, content: object, file: Path) -> Mapping[str, Tensor]:
+        if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+            raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
+        if holds_published_int4(content):
+            if not self._import_int4:
+                raise CheckpointError(
+                    f"{file} is in the published 4-bit form, an old 4-bit checkpoint that nothing loads any more: "
+                    'convert it to the target "safetensors", or use the unquantized checkpoint'
+                )
+            self.imported_int4 = True
+            return import_published_int4(content, file)
+        strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
+        if strange:
+            raise CheckpointError(
+                f"{file} holds {strange[0]}, which is no tensor: copy or download the checkpoint again"
+            )
+        tensors: Mapping[str, Tensor] = content
+        return tensors
 
     def _check_promises(self, promised: Mapping[str, str]) -> None:
         for name, file in promised.items():
@@ -141,13 +187,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _load_pickled(file: Path) -> Mapping[str, Tensor]:
+def _load_pickled(file: Path) -> tuple[object, bool]:
+    """What a file holds, and whether its tensors are mapped."""
     try:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True), True
         except RuntimeError:
             # Files of torch before 1.6 are no archives and cannot be mapped.
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} is damaged or holds more than tensors, which is never run: convert it to safetensors "
@@ -155,15 +202,24 @@ def _load_pickled(file: Path) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(file, error) from error
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
-    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise CheckpointError(
-            f"{file} holds {strange[0]}, which is no tensor (an old 4-bit checkpoint?): use the unquantized checkpoint"
-        )
-    tensors: Mapping[str, Tensor] = content
-    return tensors
+
+
+def _offsets(file: Path) -> dict[str, int]:
+    """Where in a file the bytes of its tensors begin, those of tensors that are not one run of bytes left out."""
+    if file.suffix == ".safetensors":
+        with file.open("rb") as stream:
+            (header_bytes,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(header_bytes))
+        start = 8 + header_bytes
+        return {name: start + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"}
+    with FakeTensorMode():  # https://docs.pytorch.org/tutorials/unstable/gpu_direct_storage.html
+        tensors = torch.load(file, weights_only=True)
+    offsets = {}
+    for name, tensor in tensors.items():
+        start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+        if start is not None and tensor.is_contiguous():
+            offsets[name] = start + tensor.storage_offset() * tensor.element_size()
+    return offsets
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:

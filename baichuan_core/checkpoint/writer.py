@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,12 +12,14 @@ from torch import Tensor
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
+# So that transformers knows for whom the file is.
+METADATA = {"__metadata__": {"format": "pt"}}
 # A header line: dtype, shape, two offsets and the punctuation, beside the name.
 _ENTRY_BYTES = 128
-_ALIGNMENT = 8
+ALIGNMENT = 8
 
 # https://github.com/huggingface/safetensors, the table of dtypes.
-_DTYPE_NAMES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -66,14 +68,10 @@ class TensorWriter:
         """Write what is left, give the shards their names and write the index if there are several."""
         self._close_shard()
         weight_map: dict[str, str] = {}
-        total = len(self._finished)
-        for number, shard in enumerate(self._finished, start=1):
-            name = f"model-{number:05}-of-{total:05}.safetensors" if total > 1 else "model.safetensors"
+        for name, shard in zip(shard_names(len(self._finished)), self._finished, strict=True):
             shard.path.rename(self._directory / name)
             weight_map |= dict.fromkeys(shard.names, name)
-        if total > 1:
-            index = {"metadata": {"total_size": self.bytes_written}, "weight_map": weight_map}
-            (self._directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        write_index(self._directory, weight_map, self.bytes_written)
 
     def _close_shard(self) -> None:
         if self._open is not None:
@@ -95,6 +93,31 @@ def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_
     writer.finish()
 
 
+def shard_names(count: int) -> list[str]:
+    """What transformers calls the files of a checkpoint."""
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+
+
+def write_index(directory: Path, weight_map: dict[str, str], total_size: int) -> None:
+    """Say which file holds which tensor, if there are several.
+
+    Args:
+        directory: Where the shards are.
+        weight_map: Names of files by names of tensors.
+        total_size: Bytes of all tensors.
+    """
+    if len(set(weight_map.values())) > 1:
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbytes: int) -> dict[str, object]:
+    """What a safetensors header says of one tensor."""
+    return {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, begin + nbytes]}
+
+
 class _Shard:
     """One safetensors file: length of the header, header, bytes without a gap.
 
@@ -106,8 +129,8 @@ class _Shard:
     def __init__(self, path: Path, header_bytes: int) -> None:
         self.path = path
         self.size = 0
-        self._header_bytes = -(-header_bytes // _ALIGNMENT) * _ALIGNMENT
-        self._entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        self._header_bytes = -(-header_bytes // ALIGNMENT) * ALIGNMENT
+        self._entries: dict[str, object] = dict(METADATA)
         self._waiting: list[tuple[str, Tensor]] = []
         self.file: BinaryIO = path.open("wb")
         self.file.write(bytes(8 + self._header_bytes))
@@ -119,7 +142,7 @@ class _Shard:
 
     def add(self, name: str, tensor: Tensor) -> None:
         self.size += tensor.nbytes
-        if tensor.nbytes % _ALIGNMENT:
+        if tensor.nbytes % ALIGNMENT:
             self._waiting.append((name, tensor))
         else:
             self._write(name, tensor)
@@ -136,9 +159,5 @@ class _Shard:
 
     def _write(self, name: str, tensor: Tensor) -> None:
         begin, self._offset = self._offset, self._offset + tensor.nbytes
-        self._entries[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, self._offset],
-        }
+        self._entries[name] = entry(tensor.dtype, tensor.shape, begin, tensor.nbytes)
         self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -78,18 +78,18 @@ def gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: GgufTy
 
 
 def _renamed(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
-    yield replace(source.tensor(EMBEDDING), name="token_embd.weight")
+    yield replace(source.exact(EMBEDDING), name="token_embd.weight")
     for block in range(config.num_hidden_layers):
         ours, theirs = f"model.layers.{block}", f"blk.{block}"
-        packed = source.tensor(f"{ours}.self_attn.W_pack.weight")
+        packed = source.exact(f"{ours}.self_attn.W_pack.weight")
         for number, letter in enumerate("qkv"):
             tensor = part(packed, f"{theirs}.attn_{letter}.weight", number, 3)
             rotated = config.position_embedding == "rope" and letter != "v"
             yield _pairs_side_by_side(tensor, config.head_dim) if rotated else tensor
         for mine, name in OF_A_BLOCK.items():
-            yield replace(source.tensor(f"{ours}.{mine}.weight"), name=f"{theirs}.{name}.weight")
-    yield replace(source.tensor(FINAL_NORM), name="output_norm.weight")
-    head = source.tensor(EMBEDDING if config.tie_word_embeddings else HEAD)
+            yield replace(source.exact(f"{ours}.{mine}.weight"), name=f"{theirs}.{name}.weight")
+    yield replace(source.exact(FINAL_NORM), name="output_norm.weight")
+    head = source.exact(EMBEDDING if config.tie_word_embeddings else HEAD)
     head = normalised(cast(head, torch.float32)) if config.norm_head else head
     yield replace(head, name="output.weight")
 

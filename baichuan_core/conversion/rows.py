@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from baichuan_core.checkpoint.parallel_writer import PlannedTensor
+from baichuan_core.checkpoint.parallel_writer import PlannedTensor, Rows, RowsInFile
 from baichuan_core.errors import CheckpointError
 from baichuan_core.model.head import SMALLEST_NORM
 
@@ -39,12 +39,14 @@ def part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTe
     """One of equally many rows: of `W_pack`, the queries (0), keys (1) or values (2) of three."""
     length = tensor.shape[0] // parts
     begin = number * length
-    return replace(
-        tensor,
-        name=name,
-        shape=(length, *tensor.shape[1:]),
-        rows=lambda start, stop: tensor.rows(begin + start, begin + stop),
-    )
+
+    def rows(start: int, stop: int) -> Tensor:
+        return tensor.rows(begin + start, begin + stop)
+
+    source: Rows = rows
+    if isinstance(tensor.rows, RowsInFile):
+        source = RowsInFile(rows, tensor.rows.file, tensor.rows.offset + begin * tensor.row_bytes)
+    return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=source)
 
 
 def require_finite(numbers: Tensor, name: str) -> None:

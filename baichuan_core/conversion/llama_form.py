@@ -1,0 +1,73 @@
+"""A 7B model as the Llama that computes the same: other names, `W_pack` in three, the head normalised."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+
+from baichuan_core.checkpoint import EMBEDDING, HEAD
+from baichuan_core.checkpoint.parallel_writer import PlannedTensor
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import UnsupportedError
+
+from .dense import DenseTensors
+from .rows import normalised, part
+
+PACKED = ".self_attn.W_pack.weight"
+
+
+def llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
+    """The configuration of that Llama.
+
+    Raises:
+        UnsupportedError: The model has no rotation; Llama has nothing else.
+    """
+    if config.position_embedding != "rope":
+        raise UnsupportedError(
+            "this model has ALiBi, as all of the 13B do: attention with a bias that grows with the distance, which "
+            "Llama does not have, so only 7B models (RoPE) have a Llama form"
+        )
+    settings: dict[str, Any] = {
+        # Under this name programs other than transformers look for it.
+        "rope_theta": (config.rope_parameters or {})["rope_theta"],
+        "max_position_embeddings": config.max_position_embeddings,
+    }
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_attention_heads,
+        hidden_act=config.hidden_act,
+        initializer_range=config.initializer_range,
+        rms_norm_eps=config.rms_norm_eps,
+        rope_parameters=config.rope_parameters,
+        tie_word_embeddings=_is_tied(config),
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        dtype=dtype,
+        **settings,
+    )
+
+
+def llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
+    """Its tensors."""
+    for name in source.names:
+        tensor = source.tensor(name)
+        if name.endswith(PACKED):
+            for number, letter in enumerate("qkv"):
+                yield part(tensor, name.replace(PACKED, f".self_attn.{letter}_proj.weight"), number, 3)
+        else:
+            yield normalised(tensor) if name == HEAD and config.norm_head else tensor
+    if config.tie_word_embeddings and config.norm_head:
+        yield normalised(replace(source.tensor(EMBEDDING), name=HEAD))
+
+
+def _is_tied(config: BaichuanConfig) -> bool:
+    """A normalised head is another matrix than the embedding it was made of."""
+    return bool(config.tie_word_embeddings and not config.norm_head)
