@@ -1,5 +1,6 @@
 """How much memory a device has left."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def free_bytes(device: str | torch.device | None = None) -> int:
         free, _total = torch.cuda.mem_get_info(where)
         return int(free)
     return min([_available(), *left_in_control_group(CONTROL_GROUP)])
+
+
+def release_memory() -> None:
+    """Give back what nobody holds any more: bitsandbytes' 4-bit weights hold themselves until garbage is collected."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def left_in_control_group(root: Path) -> Iterator[int]:

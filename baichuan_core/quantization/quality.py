@@ -1,6 +1,5 @@
 """What quantizing cost: memory, errors of the weights, and how far the predictions moved."""
 
-import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ import torch
 
 from baichuan_core.checkpoint import TensorReader, load_model, make_directory
 from baichuan_core.errors import BaichuanError
+from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
@@ -152,7 +152,8 @@ def _compare_all(
     on_progress: ProgressCallback,
 ) -> tuple[dict[str, Comparison], str | None]:
     """Comparisons by name, or none of them and the reason."""
-    missing = text.missing or too_little_memory(_weight_bytes(reference), device)
+    release_memory()
+    missing = text.missing or too_little_memory(reference, device, batch_tokens=BATCH_TOKENS)
     if missing is not None:
         return {}, missing
     steps = 1 + len(candidates)
@@ -163,7 +164,7 @@ def _compare_all(
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
             del model
-            _give_memory_back()
+            release_memory()
             told = _stage(on_progress, f"measuring {one.name}", number, steps)
             model = load_model(one.checkpoint, device=device)
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
@@ -182,9 +183,3 @@ def _stage(on_progress: ProgressCallback, name: str, number: int, steps: int) ->
 def _weight_bytes(checkpoint: Path) -> int:
     with TensorReader(checkpoint) as reader:
         return reader.total_bytes
-
-
-def _give_memory_back() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,33 +1,17 @@
 """Whether an unquantized model fits beside what is there: a machine that only quantizes may be too small for it."""
 
-import re
 from pathlib import Path
 
-import torch
-
-MEMORY_OF_THE_MACHINE = Path("/proc/meminfo")  # Linux; elsewhere nobody is asked
-WORKING_MEMORY = 2**29  # activations and slices of the distribution
-GIBIBYTE = 2**30
+from baichuan_core.checkpoint import read_config
+from baichuan_core.free_memory import free_bytes
+from baichuan_core.memory import Precision, Shape, in_gib, scoring
 
 
-def too_little_memory(weight_bytes: int, device: str | None) -> str | None:
-    """Why a model of this size cannot be loaded on `device`; None if it can, or if nobody knows."""
-    needed = weight_bytes + WORKING_MEMORY
-    free = _free_bytes(device)
-    if free is None or needed <= free:
+def too_little_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
+    """Why an unquantized model cannot score a text on `device`, `batch_tokens` tokens at once; None if it can."""
+    config = read_config(checkpoint).to_dict()
+    needed = scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
+    free = free_bytes(device)
+    if needed <= free:
         return None
-    return (
-        f"the unquantized model needs {needed / GIBIBYTE:.1f} GiB and {free / GIBIBYTE:.1f} GiB are free here: "
-        "measure where it fits"
-    )
-
-
-def _free_bytes(device: str | None) -> int | None:
-    on_gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
-    if on_gpu:
-        torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
-    if not MEMORY_OF_THE_MACHINE.is_file():
-        return None
-    found = re.search(r"^MemAvailable: +(\d+) kB", MEMORY_OF_THE_MACHINE.read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    return f"the unquantized model needs {in_gib(needed)} and {in_gib(free)} are free here: measure where it fits"

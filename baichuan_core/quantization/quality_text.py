@@ -12,6 +12,7 @@ from baichuan_core.text_file import read_text_file
 WINDOW = 512
 # Eight windows: enough for a KL to two digits, a few minutes for 7B on a CPU.
 MOST_TOKENS = 4096
+MOST_CHARACTERS = 32 * MOST_TOKENS  # far above what so many tokens hold, and soon encoded
 FEWEST_TOKENS = 64
 BUILT_IN = "built-in"
 
@@ -47,7 +48,8 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
         if text is not None:
             raise
         return QualityText(BUILT_IN, [], str(error))
-    ids = encode_plain(tokenizer, held_out_text() if text is None else read_text_file(text))[:MOST_TOKENS]
+    content = held_out_text() if text is None else read_text_file(text)
+    ids = encode_plain(tokenizer, content[:MOST_CHARACTERS])[:MOST_TOKENS]
     source = BUILT_IN if text is None else text.name
     if len(ids) < FEWEST_TOKENS or len(set(ids)) == 1:
         kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"

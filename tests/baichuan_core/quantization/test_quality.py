@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from baichuan_core import CheckpointError, DatasetError, Progress, QuantizationOptions, TokenizerError, quantize
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.likelihood import held_out_text
-from baichuan_core.quantization import Candidate, QualityReport, quality_memory, quality_report
+from baichuan_core.quantization import Candidate, QualityReport, quality_report
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 MakeCheckpoint = Callable[..., Path]
@@ -103,6 +105,22 @@ def test_a_checkpoint_does_not_differ_from_itself(base: Path, tmp_path: Path) ->
     assert copy.mean_relative_error is None
 
 
+@torch.no_grad()
+def test_an_adapter_that_was_merged_belongs_to_the_reference(base: Path, tmp_path: Path) -> None:
+    adapted: Any = get_peft_model(load_model(base, device="cpu"), LoraConfig(target_modules=["W_pack"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = shutil.copytree(base, tmp_path / "merged")
+    adapted.merge_and_unload().save_pretrained(merged)
+    candidates = [Candidate("merged", merged)]
+    report = quality_report(base, candidates, tmp_path / "a", adapter=tmp_path / "adapter", device="cpu")
+    assert report.models[1].kl_divergence == pytest.approx(0, abs=1e-6)
+    without = quality_report(base, candidates, tmp_path / "b", device="cpu")
+    assert (without.models[1].kl_divergence or 0) > 1e-5
+
+
 def test_a_given_text_is_measured_on(base: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text("A text of my own. " * 20, encoding="utf-8")
@@ -146,10 +164,10 @@ def test_a_machine_too_small_for_the_unquantized_model(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       8000000 kB\nMemAvailable:     262144 kB\n")
-    monkeypatch.setattr(quality_memory, "MEMORY_OF_THE_MACHINE", meminfo)
+    meminfo.write_text("MemTotal:       8000000 kB\nMemAvailable:     131072 kB\n")
+    monkeypatch.setattr("baichuan_core.free_memory.MEMINFO", meminfo)
     report = quality_report(base, [quantized(base, tmp_path / "nf4", "nf4")], tmp_path / "report", device="cpu")
-    assert_only_likelihoods_are_missing(report, "needs 0.5 GiB and 0.2 GiB are free")
+    assert_only_likelihoods_are_missing(report, "needs 0.19 GiB and 0.12 GiB are free")
 
 
 @torch.no_grad()
