@@ -11,6 +11,7 @@ from jobs.errors import InvalidRequestError, PathNotAllowedError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 GGUF = "gguf"  # the kind of models that llama.cpp runs
+LLAMA = "llama"  # the kind of converted models that are for other programs
 SHOWN = (
     "hidden_size",
     "intermediate_size",

@@ -45,7 +45,7 @@ def convert(
     target: ConversionTarget,
     *,
     gguf_type: GgufType | None = None,
-    dtype: DtypeName | None = None,
+    dtype: DtypeName = "auto",
     adapter: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ConversionReport:
@@ -66,7 +66,7 @@ def convert(
         output: Directory of the result; must not exist or be empty. It appears only when complete.
         target: The form of the result.
         gguf_type: Type of the matrices in a GGUF file, "f16" if not given.
-        dtype: Dtype of a merged or dequantized checkpoint; that of the tensors beside quantized ones if not given.
+        dtype: Dtype of a merged or dequantized checkpoint, "auto" for that of the tensors beside quantized ones.
         adapter: The adapter to merge, a directory that fine-tuning wrote.
         on_progress: Told as bytes are written.
 
@@ -94,13 +94,13 @@ def convert(
 
 
 def _check_options(
-    target: ConversionTarget, gguf_type: GgufType | None, dtype: DtypeName | None, adapter: Path | None
+    target: ConversionTarget, gguf_type: GgufType | None, dtype: DtypeName, adapter: Path | None
 ) -> None:
     if target not in get_args(ConversionTarget):
         raise UnsupportedError(f"target {target!r} is not known: use one of {', '.join(get_args(ConversionTarget))}")
     if gguf_type is not None and target != "gguf":
         raise UnsupportedError(f"gguf_type goes with the target gguf, not with {target}: leave it out")
-    if dtype is not None and target not in ("merged", "dequantized"):
+    if dtype != "auto" and target not in ("merged", "dequantized"):
         raise UnsupportedError(f"dtype goes with the targets merged and dequantized, not with {target}: leave it out")
     if adapter is not None and target != "merged":
         raise UnsupportedError(f"an adapter goes with the target merged, not with {target}: leave it out")
@@ -110,7 +110,7 @@ def _plan(
     source: Source,
     target: ConversionTarget,
     gguf_type: GgufType | None,
-    dtype: DtypeName | None,
+    dtype: DtypeName,
     adapter: Path | None,
 ) -> Plan:
     match target:

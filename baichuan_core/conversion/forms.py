@@ -84,7 +84,7 @@ def baichuan1(source: Source) -> Plan:
     return _baichuan(source, [change(tensor) if tensor.name == name else tensor for tensor in source.stored()])
 
 
-def dequantized(source: Source, dtype: DtypeName | None) -> Plan:
+def dequantized(source: Source, dtype: DtypeName) -> Plan:
     """Quantized tensors restored."""
     if not is_quantized(source.config):
         raise UnsupportedError(f"{source.checkpoint} is not quantized: there is nothing to restore")
@@ -94,7 +94,7 @@ def dequantized(source: Source, dtype: DtypeName | None) -> Plan:
     return _baichuan(source, tensors)
 
 
-def merged(source: Source, adapter: Path | None, dtype: DtypeName | None) -> Plan:
+def merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
     """An adapter added to its base, whose quantized tensors are restored."""
     if adapter is None:
         raise UnsupportedError("the target merged needs an adapter: give its directory")
@@ -182,8 +182,8 @@ def _declare_dense(config: BaichuanConfig, dtype: torch.dtype) -> None:
     config.dtype = dtype
 
 
-def _dtype(name: DtypeName | None) -> torch.dtype | None:
-    if name is None or name == "auto":
+def _dtype(name: DtypeName) -> torch.dtype | None:
+    if name == "auto":
         return None
     if name not in get_args(DtypeName):
         raise UnsupportedError(f"dtype {name!r} is not known: use one of {', '.join(get_args(DtypeName))}")

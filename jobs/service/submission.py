@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobs.checkpoints import GGUF
+from jobs.checkpoints import GGUF, LLAMA
 from jobs.database import now_ms
 from jobs.errors import (
     DomainError,
@@ -161,9 +161,10 @@ def _fault(
         if model.state != "ready":
             message = f"model {name!r} is still being made by job {model.job_id}; wait until that job has succeeded"
             return UnknownModelError(message, param=field)
-        if model.kind == GGUF and not (spec.runs_gguf and field == "model"):
+        if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
+            runs = {GGUF: "a GGUF file, which only generate jobs can run", LLAMA: "a Llama, made for other programs"}
             made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
-            message = f"model {name!r} is a GGUF file, which only generate jobs can run; name {made_from}"
+            message = f"model {name!r} is {runs[model.kind]}; name {made_from}"
             return InvalidRequestError(message, param=field)
     for field, file_id in spec.file_references().items():
         if file_id not in known_files:

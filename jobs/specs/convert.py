@@ -1,15 +1,43 @@
-"""Convert a checkpoint to another form with equal logits."""
+"""Convert a checkpoint to another form that computes the same."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from jobs.specs.fields import ModelProducingSpec
+from pydantic import Field, model_validator
+
+from jobs.specs.fields import Dtype, ModelName, ModelProducingSpec
 
 
 class ConvertSpec(ModelProducingSpec):
     """`baichuan1`: the head's rows normalised, for engines without NormHead.
 
-    `safetensors`: any published file form to sharded safetensors.
+    `safetensors`: any published file form to sharded safetensors, the published int4 to today's NF4.
+    `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
+    `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
+    `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
+    `dequantized`: a quantized checkpoint as floats again.
     """
 
     kind: Literal["convert"]
-    target: Literal["baichuan1", "safetensors"]
+    target: Literal["baichuan1", "safetensors", "llama", "gguf", "merged", "dequantized"]
+    adapter: ModelName | None = Field(None, description="The LoRA adapter model that `merged` adds to `model`")
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = Field(
+        None, description="Type of the matrices in a `gguf` file; f16 by default"
+    )
+    dtype: Dtype = Field("auto", description="Of a `merged` or `dequantized` checkpoint; the model's own by default")
+
+    @model_validator(mode="after")
+    def _options_fit_the_target(self) -> Self:
+        if self.gguf_type is not None and self.target != "gguf":
+            raise ValueError(f"gguf_type goes with the target gguf, not with {self.target}; leave it out")
+        if self.dtype != "auto" and self.target not in ("merged", "dequantized"):
+            raise ValueError(
+                f"dtype goes with the targets merged and dequantized, not with {self.target}; leave it out"
+            )
+        if self.adapter is not None and self.target != "merged":
+            raise ValueError(f"adapter goes with the target merged, not with {self.target}; leave it out")
+        return self
+
+    def model_references(self) -> dict[str, str]:
+        """See `JobSpec.model_references`."""
+        adapter = {"adapter": self.adapter} if self.adapter else {}
+        return {"model": self.model, **adapter}

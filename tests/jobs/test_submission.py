@@ -1,6 +1,7 @@
 """Submitting: accepted jobs are whole, repeated ones are the same, wrong ones are refused without harm to others."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -71,6 +72,28 @@ def test_only_generate_jobs_run_gguf_files(deployment: Deployment) -> None:
     assert refused.param == "model"
     assert "only generate jobs can run; name the checkpoint it was made from, 'base'" in str(refused)
     assert deployment.submit(kind="generate", model="small", prompts=["a"]).state == "queued"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target": "llama", "gguf_type": "f16"}, "gguf_type goes with the target gguf, not with llama"),
+        ({"target": "gguf", "dtype": "float32"}, "dtype goes with the targets merged and dequantized"),
+        ({"target": "gguf", "adapter": "lora"}, "adapter goes with the target merged"),
+    ],
+)
+def test_options_of_a_conversion_go_with_its_target(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SPEC.validate_python({"kind": "convert", "model": "base", **fields})
+
+
+def test_no_job_takes_a_model_in_the_form_of_llama(deployment: Deployment) -> None:
+    record = ModelRecord(deployment.project_id, "small", "llama", "ready", "base", None, "/models/llama", None, {}, 1)
+    cases: list[dict[str, Any]] = [{}, {"kind": "generate", "prompts": ["a"]}]
+    with deployment.database.writing() as connection:
+        models.add(connection, record)
+        refused = submit(connection, [deployment.submission(model="small", **fields) for fields in cases])
+    assert all("is a Llama, made for other programs; name the checkpoint" in str(each) for each in refused)
 
 
 def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None:

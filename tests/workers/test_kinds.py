@@ -52,6 +52,25 @@ def test_quantize_and_convert_make_models_that_later_jobs_can_name(service: Depl
         service.wait(service.submit(kind="generate", model=name, prompts=["hello"], max_new_tokens=2))
 
 
+def test_convert_makes_models_for_other_programs_too(service: Deployment) -> None:
+    jobs = {
+        "llama": service.submit(kind="convert", model="tiny", target="llama", output_model="tiny-llama"),
+        "gguf": service.submit(kind="convert", model="tiny", target="gguf", gguf_type="q8_0", output_model="tiny-gguf"),
+    }
+    for kind, job_id in jobs.items():
+        job = service.wait(job_id)
+        assert job.result is not None
+        model = service.model(f"tiny-{kind}")
+        assert (model.kind, model.base) == (kind, "tiny")
+        assert model.details["bytes"] >= job.result["bytes_after"]
+        assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
+    assert "model/model.gguf" in service.artifacts(jobs["gguf"])
+    assert {"model/tokenizer.json", "model/model.safetensors"} <= set(service.artifacts(jobs["llama"]))
+    refused = service.wait(service.submit(kind="convert", model="tiny", target="dequantized"), "failed")
+    assert refused.error is not None
+    assert "there is nothing to restore" in refused.error["message"]
+
+
 def test_quantize_reports_what_it_cost(service: Deployment, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Some words of my own, 和一些中文。\n" * 20, encoding="utf-8")
     uploaded = service.upload(tmp_path / "mine.txt", "fine-tune")
@@ -104,6 +123,14 @@ def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: 
     )
     texts = [service.read(service.artifacts(service.wait(job).id)["completions.jsonl"]) for job in (alone, named)]
     assert texts[0] == texts[1]
+    merged = [
+        service.submit(kind="convert", model="tiny-lora", target="merged", output_model="tiny-merged"),
+        service.submit(kind="convert", model="tiny", adapter="tiny-lora", target="merged"),
+    ]
+    weights = [service.artifacts(service.wait(job).id)["model/model.safetensors"].sha256 for job in merged]
+    assert weights[0] == weights[1]
+    of_merged = service.submit(kind="generate", model="tiny-merged", prompts=["hello"], max_new_tokens=4, temperature=0)
+    assert service.read(service.artifacts(service.wait(of_merged).id)["completions.jsonl"]) == texts[0]
     refused = service.wait(service.submit(kind="quantize", model="tiny-lora"), "failed")
     assert refused.error is not None
     assert "whole checkpoint" in refused.error["message"]

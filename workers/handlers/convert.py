@@ -2,18 +2,37 @@
 
 from dataclasses import asdict
 
-from baichuan_core.conversion import convert
+from baichuan_core.conversion import ConversionReport, convert
+from jobs.checkpoints import LLAMA
+from jobs.service.attempts import ProducedModel
 from jobs.specs import ConvertSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import produced_model
 
+# Of 16-bit weights; the engine checks exactly once it has looked at the tensors.
+SHARES_OF_GGUF = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
-def output_bytes(_spec: ConvertSpec, checkpoint_bytes: int) -> int:
-    """As large as the input."""
-    return checkpoint_bytes
+
+def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
+    """As large as the input, but for GGUF types of fewer or more bits."""
+    return round(checkpoint_bytes * SHARES_OF_GGUF.get(spec.gguf_type or "f16", 1.0))
 
 
 def run(spec: ConvertSpec, context: Context) -> Outcome:
     """Write the converted checkpoint as a model."""
-    report = convert(context.models["model"], context.model_output, spec.target, on_progress=context.report)
-    return Outcome(asdict(report), produced_model(context))
+    report = convert(
+        context.models["model"],
+        context.model_output,
+        spec.target,
+        gguf_type=spec.gguf_type,
+        dtype=spec.dtype,
+        adapter=context.models.get("adapter"),
+        on_progress=context.report,
+    )
+    made = _llama_model(report) if spec.target == "llama" else produced_model(context)
+    return Outcome(asdict(report), made)
+
+
+def _llama_model(report: ConversionReport) -> ProducedModel:
+    """Files to fetch; no job of ours can name it."""
+    return ProducedModel(MODEL_FOLDER, LLAMA, {"bytes": report.bytes_after})

@@ -76,7 +76,7 @@ def test_a_merged_model_is_what_peft_makes(
     torch.testing.assert_close(result(input_ids).logits, adapted(input_ids).logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "dtype"), [("nf4", None), ("int8", "float32"), ("fp4", "bfloat16")])
+@pytest.mark.parametrize(("method", "dtype"), [("nf4", "auto"), ("int8", "float32"), ("fp4", "bfloat16")])
 def test_a_quantized_base_is_restored_first(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, method: Any, dtype: Any
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_quantized_base_is_restored_first(
     convert(tmp_path / "quantized", tmp_path / "dense", "dequantized", dtype="float32")
     dense = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.float32)
     theirs = PeftModel.from_pretrained(dense, str(adapter)).merge_and_unload()
-    wanted = getattr(torch, dtype or "bfloat16")
+    wanted = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     assert merged.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
