@@ -114,11 +114,7 @@ class BlockCalibrator:
         for groups in HALVES:
             for layers in groups:
                 statistics = self._statistics(layers[0], states)
-                if not statistics.second_moments.isfinite().all():
-                    raise CheckpointError(
-                        f"block {number} of {self._reader.checkpoint} computes NaN or infinite numbers on the "
-                        "calibration text: use the checkpoint as it was before they came in"
-                    )
+                self._require_numbers(statistics.second_moments, number)
                 for layer in layers:
                     tensors |= self._layer(f"model.layers.{number}.{layer}", layer, statistics)
             self._go_on(groups[-1][0], states)
@@ -145,6 +141,7 @@ class BlockCalibrator:
             drift += statistics.state_drift
         offset = nest_offset(weight) if self._double_quantization else None
         target = corrected(weight, drift, statistics.second_moments)
+        self._require_numbers(target, int(name.split(".")[2]))
         result = compensate(target, statistics.second_moments, self._book, offset)
         weight.copy_(result.restored)
         dtype = self._reader.read(f"{name}.weight").dtype
@@ -156,3 +153,10 @@ class BlockCalibrator:
         for rows, exact, quantized in states.batches(self._device):
             states.exact[rows] = self._exact.half_of(layer, exact)
             states.quantized[rows] = self._quantized.half_of(layer, quantized)
+
+    def _require_numbers(self, computed: Tensor, number: int) -> None:
+        if not computed.isfinite().all():
+            raise CheckpointError(
+                f"block {number} of {self._reader.checkpoint} computes NaN or infinite numbers on the calibration "
+                "text: use the checkpoint as it was before they came in"
+            )

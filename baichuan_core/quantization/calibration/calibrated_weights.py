@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.checkpoint import TensorReader
-from baichuan_core.checkpoint.quantized_weights import QuantizedWeight
+from baichuan_core.checkpoint.quantized_weights import QuantizedWeight, stored_endings
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.progress import ProgressCallback
 
@@ -21,8 +21,9 @@ SAMPLE = 64  # values of each weight that tell one checkpoint from another
 class CalibratedWeights:
     """The weights of all blocks, from the disk as they are asked for; one block is in memory."""
 
-    def __init__(self, finished: FinishedBlocks) -> None:
+    def __init__(self, finished: FinishedBlocks, code: FourBitCode) -> None:
         self._finished = finished
+        self._endings = stored_endings(code.method, double_quantization=code.double_quantization)
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
 
     def weight(self, name: str) -> QuantizedWeight:
@@ -31,7 +32,7 @@ class CalibratedWeights:
         if self._loaded is None or self._loaded[0] != number:
             self._loaded = number, self._finished.tensors(number)
         layer = name.removesuffix("weight")
-        tensors = {key.removeprefix(layer): tensor for key, tensor in self._loaded[1].items() if key.startswith(layer)}
+        tensors = {ending: self._loaded[1][layer + ending] for ending in self._endings}
         return QuantizedWeight(tensors, restore(tensors))
 
 
@@ -71,7 +72,7 @@ def calibrate(
     if resume_from is not None:
         finished.take_over(resume_from)
     BlockCalibrator(reader, config, code, device).run(rows, finished, on_progress)
-    return CalibratedWeights(finished)
+    return CalibratedWeights(finished, code)
 
 
 def _fingerprint(reader: TensorReader, config: BaichuanConfig) -> str:
