@@ -9,7 +9,7 @@ import torch
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.likelihood import continuation_log_likelihoods, encode_plain, next_token_log_likelihoods
 from baichuan_core.model import BaichuanForCausalLM
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.progress import ProgressCallback, ignore_progress, part_of
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .benchmarks import Benchmark
@@ -116,13 +116,13 @@ def answer_questions(
     """
     answers: dict[int, Answer] = {}
     for chosen in _alike(prompts):
-        before, share = len(answers) / len(prompts), len(chosen) / len(prompts)
+        before, after = len(answers) / len(prompts), (len(answers) + len(chosen)) / len(prompts)
         scores = _log_likelihoods(
             model,
             [prompts[index].token_ids for index in chosen],
             letters,
             batch_tokens,
-            _within(on_progress, before, share),
+            part_of(on_progress, before, after),
         )
         for index, row in zip(chosen, scores, strict=True):
             a, b, c, d = row
@@ -160,7 +160,3 @@ def _log_likelihoods(
         on_progress=on_progress,
     )
     return torch.tensor([score.log_likelihood for score in found]).reshape(len(prompts), len(letters)).tolist()
-
-
-def _within(on_progress: ProgressCallback, before: float, share: float) -> ProgressCallback:
-    return lambda progress: on_progress(Progress(before + share * progress.fraction, progress.stage))

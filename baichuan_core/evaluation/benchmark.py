@@ -7,16 +7,17 @@ from pathlib import Path
 from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.free_memory import release_memory
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.tokenizer import BaichuanTokenizer
 
-from .answers import Answer, Prompt, answer_questions, encode_paper, letter_ids
+from .answers import Answer, answer_questions, encode_paper, letter_ids
 from .benchmark_files import write_benchmark_files
 from .benchmark_report import BenchmarkReport, benchmark_report
 from .benchmarks import Benchmark, Split, benchmark_named
 from .exam import Paper, read_exam
 from .options import BenchmarkOptions, EvaluatedModel
 from .saved_answers import SavedAnswers, key_of
-from .stages import share_of
 
 
 def evaluate_benchmark(
@@ -42,8 +43,7 @@ def evaluate_benchmark(
         output: Directory for the results.
         options: Which benchmark, and what differs from the published way of asking.
         compare_with: A model that is asked the same, for example the one that `model` was quantized from.
-        checkpoints: Directory for the answers given so far, a file a subject. Models are told by their names in it, so
-            one directory serves one evaluation.
+        checkpoints: Directory for the answers given so far, a file a subject; of this evaluation alone.
         resume_from: Such directories of interrupted runs; what is answered there is not asked again.
         on_progress: Told about the stages `loading`, `scoring` and `writing`.
 
@@ -62,8 +62,15 @@ def evaluate_benchmark(
     )
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
     models = [EvaluatedModel.of(one) for one in (model, compare_with) if one is not None]
-    sittings = [_prepare(one, benchmark, papers, options, saved) for one in models]
-    answers = [_sit(sitting, share_of(on_progress, number, len(sittings))) for number, sitting in enumerate(sittings)]
+    tokenizers = [load_tokenizer(one.checkpoint) for one in models]
+    letters = [letter_ids(tokenizer, benchmark) for tokenizer in tokenizers]  # errors come before the work
+    sittings = [
+        _Sitting(number, *of_model, benchmark, papers, options, saved)
+        for number, of_model in enumerate(zip(models, tokenizers, letters, strict=True))
+    ]
+    answers = [
+        _sit(one, part_of(on_progress, one.number / len(models), (one.number + 1) / len(models))) for one in sittings
+    ]
     on_progress(Progress(1.0, "writing"))
     names = [one.shown for one in models]
     report = benchmark_report(benchmark, split, options.shots, list(zip(names, answers, strict=True)))
@@ -73,12 +80,14 @@ def evaluate_benchmark(
 
 @dataclass(frozen=True, slots=True)
 class _Sitting:
-    """A model with the encoded questions of every subject."""
+    """A model and what it is asked; `number` tells the models of an evaluation apart, whatever they are called."""
 
+    number: int
     model: EvaluatedModel
-    papers: Sequence[Paper]
-    prompts: Sequence[Sequence[Prompt]]
+    tokenizer: BaichuanTokenizer
     letters: Sequence[Sequence[int]]
+    benchmark: Benchmark
+    papers: Sequence[Paper]
     options: BenchmarkOptions
     saved: SavedAnswers
 
@@ -89,38 +98,29 @@ def _split(benchmark: Benchmark, wanted: Split | None) -> Split:
     return wanted or benchmark.splits[0]
 
 
-def _prepare(
-    model: EvaluatedModel, benchmark: Benchmark, papers: Sequence[Paper], options: BenchmarkOptions, saved: SavedAnswers
-) -> _Sitting:
-    checkpoint = Path(model.checkpoint)
-    window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH
-    tokenizer = load_tokenizer(checkpoint)
-    letters = letter_ids(tokenizer, benchmark)
-    prompts = [encode_paper(tokenizer, benchmark, paper, window=window, letters=letters) for paper in papers]
-    return _Sitting(model, papers, prompts, letters, options, saved)
-
-
 def _sit(sitting: _Sitting, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
     """The answers by subject; the model is loaded when the first question is open, and gone afterwards."""
-    name = f"{sitting.model.shown} {sitting.options.dtype}"
+    checkpoint, options, letters = Path(sitting.model.checkpoint), sitting.options, sitting.letters
+    name = f"{sitting.number} {sitting.model.shown} {options.dtype}"
+    window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH
     total, done = sum(len(paper.questions) for paper in sitting.papers), 0
     loaded, answers = None, {}
-    for paper, prompts in zip(sitting.papers, sitting.prompts, strict=True):
+    for paper in sitting.papers:
+        prompts = encode_paper(sitting.tokenizer, sitting.benchmark, paper, window=window, letters=letters)
         right = [question.answer for question in paper.questions]
-        key = key_of(name, prompts, right, sitting.letters)
+        key = key_of(name, prompts, right, letters)
         given = sitting.saved.find(key)
         if given is None:
             loaded = loaded or load_model(
-                sitting.model.checkpoint,
-                dtype=sitting.options.dtype,
-                device=sitting.options.device,
-                adapter=sitting.model.adapter,
+                checkpoint, dtype=options.dtype, device=options.device, adapter=sitting.model.adapter
             )
-            tell = share_of(on_progress, done / len(prompts), total / len(prompts))
+            told = part_of(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
-                loaded, prompts, right, sitting.letters, batch_tokens=sitting.options.batch_tokens, on_progress=tell
+                loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=told
             )
             sitting.saved.keep(key, given)
         answers[paper.subject] = given
         done += len(prompts)
+    del loaded
+    release_memory()
     return answers

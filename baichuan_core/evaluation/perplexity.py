@@ -3,27 +3,27 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import (
     Comparison,
     Window,
-    compare_with_reference,
+    compare_windows,
     encode_plain,
     perplexity,
     run_reference,
     text_windows,
 )
 from baichuan_core.model import BaichuanForCausalLM
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 from baichuan_core.text_file import read_text_file
 
 from .options import EvaluatedModel, PerplexityOptions
-from .stages import share_of
 from .statistics import mean_interval
 from .written import REPORT, TABLE, write_text
 
@@ -100,6 +100,7 @@ def evaluate_perplexity(
         DatasetError: The text cannot be read or is too short.
         TokenizerError: A checkpoint has no tokenizer.
         CheckpointError: A checkpoint or adapter cannot be used, computes NaN, or `output` cannot be written.
+        InsufficientMemoryError: The text is too long to compare two models on it.
         UnsupportedError: The two models have other tokens.
     """
     options, output = options or PerplexityOptions(), Path(output)
@@ -156,13 +157,15 @@ def _compared(
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
-        _load(theirs, options), windows, batch_tokens=options.batch_tokens, on_progress=share_of(on_progress, 0, 2)
+        _load(theirs, options), windows, batch_tokens=options.batch_tokens, on_progress=part_of(on_progress, 0.0, 0.5)
     )
-    loaded, parts = _load(mine, options), []
-    for number, (window, states) in enumerate(zip(reference.windows, reference.states, strict=True)):
-        part = replace(reference, windows=[window], states=[states])
-        parts.append(compare_with_reference(part, loaded, batch_tokens=options.batch_tokens))
-        on_progress(Progress((1 + (number + 1) / len(windows)) / 2, "scoring"))
+    release_memory()
+    parts = compare_windows(
+        reference,
+        _load(mine, options),
+        batch_tokens=options.batch_tokens,
+        on_progress=part_of(on_progress, 0.5, 1.0),
+    )
     return _comparison_report(mine, theirs, len(windows[0].token_ids), parts)
 
 

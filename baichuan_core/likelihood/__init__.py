@@ -1,6 +1,6 @@
 """How likely a model finds a text, and how far two models differ on it."""
 
-from .comparison import Comparison, ReferenceRun, compare_with_reference, run_reference
+from .comparison import Comparison, ReferenceRun, compare_windows, compare_with_reference, run_reference
 from .scoring import (
     ContinuationScore,
     Perplexity,
@@ -19,6 +19,7 @@ __all__ = [
     "ReferenceRun",
     "Window",
     "calibration_text",
+    "compare_windows",
     "compare_with_reference",
     "continuation_log_likelihoods",
     "encode_plain",

@@ -1,19 +1,20 @@
 """How far one model's predictions lie from another's on the same text."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from baichuan_core.errors import CheckpointError, UnsupportedError
+from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
+from baichuan_core.free_memory import free_bytes
+from baichuan_core.memory import in_gib
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .head import OutputHead
 from .passes import BATCH_TOKENS, hidden_states
-from .scoring import check_ids
+from .scoring import check_ids, perplexity_of
 from .windows import Window
 
 
@@ -66,9 +67,11 @@ def run_reference(
 
     Raises:
         DatasetError: A window has a token that the model does not have.
+        InsufficientMemoryError: The states of so long a text do not fit into the host's memory.
     """
     sequences = [window.token_ids for window in windows]
     check_ids(model, sequences, shortest=2)
+    _require_room(model, windows)
     states: dict[int, Tensor] = {}
     for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
         states[index] = row[windows[index].first_scored - 1 : -1].to("cpu", copy=True)
@@ -86,30 +89,64 @@ def compare_with_reference(
 ) -> Comparison:
     """Compare the next-token distributions of a model with those of a reference, on the reference's text.
 
+    Raises as `compare_windows`.
+    """
+    sums = _sums_of_windows(reference, model, batch_tokens, on_progress)
+    return _comparison(torch.stack(sums).sum(dim=0), sum(len(states) for states in reference.states))
+
+
+def compare_windows(
+    reference: ReferenceRun,
+    model: BaichuanForCausalLM,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    on_progress: ProgressCallback = ignore_progress,
+) -> list[Comparison]:
+    """As `compare_with_reference`, one comparison for each window, in their order.
+
     Distributions exist for a slice of positions at a time, in float32; sums are float64.
 
     Raises:
         CheckpointError: One of the two computes NaN.
         UnsupportedError: Their vocabularies differ in size.
     """
+    sums = _sums_of_windows(reference, model, batch_tokens, on_progress)
+    return [_comparison(row, len(states)) for row, states in zip(sums, reference.states, strict=True)]
+
+
+def _require_room(model: BaichuanForCausalLM, windows: Sequence[Window]) -> None:
+    tokens = sum(len(window.token_ids) - window.first_scored for window in windows)
+    needed, free = tokens * model.config.hidden_size * model.dtype.itemsize, free_bytes("cpu")
+    if needed > free:
+        raise InsufficientMemoryError(
+            f"the reference's hidden states for {tokens} tokens take {in_gib(needed)} and {in_gib(free)} are free: "
+            "compare on a shorter text"
+        )
+
+
+def _sums_of_windows(
+    reference: ReferenceRun, model: BaichuanForCausalLM, batch_tokens: int, on_progress: ProgressCallback
+) -> list[Tensor]:
+    """What `_sums` gives, for each window."""
     if model.config.vocab_size != reference.vocab_size:
         raise UnsupportedError(
             f"the models have {reference.vocab_size} and {model.config.vocab_size} tokens: only models of one "
             "vocabulary can be compared"
         )
     head = OutputHead(model)
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums: dict[int, Tensor] = {}
     sequences = [window.token_ids for window in reference.windows]
-    for done, (index, row) in enumerate(hidden_states(model, sequences, batch_tokens=batch_tokens), start=1):
+    for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
         window = reference.windows[index]
         targets = torch.tensor(window.token_ids[window.first_scored :])
-        sums += _sums(reference.head, reference.states[index], head, row[window.first_scored - 1 : -1], targets)
-        on_progress(Progress(done / len(sequences), "scoring"))
-    tokens = sum(len(states) for states in reference.states)
+        sums[index] = _sums(reference.head, reference.states[index], head, row[window.first_scored - 1 : -1], targets)
+        on_progress(Progress(len(sums) / len(sequences), "scoring"))
+    return [sums[index] for index in range(len(sequences))]
+
+
+def _comparison(sums: Tensor, tokens: int) -> Comparison:
     divergence, equal, of_reference, of_model = (sums / tokens).tolist()
-    if math.isnan(divergence + of_reference + of_model):
-        raise CheckpointError("a model computes NaN: use checkpoints without NaN, or dtype float32")
-    return Comparison(divergence, equal, math.exp(-of_reference), math.exp(-of_model), tokens)
+    return Comparison(divergence, equal, perplexity_of(of_reference), perplexity_of(of_model), tokens)
 
 
 @torch.inference_mode()

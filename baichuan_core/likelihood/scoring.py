@@ -15,6 +15,9 @@ from .head import OutputHead
 from .passes import BATCH_TOKENS, hidden_states, shared_prefix
 from .windows import Window
 
+NOT_A_NUMBER = "the model computes NaN: use a checkpoint without NaN, or dtype float32"
+LEAST_LIKELIHOOD = -700.0  # exp(700) is nearly the largest float
+
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
@@ -87,7 +90,23 @@ def perplexity(
     sequences = [window.token_ids for window in windows]
     rows = token_log_likelihoods(model, sequences, batch_tokens=batch_tokens, on_progress=on_progress)
     scored = torch.cat([row[window.first_scored - 1 :] for row, window in zip(rows, windows, strict=True)]).double()
-    return Perplexity(math.exp(-float(scored.mean())), scored.numel())
+    return Perplexity(perplexity_of(float(scored.mean())), scored.numel())
+
+
+def perplexity_of(log_likelihood: float) -> float:
+    """exp of a mean negative log-likelihood, given in nats a token.
+
+    Raises:
+        CheckpointError: It is NaN, or so low that there is no such number.
+    """
+    if math.isnan(log_likelihood):
+        raise CheckpointError(NOT_A_NUMBER)
+    if log_likelihood < LEAST_LIKELIHOOD:
+        raise CheckpointError(
+            f"the model finds the text impossible ({log_likelihood:.0f} nats a token): its weights are damaged, or "
+            "another tokenizer than its own stands beside them"
+        )
+    return math.exp(-log_likelihood)
 
 
 def next_token_log_likelihoods(
@@ -197,5 +216,5 @@ def check_ids(model: BaichuanForCausalLM, sequences: Sequence[Sequence[int]], *,
 
 def _numbers(scores: Tensor) -> Tensor:
     if scores.isnan().any():
-        raise CheckpointError("the model computes NaN: use a checkpoint without NaN, or dtype float32")
+        raise CheckpointError(NOT_A_NUMBER)
     return scores

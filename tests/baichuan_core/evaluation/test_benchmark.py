@@ -194,6 +194,16 @@ def test_saved_answers_to_other_questions_or_damaged_ones_are_not_used(data: Pat
     assert run(BenchmarkOptions("ceval"), "d", resume_from=[steps]) == run(BenchmarkOptions("ceval"), "e")
 
 
+def test_models_of_one_name_keep_their_answers_apart(data: Path, tmp_path: Path) -> None:
+    one, other = (make_tiny_checkpoint(tmp_path / str(seed) / "tiny", seed=seed) for seed in (0, 1))
+    options = BenchmarkOptions("ceval", shots=1)
+    evaluate_benchmark(
+        one, data / "ceval", tmp_path / "out", options, compare_with=other, checkpoints=tmp_path / "steps"
+    )
+    for line in lines(tmp_path / "out"):
+        assert line["model"]["log_likelihoods"] != line["compared_with"]["log_likelihoods"]
+
+
 def test_what_cannot_be_asked_is_told(data: Path, tmp_path: Path) -> None:
     tiny = make_tiny_checkpoint(tmp_path / "tiny")
     with pytest.raises(UnsupportedError, match="CMMLU has no split 'val': use test"):

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from baichuan_core import BaichuanForCausalLM, CheckpointError, UnsupportedError
+from baichuan_core import BaichuanForCausalLM, CheckpointError, InsufficientMemoryError, UnsupportedError
 from baichuan_core.checkpoint import load_model
-from baichuan_core.likelihood import compare_with_reference, perplexity, run_reference, text_windows
+from baichuan_core.likelihood import (
+    compare_windows,
+    compare_with_reference,
+    perplexity,
+    run_reference,
+    text_windows,
+)
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -76,3 +82,45 @@ def test_models_that_cannot_be_compared(make_checkpoint: MakeCheckpoint, ids: li
     broken.model.norm.weight[0] = torch.nan
     with pytest.raises(CheckpointError, match="computes NaN"):
         compare_with_reference(run, broken)
+
+
+def test_windows_are_compared_in_their_order_and_run_together(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+    reference, model = (
+        load_model(make_checkpoint(str(seed), seed=seed, initializer_range=0.2), device="cpu") for seed in (0, 1)
+    )
+    windows = [*text_windows(ids[:30], length=30, stride=30), *text_windows(ids, length=50, stride=50)]
+    rows: list[int] = []
+    run = run_reference(reference, windows)
+    hook = model.model.embed_tokens.register_forward_hook(lambda _m, _i, output: rows.append(len(output)))
+    found = compare_windows(run, model, batch_tokens=10_000)
+    hook.remove()
+    assert rows == [4]
+    for window, comparison in zip(windows, found, strict=True):
+        alone = compare_with_reference(run_reference(reference, [window]), model)
+        assert comparison.kl_divergence == pytest.approx(alone.kl_divergence, rel=1e-4)
+        assert comparison.perplexity == pytest.approx(alone.perplexity, rel=1e-4)
+        assert comparison.tokens == alone.tokens == len(window.token_ids) - 1
+
+
+def test_a_text_whose_states_do_not_fit_is_refused(
+    make_checkpoint: MakeCheckpoint, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable: 37 kB\n")
+    monkeypatch.setattr("baichuan_core.free_memory.MEMINFO", tmp_path / "meminfo")
+    model = load_model(make_checkpoint(), device="cpu")
+    run_reference(model, text_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
+    with pytest.raises(InsufficientMemoryError, match=r"states for 149 tokens take .* compare on a shorter text"):
+        run_reference(model, text_windows(ids, length=150, stride=150))
+
+
+@torch.no_grad()
+def test_a_model_that_finds_the_text_impossible_is_refused(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+    windows = text_windows(ids, length=40, stride=40)
+    model = load_model(make_checkpoint(norm_head=False), device="cpu")
+    run = run_reference(model, windows)
+    wrong = load_model(make_checkpoint("wrong", norm_head=False), device="cpu")
+    wrong.lm_head.weight.mul_(1e6)
+    with pytest.raises(CheckpointError, match="finds the text impossible"):
+        perplexity(wrong, windows)
+    with pytest.raises(CheckpointError, match="finds the text impossible"):
+        compare_with_reference(run, wrong)
