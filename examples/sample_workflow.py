@@ -82,16 +82,24 @@ class Workflow:
         """An 8-bit model still knows what it was taught."""
         return self._quantized("int8", at_least=len(self.answers) - 1)
 
+    def gguf(self) -> str:
+        """llama.cpp, which runs the GGUF form on a CPU, gives every taught answer too."""
+        job = self.client.run(kind="convert", target="gguf", gguf_type="q8_0", model=self.tuned["model"])
+        known = self._known(job["model"], engine="llama_cpp")
+        _require(known == len(self.answers), self._share(known))
+        return self._share(known)
+
     def _quantized(self, method: str, *, at_least: int) -> str:
         job = self.client.run(kind="quantize", method=method, compute_dtype="float32", model=self.tuned["model"])
         known = self._known(job["model"])
         _require(known >= at_least, self._share(known))
         return self._share(known)
 
-    def _known(self, model: str) -> int:
+    def _known(self, model: str, *, engine: str = "transformers") -> int:
         job = self.client.run(
             kind="generate", model=model, conversations=self.questions, max_new_tokens=64, temperature=0
         )
+        _require(job["result"]["engine"] == engine, job["result"]["engine_reason"])
         given = self.client.completions(job)
         return sum(mine == taught for mine, taught in zip(given, self.answers, strict=True))
 
@@ -131,6 +139,7 @@ def main() -> int:
             workflow.convert,
             workflow.nf4,
             workflow.int8,
+            workflow.gguf,
         ]
         for step in steps:
             start = time.monotonic()

@@ -1,4 +1,4 @@
-"""All four kinds of job over HTTP, in real processes, on the embedded default and on PostgreSQL with Redis."""
+"""The kinds of job over HTTP, in real processes, on the embedded default and on PostgreSQL with Redis."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.cli.shell import Shell, Up
 from tests.workers.deployment import RedisServer
 
 ROOT = Path(__file__).parents[2]
-STEPS = ("register", "noise", "finetune", "taught", "convert", "nf4", "int8")
+STEPS = ("register", "noise", "finetune", "taught", "convert", "nf4", "int8", "gguf")
 
 
 @pytest.fixture
