@@ -3,9 +3,10 @@
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -79,23 +80,26 @@ class PlacedTensor:
 
 
 def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
-    """Write all tensors to their places; memory holds one piece a thread.
+    """Write all tensors to their places and the files to the disk; memory holds one piece a thread.
 
     Args:
-        placed: What goes where; earlier ones are begun earlier.
+        placed: What goes where, file after file; earlier ones are begun earlier.
         on_bytes: Told after each piece, in order, how many bytes it had; on the calling thread.
     """
     with ExitStack() as stack:
         descriptors = _opened(placed, stack)
         threads = ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS), "writer")
         stack.callback(threads.shutdown, cancel_futures=True)
-        pieces: list[Future[int]] = [
-            threads.submit(_write_rows, descriptors, place, start, stop)
-            for place in placed
-            for start, stop in _pieces(place.tensor)
-        ]
-        for piece in pieces:
-            on_bytes(piece.result())
+        tasks: list[Future[int]] = []
+        for file, places in groupby(placed, key=lambda place: place.file):
+            pieces = [
+                threads.submit(_write_rows, descriptors, place, start, stop)
+                for place in places
+                for start, stop in _pieces(place.tensor)
+            ]
+            tasks += [*pieces, threads.submit(_bring_to_disk, descriptors[file], pieces)]
+        for task in tasks:
+            on_bytes(task.result())
 
 
 def _opened(placed: Sequence[PlacedTensor], stack: ExitStack) -> dict[Path, int]:
@@ -133,6 +137,13 @@ def _write_rows(descriptors: dict[Path, int], place: PlacedTensor, start: int, s
     while written < count:
         written += os.pwrite(target, content[written:], place.offset + begin + written)
     return count
+
+
+def _bring_to_disk(descriptor: int, pieces: list[Future[int]]) -> int:
+    """Keep the disk busy with a file that is complete, while the next one is being made."""
+    wait(pieces)  # all have begun before this, so that they end even if this is the only thread
+    os.fsync(descriptor)
+    return 0
 
 
 def _copied(source: int, source_offset: int, target: int, target_offset: int, count: int) -> bool:
