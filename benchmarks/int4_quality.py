@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--sequences", type=int, default=32, help="rows of 512 tokens that calibration looks at")
-    parser.add_argument("--only", default="", help="measure plain models and those whose names hold this")
+    parser.add_argument("--only", default="", help="measure only those whose names begin with this, e.g. NF4")
     arguments = parser.parse_args()
     checkpoint = make_real_checkpoint(arguments.directory)
     ids = texts()
@@ -85,7 +85,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     plain: dict[str, float] = {}
     for name, options in recipes(ids, arguments.sequences):
-        if options.calibration is not None and arguments.only not in name:
+        if not name.startswith(arguments.only):
             continue
         divergence = measure(checkpoint, name, options, reference)
         if options.calibration is None:

@@ -8,7 +8,7 @@ from .finetuning import FinetuningMethod, Training, finetuning
 from .inference import cache_bytes, inference, scoring
 from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, smaller_models, smaller_trainings
-from .rewriting import converting, quantizing
+from .rewriting import calibrating, converting, quantizing
 from .shape import PRESETS, Shape, ShapeError, read_config
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ShapeError",
     "Training",
     "cache_bytes",
+    "calibrating",
     "converting",
     "finetuning",
     "in_gib",

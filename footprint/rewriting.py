@@ -1,5 +1,7 @@
 """Memory of quantize and convert jobs, which stream: they hold one tensor at a time, in the host's memory.
 
+A calibrated quantization holds one block, where it computes.
+
 Pages of the files that they read do not count: the system drops them when somebody needs the room.
 """
 
@@ -10,6 +12,14 @@ from .shape import Shape
 # Of each number of the matrix at hand: its codes, their float32 form and the difference to it.
 QUANTIZING_BYTES = 9
 TENSORS_AT_ONCE = 2  # one as it is read, one as it is written
+# Calibration computes in float32 and holds a block as it was and as it becomes.
+FLOAT32_BYTES = 4
+BLOCKS_AT_ONCE = 2
+# Of the widest layer's inputs: two sums over the tokens, a sorted and a damped copy, an inverse and two factors.
+SQUARES_AT_ONCE = 7
+# Of each number of the widest matrix: its target, what is left of it, its scale, its restored value, its position.
+ROUNDING_BYTES = 4 * FLOAT32_BYTES + 8
+CALIBRATION_LENGTH = 512
 
 
 def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
@@ -22,6 +32,21 @@ def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
     matrices = [rows * columns for rows, columns in shape.layer_matrices]
     largest = max([*matrices, *([shape.vocab_size * shape.hidden_size] if quantize_head else [])])
     return _streamed(QUANTIZING_BYTES * largest)
+
+
+def calibrating(shape: Shape, *, sequences: int) -> Footprint:
+    """Choosing 4-bit codes by what the model computes on a text, block after block.
+
+    Args:
+        shape: The model's.
+        sequences: Rows of 512 tokens of the text.
+    """
+    matrices = [rows * columns for rows, columns in shape.layer_matrices]
+    widest = max(columns for _, columns in shape.layer_matrices)
+    weights = BLOCKS_AT_ONCE * FLOAT32_BYTES * sum(matrices)
+    rounding = SQUARES_AT_ONCE * FLOAT32_BYTES * widest**2 + ROUNDING_BYTES * max(matrices)
+    states = 2 * FLOAT32_BYTES * sequences * CALIBRATION_LENGTH * shape.hidden_size
+    return Footprint(weights=weights, activations=rounding + states, least=weights + rounding)
 
 
 def converting(shape: Shape, precision: Precision) -> Footprint:

@@ -10,6 +10,7 @@ from footprint import (
     Shape,
     ShapeError,
     Training,
+    calibrating,
     converting,
     finetuning,
     inference,
@@ -69,6 +70,8 @@ def footprint_of(spec: AnySpec, model: KnownModel, *, on_gpu: bool = True) -> Fo
                 accumulation=spec.gradient_accumulation_steps,
             )
             return finetuning(shape, replace(model.precision, dtype=_computed_in(spec, on_gpu=on_gpu)), training)
+        case QuantizeSpec(calibration=True):
+            return calibrating(shape, sequences=spec.calibration_sequences)
         case QuantizeSpec():
             return quantizing(shape, quantize_head=spec.quantize_head)
         case ConvertSpec():

@@ -1,6 +1,8 @@
 """Quantize a checkpoint."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from baichuan_core.progress import part_of
@@ -8,15 +10,19 @@ from baichuan_core.quantization import (
     Candidate,
     QualityReport,
     QuantizationOptions,
+    QuantizationReport,
     quality_report,
     quantize,
     read_quality_text,
 )
 from jobs.specs import QuantizeSpec
+from workers.handlers.calibration_data import calibration_of
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import produced_model
 
 QUANTIZED = 0.5  # share of the job that is over when the report begins
+CALIBRATED = 0.9
+FOLDER = "calibration"
 
 
 def output_bytes(_spec: QuantizeSpec, checkpoint_bytes: int) -> int:
@@ -29,25 +35,53 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome:
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
         read_quality_text(checkpoint, text)  # one that cannot be used is told before the work
+    calibration = calibration_of(spec, context) if spec.calibration else None
     options = QuantizationOptions(
         method=spec.method,
         double_quantization=spec.double_quantization,
         compute_dtype=spec.compute_dtype,
         quantize_head=spec.quantize_head,
+        calibration=calibration,
     )
-    share = QUANTIZED if spec.quality_report else 1.0
-    report = quantize(checkpoint, context.model_output, options, on_progress=part_of(context.report, 0.0, share))
+    share = 1.0 if not spec.quality_report else QUANTIZED if calibration is None else CALIBRATED
+    report = quantize(
+        checkpoint,
+        context.model_output,
+        options,
+        checkpoints=context.checkpoints / FOLDER,
+        resume_from=_earlier(context),
+        on_progress=part_of(context.report, 0.0, share),
+    )
     result = asdict(report)
     if spec.quality_report:
-        quality = quality_report(
-            checkpoint,
-            [Candidate(spec.method, context.model_output, report.relative_errors)],
-            context.output,
-            text=text,
-            on_progress=part_of(context.report, share, 1.0),
-        )
-        result["quality"] = _summary(quality)
+        result["quality"] = _summary(_measured(options, report, context, share))
     return Outcome(result, produced_model(context))
+
+
+def _measured(options: QuantizationOptions, report: QuantizationReport, context: Context, done: float) -> QualityReport:
+    """A calibrated model is compared with the plain one as well, which exists for that long."""
+    checkpoint, method = context.models["model"], options.method
+    with TemporaryDirectory(dir=context.checkpoints) as folder:
+        candidates = []
+        if options.calibration is not None:
+            plain = Path(folder) / "plain"
+            errors = quantize(checkpoint, plain, replace(options, calibration=None)).relative_errors
+            candidates.append(Candidate(method, plain, errors))
+        name = method if options.calibration is None else f"{method}, calibrated"
+        candidates.append(Candidate(name, context.model_output, report.relative_errors))
+        return quality_report(
+            checkpoint,
+            candidates,
+            context.output,
+            text=context.files.get("quality_text_file"),
+            on_progress=part_of(context.report, done, 1.0),
+        )
+
+
+def _earlier(context: Context) -> Path | None:
+    """The blocks that an earlier attempt has calibrated."""
+    folders = (folder / FOLDER for folder in context.earlier_checkpoints)
+    return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 
 
 def _summary(quality: QualityReport) -> dict[str, Any]:

@@ -1,0 +1,35 @@
+"""What a calibrated quantization looks at: a text, or conversations of the fine-tuning form as the model sees them."""
+
+from baichuan_core.checkpoint import load_tokenizer, read_config
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.finetuning import encode_training_data, read_conversations
+from baichuan_core.quantization import Calibration
+from baichuan_core.text_file import read_text_file
+from baichuan_core.tokenizer import ChatFormat
+from jobs.specs import QuantizeSpec
+from workers.handlers.contract import Context
+
+CONVERSATIONS_BEGIN_WITH = ("[", "{")
+
+
+def calibration_of(spec: QuantizeSpec, context: Context) -> Calibration:
+    """The data that a spec names, the built-in text if none.
+
+    Raises:
+        DatasetError: The file cannot be read, or has conversations that are malformed.
+    """
+    file = context.files.get("calibration_file")
+    if file is None:
+        return Calibration(sequences=spec.calibration_sequences)
+    if not read_text_file(file).lstrip().startswith(CONVERSATIONS_BEGIN_WITH):
+        return Calibration(text=file, sequences=spec.calibration_sequences)
+    checkpoint = context.models["model"]
+    config = read_config(checkpoint)
+    data = encode_training_data(
+        load_tokenizer(checkpoint),
+        read_conversations(file),
+        max_length=config.model_max_length or DEFAULT_CONTEXT_LENGTH,
+        chat_format=ChatFormat.of(checkpoint, config),
+    )
+    token_ids = [example.input_ids for example in data.examples]
+    return Calibration(token_ids=token_ids, sequences=spec.calibration_sequences)
