@@ -53,9 +53,7 @@ def _members(data: Path) -> Iterator[tuple[str, bytes]]:
         else:
             yield from _in_tar(data)
     except tarfile.ReadError as error:
-        message = (
-            f"{data.name} is no directory, .zip or .tar file, or a damaged one ({error}): give the published archive"
-        )
+        message = f"{data.name} is no directory, .zip or .tar file, or a damaged one: give the published archive"
         raise DatasetError(message) from error
     except _DAMAGED as error:
         raise DatasetError(f"{data.name} cannot be read ({error}): copy or upload it again") from error
@@ -88,6 +86,20 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                 _require_small(member.size, archive, LARGEST_READ)
                 content = file.extractfile(member)
                 yield name, content.read() if content else b""
+        _require_end(file, archive, LARGEST_UNPACKED - unpacked)
+
+
+def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
+    """tarfile takes a damaged header for the end, and does not look at the checksum of what is compressed."""
+    if file.fileobj is None:
+        return
+    file.fileobj.seek(file.offset)
+    size = 0
+    while rest := file.fileobj.read(2**20):
+        size += len(rest)
+        _require_small(size, archive, limit)
+        if rest.strip(b"\0"):
+            raise DatasetError(f"{archive.name} is damaged: copy or upload it again")
 
 
 def _wanted(path: str) -> str | None:

@@ -1,5 +1,6 @@
 """Directories and archives give the same files, and no archive can do harm."""
 
+import gzip
 import io
 import shutil
 import tarfile
@@ -77,6 +78,17 @@ def test_damage_is_told(data: Path, tmp_path: Path, form: str) -> None:
         upload.write_bytes(content)
         with pytest.raises(DatasetError, match=r"cannot be read|or a damaged one"):
             read_csv_files(upload)
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_no_file_behind_damage_is_left_out_in_silence(tmp_path: Path, compression: str) -> None:
+    content = bytearray(
+        gzip.decompress(tar_of(tmp_path / "a", {f"val/{n}.csv": b"0" * 512 for n in "abc"}).read_bytes())
+    )
+    content[1024:1030] = b"\xff" * 6  # the header of b, for tarfile the end of the archive
+    (tmp_path / "b").write_bytes(gzip.compress(content) if compression else content)
+    with pytest.raises(DatasetError, match="b is damaged"):
+        read_csv_files(tmp_path / "b")
 
 
 def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
