@@ -1,5 +1,6 @@
 """Loads models and tokenizers from checkpoint directories, with errors that say what to change."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from .validation import check_tensors, is_quantized
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceMap = str | dict[str, str | int | torch.device]
+AUTOMATIC_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def load_model(
@@ -133,7 +135,23 @@ def _settings(
         raise UnsupportedError(f"{checkpoint} is quantized already: load it without quantization=")
     if quantize_head and config.tie_word_embeddings:
         raise UnsupportedError(f"{checkpoint} uses its embedding as head: leave quantize_head out")
-    return quantization if isinstance(quantization, BitsAndBytesConfig) else quantization_settings(quantization)
+    if isinstance(quantization, BitsAndBytesConfig):
+        return _of_the_blocks(quantization)
+    return quantization_settings(quantization)
+
+
+def _of_the_blocks(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:
+    """Settings of the caller, refused where they would not be heeded; the head stays what quantize_head makes it."""
+    if not (settings.load_in_4bit or settings.load_in_8bit):
+        raise UnsupportedError(
+            "this BitsAndBytesConfig quantizes nothing: set load_in_4bit or load_in_8bit, or leave quantization out"
+        )
+    if settings.llm_int8_has_fp16_weight:
+        raise UnsupportedError("llm_int8_has_fp16_weight keeps the weights as floats: leave it out")
+    settings = deepcopy(settings)
+    if settings.llm_int8_skip_modules is not None:  # transformers skips the head only where nothing is named
+        settings.llm_int8_skip_modules = sorted({*settings.llm_int8_skip_modules, "lm_head"})
+    return settings
 
 
 def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None, devices: DeviceMap) -> None:
@@ -161,14 +179,16 @@ def _devices(device: str | None, device_map: DeviceMap | None) -> DeviceMap:
         return {"": _device(device)}
     if device is not None:
         raise UnsupportedError(f"device={device!r} and device_map={device_map!r} are both given: leave one out")
-    return device_map
+    if isinstance(device_map, str):
+        return device_map if device_map in AUTOMATIC_MAPS else {"": _device(device_map)}
+    return {part: place if place == "disk" else _device(place) for part, place in device_map.items()}
 
 
-def _device(name: str | None) -> torch.device:
+def _device(name: str | int | torch.device | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
     except RuntimeError as error:
         raise UnsupportedError(f'device {name!r} is not known: use "cpu" or "cuda:0"') from error
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -90,6 +90,13 @@ class TensorReader:
             return tuple(self._map(file).get_slice(name).get_shape())
         return tuple(self._unpickle(file)[name].shape)
 
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds floats, read from the file's header where it has one."""
+        file = self._where[name]
+        if file.suffix == ".safetensors":
+            return "F" in str(self._map(file).get_slice(name).get_dtype())
+        return self._unpickle(file)[name].is_floating_point()
+
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU, backed by the file where it can be.
 
@@ -172,6 +179,8 @@ def _weights_file(checkpoint: Path) -> Path:
     for name in (*_SAFETENSORS, *_PICKLED):
         if (checkpoint / name).is_file():
             return checkpoint / name
+    if next(checkpoint.glob("*.gguf"), None):
+        raise CheckpointError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint that it was made from")
     raise CheckpointError(f"{checkpoint} holds no weights: expected one of {', '.join((*_SAFETENSORS, *_PICKLED))}")
 
 

@@ -1,7 +1,8 @@
 """The Baichuan decoder and its language-modelling head, native on transformers 5."""
 
+from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
-from .quantization import OnlineQuantization
+from .quantization import OnlineQuantization, follow_codes
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -54,6 +55,18 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         were loaded, which it cannot.
         """
         super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
+
+    def cuda(self, device: int | torch.device | None = None) -> Self:  # type: ignore[override]
+        """Move to a GPU, 8-bit models too, which transformers' own `cuda` refuses and its `to` does not."""
+        place: Any = torch.device("cuda", device) if isinstance(device, int) else device or "cuda"
+        return cast("Self", self.to(place))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, which moves 8-bit codes but not what bitsandbytes' layers compute with."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for module in self.modules():
+            follow_codes(module)
+        return self
 
 
 class BaichuanModel(BaichuanPreTrainedModel):

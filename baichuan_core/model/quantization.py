@@ -211,6 +211,19 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
     return parameter
 
 
+def follow_codes(module: Any) -> None:
+    """Let an 8-bit layer of bitsandbytes compute with the codes that stand in its weight now, on their device.
+
+    It has a second name for them, and scales that are no buffer: at the weight until its first forward pass, then in
+    a state of its own.
+    """
+    weight: Any = getattr(module, "weight", None)
+    holder: Any
+    for holder in (weight, getattr(module, "state", None)):
+        if isinstance(getattr(holder, "CB", None), Tensor):
+            holder.CB, holder.SCB = weight.data, holder.SCB.to(weight.device)
+
+
 def _replace(parent: Any, name: str, layer: nn.Module) -> None:
     """Put a layer in the place of another one, with the mode and the accelerate hook of that one."""
     old = parent.get_submodule(name)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -50,6 +51,35 @@ def test_dtype_is_that_of_the_checkpoint_or_the_one_asked_for(make_checkpoint: M
 def test_unknown_dtype_or_device_is_refused(make_checkpoint: MakeCheckpoint, field: str, value: str) -> None:
     with pytest.raises(UnsupportedError, match=f"{value!r} is not known: use"):
         load_model(make_checkpoint(), **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device_map", ["toaster", {"": "toaster"}])
+def test_unknown_device_in_a_map_is_refused(
+    make_checkpoint: MakeCheckpoint, device_map: str | dict[str, str | int | torch.device]
+) -> None:
+    with pytest.raises(UnsupportedError, match="'toaster' is not known: use"):
+        load_model(make_checkpoint(), device_map=device_map)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [
+        ("int8", "SCB"),
+        ("nf4", "weight.absmax"),
+        ("nf4", "weight.nested_absmax"),
+        ("fp4", "weight.quant_state.bitsandbytes__fp4"),
+    ],
+)
+def test_codes_without_their_scales_are_refused(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, method: Literal["int8", "nf4", "fp4"], part: str
+) -> None:
+    quantize(make_checkpoint(), tmp_path / "whole", QuantizationOptions(method))
+    file = tmp_path / "whole" / "model.safetensors"
+    tensors, lost = load_file(file), f"model.layers.1.mlp.up_proj.{part}"
+    del tensors[lost]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"lacks {lost}, a part of"):
+        load_model(tmp_path / "whole", device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_lost_scales_are_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) 
     del tensors["model.layers.0.mlp.up_proj.weight.absmax"]
     torch.save(tensors, tmp_path / "nf4" / "pytorch_model.bin")
     (tmp_path / "nf4" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"has no tensor model\.layers\.0\.mlp\.up_proj\.weight\.absmax"):
+    with pytest.raises(CheckpointError, match=r"lacks model\.layers\.0\.mlp\.up_proj\.weight\.absmax"):
         convert(tmp_path / "nf4", tmp_path / "dense", "dequantized")
 
 

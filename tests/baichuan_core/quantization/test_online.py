@@ -76,6 +76,30 @@ def test_lora_trains_on_it(make_checkpoint: MakeCheckpoint, bits: int, settings:
     assert losses[-1] < losses[0] - 0.1
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("used", [False, True])
+def test_eight_bit_layers_compute_with_the_codes_that_were_moved(make_checkpoint: MakeCheckpoint, used: bool) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    model.quantize(8)
+    if used:
+        model(IDS)
+    # What a move does to tensors, with an effect that a CPU alone can see.
+    model._apply(lambda tensor: torch.zeros_like(tensor) if tensor.dtype == torch.int8 else tensor)
+    layer = model.model.layers[0].self_attn.W_pack
+    assert not layer(torch.ones(1, layer.in_features)).any()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_cuda_is_not_refused(make_checkpoint: MakeCheckpoint, bits: int) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    model.quantize(bits)
+    if torch.cuda.is_available():
+        assert model.cuda()(IDS.cuda()).logits.isfinite().all()
+    else:
+        with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):  # torch's own words
+            model.cuda()
+
+
 def test_threshold_reaches_the_layers(make_checkpoint: MakeCheckpoint) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
     model.quantize(8, threshold=3.0)

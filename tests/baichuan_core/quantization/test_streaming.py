@@ -65,6 +65,22 @@ def test_settings_of_your_own_give_what_transformers_gives(make_checkpoint: Make
     assert torch.equal(ours(IDS).logits, theirs(IDS).logits)
 
 
+@torch.no_grad()
+def test_modules_to_skip_leave_the_head_alone_too(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["o_proj"])
+    model: Any = load_model(make_checkpoint(), device="cpu", quantization=settings)
+    assert type(model.lm_head) is type(model.model.layers[0].self_attn.o_proj) is torch.nn.Linear
+    model.save_pretrained(tmp_path / "saved")
+    again = load_model(tmp_path / "saved", device="cpu")
+    assert torch.equal(again(IDS).logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("settings", [{}, {"load_in_8bit": True, "llm_int8_has_fp16_weight": True}])
+def test_settings_that_quantize_nothing_are_refused(make_checkpoint: MakeCheckpoint, settings: dict[str, bool]) -> None:
+    with pytest.raises(UnsupportedError, match=r"leave (it|quantization) out"):
+        load_model(make_checkpoint(), device="cpu", quantization=BitsAndBytesConfig(**settings))
+
+
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A bfloat16 checkpoint of some 140 MB in many shards, and the bytes of its tensors."""
