@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from baichuan_core.checkpoint import load_tokenizer
+from baichuan_core.errors import TokenizerError
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, read_pieces
@@ -23,7 +24,12 @@ def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
     """
     tokenizer = load_tokenizer(checkpoint)
     held = read_pieces(checkpoint / "tokenizer.model")
-    fast = _bpe(held.pieces, add_dummy_prefix=held.add_dummy_prefix)
+    if held.add_dummy_prefix:
+        raise TokenizerError(
+            f"{checkpoint / 'tokenizer.model'} puts a space before every text, as no tokenizer of the Baichuan family "
+            "does: use the one that belongs to the model"
+        )
+    fast = _bpe(held.pieces)
     fast.add_special_tokens([_added(piece) for piece in held.pieces if piece.kind in (UNKNOWN, CONTROL)])
     fast.add_tokens([_added(piece) for piece in held.pieces if piece.kind == USER_DEFINED])
     for token_id, added in sorted(tokenizer.added_tokens_decoder.items()):
@@ -42,7 +48,7 @@ def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _bpe(pieces: list[Piece], *, add_dummy_prefix: bool) -> Tokenizer:
+def _bpe(pieces: list[Piece]) -> Tokenizer:
     vocabulary = {piece.text.decode(): token_id for token_id, piece in enumerate(pieces)}
     unknown = next((piece.text.decode() for piece in pieces if piece.kind == UNKNOWN), None)
     fast = Tokenizer(
@@ -54,10 +60,8 @@ def _bpe(pieces: list[Piece], *, add_dummy_prefix: bool) -> Tokenizer:
             byte_fallback=any(piece.kind == BYTE for piece in pieces),
         )
     )
-    spaces: Any = normalizers.Replace(" ", SPACE)
-    fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if add_dummy_prefix else spaces
-    steps: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    fast.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_dummy_prefix else steps)
+    fast.normalizer = normalizers.Replace(" ", SPACE)
+    fast.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     return fast
 
 

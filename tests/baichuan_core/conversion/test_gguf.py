@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from baichuan_core import BaichuanError, CheckpointError, UnsupportedError, convert, load_tokenizer
+from baichuan_core import BaichuanError, CheckpointError, UnsupportedError, convert, load_model, load_tokenizer
 from baichuan_core.conversion import GgufType
 
 MakeDeep = Callable[..., Path]
@@ -161,6 +161,8 @@ def test_numbers_that_the_type_cannot_hold_are_an_error(make_checkpoint: MakeChe
         convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="bf16")
+    with pytest.raises(CheckpointError, match=r"holds a GGUF file, for llama\.cpp: name the checkpoint"):
+        load_model(tmp_path / "gguf")
 
 
 def test_without_a_tokenizer_there_is_no_file(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A model in Llama's form needs nothing of ours and computes what ours computes."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from baichuan_core import UnsupportedError, convert, load_model, load_tokenizer
+from baichuan_core import TokenizerError, UnsupportedError, convert, load_model, load_tokenizer
 from baichuan_core.conversion.llama_tokenizer import write_llama_tokenizer
 
 MakeDeep = Callable[..., Path]
@@ -84,6 +86,19 @@ def test_back_by_stacking(make_deep: MakeDeep, tmp_path: Path) -> None:
 def test_alibi_is_refused(make_deep: MakeDeep, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"has ALiBi.*only 7B models \(RoPE\) have a Llama form"):
         convert(make_deep("baichuan2-13b", 1), tmp_path / "llama", "llama")
+    assert not (tmp_path / "llama").exists()
+
+
+def test_a_tokenizer_of_another_family_is_refused(make_deep: MakeDeep, tmp_path: Path) -> None:
+    checkpoint = make_deep("baichuan2-7b", 1)
+    other = io.BytesIO()
+    sentences = iter(["some words of another family"])
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=sentences, model_writer=other, vocab_size=30, model_type="bpe", minloglevel=2
+    )
+    (checkpoint / "tokenizer.model").write_bytes(other.getvalue())
+    with pytest.raises(TokenizerError, match="puts a space before every text"):
+        convert(checkpoint, tmp_path / "llama", "llama")
     assert not (tmp_path / "llama").exists()
 
 
