@@ -27,11 +27,23 @@ def cache_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) 
     return 2 * shape.layers * batch * tokens * shape.hidden_size * precision.element_bytes
 
 
-def scoring(shape: Shape, precision: Precision, *, tokens: int) -> Footprint:
-    """Likelihoods of texts, `tokens` tokens of them at a time: nothing is cached, logits come in slices."""
+def scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0) -> Footprint:
+    """Likelihoods of texts, `tokens` tokens of them at a time, whose logits come in slices.
+
+    Args:
+        shape: The model's.
+        precision: How the model is held.
+        tokens: In a batch, at most.
+        shared: Tokens that all texts begin with (examples before questions): their keys and values are kept.
+    """
     weights = precision.weight_bytes(shape)
     states = tokens * token_bytes(shape, precision) + precision.restored_bytes(shape)
-    return Footprint(weights, activations=max(states, SCORED_SLICES * SCORED_SLICE_BYTES), least=weights)
+    return Footprint(
+        weights,
+        cache=cache_bytes(shape, precision, batch=1, tokens=shared),
+        activations=max(states, SCORED_SLICES * SCORED_SLICE_BYTES),
+        least=weights,
+    )
 
 
 def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> Footprint:

@@ -1,28 +1,38 @@
 """Refuses, in the runner, a job that cannot fit into the memory there is, before anything is loaded."""
 
-from footprint import ShapeError, in_gib, read_config
-from jobs.memory import KnownModel, footprint_of
-from jobs.specs import AnySpec
+from pathlib import Path
+
+from footprint import Footprint, ShapeError, in_gib, read_config
+from jobs.specs import AnySpec, KnownModel
 from workers.handlers.contract import Context
 
 
 def require_memory(spec: AnySpec, context: Context) -> None:
-    """Compare what the job needs with what is free; what may not be enough goes to the job's log.
+    """Compare what each step of the job needs with what is free; what may not be enough goes to the job's log.
 
     Raises:
         InsufficientMemoryError: what it needs at least is not there.
     """
-    if any(context.models["model"].glob("*.gguf")):
-        return  # mapped by llama.cpp, page by page
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
+    on_gpu = memory.chosen_device().type == "cuda"
+    for field, folder in context.models.items():
+        if field == "adapter" or (model := _known(folder)) is None:
+            continue
+        for needs in spec.footprints(model, on_gpu=on_gpu):
+            memory.require_memory(needs, model.shape)
+            _warn(needs, memory.free_bytes("cpu" if needs.place == "host" else None))
+
+
+def _known(folder: Path) -> KnownModel | None:
+    """What is known of a checkpoint; nothing of a GGUF file, which llama.cpp maps page by page."""
     try:
-        model = KnownModel.from_config(read_config(context.models["model"]))
+        return None if any(folder.glob("*.gguf")) else KnownModel.from_config(read_config(folder))
     except ShapeError:
-        return  # the engine says better what is wrong with it
-    needs = footprint_of(spec, model, on_gpu=memory.chosen_device().type == "cuda")
-    memory.require_memory(needs, model.shape)
-    free = memory.free_bytes("cpu" if needs.place == "host" else None)
+        return None  # the engine says better what is wrong with it
+
+
+def _warn(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
             f"memory: up to {in_gib(needs.total)} with inputs of the longest kind, {in_gib(free)} are free; "

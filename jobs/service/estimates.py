@@ -5,31 +5,34 @@ from sqlalchemy import Connection
 from footprint import Footprint
 from jobs.checkpoints import GGUF
 from jobs.errors import InvalidRequestError, UnknownModelError
-from jobs.memory import KnownModel, footprint_of
 from jobs.repository import models
-from jobs.specs import AnySpec
+from jobs.specs import AnySpec, KnownModel
 
 
 def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
-    """The memory that a job of this spec would take; an adapter is counted as its base.
+    """The memory that the step of a job of this spec takes that takes most; an adapter is counted as its base.
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.
         InvalidRequestError: its configuration does not tell its sizes.
     """
-    named = models.get_many(connection, project_id, [spec.model]).get(spec.model)
-    if named is not None and named.kind == "adapter" and named.base is not None:
-        named = models.get_many(connection, project_id, [named.base]).get(named.base)
-    if named is None or named.state != "ready":
-        raise UnknownModelError(
-            f"there is no model {spec.model!r} that is ready; `GET /v1/models` lists yours", param="model"
-        )
-    if named.kind == GGUF:
-        size = named.details["bytes"]
-        message = f"{named.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"
-        raise InvalidRequestError(message, param="model")
-    known = KnownModel.from_details(named.details)
+    named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
+    known = [_known(connection, project_id, field, name) for field, name in named.items()]
+    return max((step for model in known for step in spec.footprints(model)), key=lambda step: step.total)
+
+
+def _known(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
+    model = models.get_many(connection, project_id, [name]).get(name)
+    if model is not None and model.kind == "adapter" and model.base is not None:
+        model = models.get_many(connection, project_id, [model.base]).get(model.base)
+    if model is None or model.state != "ready":
+        raise UnknownModelError(f"there is no model {name!r} that is ready; `GET /v1/models` lists yours", param=field)
+    if model.kind == GGUF:
+        size = model.details["bytes"]
+        message = f"{model.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"
+        raise InvalidRequestError(message, param=field)
+    known = KnownModel.from_details(model.details)
     if known is None:
-        message = f"the sizes of model {named.id!r} are not known; register it again, with the published config.json"
-        raise InvalidRequestError(message, param="model")
-    return footprint_of(spec, known)
+        message = f"the sizes of model {model.id!r} are not known; register it again, with the published config.json"
+        raise InvalidRequestError(message, param=field)
+    return known

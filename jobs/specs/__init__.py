@@ -9,6 +9,7 @@ from jobs.specs.evaluate import EvaluateSpec
 from jobs.specs.fields import JobSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
+from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
 
 AnySpec = Annotated[
@@ -27,5 +28,6 @@ __all__ = [
     "FinetuneSpec",
     "GenerateSpec",
     "JobSpec",
+    "KnownModel",
     "QuantizeSpec",
 ]

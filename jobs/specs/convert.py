@@ -1,10 +1,13 @@
 """Convert a checkpoint to another form that computes the same."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from footprint import Footprint, converting
 from jobs.specs.fields import Dtype, ModelName, ModelProducingSpec
+from jobs.specs.known_model import KnownModel
 
 
 class ConvertSpec(ModelProducingSpec):
@@ -41,3 +44,7 @@ class ConvertSpec(ModelProducingSpec):
         """See `JobSpec.model_references`."""
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+        """See `JobSpec.footprints`."""
+        return [converting(model.shape, model.precision)]

@@ -1,10 +1,13 @@
 """Evaluate a model on a published benchmark, or on a text."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from footprint import Footprint, scoring
 from jobs.specs.fields import Dtype, FileId, JobSpec, ModelName
+from jobs.specs.known_model import KnownModel
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
 OF_BENCHMARKS = ("split", "subjects", "limit")
@@ -51,3 +54,10 @@ class EvaluateSpec(JobSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"data_file": self.data_file}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+        """See `JobSpec.footprints`; keys and values of the examples before the questions fill the window at most."""
+        window = model.shape.context_length
+        shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
+        tokens = max(self.batch_tokens, self.window or window)
+        return [scoring(model.shape, model.loaded(self.dtype), tokens=tokens, shared=shared)]

@@ -1,8 +1,13 @@
 """What all job specs share: the common fields and the bounded types they are built from."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from footprint import Footprint
+from jobs.specs.known_model import KnownModel
 
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"
 
@@ -51,6 +56,15 @@ class JobSpec(StrictModel):
     def file_references(self) -> dict[str, str]:
         """The uploaded files that the spec names, by field."""
         return {}
+
+    @abstractmethod
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """What each step takes at the limits of the spec, where the shortest inputs may need less.
+
+        Args:
+            model: A whole model that the spec names; it is asked about each of them.
+            on_gpu: Whether the job runs on a GPU.
+        """
 
     def output_name(self) -> str | None:
         """The id that the resulting model shall have, if the user chose one."""

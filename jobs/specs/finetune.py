@@ -1,10 +1,14 @@
 """Fine-tune a checkpoint on conversations."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
+from footprint import Footprint, Training, finetuning
 from jobs.specs.fields import FileId, ModelProducingSpec, Seed
+from jobs.specs.known_model import KnownModel
 
 
 class FinetuneSpec(ModelProducingSpec):
@@ -32,3 +36,17 @@ class FinetuneSpec(ModelProducingSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"training_file": self.training_file}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """See `JobSpec.footprints`; "auto" computes in bfloat16 on a GPU only."""
+        training = Training(
+            method=self.method,
+            batch=self.batch_size,
+            tokens=min(self.max_length, model.shape.context_length),
+            lora_rank=self.lora_rank,
+            gradient_checkpointing=self.gradient_checkpointing,
+            accumulation=self.gradient_accumulation_steps,
+        )
+        automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
+        dtype = automatic if self.dtype == "auto" else self.dtype
+        return [finetuning(model.shape, replace(model.precision, dtype=dtype), training)]

@@ -1,10 +1,15 @@
 """Generate completions for prompts or conversations."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from footprint import Footprint, inference
 from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, JobSpec, ModelName, Seed, StrictModel
+from jobs.specs.known_model import KnownModel
+
+BATCH_TOKENS = 16_384  # of `baichuan_core.generation`: most tokens that run at once
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 
@@ -68,3 +73,23 @@ class GenerateSpec(JobSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+        """See `JobSpec.footprints`."""
+        window = model.shape.context_length
+        tokens = min(window, self._longest_prompt(window) + self.max_new_tokens)
+        rows = max(1, min(self.batch_size, self._completions(), BATCH_TOKENS // tokens))
+        return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens)]
+
+    def _longest_prompt(self, unknown: int) -> int:
+        """Tokens of the longest prompt at most; a character rarely is more than one."""
+        if self.prompts is not None:
+            return max(map(len, self.prompts))
+        if self.conversations is not None:
+            return max(sum(len(turn.content) + 1 for turn in turns) for turns in self.conversations)
+        return unknown
+
+    def _completions(self) -> int:
+        """How many completions there are, as far as the spec tells."""
+        requests = self.prompts or self.conversations
+        return self.batch_size if requests is None else len(requests) * self.n

@@ -1,10 +1,16 @@
 """Quantize a checkpoint with bitsandbytes."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from footprint import Footprint, calibrating, quantizing, scoring
 from jobs.specs.fields import FileId, ModelProducingSpec
+from jobs.specs.known_model import KnownModel
+
+REPORT_TOKENS = 1024  # of `baichuan_core.quantization.quality`: most tokens that run at once
 
 
 class QuantizeSpec(ModelProducingSpec):
@@ -49,3 +55,12 @@ class QuantizeSpec(ModelProducingSpec):
         """See `JobSpec.file_references`."""
         files = {"quality_text_file": self.quality_text_file, "calibration_file": self.calibration_file}
         return {field: file_id for field, file_id in files.items() if file_id is not None}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+        """See `JobSpec.footprints`; the report leaves out what it lacks the memory for."""
+        steps = [quantizing(model.shape, quantize_head=self.quantize_head)]
+        if self.calibration:
+            steps.append(calibrating(model.shape, sequences=self.calibration_sequences))
+        if self.quality_report:
+            steps.append(replace(scoring(model.shape, model.precision, tokens=REPORT_TOKENS), least=0))
+        return steps

@@ -48,6 +48,21 @@ def test_a_quantized_model_is_counted_as_it_is_held(api: Api) -> None:
     assert held == Precision(quantization="nf4").weight_bytes(PRESETS["baichuan2-7b"])
 
 
+def test_of_two_models_the_larger_counts(api: Api) -> None:
+    register(api, "whole")
+    settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    register(api, "small", quantization_config=settings)
+    spec = {"kind": "evaluate", "model": "small", "benchmark": "mmlu", "data_file": "file-" + "0" * 26}
+    weights = [
+        api.client.post("/v1/estimates", json={**spec, **other}).json()["weights_bytes"]
+        for other in ({}, {"compare_with": "whole"})
+    ]
+    shape = PRESETS["baichuan2-7b"]
+    assert weights == [Precision(quantization="nf4").weight_bytes(shape), Precision().weight_bytes(shape)]
+    problem = problem_of(api.client.post("/v1/estimates", json={**spec, "compare_with": "x"}), 422, "unknown_model")
+    assert problem["error"]["param"] == "compare_with"
+
+
 def test_unknown_models_and_sizes_are_refused(api: Api) -> None:
     spec = {"kind": "quantize", "model": "nobody"}
     problem = problem_of(api.client.post("/v1/estimates", json=spec), 422, "unknown_model")

@@ -25,7 +25,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.free_memory import left_in_control_group
-from baichuan_core.likelihood import perplexity, text_windows
+from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
 from baichuan_core.memory import (
     PRESETS,
     Footprint,
@@ -200,6 +200,18 @@ def test_scoring_a_text(checkpoints: Callable[..., Path], family: str) -> None:
         perplexity(model, windows, batch_tokens=40 * 256)
     needs = scoring(shape_of(checkpoint), Precision("float32"), tokens=40 * 256)
     assert needs.total == pytest.approx(held_bytes(model) + peak.bytes, rel=WITHIN)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_examples_before_questions_stay_below_what_is_promised(checkpoints: Callable[..., Path], family: str) -> None:
+    checkpoint = checkpoints(family)
+    model = load_model(checkpoint, device="cpu")
+    prompts = [[*range(5, 1505), *range(number, number + 20)] for number in range(100, 108)]
+    next_token_log_likelihoods(model, [[7, 8]], [9])
+    with peak_memory("cpu") as peak:
+        next_token_log_likelihoods(model, prompts, [9], batch_tokens=8192)
+    needs = scoring(shape_of(checkpoint), Precision("float32"), tokens=8192, shared=1500)
+    assert needs.cache < peak.bytes <= needs.cache + needs.activations
 
 
 @pytest.mark.parametrize("quantize_head", [False, True])

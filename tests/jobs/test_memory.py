@@ -4,27 +4,72 @@ from typing import Any
 
 import pytest
 
-from footprint import PRESETS, Precision, Training, converting, finetuning, inference, quantizing, scoring
-from jobs.memory import KnownModel, footprint_of
-from jobs.specs import SPEC
+from footprint import (
+    PRESETS,
+    Precision,
+    Training,
+    calibrating,
+    converting,
+    finetuning,
+    inference,
+    quantizing,
+    scoring,
+)
+from jobs.specs import KINDS, SPEC, KnownModel
 
 MODEL = KnownModel(PRESETS["baichuan2-7b"], Precision())
 SHAPE = MODEL.shape
 
 
+FILE = "file-" + "0" * 26
+FEWEST_FIELDS: dict[str, dict[str, Any]] = {
+    "generate": {"prompts": ["x"]},
+    "quantize": {},
+    "convert": {"target": "safetensors"},
+    "finetune": {"training_file": FILE},
+    "evaluate": {"benchmark": "mmlu", "data_file": FILE},
+}
+
+
+def footprints(kind: str, **fields: Any) -> Any:
+    return SPEC.validate_python({"kind": kind, "model": "m", **fields}).footprints(MODEL)
+
+
 def footprint(kind: str, **fields: Any) -> Any:
-    return footprint_of(SPEC.validate_python({"kind": kind, "model": "m", **fields}), MODEL)
+    """Of a job of one step."""
+    (only,) = footprints(kind, **fields)
+    return only
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_tells_what_it_takes(kind: str) -> None:
+    assert all(step.total > 0 for step in footprints(kind, **FEWEST_FIELDS[kind]))
 
 
 def test_each_kind_is_counted_as_it_runs() -> None:
-    file_id = "file-" + "0" * 26
-    fields = {"training_file": file_id, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
+    fields = {"training_file": FILE, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
     training = Training(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
     assert footprint("finetune", method="full", **fields) == finetuning(SHAPE, Precision(), training)
-    assert footprint("quantize") == quantizing(SHAPE, quantize_head=False)
     assert footprint("convert", target="baichuan1") == converting(SHAPE, Precision())
-    evaluated = footprint("evaluate", benchmark="mmlu", data_file=file_id, batch_tokens=5000, dtype="float32")
-    assert evaluated == scoring(SHAPE, Precision("float32"), tokens=5000)
+    asked = {"data_file": FILE, "batch_tokens": 5000, "dtype": "float32"}
+    by_text = scoring(SHAPE, Precision("float32"), tokens=5000)
+    assert footprint("evaluate", benchmark="perplexity", **asked) == by_text
+    assert footprint("evaluate", benchmark="mmlu", shots=0, **asked) == by_text
+    by_examples = scoring(SHAPE, Precision("float32"), tokens=5000, shared=4096)
+    assert footprint("evaluate", benchmark="mmlu", **asked) == by_examples
+    assert by_examples.total - by_text.total == by_examples.cache == 2 * 32 * 4096 * 4096 * 4
+
+
+def test_a_quantization_is_counted_step_by_step() -> None:
+    rewritten = quantizing(SHAPE, quantize_head=False)
+    assert footprints("quantize", quality_report=False) == [rewritten]
+    calibrated = footprints("quantize", calibration=True, calibration_sequences=8, quality_report=False)
+    assert calibrated == [rewritten, calibrating(SHAPE, sequences=8)]
+    first, report = footprints("quantize")
+    assert first == rewritten
+    # The report loads the unquantized model, and does without where that does not fit.
+    assert report.weights == Precision().weight_bytes(SHAPE)
+    assert (report.place, report.least) == ("device", 0)
 
 
 def test_generation_counts_the_rows_that_run_at_once() -> None:
@@ -39,7 +84,7 @@ def test_generation_counts_the_rows_that_run_at_once() -> None:
         SHAPE, Precision(), batch=1, tokens=256
     )
     # Of a file nothing is known: prompts may be as long as the window, and as many run as the engine lets.
-    unknown = footprint("generate", input_file="file-" + "0" * 26, batch_size=100)
+    unknown = footprint("generate", input_file=FILE, batch_size=100)
     assert unknown == inference(SHAPE, Precision(), batch=4, tokens=4096)
 
 

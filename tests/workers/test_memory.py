@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from baichuan_core import InsufficientMemoryError
-from jobs.specs import SPEC
+from baichuan_core import GenerationOptions, InsufficientMemoryError
+from baichuan_core.quantization import quality
+from jobs.specs import SPEC, generate, quantize
 from workers.failures import failure_of
 from workers.handlers.contract import Context, Reported
 from workers.memory import require_memory
@@ -38,6 +39,18 @@ def test_a_model_larger_than_any_machine_is_refused_for_good(tmp_path: Path) -> 
     assert (failure.code, failure.permanent, failure.expected) == ("insufficient_memory", True, True)
 
 
+def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
+    for name, layers in (("mine", 1), ("theirs", 1_000_000)):
+        (tmp_path / name).mkdir()
+        context_of(tmp_path / name, num_hidden_layers=layers, vocab_size=64)
+    models = {"model": tmp_path / "mine", "compare_with": tmp_path / "theirs", "adapter": tmp_path}
+    spec = SPEC.validate_python(
+        {"kind": "evaluate", "model": "a", "compare_with": "b", "benchmark": "perplexity", "data_file": FILE}
+    )
+    with pytest.raises(InsufficientMemoryError, match="this needs at least"):
+        require_memory(spec, Context(models, {}, tmp_path, tmp_path, [], ignore))
+
+
 def test_what_may_not_be_enough_is_said_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = context_of(tmp_path, num_hidden_layers=1, max_position_embeddings=10**9, vocab_size=64)
     require_memory(spec_of(prompts=["x" * 60]), context)
@@ -49,6 +62,11 @@ def test_what_may_not_be_enough_is_said_in_the_log(tmp_path: Path, capsys: pytes
 def _endless() -> Any:
     fields = {"kind": "finetune", "model": "m", "training_file": FILE, "batch_size": 1024, "max_length": 32_768}
     return SPEC.validate_python(fields)
+
+
+def test_steps_are_counted_with_the_batches_that_the_engine_runs() -> None:
+    assert quality.BATCH_TOKENS == quantize.REPORT_TOKENS
+    assert GenerationOptions().batch_tokens == generate.BATCH_TOKENS
 
 
 def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:

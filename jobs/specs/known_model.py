@@ -1,0 +1,36 @@
+"""What of a model decides how much memory a job on it takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+from footprint import Dtype, Precision, Shape, ShapeError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """The sizes of a checkpoint and how its numbers are held."""
+
+    shape: Shape
+    precision: Precision
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self | None:
+        """From the details of a registered model; None if they do not say enough."""
+        try:
+            return cls(Shape.from_config(details), Precision(**details["precision"]))
+        except (ShapeError, KeyError, TypeError):
+            return None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """From a `config.json`.
+
+        Raises:
+            ShapeError: it does not describe a Baichuan model.
+        """
+        return cls(Shape.from_config(config), Precision.from_config(config))
+
+    def loaded(self, dtype: Dtype | Literal["auto"]) -> Precision:
+        """How it is held once it is loaded with this dtype, "auto" for the checkpoint's own."""
+        return self.precision if dtype == "auto" else replace(self.precision, dtype=dtype)
