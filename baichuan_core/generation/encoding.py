@@ -11,6 +11,8 @@ from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.generation.seeds import request_seed
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
+LEAST_TEMPERATURE = 1e-5  # as in vLLM; logits over much less overflow, and no two of them are that near
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
@@ -86,8 +88,9 @@ class Encoder:
 
 
 def _sampling(settings: GenerationOptions) -> Sampling:
+    temperature = (settings.temperature or 0.0) if settings.do_sample else 0.0
     return Sampling(
-        temperature=(settings.temperature or 0.0) if settings.do_sample else 0.0,
+        temperature=temperature if temperature >= LEAST_TEMPERATURE else 0.0,
         top_k=settings.top_k or 0,
         top_p=1.0 if settings.top_p is None else settings.top_p,
         repetition_penalty=settings.repetition_penalty or 1.0,

@@ -9,7 +9,7 @@ from typing import Any
 
 from baichuan_core.checkpoint import make_directory
 from baichuan_core.errors import CheckpointError, PromptError
-from baichuan_core.generation.completion_file import PartialFile, finished_lines, write_completions
+from baichuan_core.generation.completion_file import PartialFile, write_completions
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.logprobs import openai_logprobs
@@ -20,6 +20,7 @@ from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 SAMPLE_BYTES = 65536  # of a weight file, to tell it by
+SAMPLES = 64  # so that every layer of a file of some gigabytes has one
 
 
 def generate(
@@ -54,8 +55,8 @@ def generate(
 
     Raises:
         PromptError: There is no request, or one cannot be answered; the message names it.
-        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, or ``output`` cannot be
-            written.
+        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, ``output`` cannot be
+            written, or another run is writing it.
         TokenizerError: The checkpoint has no tokenizer.
         UnsupportedError: The engine, dtype or device does not exist here.
     """
@@ -69,31 +70,29 @@ def generate(
     on_progress(Progress(0.0, "loading"))
     generator = TextGenerator(checkpoint, options, adapter=adapter)
     encoded = generator.encode(requests)
-    fingerprint = _fingerprint(generator, encoded)
-    lines = finished_lines(partial if resume_from is None else Path(resume_from), fingerprint)
-    wanted = [one for one in encoded if (one.index, one.sample) not in lines]
-    resumed = len(lines)
-    if wanted:
-        generator.load()
-    meter = Meter(wanted, on_progress)
-    with PartialFile.begin(partial, fingerprint, lines) as kept:
+    fingerprint = _fingerprint(generator, requests, encoded)
+    with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:
+        resumed = len(kept.lines)
+        wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
+        if wanted:
+            generator.load()
+        meter = Meter(wanted, on_progress)
         started = time.monotonic()
         for step in generator.run(wanted) if wanted else ():
             for completion in step.completions:
                 line = _line(requests[completion.index], completion, generator.tokenizer)
-                kept.append(line)
-                lines[completion.index, completion.sample] = line
+                kept.append((completion.index, completion.sample), line)
             meter.take(step)
         seconds = time.monotonic() - started
-    on_progress(Progress(1.0, "writing"))
-    write_completions(output, lines)
-    partial.unlink()
+        on_progress(Progress(1.0, "writing"))
+        write_completions(output, kept.lines)
+        kept.remove()
     return GenerationReport(
         requests=len(requests),
-        completions=len(lines),
+        completions=len(kept.lines),
         resumed=resumed,
         prompt_tokens=sum(len(one.prompt_ids) for one in encoded if one.sample == 0),
-        completion_tokens=sum(json.loads(line)["completion_tokens"] for line in lines.values()),
+        completion_tokens=sum(json.loads(line)["completion_tokens"] for line in kept.lines.values()),
         generated_tokens=meter.generated,
         seconds=seconds,
         engine=generator.choice.name,
@@ -101,8 +100,10 @@ def generate(
     )
 
 
-def _fingerprint(generator: TextGenerator, encoded: Sequence[EncodedRequest]) -> str:
-    """Tells a run by all that its text depends on. Checkpoints are told by their files, not by where they lie."""
+def _fingerprint(
+    generator: TextGenerator, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedRequest]
+) -> str:
+    """Tells a run by all that its lines depend on. Checkpoints are told by their files, not by where they lie."""
     setup = generator.setup
     digest = hashlib.sha256()
     for folder in filter(None, (setup.checkpoint, setup.adapter)):
@@ -111,14 +112,17 @@ def _fingerprint(generator: TextGenerator, encoded: Sequence[EncodedRequest]) ->
                 digest.update(f"{path.name}:{path.stat().st_size}".encode())
                 for piece in _samples(path):
                     digest.update(piece)
-    digest.update(repr((generator.choice.name, setup.settings.dtype, sorted(setup.end_token_ids), encoded)).encode())
+    asked = [(one.id, one.prompt, one.messages) for one in requests]  # lines have them; unlike texts may be like ids
+    run = (generator.choice.name, setup.settings.dtype, sorted(setup.end_token_ids), asked, encoded)
+    digest.update(repr(run).encode())
     return digest.hexdigest()
 
 
 def _samples(path: Path) -> Iterator[bytes]:
-    """Beginning, middle and end of a file: other weights of the same shapes differ there."""
+    """Pieces of a file from its beginning to its end: weights that were trained in some layers only differ there."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        for place in (0, path.stat().st_size // 2, max(0, path.stat().st_size - SAMPLE_BYTES)):
+        for place in (*range(0, size, max(SAMPLE_BYTES, size // SAMPLES)), max(0, size - SAMPLE_BYTES)):
             file.seek(place)
             yield file.read(SAMPLE_BYTES)
 
@@ -128,7 +132,7 @@ def _line(request: GenerationRequest, completion: Completion, tokenizer: Baichua
     if request.id is not None:
         line["id"] = request.id
     if request.messages is not None:
-        line["messages"] = list(request.messages)
+        line["messages"] = [{"role": one["role"], "content": one["content"]} for one in request.messages]
     else:
         line["prompt"] = request.prompt
     line |= {

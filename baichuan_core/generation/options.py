@@ -10,7 +10,8 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
-MOST_ALTERNATIVES = 20  # as in OpenAI's chat API
+# Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
+MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,23 @@ class GenerationOptions:
             value = getattr(self, name)
             if value is not None and not value >= least:  # NaN neither
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
-        if self.top_p is not None and self.top_p > 1:
-            raise ValueError(f"top_p is {self.top_p}; it must be at most 1")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise ValueError(f"{name} is {value}; it must be at most {most}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
-        if self.logprobs is not None and self.logprobs > MOST_ALTERNATIVES:
-            raise ValueError(f"logprobs is {self.logprobs}; it must be at most {MOST_ALTERNATIVES}")
         if self.engine not in ("auto", *get_args(EngineName)):
             raise ValueError(f"engine is {self.engine!r}; use 'auto' or one of {', '.join(get_args(EngineName))}")
         if "" in self.stop:
             raise ValueError("stop holds an empty text; leave it out")
+        if any(half_of_a_pair(text) for text in self.stop):
+            raise ValueError("stop holds half of a surrogate pair; write the whole character")
+
+
+def half_of_a_pair(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which JSON can name and no file can hold."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from baichuan_core.errors import DatasetError, PromptError
-from baichuan_core.generation.options import GenerationOptions
+from baichuan_core.generation.options import GenerationOptions, half_of_a_pair
 from baichuan_core.text_file import read_text_file
 from baichuan_core.tokenizer import Message
 
@@ -47,6 +47,8 @@ class GenerationRequest:
                     raise PromptError(f"{name} is {value!r}; write {word}")
         if self.stop is not None and not all(isinstance(text, str) for text in self.stop):
             raise PromptError("stop holds what is no text; write a list of strings")
+        if half_of_a_pair(self.id or ""):
+            raise PromptError("id holds half of a surrogate pair; write the whole character")
         try:
             self.applied_to(GenerationOptions())
         except ValueError as error:

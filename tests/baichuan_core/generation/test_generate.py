@@ -97,6 +97,17 @@ def test_equal_prompts_get_samples_of_their_own_and_the_seed_changes_them(checkp
     assert not set(three) & set(other)
 
 
+def test_a_temperature_near_nothing_is_greedy(checkpoint: Path, tmp_path: Path) -> None:
+    greedy = run(checkpoint, tmp_path, prompts("a", "任务"), GREEDY)
+    assert run(checkpoint, tmp_path, prompts("a", "任务"), replace(GREEDY, temperature=1e-42)) == greedy
+
+
+def test_only_role_and_content_of_a_chat_come_back(checkpoint: Path, tmp_path: Path) -> None:
+    messages: list[Any] = [{"role": "user", "content": "a", "name": "\ud800", "weight": float("nan")}]
+    (line,) = run(checkpoint, tmp_path, [GenerationRequest(messages=messages)], GREEDY)
+    assert line["messages"] == chat("a")
+
+
 def test_n_samples_come_one_a_line_and_are_those_of_their_own_number(checkpoint: Path, tmp_path: Path) -> None:
     lines = run(checkpoint, tmp_path, prompts("a", "任务"), replace(SAMPLED, n=3))
     assert [(line["index"], line["sample"]) for line in lines] == [(i, s) for i in range(2) for s in range(3)]
@@ -241,10 +252,13 @@ def test_progress_never_goes_back_and_counts_requests(checkpoint: Path, tmp_path
         {"max_new_tokens": 0},
         {"temperature": -1.0},
         {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_k": 2**31},
         {"top_p": 1.5},
         {"batch_size": 0},
         {"repetition_penalty": 0},
         {"stop": ("",)},
+        {"stop": ("\ud800",)},
         {"n": 0},
         {"logprobs": 21},
         {"engine": "onnx"},

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from baichuan_core import GenerationOptions, GenerationReport, GenerationRequest, Progress, generate
+from baichuan_core import CheckpointError, GenerationOptions, GenerationReport, GenerationRequest, Progress, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from baichuan_core import GenerationOptions, Progress, generate, read_requests
+from baichuan_core import CheckpointError, GenerationOptions, Progress, generate, read_requests
 
 def die_in_the_middle(progress: Progress) -> None:
     if progress.metrics.get("requests_done", 0) >= 4:
@@ -108,6 +108,7 @@ def test_another_place_and_a_torn_line_are_no_hindrance(
         {"options": {"stop": ("x",)}},
         {"requests": [*REQUESTS[:-1], replace(REQUESTS[-1], temperature=1.5)]},
         {"requests": [*REQUESTS[1:], REQUESTS[0]]},
+        {"requests": [*REQUESTS[:-1], replace(REQUESTS[-1], id="other")]},
     ],
 )
 def test_lines_of_another_run_are_not_taken(
@@ -124,6 +125,42 @@ def test_lines_of_another_run_are_not_taken(
 def test_lines_of_other_weights_are_not_taken(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
     output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
     assert run(make_tiny_checkpoint(tmp_path / "other", seed=1), output).resumed == 0
+
+
+def test_weights_that_differ_in_one_layer_are_other_weights(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    (weights,) = other.glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 4] ^= 1
+    weights.write_bytes(content)
+    assert run(other, output).resumed == 0
+
+
+def test_a_second_run_to_the_same_file_is_refused_and_harms_nothing(
+    checkpoint: Path, whole: bytes, tmp_path: Path
+) -> None:
+    refused: list[str] = []
+
+    def start_another(progress: Progress) -> None:
+        if progress.stage == "generating" and not refused:
+            with pytest.raises(CheckpointError, match="another run is writing") as caught:
+                run(checkpoint, tmp_path / "out.jsonl")
+            refused.append(str(caught.value))
+
+    run(checkpoint, tmp_path / "out.jsonl", on_progress=start_another)
+    assert refused
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl"}
+
+
+def test_a_run_that_fails_before_its_first_line_leaves_no_file(checkpoint: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    (weights,) = broken.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError):
+        run(broken, tmp_path / "results" / "out.jsonl")
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_run_with_nothing_left_loads_no_model(checkpoint: Path, whole: bytes, killed: Path, tmp_path: Path) -> None:
