@@ -110,6 +110,24 @@ def test_a_row_draws_the_same_alone_and_in_a_batch_of_other_settings() -> None:
         assert torch.equal(torch.cat(alone), together)
 
 
+def test_ties_of_half_precision_fall_the_same_alone_and_in_a_batch() -> None:
+    settings = [Sampling(1.0, 5, 1.0, 1.0), Sampling(1.0, 50, 1.0, 1.0), Sampling(2.0, 900, 0.7, 1.0)]
+    logits = (torch.randn(3, 9000, generator=torch.Generator().manual_seed(3)) * 2).round().bfloat16()
+    for step in range(20):
+        together = Sampler(settings, CPU).choose(logits, None, range(3), [step] * 3)
+        alone = [Sampler([one], CPU).choose(logits[[row]], None, [row], [step])[0] for row, one in enumerate(settings)]
+        assert together.tolist() == alone
+
+
+def test_of_equal_tokens_those_of_the_lowest_ids_are_left() -> None:
+    logits = torch.zeros(3000)
+    logits[2000:] = 1.0
+    for sampling, most in ((Sampling(1.0, 7, 1.0, 1.0), 7), (Sampling(0.5, 0, 0.01, 1.0), 14)):
+        drawn = draw(400, sampling, logits).nonzero()[:, 0].tolist()
+        assert drawn == list(range(2000, 2000 + len(drawn)))
+        assert 5 <= len(drawn) <= most
+
+
 def test_logits_that_are_no_numbers_are_refused_in_any_row() -> None:
     logits = torch.zeros(3, 8)
     logits[1, 5] = float("nan")

@@ -9,22 +9,24 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling, TokenLogprobs
 from baichuan_core.generation.seeds import uniform_numbers
 
-CANDIDATES = 512  # the most probable tokens, which nearly always hold the share that top-p wants
+CANDIDATES = 512  # so many of the most probable tokens nearly always hold the share that top-p wants
+TIES = 64  # and so many more what is as probable as the last one
 
 
 class Sampler:
     """The settings of a number of rows as tensors.
 
     A token is chosen by the row's number u of the step: the first, in the order of ids, at which the sum of the
-    probabilities exceeds u. So near-ties change nothing unless a filter cuts between them.
+    probabilities exceeds u. So near-ties change nothing unless a filter cuts between them; of equal ones a filter
+    leaves those of the lowest ids.
     """
 
     def __init__(self, settings: Sequence[Sampling], device: torch.device) -> None:
         self.greedy = [not one.temperature for one in settings]
         self.penalised = any(one.repetition_penalty != 1 for one in settings)
         self._any_sampled = not all(self.greedy)
-        self._top_k = max(one.top_k for one in settings)
         sampled = [one for one in settings if one.temperature]
+        self._top_k = max((one.top_k for one in sampled), default=0)
         self._all_top_k = all(one.top_k for one in sampled)
         self._any_filter = any(one.top_k or one.top_p < 1 for one in sampled)
 
@@ -68,37 +70,41 @@ class Sampler:
         """Temperature, top-k and top-p in transformers' order, then a draw: [rows, vocab] to tokens [rows, 1]."""
         if not self._any_filter:
             return _drawn((scores / self._temperatures).softmax(dim=-1), noise)
-        probabilities, ids = self._most_probable(scores)
-        before = probabilities.cumsum(dim=-1) - probabilities
-        ranks = torch.arange(ids.shape[-1], device=scores.device)
-        probabilities = probabilities.masked_fill((before >= self._top_ps) & (ranks > 0), 0)
-        ids, order = ids.sort(dim=-1)
-        return ids.gather(-1, _drawn(probabilities.gather(-1, order), noise))
-
-    def _most_probable(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities of those that top-k leaves and their ids, best first; where it leaves all, those of top-p."""
         count = self._top_k if self._all_top_k else max(self._top_k, CANDIDATES)
-        best, ids = scores.topk(min(count, scores.shape[-1]), dim=-1)
-        found = self._after_top_k(best, scores)
-        if not self._all_top_k and not self._hold_enough(found):
+        count = min(count + TIES, scores.shape[-1])
+        best, ids = _ties_by_id(*scores.topk(count, dim=-1))
+        left = self._left(best, scores)
+        if count < scores.shape[-1] and self._may_go_on(best, left):
             best, ids = scores.sort(dim=-1, descending=True, stable=True)  # of the whole vocabulary: slow, and rare
-            found = self._after_top_k(best, scores)
-        return found, ids
+            left = self._left(best, scores)
+        ids, order = ids.sort(dim=-1)
+        return ids.gather(-1, _drawn(left.gather(-1, order), noise))
 
-    def _after_top_k(self, best: Tensor, scores: Tensor) -> Tensor:
-        """Softmax of the best ones over what top-k leaves; over all scores where there is no top-k."""
+    def _left(self, best: Tensor, scores: Tensor) -> Tensor:
+        """Probabilities of the best ones, of which the filters leave the first; 0 for the others."""
         ranks = torch.arange(best.shape[-1], device=best.device)
         best = (best / self._temperatures).masked_fill(ranks >= self._top_ks, -torch.inf)
         sums = best.logsumexp(dim=-1, keepdim=True)
         if not self._all_top_k:
             of_all = (scores / self._temperatures).logsumexp(dim=-1, keepdim=True)
             sums = torch.where(self._top_ks > scores.shape[-1], of_all, sums)
-        return (best - sums).exp()
+        probabilities = (best - sums).exp()
+        before = probabilities.cumsum(dim=-1) - probabilities
+        return probabilities.masked_fill((before >= self._top_ps) & (ranks > 0), 0)
 
-    def _hold_enough(self, probabilities: Tensor) -> bool:
-        """Whether no row needs more candidates than these."""
-        has_top_k = self._top_ks <= probabilities.shape[-1]
-        return bool((has_top_k | self._is_greedy | (probabilities.sum(dim=-1, keepdim=True) >= self._top_ps)).all())
+    def _may_go_on(self, best: Tensor, left: Tensor) -> bool:
+        """Whether a row is left with the last of the candidates, or with one that is tied with it.
+
+        Then others may belong to it, and which of the tied ones are candidates is left to chance.
+        """
+        return bool(((best == best[:, -1:]) & (left > 0) & ~self._is_greedy).any())
+
+
+def _ties_by_id(best: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, where equal ones stand in the order of their ids: half precision has many of them."""
+    ids, order = ids.sort(dim=-1)
+    best, order = best.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return best, ids.gather(-1, order)
 
 
 def _drawn(probabilities: Tensor, noise: Tensor) -> Tensor:
