@@ -180,7 +180,7 @@ def _weights_file(checkpoint: Path) -> Path:
         if (checkpoint / name).is_file():
             return checkpoint / name
     if next(checkpoint.glob("*.gguf"), None):
-        raise CheckpointError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint that it was made from")
+        raise CheckpointError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint it was made from")
     raise CheckpointError(f"{checkpoint} holds no weights: expected one of {', '.join((*_SAFETENSORS, *_PICKLED))}")
 
 
