@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from baichuan_core import CheckpointError, QuantizationOptions, UnsupportedError, convert, load_model, quantize
-from baichuan_core.checkpoint import TensorReader, linear_layers, read_config
+from baichuan_core.checkpoint import TensorReader, parallel_writer, linear_layers, read_config
 from baichuan_core.checkpoint.quantized_weights import quantize_end, quantize_weight
 from baichuan_core.model.quantization import QuantizationMethod
 
@@ -35,9 +35,12 @@ def imitation(golden_root: Path, tmp_path: Path) -> Path:
 @torch.no_grad()
 @pytest.mark.parity
 @pytest.mark.parametrize("by_way_of_safetensors", [False, True])
+@pytest.mark.parametrize("piece_bytes", [1, 5_000, 2**20])
 def test_published_int4_has_the_recorded_tensors_and_logits(
-    imitation: Path, tmp_path: Path, by_way_of_safetensors: bool
+    imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_way_of_safetensors: bool, piece_bytes: int
 ) -> None:
+    """In whatever pieces: rows of 288 values begin and end within blocks of 64."""
+    monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
     golden = load_file(imitation / "golden.safetensors")
     if by_way_of_safetensors:
         convert(imitation, tmp_path / "nf4", "safetensors")

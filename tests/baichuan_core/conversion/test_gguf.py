@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from baichuan_core import BaichuanError, CheckpointError, UnsupportedError, convert, load_model, load_tokenizer
+from baichuan_core.checkpoint import parallel_writer
 from baichuan_core.conversion import GgufType
 
 MakeDeep = Callable[..., Path]
@@ -82,6 +83,18 @@ def test_every_type_is_close_to_the_checkpoint(
     assert types["blk.1.ffn_up.weight"] == gguf_type
     assert types["output.weight"] == ("q8_0" if gguf_type.startswith(("q4", "q5")) else gguf_type)
     assert types["blk.1.ffn_norm.weight"] == "f32"
+
+
+def test_pieces_of_any_size_make_the_same_file(
+    make_deep: MakeDeep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_deep("baichuan2-7b", 2)
+    files = []
+    for piece_bytes in (1, 1000, 2**20):
+        monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
+        convert(checkpoint, tmp_path / str(piece_bytes), "gguf", gguf_type="q4_0")
+        files.append((tmp_path / str(piece_bytes) / "model.gguf").read_bytes())
+    assert files[0] == files[1] == files[2]
 
 
 def test_a_head_that_is_the_embedding_is_written_as_a_head(
