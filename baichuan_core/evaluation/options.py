@@ -6,10 +6,9 @@ from pathlib import Path
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.likelihood import BATCH_TOKENS
 
 from .benchmarks import BenchmarkName, Split
-
-BATCH_TOKENS = 16_384
 
 
 @dataclass(frozen=True, slots=True)

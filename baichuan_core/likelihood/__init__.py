@@ -1,6 +1,7 @@
 """How likely a model finds a text, and how far two models differ on it."""
 
 from .comparison import Comparison, ReferenceRun, compare_windows, compare_with_reference, run_reference
+from .passes import BATCH_TOKENS
 from .scoring import (
     ContinuationScore,
     Perplexity,
@@ -13,6 +14,7 @@ from .texts import calibration_text, held_out_text
 from .windows import Window, encode_plain, text_windows, token_rows
 
 __all__ = [
+    "BATCH_TOKENS",
     "Comparison",
     "ContinuationScore",
     "Perplexity",
