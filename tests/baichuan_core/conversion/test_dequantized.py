@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from baichuan_core import CheckpointError, QuantizationOptions, UnsupportedError, convert, load_model, quantize
-from baichuan_core.checkpoint import TensorReader, parallel_writer, linear_layers, read_config
+from baichuan_core.checkpoint import TensorReader, linear_layers, parallel_writer, read_config
 from baichuan_core.checkpoint.quantized_weights import quantize_end, quantize_weight
 from baichuan_core.model.quantization import QuantizationMethod
 
