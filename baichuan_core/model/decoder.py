@@ -20,7 +20,7 @@ from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
-from .quantization import OnlineQuantization, follow_codes
+from .quantization import OnlineQuantization, follow_codes, unpack_four_bits
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -63,6 +63,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, which moves 8-bit codes but not what bitsandbytes' layers compute with."""
+        unpack_four_bits(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module in self.modules():
             follow_codes(module)
@@ -163,6 +164,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
         self.model = BaichuanModel(config)
         self.lm_head = output_head(config)
         self._head_norms = HeadNorms()
+        self.register_state_dict_pre_hook(unpack_four_bits)
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator]
@@ -198,7 +200,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
             use_cache=use_cache,
             **kwargs,
         )
-        decoding = outputs.last_hidden_state.shape[1] == 1
+        decoding = outputs.last_hidden_state.shape[1] == 1 and past_key_values is not None
         last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         logits = self.logits(last, decoding=decoding)
         loss = None if labels is None else self._loss(logits, labels, **kwargs)

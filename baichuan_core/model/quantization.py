@@ -224,6 +224,21 @@ def follow_codes(module: Any) -> None:
             holder.CB, holder.SCB = weight.data, holder.SCB.to(weight.device)
 
 
+def unpack_four_bits(model: nn.Module, *_: Any) -> None:
+    """Undo how bitsandbytes packs 4-bit layers for a CPU in their first forward pass, before they are saved or moved.
+
+    Its own way back leaves the scales transposed where they are floats (no double quantization). They stay
+    rounded to bfloat16, as the kernel took them.
+    """
+    for module in model.modules():
+        weight: Any = getattr(module, "weight", None)
+        state: Any = getattr(weight, "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False) and not state.original_nested:
+            functional = import_module("bitsandbytes.functional")
+            weight.data, _state = functional._convert_weight_packed_for_cpu_inverse(weight.data, state)
+            state.absmax = state.absmax.T.reshape(-1).float()
+
+
 def _replace(parent: Any, name: str, layer: nn.Module) -> None:
     """Put a layer in the place of another one, with the mode and the accelerate hook of that one."""
     old = parent.get_submodule(name)

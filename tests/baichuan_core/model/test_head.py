@@ -58,6 +58,16 @@ def test_scale_of_a_row_does_not_matter_even_after_it_was_cached(model: Baichuan
     torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=2e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 12])
+def test_writes_that_torch_does_not_count_show_in_a_forward_pass(
+    model: BaichuanForCausalLM, ids: Tensor, length: int
+) -> None:
+    expected = model(ids[:, :length]).logits
+    model.lm_head.weight.data.mul_(torch.rand(512, 1) + 0.5)  # as fused optimizers do
+    torch.testing.assert_close(model(ids[:, :length]).logits, expected, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("through_data", [False, True])
 def test_training_drops_the_cached_norms(model: BaichuanForCausalLM, ids: Tensor, through_data: bool) -> None:
     with torch.no_grad():

@@ -77,6 +77,20 @@ def test_lora_trains_on_it(make_checkpoint: MakeCheckpoint, bits: int, settings:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("double_quantization", [False, True])
+def test_saved_after_a_forward_pass_it_still_computes_the_same(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, double_quantization: bool
+) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    model.quantize(4, double_quantization=double_quantization)
+    expected = model(IDS).logits
+    model.save_pretrained(tmp_path / "saved")
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    for other in (model, again, model.to("cpu")):
+        torch.testing.assert_close(other(IDS).logits, expected, rtol=0, atol=0.03)  # scales are rounded
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("used", [False, True])
 def test_eight_bit_layers_compute_with_the_codes_that_were_moved(make_checkpoint: MakeCheckpoint, used: bool) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
