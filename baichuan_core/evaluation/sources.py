@@ -91,8 +91,6 @@ def _in_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     """tarfile takes a damaged header for the end, and does not look at the checksum of what is compressed."""
-    if file.fileobj is None:
-        return
     file.fileobj.seek(file.offset)
     size = 0
     while rest := file.fileobj.read(2**20):

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from baichuan_core import Progress
 from footprint import GIB, PRESETS, Precision
-from jobs.memory import KnownModel, footprint_of
-from jobs.specs import QuantizeSpec
+from jobs.specs import KnownModel, QuantizeSpec
 from workers.handlers import quantize as handler
 from workers.handlers.contract import Context
 
@@ -100,6 +99,7 @@ def test_both_files_are_fetched() -> None:
 
 def test_calibration_of_13b_fits_a_gpu_of_24_gb() -> None:
     model = KnownModel(PRESETS["baichuan2-13b"], Precision())
-    needs = footprint_of(QuantizeSpec(**{**SPEC, "calibration_sequences": 32}), model)
+    fields = {**SPEC, "calibration_sequences": 32, "quality_report": False}
+    _, needs = QuantizeSpec(**fields).footprints(model)
     assert needs.place == "device"
     assert 8 * GIB < needs.total < 22 * GIB
