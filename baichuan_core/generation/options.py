@@ -32,7 +32,8 @@ class GenerationOptions:
         logprobs: Report the model's own logarithm of the probability of each token, and of this many alternatives
             (0 to 20).
         engine: What runs the model; ``auto`` takes the fastest that can.
-        batch_tokens: Most tokens, prompts and completions together, that run at once.
+        batch_tokens: Most tokens, prompts and completions together, that run at once. Beginnings that prompts have in
+            common are kept beside them, up to a quarter of it.
         batch_size: Most completions that run at once.
         dtype: Of the weights; ``auto`` takes the checkpoint's own.
         device: ``cpu``, ``cuda``; None takes CUDA if there is any.

@@ -1,5 +1,6 @@
 """Our engine: rows of any length come and go, and each says what it would say alone."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
 from baichuan_core.generation.engines.native import slots
+from baichuan_core.generation.engines.native.cache import SlotCache
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
@@ -141,6 +143,55 @@ def test_common_beginnings_are_computed_once_and_change_nothing(
     decoded = 5 * len(tails)
     padding = 4 * len(longer)  # tails of unlike length in one pass
     assert tree + decoded <= count() <= tree + decoded + padding + 2 * len(tails)
+
+
+def documents(count: int) -> list[EncodedRequest]:
+    """Two levels of common beginnings, and prompts whose order of length mixes the documents."""
+    system = prompt_of(70, 60)
+    prompts = [(*system, *prompt_of(80, 100 + i), *prompt_of(1 + 9 * q, 7)) for i in range(count) for q in range(3)]
+    return [EncodedRequest(i, 0, prompt, 3, i, GREEDY) for i, prompt in enumerate(prompts)]
+
+
+def test_few_common_beginnings_are_kept_and_those_that_are_not_change_nothing(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = one_model
+    requests = documents(8)
+    alone = [answers(model, tokenizer, [request])[0] for request in requests]
+    held: list[int] = []
+    whole = slots.Slots.decode
+
+    def decode(self: slots.Slots) -> Tensor:
+        held.append(sum(len(one.tokens) for one in self._kept if one.saved is not None))
+        return whole(self)
+
+    monkeypatch.setattr(slots.Slots, "decode", decode)
+    assert answers(model, tokenizer, requests, batch_size=3) == alone
+    assert max(held) > 600
+    held.clear()
+    assert answers(model, tokenizer, requests, batch_size=3, batch_tokens=1200) == alone
+    assert 0 < max(held) <= 300
+
+
+@pytest.mark.parametrize("most_kept", [0, 1, 2])
+def test_where_memory_lacks_common_beginnings_are_given_up_before_an_answer_is(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch, most_kept: int
+) -> None:
+    model, tokenizer = one_model
+    requests = documents(4)
+    expected = answers(model, tokenizer, requests)
+    saved: list[weakref.ref[Tensor]] = []
+    save = SlotCache.save
+
+    def save_few(self: SlotCache, slot: int, length: int) -> Any:
+        if sum(one() is not None for one in saved) >= most_kept:
+            raise torch.OutOfMemoryError
+        kept = save(self, slot, length)
+        saved.append(weakref.ref(kept[0][0]))
+        return kept
+
+    monkeypatch.setattr(SlotCache, "save", save_few)
+    assert answers(model, tokenizer, requests) == expected
 
 
 def test_samples_of_one_prompt_differ_and_compute_it_once(

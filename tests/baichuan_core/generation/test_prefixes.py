@@ -62,6 +62,23 @@ def test_the_last_user_frees_the_memory() -> None:
     assert first.saved is None
 
 
+def test_one_that_is_dropped_needs_those_that_it_went_on_from_again() -> None:
+    system, one, other, third = (7,) * 100, (1,) * 80, (2,) * 90, (1,) * 80 + (3,) * 70
+    prompts = [system + one, system + one, system + other, system + third, system + third]
+    first, _, root, deepest, _ = common_prefixes(prompts)
+    assert first is not None
+    assert root is not None
+    assert deepest is not None
+    assert (deepest.parent, first.parent) == (first, root)
+    deepest.saved = []
+    while first.waiting:
+        first.used()
+    waiting = root.waiting
+    deepest.drop()
+    assert deepest.saved is None
+    assert (first.waiting, root.waiting) == (1, waiting + 1)
+
+
 def test_little_in_common_is_left_alone() -> None:
     assert common_prefixes([(1, 2, 3), (1, 2, 4), (1,) * 40, (1,) * 40]) == [None] * 4
 

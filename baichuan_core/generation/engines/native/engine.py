@@ -81,7 +81,8 @@ class _Run:
         # A GPU's pass takes as long for one prompt as for several, and an empty slot costs it nothing.
         worth_a_pass = max(1, slots // 8) if engine.on_gpu else 1
         self.schedule = Schedule(rows, slots=slots, tokens=tokens, worth_a_pass=worth_a_pass)
-        self.slots = Slots(engine.model, engine.decoder([row.request for row in rows]))
+        compiled = engine.decoder([row.request for row in rows])
+        self.slots = Slots(engine.model, compiled, kept_tokens=tokens // 4)
         self.stream = stream
         self.sampler: Sampler | None = None  # of all active rows, made anew when they change
 
@@ -140,15 +141,21 @@ class _Run:
 
     def _use_less_memory(self, joining: Sequence[Row]) -> None:
         """All rows wait again, and half as many run from now on. They go on with the tokens that they have."""
+        beginnings_kept = self.slots.keeps_beginnings
         active = self.slots.empty()
         rows = {id(row): row for row in (*active, *joining)}
         if len(rows) == 1:
-            raise UnsupportedError(
-                "the memory does not suffice for one completion alone: lower max_new_tokens, shorten the prompt,"
-                " quantize the model, or use a device with more memory"
-            )
+            (alone,) = rows.values()
+            if not beginnings_kept and not alone.prefix:
+                raise UnsupportedError(
+                    "the memory does not suffice for one completion alone: lower max_new_tokens, shorten the prompt,"
+                    " quantize the model, or use a device with more memory"
+                )
+            if alone.prefix:  # what is kept for others takes memory that this one needs
+                alone.prefix.used()
+                alone.prefix = None
         self.sampler = None
-        self.schedule.slots = len(rows) // 2
+        self.schedule.slots = max(1, len(rows) // 2)
         self.schedule.give_back(rows.values())
         if self.slots.device.type == "cuda":
             torch.cuda.empty_cache()

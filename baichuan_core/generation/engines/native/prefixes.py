@@ -31,6 +31,18 @@ class Prefix:
         if not self.waiting:
             self.saved = None
 
+    def drop(self) -> None:
+        """Frees the memory although some wait: it will be computed again."""
+        self.saved = None
+        if self.parent:
+            self.parent.needed_again()
+
+    def needed_again(self) -> None:
+        """One more waits."""
+        self.waiting += 1
+        if self.waiting == 1 and self.parent:  # the last one had freed it
+            self.parent.needed_again()
+
 
 def common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
     """For each prompt the longest prefix worth computing once; always shorter than the prompt.

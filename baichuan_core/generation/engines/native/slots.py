@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.native.cache import Room, Saved, SlotCache, Window, rounded_up
+from baichuan_core.generation.engines.native.cache import Room, SlotCache, Window, rounded_up
+from baichuan_core.generation.engines.native.prefixes import Prefix
 from baichuan_core.generation.engines.native.schedule import Row
 from baichuan_core.model import BaichuanForCausalLM
 
@@ -24,13 +25,14 @@ class Slots:
         rows: The active rows, by slot.
     """
 
-    def __init__(self, model: BaichuanForCausalLM, compiled: Any = None) -> None:
+    def __init__(self, model: BaichuanForCausalLM, compiled: Any, *, kept_tokens: int) -> None:
         """Makes a cache without room.
 
         Args:
             model: In eval mode.
             compiled: The decoder as compiled code, for steps of one token. It is given all slots and few different
                 numbers of keys, so that few shapes occur; on a GPU a step takes as long for few rows as for many.
+            kept_tokens: Most tokens of common beginnings that are kept for rows to come, but for the newest one.
         """
         self.model = model
         self.device = model.device
@@ -38,6 +40,13 @@ class Slots:
         self._cache = SlotCache(model.config.num_hidden_layers, Room(0, 0))
         self._history = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
         self._compiled = compiled
+        self._kept_tokens = kept_tokens
+        self._kept: list[Prefix] = []  # those that are saved, the last one used at the end
+
+    @property
+    def keeps_beginnings(self) -> bool:
+        """Whether common beginnings of prompts take memory."""
+        return any(one.saved is not None for one in self._kept)
 
     def history(self, first: int = 0) -> Tensor:
         """Tokens of the rows from a slot on, [rows, longest], shorter rows filled up with their first token."""
@@ -69,7 +78,7 @@ class Slots:
             first = len(self.rows)
             for offset, row in enumerate(group):
                 if row.prefix:
-                    self._load(row.prefix.saved, first + offset)
+                    self._load(row.prefix, first + offset)
             hidden = self._fill(first, [row.tokens for row in group], [_known(row) for row in group])
             logits.append(self.model.logits(hidden, decoding=True))
             for offset, row in enumerate(group):
@@ -78,6 +87,7 @@ class Slots:
                     row.prefix.used()
                     row.prefix = None  # a row that has to join again starts with more than the prefix
             self.rows += group
+        self._keep_few(self._kept_tokens, least=1)
         return torch.cat(logits)
 
     @torch.inference_mode()
@@ -108,8 +118,9 @@ class Slots:
             self.rows[slot] = last
 
     def empty(self) -> list[Row]:
-        """Ends all rows, gives their memory back and says which they were."""
+        """Ends all rows, gives their memory and that of common beginnings back and says which rows they were."""
         rows, self.rows = self.rows, []
+        self._keep_few(tokens=0, least=0)
         self._cache = SlotCache(self.model.config.num_hidden_layers, Room(0, 0))
         return rows
 
@@ -128,11 +139,12 @@ class Slots:
                 first = len(self.rows)  # the slots of the joining rows, which are at least as many
                 for offset, prefix in enumerate(group):
                     if prefix.parent:
-                        self._load(prefix.parent.saved, first + offset)
+                        self._load(prefix.parent, first + offset)
                 starts = [len(one.parent.tokens) if one.parent else 0 for one in group]
                 self._fill(first, [one.tokens for one in group], starts)
                 for offset, prefix in enumerate(group):
                     prefix.saved = self._cache.save(first + offset, len(prefix.tokens))
+                    self._kept.append(prefix)
                     if prefix.parent:
                         prefix.parent.used()
             done = {id(one) for one in ready}
@@ -143,9 +155,20 @@ class Slots:
         self._history[slot] = row.tokens[0]
         self._history[slot, : len(row.tokens)] = torch.tensor(row.tokens, device=self.device)
 
-    def _load(self, saved: Saved | None, slot: int) -> None:
-        if saved is not None:
-            self._cache.restore(saved, [slot])
+    def _load(self, prefix: Prefix, slot: int) -> None:
+        assert prefix.saved is not None  # noqa: S101 - `_compute_prefixes` has seen to it
+        self._cache.restore(prefix.saved, [slot])
+        self._kept.remove(prefix)
+        self._kept.append(prefix)
+
+    def _keep_few(self, tokens: int, *, least: int) -> None:
+        """Drops common beginnings, the one unused for longest first, down to so many tokens in all."""
+        self._kept = [one for one in self._kept if one.saved is not None]
+        held = sum(len(one.tokens) for one in self._kept)
+        while len(self._kept) > least and held > tokens:
+            oldest = self._kept.pop(0)
+            held -= len(oldest.tokens)
+            oldest.drop()
 
     def _fill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
         """Computes tokens from ``starts`` on in the slots from ``first`` on; the last hidden states [rows, hidden].
