@@ -15,6 +15,7 @@ from pydoc_data.topics import topics
 
 from baichuan_core import QuantizationOptions, load_model, quantize
 from baichuan_core.likelihood import (
+    Comparison,
     ReferenceRun,
     calibration_text,
     compare_with_reference,
@@ -45,8 +46,7 @@ def recipes(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, Qu
         "built-in text": ids["built-in"],
         "text of the same kind": ids["documentation"][SAME_KIND_FROM:],
     }
-    yield "int8", QuantizationOptions("int8")
-    for method in ("nf4", "fp4"):
+    for method in ("int8", "nf4", "fp4"):
         plain = QuantizationOptions(method, compute_dtype="float32")
         yield f"{method.upper()}", plain
         for kind, token_ids in kinds.items():
@@ -54,8 +54,8 @@ def recipes(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, Qu
             yield f"{method.upper()}, {kind}", replace(plain, calibration=calibration)
 
 
-def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> float:
-    """Print one line of the table; gives the KL."""
+def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> Comparison:
+    """Print one line of the table."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         report = quantize(checkpoint, Path(folder) / "model", options)
@@ -67,7 +67,7 @@ def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference
         f"{report.mean_relative_error:.4f} | {report.bytes_after:,} | {seconds:.0f} |",
         flush=True,
     )
-    return found.kl_divergence
+    return found
 
 
 def main() -> None:
@@ -87,11 +87,12 @@ def main() -> None:
     for name, options in recipes(ids, arguments.sequences):
         if not name.startswith(arguments.only):
             continue
-        divergence = measure(checkpoint, name, options, reference)
+        found = measure(checkpoint, name, options, reference)
         if options.calibration is None:
-            plain[options.method] = divergence
+            plain[options.method] = found.kl_divergence
+            print(f"float32: perplexity {found.reference_perplexity:.2f}", flush=True)
         else:
-            print(f"{name}: {divergence / plain[options.method]:.3f} of the KL of plain {options.method}", flush=True)
+            print(f"{name}: {found.kl_divergence / plain[options.method]:.3f} of the plain KL", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from torch import Tensor
+from transformers import BitsAndBytesConfig
 
 from baichuan_core.checkpoint import (
     EMBEDDING,
@@ -36,6 +37,7 @@ from baichuan_core.free_memory import chosen_device
 from baichuan_core.model.float_chunks import float_chunks
 from baichuan_core.model.four_bits import BLOCK
 from baichuan_core.model.quantization import (
+    OUTLIER_THRESHOLD,
     ComputeDtype,
     QuantizationMethod,
     quantization_settings,
@@ -43,7 +45,7 @@ from baichuan_core.model.quantization import (
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
-from .calibration import CalibratedWeights, Calibration, FourBitCode, calibrate, calibration_rows
+from .calibration import CalibratedWeights, Calibration, FourBitCode, calibrate, calibration_rows, outlier_threshold
 
 # A code and its share of the scales; then code books, states and headers of one layer.
 BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
@@ -61,7 +63,8 @@ class QuantizationOptions:
         double_quantization: Keep the scales of 4-bit blocks in 8 bits; int8 has no use for it.
         compute_dtype: Dtype that 4-bit layers compute in.
         quantize_head: Keep embedding and output head in 8 bits, one scale a row.
-        calibration: Choose 4-bit codes by what the model computes on a text; the result has the same size.
+        calibration: Choose 4-bit codes, or the inputs that stay floats in int8 layers, by what the model computes on
+            a text; the result has the same size.
     """
 
     method: QuantizationMethod = "nf4"
@@ -118,7 +121,7 @@ def quantize(
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged, holds NaN, or `output` is taken; or `resume_from`
             is of another calibration.
-        UnsupportedError: The method is unknown or cannot be calibrated, the checkpoint is quantized already, or a
+        UnsupportedError: The method is unknown, the checkpoint is quantized already, or a
             layer has a shape that the 4-bit kernels cannot take.
         DatasetError: The calibration text is too short, cannot be read or was written by another tokenizer.
         TokenizerError: There is none to read the calibration text with.
@@ -126,29 +129,36 @@ def quantize(
     """
     checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
-    settings = quantization_settings(
-        options.method, double_quantization=options.double_quantization, compute_dtype=options.compute_dtype
-    )
+    _settings(options)
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
         rows = None if options.calibration is None else calibration_rows(checkpoint, config, options.calibration)
         require_space(output, estimated_bytes(reader, config, options))
         with staged_output(output) as staging, TemporaryDirectory(dir=staging) as temporary:
-            calibrated = None
-            if rows is not None:
-                code = FourBitCode(options.method, options.double_quantization)
+            calibrated, threshold = None, OUTLIER_THRESHOLD
+            if rows is not None and options.method == "int8":
+                threshold = outlier_threshold(
+                    reader,
+                    config,
+                    rows,
+                    device=chosen_device(device),
+                    on_progress=part_of(on_progress, 0.0, CALIBRATED),
+                )
+            elif rows is not None:
                 calibrated = calibrate(
                     reader,
                     config,
                     rows,
-                    code,
+                    FourBitCode(options.method, options.double_quantization),
                     device=chosen_device(device),
                     checkpoints=Path(checkpoints or temporary),
                     resume_from=None if resume_from is None else Path(resume_from),
                     on_progress=part_of(on_progress, 0.0, CALIBRATED),
                 )
+            if rows is not None:
                 on_progress = part_of(on_progress, CALIBRATED, 1.0)
+            settings = _settings(options, threshold)
             config.architectures = ["BaichuanForCausalLM"]
             config.quantization_config = settings.to_dict()
             config.quantize_head = options.quantize_head
@@ -249,6 +259,15 @@ def relative_error(weight: Tensor, restored: Tensor) -> float:
     return math.sqrt(error / size) if size else math.sqrt(error)
 
 
+def _settings(options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD) -> BitsAndBytesConfig:
+    return quantization_settings(
+        options.method,
+        double_quantization=options.double_quantization,
+        compute_dtype=options.compute_dtype,
+        threshold=threshold,
+    )
+
+
 def _check_supported(config: BaichuanConfig, options: QuantizationOptions, checkpoint: Path) -> None:
     if is_quantized(config):
         raise UnsupportedError(f"{checkpoint} is quantized already: quantize the model it was made from")
@@ -256,7 +275,5 @@ def _check_supported(config: BaichuanConfig, options: QuantizationOptions, check
         raise UnsupportedError(
             f"{checkpoint} uses its embedding as head (tie_word_embeddings): leave quantize_head out"
         )
-    if options.calibration is not None and options.method == "int8":
-        raise UnsupportedError('int8 gains nothing from calibration: use the method "nf4" or "fp4", or leave it out')
     if options.method != "int8":
         require_four_bit_shapes(linear_layers(config))

@@ -22,7 +22,7 @@ class QuantizeSpec(ModelProducingSpec):
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     quantize_head: bool = Field(False, description="Keep the embedding and the output head in 8 bits too")
     calibration: bool = Field(
-        False, description="Choose 4-bit codes by what the model computes on a text: less loss in the same size"
+        False, description="Choose codes (int8: outliers) by what the model computes on a text: less loss, equal size"
     )
     calibration_file: FileId | None = Field(
         None,
@@ -42,9 +42,7 @@ class QuantizeSpec(ModelProducingSpec):
         return self
 
     @model_validator(mode="after")
-    def _calibration_that_helps(self) -> Self:
-        if self.calibration and self.method == "int8":
-            raise ValueError('int8 gains nothing from calibration; leave it out, or use the method "nf4" or "fp4"')
+    def _calibration_of_a_file(self) -> Self:
         if self.calibration_file is not None and not self.calibration:
             raise ValueError("calibration_file is for calibration; leave it out, or set calibration to true")
         if self.calibration_file is not None and self.calibration_file == self.quality_text_file:

@@ -23,7 +23,6 @@ from baichuan_core import (
     Progress,
     QuantizationOptions,
     TokenizerError,
-    UnsupportedError,
     load_tokenizer,
     quantize,
 )
@@ -242,10 +241,23 @@ def test_data_that_cannot_be_used(tiny: Path, tmp_path: Path, calibration: Calib
     assert not (tmp_path / "output").exists()
 
 
+def test_int8_keeps_more_inputs_as_floats(tmp_path: Path) -> None:
+    checkpoint, plain = make_tiny_checkpoint(tmp_path / "base"), QuantizationOptions("int8")
+    seen: list[Progress] = []
+    quantize(checkpoint, tmp_path / "plain", plain)
+    quantize(checkpoint, tmp_path / "calibrated", replace(plain, calibration=CALIBRATION), on_progress=seen.append)
+    thresholds = [
+        read_config(tmp_path / name).quantization_config["llm_int8_threshold"] for name in ("plain", "calibrated")
+    ]
+    assert 0 < thresholds[1] < thresholds[0] == 6
+    assert [one.metrics["block"] for one in seen if one.stage == "calibrating"] == [1, 2]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "calibrated")]
+    assert weights[0] == weights[1]
+    assert output_error(checkpoint, tmp_path / "calibrated") < output_error(checkpoint, tmp_path / "plain")
+
+
 def test_what_cannot_be_calibrated(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
-    with pytest.raises(UnsupportedError, match="int8 gains nothing from calibration"):
-        quantize(checkpoint, tmp_path / "output", replace(CALIBRATED, method="int8"))
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(TokenizerError, match="is missing: copy tokenizer"):
         quantize(checkpoint, tmp_path / "output", CALIBRATED)
