@@ -102,7 +102,7 @@ def test_same_format_and_size_as_plain_and_nearer_outputs(tmp_path: Path, family
         (name, tensor.shape, tensor.dtype) for name, tensor in other.items()
     ]
     assert not any(torch.equal(one[name], other[name]) for name in one if name.endswith("_proj.weight"))
-    assert output_error(checkpoint, tmp_path / "calibrated") < 0.85 * output_error(checkpoint, tmp_path / "plain")
+    assert output_error(checkpoint, tmp_path / "calibrated") < 0.66 * output_error(checkpoint, tmp_path / "plain")
 
 
 def test_reports_errors_and_progress_of_every_block(tiny: Path, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The mathematics of calibration: scales, codes and corrections, each against what it must be better than."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from baichuan_core.model.four_bits import bitsandbytes_functional
+from baichuan_core.quantization.calibration.code_book import CodeBook, nest, scale_code_book
+from baichuan_core.quantization.calibration.compensation import compensate, search_scales
+from baichuan_core.quantization.calibration.propagation import corrected
+from baichuan_core.quantization.calibration.stored_form import nest_offset, restore, stored_tensors
+
+CPU = torch.device("cpu")
+SHAPES = st.tuples(st.sampled_from([2, 5, 32]), st.sampled_from([64, 192, 320]))
+SEEDS = st.integers(0, 1000)
+
+
+def layer(shape: tuple[int, int], seed: int, tokens: int = 512) -> tuple[Tensor, Tensor]:
+    """A weight, and inputs [tokens, in] of unequal size that depend on each other."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(shape[1], shape[1], generator=generator) / 8 + torch.eye(shape[1])
+    sizes = torch.randn(shape[1], generator=generator).exp()
+    inputs = torch.randn(tokens, shape[1], generator=generator) @ mixing * sizes
+    return torch.randn(shape, generator=generator) / 20, inputs
+
+
+def output_error(weight: Tensor, other: Tensor, inputs: Tensor) -> float:
+    return float((inputs @ (weight - other).T).square().sum())
+
+
+@given(SHAPES, SEEDS, st.sampled_from(["nf4", "fp4"]), st.booleans())
+def test_codes_make_up_for_each_others_errors(shape: tuple[int, int], seed: int, name: str, double: bool) -> None:
+    weight, inputs = layer(shape, seed)
+    book = CodeBook(name, CPU)
+    moments = inputs.T @ inputs / len(inputs)
+    result = compensate(weight, moments, book, nest_offset(weight) if double else None)
+    scale = result.scales.restored.repeat_interleave(64, dim=1)
+    nearest = book.values[book.positions(weight / scale)] * scale  # the same scales, each weight by itself
+    assert output_error(weight, result.restored, inputs) < 0.95 * output_error(weight, nearest, inputs)
+    assert torch.equal(book.values[result.positions] * scale, result.restored)
+
+
+@given(SHAPES, SEEDS, st.sampled_from(["nf4", "fp4"]), st.booleans())
+def test_bitsandbytes_reads_what_was_computed_with(shape: tuple[int, int], seed: int, name: str, double: bool) -> None:
+    weight, inputs = layer(shape, seed)
+    book, offset = CodeBook(name, CPU), nest_offset(weight) if double else None
+    result = compensate(weight, inputs.T @ inputs, book, offset)
+    tensors = stored_tensors(result, book, offset, torch.float32)
+    torch.testing.assert_close(restore(dict(tensors)), result.restored, rtol=1e-5, atol=1e-7)
+    plain, state = bitsandbytes_functional().quantize_4bit(
+        weight, blocksize=64, compress_statistics=double, quant_type=name
+    )
+    expected = {"weight": plain, **{f"weight.{key}": value for key, value in state.as_dict(packed=True).items()}}
+    assert {key: value.shape for key, value in tensors.items()} == {key: value.shape for key, value in expected.items()}
+
+
+@given(SHAPES, SEEDS)
+def test_searched_scales_are_no_worse_than_the_largest_magnitude(shape: tuple[int, int], seed: int) -> None:
+    weight, inputs = layer(shape, seed)
+    book, importance = CodeBook("nf4", CPU), inputs.square().mean(dim=0)
+
+    def error(scales: Tensor) -> Tensor:
+        scale = scales.repeat_interleave(64, dim=1)
+        errors: Tensor = (book.values[book.positions(weight / scale)] * scale - weight).square() * importance
+        return errors.sum()
+
+    largest = weight.unflatten(1, (-1, 64)).abs().amax(dim=-1)
+    assert error(search_scales(weight, importance, book)) < 1.01 * error(largest)
+
+
+@given(st.integers(1, 600), SEEDS, st.floats(1e-3, 1e3))
+def test_scales_survive_their_eight_bits(count: int, seed: int, size: float) -> None:
+    scales = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed)) * size
+    offset = scales.mean()
+    nested = nest(scales, offset)
+    assert nested.codes is not None
+    assert nested.largest is not None
+    assert torch.allclose(nested.restored, scales, atol=0.02 * size)
+    read = scale_code_book(CPU)[nested.codes.long()] * nested.largest.repeat_interleave(256)[:count] + offset
+    assert torch.equal(read, nested.restored[:, 0])
+
+
+@given(SHAPES, SEEDS)
+def test_a_correction_brings_outputs_nearer(shape: tuple[int, int], seed: int) -> None:
+    weight, wanted = layer(shape, seed)
+    noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed + 1))
+    inputs = wanted + 0.3 * noise * wanted.std(dim=0)
+    drift = ((wanted - inputs) @ weight.T).T @ inputs / len(inputs)
+    nearer = corrected(weight, drift, inputs.T @ inputs / len(inputs))
+    assert (wanted @ weight.T - inputs @ nearer.T).square().sum() < output_error(weight, weight * 0, wanted - inputs)
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+def test_inputs_that_are_all_zero_leave_nearest_codes(name: str) -> None:
+    weight, _ = layer((32, 128), 0)
+    result = compensate(weight, torch.zeros(128, 128), CodeBook(name, CPU), None)
+    assert (result.restored - weight).norm() / weight.norm() < 0.2
+    zero = compensate(torch.zeros(32, 128), torch.eye(128), CodeBook(name, CPU), torch.tensor(0.0))
+    assert not zero.restored.any()
