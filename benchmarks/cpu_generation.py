@@ -130,6 +130,7 @@ def main() -> None:
         checkpoint = make_real_checkpoint(CACHE / "smollm2")
         for gguf_type in TYPES:
             convert(checkpoint, Path(folder) / gguf_type, "gguf", gguf_type=gguf_type)
+        _print_equality(checkpoint, Path(folder) / "f16")
         _print_rates(_ways(work, checkpoint, Path(folder)), work, arguments.rounds)
 
 
@@ -194,6 +195,26 @@ def _job(checkpoint: Path, name: str) -> Iterator[Way]:
             return int(job["result"]["completion_tokens"])
 
         yield run
+
+
+def _print_equality(checkpoint: Path, gguf: Path) -> None:
+    """Greedy answers of llama.cpp from a float16 file beside those of our float32 engine: 16 prompts, 32 tokens."""
+    requests = [GenerationRequest(prompt=prompt, max_new_tokens=32) for prompt in Work.mixed(16).prompts]
+    options = GenerationOptions(temperature=0, repetition_penalty=1.0, logprobs=2, device="cpu")
+    mine, theirs = (TextGenerator(where, options).complete(requests) for where in (checkpoint, gguf))
+    equal, gaps, largest = 0, [], 0.0
+    for ours, other in zip(mine, theirs, strict=True):
+        for expected, found in zip(ours.logprobs or (), other.logprobs or (), strict=False):
+            if expected.token_id != found.token_id:
+                gaps.append(expected.alternatives[0][1] - expected.alternatives[1][1])
+                break
+            largest = max(largest, abs(expected.logprob - found.logprob))
+        else:
+            equal += 1
+    print(
+        f"greedy answers equal: {equal} of {len(requests)}; logits differ by {largest:.1e} at most until then; ", end=""
+    )
+    print("gaps of the two best where they part: " + (", ".join(f"{gap:.1e}" for gap in gaps) or "none"))
 
 
 def _print_rates(ways: Iterator[tuple[str, Way]], work: Work, rounds: int) -> None:

@@ -78,6 +78,11 @@ class Workflow:
         """A 4-bit model still knows what it was taught."""
         return self._quantized("nf4", at_least=len(self.answers) * 3 // 4)
 
+    def calibrated(self) -> str:
+        """A 4-bit model whose codes were chosen on a text knows it too, and is as small as the plain one."""
+        calibration = {"calibration": True, "calibration_sequences": 4, "quality_report": False}
+        return self._quantized("nf4", at_least=len(self.answers) * 3 // 4, **calibration)
+
     def int8(self) -> str:
         """An 8-bit model still knows what it was taught."""
         return self._quantized("int8", at_least=len(self.answers) - 1)
@@ -89,8 +94,9 @@ class Workflow:
         _require(known == len(self.answers), self._share(known))
         return self._share(known)
 
-    def _quantized(self, method: str, *, at_least: int) -> str:
-        job = self.client.run(kind="quantize", method=method, compute_dtype="float32", model=self.tuned["model"])
+    def _quantized(self, method: str, *, at_least: int, **options: Any) -> str:
+        options |= {"method": method, "compute_dtype": "float32"}
+        job = self.client.run(kind="quantize", model=self.tuned["model"], **options)
         known = self._known(job["model"])
         _require(known >= at_least, self._share(known))
         return self._share(known)
@@ -138,6 +144,7 @@ def main() -> int:
             workflow.taught,
             workflow.convert,
             workflow.nf4,
+            workflow.calibrated,
             workflow.int8,
             workflow.gguf,
         ]

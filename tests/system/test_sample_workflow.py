@@ -10,7 +10,7 @@ from tests.cli.shell import Shell, Up
 from tests.workers.deployment import RedisServer
 
 ROOT = Path(__file__).parents[2]
-STEPS = ("register", "noise", "finetune", "taught", "convert", "nf4", "int8", "gguf")
+STEPS = ("register", "noise", "finetune", "taught", "convert", "nf4", "calibrated", "int8", "gguf")
 
 
 @pytest.fixture

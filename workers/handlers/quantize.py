@@ -25,9 +25,12 @@ CALIBRATED = 0.9
 FOLDER = "calibration"
 
 
-def output_bytes(_spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """A quarter at least, for 4 bits from 16; the engine checks exactly once it has looked at the tensors."""
-    return checkpoint_bytes // 4
+def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
+    """A quarter at least, for 4 bits from 16; the engine checks exactly once it has looked at the tensors.
+
+    A calibration keeps its blocks until it has ended, and its report makes a plain copy to compare with.
+    """
+    return checkpoint_bytes // 4 * (1 + spec.calibration + (spec.calibration and spec.quality_report))
 
 
 def run(spec: QuantizeSpec, context: Context) -> Outcome:
