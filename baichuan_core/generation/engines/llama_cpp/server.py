@@ -12,6 +12,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 
 # In transformers' order, which the other engines follow.
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p")
+GREEDY = ("penalties", "top_k")  # what is left of one candidate costs nothing; temperature 0 would keep them all
 RANDOM_SEED = 0xFFFFFFFF  # llama.h, LLAMA_DEFAULT_SEED: not a seed but the wish for any
 QUIET = -1
 
@@ -130,16 +131,17 @@ class Piece:
 def question(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, Any]:
     """A request in the words of llama.cpp's server."""
     sampling = request.sampling
+    greedy = sampling.temperature == 0
     asked: dict[str, Any] = {
         "prompt": list(request.prompt_ids),
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
+        "top_k": 1 if greedy else sampling.top_k,
         "top_p": sampling.top_p,
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
         "repeat_last_n": len(request.prompt_ids) + request.limit,  # all of both
-        "samplers": list(SAMPLERS),
+        "samplers": list(GREEDY if greedy else SAMPLERS),
         "seed": request.seed % RANDOM_SEED,
         "stop": list(stop),
         "return_tokens": True,
