@@ -2,7 +2,8 @@
 
 24 prompts are answered with 16 to 160 tokens each. The ways: the published one (a loop of `generate` in float32), the
 same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our engine around
-it, and a generate job through REST, queue and worker. Useful tokens a second: those up to each answer's end.
+it, and a generate job through REST, queue and worker, by the time that the job itself tells. Useful tokens a second:
+those up to each answer's end.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ from benchmarks.real_model import CACHE, make_real_checkpoint
 from examples.service_client import ServiceClient
 
 TYPES: tuple[GgufType, ...] = ("f16", "q8_0", "q4_0")
+TORCH_WAYS = ("published loop, float32", "loop, bfloat16", "static batch, float32", "our engine, float32")
+LLAMA_WAYS = (
+    "binding alone, one by one,",
+    "binding alone,",
+    "our llama_cpp engine,",
+    "generate job, its own clock,",
+)
+SLOTS = 24
+JOB_SECONDS: list[float] = []  # of generating, as jobs told
 SUBJECTS = (
     "The history of the printing press",
     "A recipe for bread that needs no kneading",
@@ -36,6 +46,9 @@ SUBJECTS = (
     "Advice for somebody who learns to play the piano at forty",
 )
 OPENINGS = ("{}.", "Here is a short introduction. {}: first,", "Question: what about this? {}. Answer:", "{}, in brief")
+
+
+Way = Callable[["Work"], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +129,77 @@ class Binding:
 
 
 def main() -> None:
-    """Start a service, and measure inside it."""
+    """Start a service, and measure inside it, each way in a process of its own: idle threads slow each other down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if "BAICHUAN_URL" not in os.environ:
         sys.exit(_again_inside_a_service(arguments.threads))
     torch.set_num_threads(arguments.threads)
-    work = Work.mixed(arguments.prompts)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        checkpoint = make_real_checkpoint(CACHE / "smollm2")
-        for gguf_type in TYPES:
-            convert(checkpoint, Path(folder) / gguf_type, "gguf", gguf_type=gguf_type)
-        _print_equality(checkpoint, Path(folder) / "f16")
-        _print_rates(_ways(work, checkpoint, Path(folder)), work, arguments.rounds)
+    work, checkpoint = Work.mixed(arguments.prompts), make_real_checkpoint(CACHE / "smollm2")
+    if arguments.way:
+        _measure(arguments.way, work, checkpoint)
+        return
+    for gguf_type in arguments.types:
+        _convert(checkpoint, gguf_type)
+    print("| way | useful tokens/s | ratio to the published way |\n| --- | --- | --- |")
+    published = 0.0
+    for way in [*TORCH_WAYS, *(f"{form} {gguf_type}" for gguf_type in arguments.types for form in LLAMA_WAYS)]:
+        command = [sys.executable, "-m", "benchmarks.cpu_generation", *sys.argv[1:], "--way", way]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        rate = float(printed.split()[-1])
+        published = published or rate
+        print(f"| {way} | {rate:.0f} | {rate / published:.2f} |", flush=True)
+    _print_equality(checkpoint, _gguf("f16"))
+
+
+def _measure(way: str, work: Work, checkpoint: Path) -> None:
+    """Useful tokens a second, after a warm-up."""
+    with ExitStack() as stack:
+        run = _torch_way(way, checkpoint) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
+        run(Work(work.prompts[:2], [4, 4]))
+        started = time.perf_counter()
+        tokens = run(work)
+        seconds = time.perf_counter() - started
+        print(tokens / (JOB_SECONDS[-1] if JOB_SECONDS else seconds))
+
+
+def _torch_way(way: str, checkpoint: Path) -> Way:
+    match way:
+        case "published loop, float32":
+            return Loaded(checkpoint, "float32").loop
+        case "loop, bfloat16":
+            return Loaded(checkpoint, "bfloat16").loop
+        case "static batch, float32":
+            return Loaded(checkpoint, "float32").static
+        case _:
+            return _engine(checkpoint)
+
+
+def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
+    form, _, gguf_type = way.rpartition(" ")
+    model = _gguf(gguf_type)
+    match form:
+        case "binding alone, one by one,":
+            return Binding(model / "model.gguf", checkpoint, 1).loop
+        case "binding alone,":
+            return Binding(model / "model.gguf", checkpoint, SLOTS).batch
+        case "our llama_cpp engine,":
+            return _engine(model)
+        case _:
+            return stack.enter_context(_job(model, f"smollm2-{gguf_type}"))
+
+
+def _gguf(gguf_type: str) -> Path:
+    return CACHE / f"smollm2-{gguf_type}"
+
+
+def _convert(checkpoint: Path, gguf_type: GgufType) -> None:
+    if not _gguf(gguf_type).is_dir():
+        convert(checkpoint, _gguf(gguf_type), "gguf", gguf_type=gguf_type)
 
 
 def _again_inside_a_service(threads: int) -> int:
@@ -150,27 +218,8 @@ def _again_inside_a_service(threads: int) -> int:
         return subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode
 
 
-Way = Callable[[Work], int]
-
-
-def _ways(work: Work, checkpoint: Path, folder: Path) -> Iterator[tuple[str, Way]]:
-    """Each way when its turn comes, so that one model at a time is in memory."""
-    slots = len(work.prompts)
-    yield "loop of generate, float32 (the published way)", Loaded(checkpoint, "float32").loop
-    yield "loop of generate, bfloat16", Loaded(checkpoint, "bfloat16").loop
-    yield "one static batch, float32", Loaded(checkpoint, "float32").static
-    yield "our engine, float32", _engine(checkpoint, slots)
-    for gguf_type in TYPES:
-        file = folder / gguf_type / "model.gguf"
-        yield f"llama.cpp {gguf_type}, the binding alone, one after the other", Binding(file, checkpoint, 1).loop
-        yield f"llama.cpp {gguf_type}, the binding alone", Binding(file, checkpoint, slots).batch
-        yield f"llama.cpp {gguf_type}, our engine", _engine(folder / gguf_type, slots)
-        with _job(folder / gguf_type, f"smollm2-{gguf_type}") as run:
-            yield f"llama.cpp {gguf_type}, the generate job: generating", run
-
-
-def _engine(checkpoint: Path, slots: int) -> Way:
-    options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=slots, device="cpu")
+def _engine(checkpoint: Path) -> Way:
+    options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=SLOTS, device="cpu")
     generator = TextGenerator(checkpoint, options)
     generator.load()
     return lambda work: sum(step.tokens for step in generator.run(generator.encode(work.requests())))
@@ -189,9 +238,9 @@ def _job(checkpoint: Path, name: str) -> Iterator[Way]:
             ]
             prompts.write_text("\n".join(lines), encoding="utf-8")
             uploaded = client.upload(prompts, "batch")
-            settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": len(lines)}
+            settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": SLOTS}
             job = client.run(kind="generate", model=name, input_file=uploaded, **settings)
-            print(f"| {name}, as the job's own clock tells | {job['result']['tokens_per_second']:.0f} | |")
+            JOB_SECONDS.append(job["result"]["seconds"])
             return int(job["result"]["completion_tokens"])
 
         yield run
@@ -215,21 +264,6 @@ def _print_equality(checkpoint: Path, gguf: Path) -> None:
         f"greedy answers equal: {equal} of {len(requests)}; logits differ by {largest:.1e} at most until then; ", end=""
     )
     print("gaps of the two best where they part: " + (", ".join(f"{gap:.1e}" for gap in gaps) or "none"))
-
-
-def _print_rates(ways: Iterator[tuple[str, Way]], work: Work, rounds: int) -> None:
-    print("| way | useful tokens/s | ratio to the published way |\n| --- | --- | --- |")
-    published = 0.0
-    warm = Work(work.prompts[:2], [4, 4])
-    for name, way in ways:
-        way(warm)
-        rates = []
-        for _ in range(rounds):
-            started = time.perf_counter()
-            tokens = way(work)
-            rates.append(tokens / (time.perf_counter() - started))
-        published = published or max(rates)
-        print(f"| {name} | {max(rates):.0f} | {max(rates) / published:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
