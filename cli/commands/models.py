@@ -63,7 +63,7 @@ def gguf(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the GGUF form of a model, which llama.cpp runs fast on a CPU; submits a convert job."""
+    """Make the GGUF form of a model, for llama.cpp on a CPU; submits a convert job."""
     name = output_model or f"{model}-gguf-{gguf_type.replace('_', '-')}"
     body = {"kind": "convert", "model": model, "target": "gguf", "gguf_type": gguf_type, "output_model": name}
     with connect(url, key) as client:
