@@ -77,8 +77,9 @@ def generate(
         if wanted:
             generator.load()
         meter = Meter(wanted, on_progress)
+        steps = generator.run(wanted) if wanted else ()
         started = time.monotonic()
-        for step in generator.run(wanted) if wanted else ():
+        for step in steps:
             for completion in step.completions:
                 line = _line(requests[completion.index], completion, generator.tokenizer)
                 kept.append((completion.index, completion.sample), line)

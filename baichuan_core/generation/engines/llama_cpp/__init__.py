@@ -1,4 +1,4 @@
-"""llama.cpp in this process, for GGUF models on a CPU. Needs the extra `cpu`."""
+"""llama.cpp in a process beside this one, for GGUF models on a CPU. Needs the extra `cpu`."""
 
 from importlib.util import find_spec
 

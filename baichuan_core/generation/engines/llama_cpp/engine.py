@@ -1,6 +1,5 @@
 """Asks llama.cpp's server for many completions at once and puts what it answers into the form of all engines."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -10,8 +9,10 @@ import torch
 
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Step, TokenLogprobs
+from baichuan_core.generation.engines.llama_cpp.calls import Calls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.server import Answer, Capacity, LlamaServer, Piece, question
+from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
+from baichuan_core.generation.engines.llama_cpp.server import Capacity, LlamaServer
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -30,14 +31,16 @@ class LlamaCppEngine:
         self._server: LlamaServer | None = None
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """See `Engine.run`."""
-        server = self._serve(self._capacity(requests))
-        longest_first = sorted(requests, key=lambda one: (-len(one.prompt_ids) - one.limit, one.index, one.sample))
+        """See `Engine.run`. The model is loaded when this returns."""
+        return self._steps(self._serve(self._capacity(requests)), requests, stream=stream)
+
+    def _steps(self, server: LlamaServer, requests: Sequence[EncodedRequest], *, stream: bool) -> Iterator[Step]:
+        calls = Calls(server)
         steps: SimpleQueue[Step | Future[None]] = SimpleQueue()
-        closed = threading.Event()
+        longest_first = sorted(requests, key=lambda one: (-len(one.prompt_ids) - one.limit, one.index, one.sample))
         with ThreadPoolExecutor(server.capacity.slots, "llama.cpp") as pool:
             for request in longest_first:
-                task = _Completion(self, server, request, steps, closed)
+                task = _Completion(self, calls, request, steps)
                 pool.submit(task.stream if stream else task.whole).add_done_callback(steps.put)
             running = len(longest_first)
             try:
@@ -49,7 +52,7 @@ class LlamaCppEngine:
                         running -= 1
                         step.result()
             finally:
-                closed.set()
+                calls.give_up()
                 pool.shutdown(cancel_futures=True)
 
     def transcript(self, request: EncodedRequest) -> Transcript:
@@ -60,7 +63,7 @@ class LlamaCppEngine:
         """Tokens between the ``known`` first ones and the one that a piece names; None if they cannot be told."""
         return self._bytes.before(piece.token, piece.text, piece.count - known - 1)
 
-    def logprobs(self, server: LlamaServer, request: EncodedRequest, answer: Answer) -> list[TokenLogprobs | None]:
+    def logprobs(self, calls: Calls, request: EncodedRequest, answer: Answer) -> list[TokenLogprobs | None]:
         """What the model thought of each token; llama.cpp is asked again for those that it left out."""
         if request.logprobs is None:
             return [None] * len(answer.tokens)
@@ -73,18 +76,16 @@ class LlamaCppEngine:
                 best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
                 found.append(TokenLogprobs(token, entry["logprob"], tuple(best[: request.logprobs])))
             else:
-                found.append(self._look_up(server, request, answer.tokens[:place], token))
+                found.append(self._look_up(calls, request, answer.tokens[:place], token))
         return found
 
-    def _look_up(
-        self, server: LlamaServer, request: EncodedRequest, before: Sequence[int], token: int
-    ) -> TokenLogprobs:
+    def _look_up(self, calls: Calls, request: EncodedRequest, before: Sequence[int], token: int) -> TokenLogprobs:
         """The distribution behind ``before``, told with an end token that is forced and so finishes no character."""
         prompt = (*request.prompt_ids, *before)
         asked = replace(request, prompt_ids=prompt, limit=1, sampling=replace(request.sampling, temperature=0.0))
         forced = {"logit_bias": [[min(self._setup.end_token_ids), 1e9]]}
         for many in (PROBABLE_TOKENS, self._setup.config.vocab_size):
-            entry = server.complete(question(replace(asked, logprobs=many)) | forced).entries[0]
+            entry = calls.complete(question(replace(asked, logprobs=many)) | forced).entries[0]
             best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
             if token in (chances := dict(best)):
                 return TokenLogprobs(token, chances[token], tuple(best[: request.logprobs]))
@@ -98,7 +99,7 @@ class LlamaCppEngine:
         return Capacity(max(slots, 1), tokens)
 
     def _serve(self, wanted: Capacity) -> LlamaServer:
-        if self._server is None or not self._server.capacity.holds(wanted):
+        if self._server is None or not self._server.alive or not self._server.capacity.holds(wanted):
             self._server = None  # its memory is free before the next one starts
             self._server = LlamaServer(self._model, wanted, threads=torch.get_num_threads())
         return self._server
@@ -110,46 +111,46 @@ class _Completion:
     def __init__(
         self,
         engine: LlamaCppEngine,
-        server: LlamaServer,
+        calls: Calls,
         request: EncodedRequest,
         steps: "SimpleQueue[Step | Future[None]]",
-        closed: threading.Event,
     ) -> None:
         self._engine = engine
-        self._server = server
+        self._calls = calls
         self._request = request
         self._steps = steps
-        self._closed = closed
         self._transcript = engine.transcript(request)
 
     def whole(self) -> None:
         """Ask for all of it at once."""
-        if not self._closed.is_set():
-            self._take(self._ask(), stream=False)
+        self._take(self._ask(), stream=False)
 
     def stream(self) -> None:
         """Pass on the text as it comes; what cannot be told token by token follows when it is whole."""
         if self._request.logprobs is None:
-            self._server.stream(question(self._request), self._on_piece)
-        if self._transcript.finish_reason is None and not self._closed.is_set():
+            for piece in self._calls.stream(question(self._request)):
+                if not self._pass_on(piece):
+                    break
+        if self._transcript.finish_reason is None:
             self._take(self._ask(), stream=True)
 
     def _ask(self) -> Answer:
-        return self._server.complete(question(self._request, stop=self._request.stop))
+        return self._calls.complete(question(self._request, stop=self._request.stop))
 
-    def _on_piece(self, piece: Piece) -> bool:
+    def _pass_on(self, piece: Piece) -> bool:
+        """Whether the next piece is wanted."""
         between = self._engine.byte_tokens_before(piece, len(self._transcript.ids))
-        if between is None or self._closed.is_set():
-            return True
+        if between is None:
+            return False
         for token in (*between, piece.token):
             if self._transcript.add(token):
                 break
         self._report(1 + len(between), stream=True)
-        return self._transcript.finish_reason is not None
+        return self._transcript.finish_reason is None
 
     def _take(self, answer: Answer, *, stream: bool) -> None:
         known = len(self._transcript.ids)
-        logprobs = self._engine.logprobs(self._server, self._request, answer)
+        logprobs = self._engine.logprobs(self._calls, self._request, answer)
         for token, logprob in list(zip(answer.tokens, logprobs, strict=True))[known:]:
             if self._transcript.add(token, logprob):
                 break

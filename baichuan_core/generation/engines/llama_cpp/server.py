@@ -1,20 +1,23 @@
-"""llama.cpp's own server inside this process: what it is started with, asked and answers."""
+"""llama.cpp's server in a process of its own, where no idle threads of torch slow it down."""
 
+import json
+import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+import signal
+import subprocess
+import sys
+import weakref
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
-from baichuan_core.errors import CheckpointError, UnsupportedError
-from baichuan_core.generation.engines.contract import EncodedRequest
+from baichuan_core.errors import BaichuanError, CheckpointError, InsufficientMemoryError, UnsupportedError
 
-# In transformers' order, which the other engines follow.
-SAMPLERS = ("penalties", "temperature", "top_k", "top_p")
-GREEDY = ("penalties", "top_k")  # what is left of one candidate costs nothing; temperature 0 would keep them all
-RANDOM_SEED = 0xFFFFFFFF  # llama.h, LLAMA_DEFAULT_SEED: not a seed but the wish for any
-QUIET = -1
+SCRIPT = Path(__file__).with_name("child.py")
+ENVIRONMENT: dict[str, str] = {}
+SECONDS_TO_END = 5  # a connection may break a little before its process is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,123 +38,74 @@ class Capacity:
 
 
 class LlamaServer:
-    """A GGUF model that answers completions asked from several threads at once."""
+    """A GGUF model behind a local port. Its process ends with this object or this process, whatever comes first.
+
+    Attributes:
+        capacity: What it was started for.
+        port: Where it listens on 127.0.0.1.
+        headers: Of every question; they hold the key that nobody else knows.
+    """
 
     def __init__(self, model: Path, capacity: Capacity, threads: int) -> None:
         """Maps the model.
 
         Raises:
             CheckpointError: llama.cpp cannot read the file.
+            InsufficientMemoryError: The system ended the process.
         """
-        xllamacpp = import_module("xllamacpp")
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(model)
-        parameters.n_parallel = capacity.slots
-        parameters.n_ctx = capacity.slots * capacity.slot_tokens
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
-        parameters.n_gpu_layers = 0
-        parameters.cache_ram_mib = 0  # it would keep the states of up to 8 GiB of old prompts
-        parameters.warmup = False
-        parameters.verbosity = QUIET
-        # It listens on a local port whether one wants it or not: nobody knows the key.
-        parameters.api_keys = [secrets.token_hex(32)]
-        parameters.ui = False
-        try:
-            self._server = xllamacpp.Server(parameters)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"llama.cpp cannot load {model}: it is damaged, of an architecture that it does not know, or larger "
-                "than the memory; convert the checkpoint again"
-            ) from error
         self.capacity = capacity
+        key = secrets.token_hex(32)
+        self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-P", str(SCRIPT)],  # -P: the modules beside it are no modules of the child's
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT},
+        )
+        weakref.finalize(self, _end, self._process)
+        told = self._tell({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
+        if told is None or "refusal" in told:
+            raise self._refusal(model)
+        self.port = urlsplit(told["address"]).port or 0
 
-    def complete(self, question: Mapping[str, Any]) -> "Answer":
-        """The whole completion.
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
 
-        Raises:
-            UnsupportedError: llama.cpp refuses the question.
-        """
-        response = self._server.handle_completions(dict(question))
-        _refuse_errors(response)
-        choice, details = response["choices"][0], response["__verbose"]
-        entries = (choice["logprobs"] or {}).get("content", [])
-        return Answer(tuple(details["tokens"]), details["stop_type"], tuple(entries))
+    def death(self) -> BaichuanError:
+        """Why it answers no more."""
+        try:
+            code = self._process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            return UnsupportedError("llama.cpp's server broke a connection off; the log may tell why")
+        if code == -signal.SIGKILL:
+            return InsufficientMemoryError(
+                "llama.cpp's process was killed, as the system does when memory runs out; "
+                "take fewer or shorter completions at once (batch_size, max_new_tokens), or a smaller GGUF type"
+            )
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return UnsupportedError(f"llama.cpp's process ended ({how}); the log may tell why")
 
-    def stream(self, question: Mapping[str, Any], on_piece: Callable[["Piece"], bool]) -> None:
-        """Pieces of a completion as they come, until ``on_piece`` says True or it ends.
+    def _tell(self, settings: dict[str, Any]) -> dict[str, str] | None:
+        """What the process answers; None if it ended instead."""
+        stdin, stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
+        with suppress(BrokenPipeError):
+            stdin.write(json.dumps(settings).encode() + b"\n")
+            stdin.flush()
+        line = stdout.readline()
+        return json.loads(line) if line else None
 
-        Raises:
-            UnsupportedError: llama.cpp refuses the question.
-        """
-        errors: list[Any] = []
-
-        def on_chunk(chunk: Any) -> bool:
-            if "error" in chunk:
-                errors.append(chunk)
-                return True
-            details = chunk["__verbose"]
-            tokens = details["tokens"]
-            return bool(tokens) and on_piece(Piece(tokens[-1], details["content"], details["tokens_predicted"]))
-
-        self._server.handle_completions({**question, "stream": True}, on_chunk)
-        for error in errors:
-            _refuse_errors(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A completion as llama.cpp tells it.
-
-    Attributes:
-        tokens: All generated tokens, an end token included.
-        stop_type: ``eos``, ``word`` or ``limit``.
-        entries: Log probabilities in OpenAI's form with ids; none for tokens that leave a character unfinished.
-    """
-
-    tokens: tuple[int, ...]
-    stop_type: str
-    entries: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a completion.
-
-    Attributes:
-        token: Its last token. Earlier ones that left a character unfinished are not named.
-        text: The text of them all.
-        count: Tokens of the completion so far.
-    """
-
-    token: int
-    text: str
-    count: int
+    def _refusal(self, model: Path) -> BaichuanError:
+        death = self.death()
+        if isinstance(death, InsufficientMemoryError):
+            return death
+        return CheckpointError(
+            f"llama.cpp cannot load {model}: it is damaged, of an architecture that it does not know, or larger "
+            "than the memory; convert the checkpoint again"
+        )
 
 
-def question(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, Any]:
-    """A request in the words of llama.cpp's server."""
-    sampling = request.sampling
-    greedy = sampling.temperature == 0
-    asked: dict[str, Any] = {
-        "prompt": list(request.prompt_ids),
-        "max_tokens": request.limit,
-        "temperature": sampling.temperature,
-        "top_k": 1 if greedy else sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": 0.0,
-        "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": len(request.prompt_ids) + request.limit,  # all of both
-        "samplers": list(GREEDY if greedy else SAMPLERS),
-        "seed": request.seed % RANDOM_SEED,
-        "stop": list(stop),
-        "return_tokens": True,
-        "verbose": True,  # has the tokens in it
-    }
-    if request.logprobs is not None:
-        asked["logprobs"] = max(request.logprobs, 1)
-    return asked
-
-
-def _refuse_errors(response: Mapping[str, Any]) -> None:
-    if error := response.get("error"):
-        raise UnsupportedError(f"llama.cpp refuses the request: {error.get('message', error)}")
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with process:  # closes its pipes and waits
+        process.kill()
