@@ -14,10 +14,19 @@ from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
 
+class GivenUpError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Calls:
-    """Questions of one run, asked from several threads; all of them can be given up at once."""
+    """Questions of one run, asked from several threads; all of them can be given up at once.
+
+    Attributes:
+        unread: Whether whole answers were given up. llama.cpp writes them to their ends; streams it breaks off.
+    """
 
     def __init__(self, server: LlamaServer) -> None:
+        self.unread = False
         self._server = server
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -27,16 +36,22 @@ class Calls:
         """The whole completion.
 
         Raises:
+            GivenUpError: By another thread.
             UnsupportedError: llama.cpp refuses the question, or its process broke down.
             InsufficientMemoryError: Its process was killed.
         """
-        with self._ask(question) as response:
-            return Answer.of(json.load(response))
+        try:
+            with self._ask(question) as response:
+                return Answer.of(json.load(response))
+        except GivenUpError:
+            self.unread = True
+            raise
 
     def stream(self, question: Mapping[str, Any]) -> Iterator[Piece]:
         """Pieces of a completion as they come. Closing the iterator ends the work.
 
         Raises:
+            GivenUpError: By another thread.
             UnsupportedError: llama.cpp refuses the question, or its process broke down.
             InsufficientMemoryError: Its process was killed.
         """
@@ -70,9 +85,7 @@ class Calls:
                     _refuse_errors(json.load(response))
                 yield response
         except (OSError, HTTPException, ValueError) as error:
-            if self._given_up:
-                raise
-            raise self._server.death() from error
+            raise (GivenUpError() if self._given_up else self._server.death()) from error
 
     @contextmanager
     def _connection(self) -> Iterator[HTTPConnection]:

@@ -1,7 +1,8 @@
 """Asks llama.cpp's server for many completions at once and puts what it answers into the form of all engines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from queue import SimpleQueue
 
@@ -9,7 +10,7 @@ import torch
 
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Step, TokenLogprobs
-from baichuan_core.generation.engines.llama_cpp.calls import Calls
+from baichuan_core.generation.engines.llama_cpp.calls import Calls, GivenUpError
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
 from baichuan_core.generation.engines.llama_cpp.server import Capacity, LlamaServer
@@ -28,11 +29,11 @@ class LlamaCppEngine:
         self._setup = setup
         self._tokenizer = tokenizer
         self._bytes = ByteTokens(tokenizer)
-        self._server: LlamaServer | None = None
+        self._idle: LlamaServer | None = None
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """See `Engine.run`. The model is loaded when this returns."""
-        return self._steps(self._serve(self._capacity(requests)), requests, stream=stream)
+        return self._steps(self._take_server(self._capacity(requests)), requests, stream=stream)
 
     def _steps(self, server: LlamaServer, requests: Sequence[EncodedRequest], *, stream: bool) -> Iterator[Step]:
         calls = Calls(server)
@@ -41,7 +42,8 @@ class LlamaCppEngine:
         with ThreadPoolExecutor(server.capacity.slots, "llama.cpp") as pool:
             for request in longest_first:
                 task = _Completion(self, calls, request, steps)
-                pool.submit(task.stream if stream else task.whole).add_done_callback(steps.put)
+                work = task.stream if stream else task.whole
+                pool.submit(_until_given_up, work).add_done_callback(steps.put)
             running = len(longest_first)
             try:
                 while running:
@@ -54,6 +56,9 @@ class LlamaCppEngine:
             finally:
                 calls.give_up()
                 pool.shutdown(cancel_futures=True)
+                if calls.unread:
+                    server.end()
+                self._idle = server
 
     def transcript(self, request: EncodedRequest) -> Transcript:
         """An empty one."""
@@ -98,11 +103,19 @@ class LlamaCppEngine:
         slots = min(settings.batch_size, len(requests), settings.batch_tokens // tokens)
         return Capacity(max(slots, 1), tokens)
 
-    def _serve(self, wanted: Capacity) -> LlamaServer:
-        if self._server is None or not self._server.alive or not self._server.capacity.holds(wanted):
-            self._server = None  # its memory is free before the next one starts
-            self._server = LlamaServer(self._model, wanted, threads=torch.get_num_threads())
-        return self._server
+    def _take_server(self, wanted: Capacity) -> LlamaServer:
+        """One that is this run's alone: the last run's, or a new one."""
+        server, self._idle = self._idle, None
+        if server is None or not server.alive or not server.capacity.holds(wanted):
+            del server  # its memory is free before the next one starts
+            server = LlamaServer(self._model, wanted, threads=torch.get_num_threads())
+        return server
+
+
+def _until_given_up(work: Callable[[], None]) -> None:
+    """An error that nobody hears of would keep alive what it has passed."""
+    with suppress(GivenUpError):
+        work()
 
 
 class _Completion:

@@ -44,6 +44,7 @@ class LlamaServer:
         capacity: What it was started for.
         port: Where it listens on 127.0.0.1.
         headers: Of every question; they hold the key that nobody else knows.
+        end: Ends the process.
     """
 
     def __init__(self, model: Path, capacity: Capacity, threads: int) -> None:
@@ -62,7 +63,7 @@ class LlamaServer:
             stdout=subprocess.PIPE,
             env={**os.environ, **ENVIRONMENT},
         )
-        weakref.finalize(self, _end, self._process)
+        self.end = weakref.finalize(self, _end, self._process)
         told = self._tell({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if told is None or "refusal" in told:
             raise self._refusal(model)

@@ -1,0 +1,206 @@
+"""llama.cpp's process: what is in it, how it ends, and what its end means to those who wait for answers."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+
+from baichuan_core import GenerationOptions, GenerationRequest, convert
+from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
+from baichuan_core.generation import TextGenerator
+from baichuan_core.generation.engines.contract import Step
+from baichuan_core.generation.engines.llama_cpp import engine
+from baichuan_core.generation.engines.llama_cpp.server import SCRIPT, Capacity, LlamaServer
+from examples.tiny_checkpoint import make_tiny_checkpoint
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 600  # tenths of a second
+WINDOW = 40_000
+LIMIT = 30_000  # tokens: more than are written before anybody can react
+LONG = GenerationOptions(
+    max_new_tokens=LIMIT, temperature=0, repetition_penalty=1.0, batch_size=3, batch_tokens=3 * WINDOW
+)
+LONG_REQUESTS = [GenerationRequest(prompt="Redis only carries"), GenerationRequest(prompt="messages")]
+SHORT = GenerationRequest(prompt="Redis", max_new_tokens=3)
+PARENT = """
+import sys
+from pathlib import Path
+from baichuan_core.generation.engines.llama_cpp.server import Capacity, LlamaServer
+server = LlamaServer(Path(sys.argv[1]), Capacity(1, 256), threads=1)
+print("started", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose greedy answers to `LONG_REQUESTS` never end by themselves, with a window to match."""
+    checkpoint = make_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"model_max_length": WINDOW}))
+    convert(checkpoint, checkpoint.with_name("gguf"), "gguf", gguf_type="f32")
+    return checkpoint.with_name("gguf")
+
+
+@pytest.fixture
+def generator(gguf: Path) -> TextGenerator:
+    """With nothing started yet, and nothing left of an earlier test, which its errors may keep alive."""
+    gc.collect()
+    return TextGenerator(gguf, LONG)
+
+
+def test_torch_is_not_in_the_process_and_the_key_not_on_its_command_line(generator: TextGenerator) -> None:
+    generator.complete([SHORT])
+    (process,) = processes(os.getpid())
+    maps = Path(f"/proc/{process}/maps").read_text()
+    assert "xllamacpp" in maps
+    assert "torch" not in maps
+    _, *arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    assert arguments == [b"-P", bytes(SCRIPT), b""]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_killed_process_fails_those_who_wait_and_the_next_run_starts_another(
+    generator: TextGenerator, stream: bool
+) -> None:
+    steps = generator.run(generator.encode(LONG_REQUESTS), stream=stream)
+    (process,) = processes(os.getpid())
+    if stream:
+        next(steps)
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(InsufficientMemoryError, match="batch_size"):
+        list(steps)
+    (answer,) = generator.complete([SHORT])
+    assert answer.completion_tokens <= 3
+    assert process not in processes(os.getpid())
+
+
+def test_a_process_that_breaks_down_otherwise_is_told_as_it_ended(generator: TextGenerator) -> None:
+    steps = generator.run(generator.encode(LONG_REQUESTS))
+    (process,) = processes(os.getpid())
+    os.kill(process, signal.SIGABRT)
+    with pytest.raises(UnsupportedError, match="SIGABRT"):
+        list(steps)
+
+
+def test_ctrl_c_is_for_the_parent_alone(generator: TextGenerator) -> None:
+    generator.complete([SHORT])
+    (process,) = processes(os.getpid())
+    os.kill(process, signal.SIGINT)
+    assert generator.complete([SHORT])
+    assert processes(os.getpid()) == {process}
+
+
+def test_closing_a_stream_frees_its_slots(generator: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[LlamaServer] = []
+
+    def start(*arguments: Any, **named: Any) -> LlamaServer:
+        started.append(LlamaServer(*arguments, **named))
+        return started[0]
+
+    monkeypatch.setattr(engine, "LlamaServer", start)
+    steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS), stream=True))
+    next(steps)
+    steps.close()
+    assert max(slot["n_prompt_tokens"] for slot in until_idle(started[0])) < LIMIT  # its answer is counted there, too
+
+
+def test_breaking_off_whole_answers_ends_what_writes_them(generator: TextGenerator) -> None:
+    steps = cast(Generator[Step], generator.run(generator.encode([SHORT, *LONG_REQUESTS])))
+    assert len(processes(os.getpid())) == 1
+    next(steps)
+    steps.close()
+    assert not processes(os.getpid())
+    assert generator.complete([SHORT])
+
+
+def test_runs_side_by_side_do_not_touch_each_other(generator: TextGenerator) -> None:
+    whole = [one.text for one in generator.complete([SHORT])]
+    first = generator.run(generator.encode([SHORT]))
+    second = cast(Generator[Step], generator.run(generator.encode([SHORT, *LONG_REQUESTS])))
+    next(second)
+    second.close()
+    assert [one.text for step in first for one in step.completions] == whole
+
+
+def test_the_process_ends_with_its_generator(gguf: Path) -> None:
+    gc.collect()
+    generator = TextGenerator(gguf, LONG)
+    next(generator.stream([SHORT]))
+    assert len(processes(os.getpid())) == 1
+    del generator
+    assert not processes(os.getpid())
+
+
+@pytest.mark.parametrize("ending", ["killed", "by itself"])
+def test_the_process_is_in_its_parents_group_and_ends_with_it(gguf: Path, ending: str) -> None:
+    command = [sys.executable, "-c", PARENT, str(gguf / "model.gguf")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"started\n"
+        (process,) = processes(parent.pid)
+        assert os.getpgid(process) == os.getpgid(parent.pid)
+        if ending == "killed":
+            parent.kill()
+        else:
+            parent.communicate()
+    until(lambda: not Path(f"/proc/{process}").exists() or state(process) == "Z")
+
+
+def test_nobody_is_answered_without_the_key(gguf: Path) -> None:
+    server = LlamaServer(gguf / "model.gguf", Capacity(1, 256), threads=1)
+    question = json.dumps({"prompt": [5], "n_predict": 1})
+    assert ask(server, "POST", "/completion", question, {})[0] == HTTPStatus.UNAUTHORIZED
+    assert ask(server, "POST", "/completion", question, server.headers)[0] == HTTPStatus.OK
+
+
+def processes(parent: int) -> set[int]:
+    """llama.cpp's processes that a process has started."""
+    tasks = Path(f"/proc/{parent}/task").iterdir()
+    children = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    return {child for child in children if bytes(SCRIPT) in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def state(process: int) -> str:
+    """One letter; Z is a process that has ended."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def until_idle(server: LlamaServer) -> list[dict[str, Any]]:
+    """The slots once none of them is at work."""
+
+    def look() -> list[dict[str, Any]] | None:
+        slots: list[dict[str, Any]] = ask(server, "GET", "/slots", None, server.headers)[1]
+        return None if any(slot["is_processing"] for slot in slots) else slots
+
+    return until(look)
+
+
+def ask(server: LlamaServer, method: str, path: str, content: str | None, headers: dict[str, str]) -> tuple[int, Any]:
+    """Status and answer."""
+    with closing(HTTPConnection("127.0.0.1", server.port)) as connection:
+        connection.request(method, path, content, headers)
+        response = connection.getresponse()
+        return response.status, json.load(response)
+
+
+def until(look: Callable[[], T | None]) -> T:
+    """Look until something truthy is seen."""
+    for _ in range(PATIENCE):
+        if seen := look():
+            return seen
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
