@@ -15,10 +15,14 @@ TENSORS_AT_ONCE = 2  # one as it is read, one as it is written
 # Calibration computes in float32 and holds a block as it was and as it becomes.
 FLOAT32_BYTES = 4
 BLOCKS_AT_ONCE = 2
-# Of the widest layer's inputs: two sums over the tokens, a sorted and a damped copy, an inverse and two factors.
-SQUARES_AT_ONCE = 7
-# Of each number of the widest matrix: its target, what is left of it, its scale, its restored value, its position.
-ROUNDING_BYTES = 4 * FLOAT32_BYTES + 8
+# As it sums up over the tokens, squares and matrices of the widest inputs; and of the tokens at hand, in the
+# feed-forward layer: the wanted inputs, two factors and their product, and the normed states.
+SUMS_SQUARES, SUMS_MATRICES = 2, 1
+TOKENS_AT_ONCE = 2048
+FEED_FORWARD_INTERMEDIATE = 4
+FEED_FORWARD_HIDDEN = 1
+# As it solves for the weights that make up for earlier errors: both sums, a factor and what the solver copies.
+SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
 CALIBRATION_LENGTH = 512
 
 
@@ -41,12 +45,17 @@ def calibrating(shape: Shape, *, sequences: int) -> Footprint:
         shape: The model's.
         sequences: Rows of 512 tokens of the text.
     """
-    matrices = [rows * columns for rows, columns in shape.layer_matrices]
-    widest = max(columns for _, columns in shape.layer_matrices)
-    weights = BLOCKS_AT_ONCE * FLOAT32_BYTES * sum(matrices)
-    rounding = SQUARES_AT_ONCE * FLOAT32_BYTES * widest**2 + ROUNDING_BYTES * max(matrices)
-    states = 2 * FLOAT32_BYTES * sequences * CALIBRATION_LENGTH * shape.hidden_size
-    return Footprint(weights=weights, activations=rounding + states, least=weights + rounding)
+    hidden, intermediate = shape.hidden_size, shape.intermediate_size
+    *others, _last = (Precision(quantization="nf4").matrix_bytes(*matrix) for matrix in shape.layer_matrices)
+    block = BLOCKS_AT_ONCE * FLOAT32_BYTES * shape.linear_parameters // shape.layers
+    square, matrix = FLOAT32_BYTES * intermediate**2, FLOAT32_BYTES * hidden * intermediate
+    tokens = FLOAT32_BYTES * (FEED_FORWARD_INTERMEDIATE * intermediate + FEED_FORWARD_HIDDEN * hidden) * TOKENS_AT_ONCE
+    summing = SUMS_SQUARES * square + SUMS_MATRICES * matrix + tokens
+    solving = SOLVING_SQUARES * square + SOLVING_MATRICES * matrix
+    work = max(summing, solving)
+    states = 2 * FLOAT32_BYTES * sequences * CALIBRATION_LENGTH * hidden
+    weights = block + sum(others)
+    return Footprint(weights=weights, activations=work + states, least=weights + work)
 
 
 def converting(shape: Shape, precision: Precision) -> Footprint:

@@ -21,6 +21,7 @@ from footprint import (
     Shape,
     ShapeError,
     Training,
+    calibrating,
     converting,
     finetuning,
     inference,
@@ -30,6 +31,7 @@ from footprint import (
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
+CALIBRATION_SEQUENCES = 32  # of a quantize job that does not say how many
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
@@ -167,6 +169,7 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
                 yield from _finetuning(model, shape, stored, question)
             case "quantize" if stored.quantization is None:
                 yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
+                yield Row(model, "calibrate", stored, calibrating(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
                 continue  # what is quantized already cannot be
             case "convert":

@@ -29,6 +29,15 @@ def test_the_published_table_is_printed_within_100_columns(shell: Shell) -> None
     assert sum(line.startswith("train full") for line in lines) == 2
 
 
+def test_calibration_of_13b_fits_a_gpu_of_24_gb_and_that_of_7b_half_the_memory_of_a_laptop(shell: Shell) -> None:
+    for model, memory in (("baichuan2-13b", 24e9), ("baichuan2-7b", 8e9)):
+        rows = answers(shell, model, "--operation", "quantize", "--memory", str(memory / 2**30))
+        calibration = {row["operation"]: row for row in rows}["calibrate"]
+        assert calibration["fits"]
+        # One of 32 or more blocks, twice and in float32, and no more of the model.
+        assert calibration["weights"] < answers(shell, model, "--operation", "generate")[0]["weights"] / 8
+
+
 def test_questions_narrow_the_answer(shell: Shell) -> None:
     quantized = ("--quantization", "nf4", "--quantize-head", "--batch-size", "4", "--tokens", "1024")
     (row,) = answers(shell, "baichuan2-7b", "--operation", "generate", *quantized, "--memory", "6")

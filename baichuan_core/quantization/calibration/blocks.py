@@ -1,6 +1,6 @@
 """The calibration itself: block after block, each on what the blocks before it now compute."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -128,11 +128,20 @@ class BlockCalibrator:
         tensors: dict[str, Tensor] = {}
         for groups in HALVES:
             for layers in groups:
-                statistics = self._statistics(layers[0], states)
-                self._require_numbers(statistics.second_moments, number)
-                for layer in layers:
-                    tensors |= self._layer(f"model.layers.{number}.{layer}", layer, statistics)
+                tensors |= self._group(number, layers, states)
             self._go_on(groups[-1][0], states)
+        return tensors
+
+    def _group(self, number: int, layers: Sequence[str], states: States) -> dict[str, Tensor]:
+        """Quantize layers that have the same inputs; their stored tensors by name."""
+        statistics = self._statistics(layers[0], states)
+        self._require_numbers(statistics.second_moments, number)
+        targets = {layer: self._target(number, layer, statistics) for layer in layers}
+        moments = statistics.second_moments
+        del statistics  # rounding needs the memory of the drifts
+        tensors: dict[str, Tensor] = {}
+        for layer in layers:
+            tensors |= self._layer(f"model.layers.{number}.{layer}", layer, targets.pop(layer), moments)
         return tensors
 
     def _statistics(self, layer: str, states: States) -> Statistics:
@@ -140,25 +149,37 @@ class BlockCalibrator:
         hidden = states.exact.shape[-1]
         sums = Statistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
         for _, exact, quantized in states.batches(self._device):
-            with rounded_products():
-                wanted, inputs = self._exact.inputs(layer, exact), self._quantized.inputs(layer, quantized)
-            sums.second_moments += inputs.T @ inputs
-            sums.drift += (wanted - inputs).T @ inputs
-            if layer in ADD_TO_THE_STATES:
-                sums.state_drift += (exact - quantized).flatten(0, 1).T @ inputs
+            self._add(sums, layer, exact, quantized)
         tokens = states.exact.shape[0] * states.exact.shape[1]
-        return Statistics(sums.second_moments / tokens, sums.drift / tokens, sums.state_drift / tokens)
+        for total in (sums.second_moments, sums.drift, sums.state_drift):
+            total.div_(tokens)
+        return sums
 
-    def _layer(self, name: str, layer: str, statistics: Statistics) -> dict[str, Tensor]:
-        """Quantize a layer in place; its stored tensors by name."""
+    @torch.inference_mode()
+    def _add(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
+        with rounded_products():
+            drift, inputs = self._exact.inputs(layer, exact), self._quantized.inputs(layer, quantized)
+        drift -= inputs
+        sums.second_moments.addmm_(inputs.T, inputs)
+        sums.drift.addmm_(drift.T, inputs)
+        if layer in ADD_TO_THE_STATES:
+            sums.state_drift.addmm_((exact - quantized).flatten(0, 1).T, inputs)
+
+    def _target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
+        """The weight [out, in] that is to be rounded."""
         weight = self._quantized.weight(layer)
         drift = weight @ statistics.drift
         if layer in ADD_TO_THE_STATES:
             drift += statistics.state_drift
-        offset = nest_offset(weight) if self._double_quantization else None
         target = corrected(weight, drift, statistics.second_moments)
-        self._require_numbers(target, int(name.split(".")[2]))
-        result = compensate(target, statistics.second_moments, self._book, offset)
+        self._require_numbers(target, number)
+        return target
+
+    def _layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
+        """Quantize a layer in place; its stored tensors by name."""
+        weight = self._quantized.weight(layer)
+        offset = nest_offset(weight) if self._double_quantization else None
+        result = compensate(target, second_moments, self._book, offset)
         weight.copy_(result.restored)
         dtype = self._reader.read(f"{name}.weight").dtype
         stored = stored_tensors(result, self._book, offset, dtype)

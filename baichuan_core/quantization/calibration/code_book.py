@@ -43,8 +43,8 @@ class CodeBook:
         return values
 
     def pack(self, positions: Tensor) -> Tensor:
-        """Two codes a byte, the first in the upper half: [out, in] positions to uint8 [out * in / 2, 1]."""
-        codes = self.codes[positions.reshape(-1)]
+        """Two codes a byte, the first in the upper half: uint8 [out, in] positions to uint8 [out * in / 2, 1]."""
+        codes = self.codes[positions.reshape(-1).int()]
         packed: Tensor = codes[::2] << 4 | codes[1::2]
         return packed.unsqueeze(1)
 

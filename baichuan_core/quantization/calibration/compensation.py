@@ -22,7 +22,7 @@ class CalibratedWeight:
     """A weight [out, in] in 4 bits.
 
     Attributes:
-        positions: Index into the rising values of the code book, int64 [out, in].
+        positions: Index into the rising values of the code book, uint8 [out, in].
         scales: Of its blocks.
         restored: What the layer computes with, float32 [out, in].
     """
@@ -46,7 +46,7 @@ def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, nest_offs
         nest_offset: What double quantization subtracts from scales; None where scales stay as they are.
     """
     order = second_moments.diagonal().argsort(descending=True, stable=True)
-    factor = inverse_factor(second_moments[order][:, order])
+    factor = inverse_factor(second_moments, order)
     importance = torch.empty_like(factor.diagonal())
     importance[order] = factor.diagonal().square().reciprocal()
     found = search_scales(weight, importance, book)
@@ -63,10 +63,13 @@ def damped(second_moments: Tensor, share: float = DAMPING) -> Tensor:
     return result
 
 
-def inverse_factor(second_moments: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse of damped second moments, [in, in]."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(second_moments)))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+def inverse_factor(second_moments: Tensor, order: Tensor) -> Tensor:
+    """Upper Cholesky factor of the inverse of damped second moments in another order, [in, in]."""
+    matrix = damped(second_moments)[order[:, None], order]
+    # Under one name, so that no matrix outlives its use: they are the largest that a calibration holds.
+    matrix = torch.linalg.cholesky(matrix)
+    matrix = torch.cholesky_inverse(matrix)
+    factor: Tensor = torch.linalg.cholesky(matrix, upper=True)
     return factor
 
 
@@ -101,17 +104,18 @@ def _round_columns(
     """Positions in the code book and restored values, both [out, in]."""
     # Transposed, so that a column is contiguous.
     remaining, scale_of = weight.T[order], scales.T[order // BLOCK]
-    positions = torch.empty(remaining.shape, dtype=torch.int64, device=weight.device)
+    positions = torch.empty(remaining.shape, dtype=torch.uint8, device=weight.device)
     restored = torch.empty_like(remaining)
+    places = order.tolist()
     for start in range(0, len(remaining), COLUMNS_AT_ONCE):
         stop = min(start + COLUMNS_AT_ONCE, len(remaining))
         errors = torch.empty_like(remaining[start:stop])
         for column in range(start, stop):
-            value, scale = remaining[column], scale_of[column]
-            positions[column] = book.positions(value / scale)
-            restored[column] = book.values[positions[column]] * scale
-            errors[column - start] = error = (value - restored[column]) / factor[column, column]
+            value, scale, place = remaining[column], scale_of[column], places[column]
+            nearest = book.positions(value / scale)
+            positions[place] = nearest
+            restored[place] = book.values[nearest] * scale
+            errors[column - start] = error = (value - restored[place]) / factor[column, column]
             remaining[column + 1 : stop] -= torch.outer(factor[column, column + 1 : stop], error)
-        remaining[stop:] -= factor[start:stop, stop:].T @ errors
-    back = order.argsort()
-    return positions[back].T, restored[back].T
+        remaining[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+    return positions.T, restored.T

@@ -21,4 +21,4 @@ def corrected(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
         second_moments: Mean of x xᵀ, [in, in].
     """
     factor = torch.linalg.cholesky(damped(second_moments, DAMPING))
-    return weight + SHARE * torch.cholesky_solve(drift.T, factor).T
+    return torch.add(weight, torch.cholesky_solve(drift.T, factor).T, alpha=SHARE)

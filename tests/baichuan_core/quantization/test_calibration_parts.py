@@ -39,7 +39,7 @@ def test_codes_make_up_for_each_others_errors(shape: tuple[int, int], seed: int,
     scale = result.scales.restored.repeat_interleave(64, dim=1)
     nearest = book.values[book.positions(weight / scale)] * scale  # the same scales, each weight by itself
     assert output_error(weight, result.restored, inputs) < 0.95 * output_error(weight, nearest, inputs)
-    assert torch.equal(book.values[result.positions] * scale, result.restored)
+    assert torch.equal(book.values[result.positions.int()] * scale, result.restored)
 
 
 @given(SHAPES, SEEDS, st.sampled_from(["nf4", "fp4"]), st.booleans())
