@@ -5,7 +5,7 @@ The API asks it at submission, the scheduler at placement, a runner before it lo
 
 from .breakdown import GIB, Footprint, Place, in_gib
 from .finetuning import FinetuningMethod, Training, finetuning
-from .inference import cache_bytes, inference, scoring
+from .inference import cache_bytes, inference, kept_beginnings, scoring
 from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, smaller_models, smaller_trainings
 from .rewriting import calibrating, converting, quantizing
@@ -30,6 +30,7 @@ __all__ = [
     "finetuning",
     "in_gib",
     "inference",
+    "kept_beginnings",
     "quantizing",
     "read_config",
     "scoring",

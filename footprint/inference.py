@@ -1,5 +1,7 @@
 """Memory of a model that answers: weights, keys and values, and the hidden states of one forward pass."""
 
+from collections.abc import Sequence
+
 from .breakdown import Footprint
 from .precision import DTYPE_BYTES, Precision
 from .shape import Shape
@@ -46,7 +48,7 @@ def scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0)
     )
 
 
-def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> Footprint:
+def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int, shared: int = 0) -> Footprint:
     """A batch of prompts that are read and answered.
 
     Args:
@@ -54,14 +56,30 @@ def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int) ->
         precision: How the model is held.
         batch: Rows that are answered at the same time.
         tokens: Length of a row, prompt and answer together.
+        shared: Tokens of common beginnings of prompts whose keys and values are kept for rows to come.
     """
     weights = precision.weight_bytes(shape)
+    rows = cache_bytes(shape, precision, batch=batch, tokens=-(-tokens // CAPACITY_STEP) * CAPACITY_STEP)
     return Footprint(
         weights=weights,
-        cache=cache_bytes(shape, precision, batch=batch, tokens=-(-tokens // CAPACITY_STEP) * CAPACITY_STEP),
+        cache=rows + cache_bytes(shape, precision, batch=1, tokens=shared),
         activations=forward_bytes(shape, precision, batch=batch, tokens=tokens),
         least=weights,
     )
+
+
+def kept_beginnings(prompts: Sequence[int], *, batch_tokens: int) -> int:
+    """Most tokens of common beginnings that the generation engine keeps.
+
+    A beginning is that of two prompts or more, and n prompts have n - 1 branching points at most. What is kept stays
+    within a quarter of the tokens that run at once, but for the newest one, which may be longer.
+
+    Args:
+        prompts: Tokens of the prompt of each completion.
+        batch_tokens: Most tokens that run at once.
+    """
+    shorter = sorted(prompts)[:-1]
+    return min(sum(shorter), max([batch_tokens // 4, *shorter[-1:]]))
 
 
 def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:

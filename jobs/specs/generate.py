@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, inference
+from footprint import Footprint, inference, kept_beginnings
 from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, JobSpec, ModelName, Seed, StrictModel
 from jobs.specs.known_model import KnownModel
 
@@ -77,19 +77,16 @@ class GenerateSpec(JobSpec):
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`."""
         window = model.shape.context_length
-        tokens = min(window, self._longest_prompt(window) + self.max_new_tokens)
-        rows = max(1, min(self.batch_size, self._completions(), BATCH_TOKENS // tokens))
-        return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens)]
+        prompts = [min(window, tokens) for tokens in self._prompts(window)]
+        tokens = min(window, max(prompts) + self.max_new_tokens)
+        rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
+        shared = kept_beginnings(prompts, batch_tokens=BATCH_TOKENS)
+        return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)]
 
-    def _longest_prompt(self, unknown: int) -> int:
-        """Tokens of the longest prompt at most; a character rarely is more than one."""
+    def _prompts(self, unknown: int) -> list[int]:
+        """Tokens of the prompt of each completion at most; a character rarely is more than one."""
         if self.prompts is not None:
-            return max(map(len, self.prompts))
+            return [len(prompt) for prompt in self.prompts] * self.n
         if self.conversations is not None:
-            return max(sum(len(turn.content) + 1 for turn in turns) for turns in self.conversations)
-        return unknown
-
-    def _completions(self) -> int:
-        """How many completions there are, as far as the spec tells."""
-        requests = self.prompts or self.conversations
-        return self.batch_size if requests is None else len(requests) * self.n
+            return [sum(len(turn.content) + 1 for turn in turns) for turns in self.conversations] * self.n
+        return [unknown] * self.batch_size

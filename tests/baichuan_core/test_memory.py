@@ -37,6 +37,7 @@ from baichuan_core.memory import (
     finetuning,
     free_bytes,
     inference,
+    kept_beginnings,
     peak_memory,
     quantizing,
     read_config,
@@ -142,6 +143,21 @@ def test_a_generate_run(checkpoints: Callable[..., Path], tmp_path: Path, family
         generate(checkpoint, requests, tmp_path / "answers.jsonl", options)
     line = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])
     needs = inference(shape, precision, batch=4, tokens=line["prompt_tokens"] + 4)
+    assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
+
+
+def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+    # Many thin layers, so that keys and values are most of all.
+    sizes = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 48}
+    checkpoint = checkpoints("rope", sizes=sizes)
+    alike = [GenerationRequest(prompt="hello world " * 125 + str(number)) for number in range(3)]
+    options = GenerationOptions(max_new_tokens=4, batch_size=2, batch_tokens=2 * 1100, temperature=0, device="cpu")
+    generate(checkpoint, alike[:1], tmp_path / "warm.jsonl", options)
+    with peak_memory("cpu") as peak:
+        generate(checkpoint, alike, tmp_path / "answers.jsonl", options)
+    prompt = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])["prompt_tokens"]
+    shared = kept_beginnings([prompt] * 3, batch_tokens=options.batch_tokens)
+    needs = inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
     assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
 
 

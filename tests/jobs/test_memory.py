@@ -12,6 +12,7 @@ from footprint import (
     converting,
     finetuning,
     inference,
+    kept_beginnings,
     quantizing,
     scoring,
 )
@@ -75,17 +76,24 @@ def test_a_quantization_is_counted_step_by_step() -> None:
 def test_generation_counts_the_rows_that_run_at_once() -> None:
     prompts = ["x" * 200, "y" * 10]
     assert footprint("generate", prompts=prompts, max_new_tokens=56) == inference(
-        SHAPE, Precision(), batch=2, tokens=256
+        SHAPE, Precision(), batch=2, tokens=256, shared=10
     )
     thrice = footprint("generate", prompts=prompts, max_new_tokens=56, n=3)
-    assert thrice == inference(SHAPE, Precision(), batch=6, tokens=256)
+    assert thrice == inference(SHAPE, Precision(), batch=6, tokens=256, shared=2 * 200 + 3 * 10)
     chats = [[{"role": "user", "content": "z" * 99}, {"role": "assistant", "content": "z" * 99}]]
     assert footprint("generate", conversations=chats, max_new_tokens=56) == inference(
         SHAPE, Precision(), batch=1, tokens=256
     )
     # Of a file nothing is known: prompts may be as long as the window, and as many run as the engine lets.
     unknown = footprint("generate", input_file=FILE, batch_size=100)
-    assert unknown == inference(SHAPE, Precision(), batch=4, tokens=4096)
+    assert unknown == inference(SHAPE, Precision(), batch=4, tokens=4096, shared=4096)
+
+
+def test_beginnings_that_prompts_may_share_are_counted_as_the_engine_keeps_them() -> None:
+    assert kept_beginnings([900], batch_tokens=1000) == 0
+    assert kept_beginnings([900, 100, 50], batch_tokens=1000) == 150  # two branching points
+    assert kept_beginnings([90] * 9, batch_tokens=1000) == 250
+    assert kept_beginnings([900] * 9, batch_tokens=1000) == 900  # one is kept however long it is
 
 
 @pytest.mark.parametrize("details", [{}, {"hidden_size": 64}, {"precision": None}, {"precision": {"dtype": "odd"}}])
