@@ -3,7 +3,7 @@
 24 prompts are answered with 16 to 160 tokens each. The ways: the published one (a loop of `generate` in float32), the
 same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our engine around
 it, and a generate job through REST, queue and worker, by the time that the job itself tells. Useful tokens a second:
-those up to each answer's end.
+those up to each answer's end. `--ways` selects some: `--ways "binding alone," job`.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,10 @@ LLAMA_WAYS = (
     "our llama_cpp engine,",
     "generate job, its own clock,",
 )
+EVERY = [""]
 SLOTS = 24
-JOB_SECONDS: list[float] = []  # of generating, as jobs told
+SLOT_TOKENS = 256
+OWN_CLOCK: list[float] = []  # seconds of generating, as jobs and the binding tell them
 SUBJECTS = (
     "The history of the printing press",
     "A recipe for bread that needs no kneading",
@@ -99,33 +100,23 @@ class Loaded:
 
 
 class Binding:
-    """llama.cpp's server through xllamacpp alone, asked from one thread a slot."""
+    """llama.cpp's server through xllamacpp alone, in a process without torch; see `llama_binding.py`."""
 
-    def __init__(self, file: Path, checkpoint: Path, slots: int) -> None:
-        import xllamacpp  # noqa: PLC0415 - loads 100 MB
-
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(file)
-        parameters.n_parallel, parameters.n_ctx = slots, slots * 256
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = torch.get_num_threads()
-        parameters.verbosity = -1
-        self._server = xllamacpp.Server(parameters)
+    def __init__(self, file: Path, checkpoint: Path, slots: int, stack: ExitStack) -> None:
+        script = Path(__file__).with_name("llama_binding.py")
+        command = [sys.executable, "-P", script, file, slots, SLOT_TOKENS, torch.get_num_threads()]
+        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = stack.enter_context(process)  # which ends with its stdin
         self._tokenizer = load_tokenizer(checkpoint)
-        self._slots = slots
 
-    def batch(self, work: Work) -> int:
-        """All prompts at once; the tokens that came."""
-        with ThreadPoolExecutor(self._slots) as pool:
-            return sum(pool.map(self._ask, work.prompts, work.limits))
-
-    def loop(self, work: Work) -> int:
-        """One prompt after the other; the tokens that came."""
-        return sum(map(self._ask, work.prompts, work.limits))
-
-    def _ask(self, prompt: str, limit: int) -> int:
-        ids = self._tokenizer(prompt).input_ids
-        answer = self._server.handle_completions({"prompt": ids, "max_tokens": limit, "temperature": 0})
-        return int(answer["usage"]["completion_tokens"])
+    def run(self, work: Work) -> int:
+        """The tokens that came, by its own clock: prompts are token ids before it starts."""
+        prompts = [self._tokenizer(prompt).input_ids for prompt in work.prompts]
+        print(json.dumps(list(zip(prompts, work.limits, strict=True))), file=self._process.stdin, flush=True)
+        assert self._process.stdout is not None  # noqa: S101
+        tokens, seconds = json.loads(self._process.stdout.readline())
+        OWN_CLOCK.append(seconds)
+        return int(tokens)
 
 
 def main() -> None:
@@ -134,6 +125,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--ways", nargs="+", default=EVERY, help="only ways with one of these in their names")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if "BAICHUAN_URL" not in os.environ:
@@ -145,26 +137,29 @@ def main() -> None:
         return
     for gguf_type in arguments.types:
         _convert(checkpoint, gguf_type)
-    print("| way | useful tokens/s | ratio to the published way |\n| --- | --- | --- |")
-    published = 0.0
+    print("| way | useful tokens/s | ratio to the first |\n| --- | --- | --- |")
+    first = 0.0
     for way in [*TORCH_WAYS, *(f"{form} {gguf_type}" for gguf_type in arguments.types for form in LLAMA_WAYS)]:
+        if not any(part in way for part in arguments.ways):
+            continue
         command = [sys.executable, "-m", "benchmarks.cpu_generation", *sys.argv[1:], "--way", way]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         rate = float(printed.split()[-1])
-        published = published or rate
-        print(f"| {way} | {rate:.0f} | {rate / published:.2f} |", flush=True)
-    _print_equality(checkpoint, _gguf("f16"))
+        first = first or rate
+        print(f"| {way} | {rate:.0f} | {rate / first:.2f} |", flush=True)
+    if arguments.ways == EVERY:
+        _print_equality(checkpoint, _gguf("f16"))
 
 
 def _measure(way: str, work: Work, checkpoint: Path) -> None:
     """Useful tokens a second, after a warm-up."""
     with ExitStack() as stack:
         run = _torch_way(way, checkpoint) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
-        run(Work(work.prompts[:2], [4, 4]))
+        run(Work([f"Warm up. {prompt}" for prompt in work.prompts], [4] * len(work.prompts)))
         started = time.perf_counter()
         tokens = run(work)
         seconds = time.perf_counter() - started
-        print(tokens / (JOB_SECONDS[-1] if JOB_SECONDS else seconds))
+        print(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
 
 
 def _torch_way(way: str, checkpoint: Path) -> Way:
@@ -184,9 +179,9 @@ def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
     model = _gguf(gguf_type)
     match form:
         case "binding alone, one by one,":
-            return Binding(model / "model.gguf", checkpoint, 1).loop
+            return Binding(model / "model.gguf", checkpoint, 1, stack).run
         case "binding alone,":
-            return Binding(model / "model.gguf", checkpoint, SLOTS).batch
+            return Binding(model / "model.gguf", checkpoint, SLOTS, stack).run
         case "our llama_cpp engine,":
             return _engine(model)
         case _:
@@ -240,7 +235,7 @@ def _job(checkpoint: Path, name: str) -> Iterator[Way]:
             uploaded = client.upload(prompts, "batch")
             settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": SLOTS}
             job = client.run(kind="generate", model=name, input_file=uploaded, **settings)
-            JOB_SECONDS.append(job["result"]["seconds"])
+            OWN_CLOCK.append(job["result"]["seconds"])
             return int(job["result"]["completion_tokens"])
 
         yield run

@@ -1,0 +1,46 @@
+"""llama.cpp's server through xllamacpp alone: what it can do at best. Run by its path, to be without torch.
+
+`python benchmarks/llama_binding.py MODEL SLOTS SLOT_TOKENS THREADS`; each line of its stdin is a JSON list of prompts
+(token ids) with their limits, and is answered with the tokens that came and the seconds they took.
+"""
+
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import xllamacpp
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    slots, slot_tokens, threads = map(int, sys.argv[2:])
+    server = start(sys.argv[1], slots, slot_tokens, threads)
+
+    def ask(prompt: list[int], limit: int) -> int:
+        answer = server.handle_completions({"prompt": prompt, "max_tokens": limit, "temperature": 0})
+        return int(answer["usage"]["completion_tokens"])
+
+    with ThreadPoolExecutor(slots) as pool:
+        for line in sys.stdin:
+            prompts, limits = zip(*json.loads(line), strict=True)
+            started = time.perf_counter()
+            tokens = sum(pool.map(ask, prompts, limits))
+            print(json.dumps([tokens, time.perf_counter() - started]), flush=True)
+    os._exit(0)  # no waiting for its threads
+
+
+def start(model: str, slots: int, slot_tokens: int, threads: int) -> Any:
+    """The server."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = model
+    parameters.n_parallel, parameters.n_ctx = slots, slots * slot_tokens
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    parameters.verbosity = -1
+    return xllamacpp.Server(parameters)
+
+
+if __name__ == "__main__":
+    main()
