@@ -1,4 +1,4 @@
-"""Memory of quantize and convert jobs, which stream: they hold one tensor at a time, in the host's memory.
+"""Memory of quantize and convert jobs, which stream: one tensor, or pieces of them, at a time, in the host's memory.
 
 A calibrated quantization holds one block, where it computes.
 
@@ -11,7 +11,10 @@ from .shape import Shape
 
 # Of each number of the matrix at hand: its codes, their float32 form and the difference to it.
 QUANTIZING_BYTES = 9
-TENSORS_AT_ONCE = 2  # one as it is read, one as it is written
+# Conversion: of each thread's piece of 1 MiB, most where 4-bit codes become GGUF's, by way of float32.
+PIECE_BYTES = 2**20
+PIECES_AT_ONCE = 18
+MOST_THREADS = 8
 # Calibration computes in float32 and holds a block as it was and as it becomes.
 FLOAT32_BYTES = 4
 BLOCKS_AT_ONCE = 2
@@ -58,16 +61,13 @@ def calibrating(shape: Shape, *, sequences: int) -> Footprint:
     return Footprint(weights=weights, activations=work + states, least=weights + work)
 
 
-def converting(shape: Shape, precision: Precision) -> Footprint:
-    """Writing a checkpoint in another form.
+def converting(*, threads: int = MOST_THREADS) -> Footprint:
+    """Writing a checkpoint in another form: the same whatever its size, beside the vocabulary.
 
     Args:
-        shape: The model's.
-        precision: How the checkpoint is held.
+        threads: That write, those of torch and no more than eight.
     """
-    matrices = [rows * columns for rows, columns in shape.layer_matrices]
-    largest = max(shape.vocab_size * shape.hidden_size, *matrices)
-    return _streamed(TENSORS_AT_ONCE * largest * precision.element_bytes)
+    return _streamed(PIECES_AT_ONCE * PIECE_BYTES * min(threads, MOST_THREADS))
 
 
 def _streamed(needed: int) -> Footprint:

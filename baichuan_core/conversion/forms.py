@@ -29,6 +29,8 @@ from .llama_form import llama_config, llama_tensors
 from .merging import Adapter
 from .rows import normalised
 
+ROWS_AT_ONCE = 64
+
 OnBytes = Callable[[int], None]
 
 
@@ -158,7 +160,9 @@ def _scales_of_norm_one(scale: PlannedTensor, reader: TensorReader) -> PlannedTe
     codes = reader.read(HEAD)
 
     def rows(start: int, stop: int) -> Tensor:
-        norms = torch.linalg.vector_norm(codes[start:stop].float(), dim=-1)
+        # One scale a row: a piece of them is the whole head, too much to hold as floats at once.
+        few = codes[start:stop].split(ROWS_AT_ONCE)
+        norms = torch.cat([torch.linalg.vector_norm(some.float(), dim=-1) for some in few])
         return torch.reciprocal(norms.clamp(min=SMALLEST_NORM))
 
     return replace(scale, rows=rows)

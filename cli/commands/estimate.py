@@ -173,7 +173,7 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
             case "quantize":
                 continue  # what is quantized already cannot be
             case "convert":
-                yield Row(model, operation, stored, converting(shape, stored))
+                yield Row(model, operation, stored, converting())
 
 
 def _inference(

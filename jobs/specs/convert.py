@@ -45,6 +45,6 @@ class ConvertSpec(ModelProducingSpec):
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same for all
         """See `JobSpec.footprints`."""
-        return [converting(model.shape, model.precision)]
+        return [converting()]

@@ -51,7 +51,7 @@ def test_each_kind_is_counted_as_it_runs() -> None:
     fields = {"training_file": FILE, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
     training = Training(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
     assert footprint("finetune", method="full", **fields) == finetuning(SHAPE, Precision(), training)
-    assert footprint("convert", target="baichuan1") == converting(SHAPE, Precision())
+    assert footprint("convert", target="baichuan1") == converting()
     asked = {"data_file": FILE, "batch_tokens": 5000, "dtype": "float32"}
     by_text = scoring(SHAPE, Precision("float32"), tokens=5000)
     assert footprint("evaluate", benchmark="perplexity", **asked) == by_text
