@@ -10,13 +10,20 @@ BaichuanError
  ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
  ├── InsufficientSpaceError     the disk cannot hold the result
  └── InsufficientMemoryError    the device cannot hold what the operation needs at least
+      └── MemoryOccupiedError   it could, if others did not hold a part of its memory now
 
-Each message says what is wrong and what to change. None of them goes away by trying again.
+Each message says what is wrong and what to change. None of them goes away by trying again, but the last one may.
 """
 
 
 class BaichuanError(Exception):
-    """Base of all errors the engine raises on purpose."""
+    """Base of all errors the engine raises on purpose.
+
+    Attributes:
+        may_pass: Whether the same may succeed later, with nothing changed.
+    """
+
+    may_pass = False
 
 
 class CheckpointError(BaichuanError):
@@ -53,3 +60,9 @@ class InsufficientSpaceError(BaichuanError):
 
 class InsufficientMemoryError(BaichuanError):
     """The device cannot hold what the operation needs at least."""
+
+
+class MemoryOccupiedError(InsufficientMemoryError):
+    """The device could hold what the operation needs, but others hold a part of its memory now."""
+
+    may_pass = True

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,7 +27,19 @@ def free_bytes(device: str | torch.device | None = None) -> int:
     if where.type == "cuda":
         free, _total = torch.cuda.mem_get_info(where)
         return int(free)
-    return min([_available(), *left_in_control_group(CONTROL_GROUP)])
+    return min([_of_the_system("MemAvailable"), *left_in_control_group(CONTROL_GROUP)])
+
+
+def total_bytes(device: str | torch.device | None = None) -> int:
+    """Memory of a device if nobody used it; the first GPU, or else the CPU, if none is named.
+
+    On the CPU it is that of the system, or the limit of a container if that is less.
+    """
+    where = chosen_device(device)
+    if where.type == "cuda":
+        _free, total = torch.cuda.mem_get_info(where)
+        return int(total)
+    return min([_of_the_system("MemTotal"), *limits_of_control_group(CONTROL_GROUP)])
 
 
 def release_memory() -> None:
@@ -42,11 +55,7 @@ def left_in_control_group(root: Path) -> Iterator[int]:
     Version 2 has its files there, version 1 in the folder `memory`:
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
-    versions = (
-        (root, "memory.max", "memory.current", ""),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-    )
-    for folder, limit, used, prefix in versions:
+    for folder, limit, used, prefix in _versions(root):
         try:
             left = _number(folder / limit) - _number(folder / used)
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
@@ -55,14 +64,29 @@ def left_in_control_group(root: Path) -> Iterator[int]:
         yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
+def limits_of_control_group(root: Path) -> Iterator[int]:
+    """The limit in bytes of the control group mounted at `root`, where it has one."""
+    for folder, limit, _used, _prefix in _versions(root):
+        with suppress(OSError, ValueError):
+            yield _number(folder / limit)
+
+
+def _versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
+    """Of both: folder, the files of limit and usage, and what names in its statistics begin with."""
+    return (
+        (root, "memory.max", "memory.current", ""),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    )
+
+
 def _number(file: Path) -> int:
     return int(file.read_text("ascii"))
 
 
-def _available() -> int:
-    """`MemAvailable` of the system; where nobody tells it, nothing is refused."""
+def _of_the_system(figure: str) -> int:
+    """A line of /proc/meminfo; where nobody tells it, nothing is refused."""
     try:
         lines = MEMINFO.read_text("ascii").splitlines()
     except OSError:
         return UNLIMITED
-    return next((int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")), UNLIMITED)
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{figure}:")), UNLIMITED)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
-from baichuan_core.errors import InsufficientMemoryError
-from baichuan_core.free_memory import chosen_device, free_bytes
+from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError
+from baichuan_core.free_memory import chosen_device, free_bytes, total_bytes
 from footprint import (
     PRESETS,
     Footprint,
@@ -70,19 +70,25 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
         device: Where it runs; the first GPU, or else the CPU, if not given.
 
     Raises:
-        InsufficientMemoryError: The message says what is needed, what is free, and what would fit.
+        MemoryOccupiedError: It would fit if others held less.
+        InsufficientMemoryError: It never will. Messages say what is needed, what is free, and what would fit.
     """
     where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
-    free = free_bytes(where)
+    free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
+    needed = f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free"
+    remedy = _remedy(needs, shape, free)
+    if needs.least <= total:
+        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until others need less, or {remedy}")
+    raise InsufficientMemoryError(f"{needed}; {remedy}")
+
+
+def _remedy(needs: Footprint, shape: Shape, free: int) -> str:
     trains = needs.optimizer > 0
     ways = smaller_trainings(shape, needs.least) if trains else smaller_models(shape, needs.least)
     fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
-    remedy = f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"
-    raise InsufficientMemoryError(
-        f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free; {remedy}"
-    )
+    return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def failure_of(exception: BaseException) -> Failure:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True)
         case _ if is_engine_error(type(exception)):
-            return Failure(_code(type(exception)), str(exception), permanent=True)
+            return Failure(_code(type(exception)), str(exception), permanent=not getattr(exception, "may_pass", False))
         case _ if _is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)

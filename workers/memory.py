@@ -11,7 +11,8 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     """Compare what each step of the job needs with what is free; what may not be enough goes to the job's log.
 
     Raises:
-        InsufficientMemoryError: what it needs at least is not there.
+        MemoryOccupiedError: what it needs at least is there, but others hold a part of it now: worth another attempt.
+        InsufficientMemoryError: it is not there.
     """
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 

@@ -23,7 +23,7 @@ from baichuan_core import (
     load_model,
     quantize,
 )
-from baichuan_core.free_memory import left_in_control_group
+from baichuan_core.free_memory import left_in_control_group, limits_of_control_group, total_bytes
 from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
 from baichuan_core.memory import (
     PRESETS,
@@ -230,6 +230,7 @@ def test_examples_before_questions_stay_below_what_is_promised(checkpoints: Call
 def test_what_cannot_fit_is_refused_with_what_would() -> None:
     shape = PRESETS["baichuan2-7b"]
     free = free_bytes("cpu")
+    assert free < total_bytes("cpu") < 2**60
     require_memory(Footprint(free, least=free // 2), shape, device="cpu")
     with pytest.raises(
         InsufficientMemoryError, match=r"at least .* GiB of memory and cpu has .* what would fit: as"
@@ -252,8 +253,9 @@ def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) 
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     assert list(left_in_control_group(tmp_path)) == [150]
+    assert list(limits_of_control_group(tmp_path)) == [1000]
     (tmp_path / "memory.max").write_text("max\n")
-    assert list(left_in_control_group(tmp_path)) == []
+    assert list(left_in_control_group(tmp_path)) == list(limits_of_control_group(tmp_path)) == []
     old = tmp_path / "memory"
     old.mkdir()
     (old / "memory.limit_in_bytes").write_text("1000\n")

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from baichuan_core.errors import AdapterMismatchError, DatasetError, InsufficientSpaceError
+from baichuan_core.errors import (
+    AdapterMismatchError,
+    DatasetError,
+    InsufficientMemoryError,
+    InsufficientSpaceError,
+    MemoryOccupiedError,
+)
 from jobs.errors import PathNotAllowedError
 from workers import failures
 from workers.runner import plain
@@ -18,6 +24,8 @@ from workers.runner import plain
         (DatasetError("line 3 is not JSON"), "dataset", True),
         (AdapterMismatchError("made for another base"), "adapter_mismatch", True),
         (InsufficientSpaceError("needs 5 bytes, 3 are free"), "insufficient_storage", True),
+        (InsufficientMemoryError("needs 5 bytes, the device has 3"), "insufficient_memory", True),
+        (MemoryOccupiedError("needs 5 bytes, 3 of 8 are free"), "memory_occupied", False),
         (PathNotAllowedError("not below a root"), "path_not_allowed", True),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", False),
         (MemoryError(), "out_of_memory", False),

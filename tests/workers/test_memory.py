@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from baichuan_core import GenerationOptions, InsufficientMemoryError
+from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC, generate, quantize
 from workers.failures import failure_of
@@ -37,6 +37,19 @@ def test_a_model_larger_than_any_machine_is_refused_for_good(tmp_path: Path) -> 
         require_memory(spec_of(), context)
     failure = failure_of(raised.value)
     assert (failure.code, failure.permanent, failure.expected) == ("insufficient_memory", True, True)
+
+
+def test_a_model_that_would_fit_an_empty_device_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(tmp_path, num_hidden_layers=32)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device=None: 2**30)
+    monkeypatch.setattr(memory, "total_bytes", lambda _device=None: 15 * 2**30)
+    with pytest.raises(MemoryOccupiedError, match=r"has 1.00 GiB free of 15.00 GiB; wait until") as for_now:
+        require_memory(spec_of(), context)
+    assert not failure_of(for_now.value).permanent
+    monkeypatch.setattr(memory, "total_bytes", lambda _device=None: 13 * 2**30)
+    with pytest.raises(InsufficientMemoryError, match="use a machine with more") as for_good:
+        require_memory(spec_of(), context)
+    assert failure_of(for_good.value).permanent
 
 
 def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
