@@ -23,6 +23,7 @@ import torch
 
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, convert, load_model, load_tokenizer
 from baichuan_core.conversion import GgufType
+from baichuan_core.generation.engines.llama_cpp.server import ENVIRONMENT
 from benchmarks.real_model import CACHE, make_real_checkpoint
 from examples.service_client import ServiceClient
 
@@ -105,7 +106,13 @@ class Binding:
     def __init__(self, file: Path, checkpoint: Path, slots: int, stack: ExitStack) -> None:
         script = Path(__file__).with_name("llama_binding.py")
         command = [sys.executable, "-P", script, file, slots, SLOT_TOKENS, torch.get_num_threads()]
-        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            list(map(str, command)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**ENVIRONMENT, **os.environ},
+        )
         self._process = stack.enter_context(process)  # which ends with its stdin
         self._tokenizer = load_tokenizer(checkpoint)
 

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from baichuan_core.errors import BaichuanError, CheckpointError, InsufficientMemoryError, UnsupportedError
 
 SCRIPT = Path(__file__).with_name("child.py")
-ENVIRONMENT: dict[str, str] = {}
+# How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) where nobody else
+# computes; beside others three times as fast, for threads that look keep off those that they wait for.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "3000"}
 SECONDS_TO_END = 5  # a connection may break a little before its process is gone
 
 
@@ -61,7 +63,7 @@ class LlamaServer:
             [sys.executable, "-P", str(SCRIPT)],  # -P: the modules beside it are no modules of the child's
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **ENVIRONMENT},
+            env={**ENVIRONMENT, **os.environ},
         )
         self.end = weakref.finalize(self, _end, self._process)
         told = self._tell({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
