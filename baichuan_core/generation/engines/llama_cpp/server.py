@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from baichuan_core.errors import BaichuanError, CheckpointError, InsufficientMemoryError, UnsupportedError
 
 SCRIPT = Path(__file__).with_name("child.py")
-# How often a thread looks before it sleeps until the others are done. Nowhere slower than the default (300,000), and three
+# How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three
 # times as fast beside other work, where threads that look take the cores of those that they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000"}
 SECONDS_TO_END = 5  # a connection may break a little before its process is gone
