@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from baichuan_core.checkpoint import TensorReader, load_model, make_directory
 from baichuan_core.errors import BaichuanError
 from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
+from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
 from .quality_memory import too_little_memory
@@ -168,7 +167,9 @@ def _compare_all(
             told = _stage(on_progress, f"measuring {one.name}", number, steps)
             model = load_model(one.checkpoint, device=device)
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
-    except (BaichuanError, torch.OutOfMemoryError) as error:
+    except (BaichuanError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
+            raise
         return {}, str(error)
     return comparisons, None
 

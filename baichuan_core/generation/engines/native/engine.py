@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.free_memory import release_memory
 from baichuan_core.generation.engines.contract import EncodedRequest, Step
 from baichuan_core.generation.engines.native.prefixes import common_prefixes
 from baichuan_core.generation.engines.native.sampler import Sampler, logprobs_of
@@ -15,6 +16,7 @@ from baichuan_core.generation.engines.native.slots import Slots
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 STEPS_WORTH_COMPILING = 1000  # what compiling spares in so many steps is about what it takes
@@ -97,7 +99,9 @@ class _Run:
                 joining = []
             if self.slots.rows:
                 steps.append(self._decode())
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             out_of_memory = True  # what the failed pass holds is free only behind this block
         if out_of_memory:
             self._use_less_memory(joining)
@@ -157,5 +161,4 @@ class _Run:
         self.sampler = None
         self.schedule.slots = max(1, len(rows) // 2)
         self.schedule.give_back(rows.values())
-        if self.slots.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory()  # a cache and its layers know each other, so that only this frees them

@@ -1,0 +1,52 @@
+"""Answers prompts in a process that may take little more memory; run by test_out_of_memory.py.
+
+Use: `python -m tests.baichuan_core.little_memory CHECKPOINT BYTES`.
+Prints how many rows each pass had, then which were answered.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baichuan_core import load_model, load_tokenizer
+from baichuan_core.generation import GenerationOptions
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.native.engine import NativeEngine
+
+ROWS = 8
+LONGEST = 60_000  # what keys and values are taken for, though the first token ends an answer
+
+
+def limit_memory(more: int) -> None:
+    """Let the process take so many bytes more."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
+
+
+def main(checkpoint: str, more: str) -> None:
+    """Answer."""
+    torch.set_num_threads(1)
+    model, tokenizer = load_model(checkpoint, dtype="float32", device="cpu"), load_tokenizer(checkpoint)
+    greedy = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+    requests = [EncodedRequest(i, 0, (10 + i, 20 + i, 30 + i), LONGEST, i, greedy) for i in range(ROWS)]
+    settings = GenerationOptions(batch_size=ROWS, batch_tokens=2 * ROWS * LONGEST)
+    engine = NativeEngine(model, tokenizer, settings, frozenset(range(model.config.vocab_size)))
+    rows: list[int] = []
+
+    def note(_module: object, _args: object, kwargs: dict[str, Tensor]) -> None:
+        rows.append(len(kwargs["input_ids"]))
+
+    model.model.register_forward_pre_hook(note, with_kwargs=True)
+    if int(more):
+        limit_memory(int(more))
+    steps = list(engine.run(requests))
+    answered = sorted(one.index for step in steps for one in step.completions)
+    sys.stdout.write(json.dumps([rows, answered]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
