@@ -16,6 +16,7 @@ from examples.tiny_checkpoint import make_tiny_checkpoint
 NEAR_TIE = 1e-2
 GREEDY_TOKENS = 32
 GREEDY = GenerationOptions(max_new_tokens=GREEDY_TOKENS, temperature=0, repetition_penalty=1.0, logprobs=2)
+TOKEN, OTHER_TOKEN = b"<reserved_100>", b"<reserved_101>"
 REQUESTS = [GenerationRequest(prompt=f"Redis 只 {number} carries" + " word" * number) for number in range(16)]
 
 
@@ -135,6 +136,15 @@ def test_a_damaged_file_is_refused(checkpoint: Path, gguf: Path, tmp_path: Path)
     for file in gguf.iterdir():
         content = file.read_bytes()
         (tmp_path / file.name).write_bytes(content[: len(content) // 2] if file.suffix == ".gguf" else content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        TextGenerator(tmp_path).complete(REQUESTS[:1])
+
+
+def test_a_file_that_makes_llama_cpp_abort_is_refused(gguf: Path, tmp_path: Path) -> None:
+    for file in gguf.iterdir():
+        content = file.read_bytes()
+        twice = content.replace(TOKEN, OTHER_TOKEN, 1) if file.suffix == ".gguf" else content  # in the vocabulary
+        (tmp_path / file.name).write_bytes(twice)
     with pytest.raises(CheckpointError, match="damaged"):
         TextGenerator(tmp_path).complete(REQUESTS[:1])
 

@@ -18,7 +18,7 @@ from baichuan_core.errors import BaichuanError, CheckpointError, InsufficientMem
 SCRIPT = Path(__file__).with_name("child.py")
 # How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three
 # times as fast beside other work, where threads that look take the cores of those that they wait for.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "3000"}
+ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 SECONDS_TO_END = 5  # a connection may break a little before its process is gone
 
 
@@ -54,7 +54,8 @@ class LlamaServer:
 
         Raises:
             CheckpointError: llama.cpp cannot read the file.
-            InsufficientMemoryError: The system ended the process.
+            InsufficientMemoryError: The system killed the process.
+            UnsupportedError: The process ended otherwise.
         """
         self.capacity = capacity
         key = secrets.token_hex(32)
@@ -67,8 +68,11 @@ class LlamaServer:
         )
         self.end = weakref.finalize(self, _end, self._process)
         told = self._tell({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
-        if told is None or "refusal" in told:
-            raise self._refusal(model)
+        if "refusal" in told:
+            raise CheckpointError(
+                f"llama.cpp cannot load {model}: it is damaged, of an architecture that it does not know, or larger "
+                "than the memory; convert the checkpoint again"
+            )
         self.port = urlsplit(told["address"]).port or 0
 
     @property
@@ -90,23 +94,18 @@ class LlamaServer:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return UnsupportedError(f"llama.cpp's process ended ({how}); the log may tell why")
 
-    def _tell(self, settings: dict[str, Any]) -> dict[str, str] | None:
-        """What the process answers; None if it ended instead."""
+    def _tell(self, settings: dict[str, Any]) -> dict[str, str]:
+        """What the process answers."""
         stdin, stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         with suppress(BrokenPipeError):
             stdin.write(json.dumps(settings).encode() + b"\n")
             stdin.flush()
-        line = stdout.readline()
-        return json.loads(line) if line else None
-
-    def _refusal(self, model: Path) -> BaichuanError:
-        death = self.death()
-        if isinstance(death, InsufficientMemoryError):
-            return death
-        return CheckpointError(
-            f"llama.cpp cannot load {model}: it is damaged, of an architecture that it does not know, or larger "
-            "than the memory; convert the checkpoint again"
-        )
+        if line := stdout.readline():
+            told: dict[str, str] = json.loads(line)
+            return told
+        if self._process.wait() == -signal.SIGABRT:  # llama.cpp's way to say that what it reads cannot be
+            return {"refusal": "aborted"}
+        raise self.death()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
