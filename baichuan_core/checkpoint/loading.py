@@ -11,7 +11,12 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.eight_bit_ends import EightBitRows
-from baichuan_core.model.quantization import QuantizationMethod, quantization_settings, require_four_bit_shapes
+from baichuan_core.model.quantization import (
+    QuantizationMethod,
+    keep_four_bit_scales,
+    quantization_settings,
+    require_four_bit_shapes,
+)
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .adapters import check_adapter, load_adapter
@@ -75,6 +80,7 @@ def load_model(
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
+    keep_four_bit_scales(model)
     if isinstance(wanted, torch.dtype):
         _cast_floats(model, wanted)
     if adapter is not None:

@@ -56,6 +56,32 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
     return codes, state
 
 
+def keep_scales(state: Any) -> None:
+    """Keep the scales of a `QuantState` beside those that bitsandbytes rounds for a CPU's kernels in the first forward.
+
+    They cannot be told from the rounded ones, and add 3% to a layer that was packed for a CPU (with float32 scales
+    12%), nothing before.
+    """
+    state.kept_scales = (state.absmax, state.offset, state.state2)
+
+
+def unpack(weight: Any) -> None:
+    """Undo how bitsandbytes packed a 4-bit weight for a CPU, if it did: codes and the scales that were kept, exactly.
+
+    Where none were kept its own way back remains, but for float32 scales, which that leaves transposed: scales
+    stay rounded to bfloat16, those in 8 bits once more to these.
+    """
+    state: Any = getattr(weight, "quant_state", None)
+    if not getattr(state, "packing_format_for_cpu", False):
+        return
+    weight.data, _state = bitsandbytes_functional()._convert_weight_packed_for_cpu_inverse(weight.data, state)
+    kept = getattr(state, "kept_scales", None)
+    if kept is not None:
+        state.absmax, state.offset, state.state2 = kept
+    elif not state.original_nested:
+        state.absmax = state.absmax.T.reshape(-1).float()
+
+
 def _codes_and_scales(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
     """Packed codes [values / 2, 1] and the largest magnitude of each block [values / 64]."""
     bounds, packed_code = _code_book(quant_type)

@@ -14,7 +14,7 @@ from baichuan_core.errors import UnsupportedError
 
 from .eight_bit_ends import EightBitEmbedding, EightBitHead
 from .eight_bits import quantize_rows_in_float16
-from .four_bits import BLOCK, quantize_four_bits
+from .four_bits import BLOCK, keep_scales, quantize_four_bits, unpack
 
 QuantizationMethod = Literal["int8", "nf4", "fp4"]
 ComputeDtype = Literal["bfloat16", "float16", "float32"]
@@ -196,6 +196,7 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
         return parameter
     double_quantization = settings.bnb_4bit_use_double_quant
     codes, state = quantize_four_bits(weight, settings.bnb_4bit_quant_type, double_quantization=double_quantization)
+    keep_scales(state)
     layer.quant_state = state
     parameter = layers.Params4bit(
         codes.squeeze(1).view(settings.bnb_4bit_quant_storage).unsqueeze(1),
@@ -225,18 +226,17 @@ def follow_codes(module: Any) -> None:
 
 
 def unpack_four_bits(model: nn.Module, *_: Any) -> None:
-    """Undo how bitsandbytes packs 4-bit layers for a CPU in their first forward pass, before they are saved or moved.
-
-    Its own way back leaves the scales transposed where they are floats (no double quantization). They stay
-    rounded to bfloat16, as the kernel took them.
-    """
+    """Undo how bitsandbytes packs 4-bit layers for a CPU in a forward pass, before they are saved or moved."""
     for module in model.modules():
-        weight: Any = getattr(module, "weight", None)
-        state: Any = getattr(weight, "quant_state", None)
-        if getattr(state, "packing_format_for_cpu", False) and not state.original_nested:
-            functional = import_module("bitsandbytes.functional")
-            weight.data, _state = functional._convert_weight_packed_for_cpu_inverse(weight.data, state)
-            state.absmax = state.absmax.T.reshape(-1).float()
+        unpack(getattr(module, "weight", None))
+
+
+def keep_four_bit_scales(model: nn.Module) -> None:
+    """Have the 4-bit layers of a model that is loaded saved as they are, also after a forward pass on a CPU."""
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            keep_scales(state)
 
 
 def _replace(parent: Any, name: str, layer: nn.Module) -> None:

@@ -10,7 +10,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from baichuan_core import BaichuanConfig, BaichuanForCausalLM, QuantizationOptions, UnsupportedError, quantize
+from baichuan_core import (
+    BaichuanConfig,
+    BaichuanForCausalLM,
+    QuantizationOptions,
+    UnsupportedError,
+    load_model,
+    quantize,
+)
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 29)[None]
@@ -88,6 +95,25 @@ def test_saved_after_a_forward_pass_it_still_computes_the_same(
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     for other in (model, again, model.to("cpu")):
         torch.testing.assert_close(other(IDS).logits, expected, rtol=0, atol=0.03)  # scales are rounded
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("double_quantization", [False, True])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_saved_after_a_forward_pass_it_has_the_same_bytes(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, double_quantization: bool, loaded: bool
+) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
+    model.quantize(4, double_quantization=double_quantization)
+    model.save_pretrained(tmp_path / "before")
+    if loaded:
+        model = load_model(tmp_path / "before", device="cpu")
+    before = model(IDS).logits
+    for name in ("after", "again"):  # bitsandbytes packs it anew in each forward pass that follows
+        model.save_pretrained(tmp_path / name)
+        files = [tmp_path / folder / "model.safetensors" for folder in ("before", name)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert torch.equal(model(IDS).logits, before)
 
 
 @torch.no_grad()
