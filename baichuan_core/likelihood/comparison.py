@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
-from baichuan_core.free_memory import free_bytes
+from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError, UnsupportedError
+from baichuan_core.free_memory import free_bytes, total_bytes
 from baichuan_core.memory import in_gib
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
@@ -118,7 +118,8 @@ def _require_room(model: BaichuanForCausalLM, windows: Sequence[Window]) -> None
     tokens = sum(len(window.token_ids) - window.first_scored for window in windows)
     needed, free = tokens * model.config.hidden_size * model.dtype.itemsize, free_bytes("cpu")
     if needed > free:
-        raise InsufficientMemoryError(
+        kind = MemoryOccupiedError if needed <= total_bytes("cpu") else InsufficientMemoryError
+        raise kind(
             f"the reference's hidden states for {tokens} tokens take {in_gib(needed)} and {in_gib(free)} are free: "
             "compare on a shorter text"
         )

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from baichuan_core import BaichuanForCausalLM, CheckpointError, InsufficientMemoryError, UnsupportedError
+from baichuan_core import (
+    BaichuanForCausalLM,
+    CheckpointError,
+    InsufficientMemoryError,
+    MemoryOccupiedError,
+    UnsupportedError,
+)
 from baichuan_core.checkpoint import load_model
 from baichuan_core.likelihood import (
     compare_windows,
@@ -105,12 +111,19 @@ def test_windows_are_compared_in_their_order_and_run_together(make_checkpoint: M
 def test_a_text_whose_states_do_not_fit_is_refused(
     make_checkpoint: MakeCheckpoint, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "meminfo").write_text("MemAvailable: 37 kB\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 37 kB\nMemAvailable: 37 kB\n")
     monkeypatch.setattr("baichuan_core.free_memory.MEMINFO", tmp_path / "meminfo")
     model = load_model(make_checkpoint(), device="cpu")
     run_reference(model, text_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
-    with pytest.raises(InsufficientMemoryError, match=r"states for 149 tokens take .* compare on a shorter text"):
-        run_reference(model, text_windows(ids, length=150, stride=150))
+    too_long = text_windows(ids, length=150, stride=150)
+    with pytest.raises(
+        InsufficientMemoryError, match=r"states for 149 tokens take .* compare on a shorter text"
+    ) as told:
+        run_reference(model, too_long)
+    assert not told.value.may_pass
+    (tmp_path / "meminfo").write_text("MemTotal: 38 kB\nMemAvailable: 37 kB\n")
+    with pytest.raises(MemoryOccupiedError):
+        run_reference(model, too_long)
 
 
 @torch.no_grad()
