@@ -145,7 +145,7 @@ def test_a_generate_run(checkpoints: Callable[..., Path], tmp_path: Path, family
 
 def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
     # Many thin layers, so that keys and values are most of all.
-    sizes = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 48}
+    sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}
     checkpoint = checkpoints("rope", sizes=sizes)
     alike = [GenerationRequest(prompt="hello world " * 125 + str(number)) for number in range(3)]
     options = GenerationOptions(max_new_tokens=4, batch_size=2, batch_tokens=2 * 1100, temperature=0, device="cpu")
