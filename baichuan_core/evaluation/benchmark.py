@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.free_memory import release_memory
@@ -16,6 +16,7 @@ from .benchmark_files import write_benchmark_files
 from .benchmark_report import BenchmarkReport, benchmark_report
 from .benchmarks import Benchmark, Split, benchmark_named
 from .exam import Paper, read_exam
+from .loading import load_evaluated
 from .options import BenchmarkOptions, EvaluatedModel
 from .saved_answers import SavedAnswers, key_of
 
@@ -111,9 +112,7 @@ def _sit(sitting: _Sitting, on_progress: ProgressCallback) -> dict[str, list[Ans
         key = key_of(name, prompts, right, letters)
         given = sitting.saved.find(key)
         if given is None:
-            loaded = loaded or load_model(
-                checkpoint, dtype=options.dtype, device=options.device, adapter=sitting.model.adapter
-            )
+            loaded = loaded or load_evaluated(sitting.model, options)
             told = part_of(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=told

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_model, load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.free_memory import release_memory
@@ -19,10 +19,10 @@ from baichuan_core.likelihood import (
     run_reference,
     text_windows,
 )
-from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 from baichuan_core.text_file import read_text_file
 
+from .loading import load_evaluated
 from .options import EvaluatedModel, PerplexityOptions
 from .statistics import mean_interval
 from .written import REPORT, TABLE, write_text
@@ -136,14 +136,10 @@ def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: 
         )
 
 
-def _load(model: EvaluatedModel, options: PerplexityOptions) -> BaichuanForCausalLM:
-    return load_model(model.checkpoint, dtype=options.dtype, device=options.device, adapter=model.adapter)
-
-
 def _alone(
     model: EvaluatedModel, windows: Sequence[Window], options: PerplexityOptions, on_progress: ProgressCallback
 ) -> PerplexityReport:
-    loaded = _load(model, options)
+    loaded = load_evaluated(model, options)
     found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
     longest = len(windows[0].token_ids)
     return PerplexityReport(longest, len(windows), found.tokens, ModelPerplexity(model.shown, found.value), None, None)
@@ -157,12 +153,15 @@ def _compared(
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
-        _load(theirs, options), windows, batch_tokens=options.batch_tokens, on_progress=part_of(on_progress, 0.0, 0.5)
+        load_evaluated(theirs, options),
+        windows,
+        batch_tokens=options.batch_tokens,
+        on_progress=part_of(on_progress, 0.0, 0.5),
     )
     release_memory()
     parts = compare_windows(
         reference,
-        _load(mine, options),
+        load_evaluated(mine, options),
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.5, 1.0),
     )

@@ -20,6 +20,7 @@ from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
+from .prepacked import prepack
 from .quantization import OnlineQuantization, follow_codes, unpack_four_bits
 
 IGNORED_LABEL = -100
@@ -103,7 +104,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             position_ids: [batch, seq]; only RoPE reads them, ALiBi counts the keys between two tokens.
             past_key_values: The cache, filled in place.
             use_cache: Whether to return a cache, made here if none is given.
-            **kwargs: Passed on to the attention implementation.
+            **kwargs: Passed on to the attention implementation; `attention` is a function to use in its place.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -216,6 +217,18 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
         """Switch between training and evaluation; either way the head is normalised anew."""
         self._head_norms.forget()
         return cast("BaichuanForCausalLM", super().train(mode))
+
+    def prepack(self) -> Self:
+        """Lay the weights on a CPU out as its fastest kernels read them; what has none or is elsewhere stays.
+
+        Worth calling before many forward passes: they take a half to a fifth of the time with few rows. The model
+        takes the same memory, and is for inference only from then on.
+
+        Returns:
+            The model itself.
+        """
+        prepack(self)
+        return self
 
     def logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
         """The output head alone, for who chooses the hidden states that need it.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .eight_bit_ends import EightBitHead
+from .prepacked import PrepackedHead
 
 SMALLEST_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
 PROBE_ROWS = 256
@@ -128,7 +129,7 @@ def row_norms(head: nn.Module) -> Tensor:
     A plain layer shows its weight, an 8-bit one its codes. One replaced otherwise (quantized, adapted, sharded or
     off-loaded) does not, so it is asked for its columns by running it on the unit vectors.
     """
-    if isinstance(head, EightBitHead):
+    if isinstance(head, EightBitHead | PrepackedHead):
         norms = head.row_norms()
     elif _is_plain(head):
         norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32)

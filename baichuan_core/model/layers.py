@@ -16,6 +16,7 @@ from .alibi import AlibiColumns
 from .positions import rotate
 
 Rotation = tuple[Tensor, Tensor]
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class BaichuanRMSNorm(nn.Module):
@@ -94,6 +95,7 @@ class BaichuanAttention(nn.Module):
         rotation: Rotation | None = None,
         alibi: AlibiColumns | None = None,
         past_key_values: Cache | None = None,
+        attention: AttentionFunction | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """[batch, seq, hidden] to the same shape, and the attention weights where they are computed."""
@@ -107,7 +109,7 @@ class BaichuanAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)
         if alibi is not None:
             query, key, value = alibi.put_before(query, key, value)
-        attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attend: AttentionFunction = attention or ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
         mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs)

@@ -158,14 +158,14 @@ def _compare_all(
     steps = 1 + len(candidates)
     try:
         told = _stage(on_progress, f"measuring the {REFERENCE} model", 0, steps)
-        model = load_model(reference, device=device, adapter=adapter)
+        model = load_model(reference, device=device, adapter=adapter).prepack()
         run = run_reference(model, text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
             del model
             release_memory()
             told = _stage(on_progress, f"measuring {one.name}", number, steps)
-            model = load_model(one.checkpoint, device=device)
+            model = load_model(one.checkpoint, device=device).prepack()
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
     except (BaichuanError, RuntimeError, MemoryError) as error:
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):

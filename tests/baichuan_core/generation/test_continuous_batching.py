@@ -40,7 +40,7 @@ def checkpoint(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> BaichuanForCausalLM:
-    return load_model(checkpoint, dtype="float32", device="cpu")
+    return load_model(checkpoint, dtype="float32", device="cpu").prepack()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def tokenizer(checkpoint: Path) -> BaichuanTokenizer:
 def one_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaichuanForCausalLM, BaichuanTokenizer]:
     """For what does not depend on the family."""
     directory = make_tiny_checkpoint(tmp_path_factory.mktemp("one"), family="baichuan2-13b")
-    return load_model(directory, dtype="float32", device="cpu"), load_tokenizer(directory)
+    return load_model(directory, dtype="float32", device="cpu").prepack(), load_tokenizer(directory)
 
 
 def prompt_of(length: int, seed: int) -> tuple[int, ...]:
@@ -334,7 +334,8 @@ def test_a_closed_stream_computes_no_more(one_model: tuple[BaichuanForCausalLM, 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("family", ["baichuan2-7b", "baichuan2-13b"], indirect=True, scope="module")
-def test_compiled_decoding_gives_the_same(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
+def test_compiled_decoding_gives_the_same(checkpoint: Path, tokenizer: BaichuanTokenizer) -> None:
+    model = load_model(checkpoint, dtype="float32", device="cpu")  # prepacked weights cannot be compiled
     requests = requests_of([GREEDY, SAMPLED, PENALISED])
     expected = answers(model, tokenizer, requests)
     torch._dynamo.utils.counters.clear()

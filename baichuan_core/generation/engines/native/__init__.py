@@ -19,7 +19,7 @@ def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
     """See `EngineModule.start`."""
     settings = setup.settings
     model = load_model(setup.checkpoint, dtype=settings.dtype, device=settings.device, adapter=setup.adapter)
-    return NativeEngine(model, tokenizer, settings, setup.end_token_ids)
+    return NativeEngine(model.prepack(), tokenizer, settings, setup.end_token_ids)
 
 
 def _has_weights(checkpoint: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from baichuan_core.generation.engines.native.attention import AttentionByGroups, row_groups
 from baichuan_core.generation.engines.native.cache import Room, SlotCache, Window, rounded_up
 from baichuan_core.generation.engines.native.prefixes import Prefix
 from baichuan_core.generation.engines.native.schedule import Row
@@ -105,7 +106,9 @@ class Slots:
             keys = min(_bucket(keys), self._cache.room.capacity)
         mask = (torch.arange(keys, device=self.device) <= positions)[:, None, None]
         decoder = self.model.model if self._compiled is None else self._compiled
-        hidden = self._pass(decoder, 0, ids, positions, keys, mask)[:count, -1]
+        by_groups = self._compiled is None and self.device.type == "cpu"
+        attention = AttentionByGroups(row_groups([place + 1 for place in places])) if by_groups else None
+        hidden = self._pass(decoder, 0, ids, positions, keys, mask, attention=attention)[:count, -1]
         return self.model.logits(hidden, decoding=True)
 
     @torch.inference_mode()
@@ -192,12 +195,23 @@ class Slots:
         ends = torch.tensor([len(piece) - 1 - begin for piece in pieces], device=self.device)
         return hidden[torch.arange(len(pieces), device=self.device), ends]
 
-    def _pass(self, model: Any, first: int, ids: Tensor, positions: Tensor, keys: int, mask: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        model: Any,
+        first: int,
+        ids: Tensor,
+        positions: Tensor,
+        keys: int,
+        mask: Tensor | None,
+        **settings: Any,
+    ) -> Tensor:
         """One pass of the decoder: [rows, tokens] to hidden states [rows, tokens, hidden]."""
         rows = (first, first + len(ids))
         slots = torch.arange(*rows, device=self.device)[:, None]
         self._cache.window = Window(rows, slots, positions, keys)
-        output = model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache)
+        output = model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, **settings
+        )
         hidden: Tensor = output.last_hidden_state
         return hidden
 

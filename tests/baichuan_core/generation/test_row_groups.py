@@ -1,0 +1,42 @@
+"""Decoding on a CPU reads of each row little more keys than it has."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baichuan_core.generation.engines.native.attention import LIKE, AttentionByGroups, row_groups
+from baichuan_core.model.layers import eager_attention
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
+def test_groups_hold_every_row_once_and_waste_little(lengths: list[int]) -> None:
+    groups = row_groups(lengths)
+    assert [row for group in groups for row in range(len(lengths))[group.rows]] == list(range(len(lengths)))
+    for group in groups:
+        own = lengths[group.rows]
+        assert group.keys == max(own) <= LIKE * min(own)
+        assert group.alike == (len(set(own)) == 1)
+
+
+def test_rows_of_one_length_are_one_group() -> None:
+    assert len(row_groups([70] * 24)) == 1
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.booleans(),
+)
+def test_attention_is_that_of_all_rows_together(lengths: list[int], dtype: torch.dtype, with_bias: bool) -> None:
+    rows, keys = len(lengths), max(lengths)
+    generator = torch.Generator().manual_seed(sum(lengths))
+    query = torch.randn(rows, 3, 1, 8, generator=generator, dtype=dtype)
+    key, value = torch.randn(2, rows, 3, keys, 8, generator=generator, dtype=dtype)
+    mask = (torch.arange(keys) < torch.tensor(lengths)[:, None])[:, None, None]
+    if with_bias:
+        bias = torch.randn(rows, 3, 1, keys, generator=generator, dtype=dtype)
+        mask = torch.where(mask, bias, torch.finfo(dtype).min)
+    exact = mask if mask.dtype == torch.bool else mask.double()
+    expected, _ = eager_attention(None, query.double(), key.double(), value.double(), exact, 0.3)  # type: ignore[arg-type]
+    found, _ = AttentionByGroups(row_groups(lengths))(None, query, key, value, mask, 0.3)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 3e-2)

@@ -1,0 +1,86 @@
+"""A prepacked model computes what the plain one does, and refuses what it cannot do."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
+from baichuan_core.model.prepacked import PrepackedHead, PrepackedLinear
+
+Load = Callable[..., BaichuanForCausalLM]
+Golden = dict[str, Tensor]
+MakeCheckpoint = Callable[..., Path]
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+
+def prepacked_layers(model: nn.Module) -> int:
+    return sum(isinstance(module, PrepackedLinear) for module in model.modules())
+
+
+@pytest.mark.parity
+@torch.no_grad()
+def test_logits_are_the_recorded_ones(family: Path, golden: Golden, load: Load) -> None:
+    model = load(family).prepack()
+    ids, mask = golden["full.input_ids"], golden["pad_left.attention_mask"]
+    padded = model(golden["pad_left.input_ids"], attention_mask=mask).logits[mask.bool()]
+    cache = DynamicCache(config=model.config)
+    steps = [model(step, past_key_values=cache).logits[:, -1] for step in (ids[:, :16], *ids[:, 16:].split(1, dim=1))]
+    close = partial(torch.testing.assert_close, rtol=0, atol=2e-5)
+    close(model(ids).logits, golden["full.logits"])
+    close(padded, golden["pad_left.logits"][mask.bool()])
+    close(torch.stack(steps, dim=1), golden["cached.logits"])
+    assert prepacked_layers(model) == 5 * model.config.num_hidden_layers + 1
+
+
+@torch.no_grad()
+def test_bfloat16_is_as_near_to_float32_as_a_plain_model(make_checkpoint: MakeCheckpoint) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert prepacked_layers(load_model(make_checkpoint(), dtype="bfloat16", device="cpu").prepack()) == 0
+        return
+    checkpoint = make_checkpoint(hidden_size=256, num_hidden_layers=4)
+    ids = torch.arange(3, 131)[None]
+    exact = load_model(checkpoint, dtype="float32", device="cpu")(ids).logits
+    plain = load_model(checkpoint, dtype="bfloat16", device="cpu")(ids).logits.float()
+    packed = load_model(checkpoint, dtype="bfloat16", device="cpu").prepack()(ids).logits.float()
+    assert (packed - exact).norm() <= 1.1 * (plain - exact).norm()
+
+
+@torch.no_grad()
+def test_an_adapter_keeps_its_part(make_checkpoint: MakeCheckpoint) -> None:
+    model = load_model(make_checkpoint(), device="cpu")
+    inject_adapter_in_model(LoraConfig(target_modules=["W_pack", "down_proj"], init_lora_weights=False), model)
+    model.eval()
+    ids = torch.arange(3, 20)[None]
+    expected = model(ids).logits
+    torch.testing.assert_close(model.prepack()(ids).logits, expected, rtol=0, atol=2e-5)
+    assert prepacked_layers(model) == 5 * model.config.num_hidden_layers + 1
+
+
+def test_quantized_layers_stay(make_checkpoint: MakeCheckpoint) -> None:
+    model = load_model(make_checkpoint(), device="cpu", quantization="nf4").prepack()
+    assert isinstance(model.lm_head, PrepackedHead)
+    assert prepacked_layers(model) == 1
+
+
+def test_plain_weights_are_let_go(make_checkpoint: MakeCheckpoint) -> None:
+    model = load_model(make_checkpoint(), device="cpu").prepack()
+    left = {name.rpartition(".")[0].rpartition(".")[2] for name, _ in model.named_parameters()}
+    assert left == {"embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_saving_and_moving_are_refused_and_staying_is_not(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    model: Any = load_model(make_checkpoint(), dtype="float32", device="cpu").prepack()
+    with pytest.raises(UnsupportedError, match="load the model again to save it"):
+        model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(UnsupportedError, match="load the model again to move it"):
+        model.to(torch.float64)
+    assert model.to("cpu").float() is model
