@@ -129,20 +129,6 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
     assert predicted.cache + predicted.activations == pytest.approx(peak.bytes, rel=WITHIN)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_generate_run(checkpoints: Callable[..., Path], tmp_path: Path, family: str) -> None:
-    checkpoint = checkpoints(family)
-    shape, precision = shape_of(checkpoint), Precision("float32")
-    requests = [GenerationRequest(prompt=f"{number}: " + "hello world " * 55) for number in range(4)]
-    options = GenerationOptions(max_new_tokens=4, batch_size=4, temperature=0, device="cpu")
-    generate(checkpoint, requests, tmp_path / "warm.jsonl", options)
-    with peak_memory("cpu") as peak:
-        generate(checkpoint, requests, tmp_path / "answers.jsonl", options)
-    line = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])
-    needs = inference(shape, precision, batch=4, tokens=line["prompt_tokens"] + 4)
-    assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
-
-
 def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
     # Many thin layers, so that keys and values are most of all.
     sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}

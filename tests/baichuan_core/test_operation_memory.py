@@ -1,4 +1,4 @@
-"""What is predicted of quantize and convert, against what a process of its own takes for them."""
+"""What is predicted of quantize, convert and generate, against what a process of its own takes for them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, QuantizationOptions, quantize
 from examples.tiny_checkpoint import make_tiny_checkpoint
-from footprint import Shape, calibrating, converting, quantizing, read_config
+from footprint import Precision, Shape, calibrating, converting, inference, quantizing, read_config
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.05
@@ -44,7 +44,7 @@ def measured_bytes(tmp_path: Path) -> Measure:
     def measure(operation: str, checkpoint: Path, warm: Path | None = None, **options: Any) -> int:
         warm = warm or make_tiny_checkpoint(tmp_path / "tiny")
         task = {"operation": operation, "warm": str(warm), "checkpoint": str(checkpoint), "folder": str(tmp_path)}
-        command = [sys.executable, "-m", "tests.baichuan_core.rewriting_memory", json.dumps(task | options)]
+        command = [sys.executable, "-m", "tests.baichuan_core.operation_memory", json.dumps(task | options)]
         environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
         return int(done.stdout)
@@ -100,3 +100,19 @@ def test_a_conversion(
         sources = [tmp_path / f"{source.name}-quantized" for source in sources]
     promised = converting(threads=1).total
     assert least * promised < measured_bytes("convert", sources[1], sources[0], options=options) <= promised
+
+
+@pytest.mark.parametrize("positions", [ROPE, ALIBI], ids=["rope", "alibi"])
+def test_a_generate_run(tmp_path: Path, measured_bytes: Measure, positions: dict[str, int]) -> None:
+    sources = [
+        make_tiny_checkpoint(tmp_path / "small"),
+        make_checkpoint(tmp_path / "large", vocab_size=4096, **WIDE, **positions),
+    ]
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        (sources[1] / name).write_bytes((sources[0] / name).read_bytes())
+    options = {"max_new_tokens": 4, "batch_size": 4, "temperature": 0, "device": "cpu", "dtype": "float32"}
+    prompts = [f"{number}: " + "hello world " * 20 for number in range(4)]
+    measured = measured_bytes("generate", sources[1], sources[0], options=options, prompts=prompts)
+    tokens = json.loads((tmp_path / "measured").read_text().splitlines()[0])["prompt_tokens"] + 4
+    needs = inference(shape_of(sources[1]), Precision("float32"), batch=4, tokens=tokens)
+    assert needs.total == pytest.approx(measured, rel=WITHIN)

@@ -1,6 +1,6 @@
-"""Prints what rewriting a checkpoint takes of a process's own memory; run by test_rewriting_memory.py.
+"""Prints what an operation on a checkpoint takes of a process's own memory; run by test_operation_memory.py.
 
-Use: `python -m tests.baichuan_core.rewriting_memory JSON`, with the fields of `Task`.
+Use: `python -m tests.baichuan_core.operation_memory JSON`, with the fields of `Task`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from baichuan_core import QuantizationOptions, convert, quantize
+from baichuan_core import GenerationOptions, GenerationRequest, QuantizationOptions, convert, generate, quantize
 from baichuan_core.quantization import Calibration
 from tests.baichuan_core.quantization.loaded_memory import Peak, own_memory
 
@@ -24,7 +24,8 @@ class Task:
 
     Attributes:
         sequences: Rows of a calibration; 0 for none.
-        options: Of `QuantizationOptions`, or else of `convert`.
+        options: Of `QuantizationOptions`, of `GenerationOptions`, or of `convert`.
+        prompts: To be answered.
     """
 
     operation: str
@@ -33,11 +34,16 @@ class Task:
     folder: str
     options: dict[str, Any]
     sequences: int = 0
+    prompts: tuple[str, ...] = ()
 
-    def rewrite(self, checkpoint: str, output: Path) -> None:
+    def perform(self, checkpoint: str, output: Path) -> None:
         """Do it."""
         if self.operation == "convert":
             convert(checkpoint, output, **self.options)
+            return
+        if self.operation == "generate":
+            requests = [GenerationRequest(prompt=prompt) for prompt in self.prompts]
+            generate(checkpoint, requests, output, GenerationOptions(**self.options))
             return
         calibration = random_tokens(self.sequences) if self.sequences else None
         quantize(checkpoint, output, QuantizationOptions(**self.options, calibration=calibration), device="cpu")
@@ -53,10 +59,10 @@ def main(content: str) -> None:
     """Do it twice, and print what the second time took."""
     torch.set_num_threads(1)
     task = Task(**json.loads(content))
-    task.rewrite(task.warm, Path(task.folder) / "warm")
+    task.perform(task.warm, Path(task.folder) / "warm")
     before = own_memory()
     with Peak() as peak:
-        task.rewrite(task.checkpoint, Path(task.folder) / "measured")
+        task.perform(task.checkpoint, Path(task.folder) / "measured")
     sys.stdout.write(str(peak.bytes - before))
 
 
