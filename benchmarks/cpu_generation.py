@@ -28,7 +28,15 @@ from benchmarks.real_model import CACHE, make_real_checkpoint
 from examples.service_client import ServiceClient
 
 TYPES: tuple[GgufType, ...] = ("f16", "q8_0", "q4_0")
-TORCH_WAYS = ("published loop, float32", "loop, bfloat16", "static batch, float32", "our engine, float32")
+TORCH_WAYS = (
+    "published loop, float32",
+    "loop, bfloat16",
+    "static batch, float32",
+    "our engine, float32",
+    "our engine, bfloat16",
+    "generate job, its own clock, float32",
+    "generate job, its own clock, bfloat16",
+)
 LLAMA_WAYS = (
     "binding alone, one by one,",
     "binding alone,",
@@ -161,7 +169,7 @@ def main() -> None:
 def _measure(way: str, work: Work, checkpoint: Path) -> None:
     """Useful tokens a second, after a warm-up."""
     with ExitStack() as stack:
-        run = _torch_way(way, checkpoint) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
+        run = _torch_way(way, checkpoint, stack) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
         run(Work([f"Warm up. {prompt}" for prompt in work.prompts], [4] * len(work.prompts)))
         started = time.perf_counter()
         tokens = run(work)
@@ -169,16 +177,17 @@ def _measure(way: str, work: Work, checkpoint: Path) -> None:
         print(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
 
 
-def _torch_way(way: str, checkpoint: Path) -> Way:
-    match way:
-        case "published loop, float32":
-            return Loaded(checkpoint, "float32").loop
-        case "loop, bfloat16":
-            return Loaded(checkpoint, "bfloat16").loop
-        case "static batch, float32":
-            return Loaded(checkpoint, "float32").static
+def _torch_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
+    form, _, dtype = way.rpartition(", ")
+    match form:
+        case "published loop" | "loop":
+            return Loaded(checkpoint, dtype).loop
+        case "static batch":
+            return Loaded(checkpoint, dtype).static
+        case "our engine":
+            return _engine(checkpoint, dtype)
         case _:
-            return _engine(checkpoint)
+            return stack.enter_context(_job(checkpoint, f"smollm2-{dtype}", dtype))
 
 
 def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
@@ -192,7 +201,7 @@ def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
         case "our llama_cpp engine,":
             return _engine(model)
         case _:
-            return stack.enter_context(_job(model, f"smollm2-{gguf_type}"))
+            return stack.enter_context(_job(model, model.name))
 
 
 def _gguf(gguf_type: str) -> Path:
@@ -220,15 +229,15 @@ def _again_inside_a_service(threads: int) -> int:
         return subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode
 
 
-def _engine(checkpoint: Path) -> Way:
-    options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=SLOTS, device="cpu")
+def _engine(checkpoint: Path, dtype: Any = "auto") -> Way:
+    options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=SLOTS, dtype=dtype, device="cpu")
     generator = TextGenerator(checkpoint, options)
     generator.load()
     return lambda work: sum(step.tokens for step in generator.run(generator.encode(work.requests())))
 
 
 @contextmanager
-def _job(checkpoint: Path, name: str) -> Iterator[Way]:
+def _job(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
     with ServiceClient() as client, tempfile.TemporaryDirectory() as folder:
         client.register(name, checkpoint)
         prompts = Path(folder) / "prompts.jsonl"
@@ -240,7 +249,7 @@ def _job(checkpoint: Path, name: str) -> Iterator[Way]:
             ]
             prompts.write_text("\n".join(lines), encoding="utf-8")
             uploaded = client.upload(prompts, "batch")
-            settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": SLOTS}
+            settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": SLOTS, "dtype": dtype}
             job = client.run(kind="generate", model=name, input_file=uploaded, **settings)
             OWN_CLOCK.append(job["result"]["seconds"])
             return int(job["result"]["completion_tokens"])

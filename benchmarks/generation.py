@@ -19,7 +19,14 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging
 
-from baichuan_core import BaichuanConfig, BaichuanForCausalLM, GenerationOptions, GenerationRequest, TextGenerator
+from baichuan_core import (
+    BaichuanConfig,
+    BaichuanForCausalLM,
+    GenerationOptions,
+    GenerationRequest,
+    TextGenerator,
+    load_model,
+)
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SHAPE: dict[str, Any] = {
@@ -81,22 +88,25 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for form in arguments.forms:
         with tempfile.TemporaryDirectory() as directory:
-            generator = TextGenerator(_checkpoint(Path(directory), form), _options(arguments.requests))
+            checkpoint = _checkpoint(Path(directory), form)
+            generator = TextGenerator(checkpoint, _options(arguments.requests))
+            model = load_model(checkpoint, dtype="float32", device="cpu")
             for work in works(arguments.requests):
-                _measure(form, work, generator, arguments.rounds, with_generate_batch=arguments.generate_batch)
+                _measure(form, work, generator, model, arguments)
 
 
-def _measure(form: Form, work: Work, generator: TextGenerator, rounds: int, *, with_generate_batch: bool) -> None:
-    model = generator.load().model  # type: ignore[attr-defined]
+def _measure(
+    form: Form, work: Work, generator: TextGenerator, model: BaichuanForCausalLM, arguments: argparse.Namespace
+) -> None:
     ways: dict[str, Callable[[], object]] = {
         "loop of generate": lambda: _loop(model, work),
         "static batch": lambda: _static(model, work.prompts, work.lengths),
         "ours": lambda: _ours(generator, work),
     }
-    if with_generate_batch:
+    if arguments.generate_batch:
         ways["generate_batch"] = lambda: _generate_batch(model, work)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for _ in range(arguments.rounds):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
