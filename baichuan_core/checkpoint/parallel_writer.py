@@ -15,6 +15,7 @@ from torch import Tensor
 # Large enough that a piece costs more than its bookkeeping; with all that is computed of it, small beside a tensor.
 PIECE_BYTES = 2**20
 MAX_THREADS = 8  # more wait for the disk or for memory
+PAGE = 4096
 
 
 Rows = Callable[[int, int], Tensor]
@@ -147,7 +148,9 @@ def _bring_to_disk(descriptor: int, pieces: list[Future[int]]) -> int:
 
 
 def _copied(source: int, source_offset: int, target: int, target_offset: int, count: int) -> bool:
-    """Let the kernel copy bytes between files; False where it cannot, between some file systems."""
+    """Let the kernel copy bytes between files; False where it cannot, between some file systems, or is slow."""
+    if (source_offset - target_offset) % PAGE:  # it would write every page in two parts
+        return False
     done = 0
     while done < count:
         try:

@@ -6,10 +6,8 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .parallel_writer import PlacedTensor, PlannedTensor, RowsInFile, write_placed
+from .parallel_writer import PAGE, PlacedTensor, PlannedTensor, RowsInFile, write_placed
 from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA, entry, shard_names, write_index
-
-PAGE = 4096
 
 
 def write_checkpoint(
