@@ -1,42 +1,21 @@
 """Writes tensors whose places in a file are known beforehand, in pieces, by several threads at once."""
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import torch
-from torch import Tensor
+
+from .rows_in_file import Rows
 
 # Large enough that a piece costs more than its bookkeeping; with all that is computed of it, small beside a tensor.
 PIECE_BYTES = 2**20
 MAX_THREADS = 8  # more wait for the disk or for memory
-PAGE = 4096
-
-
-Rows = Callable[[int, int], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class RowsInFile:
-    """Rows that stand in a file exactly as they are to be written, so that the kernel can copy them.
-
-    Attributes:
-        read: Gives them as tensors, where the kernel cannot.
-        offset: Of the first row.
-    """
-
-    read: Rows
-    file: Path
-    offset: int
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop`."""
-        return self.read(start, stop)
+# The system leaves new bytes in memory for seconds; told of them this often, the disk works from the start on.
+BYTES_FOR_THE_DISK = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +67,38 @@ def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]
         on_bytes: Told after each piece, in order, how many bytes it had; on the calling thread.
     """
     with ExitStack() as stack:
-        descriptors = _opened(placed, stack)
+        targets = {file: os.open(file, os.O_WRONLY) for file in dict.fromkeys(place.file for place in placed)}
+        for target in targets.values():
+            stack.callback(os.close, target)
+        disk = ThreadPoolExecutor(1, "disk")
+        stack.callback(disk.shutdown, cancel_futures=True)
         threads = ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS), "writer")
         stack.callback(threads.shutdown, cancel_futures=True)
-        tasks: list[Future[int]] = []
-        for file, places in groupby(placed, key=lambda place: place.file):
-            pieces = [
-                threads.submit(_write_rows, descriptors, place, start, stop)
-                for place in places
-                for start, stop in _pieces(place.tensor)
-            ]
-            tasks += [*pieces, threads.submit(_bring_to_disk, descriptors[file], pieces)]
-        for task in tasks:
-            on_bytes(task.result())
-
-
-def _opened(placed: Sequence[PlacedTensor], stack: ExitStack) -> dict[Path, int]:
-    """Descriptors of all files that are written to or copied from."""
-    rows = [place.tensor.rows for place in placed]
-    modes = {source.file: os.O_RDONLY for source in rows if isinstance(source, RowsInFile)}
-    modes |= {place.file: os.O_WRONLY for place in placed}
-    descriptors = {file: os.open(file, mode) for file, mode in modes.items()}
-    for descriptor in descriptors.values():
-        stack.callback(os.close, descriptor)
-    return descriptors
+        work = [
+            (
+                target,
+                [
+                    threads.submit(_write_rows, target, place, start, stop)
+                    for place in placed
+                    if place.file == file
+                    for start, stop in _pieces(place.tensor)
+                ],
+            )
+            for file, target in targets.items()
+        ]
+        on_disk: list[Future[None]] = []
+        for target, pieces in work:
+            waiting = 0
+            for piece in pieces:
+                count = piece.result()
+                on_bytes(count)
+                waiting += count
+                if waiting >= BYTES_FOR_THE_DISK:
+                    on_disk.append(disk.submit(os.fsync, target))
+                    waiting = 0
+            on_disk.append(disk.submit(os.fsync, target))
+        for brought in on_disk:
+            brought.result()
 
 
 def _pieces(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
@@ -122,44 +109,15 @@ def _pieces(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, tensor.row_count)
 
 
-def _write_rows(descriptors: dict[Path, int], place: PlacedTensor, start: int, stop: int) -> int:
+def _write_rows(target: int, place: PlacedTensor, start: int, stop: int) -> int:
     """Write one piece; returns its size."""
-    tensor, target = place.tensor, descriptors[place.file]
-    begin, count = start * tensor.row_bytes, (stop - start) * tensor.row_bytes
-    if isinstance(tensor.rows, RowsInFile):
-        source = descriptors[tensor.rows.file]
-        if _copied(source, tensor.rows.offset + begin, target, place.offset + begin, count):
-            return count
+    tensor = place.tensor
+    begin, count = place.offset + start * tensor.row_bytes, (stop - start) * tensor.row_bytes
     rows = tensor.rows(start, stop).detach().contiguous()
     if rows.dtype != tensor.dtype or rows.nbytes != count:
         raise RuntimeError(f"{tensor.name} gave {rows.dtype} {list(rows.shape)} for rows {start} to {stop}")
     content = rows.reshape(-1).view(torch.uint8).numpy().data
     written = 0
     while written < count:
-        written += os.pwrite(target, content[written:], place.offset + begin + written)
+        written += os.pwrite(target, content[written:], begin + written)
     return count
-
-
-def _bring_to_disk(descriptor: int, pieces: list[Future[int]]) -> int:
-    """Keep the disk busy with a file that is complete, while the next one is being made."""
-    wait(pieces)  # all have begun before this, so that they end even if this is the only thread
-    os.fsync(descriptor)
-    return 0
-
-
-def _copied(source: int, source_offset: int, target: int, target_offset: int, count: int) -> bool:
-    """Let the kernel copy bytes between files; False where it cannot, between some file systems, or is slow."""
-    if (source_offset - target_offset) % PAGE:  # it would write every page in two parts
-        return False
-    done = 0
-    while done < count:
-        try:
-            copied = os.copy_file_range(source, target, count - done, source_offset + done, target_offset + done)
-        except OSError as error:
-            if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                return False
-            raise
-        if copied == 0:  # some file systems say so of what they cannot copy
-            return False
-        done += copied
-    return True

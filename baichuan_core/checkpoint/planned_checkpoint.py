@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .parallel_writer import PAGE, PlacedTensor, PlannedTensor, RowsInFile, write_placed
+from .parallel_writer import PlacedTensor, PlannedTensor, write_placed
 from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA, entry, shard_names, write_index
 
 
@@ -61,16 +61,8 @@ def _laid_out(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
         entries[tensor.name] = entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * _padding(len(header), ordered)
+    header += b" " * (-len(header) % ALIGNMENT)
     file.write_bytes(struct.pack("<Q", len(header)) + header)
     start = file.stat().st_size
     os.truncate(file, start + offset)
     return [PlacedTensor(tensor, file, start + begin) for tensor, begin in zip(ordered, begins, strict=True)]
-
-
-def _padding(header_bytes: int, tensors: list[PlannedTensor]) -> int:
-    """Spaces behind a header, so that the tensors begin where the kernel copies whole pages, if it does at all."""
-    offsets = [tensor.rows.offset for tensor in tensors if isinstance(tensor.rows, RowsInFile)]
-    begin = offsets[0] if offsets and offsets[0] % ALIGNMENT == 0 else 0
-    step = PAGE if offsets else ALIGNMENT
-    return (begin - 8 - header_bytes) % step

@@ -1,6 +1,7 @@
 """Reads the tensors of a checkpoint one at a time, without loading the rest."""
 
 import json
+import os
 import pickle
 import re
 import struct
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from baichuan_core.errors import CheckpointError
 
 from .published_int4 import holds_published_int4, import_published_int4
+from .rows_in_file import Rows, RowsInFile
 
 # Baichuan 1 7B stores these; they follow from the configuration.
 _DERIVED = re.compile(r"rotary_emb\.inv_freq$")
@@ -54,6 +56,7 @@ class TensorReader:
         self._unpickled: dict[Path, Mapping[str, Tensor]] = {}
         self._in_memory: Path | None = None
         self._offsets: dict[Path, dict[str, int]] = {}
+        self._descriptors: dict[Path, int] = {}
         source = weights or _weights_file(checkpoint)
         promised = _weight_map(source) if source.suffix == ".json" else None
         self.files = sorted({source} if promised is None else {checkpoint / file for file in promised.values()})
@@ -111,14 +114,27 @@ class TensorReader:
         )
         return tensor
 
-    def place(self, name: str) -> tuple[Path, int] | None:
-        """The file in which the bytes of a tensor are one run, and where that begins; None if they are not."""
-        file = self._where[name]
+    def rows(self, name: str) -> Rows:
+        """Gives rows of a tensor, from any thread, as long as this reader is open."""
+        tensor, file = self.read(name), self._where[name]
         with self._lock:
             if file not in self._offsets:
                 self._offsets[file] = _offsets(file) if not self.imported_int4 else {}
-        offset = self._offsets[file].get(name)
-        return None if offset is None else (file, offset)
+            offset = self._offsets[file].get(name)
+            if offset is not None:
+                return RowsInFile(file, self._descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
+
+        def rows(start: int, stop: int) -> Tensor:
+            whole = self.read(name)
+            return whole[start:stop] if whole.dim() else whole
+
+        return rows
+
+    def _descriptor(self, file: Path) -> int:
+        if file not in self._descriptors:
+            self._descriptors[file] = os.open(file, os.O_RDONLY)
+            self._stack.callback(os.close, self._descriptors[file])
+        return self._descriptors[file]
 
     def _names_in(self, file: Path) -> list[str]:
         if not file.is_file():

@@ -18,8 +18,9 @@ from baichuan_core.checkpoint import (
     is_quantized,
 )
 from baichuan_core.checkpoint.layout import expected_tensors, linear_layers
-from baichuan_core.checkpoint.parallel_writer import PlannedTensor, Rows, RowsInFile
+from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.checkpoint.quantized_weights import restore_end
+from baichuan_core.checkpoint.rows_in_file import Rows
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from baichuan_core.model.eight_bits import restore_rows
@@ -32,14 +33,7 @@ SCALES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 def stored(reader: TensorReader, name: str) -> PlannedTensor:
     """A tensor as it is in the file."""
     tensor = reader.read(name)
-
-    def rows(start: int, stop: int) -> Tensor:
-        whole = reader.read(name)
-        return whole[start:stop] if whole.dim() else whole
-
-    place = reader.place(name)
-    source = rows if place is None else RowsInFile(rows, *place)
-    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), source)
+    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.rows(name))
 
 
 class DenseTensors:

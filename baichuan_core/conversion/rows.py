@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from baichuan_core.checkpoint.parallel_writer import PlannedTensor, Rows, RowsInFile
+from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.errors import CheckpointError
 from baichuan_core.model.head import SMALLEST_NORM
 
@@ -44,10 +44,7 @@ def part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTe
     def rows(start: int, stop: int) -> Tensor:
         return tensor.rows(begin + start, begin + stop)
 
-    source: Rows = rows
-    if isinstance(tensor.rows, RowsInFile):
-        source = RowsInFile(rows, tensor.rows.file, tensor.rows.offset + begin * tensor.row_bytes)
-    return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=source)
+    return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=rows)
 
 
 def require_finite(numbers: Tensor, name: str) -> None:

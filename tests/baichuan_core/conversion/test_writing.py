@@ -49,7 +49,7 @@ def write(directory: Path, tensors: dict[str, Tensor], form: str) -> None:
     form=st.sampled_from(FORMS),
     shard_bytes=st.sampled_from([1, 5_000, 10**6]),
     piece_bytes=st.sampled_from([1, 100, 2**22]),
-    kernel_copies=st.booleans(),
+    disk_bytes=st.sampled_from([1, 1000, 2**26]),
 )
 def test_any_tensors_arrive_in_any_division(
     tmp_path_factory: pytest.TempPathFactory,
@@ -57,7 +57,7 @@ def test_any_tensors_arrive_in_any_division(
     form: str,
     shard_bytes: int,
     piece_bytes: int,
-    kernel_copies: bool,
+    disk_bytes: int,
 ) -> None:
     before, after = tmp_path_factory.mktemp("before"), tmp_path_factory.mktemp("after")
     tensors = {
@@ -68,8 +68,7 @@ def test_any_tensors_arrive_in_any_division(
     counted: list[int] = []
     with pytest.MonkeyPatch.context() as patch, TensorReader(before) as reader:
         patch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
-        if not kernel_copies:
-            patch.setattr(parallel_writer, "_copied", lambda *_: False)
+        patch.setattr(parallel_writer, "BYTES_FOR_THE_DISK", disk_bytes)
         write_checkpoint(after, [stored(reader, name) for name in reader.names], counted.append, shard_bytes)
     total = sum(tensor.nbytes for tensor in tensors.values())
     assert sum(counted) == total
