@@ -4,6 +4,9 @@ Importing this package registers the classes with transformers' `AutoConfig`, `A
 `AutoTokenizer` for `model_type: baichuan`; `trust_remote_code` is never needed and never used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
@@ -24,7 +27,6 @@ from .errors import (
     TrainingDivergedError,
     UnsupportedError,
 )
-from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
 from .generation import (
     GenerationOptions,
     GenerationReport,
@@ -37,6 +39,9 @@ from .model import BaichuanForCausalLM, BaichuanModel
 from .progress import Progress, ProgressCallback, ignore_progress
 from .quantization import QuantizationOptions, QuantizationReport, quantize
 from .tokenizer import BaichuanTokenizer
+
+if TYPE_CHECKING:
+    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
 
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
@@ -85,3 +90,10 @@ __all__ = [
     "quantize",
     "read_requests",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What only fine-tuning needs, imported when it is asked for: transformers' trainer takes two seconds."""
+    if name in ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"):
+        return getattr(import_module(".finetuning", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

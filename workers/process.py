@@ -31,10 +31,10 @@ class RunnerStarter:
             self._context = get_context("spawn")
         else:
             self._context = get_context("forkserver")
-            # In place of the default, which would import the worker's own main module.
-            self._context.set_forkserver_preload(
-                ["workers.runner", *(f"workers.handlers.{kind}" for kind in worker.kinds)]
-            )
+            # In place of the default, which would import the worker's own main module. The last two are imported by
+            # what needs them, and cost two seconds.
+            handlers = [f"workers.handlers.{kind}" for kind in worker.kinds]
+            self._context.set_forkserver_preload(["workers.runner", *handlers, "bitsandbytes", "peft"])
 
     def warm_up(self) -> None:
         """Begin the imports, so that the first job need not wait for them; returns at once."""

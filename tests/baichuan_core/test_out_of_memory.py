@@ -49,6 +49,7 @@ def test_allocations_that_fail_are_told_from_other_errors() -> None:
     assert not is_out_of_memory(wrong_shapes.value)
 
 
+@pytest.mark.slow
 def test_generation_halves_its_batch_where_a_cpu_lacks_memory(tmp_path: Path) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
     module = "tests.baichuan_core.little_memory"
