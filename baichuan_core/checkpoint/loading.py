@@ -13,7 +13,6 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.eight_bit_ends import EightBitRows
 from baichuan_core.model.quantization import (
     QuantizationMethod,
-    keep_four_bit_scales,
     quantization_settings,
     require_four_bit_shapes,
 )
@@ -80,7 +79,6 @@ def load_model(
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
-    keep_four_bit_scales(model)
     if isinstance(wanted, torch.dtype):
         _cast_floats(model, wanted)
     if adapter is not None:

@@ -21,7 +21,7 @@ from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
-from .quantization import OnlineQuantization, follow_codes, unpack_four_bits
+from .quantization import OnlineQuantization, follow_codes, keep_four_bit_scales, unpack_four_bits
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -48,6 +48,13 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         require_codes(module)
         super()._init_weights(module)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        keep_four_bit_scales(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info
+        return loaded
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As transformers', for quantized models too.
