@@ -3,7 +3,7 @@
 24 prompts are answered with 16 to 160 tokens each. The ways: the published one (a loop of `generate` in float32), the
 same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our engine around
 it, and a generate job through REST, queue and worker, by the time that the job itself tells. Useful tokens a second:
-those up to each answer's end. `--ways` selects some: `--ways "binding alone," job`.
+those up to each answer's end, the median of three runs. `--ways` selects some: `--ways "binding alone," job`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ LLAMA_WAYS = (
     "generate job, its own clock,",
 )
 EVERY = [""]
+RUNS = 3
 SLOTS = 24
 SLOT_TOKENS = 256
 OWN_CLOCK: list[float] = []  # seconds of generating, as jobs and the binding tell them
@@ -167,14 +169,20 @@ def main() -> None:
 
 
 def _measure(way: str, work: Work, checkpoint: Path) -> None:
-    """Useful tokens a second, after a warm-up."""
+    """Useful tokens a second, median of three runs after a warm-up."""
     with ExitStack() as stack:
         run = _torch_way(way, checkpoint, stack) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
         run(Work([f"Warm up. {prompt}" for prompt in work.prompts], [4] * len(work.prompts)))
-        started = time.perf_counter()
-        tokens = run(work)
-        seconds = time.perf_counter() - started
-        print(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
+        rates = []
+        for number in range(RUNS):
+            # Nothing of a run may serve the next one, as what is kept of its prompts would.
+            fresh = Work([f"{number}. {prompt}" for prompt in work.prompts], work.limits)
+            OWN_CLOCK.clear()
+            started = time.perf_counter()
+            tokens = run(fresh)
+            seconds = time.perf_counter() - started
+            rates.append(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
+        print(median(rates))
 
 
 def _torch_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from baichuan_core import GenerationOptions, GenerationRequest, convert
-from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
+from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
 from baichuan_core.generation.engines.contract import Step
 from baichuan_core.generation.engines.llama_cpp import engine
@@ -81,7 +81,7 @@ def test_a_killed_process_fails_those_who_wait_and_the_next_run_starts_another(
     if stream:
         next(steps)
     os.kill(process, signal.SIGKILL)
-    with pytest.raises(InsufficientMemoryError, match="batch_size"):
+    with pytest.raises(MemoryOccupiedError, match="batch_size"):
         list(steps)
     (answer,) = generator.complete([SHORT])
     assert answer.completion_tokens <= 3

@@ -38,7 +38,7 @@ class Calls:
         Raises:
             GivenUpError: By another thread.
             UnsupportedError: llama.cpp refuses the question, or its process broke down.
-            InsufficientMemoryError: Its process was killed.
+            MemoryOccupiedError: Its process was killed.
         """
         try:
             with self._ask(question) as response:
@@ -53,7 +53,7 @@ class Calls:
         Raises:
             GivenUpError: By another thread.
             UnsupportedError: llama.cpp refuses the question, or its process broke down.
-            InsufficientMemoryError: Its process was killed.
+            MemoryOccupiedError: Its process was killed.
         """
         with self._ask({**question, "stream": True}) as response:
             for line in response:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from baichuan_core.errors import BaichuanError, CheckpointError, InsufficientMemoryError, UnsupportedError
+from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedError, UnsupportedError
 
 SCRIPT = Path(__file__).with_name("child.py")
 # How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three
@@ -54,7 +54,7 @@ class LlamaServer:
 
         Raises:
             CheckpointError: llama.cpp cannot read the file.
-            InsufficientMemoryError: The system killed the process.
+            MemoryOccupiedError: The system killed the process.
             UnsupportedError: The process ended otherwise.
         """
         self.capacity = capacity
@@ -87,7 +87,8 @@ class LlamaServer:
         except subprocess.TimeoutExpired:
             return UnsupportedError("llama.cpp's server broke a connection off; the log may tell why")
         if code == -signal.SIGKILL:
-            return InsufficientMemoryError(
+            # What it needs had room when the job was let in: others have taken it since.
+            return MemoryOccupiedError(
                 "llama.cpp's process was killed, as the system does when memory runs out; "
                 "take fewer or shorter completions at once (batch_size, max_new_tokens), or a smaller GGUF type"
             )
