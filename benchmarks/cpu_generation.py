@@ -3,7 +3,8 @@
 24 prompts are answered with 16 to 160 tokens each. The ways: the published one (a loop of `generate` in float32), the
 same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our engine around
 it, and a generate job through REST, queue and worker, by the time that the job itself tells. Useful tokens a second:
-those up to each answer's end, the median of three runs. `--ways` selects some: `--ways "binding alone," job`.
+those up to each answer's end, the median of three runs. `--ways` selects some: `--ways "binding alone," job`;
+`--turns` runs the job and the binding by turns.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,8 @@ TORCH_WAYS = (
     "generate job, its own clock, float32",
     "generate job, its own clock, bfloat16",
 )
-LLAMA_WAYS = (
-    "binding alone, one by one,",
-    "binding alone,",
-    "our llama_cpp engine,",
-    "generate job, its own clock,",
-)
+BINDING, JOB = "binding alone,", "generate job, its own clock,"
+LLAMA_WAYS = ("binding alone, one by one,", BINDING, "our llama_cpp engine,", JOB)
 EVERY = [""]
 RUNS = 3
 SLOTS = 24
@@ -143,6 +140,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
     parser.add_argument("--ways", nargs="+", default=EVERY, help="only ways with one of these in their names")
+    parser.add_argument("--turns", action="store_true", help="only the job beside the binding, by turns")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if "BAICHUAN_URL" not in os.environ:
@@ -154,6 +152,10 @@ def main() -> None:
         return
     for gguf_type in arguments.types:
         _convert(checkpoint, gguf_type)
+    if arguments.turns:
+        for gguf_type in arguments.types:
+            _measure_in_turns(gguf_type, work, checkpoint)
+        return
     print("| way | useful tokens/s | ratio to the first |\n| --- | --- | --- |")
     first = 0.0
     for way in [*TORCH_WAYS, *(f"{form} {gguf_type}" for gguf_type in arguments.types for form in LLAMA_WAYS)]:
@@ -169,20 +171,35 @@ def main() -> None:
 
 
 def _measure(way: str, work: Work, checkpoint: Path) -> None:
-    """Useful tokens a second, median of three runs after a warm-up."""
+    """Useful tokens a second, median of some runs after a warm-up."""
     with ExitStack() as stack:
         run = _torch_way(way, checkpoint, stack) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
+        print(median(_rates([run], work)[0]))
+
+
+def _measure_in_turns(gguf_type: str, work: Work, checkpoint: Path) -> None:
+    """The ratio of the job and the binding alone, which run by turns: both meet the machine in the same state."""
+    with ExitStack() as stack:
+        ways = [_llama_way(f"{form} {gguf_type}", checkpoint, stack) for form in (JOB, BINDING)]
+        ratios = sorted(job / binding for job, binding in zip(*_rates(ways, work), strict=True))
+        print(f"the job, of the binding, {gguf_type}, by turns: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+
+
+def _rates(ways: Sequence[Way], work: Work) -> list[list[float]]:
+    """Of each way, useful tokens a second of each run."""
+    for run in ways:
         run(Work([f"Warm up. {prompt}" for prompt in work.prompts], [4] * len(work.prompts)))
-        rates = []
-        for number in range(RUNS):
-            # Nothing of a run may serve the next one, as what is kept of its prompts would.
-            fresh = Work([f"{number}. {prompt}" for prompt in work.prompts], work.limits)
+    rates: list[list[float]] = [[] for _ in ways]
+    for number in range(RUNS):
+        # Nothing of a run may serve the next one, as what is kept of its prompts would.
+        fresh = Work([f"{number}. {prompt}" for prompt in work.prompts], work.limits)
+        for run, found in zip(ways, rates, strict=True):
             OWN_CLOCK.clear()
             started = time.perf_counter()
             tokens = run(fresh)
             seconds = time.perf_counter() - started
-            rates.append(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
-        print(median(rates))
+            found.append(tokens / (OWN_CLOCK[-1] if OWN_CLOCK else seconds))
+    return rates
 
 
 def _torch_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
@@ -204,7 +221,7 @@ def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
     match form:
         case "binding alone, one by one,":
             return Binding(model / "model.gguf", checkpoint, 1, stack).run
-        case "binding alone,":
+        case _ if form == BINDING:
             return Binding(model / "model.gguf", checkpoint, SLOTS, stack).run
         case "our llama_cpp engine,":
             return _engine(model)
