@@ -173,9 +173,8 @@ def test_few_common_beginnings_are_kept_and_those_that_are_not_change_nothing(
     assert 0 < max(held) <= 300
 
 
-@pytest.mark.parametrize(
-    "most_kept", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("most_kept", [0, 1, 2])
 def test_where_memory_lacks_common_beginnings_are_given_up_before_an_answer_is(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch, most_kept: int
 ) -> None:
