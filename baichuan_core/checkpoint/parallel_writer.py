@@ -74,29 +74,21 @@ def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]
         stack.callback(disk.shutdown, cancel_futures=True)
         threads = ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS), "writer")
         stack.callback(threads.shutdown, cancel_futures=True)
-        work = [
-            (
-                target,
-                [
-                    threads.submit(_write_rows, target, place, start, stop)
-                    for place in placed
-                    if place.file == file
-                    for start, stop in _pieces(place.tensor)
-                ],
-            )
-            for file, target in targets.items()
+        pieces = [
+            (targets[place.file], threads.submit(_write_rows, targets[place.file], place, start, stop))
+            for place in placed
+            for start, stop in _pieces(place.tensor)
         ]
         on_disk: list[Future[None]] = []
-        for target, pieces in work:
-            waiting = 0
-            for piece in pieces:
-                count = piece.result()
-                on_bytes(count)
-                waiting += count
-                if waiting >= BYTES_FOR_THE_DISK:
-                    on_disk.append(disk.submit(os.fsync, target))
-                    waiting = 0
-            on_disk.append(disk.submit(os.fsync, target))
+        waiting = dict.fromkeys(targets.values(), 0)
+        for target, piece in pieces:
+            count = piece.result()
+            on_bytes(count)
+            waiting[target] += count
+            if waiting[target] >= BYTES_FOR_THE_DISK:
+                on_disk.append(disk.submit(os.fsync, target))
+                waiting[target] = 0
+        on_disk += [disk.submit(os.fsync, target) for target in targets.values()]
         for brought in on_disk:
             brought.result()
 
