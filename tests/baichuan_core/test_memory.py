@@ -129,6 +129,7 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
     assert predicted.cache + predicted.activations == pytest.approx(peak.bytes, rel=WITHIN)
 
 
+@pytest.mark.slow
 def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
     # Many thin layers, so that keys and values are most of all.
     sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}

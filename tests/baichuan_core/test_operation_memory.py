@@ -16,6 +16,7 @@ from examples.tiny_checkpoint import make_tiny_checkpoint
 from footprint import Precision, Shape, calibrating, converting, inference, quantizing, read_config
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 WITHIN = 0.05
 SUMMING = {"hidden_size": 256, "intermediate_size": 2048}
 SOLVING = {"hidden_size": 128, "intermediate_size": 5120}
@@ -37,9 +38,6 @@ def shape_of(checkpoint: Path) -> Shape:
     return Shape.from_config(read_config(checkpoint))
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.fixture
 def measured_bytes(tmp_path: Path) -> Measure:
     """By the operating system; freed memory goes back at once, as that of a large model's tensors does anywhere."""
@@ -57,7 +55,7 @@ def measured_bytes(tmp_path: Path) -> Measure:
 
 @pytest.mark.parametrize(
     ("sizes", "sequences"),
-    [(SUMMING | ROPE, 4), pytest.param(SUMMING | ALIBI, 32, marks=SLOW), pytest.param(SOLVING | ROPE, 4, marks=SLOW)],
+    [(SUMMING | ROPE, 4), (SUMMING | ALIBI, 32), (SOLVING | ROPE, 4)],
     ids=["summing", "many states", "solving"],
 )
 def test_a_calibration(tmp_path: Path, measured_bytes: Measure, sizes: dict[str, int], sequences: int) -> None:
@@ -67,7 +65,7 @@ def test_a_calibration(tmp_path: Path, measured_bytes: Measure, sizes: dict[str,
     assert needs.total == pytest.approx(measured, rel=WITHIN)
 
 
-@pytest.mark.parametrize("quantize_head", [pytest.param(False, marks=SLOW), True])
+@pytest.mark.parametrize("quantize_head", [False, True])
 def test_int8_takes_most_of_what_is_quantized_plainly(
     tmp_path: Path, measured_bytes: Measure, quantize_head: bool
 ) -> None:
@@ -83,8 +81,8 @@ def test_int8_takes_most_of_what_is_quantized_plainly(
     [
         # The most that any conversion takes: its peak cannot double unnoticed.
         (QuantizationOptions("nf4"), {"target": "gguf", "gguf_type": "q4_0"}, 0.7),
-        pytest.param(QuantizationOptions("int8", quantize_head=True), {"target": "baichuan1"}, 0.0, marks=SLOW),
-        pytest.param(None, {"target": "baichuan1"}, 0.0, marks=SLOW),
+        (QuantizationOptions("int8", quantize_head=True), {"target": "baichuan1"}, 0.0),
+        (None, {"target": "baichuan1"}, 0.0),
     ],
     ids=["nf4 to GGUF", "scales of the head", "head"],
 )
@@ -105,7 +103,7 @@ def test_a_conversion(
     assert least * promised < measured_bytes("convert", sources[1], sources[0], options=options) <= promised
 
 
-@pytest.mark.parametrize("positions", [ROPE, pytest.param(ALIBI, marks=SLOW)], ids=["rope", "alibi"])
+@pytest.mark.parametrize("positions", [ROPE, ALIBI], ids=["rope", "alibi"])
 def test_a_generate_run(tmp_path: Path, measured_bytes: Measure, positions: dict[str, int]) -> None:
     sources = [
         make_tiny_checkpoint(tmp_path / "small"),

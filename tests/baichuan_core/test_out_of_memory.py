@@ -37,6 +37,7 @@ def printed(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_allocations_that_fail_are_told_from_other_errors() -> None:
     assert printed("-c", FAILING_ALLOCATIONS).splitlines() == [
         "False True",

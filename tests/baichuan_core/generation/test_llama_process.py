@@ -145,7 +145,8 @@ def test_the_process_ends_with_its_generator(gguf: Path) -> None:
     assert not processes(os.getpid())
 
 
-@pytest.mark.parametrize("ending", ["killed", pytest.param("by itself", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["killed", "by itself"])
 def test_the_process_is_in_its_parents_group_and_ends_with_it(gguf: Path, ending: str) -> None:
     command = [sys.executable, "-c", PARENT, str(gguf / "model.gguf")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as parent:

@@ -97,7 +97,8 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return directory, writer.bytes_written
 
 
-@pytest.mark.parametrize("when", ["while-loading", pytest.param("after-loading", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["while-loading", "after-loading"])
 def test_memory_is_that_of_the_quantized_model(sharded: tuple[Path, int], when: str) -> None:
     directory, dense_bytes = sharded
     script = Path(__file__).with_name("loaded_memory.py")
