@@ -1,6 +1,7 @@
 """However tensors are divided, read and copied, every bit arrives, in little memory, or nothing appears."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,6 +108,18 @@ def test_views_and_transposed_tensors_of_bin_files_are_whole(tmp_path: Path) -> 
         write_checkpoint(tmp_path / "after", [stored(reader, name) for name in reader.names], lambda _: None)
     written = load_file(tmp_path / "after" / "model.safetensors")
     assert all(torch.equal(written[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "before", {"a": torch.rand(100, 100)}, "safetensors")
+    file = tmp_path / "before" / "model.safetensors"
+    with TensorReader(tmp_path / "before") as reader:
+        rows = reader.rows("a")
+        assert rows(3, 5).shape == (2, 100)
+        os.truncate(file, file.stat().st_size - 100)
+        assert rows(98, 99).shape == (1, 100)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors has become shorter"):
+            rows(99, 100)
 
 
 @torch.no_grad()
