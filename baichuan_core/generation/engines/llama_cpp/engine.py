@@ -9,15 +9,15 @@ from queue import SimpleQueue
 import torch
 
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.generation.engines.capacity import Capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Step, TokenLogprobs
 from baichuan_core.generation.engines.llama_cpp.calls import Calls, GivenUpError
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
-from baichuan_core.generation.engines.llama_cpp.server import Capacity, LlamaServer
+from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-TOKENS_AT_ONCE = 256  # a slot's room is a multiple of it, so that the server of one run serves for the next
 PROBABLE_TOKENS = 1000
 
 
@@ -33,7 +33,7 @@ class LlamaCppEngine:
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """See `Engine.run`. The model is loaded when this returns."""
-        return self._steps(self._take_server(self._capacity(requests)), requests, stream=stream)
+        return self._steps(self._take_server(Capacity.of(requests, self._setup.settings)), requests, stream=stream)
 
     def _steps(self, server: LlamaServer, requests: Sequence[EncodedRequest], *, stream: bool) -> Iterator[Step]:
         calls = Calls(server)
@@ -95,13 +95,6 @@ class LlamaCppEngine:
             if token in (chances := dict(best)):
                 return TokenLogprobs(token, chances[token], tuple(best[: request.logprobs]))
         raise UnsupportedError("llama.cpp does not tell the probability of a token; leave 'logprobs' out")
-
-    def _capacity(self, requests: Sequence[EncodedRequest]) -> Capacity:
-        longest = max(len(request.prompt_ids) + request.limit for request in requests)
-        tokens = -(-(longest + 1) // TOKENS_AT_ONCE) * TOKENS_AT_ONCE
-        settings = self._setup.settings
-        slots = min(settings.batch_size, len(requests), settings.batch_tokens // tokens)
-        return Capacity(max(slots, 1), tokens)
 
     def _take_server(self, wanted: Capacity) -> LlamaServer:
         """One that is this run's alone: the last run's, or a new one."""

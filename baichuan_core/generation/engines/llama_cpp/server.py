@@ -8,35 +8,19 @@ import subprocess
 import sys
 import weakref
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedError, UnsupportedError
+from baichuan_core.generation.engines.capacity import Capacity
 
 SCRIPT = Path(__file__).with_name("child.py")
 # How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three
 # times as fast beside other work, where threads that look take the cores of those that they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 SECONDS_TO_END = 5  # a connection may break a little before its process is gone
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """Room of a server.
-
-    Attributes:
-        slots: Completions that run side by side.
-        slot_tokens: Tokens of a prompt and its completion together.
-    """
-
-    slots: int
-    slot_tokens: int
-
-    def holds(self, other: "Capacity") -> bool:
-        """Whether a server of this capacity serves for the other as well."""
-        return self.slots >= other.slots and self.slot_tokens >= other.slot_tokens
 
 
 class LlamaServer:

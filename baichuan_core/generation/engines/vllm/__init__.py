@@ -1,0 +1,41 @@
+"""vLLM as an engine, where it is installed (extra ``vllm``). The Baichuan model that it runs is ours, see `model`."""
+
+from importlib.util import find_spec
+
+import torch
+
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.vllm.engine import VllmEngine
+from baichuan_core.tokenizer import BaichuanTokenizer
+
+
+def obstacle(setup: EngineSetup) -> str | None:
+    """See `EngineModule.obstacle`."""
+    if find_spec("vllm") is None:
+        return "the package vllm is not installed (the extra 'vllm' has it)"
+    settings = setup.settings
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        return "it takes the first GPU that it sees (leave 'device' out)"
+    if device == "cpu" and settings.engine != "vllm":
+        return "on a CPU it is slower than our own engine"
+    if setup.adapter is not None:
+        return "it is not used with adapters (merge the adapter into its base first)"
+    return model_obstacle(setup.config)
+
+
+def model_obstacle(config: BaichuanConfig) -> str | None:
+    """Why our model for vLLM would not compute this checkpoint right; None if it does."""
+    if getattr(config, "quantization_config", None):
+        return "it is not used for quantized checkpoints"
+    if config.norm_head and config.tie_word_embeddings:
+        return "a normalised head that is the embedding as well cannot be normalised in place"
+    if config.hidden_act != "silu":
+        return f"it has no activation {config.hidden_act!r}"
+    return None
+
+
+def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """See `EngineModule.start`."""
+    return VllmEngine(setup, tokenizer)

@@ -1,0 +1,115 @@
+"""vLLM with our model in it, against our own engine. Needs vLLM: `make test-vllm` installs its CPU build beside."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, generate
+from baichuan_core.generation.engines.contract import Completion, TextDelta
+from baichuan_core.generation.engines.vllm.engine import VllmEngine
+from examples.tiny_checkpoint import Family, make_tiny_checkpoint
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+PROMPTS = ["a", "The sum of two and three is", "春天来了，", "x y z " * 20]
+REQUESTS = [
+    *(GenerationRequest(prompt=prompt) for prompt in PROMPTS),
+    GenerationRequest(messages=[{"role": "user", "content": "What is a queue?"}]),
+]
+GREEDY = GenerationOptions(temperature=0, repetition_penalty=1.0, max_new_tokens=24, logprobs=2, dtype="float32")
+ON_VLLM = replace(GREEDY, engine="vllm")
+CLOSE = 1e-4  # of two float32 computations that add in another order
+
+
+def ended(generator: TextGenerator) -> None:
+    """Gives the memory of vLLM back."""
+    engine = generator.load()
+    assert isinstance(engine, VllmEngine)
+    engine.end()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def started(checkpoint: Path) -> Iterator[TextGenerator]:
+    generator = TextGenerator(checkpoint, ON_VLLM)
+    generator.complete(REQUESTS)  # so much room it is started for
+    yield generator
+    ended(generator)
+
+
+def assert_equal(ours: list[Completion], theirs: list[Completion]) -> None:
+    """Texts and ends are the same, and so is what the model thought of each token."""
+    assert len(ours) == len(theirs)
+    for mine, their in zip(ours, theirs, strict=True):
+        assert replace(mine, logprobs=None) == replace(their, logprobs=None)
+        assert mine.logprobs is not None
+        assert their.logprobs is not None
+        for one, other in zip(mine.logprobs, their.logprobs, strict=True):
+            assert one.token_id == other.token_id
+            assert one.logprob == pytest.approx(other.logprob, abs=CLOSE)
+            assert [token for token, _ in one.alternatives] == [token for token, _ in other.alternatives]
+
+
+@pytest.mark.parametrize("family", ["baichuan1-7b", "baichuan1-13b", "baichuan2-13b"])
+def test_every_family_answers_as_our_own_engine(family: Family, tmp_path: Path) -> None:
+    directory = make_tiny_checkpoint(tmp_path / "checkpoint", family=family)
+    requests = REQUESTS[:-1]
+    theirs = TextGenerator(directory, ON_VLLM)
+    found = theirs.complete(requests)
+    ended(theirs)
+    assert_equal(TextGenerator(directory, GREEDY).complete(requests), found)
+
+
+def test_chat_and_prompts_are_answered_as_by_our_own_engine(checkpoint: Path, started: TextGenerator) -> None:
+    assert_equal(TextGenerator(checkpoint, GREEDY).complete(REQUESTS), started.complete(REQUESTS))
+
+
+def test_stop_texts(checkpoint: Path, started: TextGenerator) -> None:
+    whole = TextGenerator(checkpoint, GREEDY).complete(REQUESTS)
+    text = next(one.text for one in whole if len(one.text) > 6)
+    requests = [replace(one, stop=(text[4:6],)) for one in REQUESTS]
+    assert_equal(TextGenerator(checkpoint, GREEDY).complete(requests), started.complete(requests))
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_a_batch(started: TextGenerator) -> None:
+    sampled = [replace(one, temperature=1.0, top_k=50, seed=7) for one in REQUESTS]
+    together = started.complete(sampled)
+    alone = [started.complete([one])[0] for one in sampled]
+    assert [one.text for one in together] == [one.text for one in alone]
+    other = started.complete([replace(one, seed=8) for one in sampled])
+    assert [one.text for one in together] != [one.text for one in other]
+
+
+def test_streamed_pieces_make_the_text_and_a_closed_stream_leaves_nothing(started: TextGenerator) -> None:
+    texts = dict.fromkeys(range(len(REQUESTS)), "")
+    for event in started.stream(REQUESTS):
+        if isinstance(event, TextDelta):
+            texts[event.index] += event.text
+        else:
+            assert texts[event.index] == event.text
+    stream = started.stream(REQUESTS)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    again = started.complete(REQUESTS)
+    assert [one.text for one in again] == list(texts.values())
+
+
+def test_longer_requests_start_it_anew_with_room_for_them(started: TextGenerator) -> None:
+    long = started.complete([GenerationRequest(prompt="a b " * 120, max_new_tokens=30)])
+    assert long[0].completion_tokens == 30 or long[0].finish_reason == "stop"
+
+
+def test_a_run_over_a_file_says_what_ran_it(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "completions.jsonl"
+    report = generate(checkpoint, REQUESTS, output, ON_VLLM)
+    assert (report.engine, report.engine_reason, report.completions) == ("vllm", "asked for", len(REQUESTS))
+    expected = TextGenerator(checkpoint, GREEDY).complete(REQUESTS)
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [line["completion"] for line in lines] == [one.text for one in expected]
