@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--forms", nargs="+", choices=("7b", "13b"), default=("7b", "13b"))
     parser.add_argument("--generate-batch", action="store_true", help="transformers' continuous batching as well")
+    parser.add_argument("--vllm", action="store_true", help="our engine that feeds vLLM as well, where it is installed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
@@ -89,22 +91,31 @@ def main() -> None:
     for form in arguments.forms:
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = _checkpoint(Path(directory), form)
-            generator = TextGenerator(checkpoint, _options(arguments.requests))
+            options = _options(arguments.requests)
+            engines = {"ours": TextGenerator(checkpoint, options)}
+            if arguments.vllm:
+                engines["vLLM"] = TextGenerator(checkpoint, replace(options, engine="vllm"))
             model = load_model(checkpoint, dtype="float32", device="cpu")
             for work in works(arguments.requests):
-                _measure(form, work, generator, model, arguments)
+                _measure(form, work, engines, model, arguments)
 
 
 def _measure(
-    form: Form, work: Work, generator: TextGenerator, model: BaichuanForCausalLM, arguments: argparse.Namespace
+    form: Form,
+    work: Work,
+    engines: dict[str, TextGenerator],
+    model: BaichuanForCausalLM,
+    arguments: argparse.Namespace,
 ) -> None:
     ways: dict[str, Callable[[], object]] = {
         "loop of generate": lambda: _loop(model, work),
         "static batch": lambda: _static(model, work.prompts, work.lengths),
-        "ours": lambda: _ours(generator, work),
+        **{name: partial(_answer, engine, work) for name, engine in engines.items()},
     }
     if arguments.generate_batch:
         ways["generate_batch"] = lambda: _generate_batch(model, work)
+    for engine in engines.values():
+        _answer(engine, work)  # loads and compiles
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, way in ways.items():
@@ -117,7 +128,7 @@ def _measure(
         print(f"| {form} | {work.name} | {name} | {rate:.0f} | {to_loop:.2f} | {to_static:.2f} |", flush=True)
 
 
-def _ours(generator: TextGenerator, work: Work) -> None:
+def _answer(generator: TextGenerator, work: Work) -> None:
     encoded = generator.encode([GenerationRequest(prompt="a", max_new_tokens=length) for length in work.lengths])
     requests = [replace(one, prompt_ids=tuple(prompt)) for one, prompt in zip(encoded, work.prompts, strict=True)]
     tokens = sum(step.tokens for step in generator.run(requests))

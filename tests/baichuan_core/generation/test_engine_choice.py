@@ -15,8 +15,10 @@ from baichuan_core import (
     UnsupportedError,
     generate,
 )
-from baichuan_core.generation.engines import vllm
+from baichuan_core.generation.engines.capacity import Capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
+from baichuan_core.generation.engines.vllm import model_obstacle
+from baichuan_core.generation.engines.vllm.engine import engine_arguments, sampling_arguments, token_logprobs
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SAMPLED = Sampling(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.05)
@@ -31,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_auto_takes_our_engine_here_and_says_why_no_other(checkpoint: Path) -> None:
     choice = TextGenerator(checkpoint).choice
     assert choice.name == "transformers"
-    assert "not vllm: it is not installed" in choice.reason
+    assert "not vllm: the package vllm is not installed" in choice.reason
 
 
 def test_an_engine_by_name_runs_or_is_refused_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
@@ -39,7 +41,7 @@ def test_an_engine_by_name_runs_or_is_refused_with_the_reason(checkpoint: Path, 
     options = GenerationOptions(engine="transformers", max_new_tokens=2)
     report = generate(checkpoint, requests, tmp_path / "out.jsonl", options)
     assert (report.engine, report.engine_reason) == ("transformers", "asked for")
-    with pytest.raises(UnsupportedError, match="engine 'vllm' cannot run this: it is not installed; leave 'engine'"):
+    with pytest.raises(UnsupportedError, match="engine 'vllm' cannot run this: the package vllm is not installed"):
         generate(checkpoint, requests, tmp_path / "out.jsonl", replace(options, engine="vllm"))
 
 
@@ -51,36 +53,29 @@ def published(**changed: Any) -> BaichuanConfig:
     return config
 
 
-def test_vllm_takes_the_published_models() -> None:
+def test_vllm_takes_all_families() -> None:
     alibi: dict[str, Any] = {"hidden_size": 5120, "num_attention_heads": 40, "position_embedding": "alibi"}
     old: dict[str, Any] = {"vocab_size": 64000}
-    for config in (
-        published(),
-        published(**alibi),
-        published(**old, architectures=["BaiChuanForCausalLM"]),
-        published(**old, **alibi),
-    ):
-        assert vllm.model_obstacle(config) is None
+    for config in (published(), published(**alibi), published(**old), published(**old, **alibi)):
+        assert model_obstacle(config) is None
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"hidden_size": 2048, "num_attention_heads": 16}, "positions"),
-        ({"position_embedding": "alibi"}, "positions"),
-        ({"vocab_size": 64000, "norm_head": True}, "normalised head"),
-        ({"norm_head": False}, "normalised head"),
         ({"quantization_config": {"load_in_8bit": True}}, "quantized"),
+        ({"tie_word_embeddings": True}, "normalised head that is the embedding"),
+        ({"hidden_act": "gelu"}, "no activation 'gelu'"),
     ],
 )
 def test_vllm_is_left_alone_where_it_would_compute_something_else(changed: dict[str, Any], reason: str) -> None:
-    found = vllm.model_obstacle(published(**changed))
+    found = model_obstacle(published(**changed))
     assert found is not None
     assert reason in found
 
 
 def test_our_options_in_the_words_of_vllm(checkpoint: Path) -> None:
-    arguments = vllm.sampling_arguments(REQUEST, frozenset([2, 1]))
+    arguments = sampling_arguments(REQUEST, frozenset([2, 1]))
     assert arguments == {
         "n": 1,
         "max_tokens": 20,
@@ -95,7 +90,7 @@ def test_our_options_in_the_words_of_vllm(checkpoint: Path) -> None:
         "detokenize": False,
     }
     greedy = replace(REQUEST, sampling=Sampling(0, 0, 1.0, 1.0), logprobs=None)
-    arguments = vllm.sampling_arguments(greedy, frozenset())
+    arguments = sampling_arguments(greedy, frozenset())
     assert (arguments["temperature"], arguments["top_k"], arguments["seed"], arguments["logprobs"]) == (
         0,
         -1,
@@ -104,9 +99,15 @@ def test_our_options_in_the_words_of_vllm(checkpoint: Path) -> None:
     )
     config = AutoConfig.from_pretrained(checkpoint)
     setup = EngineSetup(checkpoint, config, GenerationOptions(batch_size=7, dtype="bfloat16"), frozenset([2]))
-    engine = vllm.engine_arguments(setup)
+    engine = engine_arguments(setup, Capacity(7, 256))
     assert engine["model"] == str(checkpoint)
-    assert (engine["dtype"], engine["max_model_len"], engine["max_num_seqs"]) == ("bfloat16", 512, 7)
+    assert (engine["dtype"], engine["max_model_len"], engine["max_num_seqs"]) == ("bfloat16", 256, 7)
+    keys_and_values = 2 * config.num_hidden_layers * config.hidden_size * 2  # bytes a token
+    assert engine["kv_cache_memory_bytes"] == (7 * 256 + 256) * keys_and_values
+    exact = replace(setup, settings=GenerationOptions(dtype="auto"))
+    config.dtype = "float32"
+    assert engine_arguments(exact, Capacity(7, 256))["dtype"] == "float32"
+    assert engine_arguments(exact, Capacity(7, 256))["kv_cache_memory_bytes"] == 2 * engine["kv_cache_memory_bytes"]
 
 
 @dataclass
@@ -117,5 +118,5 @@ class Logprob:
 
 
 def test_logprobs_of_vllm_become_ours() -> None:
-    found = vllm.token_logprobs(9, {9: Logprob(-4.0), 3: Logprob(-0.1), 5: Logprob(-2.0)}, 2)
+    found = token_logprobs(9, {9: Logprob(-4.0), 3: Logprob(-0.1), 5: Logprob(-2.0)}, 2)
     assert (found.token_id, found.logprob, found.alternatives) == (9, -4.0, ((3, -0.1), (5, -2.0)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, generate
+from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, UnsupportedError, generate
 from baichuan_core.generation.engines.contract import Completion, TextDelta
 from baichuan_core.generation.engines.vllm.engine import VllmEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
@@ -69,6 +69,14 @@ def test_every_family_answers_as_our_own_engine(family: Family, tmp_path: Path) 
 
 def test_chat_and_prompts_are_answered_as_by_our_own_engine(checkpoint: Path, started: TextGenerator) -> None:
     assert_equal(TextGenerator(checkpoint, GREEDY).complete(REQUESTS), started.complete(REQUESTS))
+
+
+def test_it_is_not_taken_unasked_on_a_cpu_nor_for_another_device(checkpoint: Path) -> None:
+    assert "not vllm: on a CPU it must be asked for" in TextGenerator(checkpoint, GREEDY).choice.reason
+    with pytest.raises(UnsupportedError, match="does not compute on cuda"):
+        TextGenerator(checkpoint, replace(ON_VLLM, device="cuda"))
+    with pytest.raises(UnsupportedError, match="takes the first GPU that it sees"):
+        TextGenerator(checkpoint, replace(ON_VLLM, device="cuda:1"))
 
 
 def test_stop_texts(checkpoint: Path, started: TextGenerator) -> None:

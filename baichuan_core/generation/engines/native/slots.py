@@ -13,7 +13,8 @@ from baichuan_core.generation.engines.native.schedule import Row
 from baichuan_core.model import BaichuanForCausalLM
 
 PREFILL_TOKENS = 2048  # most tokens of one pass over prompts
-LEAST_SHARE_OF_A_PASS = 0.5  # prompts shorter than this share of the longest get a pass of their own
+# To read all weights takes as long as to compute so many tokens: less padding than that is worth a pass spared.
+TOKENS_OF_A_PASS = {"cpu": 32, "cuda": 256}
 LEAST_BUCKET = 256
 
 Thing = TypeVar("Thing")
@@ -75,7 +76,7 @@ class Slots:
         """
         self._compute_prefixes(joining)
         logits = []
-        for group in _alike(joining, [len(row.tokens) - _known(row) for row in joining]):
+        for group in self._passes(joining, [len(row.tokens) - _known(row) for row in joining]):
             first = len(self.rows)
             for offset, row in enumerate(group):
                 if row.prefix:
@@ -138,7 +139,8 @@ class Slots:
         ready = [one for one in missing.values() if not one.parent or one.parent.saved is not None]
         while ready:
             known = [len(one.parent.tokens) if one.parent else 0 for one in ready]
-            for group in _alike(ready, [len(one.tokens) - start for one, start in zip(ready, known, strict=True)]):
+            lengths = [len(one.tokens) - start for one, start in zip(ready, known, strict=True)]
+            for group in self._passes(ready, lengths):
                 first = len(self.rows)  # the slots of the joining rows, which are at least as many
                 for offset, prefix in enumerate(group):
                     if prefix.parent:
@@ -153,6 +155,10 @@ class Slots:
             done = {id(one) for one in ready}
             missing = {key: one for key, one in missing.items() if key not in done}
             ready = [one for one in missing.values() if not one.parent or one.parent.saved is not None]
+
+    def _passes(self, things: Sequence[Thing], lengths: Sequence[int]) -> list[list[Thing]]:
+        groups = groups_for_passes(lengths, a_pass=TOKENS_OF_A_PASS.get(self.device.type, TOKENS_OF_A_PASS["cuda"]))
+        return [[things[i] for i in group] for group in groups]
 
     def _remember(self, slot: int, row: Row) -> None:
         self._history[slot] = row.tokens[0]
@@ -220,17 +226,38 @@ def _known(row: Row) -> int:
     return len(row.prefix.tokens) if row.prefix else 0
 
 
-def _alike(things: Sequence[Thing], lengths: Sequence[int]) -> list[list[Thing]]:
-    """Groups for one pass each: of like length, and within the budget of tokens unless one alone is longer."""
-    groups: list[list[Thing]] = []
-    longest = 0
-    for i in sorted(range(len(things)), key=lambda i: -lengths[i]):
-        fits = groups and (len(groups[-1]) + 1) * longest <= PREFILL_TOKENS
-        if not fits or lengths[i] < LEAST_SHARE_OF_A_PASS * longest:
-            groups.append([])
-            longest = lengths[i]
-        groups[-1].append(things[i])
-    return groups
+def groups_for_passes(lengths: Sequence[int], *, a_pass: int) -> list[list[int]]:
+    """Groups for one pass each, so that the passes and what they pad cost least in all.
+
+    Args:
+        lengths: Tokens of each row; rows of a group are padded to its longest.
+        a_pass: Tokens that a pass costs beside those that it computes.
+
+    Returns:
+        Indices, the longest first. A group of several has `PREFILL_TOKENS` tokens at most.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    cheapest, starts = (
+        [0],
+        list[int](),
+    )  # of the first rows in this order: their cost, and where their last group starts
+    for end in range(1, len(order) + 1):
+        choices: list[tuple[int, int]] = []
+        for start in range(end - 1, -1, -1):
+            tokens = (end - start) * lengths[order[start]]
+            if choices and tokens > PREFILL_TOKENS:
+                break
+            choices.append((cheapest[start] + tokens + a_pass, start))
+        cost, start = min(choices)
+        cheapest.append(cost)
+        starts.append(start)
+    groups: list[list[int]] = []
+    end = len(order)
+    while end:
+        start = starts[end - 1]
+        groups.append(order[start:end])
+        end = start
+    return groups[::-1]
 
 
 def _bucket(keys: int) -> int:

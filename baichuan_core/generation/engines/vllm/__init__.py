@@ -19,7 +19,9 @@ def obstacle(setup: EngineSetup) -> str | None:
     if device not in ("cpu", "cuda"):
         return "it takes the first GPU that it sees (leave 'device' out)"
     if device == "cpu" and settings.engine != "vllm":
-        return "on a CPU it is slower than our own engine"
+        return "on a CPU it must be asked for, since it takes half a minute to start"
+    if not _computes_on(device):
+        return f"the build that is installed does not compute on {device}"
     if setup.adapter is not None:
         return "it is not used with adapters (merge the adapter into its base first)"
     return model_obstacle(setup.config)
@@ -39,3 +41,9 @@ def model_obstacle(config: BaichuanConfig) -> str | None:
 def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
     """See `EngineModule.start`."""
     return VllmEngine(setup, tokenizer)
+
+
+def _computes_on(device: str) -> bool:
+    from vllm.platforms import current_platform  # noqa: PLC0415 - heavy, and rarely there
+
+    return bool(current_platform.device_type == device)

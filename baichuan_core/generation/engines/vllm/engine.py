@@ -27,7 +27,8 @@ LEAST_SHARE = 0.01  # of a GPU's memory that must be free: others use it too, an
 
 def engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
     """Our settings as vLLM's ``EngineArgs``. Text is made by our tokenizer, so vLLM loads none."""
-    config, dtype = setup.config, setup.settings.dtype
+    config = setup.config
+    dtype: str = setup.settings.dtype
     if dtype == "auto" and config.dtype is not None:  # vLLM's own "auto" halves float32
         dtype = str(config.dtype).removeprefix("torch.")
     tokens = capacity.slots * capacity.slot_tokens + TOKENS_AT_ONCE  # one block of vLLM's stays empty
@@ -110,8 +111,9 @@ class VllmEngine:
         from vllm import SamplingParams  # noqa: PLC0415
         from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
+        known = frozenset(one for one in self._setup.end_token_ids if one < self._setup.config.vocab_size)
         for name, transcript in transcripts.items():
-            arguments = sampling_arguments(transcript.request, self._setup.end_token_ids)
+            arguments = sampling_arguments(transcript.request, known)
             params = SamplingParams(**arguments, output_kind=RequestOutputKind.DELTA)
             self._engine.add_request(name, {"prompt_token_ids": list(transcript.request.prompt_ids)}, params)
 
