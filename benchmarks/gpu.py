@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from transformers import GenerationConfig, StaticCache
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.generation import GenerationOptions
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines import vllm
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.memory import peak_memory
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -194,8 +194,9 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     prompts = [torch.randint(3, shape.vocab_size, (count,), generator=generator).tolist() for count in lengths]
     total = size.prompts * size.new_tokens
     with tempfile.TemporaryDirectory() as folder:
-        directory = make_tiny_checkpoint(Path(folder) / "tokenizer")  # for its tokenizer
-        engine = NativeEngine(model, load_tokenizer(directory), GenerationOptions(batch_size=64), frozenset())
+        tokenizer = load_tokenizer(make_tiny_checkpoint(Path(folder)))
+    options = GenerationOptions(batch_size=64, dtype="bfloat16", device=device.type)
+    engine = NativeEngine(model, tokenizer, options, frozenset())
     requests = [EncodedRequest(index, 0, tuple(ids), size.new_tokens, 0, GREEDY) for index, ids in enumerate(prompts)]
     ours = seconds(partial(_run_all, engine, requests), device, repeats=1)
     yield "batch 7B, our engine", f"{total / ours:.1f} tokens/s"
@@ -205,28 +206,21 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
         "batch 7B, transformers' generate_batch",
         f"{total / theirs:.1f} tokens/s, ours {theirs / ours:.2f} times as fast",
     )
-    if find_spec("vllm") is None:
-        yield "batch 7B, vLLM", "not installed"
-        return
     with tempfile.TemporaryDirectory() as folder:
+        setup = EngineSetup(Path(folder), model.config, replace(options, engine="vllm"), frozenset())
+        if obstacle := vllm.obstacle(setup):
+            yield "batch 7B, vLLM", f"not run: {obstacle}"
+            return
         model.save_pretrained(folder)
         del model, engine
         _collect(device)
-        yield "batch 7B, vLLM", f"{total / _vllm_seconds(folder, prompts, size.new_tokens):.1f} tokens/s"
+        others = seconds(partial(_run_all, vllm.start(setup, tokenizer), requests), device, repeats=1)
+        yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f} times as fast"
 
 
-def _run_all(engine: NativeEngine, requests: list[EncodedRequest]) -> None:
+def _run_all(engine: Engine, requests: list[EncodedRequest]) -> None:
     for _ in engine.run(requests):
         pass
-
-
-def _vllm_seconds(folder: str, prompts: list[list[int]], new_tokens: int) -> float:
-    from vllm import LLM, SamplingParams  # noqa: PLC0415 - rarely there
-
-    engine = LLM(model=folder, skip_tokenizer_init=True, gpu_memory_utilization=0.8)
-    settings = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True, detokenize=False)
-    inputs = [{"prompt_token_ids": ids} for ids in prompts]
-    return seconds(lambda: engine.generate(inputs, settings), torch.device("cuda"), repeats=1)
 
 
 def _collect(device: torch.device) -> None:

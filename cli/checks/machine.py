@@ -11,12 +11,19 @@ from cli.checks.result import Check
 
 OLDEST = (3, 11)
 ENGINE = ("torch", "transformers", "bitsandbytes", "peft", "sentencepiece", "safetensors", "accelerate")
+API = ("fastapi", "uvicorn")
 QUERY = "--query-gpu=name,memory.total,driver_version"
 
 
 def check_installation() -> list[Check]:
     """Everything that needs no service."""
-    return [_python(), _package(), _engine(), _gpus()]
+    return [
+        _python(),
+        _package(),
+        _extra("api", API, "serve the API"),
+        _extra("engine", ENGINE, "run a worker"),
+        _gpus(),
+    ]
 
 
 def _python() -> Check:
@@ -33,12 +40,12 @@ def _package() -> Check:
         return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the checkout")
 
 
-def _engine() -> Check:
-    missing = [name for name in ENGINE if importlib.util.find_spec(name) is None]
+def _extra(name: str, packages: tuple[str, ...], use: str) -> Check:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        remedy = "to run a worker here: `pip install 'baichuan-jobs[engine]'`; clients do not need it"
-        return Check("engine", "note", f"not installed: {', '.join(missing)}", remedy)
-    return Check("engine", "ok", ", ".join(f"{name} {version(name)}" for name in ENGINE[:3]))
+        remedy = f"to {use} here: `pip install 'baichuan-jobs[{name}]'`; clients do not need it"
+        return Check(name, "note", f"not installed: {', '.join(missing)}", remedy)
+    return Check(name, "ok", ", ".join(f"{package} {version(package)}" for package in packages[:3]))
 
 
 def _gpus() -> Check:

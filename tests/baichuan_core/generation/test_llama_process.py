@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -172,9 +172,13 @@ def test_nobody_is_answered_without_the_key(gguf: Path) -> None:
 
 def processes(parent: int) -> set[int]:
     """llama.cpp's processes that a process has started."""
-    tasks = Path(f"/proc/{parent}/task").iterdir()
-    children = {int(child) for task in tasks for child in (task / "children").read_text().split()}
-    return {child for child in children if bytes(SCRIPT) in Path(f"/proc/{child}/cmdline").read_bytes()}
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # others end while we look
+            its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if its_parent == parent and bytes(SCRIPT) in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
 
 
 def state(process: int) -> str:

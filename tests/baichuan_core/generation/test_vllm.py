@@ -104,6 +104,8 @@ def test_streamed_pieces_make_the_text_and_a_closed_stream_leaves_nothing(starte
             assert texts[event.index] == event.text
     stream = started.stream(REQUESTS)
     next(stream)
+    with pytest.raises(UnsupportedError, match="answering another run"):
+        started.complete(REQUESTS)
     stream.close()  # type: ignore[attr-defined] # it is a generator
     again = started.complete(REQUESTS)
     assert [one.text for one in again] == list(texts.values())

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.engines.capacity import TOKENS_AT_ONCE, Capacity
 from baichuan_core.generation.engines.contract import (
     Completion,
@@ -79,9 +80,11 @@ class VllmEngine:
         self._tokenizer = tokenizer
         self._engine: Any = None
         self._capacity = Capacity(0, 0)
+        self._busy = False
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """See `Engine.run`. The model is loaded when this returns."""
+        """See `Engine.run`. The model is loaded when this returns, and answers one run at a time."""
+        self._require_idle()
         wanted = Capacity.of(requests, self._setup.settings)
         if not self._capacity.holds(wanted):
             self.end()
@@ -95,17 +98,24 @@ class VllmEngine:
             self._engine, self._capacity = None, Capacity(0, 0)
 
     def _steps(self, requests: Sequence[EncodedRequest], *, stream: bool) -> Iterator[Step]:
+        self._require_idle()
         transcripts = {
             f"{request.index}-{request.sample}": Transcript(self._tokenizer, request, self._setup.end_token_ids)
             for request in sorted(requests, key=lambda one: (-len(one.prompt_ids) - one.limit, one.index, one.sample))
         }
+        self._busy = True
         try:
             self._add(transcripts)
             while transcripts:
                 yield self._step(transcripts, stream=stream)
         finally:
+            self._busy = False
             if transcripts:
                 self._engine.abort_request(list(transcripts))
+
+    def _require_idle(self) -> None:
+        if self._busy:
+            raise UnsupportedError("vLLM is answering another run: read that to its end or close it first")
 
     def _add(self, transcripts: Mapping[str, Transcript]) -> None:
         from vllm import SamplingParams  # noqa: PLC0415
