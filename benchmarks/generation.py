@@ -154,7 +154,14 @@ def _generate_batch(model: Any, work: Work) -> None:
 
 
 def _options(requests: int) -> GenerationOptions:
-    return GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=requests, dtype="float32", device="cpu")
+    return GenerationOptions(
+        temperature=0,
+        repetition_penalty=1.0,
+        batch_size=requests,
+        dtype="float32",
+        device="cpu",
+        engine="transformers",
+    )
 
 
 def _checkpoint(directory: Path, form: Form) -> Path:

@@ -19,8 +19,10 @@ REQUESTS = [
     *(GenerationRequest(prompt=prompt) for prompt in PROMPTS),
     GenerationRequest(messages=[{"role": "user", "content": "What is a queue?"}]),
 ]
-GREEDY = GenerationOptions(temperature=0, repetition_penalty=1.0, max_new_tokens=24, logprobs=2, dtype="float32")
-ON_VLLM = replace(GREEDY, engine="vllm")
+ON_VLLM = GenerationOptions(
+    temperature=0, repetition_penalty=1.0, max_new_tokens=24, logprobs=2, dtype="float32", engine="vllm"
+)
+GREEDY = replace(ON_VLLM, engine="transformers")
 CLOSE = 1e-4  # of two float32 computations that add in another order
 
 
@@ -71,8 +73,8 @@ def test_chat_and_prompts_are_answered_as_by_our_own_engine(checkpoint: Path, st
     assert_equal(TextGenerator(checkpoint, GREEDY).complete(REQUESTS), started.complete(REQUESTS))
 
 
-def test_it_is_not_taken_unasked_on_a_cpu_nor_for_another_device(checkpoint: Path) -> None:
-    assert "not vllm: on a CPU it must be asked for" in TextGenerator(checkpoint, GREEDY).choice.reason
+def test_it_is_taken_where_its_build_computes(checkpoint: Path) -> None:
+    assert TextGenerator(checkpoint, replace(GREEDY, engine="auto")).choice.name == "vllm"
     with pytest.raises(UnsupportedError, match="does not compute on cuda"):
         TextGenerator(checkpoint, replace(ON_VLLM, device="cuda"))
     with pytest.raises(UnsupportedError, match="takes the first GPU that it sees"):

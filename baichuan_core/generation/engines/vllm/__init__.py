@@ -14,12 +14,9 @@ def obstacle(setup: EngineSetup) -> str | None:
     """See `EngineModule.obstacle`."""
     if find_spec("vllm") is None:
         return "the package vllm is not installed (the extra 'vllm' has it)"
-    settings = setup.settings
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = setup.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
         return "it takes the first GPU that it sees (leave 'device' out)"
-    if device == "cpu" and settings.engine != "vllm":
-        return "on a CPU it must be asked for, since it takes half a minute to start"
     if not _computes_on(device):
         return f"the build that is installed does not compute on {device}"
     if setup.adapter is not None:
