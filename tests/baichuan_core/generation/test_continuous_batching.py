@@ -15,7 +15,7 @@ from baichuan_core import BaichuanForCausalLM, BaichuanTokenizer, UnsupportedErr
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
-from baichuan_core.generation.engines.native import slots
+from baichuan_core.generation.engines.native import passes, slots
 from baichuan_core.generation.engines.native.cache import SlotCache
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
@@ -215,7 +215,8 @@ def test_long_prompts_go_in_pieces(
 ) -> None:
     requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
     expected = answers(model, tokenizer, requests)
-    monkeypatch.setattr(slots, "PREFILL_TOKENS", 32)
+    for module in (passes, slots):
+        monkeypatch.setattr(module, "PREFILL_TOKENS", 32)
     seen: list[int] = []
     hook = model.model.register_forward_pre_hook(
         lambda _m, _a, k: seen.append(k["input_ids"].numel()), with_kwargs=True

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.native.slots import PREFILL_TOKENS, groups_for_passes
+from baichuan_core.generation.engines.native.passes import PREFILL_TOKENS, groups_for_passes
 
 lengths_of_rows = st.lists(st.integers(1, 3000), max_size=40)
 

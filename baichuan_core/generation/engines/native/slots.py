@@ -8,13 +8,11 @@ from torch import Tensor
 
 from baichuan_core.generation.engines.native.attention import AttentionByGroups, row_groups
 from baichuan_core.generation.engines.native.cache import Room, SlotCache, Window, rounded_up
+from baichuan_core.generation.engines.native.passes import PREFILL_TOKENS, TOKENS_OF_A_PASS, groups_for_passes
 from baichuan_core.generation.engines.native.prefixes import Prefix
 from baichuan_core.generation.engines.native.schedule import Row
 from baichuan_core.model import BaichuanForCausalLM
 
-PREFILL_TOKENS = 2048  # most tokens of one pass over prompts
-# To read all weights takes as long as to compute so many tokens: less padding than that is worth a pass spared.
-TOKENS_OF_A_PASS = {"cpu": 32, "cuda": 256}
 LEAST_BUCKET = 256
 
 Thing = TypeVar("Thing")
@@ -224,40 +222,6 @@ class Slots:
 
 def _known(row: Row) -> int:
     return len(row.prefix.tokens) if row.prefix else 0
-
-
-def groups_for_passes(lengths: Sequence[int], *, a_pass: int) -> list[list[int]]:
-    """Groups for one pass each, so that the passes and what they pad cost least in all.
-
-    Args:
-        lengths: Tokens of each row; rows of a group are padded to its longest.
-        a_pass: Tokens that a pass costs beside those that it computes.
-
-    Returns:
-        Indices, the longest first. A group of several has `PREFILL_TOKENS` tokens at most.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    cheapest, starts = (
-        [0],
-        list[int](),
-    )  # of the first rows in this order: their cost, and where their last group starts
-    for end in range(1, len(order) + 1):
-        choices: list[tuple[int, int]] = []
-        for start in range(end - 1, -1, -1):
-            tokens = (end - start) * lengths[order[start]]
-            if choices and tokens > PREFILL_TOKENS:
-                break
-            choices.append((cheapest[start] + tokens + a_pass, start))
-        cost, start = min(choices)
-        cheapest.append(cost)
-        starts.append(start)
-    groups: list[list[int]] = []
-    end = len(order)
-    while end:
-        start = starts[end - 1]
-        groups.append(order[start:end])
-        end = start
-    return groups[::-1]
 
 
 def _bucket(keys: int) -> int:
