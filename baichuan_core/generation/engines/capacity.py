@@ -1,4 +1,4 @@
-"""How much an engine in a process of its own is started for."""
+"""How much room an engine gets that takes all of it when it starts, as llama.cpp and vLLM do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
