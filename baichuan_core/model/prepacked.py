@@ -1,19 +1,24 @@
-"""Linear layers whose weights lie as oneDNN's kernels read them: for inference on a CPU.
+"""Linear layers for inference on a CPU, by what the processor has kernels for.
 
 torch hands a plain layer's few rows to a library that reads the weight as it lies, row after row. The kernels of oneDNN
-that compiled models use want it in blocks, and take half the time for one row and a fifth for four
-(docs/decisions/0015-weights-in-blocks-on-a-cpu.md).
+that compiled models use want it in blocks, and take half the time for one row and a fifth for four. Half precision for
+which a processor has no kernels is multiplied number by number; there float32 copies of parts of the weight take a
+sixth of the time (docs/decisions/0015-weights-in-blocks-on-a-cpu.md).
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from baichuan_core.errors import UnsupportedError
 
 LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
+HALF_PRECISION = (torch.bfloat16, torch.float16)
+FEW_ROWS = 8  # up to so many are computed faster number by number
+PART = 256  # output features that are float32 at a time, so that they stay in the cache
 LAYER_UNDER_ADAPTER = ".base_layer"  # peft's name for what an adapter adds to
 
 
@@ -58,27 +63,49 @@ class PrepackedHead(PrepackedLinear):
         return self.norms
 
 
+class WidenedLinear(nn.Linear):
+    """Computes many rows of half precision in float32, a part of the weight at a time; only the result is rounded."""
+
+    def __init__(self, dense: nn.Linear) -> None:
+        super().__init__(dense.in_features, dense.out_features, bias=False, device="meta")
+        self.weight = dense.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        if x.numel() <= FEW_ROWS * self.in_features:
+            return super().forward(x)
+        exact = x.float()
+        parts = [linear(exact, part.float()).to(x.dtype) for part in self.weight.split(PART)]
+        return torch.cat(parts, dim=-1)
+
+
 def prepack(model: nn.Module) -> None:
-    """Replaces the plain linear layers of a Baichuan model that lie on a CPU with kernels for their dtype."""
+    """Replaces the plain linear layers of a Baichuan model that lie on a CPU by what its processor computes fastest."""
     model.requires_grad_(requires_grad=False)
-    names = [name for name, module in model.named_modules() if _can_be_packed(name, module)]
-    for name in names:
-        kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
-        dense: Any = model.get_submodule(name)
-        model.set_submodule(name, kind(dense))
-    for parameter in model.parameters() if names else ():
+    packed = False
+    for name, module in list(model.named_modules()):
+        if not _is_plain(module, name):
+            continue
+        if has_kernels(module.weight.dtype):
+            kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
+            model.set_submodule(name, kind(module))
+            packed = True
+        elif module.weight.dtype in HALF_PRECISION:
+            model.set_submodule(name, WidenedLinear(module))
+    for parameter in model.parameters() if packed else ():
         if type(parameter) is nn.Parameter and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()  # nothing holds the mapped file any more
 
 
-def _can_be_packed(name: str, module: nn.Module) -> bool:
+def _is_plain(module: nn.Module, name: str) -> TypeGuard[nn.Linear]:
     if type(module) is not nn.Linear or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS:
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate puts the weight there when the layer runs
-    return module.weight.device.type == "cpu" and not offloaded and _has_kernels(module.weight.dtype)
+    return module.weight.device.type == "cpu" and not offloaded
 
 
-def _has_kernels(dtype: torch.dtype) -> bool:
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies matrices of a dtype as it should, not number by number."""
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.native.attention import LIKE, AttentionByGroups, row_groups
+from baichuan_core.generation.engines.native.attention import LIKE, WIDE, AttentionByGroups, row_groups
 from baichuan_core.model.layers import eager_attention
 
 
@@ -24,19 +24,22 @@ def test_rows_of_one_length_are_one_group() -> None:
 
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=6),
-    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.sampled_from([8, WIDE]),
     st.booleans(),
 )
-def test_attention_is_that_of_all_rows_together(lengths: list[int], dtype: torch.dtype, with_bias: bool) -> None:
+def test_attention_is_that_of_all_rows_together(
+    lengths: list[int], dtype: torch.dtype, width: int, with_bias: bool
+) -> None:
     rows, keys = len(lengths), max(lengths)
     generator = torch.Generator().manual_seed(sum(lengths))
-    query = torch.randn(rows, 3, 1, 8, generator=generator, dtype=dtype)
-    key, value = torch.randn(2, rows, 3, keys, 8, generator=generator, dtype=dtype)
+    query = torch.randn(rows, 3, 1, width, generator=generator, dtype=dtype)
+    key, value = torch.randn(2, rows, 3, keys, width, generator=generator, dtype=dtype)
     mask = (torch.arange(keys) < torch.tensor(lengths)[:, None])[:, None, None]
     if with_bias:
         bias = torch.randn(rows, 3, 1, keys, generator=generator, dtype=dtype)
         mask = torch.where(mask, bias, torch.finfo(dtype).min)
     exact = mask if mask.dtype == torch.bool else mask.double()
-    expected, _ = eager_attention(None, query.double(), key.double(), value.double(), exact, 0.3)  # type: ignore[arg-type]
-    found, _ = AttentionByGroups(row_groups(lengths))(None, query, key, value, mask, 0.3)
+    expected, _ = eager_attention(None, query.double(), key.double(), value.double(), exact, width**-0.5)  # type: ignore[arg-type]
+    found, _ = AttentionByGroups(row_groups(lengths))(None, query, key, value, mask, width**-0.5)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 3e-2)

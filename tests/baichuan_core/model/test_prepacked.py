@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
-from baichuan_core.model.prepacked import PrepackedHead, PrepackedLinear
+from baichuan_core.model.prepacked import FEW_ROWS, PART, PrepackedHead, PrepackedLinear, WidenedLinear
 
 Load = Callable[..., BaichuanForCausalLM]
 Golden = dict[str, Tensor]
@@ -40,17 +40,27 @@ def test_logits_are_the_recorded_ones(family: Path, golden: Golden, load: Load) 
     assert prepacked_layers(model) == 5 * model.config.num_hidden_layers + 1
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @torch.no_grad()
-def test_bfloat16_is_as_near_to_float32_as_a_plain_model(make_checkpoint: MakeCheckpoint) -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        assert prepacked_layers(load_model(make_checkpoint(), dtype="bfloat16", device="cpu").prepack()) == 0
-        return
+def test_half_precision_is_as_near_to_float32_as_a_plain_model(make_checkpoint: MakeCheckpoint, dtype: str) -> None:
     checkpoint = make_checkpoint(hidden_size=256, num_hidden_layers=4)
     ids = torch.arange(3, 131)[None]
     exact = load_model(checkpoint, dtype="float32", device="cpu")(ids).logits
-    plain = load_model(checkpoint, dtype="bfloat16", device="cpu")(ids).logits.float()
-    packed = load_model(checkpoint, dtype="bfloat16", device="cpu").prepack()(ids).logits.float()
+    plain = load_model(checkpoint, dtype=dtype, device="cpu")(ids).logits.float()
+    packed = load_model(checkpoint, dtype=dtype, device="cpu").prepack()(ids).logits.float()
     assert (packed - exact).norm() <= 1.1 * (plain - exact).norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1,), (FEW_ROWS,), (FEW_ROWS + 1,), (3, 5), (0,)])
+@torch.no_grad()
+def test_what_a_processor_has_no_kernels_for_is_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    dense = nn.Linear(96, PART + 40, bias=False, dtype=dtype)
+    x = torch.randn(*shape, 96).to(dtype)
+    exact = x.double() @ dense.weight.double().T
+    found = WidenedLinear(dense)(x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-3)
 
 
 @torch.no_grad()
