@@ -20,6 +20,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 
 ROWS, TOKENS = 2, 256
+MANY_ROWS, FEW_TOKENS = 24, 8  # of a batch job's step
+DTYPES = ("float32", "bfloat16", "float16")
 SHAPE: dict[str, Any] = {
     "vocab_size": 16000,
     "hidden_size": 2048,
@@ -125,6 +127,7 @@ def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
     name = str(dtype).removeprefix("torch.")
     generator = torch.manual_seed(1)
     ids = torch.randint(3, SHAPE["vocab_size"], (ROWS, TOKENS), generator=generator)
+    many = torch.randint(3, SHAPE["vocab_size"], (MANY_ROWS, FEW_TOKENS), generator=generator)
     long = torch.randint(3, SHAPE["vocab_size"], (1, long_tokens), generator=generator)
     stock = llama(dtype)
     plain, normalised = baichuan(stock, dtype), baichuan(stock, dtype, norm_head=True)
@@ -136,6 +139,8 @@ def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
     for form, model in (forms | packed).items():
         steps = f"{name} decode step, {form} against Llama"
         yield compare(steps, decode(model, ids), decode(stock, ids), 8 * turns)
+        batch = f"{name} decode step of {MANY_ROWS} rows, {form} against Llama"
+        yield compare(batch, decode(model, many), decode(stock, many), 2 * turns)
         whole = f"{name} forward {ROWS}x{TOKENS}, {form} against Llama"
         yield compare(whole, forward(model, ids), forward(stock, ids), turns)
     published = f"{name} prefill of {long_tokens}, 13B form against the published mask"
@@ -149,13 +154,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--long", type=int, default=2048, help="tokens of the long prefill")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:2])
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for dtype in (torch.float32, torch.bfloat16):
-        for row in rows(dtype, arguments.turns, arguments.long):
+    for dtype in arguments.dtypes:
+        for row in rows(getattr(torch, dtype), arguments.turns, arguments.long):
             print(
-                f"{row.name:72} {row.ours * 1e3:9.2f} ms {row.theirs * 1e3:9.2f} ms  ratio {row.ratio:.3f}", flush=True
+                f"{row.name:80} {row.ours * 1e3:9.2f} ms {row.theirs * 1e3:9.2f} ms  ratio {row.ratio:.3f}", flush=True
             )
 
 
