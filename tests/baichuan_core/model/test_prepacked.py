@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
+from baichuan_core.checkpoint import DtypeName
 from baichuan_core.model.prepacked import FEW_ROWS, PART, PrepackedHead, PrepackedLinear, WidenedLinear
 
 Load = Callable[..., BaichuanForCausalLM]
@@ -42,7 +43,9 @@ def test_logits_are_the_recorded_ones(family: Path, golden: Golden, load: Load) 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @torch.no_grad()
-def test_half_precision_is_as_near_to_float32_as_a_plain_model(make_checkpoint: MakeCheckpoint, dtype: str) -> None:
+def test_half_precision_is_as_near_to_float32_as_a_plain_model(
+    make_checkpoint: MakeCheckpoint, dtype: DtypeName
+) -> None:
     checkpoint = make_checkpoint(hidden_size=256, num_hidden_layers=4)
     ids = torch.arange(3, 131)[None]
     exact = load_model(checkpoint, dtype="float32", device="cpu")(ids).logits
