@@ -7,7 +7,7 @@ sixth of the time (docs/decisions/0015-weights-in-blocks-on-a-cpu.md).
 """
 
 from collections.abc import Callable
-from typing import Any, Self, TypeGuard
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,21 +83,20 @@ def prepack(model: nn.Module) -> None:
     """Replaces the plain linear layers of a Baichuan model that lie on a CPU by what its processor computes fastest."""
     model.requires_grad_(requires_grad=False)
     packed = False
-    for name, module in list(model.named_modules()):
-        if not _is_plain(module, name):
-            continue
-        if has_kernels(module.weight.dtype):
+    for name in [name for name, module in model.named_modules() if _is_plain(module, name)]:
+        dense: Any = model.get_submodule(name)  # let go in turn, so that few weights are there twice
+        if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
-            model.set_submodule(name, kind(module))
+            model.set_submodule(name, kind(dense))
             packed = True
-        elif module.weight.dtype in HALF_PRECISION:
-            model.set_submodule(name, WidenedLinear(module))
+        elif dense.weight.dtype in HALF_PRECISION:
+            model.set_submodule(name, WidenedLinear(dense))
     for parameter in model.parameters() if packed else ():
         if type(parameter) is nn.Parameter and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()  # nothing holds the mapped file any more
 
 
-def _is_plain(module: nn.Module, name: str) -> TypeGuard[nn.Linear]:
+def _is_plain(module: nn.Module, name: str) -> bool:
     if type(module) is not nn.Linear or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS:
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate puts the weight there when the layer runs
