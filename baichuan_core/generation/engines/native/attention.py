@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from baichuan_core.model.prepacked import has_kernels
-
 WIDE = 128  # of a head: that of all published models
 LIKE = 1.25  # rows side by side are computed together unless one has so many times the keys of another
 
@@ -80,15 +78,11 @@ class AttentionByGroups:
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    dtype = query.dtype
-    if not has_kernels(dtype):
-        query, key, value = query.float(), key.float(), value.float()
-        mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
     if query.dtype == torch.float32 and query.shape[-1] < WIDE:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).to(dtype)
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     # Written out, it is faster with wide heads; the fused kernel even packs keys and values of half precision anew for
     # every call, so that one query takes four times as long.
     scores = (key @ query.transpose(-2, -1)).transpose(-2, -1).float() * scaling  # [rows, heads, 1, keys]
     if mask is not None:
         scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
-    return (scores.softmax(dim=-1).to(query.dtype) @ value).to(dtype)
+    return scores.softmax(dim=-1).to(query.dtype) @ value
