@@ -1,0 +1,23 @@
+"""Which job runs where: pure functions of a snapshot of waiting jobs and machines."""
+
+from jobs.scheduling.explanation import Explanation, Holder, explain
+from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Room
+from jobs.scheduling.placement import NodePlacement, Placement, Round, WaitingJob, place
+from jobs.scheduling.requirement import Requirement
+
+__all__ = [
+    "Device",
+    "Explanation",
+    "Holder",
+    "Holding",
+    "Machine",
+    "NodePlacement",
+    "Placement",
+    "Requirement",
+    "Reservation",
+    "Room",
+    "Round",
+    "WaitingJob",
+    "explain",
+    "place",
+]

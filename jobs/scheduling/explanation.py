@@ -1,0 +1,155 @@
+"""Why a job waits, in one sentence with numbers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from footprint import in_gib
+from jobs.scheduling.machine import Device, Holding, Room
+from jobs.scheduling.placement import WaitingJob
+from jobs.scheduling.requirement import Requirement
+
+MAX_NAMED_HOLDERS = 3
+
+Cause = Literal["no_worker", "kind", "labels", "slots", "devices", "device_memory", "host_memory", "nodes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A job that holds what another one waits for."""
+
+    job_id: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job waits.
+
+    Attributes:
+        cause: What is missing.
+        message: One sentence: what the job needs, what the best candidate has free, and who holds the rest.
+        worker_id: The best candidate, if there is one.
+        free_bytes: Free memory of its best device, or of its host if the host's memory is missing.
+        holders: Jobs that hold the rest, the largest first.
+    """
+
+    cause: Cause
+    message: str
+    worker_id: str | None = None
+    free_bytes: int | None = None
+    holders: tuple[Holder, ...] = ()
+
+
+def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
+    """Explain why a job that was not placed waits.
+
+    Args:
+        job: The job.
+        rooms: The rooms on all machines after the round of placement.
+    """
+    if not rooms:
+        return Explanation("no_worker", "no worker is running; start one with `baichuan worker`")
+    able = [room for room in rooms if job.kind in room.machine.kinds]
+    if not able:
+        return Explanation("kind", f"no worker that is running takes {job.kind} jobs")
+    labelled = [room for room in able if room.machine.is_eligible(job.kind, job.requirement)]
+    if not labelled:
+        wanted = ", ".join(f"{key}={value}" for key, value in sorted(job.requirement.labels.items()))
+        return Explanation("labels", f"no worker that is running has the labels {wanted}")
+    return _explain_room(job.requirement, labelled)
+
+
+def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+    """Explain which part of the requirement no eligible machine has free."""
+    large = [room for room in rooms if room.machine.could_hold(need)]
+    if not large:
+        return _too_small(need, rooms)
+    with_slots = [room for room in large if room.free_slots > 0]
+    if not with_slots:
+        return _no_slot(large)
+    fitting = sum(room.choose(need) is not None for room in with_slots)
+    if fitting:  # some machines have room, but fewer than the job has nodes
+        message = f"needs {need.nodes} machines with {_per_node(need)} each; {fitting} of {len(large)} have that free"
+        return Explanation("nodes", message)
+    return _no_room(need, with_slots)
+
+
+def _per_node(need: Requirement) -> str:
+    if need.devices == 0:
+        return f"{in_gib(need.host_memory_bytes)} of host memory"
+    devices = f"{need.devices} device" + ("s" if need.devices > 1 else "")
+    size = max(need.device_memory_bytes, need.reserve_bytes)
+    idle = "idle " if need.exclusive else ""
+    each = " each" if need.devices > 1 else ""
+    return f"{devices.replace('device', f'{idle}device')} with {in_gib(size)}{each}"
+
+
+def _too_small(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+    """Explain that no machine could ever hold the job: the pool has changed since it was submitted."""
+    best = max(rooms, key=lambda room: (_large_devices(need, room), room.machine.host_memory_bytes))
+    worker, count = best.machine.worker_id, _large_devices(need, best)
+    if need.devices > count > 0:
+        return Explanation("devices", f"needs {_per_node(need)}; {worker} has {count} such devices in all", worker)
+    sizes = [(device.memory_bytes, room.machine.worker_id) for room in rooms for device in room.machine.devices]
+    size, worker = max(sizes, default=(0, worker))
+    message = f"needs {_per_node(need)}; the largest device, on {worker}, has {in_gib(size)} in all"
+    return Explanation("device_memory", message, worker, size)
+
+
+def _large_devices(need: Requirement, room: Room) -> int:
+    return sum(device.is_large_enough(need) for device in room.machine.devices)
+
+
+def _no_slot(rooms: Sequence[Room]) -> Explanation:
+    best = min(rooms, key=lambda room: (len(room.holdings), room.machine.worker_id))
+    names = _names(holding.job_id for holding in best.holdings)
+    message = f"needs a free place; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
+    return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _all_holders(best.holdings))
+
+
+def _no_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+    if need.devices == 0:
+        best = max(rooms, key=lambda room: (room.free_host_bytes, room.machine.worker_id))
+        return _lacks(need, best, best.free_host_bytes, best.holdings, None)
+    room, device = max(
+        ((room, device) for room in rooms for device in room.machine.devices),
+        key=lambda each: (not _is_blocked(need, *each), each[0].free_bytes(each[1]), each[0].machine.worker_id),
+    )
+    return _lacks(need, room, room.free_bytes(device), room.holders(device), device)
+
+
+def _is_blocked(need: Requirement, room: Room, device: Device) -> bool:
+    holders = room.holders(device)
+    return any(holder.exclusive for holder in holders) or (need.exclusive and bool(holders))
+
+
+def _lacks(need: Requirement, room: Room, free: int, holdings: Sequence[Holding], device: Device | None) -> Explanation:
+    worker = room.machine.worker_id
+    holders = tuple(
+        sorted(
+            (Holder(held.job_id, held.bytes_on(device) if device else held.host_bytes) for held in holdings),
+            key=lambda holder: (-holder.bytes, holder.job_id),
+        )
+    )
+    parts = [f"needs {_per_node(need)}", f"{worker} has {in_gib(max(free, 0))} free"]
+    if device is not None and device.used_by_others:
+        parts.append(f"processes outside the service use {in_gib(device.used_by_others_bytes)}")
+    if holders:
+        named = [f"{holder.job_id} holds {in_gib(holder.bytes)}" for holder in holders[:MAX_NAMED_HOLDERS]]
+        more = len(holders) - MAX_NAMED_HOLDERS
+        parts.append(", ".join(named) + (f" and {more} more jobs hold the rest" if more > 0 else ""))
+    cause: Cause = "host_memory" if device is None else "devices" if need.devices > 1 else "device_memory"
+    return Explanation(cause, "; ".join(parts), worker, free, holders)
+
+
+def _all_holders(holdings: Iterable[Holding]) -> tuple[Holder, ...]:
+    return tuple(
+        Holder(held.job_id, held.host_bytes + sum(each.reserved_bytes for each in held.devices)) for held in holdings
+    )
+
+
+def _names(ids: Iterable[str]) -> str:
+    listed = sorted(ids)
+    more = len(listed) - MAX_NAMED_HOLDERS
+    return ", ".join(listed[:MAX_NAMED_HOLDERS]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,167 @@
+"""A machine of the pool at one moment: its devices, and which jobs hold what of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.scheduling.requirement import Requirement
+
+# Memory that others may use on a device which still counts as idle, for example by a display server.
+MAX_IDLE_USE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of a machine.
+
+    Attributes:
+        uuid: Its name, unique within the machine.
+        index: Its number on the machine.
+        memory_bytes: All of its memory.
+        used_by_others_bytes: Memory that processes outside the service use now.
+        on_host: Whether its memory is the host's, as a CPU's is.
+    """
+
+    uuid: str
+    index: int
+    memory_bytes: int
+    used_by_others_bytes: int = 0
+    on_host: bool = False
+
+    @property
+    def used_by_others(self) -> bool:
+        """Whether processes outside the service use more memory than an idle device shows."""
+        return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
+
+    def wanted_bytes(self, requirement: Requirement) -> int:
+        """Return the bytes that a job would reserve here."""
+        if requirement.exclusive and not self.on_host:
+            return self.memory_bytes
+        limit = self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0)
+        return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), max(limit, 0))
+
+    def is_large_enough(self, requirement: Requirement) -> bool:
+        """Whether the job could run here if nothing else did."""
+        return self.wanted_bytes(requirement) >= requirement.device_memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Memory of one device that is reserved for a job."""
+
+    uuid: str
+    index: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one job holds of a machine."""
+
+    job_id: str
+    devices: tuple[Reservation, ...] = ()
+    host_bytes: int = 0
+    exclusive: bool = False
+
+    def bytes_on(self, device: Device) -> int:
+        """Return the bytes that the job holds of a device."""
+        return sum(held.reserved_bytes for held in self.devices if held.uuid == device.uuid)
+
+    def uses(self, device: Device) -> bool:
+        """Whether the job runs on a device."""
+        return any(held.uuid == device.uuid for held in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A worker that takes jobs.
+
+    Attributes:
+        worker_id: The worker that manages the machine.
+        kinds: Kinds of jobs that it runs.
+        slots: How many jobs it runs at the same time, at most.
+        devices: Its devices.
+        host_memory_bytes: Memory of the host.
+        labels: What its operator says about it.
+        holdings: What the jobs that it has now hold.
+        expired_lately: Whether it let an attempt expire lately: it reports to the database but may not hear the broker.
+    """
+
+    worker_id: str
+    kinds: frozenset[str]
+    slots: int
+    devices: tuple[Device, ...]
+    host_memory_bytes: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    holdings: tuple[Holding, ...] = ()
+    expired_lately: bool = False
+
+    def could_hold(self, requirement: Requirement) -> bool:
+        """Whether its devices could hold one node of the job if it ran nothing else, whatever its labels are."""
+        large = [device for device in self.devices if device.is_large_enough(requirement)]
+        on_host = sum(device.on_host for device in large[: requirement.devices]) * requirement.device_memory_bytes
+        host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
+        return len(large) >= requirement.devices and host_is_enough
+
+    def is_eligible(self, kind: str, requirement: Requirement) -> bool:
+        """Whether it runs jobs of this kind and has the labels that the job asks for."""
+        return kind in self.kinds and all(self.labels.get(key) == value for key, value in requirement.labels.items())
+
+
+class Room:
+    """What is free on a machine while a round of placement goes on."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.holdings: list[Holding] = list(machine.holdings)
+
+    @property
+    def free_slots(self) -> int:
+        """Return how many more jobs the machine may run."""
+        return self.machine.slots - len(self.holdings)
+
+    @property
+    def free_host_bytes(self) -> int:
+        """Return the host memory that no job holds, be it on a CPU device or without a device."""
+        on_host = [device for device in self.machine.devices if device.on_host]
+        held = sum(holding.host_bytes + sum(map(holding.bytes_on, on_host)) for holding in self.holdings)
+        return self.machine.host_memory_bytes - held
+
+    def holders(self, device: Device) -> list[Holding]:
+        """Return the jobs that run on a device, with what each holds."""
+        return [holding for holding in self.holdings if holding.uses(device)]
+
+    def free_bytes(self, device: Device) -> int:
+        """Return the memory of a device that no job holds and nobody else uses."""
+        others = device.used_by_others_bytes if device.used_by_others else 0
+        free = device.memory_bytes - others - sum(holding.bytes_on(device) for holding in self.holdings)
+        return min(free, self.free_host_bytes) if device.on_host else free
+
+    def choose(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
+        """Return the devices to reserve for one node of a job, or None if it does not fit now.
+
+        The devices that run the fewest other jobs come first, and of equals the smallest.
+        """
+        free = [device for device in self.machine.devices if self._is_free_for(requirement, device)]
+        free.sort(key=lambda device: (len(self.holders(device)), device.memory_bytes, device.index, device.uuid))
+        chosen = free[: requirement.devices]
+        on_host = sum(device.wanted_bytes(requirement) for device in chosen if device.on_host)
+        if len(chosen) < requirement.devices or on_host + requirement.host_memory_bytes > self.free_host_bytes:
+            return None
+        return tuple(Reservation(each.uuid, each.index, each.wanted_bytes(requirement)) for each in chosen)
+
+    def take(self, holding: Holding) -> None:
+        """Reserve what a job will hold."""
+        self.holdings.append(holding)
+
+    def _is_free_for(self, requirement: Requirement, device: Device) -> bool:
+        holders = self.holders(device)
+        if not device.is_large_enough(requirement) or any(holder.exclusive for holder in holders):
+            return False
+        if requirement.exclusive and (holders or device.used_by_others):
+            return False
+        return self.free_bytes(device) >= device.wanted_bytes(requirement)
+
+
+def rooms_of(machines: Iterable[Machine]) -> Sequence[Room]:
+    """Return the room on each machine, in an order that does not depend on that of the rows."""
+    return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -1,0 +1,38 @@
+"""What a job needs to run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a job needs, fixed at submission and stored with its row.
+
+    Attributes:
+        nodes: Machines that run it together.
+        devices: Devices on each node; 0 if it computes with the host's memory alone.
+        device_memory_bytes: Memory on each device without which it cannot run at all.
+        reserve_bytes: Memory to reserve on each device, for the longest inputs that its spec allows. A smaller device
+            is reserved as a whole.
+        host_memory_bytes: Memory of the host on each node.
+        exclusive: Whether its devices run nothing else at the same time.
+        labels: Labels that each node's worker must have.
+    """
+
+    nodes: int = 1
+    devices: int = 1
+    device_memory_bytes: int = 0
+    reserve_bytes: int = 0
+    host_memory_bytes: int = 0
+    exclusive: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_row(cls, stored: Mapping[str, Any]) -> Self:
+        """Read a stored requirement. A row of the first schema has none: such a job gets a whole device."""
+        return cls(**stored) if stored else cls(exclusive=True)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the form in which the database stores it."""
+        return asdict(self)
