@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
 from jobs.reaper import reap
-from jobs.repository import attempts, jobs, workers
-from jobs.scheduling import FreeWorker, Placement, WaitingJob, place
-from jobs.service.attempts import dispatch, take_back
-from jobs.service.workers import alive
+from jobs.records import QueuedJob
+from jobs.repository import jobs, workers
+from jobs.scheduling import Placement, Requirement, Round, WaitingJob, explain, place
+from jobs.service.dispatching import dispatch, take_back
+from jobs.service.pool import read_machines
 from jobs.settings import Settings
-from jobs.state import AttemptState
 from jobs.transport import BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
 LEASE_MS = 5_000
-LOOK_AHEAD = 64
+LOOK_AHEAD = 1000
+EXPLAIN_SECONDS = 2.0  # how often the reasons of waiting jobs are brought up to date
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Dispatcher:
         self._expired_at: dict[str, float] = {}
         self._seen_at: tuple[float, float] | None = None
         self._patient_until = 0.0
+        self._explain_at = 0.0
         self._outage: type[Exception] | None = None
 
     def run(self) -> None:
@@ -61,9 +63,9 @@ class Dispatcher:
         """End what is overdue, and note which workers did not take what was sent to them."""
         if time.monotonic() < self._patient_until:
             return
-        for attempt in reap(self._database, self._settings):
-            if attempt.state == AttemptState.DISPATCHED:
-                self._expired_at[attempt.worker_id] = time.monotonic()
+        for ended in reap(self._database, self._settings):
+            if not ended.claimed:
+                self._expired_at[ended.worker_id] = time.monotonic()
 
     def dispatch_waiting(self) -> int:
         """Place and send what can start now; returns how many were sent.
@@ -71,36 +73,42 @@ class Dispatcher:
         Raises:
             BrokerUnreachableError: Redis does not answer; what was not sent is queued again.
         """
-        placements = self._placements()
-        if not placements:
+        queued, decided = self._decide()
+        self._explain(queued, decided)
+        if not decided.placements:
             return 0
         if not self._transport.reachable():  # else each try of a long outage would leave an attempt and two events
             raise BrokerUnreachableError("it does not answer PING")
         with self._database.writing() as connection:
-            tried = [(p, dispatch(connection, p.job_id, p.worker_id, self._settings)) for p in placements]
+            tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
         self._send(made)
         return len(made)
 
-    def _placements(self) -> list[Placement]:
+    def _decide(self) -> tuple[list[QueuedJob], Round]:
+        """Read the pool and the queue, and place what can start now."""
         with self._database.reading() as connection:
-            present = alive(connection, self._settings)
-            busy = attempts.open_by_worker(connection)
-            free = [
-                FreeWorker(
-                    worker.id,
-                    frozenset(worker.kinds),
-                    worker.slots - busy.get(worker.id, 0),
-                    self._expired_lately(worker.id),
-                )
-                for worker in present
-                if worker.state == "active" and worker.slots > busy.get(worker.id, 0)
-            ]
-            if not free:
-                return []
-            kinds = frozenset[str]().union(*(worker.kinds for worker in free))  # the others must not fill the view
-            queued = jobs.queued(connection, kinds, now=now_ms(connection), limit=LOOK_AHEAD)
-        return place([WaitingJob(job.id, job.kind, job.priority) for job in queued], free)
+            queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOK_AHEAD)
+            if not queued:
+                return [], Round([], [], [])
+            silent = {worker for worker in self._expired_at if self._expired_lately(worker)}
+            machines = read_machines(connection, self._settings, expired_lately=silent)
+        waiting = [WaitingJob(j.id, j.kind, j.priority, Requirement.from_row(j.requirement)) for j in queued]
+        return queued, place(waiting, machines)
+
+    def _explain(self, queued: Sequence[QueuedJob], decided: Round) -> None:
+        """Record why jobs wait, for those whose reason has changed."""
+        if time.monotonic() < self._explain_at:
+            return
+        self._explain_at = time.monotonic() + EXPLAIN_SECONDS
+        known = {job.id: job.waiting for job in queued}
+        kinds = {(job.kind, job.requirement): job for job in decided.left}
+        explained = {same: explain(job, decided.rooms).to_row() for same, job in kinds.items()}
+        reasons = {job.id: explained[job.kind, job.requirement] for job in decided.left}
+        changed = {job_id: reason for job_id, reason in reasons.items() if known[job_id] != reason}
+        if changed:
+            with self._database.writing() as connection:
+                jobs.set_waiting(connection, changed)
 
     def _expired_lately(self, worker_id: str) -> bool:
         expired_at = self._expired_at.get(worker_id)
@@ -109,13 +117,15 @@ class Dispatcher:
     def _send(self, made: Sequence[tuple[Placement, str]]) -> None:
         for position, (placement, attempt_id) in enumerate(made):
             try:
-                self._transport.send_attempt(placement.worker_id, attempt_id)
+                for node in placement.nodes:
+                    self._transport.send_attempt(node.worker_id, attempt_id)
             except BrokerUnreachableError:
                 with self._database.writing() as connection:
                     for _, unsent in made[position:]:
                         take_back(connection, unsent, self._settings)
                 raise
-            log.info("%s goes to %s as %s", placement.job_id, placement.worker_id, attempt_id)
+            names = " and ".join(node.worker_id for node in placement.nodes)
+            log.info("%s goes to %s as %s", placement.job_id, names, attempt_id)
 
     def _leads(self) -> bool:
         with self._database.writing() as connection:

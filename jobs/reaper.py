@@ -1,11 +1,11 @@
 """Repairs what was lost: attempts that nobody picked up, and attempts whose worker went silent."""
 
 import logging
+from dataclasses import dataclass
 
 from jobs.database import Database, now_ms
-from jobs.records import AttemptRecord
-from jobs.repository import attempts
-from jobs.service.attempts import give_up_overdue
+from jobs.repository import allocations
+from jobs.service.dispatching import end_overdue
 from jobs.settings import Settings
 
 BATCH = 100
@@ -13,21 +13,26 @@ BATCH = 100
 log = logging.getLogger(__name__)
 
 
-def reap(database: Database, settings: Settings) -> list[AttemptRecord]:
-    """End all overdue attempts, each in a transaction of its own; returns them as they were."""
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """An attempt that was ended, and the worker that did not claim or renew it in time."""
+
+    attempt_id: str
+    worker_id: str
+    claimed: bool
+
+
+def reap(database: Database, settings: Settings) -> list[Reaped]:
+    """End all overdue attempts, each in a separate transaction."""
     with database.reading() as connection:
-        overdue = attempts.overdue(connection, now=now_ms(connection), limit=BATCH)
+        overdue = allocations.list_overdue(connection, now=now_ms(connection), limit=BATCH)
     ended = []
-    for attempt in overdue:
+    for late in overdue:
         with database.writing() as connection:
-            state = give_up_overdue(connection, attempt, settings)
+            state = end_overdue(connection, late, settings)
         if state is not None:
-            ended.append(attempt)
+            ended.append(Reaped(late.attempt_id, late.worker_id, late.claimed_at is not None))
             log.warning(
-                "attempt %s of %s on %s is over; the job is %s",
-                attempt.id,
-                attempt.job_id,
-                attempt.worker_id,
-                state,
+                "attempt %s at %s on %s is over; the job is %s", late.attempt_id, late.job_id, late.worker_id, state
             )
     return ended

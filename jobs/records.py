@@ -1,7 +1,7 @@
 """Rows as the rest of the code sees them: frozen, typed, without a connection."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.state import JobState
@@ -26,6 +26,8 @@ class JobRecord:
     not_before: int
     idempotency_key: str | None
     request_digest: str | None
+    requirement: Json
+    waiting: Json | None
     progress: Json | None
     result: Json | None
     error: Json | None
@@ -42,6 +44,17 @@ class JobRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """What the dispatcher reads of a queued job: never its spec."""
+
+    id: str
+    kind: str
+    priority: int
+    requirement: Json
+    waiting: Json | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs a list shows; None shows all."""
 
@@ -51,19 +64,34 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class AllocationRecord:
+    """Where one node of an attempt runs; `deadline` is None once the attempt has ended."""
+
+    attempt_id: str
+    node: int
+    job_id: str
+    worker_id: str
+    devices: Sequence[Json]
+    host_bytes: int
+    exclusive: bool
+    claimed_at: int | None
+    deadline: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One try at a job by one worker."""
+    """One try at a job; `worker_id` is the worker of its first node."""
 
     id: str
     job_id: str
     number: int
     worker_id: str
     state: str
-    deadline: int
     dispatched_at: int
     claimed_at: int | None
     finished_at: int | None
     error: Json | None
+    allocations: Sequence[AllocationRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +152,15 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A worker process and what it offers."""
+    """A worker process and the machine that it manages.
+
+    Attributes:
+        devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes`, and what is measured of their use.
+        host: `memory_bytes`, `available_bytes` and `cores` of the machine.
+        labels: What the operator says about the machine.
+        models: Models that its runners keep loaded.
+        drain_at: When it must give back what it runs, if an administrator drains it.
+    """
 
     id: str
     hostname: str
@@ -135,6 +171,10 @@ class WorkerRecord:
     devices: list[dict[str, Any]]
     started_at: int
     seen_at: int
+    host: Json = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    models: Sequence[Json] = ()
+    drain_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

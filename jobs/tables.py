@@ -64,6 +64,8 @@ class Job(Base):
     not_before: Mapped[int] = mapped_column(Milliseconds, server_default=text("0"))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_digest: Mapped[str | None] = mapped_column(String(64))
+    requirement: Mapped[dict[str, Any]] = mapped_column(Json, server_default=text("'{}'"))
+    waiting: Mapped[dict[str, Any] | None] = mapped_column(Json)
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -106,7 +108,7 @@ class JobLabel(Base):
 
 
 class Attempt(Base):
-    """One try at a job by one worker. Its id is the fencing token; `deadline` is the pick-up time, then the lease."""
+    """One try at a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
 
     __tablename__ = "attempts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -114,19 +116,38 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(Integer)
     worker_id: Mapped[str] = mapped_column(Identifier)
     state: Mapped[str] = mapped_column(String(16))
-    deadline: Mapped[int] = mapped_column(Milliseconds)
     dispatched_at: Mapped[int] = mapped_column(Milliseconds)
     claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
     finished_at: Mapped[int | None] = mapped_column(Milliseconds)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
+    __table_args__ = (Index("uq_attempts_job_id_number", "job_id", "number", unique=True),)
+
+
+class Allocation(Base):
+    """Where one node of an attempt runs, and what it has reserved there.
+
+    `deadline` is the time until which its worker must claim it, and then renew it; it is NULL once the attempt has
+    ended and everything is free again.
+    """
+
+    __tablename__ = "allocations"
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"), primary_key=True)
+    node: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    worker_id: Mapped[str] = mapped_column(Identifier)
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    host_bytes: Mapped[int] = mapped_column(BigInteger)
+    exclusive: Mapped[bool]
+    claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
+    deadline: Mapped[int | None] = mapped_column(Milliseconds)
+
     __table_args__ = (
-        Index("uq_attempts_job_id_number", "job_id", "number", unique=True),
         Index(
-            "ix_attempts_open",
+            "ix_allocations_open",
             "deadline",
-            sqlite_where=text("state IN ('dispatched', 'running')"),
-            postgresql_where=text("state IN ('dispatched', 'running')"),
+            sqlite_where=text("deadline IS NOT NULL"),
+            postgresql_where=text("deadline IS NOT NULL"),
         ),
     )
 
@@ -192,7 +213,7 @@ class File(Base):
 
 
 class Worker(Base):
-    """A worker process and what it offers."""
+    """A worker process, the machine that it manages, and when an administrator wants it drained."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -202,6 +223,10 @@ class Worker(Base):
     kinds: Mapped[list[str]] = mapped_column(Json)
     slots: Mapped[int] = mapped_column(Integer)
     devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    host: Mapped[dict[str, Any]] = mapped_column(Json, server_default=text("'{}'"))
+    labels: Mapped[dict[str, str]] = mapped_column(Json, server_default=text("'{}'"))
+    models: Mapped[list[dict[str, Any]]] = mapped_column(Json, server_default=text("'[]'"))
+    drain_at: Mapped[int | None] = mapped_column(Milliseconds)
     started_at: Mapped[int] = mapped_column(Milliseconds)
     seen_at: Mapped[int] = mapped_column(Milliseconds, index=True)
 

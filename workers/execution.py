@@ -13,7 +13,9 @@ from sqlalchemy import Connection
 from jobs.artifacts import ArtifactStore, workspace_key
 from jobs.database import Database
 from jobs.service import attempts
-from jobs.service.attempts import Claim, Order
+from jobs.service.attempts import Directive, Gathering
+from jobs.service.claims import Claim
+from jobs.service.dispatching import take_back
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers import failures
@@ -26,6 +28,7 @@ from workers.runner import Assignment, Failed, Finished, Progressed
 from workers.settings import WorkerSettings
 
 LISTEN_SECONDS = 0.2
+GATHER_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,12 @@ class Verdict(Enum):
     RELEASED = auto()  # this worker shuts down
     ABANDONED = auto()  # the attempt is no longer ours
 
+
+VERDICTS = {
+    Directive.STOP: Verdict.STOPPED,
+    Directive.ABANDON: Verdict.ABANDONED,
+    Directive.YIELD: Verdict.RELEASED,
+}
 
 Ending = Finished | Failed | Verdict
 
@@ -83,8 +92,7 @@ class Execution:
     def run(self, attempt_id: str) -> None:
         """Run an attempt to its end; a message about one that is not ours to run does nothing."""
         if self._draining.is_set():
-            with self._database.writing() as connection:
-                attempts.take_back(connection, attempt_id, self._settings)
+            self._take_back(attempt_id)
             return
         taken_at = time.monotonic()
         claim = self._claim(attempt_id)
@@ -102,17 +110,28 @@ class Execution:
                 log.warning("%s: the database was away for too long, the attempt counts as lost", attempt_id)
 
     def _claim(self, attempt_id: str) -> Claim | None:
-        """Claim the attempt, waiting out a short outage of the database."""
+        """Claim the attempt, waiting out a short outage of the database, and for the workers of its other nodes."""
         gives_up_at = time.monotonic() + self._settings.pickup_seconds
+        answer: Claim | Gathering | None = Gathering.NOT_BEGUN
         while True:
             try:
                 with self._database.writing() as connection:
-                    return attempts.claim(connection, attempt_id, self._worker.id, self._settings)
+                    ask = attempts.claim if answer is Gathering.NOT_BEGUN else attempts.await_others
+                    answer = ask(connection, attempt_id, self._worker.id, self._settings)
+                if not isinstance(answer, Gathering):
+                    return answer
+                if self._draining.wait(GATHER_SECONDS):
+                    self._take_back(attempt_id)
+                    return None
             except OUTAGES as error:
                 if time.monotonic() > gives_up_at or self._draining.is_set():
                     raise
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
+
+    def _take_back(self, attempt_id: str) -> None:
+        with self._database.writing() as connection:
+            take_back(connection, attempt_id, self._settings)
 
     def _attempt(self, claim: Claim, lease: Lease) -> None:
         try:
@@ -128,7 +147,7 @@ class Execution:
         """Watch over a runner until it is gone with all that it started."""
         runner = self._starter.start(Assignment(claim, self._settings, self._worker.threads_of_a_job))
         log.info("%s: runs as process group %d", claim.attempt.id, runner.pid)
-        seconds = float(claim.job.spec["timeout_seconds"])
+        seconds = float(claim.spec.timeout_seconds)
         watch = _Watch(claim, lease, runner, time.monotonic() + seconds, LogBudget(self._worker.log_bytes))
         verdict: Ending | None = None
         try:
@@ -144,19 +163,14 @@ class Execution:
 
     def _verdict(self, watch: _Watch) -> Ending | None:
         """Whether the runner must be ended now."""
-        match watch.lease.order:
-            case Order.STOP:
-                return Verdict.STOPPED
-            case Order.ABANDON:
-                return Verdict.ABANDONED
-            case Order.CONTINUE:
-                pass
+        if verdict := VERDICTS.get(watch.lease.directive):
+            return verdict
         if watch.last_word is not None:
             return None
         if self._draining.is_set():
             return Verdict.RELEASED
         if time.monotonic() >= watch.ends_at:
-            return Failed(failures.timeout(float(watch.claim.job.spec["timeout_seconds"])))
+            return Failed(failures.timeout(float(watch.claim.spec.timeout_seconds)))
         return None
 
     def _lingers(self, watch: _Watch) -> bool:
@@ -204,15 +218,11 @@ class Execution:
 
         def succeed(connection: Connection) -> bool:
             # The answer to an earlier commit may have been lost on its way.
-            return attempts.has_succeeded(connection, attempt_id) or attempts.succeed(
-                connection,
-                attempt_id,
-                self._worker.id,
-                self._settings,
-                result=finished.outcome.result,
-                stored=finished.stored,
-                model=finished.outcome.model,
-            )
+            if attempts.has_succeeded(connection, attempt_id):
+                return True
+            held = lease.hold(connection)
+            outcome = finished.outcome
+            return held is not None and held.succeed(outcome.result, finished.stored, outcome.model)
 
         own = Workspace.of(claim)
         if self._end(lease, succeed):
@@ -226,12 +236,12 @@ class Execution:
         """End the attempt without a result; what a later attempt may resume from stays, unless a user cancelled."""
         attempt_id = claim.attempt.id
         error = failure.error() if failure else None
-        state = self._end(
-            lease,
-            lambda connection: attempts.end(
-                connection, attempt_id, self._worker.id, event, self._settings, error=error
-            ),
-        )
+
+        def end(connection: Connection) -> JobState | None:
+            held = lease.hold(connection)
+            return held.end(event, error) if held else None
+
+        state = self._end(lease, end)
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
         self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (Workspace.of(claim).output,))
 

@@ -1,4 +1,4 @@
-"""The lease on an attempt: renewed by a thread of its own, which also looks for orders and records what happens."""
+"""The lease on an attempt: renewed by a thread of its own, which also looks for directives and records what happens."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database import Database
 from jobs.service import attempts
-from jobs.service.attempts import Order
+from jobs.service.attempts import Directive, HeldAttempt
 from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
@@ -42,7 +42,7 @@ class Lease:
         self._worker = worker
         self._ends_at = taken_at + settings.lease_seconds
         self._renewed_at = taken_at
-        self._order = Order.CONTINUE
+        self._directive = Directive.CONTINUE
         self._lock = threading.Lock()
         self._log: list[Entry] = []
         self._progress: dict[str, Any] | None = None
@@ -62,9 +62,9 @@ class Lease:
         self._thread.join()
 
     @property
-    def order(self) -> Order:
-        """The newest order; ABANDON once the lease is over."""
-        return Order.ABANDON if time.monotonic() >= self._ends_at else self._order
+    def directive(self) -> Directive:
+        """The newest directive; ABANDON once the lease is over."""
+        return Directive.ABANDON if time.monotonic() >= self._ends_at else self._directive
 
     def record_progress(self, progress: dict[str, Any]) -> None:
         """Record where the attempt stands; of several before the next renewal the newest counts."""
@@ -112,7 +112,7 @@ class Lease:
     def _run(self) -> None:
         while not self._closing.wait(self._worker.order_seconds):
             try:
-                self._order = self._renew() if self._must_renew() else self._look()
+                self._directive = self._renew() if self._must_renew() else self._look()
             except Exception as error:  # noqa: BLE001 - an outage is waited out; the lease is longer
                 log.warning("%s: the lease was not renewed, trying again: %s", self._attempt_id, error)
 
@@ -122,28 +122,31 @@ class Lease:
             news = bool(self._log or self._progress)
         return age >= self._settings.heartbeat_seconds or (news and age >= self._worker.progress_seconds)
 
-    def _look(self) -> Order:
+    def _look(self) -> Directive:
         with self._database.reading() as connection:
             return attempts.look(connection, self._attempt_id, self._worker.id)
 
-    def _renew(self) -> Order:
+    def _renew(self) -> Directive:
         begun = time.monotonic()
         entries, progress = self._take()
         try:
             with self._database.writing() as connection:
-                order = self._record(connection, entries, progress)
+                directive = self._record(connection, entries, progress)
         except Exception:
             self._put_back(entries, progress)
             raise
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
-        return order
+        return directive
 
-    def _record(self, connection: Connection, entries: list[Entry], progress: dict[str, Any] | None) -> Order:
+    def _record(self, connection: Connection, entries: list[Entry], progress: dict[str, Any] | None) -> Directive:
         news = [*entries, ("progress", progress)] if progress else entries
-        return attempts.renew(
-            connection, self._attempt_id, self._worker.id, self._settings, progress=progress, entries=news
-        )
+        held = self.hold(connection)
+        return Directive.ABANDON if held is None else held.renew(progress, news)
+
+    def hold(self, connection: Connection) -> HeldAttempt | None:
+        """Lock the attempt in a transaction; None if it is no longer this worker's."""
+        return HeldAttempt.lock(connection, self._settings, self._attempt_id, self._worker.id)
 
     def _take(self) -> tuple[list[Entry], dict[str, Any] | None]:
         with self._lock:

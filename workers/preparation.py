@@ -8,9 +8,9 @@ from jobs.artifacts import ArtifactStore, workspace_key
 from jobs.checkpoints import allowed_path
 from jobs.errors import InsufficientStorageError, InvalidRequestError
 from jobs.records import FileRecord, ModelRecord
-from jobs.service.attempts import Claim
+from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import SPEC, AnySpec
+from jobs.specs import AnySpec
 from workers.handlers.contract import Context, Handler, Reported
 
 OUTPUT = "output"
@@ -64,10 +64,9 @@ def named_models(claim: Claim) -> Mapping[str, ModelRecord]:
     Raises:
         InvalidRequestError: a model is gone, or an adapter is where a checkpoint must be, or the other way round.
     """
-    for field in ("model", "adapter", "compare_with"):
-        if claim.job.spec.get(field) and field not in claim.models:
-            message = f"there is no model {claim.job.spec[field]!r} any more; name another one"
-            raise InvalidRequestError(message, param=field)
+    for field, name in claim.spec.model_references().items():
+        if field not in claim.models:
+            raise InvalidRequestError(f"model {name!r} no longer exists; name another one", param=field)
     model, adapter = claim.models["model"], claim.models.get("adapter")
     if adapter is not None and adapter.kind != "adapter":
         raise InvalidRequestError(f"model {adapter.id!r} is no adapter but a whole {adapter.kind}", param="adapter")
@@ -77,7 +76,7 @@ def named_models(claim: Claim) -> Mapping[str, ModelRecord]:
         raise InvalidRequestError(message, param="compare_with")
     if model.kind != "adapter":
         return claim.models
-    if "adapter" not in claim.job.spec:
+    if "adapter" not in type(claim.spec).model_fields:
         message = f"model {model.id!r} is an adapter; a {claim.job.kind} job needs a whole checkpoint such as its base"
         raise InvalidRequestError(message, param="model")
     if adapter is not None:
@@ -124,7 +123,7 @@ def require_room(spec: AnySpec, handler: Handler, context: Context, store: Artif
 
 
 def _require_files(claim: Claim) -> None:
-    for field, file_id in SPEC.validate_python(dict(claim.job.spec)).file_references().items():
+    for field, file_id in claim.spec.file_references().items():
         if field not in claim.files:
             raise InvalidRequestError(f"file {file_id} was deleted; upload it again for a new job", param=field)
 

@@ -20,9 +20,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from jobs.artifacts import StoredFile, describe, open_store
-from jobs.service.attempts import Claim
+from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import SPEC
 from workers.failures import Failure, failure_of
 from workers.handlers.contract import Outcome, Reported, handler_of
 from workers.memory import require_memory
@@ -101,7 +100,7 @@ def run(assignment: Assignment, wires: Wires) -> None:
 
 def _work(assignment: Assignment, messages: Connection) -> Finished:
     claim, settings = assignment.claim, assignment.settings
-    spec = SPEC.validate_python(dict(claim.job.spec))
+    spec = claim.spec
     store = open_store(settings)
     reporter = Reporter(messages)
     context = prepare(claim, store, settings, reporter)

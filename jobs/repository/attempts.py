@@ -1,20 +1,22 @@
 """Rows of `attempts`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.records import AttemptRecord
+from jobs.repository import allocations
 from jobs.state import AttemptState
-from jobs.tables import Attempt
+from jobs.tables import Allocation, Attempt, Job, Worker
 
 OPEN = (AttemptState.DISPATCHED, AttemptState.RUNNING)
 
 
 def add(connection: Connection, attempt: AttemptRecord) -> None:
-    """Insert a new attempt."""
+    """Insert a new attempt with its allocations."""
     connection.execute(
         sa.insert(Attempt).values(
             id=attempt.id,
@@ -22,55 +24,55 @@ def add(connection: Connection, attempt: AttemptRecord) -> None:
             number=attempt.number,
             worker_id=attempt.worker_id,
             state=attempt.state,
-            deadline=attempt.deadline,
             dispatched_at=attempt.dispatched_at,
         )
     )
+    allocations.add(connection, attempt.allocations)
 
 
 def get(connection: Connection, attempt_id: str) -> AttemptRecord | None:
-    """The attempt of this id."""
+    """Return the attempt of this id, without its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).first()
     return AttemptRecord(**row._mapping) if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides whether a worker goes on with an attempt."""
+
+    attempt_state: str
+    job_state: str
+    drain_at: int | None
+
+
+def standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
+    """Read how things stand with a worker's attempt, without locks; None if it has no open allocation."""
+    query = (
+        sa.select(Attempt.state, Job.state, Worker.drain_at)
+        .join(Allocation, Allocation.attempt_id == Attempt.id)
+        .join(Job, Job.id == Attempt.job_id)
+        .outerjoin(Worker, Worker.id == Allocation.worker_id)
+        .where(Attempt.id == attempt_id, Allocation.worker_id == worker_id, Allocation.deadline.is_not(None))
+    )
+    row = connection.execute(query).first()
+    return Standing(*row) if row else None
+
+
+def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:
+    """Return an attempt that exists, with its allocations."""
+    row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()
+    places = allocations.of_attempts(connection, [attempt_id])[attempt_id]
+    return AttemptRecord(**row._mapping, allocations=tuple(places))
+
+
 def of_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
-    """All attempts at a job, first to last."""
-    rows = connection.execute(sa.select(Attempt.__table__).where(Attempt.job_id == job_id).order_by(Attempt.number))
-    return [AttemptRecord(**row._mapping) for row in rows]
+    """Return all attempts at a job with their allocations, first to last."""
+    query = sa.select(Attempt.__table__).where(Attempt.job_id == job_id).order_by(Attempt.number)
+    found = [AttemptRecord(**row._mapping) for row in connection.execute(query)]
+    places = allocations.of_attempts(connection, [attempt.id for attempt in found])
+    return [replace(attempt, allocations=tuple(places[attempt.id])) for attempt in found]
 
 
 def update(connection: Connection, attempt_id: str, changes: Mapping[str, Any]) -> None:
     """Change columns of an attempt."""
     connection.execute(sa.update(Attempt).where(Attempt.id == attempt_id).values(**changes))
-
-
-def extend(connection: Connection, attempt_id: str, worker_id: str, deadline: int) -> bool:
-    """Renew the lease; False if this worker no longer holds a running attempt."""
-    statement = (
-        sa.update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.worker_id == worker_id, Attempt.state == AttemptState.RUNNING)
-        .values(deadline=deadline)
-    )
-    return connection.execute(statement).rowcount == 1
-
-
-def overdue(connection: Connection, *, now: int, limit: int) -> list[AttemptRecord]:
-    """Open attempts whose pick-up time or lease is over."""
-    query = (
-        sa.select(Attempt.__table__)
-        .where(sa.text("state IN ('dispatched', 'running')"), Attempt.deadline < now)
-        .order_by(Attempt.deadline)
-        .limit(limit)
-    )
-    return [AttemptRecord(**row._mapping) for row in connection.execute(query)]
-
-
-def open_by_worker(connection: Connection) -> dict[str, int]:
-    """How many open attempts each worker has."""
-    query = (
-        sa.select(Attempt.worker_id, sa.func.count())
-        .where(sa.text("state IN ('dispatched', 'running')"))
-        .group_by(Attempt.worker_id)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}

@@ -1,13 +1,13 @@
 """Rows of `jobs` and `job_labels`."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
-from jobs.records import JobFilter, JobRecord
+from jobs.records import JobFilter, JobRecord, QueuedJob
 from jobs.state import JobState
 from jobs.tables import Job, JobLabel
 
@@ -64,15 +64,27 @@ def page(
     return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]
 
 
-def queued(connection: Connection, kinds: Collection[str], *, now: int, limit: int) -> list[JobRecord]:
-    """The first `limit` queued jobs of these kinds whose back-off is over, in the order in which they should go."""
+def list_queued(connection: Connection, *, now: int, limit: int) -> list[QueuedJob]:
+    """Return the first `limit` queued jobs whose back-off is over, in the order in which they should go."""
     query = (
-        sa.select(Job.__table__)
-        .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now, Job.kind.in_(kinds))
+        sa.select(Job.id, Job.kind, Job.priority, Job.requirement, Job.waiting)
+        .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now)
         .order_by(Job.priority.desc(), Job.id)
         .limit(limit)
     )
-    return [_record(row) for row in connection.execute(query)]
+    return [QueuedJob(*row) for row in connection.execute(query)]
+
+
+def set_waiting(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]) -> None:
+    """Record why queued jobs wait."""
+    if not reasons:
+        return
+    statement = (
+        sa.update(Job.__table__)  # type: ignore[arg-type]
+        .where(Job.__table__.c.id == sa.bindparam("job"), Job.__table__.c.state == sa.literal_column("'queued'"))
+        .values(waiting=sa.bindparam("reason"), version=Job.__table__.c.version + 1)
+    )
+    connection.execute(statement, [{"job": job_id, "reason": dict(reason)} for job_id, reason in reasons.items()])
 
 
 def compare_and_set(

@@ -12,7 +12,7 @@ from jobs.tables import Lease, Worker
 
 def save(connection: Connection, worker: WorkerRecord) -> None:
     """Insert a worker or renew what it reports."""
-    values = asdict(worker)
+    values = {name: value for name, value in asdict(worker).items() if name != "drain_at"}
     statement = insert(connection, Worker).values(**values)
     connection.execute(statement.on_conflict_do_update(index_elements=[Worker.id], set_=values))
 
@@ -20,6 +20,17 @@ def save(connection: Connection, worker: WorkerRecord) -> None:
 def set_state(connection: Connection, worker_id: str, state: str, *, now: int) -> None:
     """Say whether the worker takes jobs: active, draining or gone."""
     connection.execute(sa.update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=now))
+
+
+def set_drain_time(connection: Connection, worker_id: str, drain_at: int | None) -> bool:
+    """Set or clear when a worker must give back what it runs; return whether there is such a worker."""
+    statement = sa.update(Worker).where(Worker.id == worker_id).values(drain_at=drain_at)
+    return connection.execute(statement).rowcount == 1
+
+
+def get_drain_time(connection: Connection, worker_id: str) -> int | None:
+    """Return when a worker must give back what it runs, if an administrator drains it."""
+    return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 
 
 def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:

@@ -1,8 +1,8 @@
 """Why a job waits, in one sentence with numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from footprint import in_gib
 from jobs.scheduling.machine import Device, Holding, Room
@@ -40,6 +40,10 @@ class Explanation:
     free_bytes: int | None = None
     holders: tuple[Holder, ...] = ()
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the form in which the database stores it."""
+        return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
+
 
 def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
     """Explain why a job that was not placed waits.
@@ -55,7 +59,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
         return Explanation("kind", f"no worker that is running takes {job.kind} jobs")
     labelled = [room for room in able if room.machine.is_eligible(job.kind, job.requirement)]
     if not labelled:
-        wanted = ", ".join(f"{key}={value}" for key, value in sorted(job.requirement.labels.items()))
+        wanted = ", ".join(f"{key}={value}" for key, value in job.requirement.labels)
         return Explanation("labels", f"no worker that is running has the labels {wanted}")
     return _explain_room(job.requirement, labelled)
 

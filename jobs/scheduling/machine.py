@@ -104,7 +104,7 @@ class Machine:
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
         """Whether it runs jobs of this kind and has the labels that the job asks for."""
-        return kind in self.kinds and all(self.labels.get(key) == value for key, value in requirement.labels.items())
+        return kind in self.kinds and all(self.labels.get(key) == value for key, value in requirement.labels)
 
 
 class Room:

@@ -57,14 +57,13 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """
     rooms = rooms_of(machines)
     placements, left = [], []
-    hopeless: list[tuple[str, Requirement]] = []  # room only becomes less during a round
+    hopeless: set[tuple[str, Requirement]] = set()  # room only becomes less during a round
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
         placement = None if same in hopeless else _place_one(job, rooms)
         if placement is None:
             left.append(job)
-            if same not in hopeless:
-                hopeless.append(same)
+            hopeless.add(same)
         else:
             placements.append(placement)
     return Round(placements, left, rooms)

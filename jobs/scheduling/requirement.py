@@ -1,7 +1,7 @@
 """What a job needs to run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
@@ -26,13 +26,16 @@ class Requirement:
     reserve_bytes: int = 0
     host_memory_bytes: int = 0
     exclusive: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
         """Read a stored requirement. A row of the first schema has none: such a job gets a whole device."""
-        return cls(**stored) if stored else cls(exclusive=True)
+        if not stored:
+            return cls(exclusive=True)
+        labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))
+        return cls(**{**stored, "labels": labels})
 
     def to_row(self) -> dict[str, Any]:
         """Return the form in which the database stores it."""
-        return asdict(self)
+        return asdict(self) | {"labels": dict(self.labels)}

@@ -1,9 +1,9 @@
-"""What dispatcher, workers and reaper do with attempts. Every function checks the fencing token it is given."""
+"""What workers do with attempts. The attempt's id is the fencing token: every step checks that the worker holds it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -11,27 +11,13 @@ from sqlalchemy import Connection
 from jobs.artifacts import StoredFile, output_key
 from jobs.database import now_ms
 from jobs.identifiers import new_id
-from jobs.records import ArtifactRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
-from jobs.repository import attempts, events, files, jobs, models
-from jobs.service.transitions import advance
+from jobs.records import ArtifactRecord, AttemptRecord, JobRecord
+from jobs.repository import allocations, attempts, events, files, jobs, models, workers
+from jobs.service.claims import Claim, make_claim
+from jobs.service.transitions import advance, end_attempt
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from jobs.state import AttemptState, Event, JobState
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a worker needs to run an attempt: the job, and what its spec names, by field.
-
-    `bases` are the models that named adapters were made for, under the adapter's field.
-    """
-
-    job: JobRecord
-    attempt: AttemptRecord
-    models: Mapping[str, ModelRecord]
-    bases: Mapping[str, ModelRecord]
-    files: Mapping[str, FileRecord]
-    earlier_attempts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,76 +29,164 @@ class ProducedModel:
     details: Mapping[str, Any]
 
 
-class Order(Enum):
+class Directive(Enum):
     """What a worker learns when it renews a lease."""
 
     CONTINUE = auto()
     STOP = auto()  # a user cancelled the job
+    YIELD = auto()  # give the place back: the job is queued again, and the attempt does not count
     ABANDON = auto()  # the attempt is no longer this worker's: whatever it does has no effect
 
 
-def dispatch(connection: Connection, job_id: str, worker_id: str, settings: Settings) -> str | None:
-    """Place a queued job on a worker; returns the attempt's id, or None if the job is no longer queued."""
-    job = jobs.lock(connection, job_id)
-    if job is None or job.state is not JobState.QUEUED:
-        return None
-    now = now_ms(connection)
-    attempt = AttemptRecord(
-        id=new_id("att"),
-        job_id=job_id,
-        number=job.attempt_count + 1,
-        worker_id=worker_id,
-        state=AttemptState.DISPATCHED,
-        deadline=now + int(settings.pickup_seconds * 1000),
-        dispatched_at=now,
-        claimed_at=None,
-        finished_at=None,
-        error=None,
-    )
-    attempts.add(connection, attempt)
-    changes = {"attempt_id": attempt.id, "attempt_count": attempt.number}
-    reason = {"worker": worker_id, "attempt": attempt.number}
-    advance(connection, job, Event.DISPATCH, now=now, settings=settings, changes=changes, reason=reason)
-    return attempt.id
+class Gathering(Enum):
+    """How far the claims of an attempt on several nodes are."""
+
+    NOT_BEGUN = auto()  # this worker has not claimed its node
+    WAITING = auto()  # other workers have still to claim theirs
 
 
-def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | None:
-    """Take a dispatched attempt. None if it was taken, cancelled or given up before: then there is nothing to do."""
-    held = _held(connection, attempt_id, worker_id, AttemptState.DISPATCHED)
+@dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """An open attempt of a worker, with its job locked until the transaction ends."""
+
+    connection: Connection
+    settings: Settings
+    worker_id: str
+    job: JobRecord
+    attempt: AttemptRecord
+    now: int
+
+    @classmethod
+    def lock(
+        cls,
+        connection: Connection,
+        settings: Settings,
+        attempt_id: str,
+        worker_id: str,
+        state: AttemptState = AttemptState.RUNNING,
+    ) -> Self | None:
+        """Lock the attempt; None if this worker holds no such attempt in this state."""
+        known = attempts.get(connection, attempt_id)
+        job = jobs.lock(connection, known.job_id) if known else None  # job first, as everywhere: no deadlock
+        if job is None or job.attempt_id != attempt_id:
+            return None
+        attempt = attempts.get_with_places(connection, attempt_id)
+        if attempt.state != state or worker_id not in {place.worker_id for place in attempt.allocations}:
+            return None
+        return cls(connection, settings, worker_id, job, attempt, now_ms(connection))
+
+    def claim(self) -> Claim | Gathering | None:
+        """Claim this worker's node; once all nodes are claimed, the attempt begins.
+
+        Returns:
+            The claim, or `Gathering.WAITING` until the other workers have claimed theirs, or None if this version of
+            the service does not accept the job's spec: then the job has failed.
+        """
+        allocations.update(self.connection, self.attempt.id, {"claimed_at": self.now}, worker_id=self.worker_id)
+        others = [place for place in self.attempt.allocations if place.worker_id != self.worker_id]
+        if any(place.claimed_at is None for place in others):
+            return Gathering.WAITING
+        self._extend_all()
+        claimed = {"claimed_at": self.now}
+        advance(self.connection, self.job, Event.CLAIM, now=self.now, settings=self.settings, attempt_changes=claimed)
+        return self.make_claim()
+
+    def make_claim(self) -> Claim | None:
+        """Return all that is needed to run the attempt, or None after failing a job whose spec is not accepted."""
+        try:
+            spec = SPEC.validate_python(dict(self.job.spec))
+        except ValidationError as error:  # it was submitted to another version of the service
+            message = f"this version does not accept the spec any more, submit it anew: {error}"
+            running = jobs.get_many(self.connection, [self.job.id])[self.job.id]
+            invalid = {"code": "invalid_spec", "message": message}
+            end_attempt(self.connection, running, Event.FAIL, self.settings, error=invalid)
+            return None
+        return make_claim(self.connection, self.job, self.attempt, spec, self.worker_id)
+
+    def renew(
+        self, progress: Mapping[str, Any] | None = None, entries: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    ) -> Directive:
+        """Renew the lease of this worker's node, and record progress and log entries."""
+        deadline = self.now + int(self.settings.lease_seconds * 1000)
+        allocations.update(self.connection, self.attempt.id, {"deadline": deadline}, worker_id=self.worker_id)
+        if progress is not None:
+            jobs.set_progress(self.connection, self.job.id, progress)
+        events.append(self.connection, self.job.id, entries, attempt_id=self.attempt.id, now=self.now)
+        return _directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
+
+    def succeed(self, result: Mapping[str, Any], stored: Sequence[StoredFile], model: ProducedModel | None) -> bool:
+        """Publish: artifacts, model and state become visible by this one transaction, or not at all.
+
+        False if a user cancelled the job before.
+        """
+        changes = {"result": dict(result), "error": None} if self.job.state is JobState.RUNNING else {}
+        reached = advance(
+            self.connection, self.job, Event.SUCCEED, now=self.now, settings=self.settings, changes=changes
+        )
+        if reached is not JobState.SUCCEEDED:
+            return False
+        prefix = output_key(self.job.id, self.attempt.id)
+        files.add_artifacts(self.connection, [self._artifact(file, prefix) for file in stored])
+        if model is not None:
+            made = {
+                "state": "ready",
+                "kind": model.kind,
+                "key": f"{prefix}/{model.folder}",
+                "details": dict(model.details),
+                "created_at": self.now,
+            }
+            models.update_of_job(self.connection, self.job.id, made)
+        return True
+
+    def end(self, event: Event, error: Mapping[str, Any] | None = None) -> JobState:
+        """End the attempt by fail, stumble, stop or release; return the job's new state."""
+        return end_attempt(self.connection, self.job, event, self.settings, error=error)
+
+    def _extend_all(self) -> None:
+        deadline = self.now + int(self.settings.lease_seconds * 1000)
+        allocations.update(self.connection, self.attempt.id, {"deadline": deadline})
+
+    def _artifact(self, file: StoredFile, prefix: str) -> ArtifactRecord:
+        return ArtifactRecord(
+            id=new_id("art"),
+            job_id=self.job.id,
+            attempt_id=self.attempt.id,
+            path=file.path,
+            key=f"{prefix}/{file.path}",
+            bytes=file.bytes,
+            sha256=file.sha256,
+            created_at=self.now,
+        )
+
+
+def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | Gathering | None:
+    """Claim a dispatched attempt for a worker.
+
+    None if it was claimed, cancelled or given up before: then there is nothing to do.
+    """
+    held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED)
     if held is None:
         return None
-    job, attempt = held
-    now = now_ms(connection)
-    lease = {"claimed_at": now, "deadline": now + int(settings.lease_seconds * 1000)}
-    advance(connection, job, Event.CLAIM, now=now, settings=settings, attempt_changes=lease)
-    try:
-        spec = SPEC.validate_python(dict(job.spec))
-    except ValidationError as error:  # it was submitted to another version of the service
-        message = f"this version does not accept the spec any more, submit it anew: {error}"
-        end(connection, attempt_id, worker_id, Event.FAIL, settings, error={"code": "invalid_spec", "message": message})
-        return None
-    named = spec.model_references()
-    found = models.get_many(connection, job.project_id, named.values())
-    uploads = files.get_files(connection, job.project_id, spec.file_references().values())
-    earlier = [other.id for other in attempts.of_job(connection, job.id) if other.id != attempt_id]
-    by_field = {field: found[name] for field, name in named.items() if name in found}
-    return Claim(
-        job,
-        attempt,
-        by_field,
-        _bases(connection, job.project_id, by_field),
-        {field: uploads[name] for field, name in spec.file_references().items() if name in uploads},
-        earlier,
-    )
+    mine = next(place for place in held.attempt.allocations if place.worker_id == worker_id)
+    return held.claim() if mine.claimed_at is None else None
 
 
-def look(connection: Connection, attempt_id: str, worker_id: str) -> Order:
-    """What a renewal would answer, without renewing: a cheap read, for short intervals."""
-    attempt = attempts.get(connection, attempt_id)
-    if attempt is None or (attempt.worker_id, attempt.state) != (worker_id, AttemptState.RUNNING):
-        return Order.ABANDON
-    job = jobs.get_many(connection, [attempt.job_id])[attempt.job_id]
-    return Order.STOP if job.state is JobState.CANCELLING else Order.CONTINUE
+def await_others(
+    connection: Connection, attempt_id: str, worker_id: str, settings: Settings
+) -> Claim | Gathering | None:
+    """Return the claim of an attempt on several nodes once all are claimed; None if that did not come about."""
+    if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
+        return Gathering.WAITING
+    held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
+    return held.make_claim() if held else None
+
+
+def look(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
+    """Return what a renewal would answer, without renewing or locking: cheap, for short intervals."""
+    now, found = now_ms(connection), attempts.standing(connection, attempt_id, worker_id)
+    if found is None or found.attempt_state != AttemptState.RUNNING:
+        return Directive.ABANDON
+    return _directive(found.job_state, found.drain_at, now)
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:
@@ -121,149 +195,7 @@ def has_succeeded(connection: Connection, attempt_id: str) -> bool:
     return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 
 
-def renew(
-    connection: Connection,
-    attempt_id: str,
-    worker_id: str,
-    settings: Settings,
-    *,
-    progress: Mapping[str, Any] | None = None,
-    entries: Sequence[tuple[str, Mapping[str, Any]]] = (),
-) -> Order:
-    """Renew the lease, and record progress and log entries on the way."""
-    attempt = attempts.get(connection, attempt_id)
-    job = jobs.lock(connection, attempt.job_id) if attempt else None  # job before attempt, as everywhere: no deadlock
-    now = now_ms(connection)
-    deadline = now + int(settings.lease_seconds * 1000)
-    if attempt is None or job is None or not attempts.extend(connection, attempt_id, worker_id, deadline):
-        return Order.ABANDON
-    if progress is not None:
-        jobs.set_progress(connection, attempt.job_id, progress)
-    events.append(connection, attempt.job_id, entries, attempt_id=attempt_id, now=now)
-    return Order.STOP if job.state is JobState.CANCELLING else Order.CONTINUE
-
-
-def succeed(
-    connection: Connection,
-    attempt_id: str,
-    worker_id: str,
-    settings: Settings,
-    *,
-    result: Mapping[str, Any],
-    stored: Sequence[StoredFile],
-    model: ProducedModel | None,
-) -> bool:
-    """Publish: artifacts, model and state become visible by this one transaction, or not at all.
-
-    False if the attempt is no longer this worker's, or a user cancelled the job before.
-    """
-    held = _held(connection, attempt_id, worker_id, AttemptState.RUNNING)
-    if held is None:
-        return False
-    job, _ = held
-    now = now_ms(connection)
-    changes = {"result": dict(result), "error": None} if job.state is JobState.RUNNING else {}
-    if advance(connection, job, Event.SUCCEED, now=now, settings=settings, changes=changes) is not JobState.SUCCEEDED:
-        return False
-    prefix = output_key(job.id, attempt_id)
-    files.add_artifacts(
-        connection,
-        [
-            ArtifactRecord(
-                id=new_id("art"),
-                job_id=job.id,
-                attempt_id=attempt_id,
-                path=file.path,
-                key=f"{prefix}/{file.path}",
-                bytes=file.bytes,
-                sha256=file.sha256,
-                created_at=now,
-            )
-            for file in stored
-        ],
-    )
-    if model is not None:
-        key = f"{prefix}/{model.folder}"
-        made = {
-            "state": "ready",
-            "kind": model.kind,
-            "key": key,
-            "details": dict(model.details),
-            "created_at": now,
-        }
-        models.update_of_job(connection, job.id, made)
-    return True
-
-
-def end(
-    connection: Connection,
-    attempt_id: str,
-    worker_id: str,
-    event: Event,
-    settings: Settings,
-    *,
-    error: Mapping[str, Any] | None = None,
-) -> JobState | None:
-    """End a running attempt by fail, stumble, stop or release; None if it is no longer this worker's."""
-    held = _held(connection, attempt_id, worker_id, AttemptState.RUNNING)
-    if held is None:
-        return None
-    return _give_up(connection, held[0], event, settings, error)
-
-
-def give_up_overdue(connection: Connection, attempt: AttemptRecord, settings: Settings) -> JobState | None:
-    """End an attempt whose time is over as expired or lost; None if it was renewed or ended meanwhile."""
-    job = jobs.lock(connection, attempt.job_id)
-    fresh = attempts.get(connection, attempt.id)
-    if job is None or fresh is None or job.attempt_id != attempt.id or fresh.state not in attempts.OPEN:
-        return None
-    if fresh.deadline >= now_ms(connection):
-        return None
-    if fresh.state == AttemptState.DISPATCHED:
-        return _give_up(connection, job, Event.EXPIRE, settings, None)
-    message = f"worker {fresh.worker_id} stopped reporting (killed, or its machine is down)"
-    return _give_up(connection, job, Event.LOSE, settings, {"code": "worker_lost", "message": message})
-
-
-def take_back(connection: Connection, attempt_id: str, settings: Settings) -> None:
-    """Queue a job again whose message could not be sent."""
-    attempt = attempts.get(connection, attempt_id)
-    job = jobs.lock(connection, attempt.job_id) if attempt else None
-    if job and job.attempt_id == attempt_id and job.state is JobState.DISPATCHED:
-        _give_up(connection, job, Event.EXPIRE, settings, None)
-
-
-def _bases(connection: Connection, project_id: str, named: Mapping[str, ModelRecord]) -> dict[str, ModelRecord]:
-    wanted = {field: model.base for field, model in named.items() if model.kind == "adapter" and model.base}
-    found = models.get_many(connection, project_id, wanted.values()) if wanted else {}
-    return {field: found[base] for field, base in wanted.items() if base in found}
-
-
-def _give_up(
-    connection: Connection, job: JobRecord, event: Event, settings: Settings, error: Mapping[str, Any] | None
-) -> JobState:
-    changes: dict[str, Any] = {}
-    if error is not None:
-        changes["error"] = dict(error)
-    return advance(
-        connection,
-        job,
-        event,
-        now=now_ms(connection),
-        settings=settings,
-        changes=changes,
-        attempt_changes={"error": dict(error)} if error is not None else {},
-        reason={"error": dict(error)} if error is not None else {},
-    )
-
-
-def _held(
-    connection: Connection, attempt_id: str, worker_id: str, state: AttemptState
-) -> tuple[JobRecord, AttemptRecord] | None:
-    """The job and the attempt, locked, if this worker holds the attempt in this state."""
-    attempt = attempts.get(connection, attempt_id)
-    job = jobs.lock(connection, attempt.job_id) if attempt else None
-    fresh = attempts.get(connection, attempt_id)
-    if job is None or fresh is None or job.attempt_id != attempt_id:
-        return None
-    return (job, fresh) if (fresh.worker_id, fresh.state) == (worker_id, state) else None
+def _directive(job_state: str, drain_at: int | None, now: int) -> Directive:
+    if job_state == JobState.CANCELLING:
+        return Directive.STOP
+    return Directive.YIELD if drain_at is not None and drain_at <= now else Directive.CONTINUE

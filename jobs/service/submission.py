@@ -21,6 +21,9 @@ from jobs.errors import (
 from jobs.identifiers import new_id
 from jobs.records import JobRecord, ModelRecord
 from jobs.repository import events, files, jobs, models
+from jobs.scheduling import Requirement
+from jobs.service.pool import read_known_machines, use_gpus
+from jobs.service.requirements import check_pool, require
 from jobs.specs import AnySpec
 from jobs.state import JobState
 
@@ -68,10 +71,10 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
-    refused = _refusals(connection, first)
+    refused, required = _check(connection, first)
     # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
     answers |= refused | _replays(connection, {index: first[index] for index in refused})
-    return answers | _record(connection, {index: each for index, each in first.items() if index not in refused})
+    return answers | _record(connection, {index: first[index] for index in required}, required)
 
 
 def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
@@ -81,12 +84,14 @@ def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submi
     return {index: submissions[index] for index in chosen.values()}
 
 
-def _record(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _record(
+    connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
+) -> dict[int, Answer]:
     """Insert jobs with all that belongs to them; one whose key another process used this moment is left out."""
     if not submissions:
         return {}
     now = now_ms(connection)
-    rows = {index: _row(each, now) for index, each in submissions.items()}
+    rows = {index: _row(each, required[index], now) for index, each in submissions.items()}
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
     _accompany(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
@@ -94,7 +99,7 @@ def _record(connection: Connection, submissions: Mapping[int, Submission]) -> di
     return {index: Submitted(stored[row["id"]], created=True) for index, row in made.items()}
 
 
-def _row(submission: Submission, now: int) -> dict[str, Any]:
+def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
     spec = submission.spec
     return {
         "id": new_id("job"),
@@ -102,6 +107,7 @@ def _row(submission: Submission, now: int) -> dict[str, Any]:
         "kind": spec.kind,
         "state": JobState.QUEUED,
         "spec": spec.model_dump(mode="json"),
+        "requirement": requirement.to_row(),
         "priority": spec.priority,
         "max_attempts": spec.max_attempts,
         "idempotency_key": submission.idempotency_key,
@@ -127,22 +133,40 @@ def _replay(submission: Submission, job: JobRecord) -> Answer:
     )
 
 
-def _refusals(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
-    """Errors of submissions that name unknown models or files, or a name for their result that is taken."""
+def _check(
+    connection: Connection, submissions: Mapping[int, Submission]
+) -> tuple[dict[int, Answer], dict[int, Requirement]]:
+    """Return the errors of submissions that cannot be accepted, and what the others require of a machine."""
     refused: dict[int, Answer] = {}
+    required: dict[int, Requirement] = {}
+    machines = read_known_machines(connection) if submissions else []
     for project_id in {submission.project_id for submission in submissions.values()}:
         mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
         named = _names(mine)
         known_models = models.get_many(connection, project_id, named) if named else {}
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
         known_files = files.get_files(connection, project_id, wanted) if wanted else {}
+        known_bases = _find_bases(connection, project_id, known_models)
         taken = set(known_models)
         for index, spec in mine:
             if error := _fault(spec, known_models, set(known_files), taken):
                 refused[index] = error
+                continue
+            used = {field: known_models[name] for field, name in spec.model_references().items()}
+            bases = {field: known_bases[model.base] for field, model in used.items() if model.base in known_bases}
+            required[index] = require(spec, used, bases, on_gpu=use_gpus(machines))
+            if error := check_pool(required[index], machines, bases | used):
+                refused[index] = error
+                del required[index]
             elif (output := spec.output_name()) is not None:
                 taken.add(output)
-    return refused
+    return refused, required
+
+
+def _find_bases(connection: Connection, project_id: str, named: Mapping[str, ModelRecord]) -> dict[str, ModelRecord]:
+    """Return the bases of the adapters among named models, by the base's id."""
+    wanted = {model.base for model in named.values() if model.kind == "adapter" and model.base}
+    return models.get_many(connection, project_id, wanted) if wanted else {}
 
 
 def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:

@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from jobs.database import now_ms
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
-from jobs.repository import attempts, events, jobs, models
+from jobs.repository import allocations, attempts, events, jobs, models
 from jobs.settings import Settings
 from jobs.state import CHARGED, Event, JobState, Transition, next_transition
 
@@ -48,6 +49,8 @@ def advance(
     if row.attempt and attempt_id:
         ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
         attempts.update(connection, attempt_id, {"state": row.attempt, **ended, **(attempt_changes or {})})
+        if ended:
+            allocations.update(connection, attempt_id, {"deadline": None})
     if row.target.final and row.target is not JobState.SUCCEEDED:
         models.drop_pending(connection, job.id)
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
@@ -55,9 +58,26 @@ def advance(
     return row.target
 
 
+def end_attempt(
+    connection: Connection, job: JobRecord, event: Event, settings: Settings, *, error: Mapping[str, Any] | None = None
+) -> JobState:
+    """End the current attempt of a locked job without a result; return the job's new state."""
+    described = {} if error is None else {"error": dict(error)}
+    return advance(
+        connection,
+        job,
+        event,
+        now=now_ms(connection),
+        settings=settings,
+        changes=described,
+        attempt_changes=described,
+        reason=described,
+    )
+
+
 def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
     """The columns that a transition changes by itself."""
-    columns: dict[str, Any] = {}
+    columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
     charged = job.charged_attempts + (1 if row.event in CHARGED else 0)
     columns["charged_attempts"] = charged
     if row.target.final:
@@ -65,7 +85,8 @@ def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings)
     if row.event is Event.CLAIM and job.started_at is None:
         columns["started_at"] = now
     if row.target is JobState.QUEUED:
-        columns |= {"attempt_id": None, "not_before": now + _backoff_ms(charged, row.event, settings)}
+        wait_ms = _backoff_ms(charged, row.event, settings)
+        columns |= {"attempt_id": None, "not_before": now + wait_ms, "waiting": _explain_backoff(wait_ms, charged)}
     if row.event is Event.RETRY:
         columns |= {
             "charged_attempts": 0,
@@ -75,6 +96,14 @@ def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings)
             "finished_at": None,
         }
     return columns
+
+
+def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
+    """Return why a job that has just been queued again waits; a job without back-off may start at once."""
+    if wait_ms == 0:
+        return None
+    message = f"waits {wait_ms / 1000:g} s before it is tried again: {charged} attempts have failed"
+    return {"cause": "backoff", "message": message, "worker_id": None, "free_bytes": None, "holders": []}
 
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:

@@ -6,11 +6,12 @@ from pydantic import Field, TypeAdapter
 
 from jobs.specs.convert import ConvertSpec
 from jobs.specs.evaluate import EvaluateSpec
-from jobs.specs.fields import JobSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
+from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
+from jobs.specs.resources import Resources
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
@@ -30,4 +31,5 @@ __all__ = [
     "JobSpec",
     "KnownModel",
     "QuantizeSpec",
+    "Resources",
 ]

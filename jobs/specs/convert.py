@@ -6,7 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from footprint import Footprint, converting
-from jobs.specs.fields import Dtype, ModelName, ModelProducingSpec
+from jobs.specs.fields import Dtype, ModelName
+from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, scoring
-from jobs.specs.fields import Dtype, FileId, JobSpec, ModelName
+from jobs.specs.fields import Dtype, FileId, ModelName
+from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from footprint import Footprint, Training, finetuning
-from jobs.specs.fields import FileId, ModelProducingSpec, Seed
+from jobs.specs.fields import FileId, Seed
+from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 
 
 class FinetuneSpec(ModelProducingSpec):
     """Full fine-tuning, or a LoRA adapter on `W_pack`, on data in Baichuan2's published format."""
+
+    exclusive: ClassVar[bool] = True
 
     kind: Literal["finetune"]
     training_file: FileId

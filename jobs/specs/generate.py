@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, inference, kept_beginnings
-from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, JobSpec, ModelName, Seed, StrictModel
+from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, ModelName, Seed, StrictModel
+from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 
 BATCH_TOKENS = 16_384  # of `baichuan_core.generation`: most tokens that run at once

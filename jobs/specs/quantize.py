@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from footprint import Footprint, calibrating, quantizing, scoring
-from jobs.specs.fields import FileId, ModelProducingSpec
+from jobs.specs.fields import FileId
+from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 
 REPORT_TOKENS = 1024  # of `baichuan_core.quantization.quality`: most tokens that run at once

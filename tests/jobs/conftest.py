@@ -1,11 +1,13 @@
 """A prepared database of each kind, and the first steps of most tests."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from footprint import Precision
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.records import JobRecord, ModelRecord
@@ -14,6 +16,19 @@ from jobs.service import keys
 from jobs.service.submission import Submission, Submitted, submit
 from jobs.settings import Settings
 from jobs.specs import SPEC
+
+# A model of a few megabytes, so that jobs fit everywhere.
+DETAILS = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 512,
+    "max_position_embeddings": 128,
+    "position_embedding": "rope",
+    "norm_head": True,
+    "precision": asdict(Precision()),
+}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
@@ -43,7 +58,9 @@ class Deployment:
             self.project_id = key.project_id
             models.add(
                 connection,
-                ModelRecord(key.project_id, "base", "checkpoint", "ready", None, None, "/models/base", None, {}, 1),
+                ModelRecord(
+                    key.project_id, "base", "checkpoint", "ready", None, None, "/models/base", None, DETAILS, 1
+                ),
             )
 
     def submission(self, key: str | None = None, **fields: Any) -> Submission:

@@ -16,15 +16,17 @@ from jobs.database import Database
 from jobs.errors import DomainError
 from jobs.reaper import reap
 from jobs.records import JobRecord
+from jobs.repository import allocations
 from jobs.repository import attempts as rows
 from jobs.service import attempts, models
 from jobs.service import jobs as service
-from jobs.service.attempts import Order, ProducedModel
+from jobs.service.attempts import Directive, HeldAttempt, ProducedModel
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 from jobs.tables import Job, Model
 from tests.jobs.conftest import Deployment
+from tests.jobs.pool import dispatch_to, hold, start_on
 
 STORED = [StoredFile("model/config.json", 2, "0" * 64)]
 MODEL = ProducedModel("model", "checkpoint", {"bytes": 2})
@@ -40,7 +42,7 @@ class Pool:
 
     def dispatch(self, job_id: str, worker: str = "w1") -> str | None:
         with self.database.writing() as connection:
-            return attempts.dispatch(connection, job_id, worker, self.settings)
+            return dispatch_to(connection, job_id, worker, self.settings)
 
     def claim(self, attempt_id: str, worker: str = "w1") -> bool:
         with self.database.writing() as connection:
@@ -52,32 +54,25 @@ class Pool:
         assert self.claim(attempt_id, worker)
         return attempt_id
 
-    def renew(self, attempt_id: str, worker: str = "w1") -> Order:
+    def renew(self, attempt_id: str, worker: str = "w1") -> Directive:
         with self.database.writing() as connection:
-            return attempts.renew(
-                connection,
-                attempt_id,
-                worker,
-                self.settings,
-                progress={"fraction": 0.5},
-                entries=[("log", {"lines": ["a"]})],
-            )
+            held = HeldAttempt.lock(connection, self.settings, attempt_id, worker)
+            return held.renew({"fraction": 0.5}, [("log", {"lines": ["a"]})]) if held else Directive.ABANDON
 
     def succeed(self, attempt_id: str, worker: str = "w1") -> bool:
         with self.database.writing() as connection:
-            return attempts.succeed(
-                connection, attempt_id, worker, self.settings, result={"ok": True}, stored=STORED, model=MODEL
-            )
+            held = HeldAttempt.lock(connection, self.settings, attempt_id, worker)
+            return held is not None and held.succeed({"ok": True}, STORED, MODEL)
 
     def end(self, attempt_id: str, event: Event, worker: str = "w1") -> JobState | None:
         with self.database.writing() as connection:
-            error = {"code": "x", "message": "y"}
-            return attempts.end(connection, attempt_id, worker, event, self.settings, error=error)
+            held = HeldAttempt.lock(connection, self.settings, attempt_id, worker)
+            return held.end(event, {"code": "x", "message": "y"}) if held else None
 
     def run_out(self, attempt_id: str) -> None:
         """Let the attempt's time be over, and reap."""
         with self.database.writing() as connection:
-            rows.update(connection, attempt_id, {"deadline": 1})
+            allocations.update(connection, attempt_id, {"deadline": 1})
         reap(self.database, self.settings)
 
     def job(self, job_id: str) -> JobRecord:
@@ -120,7 +115,7 @@ def test_a_zombie_can_neither_publish_nor_renew_nor_fail(deployment: Deployment,
     pool.run_out(zombie)
     assert pool.job(job.id).state is JobState.QUEUED
     successor = pool.start(job.id, "w2")
-    assert pool.renew(zombie) is Order.ABANDON
+    assert pool.renew(zombie) is Directive.ABANDON
     assert pool.end(zombie, Event.FAIL) is None
     assert not pool.succeed(zombie)
     assert pool.artifacts(job.id) == []
@@ -162,7 +157,7 @@ def test_a_cancelled_job_ends_cancelled_even_if_its_work_was_done(deployment: De
         key = JobKey(deployment.project_id, job.id)
         assert service.cancel(connection, key, pool.settings).state is JobState.CANCELLING
         assert service.cancel(connection, key, pool.settings).state is JobState.CANCELLING
-    assert pool.renew(attempt_id) is Order.STOP
+    assert pool.renew(attempt_id) is Directive.STOP
     assert not pool.succeed(attempt_id)
     assert pool.job(job.id).state is JobState.CANCELLED
     assert pool.artifacts(job.id) == []
@@ -187,10 +182,8 @@ def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, 
     waits = []
     for _ in range(3):
         with deployment.database.writing() as connection:
-            attempt_id = attempts.dispatch(connection, job.id, "w1", slow)
-            assert attempt_id is not None
-            attempts.claim(connection, attempt_id, "w1", slow)
-            attempts.end(connection, attempt_id, "w1", Event.STUMBLE, slow, error={"code": "x", "message": "y"})
+            attempt_id = start_on(connection, job.id, "w1", slow)
+            hold(connection, attempt_id, "w1", slow).end(Event.STUMBLE, {"code": "x", "message": "y"})
         attempt = pool.job(job.id)
         with deployment.database.reading() as connection:
             finished = service.attempt_list(connection, JobKey(deployment.project_id, job.id))[-1].finished_at
@@ -246,7 +239,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(attempt=attempts)
     def stop(self, attempt: tuple[str | None, str, str]) -> None:
-        if attempt[0] and self.pool.renew(attempt[0], attempt[1]) is Order.STOP:
+        if attempt[0] and self.pool.renew(attempt[0], attempt[1]) is Directive.STOP:
             assert self.pool.end(attempt[0], Event.STOP, attempt[1]) is JobState.CANCELLED
 
     @rule(attempt=consumes(attempts))

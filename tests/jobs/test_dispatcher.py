@@ -2,26 +2,26 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
 from jobs.database import Database
-from jobs.dispatcher import LOOK_AHEAD, Dispatcher
+from jobs.dispatcher import Dispatcher
 from jobs.health import main as health
-from jobs.records import JobRecord, WorkerRecord
+from jobs.records import JobRecord
 from jobs.repository.workers import hold_lease
 from jobs.service import attempts, workers
 from jobs.service import jobs as service
-from jobs.service.attempts import Order
+from jobs.service.attempts import Directive
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
-from jobs.specs import KINDS
 from jobs.state import JobState
 from jobs.transport import BrokerUnreachableError, Transport, Waker, worker_queue
 from tests.jobs.conftest import Deployment
+from tests.jobs.pool import add_worker, hold
 
 pytestmark = pytest.mark.integration
 
@@ -44,13 +44,6 @@ def client(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(settings.redis)
 
 
-def add_worker(
-    deployment: Deployment, name: str, slots: int = 1, state: str = "active", kinds: Sequence[str] = KINDS
-) -> None:
-    with deployment.database.writing() as connection:
-        workers.report(connection, WorkerRecord(name, "host", 1, state, list(kinds), slots, [], 1, 1))
-
-
 def job_of(deployment: Deployment, job_id: str) -> JobRecord:
     with deployment.database.reading() as connection:
         return service.get(connection, JobKey(deployment.project_id, job_id))
@@ -59,8 +52,8 @@ def job_of(deployment: Deployment, job_id: str) -> JobRecord:
 def test_jobs_go_to_free_slots_by_priority_and_no_further(
     deployment: Deployment, settings: Settings, client: redis.Redis
 ) -> None:
-    add_worker(deployment, "w1")
-    add_worker(deployment, "drained", state="draining")
+    add_worker(deployment.database, "w1")
+    add_worker(deployment.database, "drained", state="draining")
     low, high = deployment.submit(priority=0), deployment.submit(priority=5)
     dispatcher = Dispatcher(settings)
     assert dispatcher.dispatch_waiting() == 1
@@ -71,7 +64,7 @@ def test_jobs_go_to_free_slots_by_priority_and_no_further(
 
 
 def test_only_one_of_two_leads_and_the_other_takes_over(deployment: Deployment, settings: Settings) -> None:
-    add_worker(deployment, "w1", slots=100)
+    add_worker(deployment.database, "w1", slots=100)
     both = [Dispatcher(settings), Dispatcher(settings)]
     threads = [threading.Thread(target=dispatcher.run, daemon=True) for dispatcher in both]
     for thread in threads:
@@ -94,7 +87,7 @@ def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
     settings: Settings,
     broker: Any,
 ) -> None:
-    add_worker(deployment, "w1")
+    add_worker(deployment.database, "w1")
     broker.stop()
     job = deployment.submit()
     with pytest.raises(BrokerUnreachableError):
@@ -109,8 +102,8 @@ def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
 def test_jobs_that_no_free_worker_can_run_do_not_hide_those_behind_them(
     deployment: Deployment, settings: Settings
 ) -> None:
-    add_worker(deployment, "w1", kinds=["generate"])
-    for _ in range(LOOK_AHEAD):
+    add_worker(deployment.database, "w1", kinds=["generate"])
+    for _ in range(100):
         deployment.submit(priority=1)
     hidden = deployment.submit(kind="generate", prompts=["a"])
     assert Dispatcher(settings).dispatch_waiting() == 1
@@ -123,7 +116,7 @@ def test_what_could_not_be_sent_is_queued_again_at_once(
     def fail(*_: object) -> None:
         raise BrokerUnreachableError("gone this moment")
 
-    add_worker(deployment, "w1", slots=3)
+    add_worker(deployment.database, "w1", slots=3)
     made = [deployment.submit() for _ in range(3)]
     dispatcher = Dispatcher(settings)
     with monkeypatch.context() as outage:
@@ -137,8 +130,8 @@ def test_what_could_not_be_sent_is_queued_again_at_once(
 def test_a_worker_that_does_not_hear_the_broker_does_not_swallow_a_job(
     deployment: Deployment, settings: Settings
 ) -> None:
-    add_worker(deployment, "deaf", slots=2)
-    add_worker(deployment, "well")
+    add_worker(deployment.database, "deaf", slots=2)
+    add_worker(deployment.database, "well")
     job = deployment.submit()
     dispatcher = Dispatcher(settings.model_copy(update={"pickup_seconds": 0.001}))
     assert dispatcher.dispatch_waiting() == 1
@@ -152,7 +145,7 @@ def test_a_worker_that_does_not_hear_the_broker_does_not_swallow_a_job(
 
 def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings, client: redis.Redis) -> None:
     hasty = settings.model_copy(update={"pickup_seconds": 0.01})
-    add_worker(deployment, "w1")
+    add_worker(deployment.database, "w1")
     job = deployment.submit()
     dispatcher = Dispatcher(hasty)
     assert dispatcher.dispatch_waiting() == 1
@@ -170,7 +163,7 @@ def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings
 def test_a_leap_of_the_clock_loses_no_living_attempt(
     deployment: Deployment, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_worker(deployment, "w1", slots=2)
+    add_worker(deployment.database, "w1", slots=2)
     dispatcher = Dispatcher(settings)
     thread = threading.Thread(target=dispatcher.run, daemon=True)
     running = deployment.submit()
@@ -181,11 +174,11 @@ def test_a_leap_of_the_clock_loses_no_living_attempt(
         assert attempts.claim(connection, attempt_id, "w1", settings)
     told = time.time_ns
     monkeypatch.setattr("time.time_ns", lambda: told() + 3600 * 10**9)
-    add_worker(deployment, "w1", slots=2)
+    add_worker(deployment.database, "w1", slots=2)
     later = deployment.submit()
     wait_until(lambda: job_of(deployment, later.id).state is JobState.DISPATCHED)  # so it has looked since
     with deployment.database.writing() as connection:
-        assert attempts.renew(connection, attempt_id, "w1", settings) is Order.CONTINUE
+        assert hold(connection, attempt_id, "w1", settings).renew() is Directive.CONTINUE
     dispatcher.stop()
     thread.join()
 
@@ -227,7 +220,7 @@ def test_the_health_check_of_a_worker(deployment: Deployment, settings: Settings
         environment.setenv("BAICHUAN_HOME", str(settings.home))
         assert health(["worker"]) == 1
         environment.setattr("socket.gethostname", lambda: "host")
-        add_worker(deployment, "w1")
+        add_worker(deployment.database, "w1")
         assert health(["worker"]) == 0
         assert health([]) == 2
         with database.writing() as connection:

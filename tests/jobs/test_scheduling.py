@@ -20,7 +20,7 @@ requirements = st.builds(
     reserve_bytes=sizes,
     host_memory_bytes=sizes,
     exclusive=st.booleans(),
-    labels=st.sampled_from([{}, {}, {"room": "a"}]),
+    labels=st.sampled_from([(), (), (("room", "a"),)]),
 )
 waiting_jobs = st.lists(
     st.builds(WaitingJob, st.uuids().map(str), st.sampled_from(KINDS[:2]), st.integers(-2, 2), requirements),

@@ -1,0 +1,52 @@
+"""Rows of `allocations`."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.records import AllocationRecord
+from jobs.tables import Allocation
+
+_OPEN = sa.text("deadline IS NOT NULL")  # literally the condition of the partial index
+
+
+def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None:
+    """Insert the allocations of a new attempt."""
+    connection.execute(sa.insert(Allocation), [asdict(allocation) for allocation in allocations])
+
+
+def of_attempts(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
+    """Return the allocations of attempts by attempt, each list in the order of the nodes."""
+    query = (
+        sa.select(Allocation.__table__).where(Allocation.attempt_id.in_(list(attempt_ids))).order_by(Allocation.node)
+    )
+    found: dict[str, list[AllocationRecord]] = {attempt_id: [] for attempt_id in attempt_ids}
+    for row in connection.execute(query):
+        found[row.attempt_id].append(AllocationRecord(**row._mapping))
+    return found
+
+
+def list_open(connection: Connection) -> list[AllocationRecord]:
+    """Return all allocations whose attempts have not ended."""
+    rows = connection.execute(sa.select(Allocation.__table__).where(_OPEN))
+    return [AllocationRecord(**row._mapping) for row in rows]
+
+
+def list_overdue(connection: Connection, *, now: int, limit: int) -> list[AllocationRecord]:
+    """Return up to `limit` allocations that were not claimed or renewed in time, the oldest first."""
+    query = sa.select(Allocation.__table__).where(_OPEN, Allocation.deadline < now)
+    rows = connection.execute(query.order_by(Allocation.deadline).limit(limit))
+    return [AllocationRecord(**row._mapping) for row in rows]
+
+
+def update(
+    connection: Connection, attempt_id: str, changes: Mapping[str, Any], *, worker_id: str | None = None
+) -> bool:
+    """Change the open allocations of an attempt, of all workers or of one; return whether there were any."""
+    statement = sa.update(Allocation).where(Allocation.attempt_id == attempt_id, _OPEN)
+    if worker_id is not None:
+        statement = statement.where(Allocation.worker_id == worker_id)
+    return connection.execute(statement.values(**changes)).rowcount > 0

@@ -1,0 +1,75 @@
+"""The pool as the scheduler sees it: machines with their devices, and what jobs hold of them."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.records import AllocationRecord, WorkerRecord
+from jobs.repository import allocations, workers
+from jobs.scheduling import Device, Holding, Machine, Reservation
+from jobs.service.workers import list_alive
+from jobs.settings import Settings
+
+KNOWN_MS = 3_600_000  # a worker that is away for less than this is still one that jobs may wait for
+
+
+def read_machines(connection: Connection, settings: Settings, *, expired_lately: Collection[str] = ()) -> list[Machine]:
+    """Return the machines of all workers that take jobs, with what the open attempts hold.
+
+    Args:
+        connection: A transaction.
+        settings: The clocks: a worker that missed several heartbeats takes no jobs.
+        expired_lately: Workers that let an attempt expire lately.
+    """
+    held: dict[str, list[AllocationRecord]] = {}
+    for allocation in allocations.list_open(connection):
+        held.setdefault(allocation.worker_id, []).append(allocation)
+    return [
+        machine_of(worker, held.get(worker.id, ()), expired_lately=worker.id in expired_lately)
+        for worker in list_alive(connection, settings)
+        if worker.state == "active" and worker.drain_at is None
+    ]
+
+
+def read_known_machines(connection: Connection) -> list[Machine]:
+    """Return the machines of all workers that reported within the last hour, as if they ran nothing."""
+    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - KNOWN_MS)]
+
+
+def use_gpus(machines: Sequence[Machine]) -> bool:
+    """Whether jobs will run on GPUs: a machine has one, or no machine is known."""
+    return not machines or any(not device.on_host for machine in machines for device in machine.devices)
+
+
+def machine_of(worker: WorkerRecord, held: Iterable[AllocationRecord] = (), *, expired_lately: bool = False) -> Machine:
+    """Return the machine of a worker as the scheduler sees it."""
+    devices = tuple(_device(device) for device in worker.devices)
+    on_host = sum(device.memory_bytes for device in devices if device.on_host)
+    return Machine(
+        worker_id=worker.id,
+        kinds=frozenset(worker.kinds),
+        slots=worker.slots,
+        devices=devices,
+        host_memory_bytes=int(worker.host.get("memory_bytes", on_host)),
+        labels=dict(worker.labels),
+        holdings=tuple(_holding(allocation) for allocation in held),
+        expired_lately=expired_lately,
+    )
+
+
+def _device(reported: Mapping[str, Any]) -> Device:
+    kind, index = str(reported.get("type", "cpu")), int(reported.get("index", 0))
+    return Device(
+        uuid=str(reported.get("uuid", f"{kind}-{index}")),
+        index=index,
+        memory_bytes=int(reported.get("memory_bytes", 0)),
+        used_by_others_bytes=int(reported.get("used_by_others_bytes") or 0),
+        on_host=kind == "cpu",
+    )
+
+
+def _holding(allocation: AllocationRecord) -> Holding:
+    devices = tuple(Reservation(each["uuid"], each["index"], each["reserved_bytes"]) for each in allocation.devices)
+    return Holding(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive)

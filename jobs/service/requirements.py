@@ -1,0 +1,103 @@
+"""From a spec to what the job requires of a machine, and whether the pool could ever meet it."""
+
+from collections.abc import Mapping, Sequence
+
+from footprint import Footprint, in_gib, smaller_models, smaller_trainings
+from jobs.checkpoints import GGUF
+from jobs.errors import InvalidRequestError
+from jobs.records import ModelRecord
+from jobs.scheduling import Machine, Requirement
+from jobs.specs import AnySpec, KnownModel, Resources
+
+# Memory that a runner takes beside the tensors: interpreter and libraries on the host, a CUDA context on a GPU.
+RUNNER_HOST_BYTES = 512 * 2**20
+RUNNER_DEVICE_BYTES = 512 * 2**20
+# llama.cpp maps the file and keeps keys and values beside it.
+GGUF_FACTOR = 1.25
+
+
+def require(
+    spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], *, on_gpu: bool
+) -> Requirement:
+    """Return what a job of this spec requires.
+
+    Args:
+        spec: What the user asked for.
+        named: Models that the spec names, by field.
+        bases: Base of each adapter among them, by field.
+        on_gpu: Whether GPUs will run it: "auto" precisions depend on it.
+    """
+    asked = spec.resources or Resources()
+    models = [bases.get(field, model) for field, model in named.items() if field != "adapter"]
+    estimated = _estimate(spec, models, on_gpu=on_gpu)
+    exclusive = estimated.exclusive or spec.exclusive if asked.share is None else not asked.share
+    memory = asked.device_memory_bytes
+    return Requirement(
+        nodes=asked.nodes,
+        devices=estimated.devices if asked.devices is None else asked.devices,
+        device_memory_bytes=estimated.device_memory_bytes if memory is None else memory,
+        reserve_bytes=estimated.reserve_bytes if memory is None else memory,
+        host_memory_bytes=estimated.host_memory_bytes,
+        exclusive=exclusive,
+        labels=tuple(sorted(asked.labels.items())),
+    )
+
+
+def check_pool(
+    requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord]
+) -> InvalidRequestError | None:
+    """Return the error for a job that no machine of the pool could ever hold; None if one could, or none is known."""
+    if not machines or sum(machine.could_hold(requirement) for machine in machines) >= requirement.nodes:
+        return None
+    able = sum(machine.could_hold(requirement) for machine in machines)
+    if able:
+        message = (
+            f"{able} of {len(machines)} workers could hold a node of this job, and it asks for {requirement.nodes}"
+        )
+        return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
+    devices = [(device.memory_bytes, machine) for machine in machines for device in machine.devices]
+    size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
+    if requirement.devices and size < requirement.device_memory_bytes:
+        needed = f"this needs at least {in_gib(requirement.device_memory_bytes)} of memory"
+        message = f"{needed} and the largest device, on {machine.worker_id}, has {in_gib(size)}"
+        return InvalidRequestError(f"{message}; {_remedy(requirement, named, size)}", param="model")
+    if requirement.devices > max(len(machine.devices) for machine in machines):
+        most = max(len(machine.devices) for machine in machines)
+        message = f"no worker has more than {most} devices, and this asks for {requirement.devices}; ask for fewer"
+        return InvalidRequestError(message, param="resources.devices")
+    host = max(machine.host_memory_bytes for machine in machines)
+    message = f"this needs {in_gib(requirement.host_memory_bytes)} of host memory and no worker has more than"
+    return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more", param="model")
+
+
+def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:
+    """Estimate from the models' sizes; a job on a model of unknown size gets a device of its own."""
+    host, steps = 0, list[Footprint]()
+    for model in models:
+        known = KnownModel.from_details(model.details)
+        if model.kind == GGUF:
+            host = max(host, int(int(model.details.get("bytes", 0)) * GGUF_FACTOR))
+        elif known is None:
+            return Requirement(host_memory_bytes=RUNNER_HOST_BYTES, exclusive=True)
+        else:
+            steps += spec.footprints(known, on_gpu=on_gpu)
+    on_device = [step for step in steps if step.place == "device"]
+    host = max([host, *(step.total for step in steps if step.place == "host")])
+    return Requirement(
+        devices=1 if on_device else 0,
+        device_memory_bytes=max((step.least for step in on_device), default=0),
+        reserve_bytes=max((step.total + RUNNER_DEVICE_BYTES for step in on_device), default=0),
+        host_memory_bytes=host + RUNNER_HOST_BYTES,
+    )
+
+
+def _remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
+    """Say which smaller forms of the model would fit into `size` bytes."""
+    known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
+    if known is None:
+        return "use a machine with more"
+    ways = smaller_trainings if requirement.exclusive else smaller_models
+    fitting = [
+        f"{way}: {in_gib(least)}" for way, least in ways(known.shape, requirement.device_memory_bytes) if least <= size
+    ]
+    return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"

@@ -1,0 +1,70 @@
+"""What all job specs share."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from footprint import Footprint
+from jobs.specs.fields import LabelKey, LabelValue, ModelName, StrictModel
+from jobs.specs.known_model import KnownModel
+from jobs.specs.resources import Resources
+
+
+class JobSpec(StrictModel):
+    """What every kind of job is asked with."""
+
+    produces_model: ClassVar[bool] = True
+    runs_gguf: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
+    max_devices: ClassVar[int] = 1
+    max_nodes: ClassVar[int] = 1
+
+    model: ModelName
+    priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    max_attempts: int = Field(3, ge=1, le=10, description="How often a job whose worker is lost is started again")
+    timeout_seconds: int = Field(86_400, ge=1, le=2_592_000, description="How long one attempt may run")
+
+    resources: Resources | None = Field(None, description="Where it may run; by default what its memory needs")
+
+    @model_validator(mode="after")
+    def _uses_what_it_asks_for(self) -> Self:
+        asked = self.resources
+        if asked is not None and (asked.devices or 0) > self.max_devices:
+            raise ValueError(f"resources.devices is {asked.devices}, but this kind uses {self.max_devices} at most")
+        if asked is not None and asked.nodes > self.max_nodes:
+            raise ValueError(f"resources.nodes is {asked.nodes}, but this kind runs on {self.max_nodes} at most")
+        return self
+
+    def model_references(self) -> dict[str, str]:
+        """The models that the spec names, by field."""
+        return {"model": self.model}
+
+    def file_references(self) -> dict[str, str]:
+        """The uploaded files that the spec names, by field."""
+        return {}
+
+    @abstractmethod
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """What each step takes at the limits of the spec, where the shortest inputs may need less.
+
+        Args:
+            model: A whole model that the spec names; it is asked about each of them.
+            on_gpu: Whether the job runs on a GPU.
+        """
+
+    def output_name(self) -> str | None:
+        """The id that the resulting model shall have, if the user chose one."""
+        return None
+
+
+class ModelProducingSpec(JobSpec):
+    """A spec whose result is a model that later jobs can name."""
+
+    output_model: ModelName | None = Field(None, description="Id of the resulting model; the job's id by default")
+
+    def output_name(self) -> str | None:
+        """See `JobSpec.output_name`."""
+        return self.output_model

@@ -1,0 +1,21 @@
+"""What a user asks for instead of the estimate: devices, memory, sharing and labels of workers."""
+
+from pydantic import Field
+
+from jobs.specs.fields import LabelKey, LabelValue, StrictModel
+
+
+class Resources(StrictModel):
+    """Where a job may run. What is left out comes from the estimate of its memory."""
+
+    nodes: int = Field(1, ge=1, le=256, description="Machines that run the job together")
+    devices: int | None = Field(None, ge=0, le=64, description="Devices on each node; 0 uses the host's memory alone")
+    device_memory_bytes: int | None = Field(
+        None, ge=1, le=2**50, description="Memory to reserve on each device, instead of the estimate"
+    )
+    share: bool | None = Field(
+        None, description="Whether other jobs may use the same devices; by default all kinds but finetune share"
+    )
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=16, description="Labels that the worker must have (BAICHUAN_WORKER_LABELS)"
+    )
