@@ -6,6 +6,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from jobs.database import Database, alembic_config
+from jobs.repository import jobs
 from jobs.settings import Settings
 from jobs.tables import Base
 
@@ -44,3 +45,38 @@ def test_down_and_up_again(settings: Settings) -> None:
     database.migrate()
     assert database.is_migrated()
     database.close()
+
+
+def test_data_of_the_first_schema_survives_the_way_up_and_down(settings: Settings) -> None:
+    database = Database(settings.database)
+    with database.engine.connect() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+    with database.writing() as connection:
+        for statement in FIRST_SCHEMA_ROWS:
+            connection.execute(sa.text(statement))
+    database.migrate()
+    with database.reading() as connection:
+        rows = connection.execute(sa.text("SELECT attempt_id, worker_id, deadline FROM allocations ORDER BY 1")).all()
+        assert [tuple(row) for row in rows] == [("att-1", "w1", 500), ("att-2", "w1", None)]
+        waiting = jobs.list_queued(connection, now=1, limit=10)
+        assert [(job.id, job.requirement) for job in waiting] == [("job-2", {})]
+    with database.engine.connect() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+    with database.reading() as connection:
+        kept = connection.execute(sa.text("SELECT id, deadline, state FROM attempts ORDER BY id")).all()
+        assert [tuple(row) for row in kept] == [("att-1", 500, "running"), ("att-2", 0, "lost")]
+    database.migrate()
+    database.close()
+
+
+_JOB = "INSERT INTO jobs (id, project_id, kind, state, spec, priority, max_attempts, attempt_id, created_at) VALUES "
+_ATTEMPT = "INSERT INTO attempts (id, job_id, number, worker_id, state, deadline, dispatched_at) VALUES "
+_WORKER = "INSERT INTO workers (id, hostname, pid, state, kinds, slots, devices, started_at, seen_at) VALUES "
+FIRST_SCHEMA_ROWS = [
+    "INSERT INTO projects (id, name, created_at) VALUES ('p', 'team', 1)",
+    _JOB + "('job-1', 'p', 'generate', 'running', '{}', 0, 3, 'att-1', 1)",
+    _JOB + "('job-2', 'p', 'generate', 'queued', '{}', 0, 3, NULL, 1)",
+    _ATTEMPT + "('att-1', 'job-1', 1, 'w1', 'running', 500, 1)",
+    _ATTEMPT + "('att-2', 'job-2', 1, 'w1', 'lost', 400, 1)",
+    _WORKER + "('w1', 'h', 1, 'active', '[]', 1, '[]', 1, 1)",
+]

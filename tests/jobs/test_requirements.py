@@ -1,0 +1,141 @@
+"""What jobs require: computed at submission, or given by the user; what could never run is rejected with numbers."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from footprint import PRESETS, Precision, inference
+from jobs.errors import InvalidRequestError
+from jobs.records import ModelRecord, WorkerRecord
+from jobs.repository import models
+from jobs.scheduling import Device, Machine, Requirement
+from jobs.service import workers
+from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, require
+from jobs.service.submission import Submission, submit
+from jobs.specs import KINDS, SPEC, KnownModel
+from tests.jobs.conftest import DETAILS, Deployment
+
+GIB = 2**30
+FILE = "file-" + "0" * 26
+FEWEST_FIELDS: dict[str, dict[str, Any]] = {
+    "generate": {"prompts": ["x"]},
+    "quantize": {},
+    "convert": {"target": "safetensors"},
+    "finetune": {"training_file": FILE},
+    "evaluate": {"benchmark": "mmlu", "data_file": FILE},
+}
+TINY = ModelRecord("p", "m", "checkpoint", "ready", None, None, "/m", None, DETAILS, 1)
+
+
+def required(kind: str, model: ModelRecord = TINY, **fields: Any) -> Requirement:
+    spec = SPEC.validate_python({"kind": kind, "model": "m", **FEWEST_FIELDS[kind], **fields})
+    return require(spec, {"model": model}, {}, on_gpu=True)
+
+
+def test_only_a_finetune_has_its_devices_for_itself() -> None:
+    assert {kind for kind in KINDS if required(kind).exclusive} == {"finetune"}
+    assert not required("finetune", resources={"share": True}).exclusive
+    assert required("generate", resources={"share": False}).exclusive
+
+
+def test_a_job_that_streams_needs_no_device() -> None:
+    assert required("convert").devices == 0
+    assert required("quantize", quality_report=False).devices == 0
+    assert required("quantize").devices == 1  # its report runs the model
+
+
+def test_memory_is_the_estimate_and_what_a_runner_takes() -> None:
+    known = KnownModel.from_details(DETAILS)
+    assert known is not None
+    needs = inference(known.shape, known.precision, batch=1, tokens=128, shared=0)
+    assert required("generate") == Requirement(
+        device_memory_bytes=needs.least,
+        reserve_bytes=needs.total + RUNNER_DEVICE_BYTES,
+        host_memory_bytes=RUNNER_HOST_BYTES,
+    )
+
+
+def test_an_adapter_counts_as_its_base() -> None:
+    adapter = replace(TINY, id="a", kind="adapter", base="m", details={})
+    spec = SPEC.validate_python({"kind": "generate", "model": "a", "prompts": ["x"]})
+    assert require(spec, {"model": adapter}, {"model": TINY}, on_gpu=True) == required("generate")
+
+
+def test_a_model_of_unknown_size_gets_a_device_of_its_own() -> None:
+    assert required("generate", replace(TINY, details={})).exclusive
+
+
+def test_a_gguf_file_needs_host_memory_alone() -> None:
+    needs = required("generate", replace(TINY, kind="gguf", details={"bytes": 8 * GIB}))
+    assert (needs.devices, needs.host_memory_bytes) == (0, 10 * GIB + RUNNER_HOST_BYTES)
+
+
+def test_the_user_may_say_otherwise() -> None:
+    asked = {"device_memory_bytes": 5 * GIB, "labels": {"room": "a"}}
+    needs = required("generate", resources=asked)
+    assert (needs.device_memory_bytes, needs.reserve_bytes, needs.labels) == (5 * GIB, 5 * GIB, (("room", "a"),))
+
+
+@pytest.mark.parametrize(("asked", "named"), [({"devices": 2}, "devices is 2"), ({"nodes": 3}, "nodes is 3")])
+def test_more_than_a_kind_can_use_is_rejected(asked: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        required("generate", resources=asked)
+
+
+def test_rows_are_read_as_they_were_written() -> None:
+    needs = required("finetune", resources={"labels": {"b": "1", "a": "2"}})
+    assert Requirement.from_row(needs.to_row()) == needs
+    assert Requirement.from_row({}).exclusive  # a row of the first schema
+
+
+def report_worker(deployment: Deployment, name: str, *sizes: int) -> None:
+    devices = [
+        {"type": "cuda", "index": i, "uuid": f"{name}-{i}", "name": "GPU", "memory_bytes": size * GIB}
+        for i, size in enumerate(sizes)
+    ]
+    record = WorkerRecord(name, "host", 1, "active", list(KINDS), 4, devices, 1, 1, host={"memory_bytes": 64 * GIB})
+    with deployment.database.writing() as connection:
+        workers.report(connection, record)
+
+
+def submit_to(deployment: Deployment, **fields: Any) -> object:
+    large = {**PRESETS_7B, "precision": {"dtype": "bfloat16"}}
+    record = ModelRecord(deployment.project_id, "large", "checkpoint", "ready", None, None, "/l", None, large, 1)
+    with deployment.database.writing() as connection:
+        models.add(connection, record)
+        spec = SPEC.validate_python({"kind": "generate", "model": "large", "prompts": ["x"], **fields})
+        return submit(connection, [Submission(deployment.project_id, spec)])[0]
+
+
+PRESETS_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 125696,
+    "max_position_embeddings": 4096,
+    "position_embedding": "rope",
+    "norm_head": True,
+}
+
+
+def test_a_job_larger_than_any_device_is_rejected_with_what_would_fit(deployment: Deployment) -> None:
+    assert not isinstance(submit_to(deployment), Exception)  # no worker is known: it waits
+    report_worker(deployment, "small", 8, 10)
+    answer = submit_to(deployment)
+    assert isinstance(answer, InvalidRequestError)
+    assert answer.message.startswith("this needs at least 13.98 GiB of memory and the largest device, on small, has 10")
+    assert "as int8: 7.95 GiB" in answer.message
+    report_worker(deployment, "large", 80)
+    assert not isinstance(submit_to(deployment), Exception)
+
+
+def test_weights_of_the_preset_are_those_of_the_message() -> None:
+    assert Precision().weight_bytes(PRESETS["baichuan2-7b"]) / GIB == pytest.approx(13.98, abs=0.01)
+
+
+def test_host_memory_and_fewer_nodes_are_named() -> None:
+    machine = Machine("w", frozenset(KINDS), 1, (Device("g", 0, 80 * GIB),), GIB // 4)
+    assert not machine.could_hold(required("convert"))
