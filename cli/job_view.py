@@ -24,6 +24,8 @@ def one_line(job: Any) -> str:
     if progress := _present_progress(job):
         parts += [f"{progress['fraction']:.0%}", progress["stage"]]
         parts += [f"{name} {value}" for name, value in _metrics(progress)]
+    if job["waiting"]:
+        parts.append(job["waiting"]["message"])
     if job["state"] == "succeeded" and job["model"]:
         parts.append(f"-> model {job['model']}")
     if job["error"]:

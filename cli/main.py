@@ -58,7 +58,7 @@ REST = "What jobs use"
 app.add_typer(models.app, name="models", rich_help_panel=REST)
 app.add_typer(files.app, name="files", rich_help_panel=REST)
 app.add_typer(keys.app, name="keys", rich_help_panel=REST)
-app.command(rich_help_panel=REST)(workers.workers)
+app.add_typer(workers.app, name="workers", rich_help_panel=REST)
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""`python -m jobs.health dispatcher|worker`: exit 0 if that part is list_alive; for container health checks."""
+"""`python -m jobs.health dispatcher|worker`: exit 0 if that part is alive; for container health checks."""
 
 import socket
 import sys
@@ -9,13 +9,13 @@ from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
 
-def dispatcher_list_alive(database: Database) -> bool:
+def dispatcher_alive(database: Database) -> bool:
     """Whether a dispatcher leads, here or on another machine."""
     with database.reading() as connection:
         return workers.lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
 
 
-def worker_list_alive(database: Database, settings: Settings, hostname: str) -> bool:
+def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
     """Whether a worker of this machine reported within the last few heartbeats."""
     with database.reading() as connection:
         return any(worker.hostname == hostname for worker in list_alive(connection, settings))
@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> int:
     database = Database(settings.database)
     match arguments:
         case ["dispatcher"]:
-            healthy = dispatcher_list_alive(database)
+            healthy = dispatcher_alive(database)
         case ["worker"]:
-            healthy = worker_list_alive(database, settings, socket.gethostname())
+            healthy = worker_alive(database, settings, socket.gethostname())
         case _:
             sys.stderr.write("usage: python -m jobs.health dispatcher|worker\n")
             return 2

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromCaller
+from api.dependencies import FromAdministrator, FromCaller
 from api.responses import json_response
 from api.schemas.pages import Page
-from api.schemas.requests import PageQuery
+from api.schemas.requests import DrainRequest, PageQuery
 from api.schemas.resources import WorkerObject
 from jobs.service import workers
 
@@ -17,7 +17,27 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 @router.get("", response_model=Page[WorkerObject])
 async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """Workers that reported within the last few heartbeats."""
-    found = await caller.service.reader.run(lambda c: workers.alive(c, caller.service.settings))
+    found = await caller.service.reader.run(lambda c: workers.list_alive(c, caller.service.settings))
     # Not every database sorts as Python compares.
     behind = sorted((w for w in found if w.id > (query.after or "")), key=lambda worker: worker.id)
     return json_response(Page[WorkerObject].of([WorkerObject.of(worker) for worker in behind], query.limit))
+
+
+@router.post("/{worker_id}/drain", response_model=WorkerObject)
+async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest | None = None) -> Response:
+    """Give a worker no more jobs.
+
+    Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
+    deadline they run to their end.
+    """
+    seconds, settings = (request or DrainRequest()).deadline_seconds, caller.service.settings
+    drained = await caller.service.writer.run(lambda c: workers.drain(c, worker_id, seconds, settings))
+    return json_response(WorkerObject.of(drained))
+
+
+@router.post("/{worker_id}/undrain", response_model=WorkerObject)
+async def undrain(worker_id: str, caller: FromAdministrator) -> Response:
+    """Let a drained worker take jobs again."""
+    settings = caller.service.settings
+    active = await caller.service.writer.run(lambda c: workers.undrain(c, worker_id, settings))
+    return json_response(WorkerObject.of(active))

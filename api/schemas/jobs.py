@@ -2,16 +2,51 @@
 
 from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
 from api.schemas.times import optional_seconds, seconds
-from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobRecord, Json, KeyRecord
+from jobs.records import AllocationRecord, ArtifactRecord, AttemptRecord, EventRecord, JobRecord, Json, KeyRecord
+from jobs.scheduling import Requirement
 from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
 
 _SPECS = get_args(get_args(AnySpec)[0])
 MODEL_MAKERS = frozenset(get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model)
+
+
+class RequirementObject(BaseModel):
+    """What a job requires of each machine that runs it, fixed at submission."""
+
+    nodes: int = Field(description="Machines that run it together")
+    devices: int = Field(description="Devices on each node; 0 uses the host's memory alone")
+    device_memory_bytes: int = Field(description="Memory on each device without which it cannot run")
+    reserve_bytes: int = Field(description="Memory to reserve on each device, for the longest inputs of the spec")
+    host_memory_bytes: int = Field(description="Memory of the host on each node")
+    exclusive: bool = Field(description="Whether its devices run nothing else meanwhile")
+    labels: dict[str, str] = Field(description="Labels that the worker must have")
+
+    @classmethod
+    def of(cls, stored: Json) -> Self:
+        """Return the requirement of a job's row."""
+        return cls(**Requirement.from_row(stored).to_row())
+
+
+class HolderObject(BaseModel):
+    """A job that holds what another one waits for."""
+
+    job_id: str
+    bytes: int
+
+
+class WaitingObject(BaseModel):
+    """Why a queued job waits."""
+
+    cause: str = Field(description="What is missing: no_worker, kind, labels, slots, devices, …, or backoff")
+    message: str = Field(description="One sentence with numbers")
+    worker_id: str | None = Field(description="The worker that comes closest")
+    free_bytes: int | None = Field(description="What its best device has free")
+    holders: list[HolderObject] = Field(description="Jobs that hold the rest, the largest first")
 
 
 class JobObject(Identified):
@@ -29,6 +64,8 @@ class JobObject(Identified):
     finished_at: int | None
     attempts: int
     max_attempts: int
+    requirements: RequirementObject
+    waiting: WaitingObject | None = Field(description="Why a queued job has not started")
     progress: Json | None
     result: Json | None
     error: Json | None
@@ -51,6 +88,8 @@ class JobObject(Identified):
             finished_at=optional_seconds(job.finished_at),
             attempts=job.attempt_count,
             max_attempts=job.max_attempts,
+            requirements=RequirementObject.of(job.requirement),
+            waiting=WaitingObject(**job.waiting) if job.waiting else None,
             progress=job.progress,
             result=job.result,
             error=job.error,
@@ -82,6 +121,29 @@ class EventObject(Identified):
         )
 
 
+class ReservedDevice(BaseModel):
+    """A device that an attempt uses, and the memory that is reserved for it there."""
+
+    uuid: str
+    index: int
+    reserved_bytes: int
+
+
+class AllocationObject(BaseModel):
+    """Where one node of an attempt runs."""
+
+    node: int
+    worker: str
+    devices: list[ReservedDevice]
+    host_bytes: int
+
+    @classmethod
+    def of(cls, allocation: AllocationRecord) -> Self:
+        """Return the allocation as clients see it."""
+        devices = [ReservedDevice(**device) for device in allocation.devices]
+        return cls(node=allocation.node, worker=allocation.worker_id, devices=devices, host_bytes=allocation.host_bytes)
+
+
 class AttemptObject(Identified):
     """One try at a job."""
 
@@ -94,6 +156,7 @@ class AttemptObject(Identified):
     started_at: int | None
     finished_at: int | None
     error: Json | None
+    allocations: list[AllocationObject] = Field(description="Where it runs or ran, one entry per node")
 
     @classmethod
     def of(cls, attempt: AttemptRecord) -> Self:
@@ -108,6 +171,7 @@ class AttemptObject(Identified):
             started_at=optional_seconds(attempt.claimed_at),
             finished_at=optional_seconds(attempt.finished_at),
             error=attempt.error,
+            allocations=[AllocationObject.of(each) for each in attempt.allocations],
         )
 
 

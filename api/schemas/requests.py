@@ -68,3 +68,11 @@ class NewKey(Request):
     name: ShortName
     project: ShortName
     role: Literal["admin", "member"] = "member"
+
+
+class DrainRequest(Request):
+    """How a worker is drained."""
+
+    deadline_seconds: float | None = Field(
+        None, ge=0, le=31_536_000, description="After this, jobs that still run must yield; by default they may end"
+    )

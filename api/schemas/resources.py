@@ -1,8 +1,8 @@
 """Files, models, workers and keys, as clients see them."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
 from api.schemas.times import optional_seconds, seconds
@@ -62,6 +62,37 @@ class ModelObject(Identified):
         )
 
 
+class DeviceObject(BaseModel):
+    """A device of a worker's machine; what cannot be measured is null."""
+
+    type: str
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    cores: int | None = None
+    capability: str | None = Field(None, description="CUDA compute capability, for example 9.0")
+    used_bytes: int | None = Field(None, description="Memory in use by anybody")
+    used_by_others_bytes: int | None = Field(None, description="Memory in use by processes outside the service")
+    utilization: int | None = Field(None, description="Percent of the time in which it computed")
+    temperature: int | None = Field(None, description="Degrees Celsius")
+
+    @classmethod
+    def of(cls, reported: Json) -> Self:
+        """Return the device as its worker reported it; workers of other versions may say less."""
+        kind, index = reported.get("type", "cpu"), reported.get("index", 0)
+        known = {name: value for name, value in reported.items() if name in cls.model_fields}
+        return cls(**({"type": kind, "index": index, "uuid": f"{kind}-{index}", "name": "", "memory_bytes": 0} | known))
+
+
+class HostObject(BaseModel):
+    """The host of a worker."""
+
+    memory_bytes: int | None = None
+    available_bytes: int | None = None
+    cores: int | None = None
+
+
 class WorkerObject(Identified):
     """A worker that reported lately."""
 
@@ -71,7 +102,10 @@ class WorkerObject(Identified):
     state: str
     kinds: list[str]
     slots: int
-    devices: list[dict[str, Any]]
+    devices: list[DeviceObject]
+    host: HostObject
+    labels: dict[str, str]
+    drain_at: int | None = Field(description="When it must give back what it runs; far in the future: never")
     created_at: int
     seen_at: int
 
@@ -82,10 +116,13 @@ class WorkerObject(Identified):
             id=worker.id,
             hostname=worker.hostname,
             pid=worker.pid,
-            state=worker.state,
+            state="draining" if worker.drain_at is not None else worker.state,
             kinds=worker.kinds,
             slots=worker.slots,
-            devices=worker.devices,
+            devices=[DeviceObject.of(device) for device in worker.devices],
+            host=HostObject(**worker.host),
+            labels=dict(worker.labels),
+            drain_at=optional_seconds(worker.drain_at),
             created_at=seconds(worker.started_at),
             seen_at=seconds(worker.seen_at),
         )

@@ -1,12 +1,30 @@
-"""`baichuan workers`: who runs the jobs."""
+"""`baichuan workers`: who runs the jobs; administrators can drain a worker."""
 
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
+import typer
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit_list, moment, say, show_table
+from cli.output import emit_list, moment, say, show, show_table
+
+app = typer.Typer(help="List workers, or drain one.", invoke_without_command=True)
+
+WorkerId = Annotated[str, typer.Argument(help="Id of the worker, as `baichuan workers` lists it.")]
 
 
-def workers(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+@app.callback()
+def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List the live workers; `workers drain` lets one run empty, `workers undrain` takes that back."""
+    if context.invoked_subcommand is None:
+        list_workers(url, key, as_json=as_json)
+    elif url or key or as_json:
+        raise CommandError(f"write the options behind `workers {context.invoked_subcommand}`", ExitCode.USAGE)
+
+
+def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
     """List the live workers."""
     with connect(url, key) as client:
         found = list(client.pages("/v1/workers"))
@@ -22,6 +40,29 @@ def workers(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> Non
         say("no live workers: jobs wait until one is started with `baichuan worker`")
 
 
+@app.command()
+def drain(
+    worker: WorkerId,
+    deadline: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which running jobs must yield; by default they may end.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Give a worker no more jobs. Jobs that yield are queued again, and the attempt is not charged."""
+    with connect(url, key) as client:
+        client.post(f"/v1/workers/{quote(worker, safe='')}/drain", {"deadline_seconds": deadline})
+    show(f"{worker} is draining; `baichuan workers undrain {worker}` takes it back")
+
+
+@app.command()
+def undrain(worker: WorkerId, url: Url = None, key: Key = None) -> None:
+    """Let a drained worker take jobs again."""
+    with connect(url, key) as client:
+        client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {})
+    show(f"{worker} takes jobs again")
+
+
 def devices(worker: Any) -> str:
-    """The worker's devices in a few words."""
+    """Return the worker's devices in a few words."""
     return ", ".join(str(device.get("name") or device.get("type") or "?") for device in worker["devices"]) or "cpu"

@@ -18,8 +18,8 @@ from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, describe, open_store, output_key
 from jobs.bootstrap import prepare
 from jobs.database import Database
-from jobs.service import attempts
 from jobs.service.attempts import ProducedModel
+from tests.jobs.pool import hold, start_on
 
 ADMIN_KEY = "bj-administrator-of-the-tests"
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -68,10 +68,7 @@ class Api:
     def start(self, job_id: str) -> str:
         """Dispatch and claim a job as a worker does; returns the attempt's id."""
         with self.database.writing() as connection:
-            attempt = attempts.dispatch(connection, job_id, "wrk-1", self.settings)
-            assert attempt
-            assert attempts.claim(connection, attempt, "wrk-1", self.settings)
-        return attempt
+            return start_on(connection, job_id, "wrk-1", self.settings)
 
     def report(self, attempt: str, *lines: str, progress: Mapping[str, Any] | None = None) -> None:
         """Renew the lease with output and progress."""
@@ -81,7 +78,7 @@ class Api:
         if progress:
             entries.append(("progress", progress))
         with self.database.writing() as connection:
-            attempts.renew(connection, attempt, "wrk-1", self.settings, progress=progress, entries=entries)
+            hold(connection, attempt, "wrk-1", self.settings).renew(progress, entries)
 
     def finish(self, job_id: str, attempt: str, files: Mapping[str, bytes]) -> None:
         """Publish files, those below model/ as a model, and succeed."""
@@ -94,9 +91,8 @@ class Api:
         store.publish(key)
         model = ProducedModel("model", "checkpoint", {}) if any(name.startswith("model/") for name in files) else None
         with self.database.writing() as connection:
-            assert attempts.succeed(
-                connection, attempt, "wrk-1", self.settings, result={"files": len(stored)}, stored=stored, model=model
-            )
+            held = hold(connection, attempt, "wrk-1", self.settings)
+            assert held.succeed({"files": len(stored)}, stored, model)
 
 
 def checkpoint(folder: Path) -> None:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from jobs.service import attempts
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of
+from tests.jobs.pool import hold
 
 
 def test_a_job_from_submission_to_its_model(either_api: Api) -> None:
@@ -40,7 +40,7 @@ def test_attempts_are_paged_in_their_order(either_api: Api) -> None:
     for _ in range(3):
         made.append(api.start(job_id))
         with api.database.writing() as connection:
-            attempts.end(connection, made[-1], "wrk-1", Event.RELEASE, api.settings)
+            hold(connection, made[-1], "wrk-1", api.settings).end(Event.RELEASE)
     walked: list[str] = []
     while True:
         after = {"after": walked[-1]} if walked else {}

@@ -13,6 +13,7 @@ from jobs.database import Database
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from tests.api.conftest import Api, problem_of
+from tests.jobs.pool import CPU, add_worker
 
 
 def test_readiness_says_what_is_missing(api: Api) -> None:
@@ -36,13 +37,17 @@ def test_a_database_that_went_away(api: Api) -> None:
 def test_workers_that_reported_are_listed(either_api: Api) -> None:
     api = either_api
     for name in ("wrk-a", "wrk-b"):
-        worker = WorkerRecord(name, "host", 7, "active", ["generate"], 2, [{"kind": "cpu"}], 1_700_000_000_999, 0)
+        worker = WorkerRecord(name, "host", 7, "active", ["generate"], 2, [CPU], 1_700_000_000_999, 0)
         with api.database.writing() as connection:
             workers.report(connection, worker)
     listed = api.client.get("/v1/workers?limit=1").json()
     assert (listed["data"][0]["id"], listed["has_more"]) == ("wrk-a", True)
     (second,) = api.client.get("/v1/workers?after=wrk-a").json()["data"]
-    assert (second["created_at"], second["slots"], second["devices"]) == (1_700_000_000, 2, [{"kind": "cpu"}])
+    assert (second["created_at"], second["slots"], second["devices"][0]["memory_bytes"]) == (
+        1_700_000_000,
+        2,
+        CPU["memory_bytes"],
+    )
 
 
 def test_the_documents_are_served_without_a_key(shared_api: Api) -> None:
@@ -78,3 +83,16 @@ def test_the_api_starts_without_the_engine(module: str) -> None:
     heavy = "torch", "transformers", "baichuan_core", "workers"
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_administrator_drains_a_worker_and_takes_it_back(either_api: Api) -> None:
+    api = either_api
+    add_worker(api.database, "wrk-a")
+    with api.new_key("team") as member:
+        assert member.post("/v1/workers/wrk-a/drain").status_code == 403
+    drained = api.client.post("/v1/workers/wrk-a/drain", json={"deadline_seconds": 60}).json()
+    assert (drained["state"], drained["drain_at"] > 1_700_000_000) == ("draining", True)
+    active = api.client.post("/v1/workers/wrk-a/undrain").json()
+    assert (active["state"], active["drain_at"]) == ("active", None)
+    missing = api.client.post("/v1/workers/wrk-b/drain")
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "worker_id")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jobs.artifacts import describe, open_store, output_key
 from jobs.database import Database
-from jobs.service import attempts
 from jobs.settings import Settings
+from tests.jobs.pool import hold, start_on
 
 WORKER = "wrk-by-hand"
 
@@ -21,17 +21,14 @@ class HandWorker:
     def begin(self, job: str) -> str:
         """Take a queued job; returns the attempt's id."""
         with self._database.writing() as connection:
-            attempt = attempts.dispatch(connection, job, WORKER, self._settings)
-            assert attempt is not None
-            assert attempts.claim(connection, attempt, WORKER, self._settings) is not None
-        return attempt
+            return start_on(connection, job, WORKER, self._settings)
 
     def report(self, attempt: str, fraction: float, metrics: Mapping[str, float], *lines: str) -> None:
         """Renew the lease, with progress and lines of output."""
         progress = {"fraction": fraction, "stage": "training", "metrics": dict(metrics)}
         entries = [("log", {"stream": "stdout", "lines": list(lines)})] if lines else []
         with self._database.writing() as connection:
-            attempts.renew(connection, attempt, WORKER, self._settings, progress=progress, entries=entries)
+            hold(connection, attempt, WORKER, self._settings).renew(progress, entries)
 
     def succeed(self, job: str, attempt: str, files: Mapping[str, bytes]) -> None:
         """Publish files, and end the job."""
@@ -43,7 +40,7 @@ class HandWorker:
         store.publish(key)
         stored = describe(folder)
         with self._database.writing() as connection:
-            attempts.succeed(connection, attempt, WORKER, self._settings, result={}, stored=stored, model=None)
+            hold(connection, attempt, WORKER, self._settings).succeed({}, stored, None)
 
     def close(self) -> None:
         """Close the database."""

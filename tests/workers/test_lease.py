@@ -12,11 +12,13 @@ from jobs.database import Database
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.service import attempts, jobs, keys, submission
-from jobs.service.attempts import Claim, Order
+from jobs.service.attempts import Directive
+from jobs.service.claims import Claim
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from jobs.state import Event
+from tests.jobs.pool import dispatch_to, hold
 from tests.workers.deployment import wait_for
 from workers.lease import Lease, LeaseOverError
 from workers.settings import WorkerSettings
@@ -50,10 +52,10 @@ def claim(settings: Settings, database: Database) -> Claim:
         spec = SPEC.validate_python({"kind": "quantize", "model": "m"})
         (answer,) = submission.submit(connection, [submission.Submission(key.project_id, spec)])
         assert isinstance(answer, submission.Submitted)
-        attempt_id = attempts.dispatch(connection, answer.job.id, "w", settings)
+        attempt_id = dispatch_to(connection, answer.job.id, "w", settings)
         assert attempt_id is not None
         claimed = attempts.claim(connection, attempt_id, "w", settings)
-    assert claimed is not None
+    assert isinstance(claimed, Claim)
     return claimed
 
 
@@ -92,7 +94,7 @@ def test_a_short_outage_costs_nothing(claim: Claim, database: Database, settings
             ("progress", {"fraction": 0.5, "stage": "training", "metrics": {}}),
         ]
         wait_for("the entries", lambda: logged(claim, database) == expected)
-        assert lease.order is Order.CONTINUE
+        assert lease.directive is Directive.CONTINUE
 
 
 def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
@@ -100,7 +102,7 @@ def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
 ) -> None:
     lease = lease_on(claim, database, settings)
     with outage(database), lease:
-        wait_for("the end of the lease", lambda: lease.order is Order.ABANDON)
+        wait_for("the end of the lease", lambda: lease.directive is Directive.ABANDON)
     with pytest.raises(LeaseOverError):
         lease.insist(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
 
@@ -110,12 +112,12 @@ def test_an_order_to_stop_arrives_without_a_renewal(claim: Claim, database: Data
     with lease_on(claim, database, patient) as lease:
         with database.writing() as connection:
             jobs.cancel(connection, JobKey(claim.job.project_id, claim.job.id), settings)
-        wait_for("the order", lambda: lease.order is Order.STOP)
+        wait_for("the order", lambda: lease.directive is Directive.STOP)
 
 
 def test_the_end_is_recorded_together_with_the_last_lines(claim: Claim, database: Database, settings: Settings) -> None:
     with lease_on(claim, database, settings) as lease:
         lease.stop()
         lease.record_lines("stderr", ["last words"])
-        lease.settle(lambda connection: attempts.end(connection, claim.attempt.id, "w", Event.FAIL, settings))
+        lease.settle(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.FAIL))
     assert logged(claim, database)[-1] == ("log", {"stream": "stderr", "lines": ["last words"]})

@@ -8,8 +8,8 @@ import pytest
 
 from jobs.artifacts import DirectoryStore
 from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAllowedError
-from jobs.records import AttemptRecord, JobRecord, ModelRecord
-from jobs.service.attempts import Claim
+from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
+from jobs.service.claims import Claim
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from jobs.state import JobState
@@ -46,6 +46,8 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         not_before=0,
         idempotency_key=None,
         request_digest=None,
+        requirement={},
+        waiting=None,
         progress=None,
         result=None,
         error=None,
@@ -55,8 +57,9 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         started_at=1,
         finished_at=None,
     )
-    attempt = AttemptRecord("att-2", "job-1", 2, "w", "running", 1, 1, 1, None, None)
-    return Claim(job, attempt, models, bases or {}, {}, ["att-1"])
+    attempt = AttemptRecord("att-2", "job-1", 2, "w", "running", 1, 1, None, None)
+    place = AllocationRecord("att-2", 0, "job-1", "w", [], 0, exclusive=False, claimed_at=1, deadline=2)
+    return Claim(job, attempt, spec, place, models, bases or {}, {}, ["att-1"])
 
 
 @pytest.fixture

@@ -1,0 +1,8 @@
+"""What a machine offers for computing, found without loading torch."""
+
+from workers.inventory.declared import DeclaredDevice, read_declaration
+from workers.inventory.host import read_host
+from workers.inventory.nvml import Nvml
+from workers.inventory.report import Inventory
+
+__all__ = ["DeclaredDevice", "Inventory", "Nvml", "read_declaration", "read_host"]

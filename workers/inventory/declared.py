@@ -1,0 +1,52 @@
+"""Devices that the operator declares instead of those that NVML finds."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+
+class DeclaredDevice(BaseModel):
+    """One entry of BAICHUAN_WORKER_DEVICES."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["cuda", "cpu"]
+    index: Annotated[int, Field(ge=0)]
+    uuid: Annotated[str, Field(min_length=1, max_length=128)]
+    name: str = ""
+    memory_bytes: Annotated[int, Field(gt=0)]
+
+
+DEVICES = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
+
+
+def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
+    """Read devices from JSON, or from the JSON file at a path.
+
+    Raises:
+        ValueError: it is neither, a field is missing or wrong, or two devices share a UUID or an index.
+    """
+    where = "the value"
+    if not text.lstrip().startswith("["):
+        where = text
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"{where} is neither a JSON list nor a file that can be read: {error.strerror}") from None
+    try:
+        devices = DEVICES.validate_python(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: device {field}: {first['msg']}") from None
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
+    for field, values in (
+        ("uuid", [device.uuid for device in devices]),
+        ("index", [(device.type, device.index) for device in devices]),
+    ):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{where}: two devices have the same {field}; give each its own")
+    return devices

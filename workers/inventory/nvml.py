@@ -1,0 +1,88 @@
+"""GPUs as NVIDIA's management library shows them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pynvml
+
+T = TypeVar("T")
+
+
+class Nvml:
+    """Reads the GPUs that this process may use.
+
+    Args:
+        library: The functions of `pynvml`; tests pass a recorded machine instead.
+    """
+
+    def __init__(self, library: Any = pynvml) -> None:
+        self._nvml = library
+
+    def read(self, is_ours: Callable[[int], bool]) -> list[dict[str, Any]]:
+        """Return the visible GPUs with their memory and use; an empty list if there is no driver.
+
+        Args:
+            is_ours: Whether a process, by its id, is one of our runners.
+        """
+        with self._session() as works:
+            return [self._describe(*each, is_ours) for each in self._visible()] if works else []
+
+    @contextmanager
+    def _session(self) -> Iterator[bool]:
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._nvml.nvmlShutdown()
+
+    def _visible(self) -> Iterator[tuple[int, str, Any]]:
+        for index in range(self._nvml.nvmlDeviceGetCount()):
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = self._nvml.nvmlDeviceGetUUID(handle)
+            if is_visible(index, uuid, os.environ.get("CUDA_VISIBLE_DEVICES")):
+                yield index, uuid, handle
+
+    def _describe(self, index: int, uuid: str, handle: Any, is_ours: Callable[[int], bool]) -> dict[str, Any]:
+        nvml = self._nvml
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        capability = self._ask(nvml.nvmlDeviceGetCudaComputeCapability, handle)
+        utilization = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+        return {
+            "type": "cuda",
+            "index": index,
+            "uuid": uuid,
+            "name": nvml.nvmlDeviceGetName(handle),
+            "memory_bytes": int(memory.total),
+            "used_bytes": int(memory.used),
+            "used_by_others_bytes": self._used_by_others(handle, int(memory.used), is_ours),
+            "utilization": None if utilization is None else int(utilization.gpu),
+            "temperature": self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+        }
+
+    def _used_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
+        """Return the memory that is not our runners'; memory without a process, such as the driver's, is others'."""
+        processes = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
+        return max(0, used - ours)
+
+    def _ask(self, question: Callable[..., T], *arguments: Any) -> T | None:
+        """Return the answer, or None if this device or driver cannot give it."""
+        try:
+            return question(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+def is_visible(index: int, uuid: str, listed: str | None) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, shows a GPU; None shows all."""
+    if listed is None:
+        return True
+    names = [name.strip() for name in listed.split(",")]
+    return any(name == str(index) or (len(name) > len("GPU-") and uuid.startswith(name)) for name in names)

@@ -1,0 +1,53 @@
+"""The inventory of a machine, read anew for each heartbeat."""
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from workers.inventory.declared import DeclaredDevice
+from workers.inventory.host import cpu_device, read_host
+from workers.inventory.nvml import Nvml
+
+JOBS_PER_GPU = 4
+
+
+class Inventory:
+    """The devices of a machine.
+
+    Args:
+        declared: Devices that the operator lends; all that are found if empty.
+        nvml: How GPUs are read.
+    """
+
+    def __init__(self, declared: Sequence[DeclaredDevice] = (), nvml: Nvml | None = None) -> None:
+        self._declared = declared
+        self._nvml = nvml or Nvml()
+
+    def devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
+        """Return the devices with what is measured of their use; the CPU if there is no GPU.
+
+        Args:
+            runners: Process groups of our runners, whose use of memory is not others'.
+        """
+        found = self._nvml.read(lambda pid: _process_group(pid) in runners)
+        if not self._declared:
+            return found or [cpu_device(read_host())]
+        measured = {device["uuid"]: device for device in found}
+        return [measured.get(device.uuid, {}) | device.model_dump() for device in self._declared]
+
+    def has_gpu(self) -> bool:
+        """Whether CUDA would find a device on this machine."""
+        return bool(self._nvml.read(lambda _pid: False))
+
+    def slots(self, asked: int) -> int:
+        """Return how many jobs may run at the same time: `asked`, or if that is 0 what suits the devices."""
+        gpus = sum(device["type"] == "cuda" for device in self.devices())
+        return asked or max(1, JOBS_PER_GPU * gpus)
+
+
+def _process_group(pid: int) -> int:
+    """Return the process group of a process, or 0 if it has ended or is hidden from us."""
+    try:
+        return os.getpgid(pid)
+    except (ProcessLookupError, PermissionError):
+        return 0
