@@ -3,8 +3,10 @@
 import socket
 import sys
 
+from sqlalchemy import Connection
+
 from jobs.database import Database, now_ms
-from jobs.repository import workers
+from jobs.repository import attempts, workers
 from jobs.service.workers import alive
 from jobs.settings import Settings
 
@@ -19,6 +21,16 @@ def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
     """Whether a worker of this machine reported within the last few heartbeats."""
     with database.reading() as connection:
         return any(worker.hostname == hostname for worker in alive(connection, settings))
+
+
+def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
+    """How long ago an attempt was sent that this worker should have claimed by now; None if there is none.
+
+    That is half of the time it has; of several the one sent last counts.
+    """
+    now = now_ms(connection)
+    sent = attempts.last_unclaimed(connection, worker_id, until=now - int(settings.pickup_seconds * 1000 / 2))
+    return None if sent is None else (now - sent) / 1000
 
 
 def main(arguments: list[str]) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.database import Database, now_ms
+from jobs.health import seconds_unclaimed
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
+from workers.hearing import Hearing
 from workers.inventory import devices
 from workers.settings import WorkerSettings
 
@@ -21,11 +23,17 @@ class Heartbeat:
     """Reports from a thread of its own; an outage of the database is waited out."""
 
     def __init__(
-        self, database: Database, settings: Settings, worker: WorkerSettings, wake_dispatcher: Callable[[], None]
+        self,
+        database: Database,
+        settings: Settings,
+        worker: WorkerSettings,
+        wake_dispatcher: Callable[[], None],
+        hearing: Hearing,
     ) -> None:
         self._database = database
+        self._settings = settings
         self._wake_dispatcher = wake_dispatcher
-        self._interval = settings.heartbeat_seconds
+        self._hearing = hearing
         self._record = WorkerRecord(
             id=worker.id,
             hostname=socket.gethostname(),
@@ -69,7 +77,7 @@ class Heartbeat:
         while not self._leaving:
             self._due.clear()
             self._report()
-            self._due.wait(self._interval)
+            self._due.wait(self._settings.heartbeat_seconds)
 
     def _report(self) -> None:
         try:
@@ -77,8 +85,11 @@ class Heartbeat:
                 known = self._record
                 record = known if known.started_at else replace(known, started_at=now_ms(connection))
                 workers.report(connection, replace(record, state=self._state))
+                unclaimed = seconds_unclaimed(connection, record.id, self._settings)
             if record is not known:
                 self._record = record
                 self._wake_dispatcher()  # jobs may be waiting for just this worker
+            if self._state == "active":
+                self._hearing.check(unclaimed)
         except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
             log.warning("the database does not take the heartbeat, trying again: %s", error)

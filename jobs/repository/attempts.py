@@ -66,6 +66,17 @@ def overdue(connection: Connection, *, now: int, limit: int) -> list[AttemptReco
     return [AttemptRecord(**row._mapping) for row in connection.execute(query)]
 
 
+def last_unclaimed(connection: Connection, worker_id: str, *, until: int) -> int | None:
+    """When the newest attempt that this worker has not claimed went out, of those sent until then."""
+    query = sa.select(sa.func.max(Attempt.dispatched_at)).where(
+        sa.text("state IN ('dispatched', 'running')"),
+        Attempt.state == AttemptState.DISPATCHED,
+        Attempt.worker_id == worker_id,
+        Attempt.dispatched_at <= until,
+    )
+    return connection.execute(query).scalar_one()
+
+
 def open_by_worker(connection: Connection) -> dict[str, int]:
     """How many open attempts each worker has."""
     query = (
