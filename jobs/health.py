@@ -3,8 +3,10 @@
 import socket
 import sys
 
+from sqlalchemy import Connection
+
 from jobs.database import Database, now_ms
-from jobs.repository import workers
+from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
@@ -19,6 +21,17 @@ def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
     """Whether a worker of this machine reported within the last few heartbeats."""
     with database.reading() as connection:
         return any(worker.hostname == hostname for worker in list_alive(connection, settings))
+
+
+def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
+    """How long ago an attempt was sent that this worker should have claimed by now; None if there is none.
+
+    That is half of the time it has; of several the one sent last counts.
+    """
+    now = now_ms(connection)
+    half = int(settings.pickup_seconds * 1000 / 2)
+    deadline = allocations.newest_unclaimed(connection, worker_id, until=now + half)
+    return None if deadline is None else settings.pickup_seconds - (deadline - now) / 1000
 
 
 def main(arguments: list[str]) -> int:

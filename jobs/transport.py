@@ -30,11 +30,11 @@ def celery_app(settings: Settings) -> Celery:
     """The Celery application, for senders and workers alike."""
     app = Celery("baichuan", broker=settings.redis)
     app.conf.update(
-        task_acks_late=False,  # crash recovery comes from leases: with late acks Redis redelivers long jobs
         task_ignore_result=True,
-        worker_prefetch_multiplier=1,
+        broker_transport="jobs.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # an error that Redis answers, out of memory for example, ends no worker
         broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_SECONDS},
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -88,6 +88,10 @@ class Transport:
         try:
             self._redis.blpop([WAKE_KEY], timeout=self._poll_seconds)
         except redis.RedisError as error:
+            if str(error).startswith("WRONGTYPE"):
+                log.error("deleting the Redis key %s: it must be a list", WAKE_KEY)  # noqa: TRY400
+                self._redis.delete(WAKE_KEY)
+                return
             raise BrokerUnreachableError(str(error)) from error
 
     def reachable(self) -> bool:

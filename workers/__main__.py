@@ -2,15 +2,19 @@
 
 import logging
 import os
+import signal
+import sys
 import threading
 
 from jobs.artifacts import open_store
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.transport import Transport, Waker, celery_app
-from workers.celery_app import build_worker, forget_queue
+from workers.celery_app import build_worker, forget_queue, reconnect
 from workers.execution import Execution
-from workers.heartbeat import Heartbeat
+from workers.hearing import Hearing
+from workers.heartbeat import Heartbeat, describe_worker
+from workers.inventory import Inventory
 from workers.process import RunnerStarter
 from workers.settings import WorkerSettings
 from workers.tasks import install
@@ -22,29 +26,41 @@ def main() -> None:
     """Run the worker of this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
     settings, worker = Settings(), WorkerSettings()
+    inventory = Inventory(worker.devices)
+    worker = worker.model_copy(update={"slots": inventory.slots(worker.slots)})
     database = Database(settings.database)
     starter = RunnerStarter(worker)
     starter.warm_up()
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     execution = Execution(settings, worker, database, open_store(settings), starter, waker.wake)
-    heartbeat = Heartbeat(database, settings, worker, waker.wake)
-    app = celery_app(settings)
-    install(app, execution)
 
     def stop() -> None:
         execution.drain()
         heartbeat.drain()
         _exit_in(worker.drain_seconds)
 
+    def give_up() -> None:
+        stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    hearing = Hearing(lambda: reconnect(celery_worker), give_up)
+    heartbeat = Heartbeat(
+        database, settings, lambda: describe_worker(worker, inventory, execution.runners()), waker.wake, hearing
+    )
+    app = celery_app(settings)
+    install(app, execution)
+    celery_worker = build_worker(app, worker, on_ready=heartbeat.start, on_message=hearing.hear, on_stop=stop)
     log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
-    build_worker(app, worker, on_ready=heartbeat.start, on_stop=stop).start()
+    celery_worker.start()
     heartbeat.leave()
     forget_queue(app, worker)
     waker.close()
     transport.close()
     database.close()
     log.info("%s is gone", worker.id)
+    if hearing.is_lost:
+        sys.exit(1)
 
 
 def _exit_in(seconds: float) -> None:

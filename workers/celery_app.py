@@ -14,15 +14,22 @@ from workers.settings import WorkerSettings
 
 
 def build_worker(
-    app: Celery, worker: WorkerSettings, *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    app: Celery,
+    worker: WorkerSettings,
+    *,
+    on_ready: Callable[[], None],
+    on_message: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> Any:
     """A Celery worker for the worker's own queue. Threads suffice, for they only watch over runners.
 
-    `on_ready` is called once it listens, `on_stop` when SIGTERM or SIGINT arrives; both must return at once.
+    `on_ready` is called once it listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT arrives; all
+    must return at once.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
     # Celery holds receivers weakly by default.
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    signals.task_received.connect(lambda **_: on_message(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)
     return app.Worker(
         hostname=f"{worker.id}@{socket.gethostname()}",
@@ -35,6 +42,15 @@ def build_worker(
         without_mingle=True,
         without_heartbeat=True,
     )
+
+
+def reconnect(celery_worker: Any) -> None:
+    """Make a running Celery worker drop its connection to Redis and consume from a new one; callable by any thread."""
+
+    def fail() -> None:
+        raise ConnectionResetError("messages do not arrive")
+
+    celery_worker.consumer.call_soon(fail)
 
 
 def forget_queue(app: Celery, worker: WorkerSettings) -> None:

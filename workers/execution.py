@@ -4,8 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import Enum, auto
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -13,56 +11,24 @@ from sqlalchemy import Connection
 from jobs.artifacts import ArtifactStore, workspace_key
 from jobs.database import Database
 from jobs.service import attempts
-from jobs.service.attempts import Directive, Gathering
+from jobs.service.attempts import Gathering
 from jobs.service.claims import Claim
 from jobs.service.dispatching import take_back
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from workers import failures
 from workers.failures import Failure
 from workers.lease import OUTAGES, Lease, LeaseOverError
-from workers.logs import LogBudget
 from workers.preparation import Workspace
-from workers.process import Runner, RunnerStarter
-from workers.runner import Assignment, Failed, Finished, Progressed
+from workers.process import RunnerStarter
+from workers.runner import Assignment, Failed, Finished
 from workers.settings import WorkerSettings
+from workers.supervision import Ending, Supervision, Verdict
 
-LISTEN_SECONDS = 0.2
 GATHER_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Verdict(Enum):
-    """Why the worker ended a runner that was still at work."""
-
-    STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # this worker shuts down
-    ABANDONED = auto()  # the attempt is no longer ours
-
-
-VERDICTS = {
-    Directive.STOP: Verdict.STOPPED,
-    Directive.ABANDON: Verdict.ABANDONED,
-    Directive.YIELD: Verdict.RELEASED,
-}
-
-Ending = Finished | Failed | Verdict
-
-
-@dataclass(slots=True)
-class _Watch:
-    """One attempt under way."""
-
-    claim: Claim
-    lease: Lease
-    runner: Runner
-    ends_at: float
-    budget: LogBudget
-    last_word: Finished | Failed | None = None
-    over_at: float | None = None
 
 
 class Execution:
@@ -84,6 +50,11 @@ class Execution:
         self._starter = starter
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
+        self._runners: set[int] = set()
+
+    def runners(self) -> frozenset[int]:
+        """Return the process groups of the runners that are at work."""
+        return frozenset(self._runners)
 
     def drain(self) -> None:
         """Take nothing more, and give back what runs."""
@@ -144,59 +115,8 @@ class Execution:
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
-        """Watch over a runner until it is gone with all that it started."""
-        runner = self._starter.start(Assignment(claim, self._settings, self._worker.threads_of_a_job))
-        log.info("%s: runs as process group %d", claim.attempt.id, runner.pid)
-        seconds = float(claim.spec.timeout_seconds)
-        watch = _Watch(claim, lease, runner, time.monotonic() + seconds, LogBudget(self._worker.log_bytes))
-        verdict: Ending | None = None
-        try:
-            while not runner.silent and verdict is None and not self._lingers(watch):
-                self._listen(watch, LISTEN_SECONDS)
-                verdict = self._verdict(watch)
-            runner.kill()
-            while not runner.silent and self._listen(watch, 0):
-                pass  # what it had printed before
-        finally:
-            runner.close(self._worker.exit_seconds)
-        return verdict or watch.last_word or Failed(failures.death(runner.exit_code))
-
-    def _verdict(self, watch: _Watch) -> Ending | None:
-        """Whether the runner must be ended now."""
-        if verdict := VERDICTS.get(watch.lease.directive):
-            return verdict
-        if watch.last_word is not None:
-            return None
-        if self._draining.is_set():
-            return Verdict.RELEASED
-        if time.monotonic() >= watch.ends_at:
-            return Failed(failures.timeout(float(watch.claim.spec.timeout_seconds)))
-        return None
-
-    def _lingers(self, watch: _Watch) -> bool:
-        """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
-        if watch.runner.exit_code is not None:
-            watch.runner.kill()  # what it has started and left behind
-        elif watch.last_word is None:
-            return False
-        if watch.over_at is None:
-            watch.over_at = time.monotonic()
-        return time.monotonic() - watch.over_at > self._worker.exit_seconds
-
-    def _listen(self, watch: _Watch, timeout: float) -> int:
-        """Relay what the runner says; returns how much it was."""
-        heard = 0
-        for said in watch.runner.listen(timeout):
-            heard += 1
-            match said:
-                case Progressed():
-                    watch.lease.record_progress(asdict(said))
-                case Finished() | Failed():
-                    watch.last_word = said
-                case (stream, lines):
-                    if kept := watch.budget.admit(lines):
-                        watch.lease.record_lines(stream, kept)
-        return heard
+        starting = self._starter.start(Assignment(claim, self._settings, self._worker.threads_per_job))
+        return Supervision(claim, lease, self._worker, self._draining, self._runners).watch(starting)
 
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
         """Record how the attempt ended, and tidy up behind it."""

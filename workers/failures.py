@@ -61,6 +61,12 @@ def timeout(seconds: float) -> Failure:
     return Failure("timeout", message, permanent=True)
 
 
+def start_timeout(seconds: float) -> Failure:
+    """A runner that did not come up."""
+    message = f"the runner did not start within BAICHUAN_WORKER_START_SECONDS={seconds:g}; is the machine overloaded?"
+    return Failure("runner_start_timeout", message, permanent=False)
+
+
 def is_engine_error(kind: type) -> bool:
     """Whether baichuan_core raises this on purpose; told by name, so that this module needs no torch."""
     return any((base.__module__, base.__name__) == ("baichuan_core.errors", "BaichuanError") for base in kind.__mro__)

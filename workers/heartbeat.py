@@ -4,14 +4,16 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from jobs.database import Database, now_ms
+from jobs.health import seconds_unclaimed
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
-from workers.inventory import devices
+from workers.hearing import Hearing
+from workers.inventory import Inventory, read_host
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -21,22 +23,20 @@ class Heartbeat:
     """Reports from a thread of its own; an outage of the database is waited out."""
 
     def __init__(
-        self, database: Database, settings: Settings, worker: WorkerSettings, wake_dispatcher: Callable[[], None]
+        self,
+        database: Database,
+        settings: Settings,
+        describe: Callable[[], WorkerRecord],
+        wake_dispatcher: Callable[[], None],
+        hearing: Hearing,
     ) -> None:
         self._database = database
+        self._settings = settings
+        self._describe = describe
         self._wake_dispatcher = wake_dispatcher
-        self._interval = settings.heartbeat_seconds
-        self._record = WorkerRecord(
-            id=worker.id,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            state="active",
-            kinds=list(worker.kinds),
-            slots=worker.slots,
-            devices=devices(),
-            started_at=0,
-            seen_at=0,
-        )
+        self._hearing = hearing
+        self._worker_id = describe().id
+        self._started_at = 0
         self._state = "active"
         self._due = threading.Event()
         self._leaving = False
@@ -61,7 +61,7 @@ class Heartbeat:
         self._thread.join()
         try:
             with self._database.writing() as connection:
-                workers.leave(connection, self._record.id)
+                workers.leave(connection, self._worker_id)
         except Exception as error:  # noqa: BLE001 - it is missed after a few heartbeats anyway
             log.warning("no good-bye: %s", error)
 
@@ -69,16 +69,42 @@ class Heartbeat:
         while not self._leaving:
             self._due.clear()
             self._report()
-            self._due.wait(self._interval)
+            self._due.wait(self._settings.heartbeat_seconds)
 
     def _report(self) -> None:
         try:
+            described = self._describe()
             with self._database.writing() as connection:
-                known = self._record
-                record = known if known.started_at else replace(known, started_at=now_ms(connection))
-                workers.report(connection, replace(record, state=self._state))
-            if record is not known:
-                self._record = record
+                started_at = self._started_at or now_ms(connection)
+                workers.report(connection, replace(described, state=self._state, started_at=started_at))
+                unclaimed = seconds_unclaimed(connection, self._worker_id, self._settings)
+            if not self._started_at:
+                self._started_at = started_at
                 self._wake_dispatcher()  # jobs may be waiting for just this worker
+            if self._state == "active":
+                self._hearing.check(unclaimed)
         except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
             log.warning("the database does not take the heartbeat, trying again: %s", error)
+
+
+def describe_worker(worker: WorkerSettings, inventory: Inventory, runners: Collection[int]) -> WorkerRecord:
+    """Return what a worker reports now.
+
+    Args:
+        worker: Its settings, with the number of slots resolved.
+        inventory: Its devices.
+        runners: Process groups of its runners, whose use of a device is not others'.
+    """
+    return WorkerRecord(
+        id=worker.id,
+        hostname=socket.gethostname(),
+        pid=os.getpid(),
+        state="active",
+        kinds=list(worker.kinds),
+        slots=worker.slots,
+        devices=inventory.devices(runners),
+        started_at=0,
+        seen_at=0,
+        host=read_host(),
+        labels=worker.labels,
+    )

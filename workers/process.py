@@ -3,17 +3,20 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from multiprocessing import connection, forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-from workers.inventory import has_gpu
+from workers.inventory import Inventory
 from workers.logs import LineReader
 from workers.runner import Assignment, Message, Wires, run
 from workers.settings import WorkerSettings
 
 READ_BYTES = 1 << 16
+CLOSE_SECONDS = 5
 
 Line = tuple[str, list[str]]
 
@@ -27,23 +30,58 @@ class RunnerStarter:
     def __init__(self, worker: WorkerSettings) -> None:
         self._context: ForkServerContext | SpawnContext
         method = worker.start_method
-        if method == "spawn" or (method == "auto" and has_gpu()):
+        if method == "spawn" or (method == "auto" and Inventory().has_gpu()):
             self._context = get_context("spawn")
         else:
             self._context = get_context("forkserver")
             # In place of the default, which would import the worker's own main module. The last two are imported by
             # what needs them, and cost two seconds.
             handlers = [f"workers.handlers.{kind}" for kind in worker.kinds]
-            self._context.set_forkserver_preload(["workers.runner", *handlers, "bitsandbytes", "peft"])
+            self._context.set_forkserver_preload(
+                ["workers.tether", "workers.runner", *handlers, "bitsandbytes", "peft"]
+            )
 
     def warm_up(self) -> None:
         """Begin the imports, so that the first job need not wait for them; returns at once."""
         if isinstance(self._context, ForkServerContext):
             forkserver.ensure_running()
 
-    def start(self, assignment: Assignment) -> "Runner":
-        """Start a runner."""
-        return Runner(self._context, assignment)
+    def start(self, assignment: Assignment) -> "StartingRunner":
+        """Begin to start a runner; returns at once, even while the fork server is still importing.
+
+        Call it from a thread that lives as long as the worker: a fork server ends with the thread that started it.
+        """
+        self.warm_up()  # the fork server may have died
+        return StartingRunner(self._context, assignment)
+
+
+class StartingRunner:
+    """A runner that a thread of its own is starting."""
+
+    def __init__(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
+        self._started: Future[Runner] = Future()
+        thread = threading.Thread(target=self._start, args=(context, assignment), name="start runner", daemon=True)
+        thread.start()
+
+    def wait(self, timeout: float) -> "Runner | None":
+        """The runner, or None if it has not started after `timeout` seconds; raises what prevented its start."""
+        wait([self._started], timeout)
+        return self._started.result() if self._started.done() else None
+
+    def abandon(self) -> None:
+        """Kill the runner as soon as it has started. Until then it cannot do anything."""
+        self._started.add_done_callback(_close_runner)
+
+    def _start(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
+        try:
+            self._started.set_result(Runner(context, assignment))
+        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
+            self._started.set_exception(error)
+
+
+def _close_runner(started: "Future[Runner]") -> None:
+    if started.exception() is None:
+        started.result().close(CLOSE_SECONDS)
 
 
 class Runner:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.identifiers import new_id
 from jobs.specs import KINDS
+from workers.inventory import DeclaredDevice, read_declaration
 
 
 class WorkerSettings(BaseSettings):
@@ -20,7 +21,15 @@ class WorkerSettings(BaseSettings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
         description="Name of the worker and its queue; give no two running workers the same",
     )
-    slots: int = Field(1, ge=1, le=64, description="How many jobs run at once")
+    slots: int = Field(
+        0, ge=0, le=64, description="How many jobs run at the same time at most; 0: four per GPU, or one on a CPU"
+    )
+    devices: Annotated[tuple[DeclaredDevice, ...], NoDecode] = Field(
+        (), description="JSON list of devices to use instead of all that are found, or the path of such a file"
+    )
+    labels: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="What jobs can ask for in `resources.labels`: name=value, separated by commas"
+    )
     kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"
@@ -29,6 +38,7 @@ class WorkerSettings(BaseSettings):
     order_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
     progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
     log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
+    start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, imports included")
     exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
     drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
 
@@ -44,7 +54,22 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
         return value
 
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _read_devices(cls, value: object) -> object:
+        return (read_declaration(value) if value.strip() else ()) if isinstance(value, str) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _read_labels(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+            raise ValueError(f"{wrong[0]!r} is not of the form name=value")
+        return {name.strip(): label.strip() for name, _, label in pairs}
+
     @property
-    def threads_of_a_job(self) -> int:
-        """CPU threads that one runner may use."""
+    def threads_per_job(self) -> int:
+        """CPU threads that one runner may use, once `slots` is resolved."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.slots)

@@ -50,3 +50,11 @@ def update(
     if worker_id is not None:
         statement = statement.where(Allocation.worker_id == worker_id)
     return connection.execute(statement.values(**changes)).rowcount > 0
+
+
+def newest_unclaimed(connection: Connection, worker_id: str, *, until: int) -> int | None:
+    """Return the latest deadline, up to `until`, of the open allocations that a worker has not claimed."""
+    query = sa.select(sa.func.max(Allocation.deadline)).where(
+        _OPEN, Allocation.worker_id == worker_id, Allocation.claimed_at.is_(None), Allocation.deadline <= until
+    )
+    return connection.execute(query).scalar_one()

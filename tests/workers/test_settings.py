@@ -6,7 +6,6 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from workers.inventory import devices
 from workers.settings import WorkerSettings
 
 
@@ -26,8 +25,21 @@ def test_every_worker_has_a_name_of_its_own() -> None:
     assert WorkerSettings().id != WorkerSettings().id
 
 
-def test_a_device_says_how_much_memory_it_has() -> None:
-    assert all(device["memory_bytes"] > 0 for device in devices())
+def test_labels_are_names_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "gpu=a100, room=2")
+    assert WorkerSettings().labels == {"gpu": "a100", "room": "2"}
+    monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "a100")
+    with pytest.raises(ValidationError, match="'a100' is not of the form name=value"):
+        WorkerSettings()
+
+
+def test_devices_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = '{"type": "cuda", "index": 0, "uuid": "GPU-a", "name": "A", "memory_bytes": 1024}'
+    monkeypatch.setenv("BAICHUAN_WORKER_DEVICES", f"[{device}]")
+    assert [each.uuid for each in WorkerSettings().devices] == ["GPU-a"]
+    monkeypatch.setenv("BAICHUAN_WORKER_DEVICES", f"[{device}, {device}]")
+    with pytest.raises(ValidationError, match="two devices have the same uuid"):
+        WorkerSettings()
 
 
 def test_the_process_of_the_worker_loads_no_torch() -> None:

@@ -1,0 +1,75 @@
+"""Celery's Redis transport for queues whose messages need no acknowledgement, because SQL knows what must run.
+
+kombu counts unacknowledged messages and fetches no more once there are as many as the prefetch count. If Redis goes
+away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker is deaf for
+good. Here a message is gone from Redis once it is read: one that is lost expires in SQL, and the job goes out again.
+"""
+
+import logging
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis
+from redis.exceptions import ResponseError
+
+log = logging.getLogger(__name__)
+
+
+class NoAcknowledgement(redis.QoS):
+    """Keep no record of messages, so that nothing can be counted wrong or delivered again."""
+
+    restore_at_shutdown = False
+
+    def can_consume(self) -> bool:
+        """Fetch always: the dispatcher sends no more attempts than the worker has slots."""
+        return True
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Record nothing."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Tell Redis nothing: the message is not there any more."""
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop the message."""
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Restore nothing: kombu calls this every few seconds."""
+
+
+class Channel(redis.Channel):
+    """Survives whatever is found in a queue: garbage is logged and dropped."""
+
+    QoS = NoAcknowledgement
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read the answer to BRPOP, and hand over the message in it."""
+        try:
+            return bool(super()._brpop_read(**options))
+        except (Empty, *self.connection_errors):
+            raise
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            self._delete_keys_of_wrong_type()
+        except Exception as error:  # noqa: BLE001 - no message may end the worker; an attempt in it expires in SQL
+            log.error("dropped an unusable message of %s: %r", ", ".join(self.active_queues), error)  # noqa: TRY400
+        return True
+
+    def _delete_keys_of_wrong_type(self) -> None:
+        keys = [self._q_for_pri(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
+        with self.conn_or_acquire() as client:
+            for key in keys:
+                found = client.type(key).decode()
+                if found not in ("list", "none"):
+                    client.delete(key)
+                    log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Write no routing table to Redis: every message names its queue."""
+
+
+class Transport(redis.Transport):
+    """Redis with the channel above; `broker_transport` in Celery's settings names it."""
+
+    Channel = Channel

@@ -1,0 +1,45 @@
+"""Notices when messages do not reach this worker any more, although it seems to be well."""
+
+import logging
+import time
+from collections.abc import Callable
+
+MAX_RECONNECTIONS = 2
+
+log = logging.getLogger(__name__)
+
+
+class Hearing:
+    """Compares what was sent to the worker, which SQL knows, with what arrived; reconnects, and gives up in the end.
+
+    An attempt that waits for its claim proves nothing while messages arrive: its own may have been lost by Redis.
+    """
+
+    def __init__(self, reconnect: Callable[[], None], give_up: Callable[[], None]) -> None:
+        self._reconnect = reconnect
+        self._give_up = give_up
+        self._heard_at = time.monotonic()
+        self._reconnections = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether reconnecting did not help, so that the worker must be started again."""
+        return self._reconnections > MAX_RECONNECTIONS
+
+    def hear(self) -> None:
+        """Note that a message arrived."""
+        self._heard_at = time.monotonic()
+        self._reconnections = 0
+
+    def check(self, unclaimed_seconds: float | None) -> None:
+        """Act if an attempt was sent to this worker so long ago, and no message has arrived since."""
+        if self.is_lost or unclaimed_seconds is None or time.monotonic() - self._heard_at < unclaimed_seconds:
+            return
+        self._heard_at = time.monotonic()
+        self._reconnections += 1
+        if self._reconnections <= MAX_RECONNECTIONS:
+            log.warning("an attempt was sent %.1f s ago and no message arrived; connecting anew", unclaimed_seconds)
+            self._reconnect()
+        else:
+            log.error("no message arrives after %d new connections to Redis; the worker ends", MAX_RECONNECTIONS)
+            self._give_up()

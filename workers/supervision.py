@@ -1,0 +1,126 @@
+"""Watches over the runner of one attempt: starts it, relays what it says, and ends it when it must end."""
+
+import logging
+import threading
+import time
+from dataclasses import asdict
+from enum import Enum, auto
+
+from jobs.service.attempts import Directive
+from jobs.service.claims import Claim
+from workers import failures
+from workers.failures import Failure
+from workers.lease import Lease
+from workers.logs import LogBudget
+from workers.process import Runner, StartingRunner
+from workers.runner import Failed, Finished, Progressed
+from workers.settings import WorkerSettings
+
+LISTEN_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Verdict(Enum):
+    """Why the worker ended a runner that was still at work."""
+
+    STOPPED = auto()  # a user cancelled the job
+    RELEASED = auto()  # this worker shuts down
+    ABANDONED = auto()  # the attempt is no longer ours
+
+
+VERDICTS = {
+    Directive.STOP: Verdict.STOPPED,
+    Directive.ABANDON: Verdict.ABANDONED,
+    Directive.YIELD: Verdict.RELEASED,
+}
+
+Ending = Finished | Failed | Verdict
+
+
+class Supervision:
+    """One attempt under way. Orders, draining and time limits hold from the beginning, while the runner starts too."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        lease: Lease,
+        worker: WorkerSettings,
+        draining: threading.Event,
+        runners: set[int],
+    ) -> None:
+        self._attempt_id = claim.attempt.id
+        self._timeout_seconds = float(claim.spec.timeout_seconds)
+        self._lease = lease
+        self._worker = worker
+        self._draining = draining
+        self._runners = runners
+        self._budget = LogBudget(worker.log_bytes)
+        self._last_word: Finished | Failed | None = None
+        self._over_at: float | None = None
+        self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
+
+    def watch(self, starting: StartingRunner) -> Ending:
+        """Watch until the runner is gone with all that it started."""
+        while (runner := starting.wait(LISTEN_SECONDS)) is None:
+            if (verdict := self._verdict()) is not None:
+                starting.abandon()
+                return verdict
+        log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
+        self._limit(self._timeout_seconds, failures.timeout(self._timeout_seconds))
+        self._runners.add(runner.pid)
+        try:
+            verdict = self._accompany(runner)
+        finally:
+            runner.close(self._worker.exit_seconds)
+            self._runners.discard(runner.pid)
+        return verdict or self._last_word or Failed(failures.death(runner.exit_code))
+
+    def _limit(self, seconds: float, failure: Failure) -> None:
+        self._ends_at = time.monotonic() + seconds
+        self._too_late = Failed(failure)
+
+    def _accompany(self, runner: Runner) -> Ending | None:
+        verdict: Ending | None = None
+        while not runner.silent and verdict is None and not self._lingers(runner):
+            self._listen(runner, LISTEN_SECONDS)
+            verdict = self._verdict()
+        runner.kill()
+        while not runner.silent and self._listen(runner, 0):
+            pass  # what it had printed before
+        return verdict
+
+    def _verdict(self) -> Ending | None:
+        """Whether the runner must be ended now."""
+        if verdict := VERDICTS.get(self._lease.directive):
+            return verdict
+        if self._last_word is not None:
+            return None
+        if self._draining.is_set():
+            return Verdict.RELEASED
+        return self._too_late if time.monotonic() >= self._ends_at else None
+
+    def _lingers(self, runner: Runner) -> bool:
+        """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
+        if runner.exit_code is not None:
+            runner.kill()  # what it has started and left behind
+        elif self._last_word is None:
+            return False
+        if self._over_at is None:
+            self._over_at = time.monotonic()
+        return time.monotonic() - self._over_at > self._worker.exit_seconds
+
+    def _listen(self, runner: Runner, timeout: float) -> int:
+        """Relay what the runner says; returns how much it was."""
+        heard = 0
+        for said in runner.listen(timeout):
+            heard += 1
+            match said:
+                case Progressed():
+                    self._lease.record_progress(asdict(said))
+                case Finished() | Failed():
+                    self._last_word = said
+                case (stream, lines):
+                    if kept := self._budget.admit(lines):
+                        self._lease.record_lines(stream, kept)
+        return heard
