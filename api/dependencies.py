@@ -17,6 +17,7 @@ from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
 from jobs.batching import Lane
 from jobs.database import Database
+from jobs.health import WriteProbe
 from jobs.records import KeyRecord
 from jobs.service.jobs import JobKey
 from jobs.transport import Transport, Waker
@@ -32,6 +33,7 @@ class Service:
     store: ArtifactStore
     reader: Lane
     writer: Lane
+    write_probe: WriteProbe
     closing: threading.Event = field(default_factory=threading.Event)
 
 
@@ -44,7 +46,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     reader = Lane("reader", database.reading)
     writer = Lane("writer", database.writing, after_commit=waker.wake)
     try:
-        yield Service(settings, database, transport, open_store(settings), reader, writer)
+        yield Service(settings, database, transport, open_store(settings), reader, writer, WriteProbe(database))
     finally:
         writer.close()
         reader.close()

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
+from jobs.database_file import DatabaseFile
 from jobs.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
@@ -48,9 +49,15 @@ class Database:
             hide_parameters=True,  # errors go to logs, and parameters hold prompts
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
+        self._file: DatabaseFile | None = None
         if not postgresql:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+            if self.url.database:
+                self._file = DatabaseFile(Path(self.url.database))
+                event.listen(self.engine, "do_connect", self._file.require_before_connecting)
+                event.listen(self.engine, "connect", self._file.remember)
+                event.listen(self.engine, "commit", self._file.require)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

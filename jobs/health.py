@@ -2,13 +2,19 @@
 
 import socket
 import sys
+import threading
+import time
 
 from sqlalchemy import Connection
 
 from jobs.database import Database, now_ms
+from jobs.identifiers import new_id
 from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
+
+PROBE = "write probe"  # a row among the leases, which nobody waits for
+PROBE_SECONDS = 1.0
 
 
 def dispatcher_alive(database: Database) -> bool:
@@ -32,6 +38,33 @@ def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings
     half = int(settings.pickup_seconds * 1000 / 2)
     deadline = allocations.newest_unclaimed(connection, worker_id, until=now + half)
     return None if deadline is None else settings.pickup_seconds - (deadline - now) / 1000
+
+
+class WriteProbe:
+    """Shows whether the database takes writes: reads still succeed on a full disk or a read-only standby.
+
+    It writes at most once per second, for anybody may ask for it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._holder = new_id("api")
+        self._lock = threading.Lock()
+        self._good_until = 0.0
+
+    def check(self) -> None:
+        """Write and commit one row.
+
+        Raises:
+            DBAPIError: the database does not take it.
+        """
+        with self._lock:
+            if time.monotonic() < self._good_until:
+                return
+            with self._database.writing() as connection:
+                now = now_ms(connection)
+                workers.hold_lease(connection, PROBE, self._holder, now=now, expires_at=now)
+            self._good_until = time.monotonic() + PROBE_SECONDS
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ good. Here a message is gone from Redis once it is read: one that is lost expire
 """
 
 import logging
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
@@ -45,7 +46,7 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> bool:
         """Read the answer to BRPOP, and hand over the message in it."""
         try:
-            return bool(super()._brpop_read(**options))
+            return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
             raise
         except ResponseError as error:
@@ -57,13 +58,17 @@ class Channel(redis.Channel):
         return True
 
     def _delete_keys_of_wrong_type(self) -> None:
-        keys = [self._q_for_pri(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
         with self.conn_or_acquire() as client:
-            for key in keys:
+            for key in self._keys():
                 found = client.type(key).decode()
                 if found not in ("list", "none"):
                     client.delete(key)
                     log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
+
+    def _keys(self) -> list[str]:
+        """All keys that BRPOP reads: one per queue and priority."""
+        prioritized: Callable[[str, int], str] = self._q_for_pri
+        return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         """Write no routing table to Redis: every message names its queue."""

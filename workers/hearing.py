@@ -15,10 +15,13 @@ class Hearing:
     An attempt that waits for its claim proves nothing while messages arrive: its own may have been lost by Redis.
     """
 
-    def __init__(self, reconnect: Callable[[], None], give_up: Callable[[], None]) -> None:
+    def __init__(
+        self, reconnect: Callable[[], None], give_up: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._reconnect = reconnect
         self._give_up = give_up
-        self._heard_at = time.monotonic()
+        self._clock = clock
+        self._heard_at = clock()
         self._reconnections = 0
 
     @property
@@ -28,14 +31,14 @@ class Hearing:
 
     def hear(self) -> None:
         """Note that a message arrived."""
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
         self._reconnections = 0
 
     def check(self, unclaimed_seconds: float | None) -> None:
         """Act if an attempt was sent to this worker so long ago, and no message has arrived since."""
-        if self.is_lost or unclaimed_seconds is None or time.monotonic() - self._heard_at < unclaimed_seconds:
+        if self.is_lost or unclaimed_seconds is None or self._clock() - self._heard_at < unclaimed_seconds:
             return
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
         self._reconnections += 1
         if self._reconnections <= MAX_RECONNECTIONS:
             log.warning("an attempt was sent %.1f s ago and no message arrived; connecting anew", unclaimed_seconds)

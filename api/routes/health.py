@@ -1,6 +1,7 @@
 """Health and readiness, for supervisors and load balancers."""
 
 import asyncio
+import logging
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import DBAPIError
@@ -9,6 +10,9 @@ from api.dependencies import Service, service_of
 from api.errors import problem
 from api.responses import json_response
 from api.schemas.health import Health, Readiness
+from jobs.database_file import DatabaseFileGoneError
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -21,7 +25,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Readiness)
 async def readyz(request: Request) -> Response:
-    """The database is reachable and migrated. Jobs are accepted while Redis is unreachable."""
+    """The database is reachable and migrated, and takes writes. Jobs are accepted while Redis is unreachable."""
     service = service_of(request)
     fault, redis = await asyncio.gather(
         asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.reachable)
@@ -35,6 +39,11 @@ async def readyz(request: Request) -> Response:
 def _database_fault(service: Service) -> str | None:
     try:
         migrated = service.database.is_migrated()
-    except DBAPIError:
-        return "the database does not answer; check DATABASE_URL and the database server"
+        if migrated:
+            service.write_probe.check()
+    except DatabaseFileGoneError as error:
+        return error.message
+    except DBAPIError as error:
+        log.warning("not ready: %s", error)
+        return f"the database does not take writes ({error.orig}); check its disk, DATABASE_URL and the database server"
     return None if migrated else "the database schema is not the newest; run `baichuan init`"

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -15,6 +16,16 @@ def adopt_orphans() -> None:
     """Become the new parent of every descendant whose own parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(children: Collection[int]) -> None:
+    """Take note of the end of adopted processes, which would stay zombies; `children` are somebody else's to wait for.
+
+    Call it from the main thread: the kernel gives orphans to it.
+    """
+    for pid in set(_children()).difference(children):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def kill_orphans() -> None:

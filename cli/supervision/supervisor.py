@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cli.errors import CommandError
 from cli.output import say
 from cli.supervision.child import Child
-from cli.supervision.orphans import kill_orphans
+from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
 
 QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
@@ -39,8 +39,8 @@ class Supervisor:
         """Watch a child that runs already."""
         self._watched.append(_Watched(child, time.monotonic()))
 
-    def check(self) -> None:
-        """Restart what has ended, after a growing pause.
+    def check(self, *others: int) -> None:
+        """Restart what has ended, after a growing pause, and reap orphans; `others` are children of the caller's own.
 
         Raises:
             CommandError: a child ended several times directly after its start.
@@ -51,6 +51,7 @@ class Supervisor:
                     self._restart(watched)
             elif (code := watched.child.exit_code()) is not None:
                 self._note_death(watched, code)
+        reap_orphans({*others, *(w.child.process.pid for w in self._watched if w.child.process)})
 
     def stop(self, request: StopRequest) -> None:
         """End all children, last started first, and whatever they left behind; a second request ends them at once."""

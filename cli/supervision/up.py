@@ -150,7 +150,7 @@ def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, sto
     except OSError as error:
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", ExitCode.USAGE) from error
     while process.poll() is None and not stop.wait(LOOK_SECONDS):
-        supervisor.check()
+        supervisor.check(process.pid)
     code = process.poll()
     if code is None:
         _end(process)

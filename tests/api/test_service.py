@@ -2,18 +2,22 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from api.openapi import SNAPSHOT, render
-from jobs.database import Database
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from tests.api.conftest import Api, problem_of
 from tests.jobs.pool import CPU, add_worker
+from tests.workers.deployment import wait_for
 
 
 def test_readiness_says_what_is_missing(api: Api) -> None:
@@ -25,13 +29,51 @@ def test_readiness_says_what_is_missing(api: Api) -> None:
     assert api.client.get("/healthz").status_code == 200
 
 
-def test_a_database_that_went_away(api: Api) -> None:
-    Database.close(api.app.state.service.database)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_file_that_was_deleted_is_noticed(api: Api, replaced: bool) -> None:
+    """SQLite would go on writing to the deleted file: every job accepted until the next start would be lost."""
+    api.register_model()
+    api.submit()
     path = Path(api.database.url.database or "")
-    api.database.close()
     path.rename(path.with_name("moved"))
-    path.mkdir()
-    assert "DATABASE_URL" in problem_of(api.client.get("/readyz"), 503, "not_ready")["detail"]
+    if replaced:
+        path.touch()
+    fault = "was replaced by another file" if replaced else "was deleted"
+    detail = problem_of(api.client.get("/readyz"), 503, "not_ready")["detail"]
+    assert f"{path} {fault}" in detail
+    assert "restore a backup" in detail
+    for _ in range(2):
+        answer = api.client.post("/v1/jobs", json={"kind": "quantize", "model": "base"})
+        problem_of(answer, 503, "database_unavailable")
+    assert replaced or not path.exists(), "an empty database in its place would look like a fresh start"
+    if not replaced:
+        path.with_name("moved").rename(path)
+        api.submit()
+
+
+@contextmanager
+def no_room_for_files() -> Iterator[None]:
+    """Every write to a file fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_database_that_takes_no_writes_is_not_ready(api: Api) -> None:
+    assert api.client.get("/readyz").status_code == 200
+
+    def unready() -> httpx.Response | None:
+        with no_room_for_files():
+            answer = api.client.get("/readyz")
+        return answer if answer.status_code != 200 else None
+
+    detail = problem_of(wait_for("the next probe", unready), 503, "not_ready")["detail"]
+    assert "does not take writes" in detail
+    assert "DATABASE_URL" in detail
+    assert api.client.get("/readyz").status_code == 200
 
 
 def test_workers_that_reported_are_listed(either_api: Api) -> None:

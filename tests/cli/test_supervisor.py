@@ -83,3 +83,41 @@ def test_a_child_dies_with_a_parent_that_is_killed(parent: subprocess.Popen[str]
     assert not wait_until_gone({child})
     for pid in alive(others):  # the sleepers of the test, which nobody tied to anything
         subprocess.run(["kill", "-9", str(pid)], check=False)
+
+
+ADOPTER = """
+import sys
+from pathlib import Path
+from cli.supervision.child import Child
+from cli.supervision.orphans import adopt_orphans, kill_orphans
+from cli.supervision.supervisor import Supervisor
+adopt_orphans()
+supervisor = Supervisor()
+family = "(sleep 0.1 & echo $! ) ; exec sleep 600"
+supervisor.start(Child("family", ["/bin/sh", "-c", family], Path(sys.argv[1]), grace_seconds=1))
+for _ in sys.stdin:
+    supervisor.check()
+    print("checked", flush=True)
+kill_orphans()
+"""
+
+
+def test_an_adopted_process_that_ends_leaves_no_zombie(tmp_path: Path) -> None:
+    """As do a fork server and its runners when their worker crashes."""
+    log = tmp_path / "log"
+    with subprocess.Popen(
+        [sys.executable, "-c", ADOPTER, log], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as adopter:
+        assert adopter.stdin
+        assert adopter.stdout
+        for _ in range(500):
+            adopter.stdin.write("check\n")
+            adopter.stdin.flush()
+            assert adopter.stdout.readline() == "checked\n"
+            if (orphan := log.read_text().strip()) and not Path(f"/proc/{orphan}").exists():
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("the orphan is still there")
+        adopter.stdin.close()
+        assert adopter.wait(20) == 0

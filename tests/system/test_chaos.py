@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from jobs.artifacts import describe
+from jobs.errors import IllegalTransitionError
+from jobs.records import AttemptRecord
 from jobs.transport import Transport
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 
 GENERATE, FINETUNE, CONVERT = 60, 2, 6
-BLOWS = 24
+BLOWS = 32
 SECONDS_BETWEEN_BLOWS = 1.5
 PATIENCE_SECONDS = 240
 
@@ -30,6 +33,8 @@ class Chaos:
         self.random = random.Random(seed)  # noqa: S311 - which process dies next is no secret
         self.generation = Counter[str]()
         self.blows = Counter[str]()
+        self.ids: list[str] = []
+        self.cancelled: list[str] = []
         for role in ("dispatcher-a", "dispatcher-b", "worker-a", "worker-b"):
             self.start(role)
 
@@ -52,6 +57,9 @@ class Chaos:
                 self.kill_dispatcher,
                 self.flush,
                 self.restart_redis,
+                self.deafen,
+                self.drain_cold_worker,
+                self.cancel_on_cold_worker,
             ]
         )
         self.blows[blow.__name__] += 1
@@ -79,6 +87,54 @@ class Chaos:
         time.sleep(0.5)
         self.service.server.start()
 
+    def deafen(self) -> None:
+        """Redis dies while a message waits behind every running job, and comes back once those jobs have ended."""
+        transport = Transport(self.service.settings)
+        busy = [(job, attempt) for job in self.ids for attempt in self.running(job)]
+        for _, attempt in busy:
+            transport.send_attempt(attempt.worker_id, attempt.id)
+        transport.close()
+        time.sleep(0.5)
+        self.service.server.stop()
+        with suppress(AssertionError):  # a fine-tune may take longer
+            wait_for("these attempts to end", lambda: not any(self.running(job) for job, _ in busy), seconds=5)
+        self.service.server.start()
+
+    def drain_cold_worker(self) -> None:
+        """SIGTERM, twice; the second time as soon as the new worker has taken a job, before it can start a runner."""
+        role = self.random.choice(["worker-a", "worker-b"])
+        self.replace(role, signal.SIGTERM)
+        self.wait_for_claim(role)
+        self.replace(role, signal.SIGTERM)
+
+    def cancel_on_cold_worker(self) -> None:
+        """A new worker's first job is cancelled, and another like it submitted in its place."""
+        role = self.random.choice(["worker-a", "worker-b"])
+        self.replace(role, signal.SIGKILL)
+        job_id = self.wait_for_claim(role)
+        if job_id and self.service.job(job_id).kind == "generate":
+            with suppress(IllegalTransitionError):
+                self.service.cancel(job_id)
+                self.ids.remove(job_id)
+                self.cancelled.append(job_id)
+                self.ids.append(self.service.submit(max_attempts=10, **generate()))
+
+    def running(self, job_id: str) -> list[AttemptRecord]:
+        """The attempt that a worker has claimed, if any."""
+        return [attempt for attempt in self.service.attempts(job_id) if attempt.state == "running"]
+
+    def wait_for_claim(self, role: str) -> str | None:
+        """The first job of the worker that is new in this role; None if it gets none for a while."""
+        worker = f"{role}-{self.generation[role]}"
+
+        def claimed() -> str | None:
+            mine = (job for job in self.ids if any(a.worker_id == worker for a in self.running(job)))
+            return next(mine, None)
+
+        with suppress(AssertionError):
+            return wait_for("a job on the new worker", claimed, seconds=5)
+        return None
+
     def replace(self, role: str, number: signal.Signals) -> None:
         """End the process in a role, and start another."""
         self.service.end(f"{role}-{self.generation[role]}", number)
@@ -99,14 +155,16 @@ def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest,
         service.register("tiny", make_tiny_checkpoint(models / "tiny"))
         chaos = Chaos(service, seed=7)
         expected = reference(service)
-        ids = submit_all(service)
+        chaos.ids = submit_all(service)
         for _ in range(BLOWS):
             chaos.strike()
-            repeat_messages(service, ids, chaos.random)
+            repeat_messages(service, chaos.ids, chaos.random)
             time.sleep(SECONDS_BETWEEN_BLOWS)
-        wait_for("the end of all jobs", lambda: all(service.job(i).state.final for i in ids), PATIENCE_SECONDS)
+        ids, cancelled = chaos.ids, chaos.cancelled
+        wait_for("the end", lambda: all(service.job(i).state.final for i in ids + cancelled), PATIENCE_SECONDS)
         for job_id in ids:
             check(service, job_id, expected)
+        assert {service.job(job_id).state for job_id in cancelled} <= {"cancelled"}
         ends = Counter(attempt.state for job_id in ids for attempt in service.attempts(job_id))
         assert ends.total() > ends["succeeded"], "no blow hit a job"
     server.stop()

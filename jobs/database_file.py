@@ -1,0 +1,55 @@
+"""Notices that SQLite's file was deleted or replaced: SQLite itself goes on writing to the deleted file."""
+
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+
+class DatabaseFileGoneError(OperationalError):
+    """What is written now would be lost: an outage of the database, to callers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(None, None, Exception(message))
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DatabaseFile:
+    """The file that an engine's first connection opened; its methods listen to events of that engine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, int] | None = None
+
+    def remember(self, *_: object) -> None:
+        """Note which file is open now."""
+        if self._opened is None:
+            self._opened = self._present()
+
+    def require(self, *_: object) -> None:
+        """Check that the file is still in its place.
+
+        Raises:
+            DatabaseFileGoneError: it is not.
+        """
+        present = self._present()
+        if self._opened is None or present == self._opened:
+            return
+        fault = "was replaced by another file" if present else "was deleted"
+        raise DatabaseFileGoneError(
+            f"the database file {self._path} {fault} while the service was running, so nothing can be stored; stop the "
+            "service, put the file back or restore a backup, and start it again"
+        )
+
+    def require_before_connecting(self, *_: object) -> None:
+        """The same; a new connection would create an empty database."""
+        self.require()
+
+    def _present(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
