@@ -18,6 +18,7 @@ from jobs.artifacts import ArtifactStore, open_store
 from jobs.batching import Lane
 from jobs.database import Database
 from jobs.records import KeyRecord
+from jobs.service import submission
 from jobs.service.jobs import JobKey
 from jobs.transport import Transport, Waker
 
@@ -42,7 +43,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     reader = Lane("reader", database.reading)
-    writer = Lane("writer", database.writing, after_commit=waker.wake)
+    writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     try:
         yield Service(settings, database, transport, open_store(settings), reader, writer)
     finally:

@@ -12,6 +12,7 @@ DomainError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
  ├── InsufficientStorageError  the artifact store has no room
+ ├── OutcomeUnknownError       the database's answer to a commit was lost
  └── AuthenticationError
       └── PermissionDeniedError
 
@@ -94,6 +95,12 @@ class InsufficientStorageError(DomainError):
     """The artifact store has no room for this."""
 
     code = "insufficient_storage"
+
+
+class OutcomeUnknownError(DomainError):
+    """The database's answer to a commit was lost: the request may have taken effect or not."""
+
+    code = "outcome_unknown"
 
 
 class AuthenticationError(DomainError):

@@ -11,14 +11,14 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from jobs.artifacts import ArtifactStore, workspace_key
-from jobs.database import Database
+from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Claim, Order
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers import failures
 from workers.failures import Failure
-from workers.lease import OUTAGES, Lease, LeaseOverError
+from workers.lease import Lease, LeaseOverError
 from workers.logs import LogBudget
 from workers.preparation import Workspace
 from workers.process import Runner, RunnerStarter

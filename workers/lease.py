@@ -7,18 +7,14 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from jobs.database import Database
+from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Order
 from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
-OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 log = logging.getLogger(__name__)
 
