@@ -43,6 +43,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.ConflictError: ProblemType(HTTPStatus.CONFLICT, "Conflict"),
     domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
     domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
+    domain.OutdatedSpecError: ProblemType(HTTPStatus.CONFLICT, "The spec is outdated"),
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
     domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     domain.InsufficientStorageError: ProblemType(HTTPStatus.INSUFFICIENT_STORAGE, "Not enough storage"),

@@ -19,6 +19,7 @@ from jobs.transport import BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
 LEASE_MS = 5_000
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # a renewal is a commit, so a third of the lease passes before the next one
 LOOK_AHEAD = 64
 
 log = logging.getLogger(__name__)
@@ -118,9 +119,17 @@ class Dispatcher:
             log.info("%s goes to %s as %s", placement.job_id, placement.worker_id, attempt_id)
 
     def _leads(self) -> bool:
+        with self._database.reading() as connection:
+            now = now_ms(connection)
+            lease = workers.get_lease(connection, LEASE)
+        self._note_jump(now)
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # more would be from before the clock was set back
+            if lease[0] != self._holder:
+                return False
+            if lease[1] - now >= RENEW_BELOW_MS:
+                return True
         with self._database.writing() as connection:
             now = now_ms(connection)
-            self._note_jump(now)
             return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _note_jump(self, now: int) -> None:

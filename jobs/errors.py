@@ -9,6 +9,7 @@ DomainError
  ├── ConflictError             the thing exists, but not in a state that allows this
  │    ├── IllegalTransitionError
  │    ├── IdempotencyConflictError
+ │    ├── OutdatedSpecError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
  ├── InsufficientStorageError  the artifact store has no room
@@ -77,6 +78,12 @@ class IdempotencyConflictError(ConflictError):
     """An Idempotency-Key was used before with another request."""
 
     code = "idempotency_conflict"
+
+
+class OutdatedSpecError(ConflictError):
+    """A job's spec was accepted by another version of the service, and this one does not accept it."""
+
+    code = "outdated_spec"
 
 
 class NameTakenError(ConflictError):

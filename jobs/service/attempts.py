@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile, output_key
 from jobs.database import now_ms
+from jobs.errors import OutdatedSpecError
 from jobs.identifiers import new_id
 from jobs.records import ArtifactRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
 from jobs.repository import attempts, events, files, jobs, models
+from jobs.service.stored_specs import read_spec
 from jobs.service.transitions import advance
 from jobs.settings import Settings
-from jobs.specs import SPEC
 from jobs.state import AttemptState, Event, JobState
 
 
@@ -23,7 +23,8 @@ from jobs.state import AttemptState, Event, JobState
 class Claim:
     """What a worker needs to run an attempt: the job, and what its spec names, by field.
 
-    `bases` are the models that named adapters were made for, under the adapter's field.
+    `bases` are the models that named adapters were made for, under the adapter's field. `earlier_attempts` are those
+    that a worker claimed: no other can have left anything in the artifact store.
     """
 
     job: JobRecord
@@ -86,15 +87,15 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
     lease = {"claimed_at": now, "deadline": now + int(settings.lease_seconds * 1000)}
     advance(connection, job, Event.CLAIM, now=now, settings=settings, attempt_changes=lease)
     try:
-        spec = SPEC.validate_python(dict(job.spec))
-    except ValidationError as error:  # it was submitted to another version of the service
-        message = f"this version does not accept the spec any more, submit it anew: {error}"
-        end(connection, attempt_id, worker_id, Event.FAIL, settings, error={"code": "invalid_spec", "message": message})
+        spec = read_spec(job)
+    except OutdatedSpecError as error:
+        reason = {"code": error.code, "message": error.message}
+        end(connection, attempt_id, worker_id, Event.FAIL, settings, error=reason)
         return None
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())
     uploads = files.get_files(connection, job.project_id, spec.file_references().values())
-    earlier = [other.id for other in attempts.of_job(connection, job.id) if other.id != attempt_id]
+    others = [other for other in attempts.of_job(connection, job.id) if other.id != attempt_id]
     by_field = {field: found[name] for field, name in named.items() if name in found}
     return Claim(
         job,
@@ -102,7 +103,7 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
         by_field,
         _bases(connection, job.project_id, by_field),
         {field: uploads[name] for field, name in spec.file_references().items() if name in uploads},
-        earlier,
+        [other.id for other in others if other.claimed_at is not None],
     )
 
 
