@@ -13,6 +13,7 @@ QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
 QUICK_DEATHS = 3
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
+ROTATION_SECONDS = 10.0  # between two looks at the size of the logs
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._watched: list[_Watched] = []
+        self._rotate_at = 0.0
 
     def start(self, child: Child) -> None:
         """Start a child and watch it from now on."""
@@ -40,7 +42,7 @@ class Supervisor:
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self) -> None:
-        """Restart what has ended, after a growing pause.
+        """Restart what has ended, after a growing pause, and rotate the logs.
 
         Raises:
             CommandError: a child ended several times directly after its start.
@@ -51,6 +53,10 @@ class Supervisor:
                     self._restart(watched)
             elif (code := watched.child.exit_code()) is not None:
                 self._note_death(watched, code)
+        if time.monotonic() >= self._rotate_at:
+            self._rotate_at = time.monotonic() + ROTATION_SECONDS
+            for watched in self._watched:
+                watched.child.rotate_log()
 
     def stop(self, request: StopRequest) -> None:
         """End all children, last started first, and whatever they left behind; a second request ends them at once."""
