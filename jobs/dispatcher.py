@@ -13,7 +13,7 @@ from jobs.repository import attempts, jobs, workers
 from jobs.scheduling import FreeWorker, Placement, WaitingJob, place
 from jobs.service.attempts import dispatch, take_back
 from jobs.service.workers import alive
-from jobs.settings import Settings
+from jobs.settings import Settings, read_settings_or_exit
 from jobs.state import AttemptState
 from jobs.transport import BrokerUnreachableError, Transport
 
@@ -158,7 +158,7 @@ class Dispatcher:
 def main() -> None:
     """`python -m jobs.dispatcher`: run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
-    dispatcher = Dispatcher(Settings())
+    dispatcher = Dispatcher(read_settings_or_exit(Settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: dispatcher.stop())
     log.info("ready")

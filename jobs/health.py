@@ -6,7 +6,7 @@ import sys
 from jobs.database import Database, now_ms
 from jobs.repository import workers
 from jobs.service.workers import alive
-from jobs.settings import Settings
+from jobs.settings import Settings, read_settings_or_exit
 
 
 def dispatcher_alive(database: Database) -> bool:
@@ -23,7 +23,7 @@ def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Check the part that is named; returns the exit code."""
-    settings = Settings()
+    settings = read_settings_or_exit(Settings)
     database = Database(settings.database)
     match arguments:
         case ["dispatcher"]:

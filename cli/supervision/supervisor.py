@@ -4,10 +4,12 @@ import time
 from dataclasses import dataclass
 
 from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from cli.output import say
 from cli.supervision.child import Child
 from cli.supervision.orphans import kill_orphans
 from cli.supervision.stop_request import StopRequest
+from jobs.settings import EXIT_INVALID
 
 QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
 QUICK_DEATHS = 3
@@ -45,7 +47,7 @@ class Supervisor:
         """Restart what has ended, after a growing pause, and rotate the logs.
 
         Raises:
-            CommandError: a child ended several times directly after its start.
+            CommandError: a child ended several times directly after its start, or because of its settings.
         """
         for watched in self._watched:
             if watched.restart_at is not None:
@@ -82,6 +84,8 @@ class Supervisor:
             watched.quick_deaths, watched.delay = 0, FIRST_DELAY
         ended = f"the {child.name} ended ({describe_exit(code)})"
         report = f"the end of {child.log}:\n{child.tail()}"
+        if code == EXIT_INVALID:
+            raise CommandError(f"{ended}, which starting it again cannot cure; {report}", ExitCode.USAGE)
         if watched.quick_deaths >= QUICK_DEATHS:
             raise CommandError(f"{ended} {QUICK_DEATHS} times directly after its start; {report}")
         say(f"{ended}; it is started again in {watched.delay:g} s; {report}")
