@@ -42,7 +42,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     database = Database(settings.database)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
-    reader = Lane("reader", database.reading)
+    reader = Lane("reader", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     try:
         yield Service(settings, database, transport, open_store(settings), reader, writer)

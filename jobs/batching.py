@@ -45,6 +45,7 @@ class Lane:
         after_commit: Called after every batch.
         repeatable: Operations that have no further effect when they run again with the same items. Only these run
             again after a commit whose answer was lost.
+        read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
     """
 
     def __init__(
@@ -53,10 +54,13 @@ class Lane:
         begin: Callable[[], AbstractContextManager[Connection]],
         after_commit: Callable[[], None] | None = None,
         repeatable: Collection[Operation[Any, Any]] = (),
+        *,
+        read_only: bool = False,
     ) -> None:
         self._begin = begin
         self._after_commit = after_commit
         self._repeatable = repeatable
+        self._read_only = read_only
         self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -140,7 +144,7 @@ class Lane:
             with self._begin() as connection:
                 answers = list(_answers(connection, calls))
         except OUTAGES as error:
-            if answers is None:
+            if answers is None or self._read_only:
                 raise
             message = (
                 "the database's answer to the commit was lost, so this request may have taken effect or not; "

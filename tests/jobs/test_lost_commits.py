@@ -88,6 +88,14 @@ def test_what_may_not_run_twice_is_answered_as_unknown(deployment: Deployment) -
     assert calls == 1
 
 
+def test_reading_is_not_answered_as_unknown(deployment: Deployment) -> None:
+    losing = LosingDatabase(deployment.database)
+    losing.lose_next = True
+    lane = Lane("test", losing.writing, read_only=True)
+    (answer,) = in_lane(lane, lambda lane: lane.run(lambda connection: connection.execute(sa.text("SELECT 1"))))
+    assert isinstance(answer, OperationalError)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
 def test_a_network_that_drops_the_answer(deployment: Deployment) -> None:
