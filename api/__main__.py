@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api.access_log import BatchingHandler
 from api.main import create_app
 from api.settings import ApiSettings
+from jobs.settings import read_settings_or_exit
 
 log = logging.getLogger("api")
 
@@ -38,7 +39,7 @@ class Server(uvicorn.Server):
 def main() -> None:
     """Serve the deployment that the environment describes."""
     _configure_logging()
-    settings = ApiSettings()
+    settings = read_settings_or_exit(ApiSettings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -1,28 +1,40 @@
-"""Log lines leave in batches, from a thread: a write in every request cost more than answering it."""
+"""The access log, written in batches by a thread: a write in every request cost more than answering it."""
 
 import logging
 import queue
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 GATHER_SECONDS = 0.1
+MAX_WAITING_LINES = 20_000
 
 
 class BatchingHandler(logging.Handler):
-    """Gathers lines for a tenth of a second and writes them at once; `close` writes what is left."""
+    """Gathers lines for a tenth of a second and writes them at once; `close` writes what is left.
+
+    Lines are lost, and counted, while the stream cannot be written (a full disk) or is too slow: neither may stop the
+    log for good or fill the memory.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._dropped = 0  # by emit, whose callers hold the handler's lock
+        self._unwritten = 0  # by the thread
+        self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
-        self._lines.put(self.format(record))
+        """Take a line, or drop it if too many wait."""
+        if self._lines.qsize() < MAX_WAITING_LINES:
+            self._lines.put(self.format(record))
+        else:
+            self._dropped += 1
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
@@ -41,5 +53,16 @@ class BatchingHandler(logging.Handler):
             while not self._lines.empty():
                 batch.append(self._lines.get())
             ended = None in batch
-            self._stream.write("".join(f"{line}\n" for line in batch if line is not None))
+            self._write([line for line in batch if line is not None])
+
+    def _write(self, lines: Sequence[str]) -> None:
+        lost = self._dropped + self._unwritten
+        news = lost - self._reported
+        notes = [f"{news} lines of the access log were lost: its file could not be written fast enough"] if news else []
+        try:
+            self._stream.write("".join(f"{line}\n" for line in [*notes, *lines]))
             self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            self._unwritten += len(lines)
+        else:
+            self._reported = lost

@@ -19,6 +19,7 @@ from jobs.batching import Lane
 from jobs.database import Database
 from jobs.health import WriteProbe
 from jobs.records import KeyRecord
+from jobs.service import submission
 from jobs.service.jobs import JobKey
 from jobs.transport import Transport, Waker
 
@@ -43,8 +44,8 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     database = Database(settings.database)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
-    reader = Lane("reader", database.reading)
-    writer = Lane("writer", database.writing, after_commit=waker.wake)
+    reader = Lane("reader", database.reading, read_only=True)
+    writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     try:
         yield Service(settings, database, transport, open_store(settings), reader, writer, WriteProbe(database))
     finally:

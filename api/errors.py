@@ -12,12 +12,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.validation import FieldError, field_errors
 from jobs import errors as domain
+from jobs.database import OUTAGES
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -43,9 +43,11 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.ConflictError: ProblemType(HTTPStatus.CONFLICT, "Conflict"),
     domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
     domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
+    domain.OutdatedSpecError: ProblemType(HTTPStatus.CONFLICT, "The spec is outdated"),
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
     domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     domain.InsufficientStorageError: ProblemType(HTTPStatus.INSUFFICIENT_STORAGE, "Not enough storage"),
+    domain.OutcomeUnknownError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The outcome is unknown"),
     domain.AuthenticationError: ProblemType(HTTPStatus.UNAUTHORIZED, "API key missing or invalid"),
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
@@ -101,8 +103,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(domain.DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_error)
-    app.add_exception_handler(InterfaceError, _database_error)
+    for outage in OUTAGES:
+        app.add_exception_handler(outage, _database_error)
 
 
 async def _domain_error(request: Request, error: Exception) -> JSONResponse:
@@ -124,7 +126,8 @@ def _headers(status: int) -> dict[str, str]:
     match status:
         case HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": 'Bearer realm="baichuan"'}
-        case HTTPStatus.CONFLICT:  # the openai client repeats 409 unless told not to
+        # The openai client repeats 409 and 5xx unless told not to; among domain errors, 503 is an unknown outcome.
+        case HTTPStatus.CONFLICT | HTTPStatus.SERVICE_UNAVAILABLE:
             return {"x-should-retry": "false"}
         case _:
             return {}

@@ -1,7 +1,8 @@
 """Reading a multipart/form-data body while it arrives: small fields in memory, the one file piece by piece."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -78,14 +79,15 @@ class FormReader:
 
     def on_headers_finished(self) -> None:
         """What kind of part this is, is known."""
-        _, options = parse_options_header(self._part.headers.get("content-disposition"))
+        disposition = self._part.headers.get("content-disposition", b"")
+        _, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         self._part.name = name
         self._part.is_file = name == self._file_field
         if self._part.is_file:
             if self.filename is not None:
                 raise InvalidRequestError("send one file a request", param=name)
-            self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
+            self.filename = _filename(options, disposition)
         elif name not in self._text_fields:
             known = ", ".join(sorted({self._file_field, *self._text_fields}))
             shown = name[:64]
@@ -108,6 +110,18 @@ class FormReader:
     def on_end(self) -> None:
         """The body is complete."""
         self.complete = True
+
+
+def _filename(options: Mapping[bytes, bytes], disposition: bytes) -> str:
+    """Return the client's name for the file.
+
+    RFC 7578 forbids `filename*=UTF-8''...` in forms, so it counts only if there is no plain `filename`.
+    """
+    if b"filename" in options:
+        return options[b"filename"].decode("utf-8", "replace")
+    header = Message()
+    header["Content-Disposition"] = disposition.decode("latin-1")
+    return header.get_filename("")
 
 
 def _parser(boundary: bytes, reader: FormReader) -> MultipartParser:

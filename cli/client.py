@@ -7,13 +7,12 @@ from typing import Any, Self
 
 import httpx
 
-from cli.endpoint import Endpoint
+from cli.endpoint import LOOPBACK, Endpoint
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.problems import refusal
 
 TIMEOUT = httpx.Timeout(30, connect=5)
-LOCAL = ("127.0.0.1", "localhost", "::1")
 REPEATABLE = frozenset({429, 502, 503})
 REPEATS = 3
 PAGE = 100
@@ -34,7 +33,7 @@ class Client:
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=TIMEOUT,
-            trust_env=host not in LOCAL,  # a proxy cannot reach this machine's own loopback
+            trust_env=host not in LOOPBACK,  # a proxy cannot reach this machine's own loopback
         )
 
     def __enter__(self) -> Self:

@@ -22,6 +22,14 @@ def download(client: Client, artifact: Any, directory: Path) -> Path:
         CommandError: the service refuses or does not answer, or the bytes are not those that were published.
     """
     target = _place(directory, artifact["path"])
+    try:
+        return _complete(client, artifact, target)
+    except OSError as error:
+        message = f"cannot write {error.filename or target}: {error.strerror or error}"
+        raise CommandError(f"{message}; choose another directory with --download") from error
+
+
+def _complete(client: Client, artifact: Any, target: Path) -> Path:
     if target.exists() and target.stat().st_size == artifact["bytes"] and _sha256(target) == artifact["sha256"]:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +65,6 @@ def _fetch(client: Client, artifact: Any, part: Path) -> None:
         raise CommandError(
             f"{failure}; what arrived is kept: the same command goes on from there", failure.code
         ) from error
-    except OSError as error:
-        raise CommandError(f"cannot write {part}: {error.strerror}") from error
 
 
 def _place(directory: Path, path: str) -> Path:

@@ -4,12 +4,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.private_file import write_private
 
 CLIENT_FILE = "client.json"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+API_PATH = "/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
             f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         )
         raise CommandError(message, ExitCode.UNREACHABLE)
-    address = address.rstrip("/")
+    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API want it with the path
+    if known and _is_same_port(address, known.url):
+        address = known.url
     if not address.startswith(("http://", "https://")):
         raise CommandError(f"the address {address!r} must begin with http:// or https://", ExitCode.USAGE)
     secret = (
@@ -64,3 +69,12 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise CommandError("the API key has characters that no key has; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)
+
+
+def _is_same_port(address: str, known: str) -> bool:
+    """Whether both are one port of this machine: `localhost` means the address that `baichuan up` listens on."""
+    try:
+        places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
+    except ValueError:  # a port that is not a number, or brackets that do not match
+        return False
+    return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK for url in (address, known))

@@ -2,13 +2,14 @@
 
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from cli.commands import artifacts, doctor, estimate, files, jobs, keys, logs, models, processes, submit, watch, workers
 from cli.errors import CommandError
-from cli.exit_codes import MEANINGS
+from cli.exit_codes import MEANINGS, ExitCode
 from cli.output import say, show
 
 app = typer.Typer(
@@ -63,8 +64,25 @@ app.add_typer(workers.app, name="workers", rich_help_panel=REST)
 
 def run() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may be set to GBK, which lacks most of Unicode
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except CommandError as error:
         say(f"error: {error}")
         sys.exit(error.code)
+    except UnicodeEncodeError as error:
+        say(f"error: {_describe_encoding(error)}")
+        sys.exit(ExitCode.USAGE)
+
+
+def _describe_encoding(error: UnicodeEncodeError) -> str:
+    """Explain text that cannot be sent; bytes of an argument that are not UTF-8 have arrived as surrogates."""
+    for argument in sys.argv[1:]:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            return (
+                f"the argument {argument!a} is not valid UTF-8; set the terminal to UTF-8, or write the job into a "
+                "UTF-8 file and use `baichuan submit --file`"
+            )
+    return f"{error.object[error.start : error.end]!a} cannot be sent as {error.encoding}; remove it"

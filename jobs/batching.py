@@ -7,7 +7,8 @@ Against a transaction a request this was measured at 4 to 5 times the rate and a
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,9 +16,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.errors import DomainError
+from jobs.database import OUTAGES, is_outage
+from jobs.errors import DomainError, OutcomeUnknownError
 
 BATCH_LIMIT = 256
+MAX_ALONE_SECONDS = 10.0  # for the calls of a failed batch that are tried one by one; a lock timeout takes 5 s
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,6 +38,14 @@ class Lane:
     """A thread that runs database operations for coroutines, as many as wait in one transaction.
 
     An operation takes a list and answers a list, so that calls of the same operation become one SQL statement.
+
+    Args:
+        name: The thread's name.
+        begin: Begins a transaction, which is committed at the end of the block.
+        after_commit: Called after every batch.
+        repeatable: Operations that have no further effect when they run again with the same items. Only these run
+            again after a commit whose answer was lost.
+        read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
     """
 
     def __init__(
@@ -42,9 +53,14 @@ class Lane:
         name: str,
         begin: Callable[[], AbstractContextManager[Connection]],
         after_commit: Callable[[], None] | None = None,
+        repeatable: Collection[Operation[Any, Any]] = (),
+        *,
+        read_only: bool = False,
     ) -> None:
         self._begin = begin
         self._after_commit = after_commit
+        self._repeatable = repeatable
+        self._read_only = read_only
         self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -53,7 +69,7 @@ class Lane:
         """The operation's answer to `item`, once its transaction is committed.
 
         Raises:
-            DomainError: that is the answer.
+            DomainError: that is the answer; OutcomeUnknownError if nobody knows whether the commit succeeded.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.put(_Call(operation, item, future))
@@ -71,10 +87,7 @@ class Lane:
     def _run(self) -> None:
         while batch := self._next_batch():
             calls = [call for call in batch if call is not None]
-            try:
-                answers = self._transaction(calls)
-            except Exception:  # noqa: BLE001 - whatever failed the batch is found again below, and answered
-                answers = [self._alone(call) for call in calls]
+            answers = self._answer(calls) if calls else []
             for loop, group in groupby(zip(calls, answers, strict=True), key=lambda pair: pair[0].future.get_loop()):
                 loop.call_soon_threadsafe(_resolve, list(group))
             if calls and self._after_commit:
@@ -88,15 +101,57 @@ class Lane:
             batch.append(self._waiting.get())
         return batch
 
-    def _transaction(self, calls: Sequence[_Call]) -> list[Any]:
-        with self._begin() as connection:
-            return list(_answers(connection, calls))
-
-    def _alone(self, call: _Call) -> Any:
+    def _answer(self, calls: Sequence[_Call]) -> list[Any]:
+        """Run the calls; an error is the answer of every call that it may concern."""
         try:
-            return self._transaction([call])[0]
-        except Exception as error:  # noqa: BLE001 - it is raised again in the coroutine that asked
-            return error
+            return self._transaction(calls)
+        except OutcomeUnknownError as error:
+            return self._repeat(calls, error)
+        except Exception as error:  # noqa: BLE001 - it is raised again in the coroutines that asked
+            if len(calls) == 1 or is_outage(error):
+                return [error] * len(calls)
+            return self._answer_one_by_one(calls)
+
+    def _answer_one_by_one(self, calls: Sequence[_Call]) -> list[Any]:
+        """Find the call that failed its batch. During an outage every call would wait for its own timeout."""
+        answers: list[Any] = []
+        ends_at = time.monotonic() + MAX_ALONE_SECONDS
+        for call in calls:
+            previous = answers[-1] if answers else None
+            if isinstance(previous, OUTAGES) and (is_outage(previous) or time.monotonic() >= ends_at):
+                answers.append(previous)
+            else:
+                answers += self._answer([call])
+        return answers
+
+    def _repeat(self, calls: Sequence[_Call], error: OutcomeUnknownError) -> list[Any]:
+        """Run again what may run twice; everything else is answered with the error."""
+        repeated = [call for call in calls if call.operation in self._repeatable]
+        try:
+            answers = iter(self._transaction(repeated) if repeated else ())
+        except Exception:  # noqa: BLE001 - the first commit may have succeeded all the same
+            return [error] * len(calls)
+        return [next(answers) if call.operation in self._repeatable else error for call in calls]
+
+    def _transaction(self, calls: Sequence[_Call]) -> list[Any]:
+        """Run the calls in one transaction.
+
+        Raises:
+            OutcomeUnknownError: the connection failed during the commit.
+        """
+        answers: list[Any] | None = None
+        try:
+            with self._begin() as connection:
+                answers = list(_answers(connection, calls))
+        except OUTAGES as error:
+            if answers is None or self._read_only:
+                raise
+            message = (
+                "the database's answer to the commit was lost, so this request may have taken effect or not; "
+                "look before you repeat it, and send an Idempotency-Key with the next job"
+            )
+            raise OutcomeUnknownError(message) from error
+        return answers
 
 
 def _answers(connection: Connection, calls: Sequence[_Call]) -> Iterator[Any]:

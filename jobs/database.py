@@ -14,11 +14,19 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database_file import DatabaseFile
 from jobs.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
+# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
+OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+# Errors among them that one statement may cause while others succeed: lock conflicts and timeouts, deadlocks, and
+# values beyond a limit (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+STATEMENT_CLASSES = ("40", "54", "55")
+STATEMENT_TIMEOUT = "57014"
 # A server that vanishes without a word, or a peer that stops in the middle of a transaction, must not hold up others
 # for ever. Each of these can be set in DATABASE_URL instead.
 POSTGRESQL_OPTIONS = {
@@ -92,6 +100,12 @@ def now_ms(connection: Connection) -> int:
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000
     return int(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the database cannot work for anybody, so that any other call would fail as well."""
+    code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+    return isinstance(error, OUTAGES) and code != STATEMENT_TIMEOUT and not code.startswith(STATEMENT_CLASSES)
 
 
 def insert(connection: Connection, table: type[Base]) -> SQLiteInsert | PostgreSQLInsert:

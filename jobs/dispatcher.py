@@ -14,11 +14,12 @@ from jobs.repository import jobs, workers
 from jobs.scheduling import Placement, Requirement, Round, WaitingJob, explain, place
 from jobs.service.dispatching import dispatch, take_back
 from jobs.service.pool import read_machines
-from jobs.settings import Settings
+from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
 LEASE_MS = 5_000
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # a renewal is a commit, so a third of the lease passes before the next one
 LOOK_AHEAD = 1000
 EXPLAIN_SECONDS = 2.0  # how often the reasons of waiting jobs are brought up to date
 
@@ -128,9 +129,17 @@ class Dispatcher:
             log.info("%s goes to %s as %s", placement.job_id, names, attempt_id)
 
     def _leads(self) -> bool:
+        with self._database.reading() as connection:
+            now = now_ms(connection)
+            lease = workers.get_lease(connection, LEASE)
+        self._note_jump(now)
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # more would be from before the clock was set back
+            if lease[0] != self._holder:
+                return False
+            if lease[1] - now >= RENEW_BELOW_MS:
+                return True
         with self._database.writing() as connection:
             now = now_ms(connection)
-            self._note_jump(now)
             return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _note_jump(self, now: int) -> None:
@@ -159,7 +168,7 @@ class Dispatcher:
 def main() -> None:
     """`python -m jobs.dispatcher`: run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
-    dispatcher = Dispatcher(Settings())
+    dispatcher = Dispatcher(read_settings_or_exit(Settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: dispatcher.stop())
     log.info("ready")

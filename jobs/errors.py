@@ -9,9 +9,11 @@ DomainError
  ├── ConflictError             the thing exists, but not in a state that allows this
  │    ├── IllegalTransitionError
  │    ├── IdempotencyConflictError
+ │    ├── OutdatedSpecError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
  ├── InsufficientStorageError  the artifact store has no room
+ ├── OutcomeUnknownError       the database's answer to a commit was lost
  └── AuthenticationError
       └── PermissionDeniedError
 
@@ -78,6 +80,12 @@ class IdempotencyConflictError(ConflictError):
     code = "idempotency_conflict"
 
 
+class OutdatedSpecError(ConflictError):
+    """A job's spec was accepted by another version of the service, and this one does not accept it."""
+
+    code = "outdated_spec"
+
+
 class NameTakenError(ConflictError):
     """A model of this name exists or is being made."""
 
@@ -94,6 +102,12 @@ class InsufficientStorageError(DomainError):
     """The artifact store has no room for this."""
 
     code = "insufficient_storage"
+
+
+class OutcomeUnknownError(DomainError):
+    """The database's answer to a commit was lost: the request may have taken effect or not."""
+
+    code = "outcome_unknown"
 
 
 class AuthenticationError(DomainError):

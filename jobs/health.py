@@ -11,7 +11,7 @@ from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
 from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
-from jobs.settings import Settings
+from jobs.settings import Settings, read_settings_or_exit
 
 PROBE = "write probe"  # a row among the leases, which nobody waits for
 PROBE_SECONDS = 1.0
@@ -69,7 +69,7 @@ class WriteProbe:
 
 def main(arguments: list[str]) -> int:
     """Check the part that is named; returns the exit code."""
-    settings = Settings()
+    settings = read_settings_or_exit(Settings)
     database = Database(settings.database)
     match arguments:
         case ["dispatcher"]:

@@ -1,10 +1,24 @@
 """How the service is deployed: one frozen object a process, read from the environment when the process starts."""
 
+import os
+import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+EXIT_INVALID = 2  # of a process whose environment cannot be used; `baichuan up` does not start it again
+DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
+REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+class InvalidSettingsError(ValueError):
+    """Variables of the environment have values that cannot be used."""
 
 
 class Settings(BaseSettings):
@@ -33,6 +47,20 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        if value and not DATABASE_SCHEMES.match(value):
+            raise ValueError("must begin with postgresql:// or sqlite:///")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: str) -> str:
+        if value and not REDIS_SCHEMES.match(value):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
@@ -55,3 +83,39 @@ class Settings(BaseSettings):
     def allowed_model_roots(self) -> tuple[Path, ...]:
         """The directories under which checkpoints may be registered, resolved."""
         return tuple(root.resolve() for root in self.model_roots or (self.home / "models",))
+
+
+def read_settings(kind: type[S]) -> S:
+    """Read settings from the environment.
+
+    Raises:
+        InvalidSettingsError: variables have values that cannot be used; the message names them.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        faults = "; ".join(_describe_fault(kind, fault) for fault in error.errors(include_url=False))
+        raise InvalidSettingsError(f"correct these variables of the environment: {faults}") from None
+
+
+def read_settings_or_exit(kind: type[S]) -> S:
+    """Read settings from the environment; on an error, print it in one line and exit with code 2."""
+    try:
+        return read_settings(kind)
+    except InvalidSettingsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_INVALID)
+
+
+def _describe_fault(kind: type[BaseSettings], fault: Mapping[str, Any]) -> str:
+    variable = _variable(kind, str(fault["loc"][0])) if fault["loc"] else kind.__name__
+    given = "" if variable.endswith("_URL") or variable not in os.environ else f"={os.environ[variable]!r}"
+    return f"{variable}{given}: {fault['msg'].removeprefix('Value error, ')}"  # a URL may contain a password
+
+
+def _variable(kind: type[BaseSettings], name: str) -> str:
+    """Return the variable that a field is read from; pydantic names aliased fields by their alias."""
+    if name not in kind.model_fields:
+        return name
+    alias = kind.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"{kind.model_config.get('env_prefix', '')}{name}".upper()

@@ -86,14 +86,6 @@ class Job(Base):
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
         ),
-        Index(
-            "ix_jobs_queued_by_project",
-            "project_id",
-            text("priority DESC"),
-            "id",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
     )
 
 

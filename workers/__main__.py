@@ -8,7 +8,7 @@ import threading
 
 from jobs.artifacts import open_store
 from jobs.database import Database
-from jobs.settings import Settings
+from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Transport, Waker, celery_app
 from workers.celery_app import build_worker, forget_queue, reconnect
 from workers.execution import Execution
@@ -25,7 +25,7 @@ log = logging.getLogger("workers")
 def main() -> None:
     """Run the worker of this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
-    settings, worker = Settings(), WorkerSettings()
+    settings, worker = read_settings_or_exit(Settings), read_settings_or_exit(WorkerSettings)
     inventory = Inventory(worker.devices)
     worker = worker.model_copy(update={"slots": inventory.slots(worker.slots)})
     database = Database(settings.database)

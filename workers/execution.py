@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from jobs.artifacts import ArtifactStore, workspace_key
-from jobs.database import Database
+from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Gathering
 from jobs.service.claims import Claim
@@ -17,7 +17,7 @@ from jobs.service.dispatching import take_back
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers.failures import Failure
-from workers.lease import OUTAGES, Lease, LeaseOverError
+from workers.lease import Lease, LeaseOverError
 from workers.preparation import Workspace
 from workers.process import RunnerStarter
 from workers.runner import Assignment, Failed, Finished

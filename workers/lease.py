@@ -7,18 +7,16 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from jobs.database import Database
+from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Directive, HeldAttempt
 from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
-OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+MIN_PROGRESS_CHANGE = 0.01  # of the fraction, for another event in the job's log
+MAX_PROGRESS_EVENTS = 1_000  # per attempt, if its stage changes again and again
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +44,8 @@ class Lease:
         self._lock = threading.Lock()
         self._log: list[Entry] = []
         self._progress: dict[str, Any] | None = None
+        self._last_progress_event: dict[str, Any] | None = None
+        self._progress_events = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease {attempt_id}", daemon=True)
 
@@ -67,7 +67,11 @@ class Lease:
         return Directive.ABANDON if time.monotonic() >= self._ends_at else self._directive
 
     def record_progress(self, progress: dict[str, Any]) -> None:
-        """Record where the attempt stands; of several before the next renewal the newest counts."""
+        """Record how far the attempt is.
+
+        The job shows the newest report of every renewal; its log gets an event when the stage changes or the fraction
+        grows by 1%.
+        """
         with self._lock:
             self._progress = progress
 
@@ -135,18 +139,29 @@ class Lease:
         except Exception:
             self._put_back(entries, progress)
             raise
+        if progress is not None and self._is_event(progress):
+            self._last_progress_event, self._progress_events = progress, self._progress_events + 1
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
         return directive
 
     def _record(self, connection: Connection, entries: list[Entry], progress: dict[str, Any] | None) -> Directive:
-        news = [*entries, ("progress", progress)] if progress else entries
+        news = [*entries, ("progress", progress)] if progress and self._is_event(progress) else entries
         held = self.hold(connection)
         return Directive.ABANDON if held is None else held.renew(progress, news)
 
     def hold(self, connection: Connection) -> HeldAttempt | None:
         """Lock the attempt in a transaction; None if it is no longer this worker's."""
         return HeldAttempt.lock(connection, self._settings, self._attempt_id, self._worker.id)
+
+    def _is_event(self, progress: dict[str, Any]) -> bool:
+        last = self._last_progress_event
+        if last is None:
+            return True
+        if progress["fraction"] >= 1 > last["fraction"]:
+            return True
+        changed = progress["stage"] != last["stage"] or progress["fraction"] - last["fraction"] >= MIN_PROGRESS_CHANGE
+        return changed and self._progress_events < MAX_PROGRESS_EVENTS
 
     def _take(self) -> tuple[list[Entry], dict[str, Any] | None]:
         with self._lock:

@@ -7,8 +7,6 @@ FinetuningMethod = Literal["full", "lora"]
 LearningRateScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 TrainingDtype = Literal["float32", "bfloat16"]
 
-FULL_LEARNING_RATE = 2e-5  # Baichuan2's README
-LORA_LEARNING_RATE = 2e-4
 CHOICES = {
     "method": get_args(FinetuningMethod),
     "lr_scheduler": get_args(LearningRateScheduler),
@@ -32,12 +30,12 @@ LEAST_VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class FinetuningOptions:
-    """How to train.
+    """How to train. The defaults are those of `finetune` jobs; most come from Baichuan2's README.
 
     Attributes:
         method: ``full`` trains every weight, ``lora`` an adapter on ``W_pack`` (Hu et al. 2021).
         epochs: Passes over the data; a fraction ends within one.
-        learning_rate: Its highest value; None takes 2e-5 (full) or 2e-4 (LoRA).
+        learning_rate: Its highest value.
         batch_size: Examples a step and device.
         gradient_accumulation_steps: Batches that make one step of the optimizer.
         max_length: Longest example in tokens, the tail is cut; None takes the model's window.
@@ -53,22 +51,22 @@ class FinetuningOptions:
         device: ``cpu`` or ``cuda``; None takes CUDA if there is any.
     """
 
-    method: FinetuningMethod = "full"
+    method: FinetuningMethod = "lora"
     epochs: float = 3.0
-    learning_rate: float | None = None
+    learning_rate: float = 2e-5
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
-    max_length: int | None = None
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    lr_scheduler: LearningRateScheduler = "cosine"
+    max_length: int | None = 512
+    warmup_ratio: float = 0.0
+    weight_decay: float = 1e-4
+    lr_scheduler: LearningRateScheduler = "constant"
     max_grad_norm: float = 1.0
     lora_rank: int = 8
     lora_alpha: int = 32
-    lora_dropout: float = 0.05
+    lora_dropout: float = 0.1
     seed: int = 42
     save_steps: int = 200
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = False
     dtype: TrainingDtype | None = None
     device: str | None = None
 
@@ -85,13 +83,6 @@ class FinetuningOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.epochs == 0:
             raise ValueError("epochs is 0; give a number above 0")
-
-    @property
-    def highest_learning_rate(self) -> float:
-        """The learning rate, with the method's default filled in."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return LORA_LEARNING_RATE if self.method == "lora" else FULL_LEARNING_RATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,10 @@ from cli.output import emit_list, say, show, show_table, size
 def artifacts(
     job: Annotated[str, typer.Argument(help="Id of a job.")],
     directory: Annotated[
-        Path | None, typer.Option("--download", "-d", help="Fetch the files to here; an interrupted download goes on.")
+        Path | None,
+        typer.Option(
+            "--download", "-d", file_okay=False, help="Fetch the files to here; an interrupted download goes on."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only files whose path begins so; repeatable.")

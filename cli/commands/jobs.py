@@ -9,6 +9,7 @@ from rich.json import JSON
 from cli.addresses import job_address
 from cli.client import Client
 from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from cli.job_view import one_line
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit, emit_list, moment, say, show, show_table
@@ -32,6 +33,8 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
+    if kind is not None and kind not in KINDS:
+        raise CommandError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}", ExitCode.USAGE)
     wanted = {"state": state, "kind": kind, "label": label.replace("=", ":", 1) if label else None}
     with connect(url, key) as client:
         found = list(client.pages("/v1/jobs", wanted, most=None if everything else limit))

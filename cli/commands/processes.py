@@ -26,7 +26,10 @@ def up(
     ] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker on this machine.")] = True,
 ) -> None:
-    """Start the whole service here: Redis unless REDIS_URL is set, API, dispatcher and one worker. Ctrl-C stops it."""
+    """Start the whole service here: Redis unless REDIS_URL is set, API, dispatcher and one worker. Ctrl-C stops it.
+
+    BAICHUAN_API_KEY, if set, becomes the administrator's key.
+    """
     from cli.supervision.up import UpOptions  # noqa: PLC0415 - see the module's docstring
     from cli.supervision.up import up as serve  # noqa: PLC0415
 

@@ -108,6 +108,9 @@ def _read_spec(file: str) -> Any:
         return json.loads(text)
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror}", ExitCode.USAGE) from error
+    except UnicodeDecodeError as error:
+        message = f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        raise CommandError(message, ExitCode.USAGE) from error
     except ValueError as error:
         raise CommandError(f"{file} is not valid JSON: {error}", ExitCode.USAGE) from error
 

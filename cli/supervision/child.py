@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TETHER = Path(__file__).with_name("tether.py")
-LOG_LIMIT_BYTES = 16 * 2**20
+MAX_LOG_BYTES = 16 * 2**20
 TAIL_LINES = 12
 LOOK_SECONDS = 0.05
 
@@ -44,8 +45,7 @@ class Child:
     def start(self) -> None:
         """Start the program; it dies with this process, even by `kill -9`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        self.rotate_log()
         with self.log.open("ab") as log:
             self.log_start = log.tell()
             self.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
@@ -61,6 +61,18 @@ class Child:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.write(self.stdin)
                 self.process.stdin.close()
+
+    def rotate_log(self) -> None:
+        """Move a log that is too long to `<name>.log.1`, also while the program writes to it.
+
+        The program keeps its file open for appending, so the content is copied and the file emptied. Lines that are
+        written between the two steps are lost. On a full disk the log stays as it is until the next call.
+        """
+        with contextlib.suppress(OSError):
+            if self.log.stat().st_size > MAX_LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+                os.truncate(self.log, 0)
+                self.log_start = 0
 
     def exit_code(self) -> int | None:
         """The exit code if it has ended (negative: by that signal)."""

@@ -15,16 +15,22 @@ from jobs.service import keys
 from jobs.settings import Settings
 
 
-def prepare_with_key(settings: Settings, known: str | None) -> str:
-    """Migrate the database, and return an administrator's key that is valid in it.
+def prepare_with_key(settings: Settings, known: str | None, given: str | None = None) -> str:
+    """Migrate the database, and return a key that is valid in it.
 
     Args:
         settings: The deployment.
         known: The key of an earlier start; another one is made if the database does not accept it.
+        given: The key that the user has chosen, instead of `known`; it is stored if the database does not have it.
+
+    Raises:
+        CommandError: the database cannot be used, or the given key is too weak or was revoked.
     """
-    made = _prepare(settings, known)
+    made = _prepare(settings, given or known)
     if made:
         return made
+    if given:
+        return given if is_valid(settings, given) else add_key(settings, given, "key of baichuan up")
     if known and is_valid(settings, known):
         return known
     return add_key(settings, keys.new_secret(), "key of baichuan up")

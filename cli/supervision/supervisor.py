@@ -4,15 +4,18 @@ import time
 from dataclasses import dataclass
 
 from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from cli.output import say
 from cli.supervision.child import Child
 from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
+from jobs.settings import EXIT_INVALID
 
 QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
 QUICK_DEATHS = 3
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
+ROTATION_SECONDS = 10.0  # between two looks at the size of the logs
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._watched: list[_Watched] = []
+        self._rotate_at = 0.0
 
     def start(self, child: Child) -> None:
         """Start a child and watch it from now on."""
@@ -40,10 +44,13 @@ class Supervisor:
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
-        """Restart what has ended, after a growing pause, and reap orphans; `others` are children of the caller's own.
+        """Restart what has ended, after a growing pause, rotate the logs, and reap orphans.
+
+        Args:
+            others: Process ids of the caller's other children.
 
         Raises:
-            CommandError: a child ended several times directly after its start.
+            CommandError: a child ended several times directly after its start, or because of its settings.
         """
         for watched in self._watched:
             if watched.restart_at is not None:
@@ -52,6 +59,10 @@ class Supervisor:
             elif (code := watched.child.exit_code()) is not None:
                 self._note_death(watched, code)
         reap_orphans({*others, *(w.child.process.pid for w in self._watched if w.child.process)})
+        if time.monotonic() >= self._rotate_at:
+            self._rotate_at = time.monotonic() + ROTATION_SECONDS
+            for watched in self._watched:
+                watched.child.rotate_log()
 
     def stop(self, request: StopRequest) -> None:
         """End all children, last started first, and whatever they left behind; a second request ends them at once."""
@@ -77,6 +88,8 @@ class Supervisor:
             watched.quick_deaths, watched.delay = 0, FIRST_DELAY
         ended = f"the {child.name} ended ({describe_exit(code)})"
         report = f"the end of {child.log}:\n{child.tail()}"
+        if code == EXIT_INVALID:
+            raise CommandError(f"{ended}, which starting it again cannot cure; {report}", ExitCode.USAGE)
         if watched.quick_deaths >= QUICK_DEATHS:
             raise CommandError(f"{ended} {QUICK_DEATHS} times directly after its start; {report}")
         say(f"{ended}; it is started again in {watched.delay:g} s; {report}")

@@ -71,7 +71,8 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         if not settings.redis_url:
             supervisor.watch(start_redis(settings.home))
         known = saved(settings.home)
-        api_key = prepare_with_key(settings, known.api_key if known else None)
+        given = os.environ.get("BAICHUAN_API_KEY") or None
+        api_key = prepare_with_key(settings, known.api_key if known else None, given)
         port = listener.getsockname()[1]
         endpoint = Endpoint(f"http://{ANY_HOST.get(options.host, options.host)}:{port}", api_key)
         for child in _children(options, settings.home, listener):

@@ -13,8 +13,8 @@ from jobs.tables import Job, JobLabel
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Insert the rows whose idempotency key is unused; returns the ids that went in."""
-    statement = insert(connection, Job).on_conflict_do_nothing(index_elements=[Job.project_id, Job.idempotency_key])
+    """Insert the rows whose id and idempotency key are unused; return the inserted ids."""
+    statement = insert(connection, Job).on_conflict_do_nothing()
     inserted = connection.execute(statement.values(list(rows)).returning(Job.id))
     return set(inserted.scalars())
 

@@ -64,6 +64,12 @@ def lease_holder(connection: Connection, name: str, *, now: int) -> str | None:
     return connection.execute(query).scalar_one_or_none()
 
 
+def get_lease(connection: Connection, name: str) -> tuple[str, int] | None:
+    """Return the holder of a lease and when it expires; None if nobody has it."""
+    row = connection.execute(sa.select(Lease.holder, Lease.expires_at).where(Lease.name == name)).first()
+    return (row.holder, row.expires_at) if row else None
+
+
 def drop_lease(connection: Connection, name: str, holder: str) -> None:
     """Give a lease up at once, so that a stand-by need not wait."""
     connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

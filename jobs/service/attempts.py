@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Self
 
-from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile, output_key
 from jobs.database import now_ms
+from jobs.errors import OutdatedSpecError
 from jobs.identifiers import new_id
 from jobs.records import ArtifactRecord, AttemptRecord, JobRecord
 from jobs.repository import allocations, attempts, events, files, jobs, models, workers
 from jobs.service.claims import Claim, make_claim
+from jobs.service.stored_specs import read_spec
 from jobs.service.transitions import advance, end_attempt
 from jobs.settings import Settings
-from jobs.specs import SPEC
 from jobs.state import AttemptState, Event, JobState
 
 
@@ -94,12 +94,11 @@ class HeldAttempt:
     def make_claim(self) -> Claim | None:
         """Return all that is needed to run the attempt, or None after failing a job whose spec is not accepted."""
         try:
-            spec = SPEC.validate_python(dict(self.job.spec))
-        except ValidationError as error:  # it was submitted to another version of the service
-            message = f"this version does not accept the spec any more, submit it anew: {error}"
+            spec = read_spec(self.job)
+        except OutdatedSpecError as error:
             running = jobs.get_many(self.connection, [self.job.id])[self.job.id]
-            invalid = {"code": "invalid_spec", "message": message}
-            end_attempt(self.connection, running, Event.FAIL, self.settings, error=invalid)
+            outdated = {"code": error.code, "message": error.message}
+            end_attempt(self.connection, running, Event.FAIL, self.settings, error=outdated)
             return None
         return make_claim(self.connection, self.job, self.attempt, spec, self.worker_id)
 

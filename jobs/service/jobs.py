@@ -10,10 +10,10 @@ from jobs.errors import NameTakenError, NotFoundError
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobFilter, JobRecord
 from jobs.repository import attempts, events, files, models
 from jobs.repository import jobs as repository
+from jobs.service.stored_specs import read_spec
 from jobs.service.submission import pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings
-from jobs.specs import SPEC
 from jobs.state import Event
 
 
@@ -69,12 +69,13 @@ def retry(connection: Connection, key: JobKey, settings: Settings) -> JobRecord:
     Raises:
         NotFoundError: there is no such job.
         IllegalTransitionError: the job is neither failed nor cancelled.
+        OutdatedSpecError: another version of the service accepted the job's spec, and this one does not.
         NameTakenError: the name of its result was given to another model meanwhile.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     now = now_ms(connection)
     advance(connection, job, Event.RETRY, now=now, settings=settings)
-    spec = SPEC.validate_python(dict(job.spec))
+    spec = read_spec(job)
     if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
         message = f"model {spec.output_name()!r} exists by now; submit the job again with another output_model"
         raise NameTakenError(message, param="output_model")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -30,11 +31,15 @@ from jobs.state import JobState
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated spec of a project; `idempotency_key` makes repeating it harmless."""
+    """A validated spec of a project; `idempotency_key` makes repeating the request harmless.
+
+    The job's id is chosen here, not at the insertion: submitting the same object again finds the job it has made.
+    """
 
     project_id: str
     spec: AnySpec
     idempotency_key: str | None = None
+    job_id: str = dataclass_field(default_factory=lambda: new_id("job"))
 
     def digest(self) -> str:
         """A hash by which the same request is recognised."""
@@ -73,7 +78,9 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = _check(connection, first)
     # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
-    answers |= refused | _replays(connection, {index: first[index] for index in refused})
+    # Or this very submission was committed before, and only the answer to the commit was lost.
+    refused_submissions = {index: first[index] for index in refused}
+    answers |= refused | _made_before(connection, refused_submissions) | _replays(connection, refused_submissions)
     return answers | _record(connection, {index: first[index] for index in required}, required)
 
 
@@ -87,7 +94,10 @@ def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submi
 def _record(
     connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
 ) -> dict[int, Answer]:
-    """Insert jobs with all that belongs to them; one whose key another process used this moment is left out."""
+    """Insert jobs with all that belongs to them; one whose key another process used this moment is left out.
+
+    A job that the same submission inserted before is answered like a new one.
+    """
     if not submissions:
         return {}
     now = now_ms(connection)
@@ -95,14 +105,22 @@ def _record(
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
     _accompany(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
-    stored = jobs.get_many(connection, inserted)
-    return {index: Submitted(stored[row["id"]], created=True) for index, row in made.items()}
+    return _made_before(connection, submissions)
+
+
+def _made_before(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+    """Answers of the submissions whose own job is stored."""
+    if not submissions:
+        return {}
+    stored = jobs.get_many(connection, [each.job_id for each in submissions.values()])
+    found = {index: each.job_id for index, each in submissions.items() if each.job_id in stored}
+    return {index: Submitted(stored[job_id], created=True) for index, job_id in found.items()}
 
 
 def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
     spec = submission.spec
     return {
-        "id": new_id("job"),
+        "id": submission.job_id,
         "project_id": submission.project_id,
         "kind": spec.kind,
         "state": JobState.QUEUED,
@@ -126,7 +144,7 @@ def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> d
 
 def _replay(submission: Submission, job: JobRecord) -> Answer:
     if job.request_digest == submission.digest():
-        return Submitted(job, created=False)
+        return Submitted(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
         f"this Idempotency-Key made job {job.id} from another request; use a new key for a new request",
         param="Idempotency-Key",

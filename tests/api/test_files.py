@@ -197,3 +197,22 @@ def test_a_row_that_cannot_be_written_leaves_no_bytes(api: Api) -> None:
     problem: dict[str, Any] = upload(api, b"{}").json()
     assert problem["status"] == 503
     assert left_behind(api) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kept"),
+    [
+        ("filename*=UTF-8''%E4%BD%A0%E5%A5%BD.jsonl", "你好.jsonl"),
+        ("filename*=ISO-8859-1'en'%A3.jsonl", "£.jsonl"),
+        ("filename*=UTF-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+        ("filename=plain.jsonl; filename*=UTF-8''other.jsonl", "plain.jsonl"),
+        ("filename*=no-such-charset''%41.jsonl", "A.jsonl"),
+        ("filename*=", "upload"),
+    ],
+)
+def test_an_extended_filename_counts_if_there_is_no_plain_one(shared_api: Api, parameters: str, kept: str) -> None:
+    body = HEAD.replace(b'filename="p.jsonl"', parameters.encode()) + b"{}" + TAIL
+    answer = shared_api.client.post("/v1/files", content=body, headers=FORM)
+    assert answer.status_code in (200, 201), answer.text
+    assert answer.json()["filename"] == kept
+    assert shared_api.client.delete(f"/v1/files/{answer.json()['id']}").is_success

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from jobs.state import Event
+from jobs.tables import Job
 from tests.api.conftest import Api, problem_of
 from tests.jobs.pool import hold
 
@@ -128,6 +130,33 @@ def test_cancel_and_retry(either_api: Api) -> None:
     api.start(job["id"])
     stopping = api.client.post(f"/v1/jobs/{job['id']}/cancel")
     assert stopping.json()["state"] == "cancelling"
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "reason"),
+    [
+        ({"method": "int3"}, "method", "Input should be"),
+        ({"sparsity": 0.5}, "sparsity", "not permitted"),
+        ({"kind": "dream"}, "kind", "does not match"),
+    ],
+)
+def test_a_spec_of_another_version_is_not_retried(
+    either_api: Api, change: dict[str, object], param: str, reason: str
+) -> None:
+    api = either_api
+    api.register_model()
+    job = api.submit()
+    api.client.post(f"/v1/jobs/{job['id']}/cancel")
+    with api.database.writing() as connection:
+        stored = connection.execute(sa.select(Job.spec)).scalar_one()
+        connection.execute(sa.update(Job).values(spec={**stored, **change}))
+    answer = api.client.post(f"/v1/jobs/{job['id']}/retry")
+    problem = problem_of(answer, 409, "outdated_spec")
+    assert problem["error"]["param"] == param
+    assert f"{param}: " in problem["detail"]
+    assert reason in problem["detail"]
+    assert "submit a new job" in problem["detail"]
+    assert api.client.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
 
 
 def test_specs_that_name_what_is_not_there(api: Api) -> None:

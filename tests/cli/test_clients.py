@@ -149,6 +149,7 @@ def test_refusals_are_one_readable_line(service: Shell, model: str) -> None:
         ("submit", "finetune", "--model", "m"),
         ("submit", "generate", "--model", "m", "--set", "seed"),
         ("list", "--state", "asleep"),
+        ("list", "--kind", "nope"),
         ("submit", "--json", "generate", "--model", "m", "--prompt", "x"),
         ("keys", "--json", "list"),
         ("submit", "--watch"),
@@ -184,6 +185,49 @@ def test_no_service(shell: Shell, service: Shell) -> None:
     assert shell("list", "--url", "http://127.0.0.1:9", "--key", "ключ").code == ExitCode.UNAUTHENTICATED
     elsewhere = service("list", "--url", "http://127.0.0.1:9")
     assert elsewhere.code == ExitCode.UNAUTHENTICATED  # the saved key goes to the saved address only
+
+
+def test_other_spellings_of_the_saved_address(service: Shell) -> None:
+    url = json.loads((service.directory / ".baichuan/client.json").read_text())["url"]
+    local = url.replace("127.0.0.1", "localhost")
+    for spelling in (f"{url}/v1", f"{url}/v1/", local, f"{local}/v1"):
+        done = service("keys", "list", "--json", BAICHUAN_URL=spelling)
+        assert done.code == 0, done.err
+    other_port = service("keys", "list", "--url", "http://localhost:9")
+    assert other_port.code == ExitCode.UNAUTHENTICATED
+    assert "no API key for http://localhost:9" in other_port.err
+    assert service("keys", "list", "--url", "http://localhost:x").code == ExitCode.UNAUTHENTICATED
+
+
+def test_an_unknown_kind_is_named(service: Shell) -> None:
+    assert "--kind is 'nope'; use one of generate, quantize" in service("list", "--kind", "nope").err
+
+
+def test_an_argument_from_a_gbk_terminal_is_one_readable_line(service: Shell, model: str) -> None:
+    prompt = "你好".encode("gbk").decode("utf-8", "surrogateescape")
+    for arguments in (("submit", "generate", "--model", model, "--prompt", prompt), ("show", prompt)):
+        done = service(*arguments)
+        assert (done.code, done.out) == (ExitCode.USAGE, "")
+        assert done.err.count("\n") == 1
+        assert done.err.startswith(
+            "error: the argument '\\udcc4\\udce3\\udcba\\udcc3' is not valid UTF-8; set the terminal"
+        )
+    spec = service.directory / "gbk.json"
+    spec.write_bytes('{"kind": "generate", "prompts": ["你好"]}'.encode("gbk"))
+    assert "is not UTF-8" in service("submit", "--file", "gbk.json").err
+
+
+def test_a_key_that_no_header_can_carry_is_one_readable_line(service: Shell, model: str) -> None:
+    done = service("submit", "generate", "--model", model, "--prompt", "x", "--idempotency-key", "键")
+    assert (done.code, done.err.count("\n")) == (ExitCode.USAGE, 1)
+    assert "cannot be sent as ascii" in done.err
+
+
+def test_a_terminal_without_these_characters_shows_their_codes(service: Shell, model: str) -> None:
+    job = submitted(service, "generate", "--model", model, "--prompt", "😀")
+    shown = service.process("show", job["id"], PYTHONIOENCODING="gbk", PYTHONUTF8="0")
+    assert shown.code == 0, shown.err
+    assert "U0001f600" in shown.out
 
 
 def test_doctor_names_what_is_wrong_and_the_remedy(service: Shell, shell: Shell) -> None:

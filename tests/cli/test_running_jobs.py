@@ -124,6 +124,21 @@ def test_artifacts_are_downloaded_and_checked(service: Shell, done: str) -> None
     assert "1.2 MiB" in service("artifacts", done).out
 
 
+def test_a_download_to_where_it_cannot_be_written(service: Shell, done: str) -> None:
+    (service.directory / "a file").write_text("mine")
+    existing = service("artifacts", done, "--download", "a file")
+    assert (existing.code, existing.out) == (ExitCode.USAGE, "")
+    assert "is a file" in existing.err
+    below = service("artifacts", done, "--download", "a file/below")
+    assert (below.code, below.out) == (ExitCode.FAILED, "")
+    assert below.err.startswith("error: cannot write a file/below")
+    assert below.err.count("\n") == 1
+    (service.directory / "taken/completions.jsonl").mkdir(parents=True)
+    taken = service("artifacts", done, "--download", "taken", "--only", "completions")
+    assert (taken.code, taken.err.count("\n")) == (ExitCode.FAILED, 1)
+    assert (service.directory / "a file").read_text() == "mine"
+
+
 def test_a_download_goes_on_where_it_stopped(service: Shell, done: str) -> None:
     part = service.directory / "resumed/model/large file.bin.part"
     part.parent.mkdir(parents=True)

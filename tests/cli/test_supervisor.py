@@ -1,5 +1,6 @@
 """Children that die, children that do not want to die, and what they leave behind."""
 
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CommandError
+from cli.exit_codes import ExitCode
 from cli.supervision.child import Child
 from cli.supervision.supervisor import Supervisor
 from tests.cli.shell import alive, descendants, wait_until_gone
@@ -24,6 +26,47 @@ def test_a_child_that_dies_at_once_again_and_again_ends_it_with_the_reason(tmp_p
     assert message.startswith("the API ended (exit code 3) 3 times directly after its start")
     assert message.endswith("no such module")
     assert "an older line" not in message
+
+
+def test_a_child_that_cannot_use_its_settings_is_not_started_again(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    log = tmp_path / "api.log"
+    supervisor.start(Child("API", ["/bin/sh", "-c", "echo started >&2; exit 2"], log, grace_seconds=1))
+    with pytest.raises(CommandError) as caught:
+        watch_for(supervisor, 20)
+    assert caught.value.code is ExitCode.USAGE
+    assert log.read_text() == "started\n"
+
+
+TALKATIVE = "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.001; done"
+
+
+def test_a_log_is_rotated_while_its_program_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.supervision.child.MAX_LOG_BYTES", 500)
+    monkeypatch.setattr("cli.supervision.supervisor.ROTATION_SECONDS", 0)
+    supervisor = Supervisor()
+    log, older = tmp_path / "api.log", tmp_path / "api.log.1"
+    child = Child("API", ["/bin/sh", "-c", TALKATIVE], log, grace_seconds=0.1)
+    supervisor.start(child)
+    try:
+        rotations: set[str] = set()
+        while len(rotations) < 3:
+            supervisor.check()
+            if older.exists():
+                rotations.add(older.read_text().partition("\n")[0])
+            time.sleep(0.01)
+        assert re.fullmatch(r"(line \d+\n)+", older.read_text())
+        while not log.read_text():
+            time.sleep(0.01)
+        assert number_of(log) > number_of(older)
+        assert child.tail().startswith("line ")
+    finally:
+        child.kill()
+
+
+def number_of(log: Path) -> int:
+    """The number of the first line."""
+    return int(log.read_text().split()[1])
 
 
 def watch_for(supervisor: Supervisor, seconds: float) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.cli.shell import BAICHUAN, Shell, Up, alive, wait_until_gone
 
@@ -97,9 +98,45 @@ def test_uses_a_given_redis_and_ends_after_sigterm_alone(shell: Shell, service: 
 
 def test_a_service_that_cannot_start_ends_with_the_reason(shell: Shell) -> None:
     done = shell.process("up", "--no-worker", BAICHUAN_MAX_BODY_BYTES="many")
-    assert done.code == 1
-    assert "error: the API ended (exit code 1) 3 times directly after its start" in done.err
-    assert "max_body_bytes" in done.err
+    assert done.code == 2
+    assert "error: the API ended (exit code 2), which starting it again cannot cure" in done.err
+    assert "BAICHUAN_MAX_BODY_BYTES='many': Input should be a valid integer" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value", "reason"),
+    [
+        ("worker", "BAICHUAN_WORKER_KINDS", "dream", "unknown kinds dream; known are generate"),
+        ("worker", "BAICHUAN_LEASE_SECONDS", "soon", "valid number"),
+        ("dispatcher", "BAICHUAN_LEASE_SECONDS", "-1", "greater than 0"),
+        ("dispatcher", "REDIS_URL", "localhost:6379", "must begin with redis://"),
+        ("init", "DATABASE_URL", "mysql://root:secret@db/jobs", "must begin with postgresql:// or sqlite:///"),
+        ("up", "BAICHUAN_LEASE_SECONDS", "", "valid number"),
+    ],
+)
+def test_an_invalid_setting_is_one_line_that_names_its_variable(
+    shell: Shell, command: str, variable: str, value: str, reason: str
+) -> None:
+    done = shell.process(command, **{variable: value})
+    assert done.code == 2
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith("error: correct these variables of the environment: ")
+    assert f"{variable}" in done.err
+    assert reason in done.err
+    assert "secret" not in done.err
+
+
+def test_up_takes_the_given_key(shell: Shell) -> None:
+    keys = [f"bj-{letter * 40}" for letter in "kl"]
+    for key in keys:  # the second one joins the first
+        done = shell.process("up", "--no-worker", "--", BAICHUAN, "keys", "--json", BAICHUAN_API_KEY=key)
+        assert done.code == 0, done.err
+        assert json.loads((shell.directory / ".baichuan/client.json").read_text())["api_key"] == key
+    assert len(json.loads(done.out)["data"]) == 2
+    weak = shell.process("up", "--no-worker", BAICHUAN_API_KEY="secret")
+    assert weak.code == 2
+    assert "BAICHUAN_API_KEY: an API key must have 24 to 512" in weak.err
 
 
 def test_printed_lines_work_as_they_are(service: Shell) -> None:
@@ -144,7 +181,7 @@ def test_what_cannot_be_used_is_one_readable_line(shell: Shell) -> None:
     assert down.err.count("\n") == 1
     wrong = shell("init", BAICHUAN_LEASE_SECONDS="soon")
     assert wrong.code == 2
-    assert "lease_seconds" in wrong.err
+    assert "BAICHUAN_LEASE_SECONDS='soon'" in wrong.err
     (shell.directory / "file").touch()
     assert "cannot write in" in shell.process("up", "--no-worker", BAICHUAN_HOME="file/home").err
 

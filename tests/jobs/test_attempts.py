@@ -172,8 +172,23 @@ def test_a_spec_of_another_version_fails_the_job_instead_of_going_round(deployme
     assert not pool.claim(attempt_id)
     failed = pool.job(job.id)
     assert failed.error is not None
-    assert (failed.state, failed.error["code"]) == (JobState.FAILED, "invalid_spec")
+    assert (failed.state, failed.error["code"]) == (JobState.FAILED, "outdated_spec")
     assert "method" in failed.error["message"]
+
+
+def test_attempts_that_no_worker_claimed_are_not_earlier_ones(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit()
+    expired = pool.dispatch(job.id)
+    assert expired is not None
+    pool.run_out(expired)
+    lost = pool.start(job.id)
+    pool.run_out(lost)
+    third = pool.dispatch(job.id)
+    assert third is not None
+    with deployment.database.writing() as connection:
+        claim = attempts.claim(connection, third, "w1", pool.settings)
+    assert claim is not None
+    assert claim.earlier_attempts == [lost]
 
 
 def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, pool: Pool) -> None:

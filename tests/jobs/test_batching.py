@@ -1,9 +1,12 @@
 """Group commit: everybody gets their own answer, and one bad call spoils nobody's."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -91,3 +94,82 @@ def test_closing_answers_what_was_asked_before(table: Database) -> None:
         return await asked
 
     assert asyncio.run(scenario()) == 10
+
+
+class FailingDatabase:
+    """Begins transactions until it fails; counts those that fail."""
+
+    def __init__(self, database: Database, error: Exception) -> None:
+        self._database = database
+        self._error = error
+        self.failing = False
+        self.failures = 0
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """See `Database.writing`."""
+        if self.failing:
+            self.failures += 1
+            raise self._error
+        with self._database.writing() as connection:
+            yield connection
+
+
+def failures_of(database: FailingDatabase, calls: int) -> list[object]:
+    """The answers of calls that wait together while the database fails."""
+
+    async def scenario() -> list[object]:
+        lane = Lane("test", database.writing)
+        taken, released = threading.Event(), threading.Event()
+
+        def occupy(_connection: Connection) -> None:
+            taken.set()
+            released.wait()
+
+        first = asyncio.ensure_future(lane.run(occupy))
+        await asyncio.to_thread(taken.wait)
+        waiting = asyncio.gather(*(lane.call(store, n) for n in range(calls)), return_exceptions=True)
+        await asyncio.sleep(0)
+        database.failing = True
+        released.set()
+        await first
+        answers = await waiting
+        await asyncio.to_thread(lane.close)
+        return list(answers)
+
+    return asyncio.run(scenario())
+
+
+def test_an_outage_fails_all_that_waits_at_once(table: Database) -> None:
+    outage = sa.exc.OperationalError("BEGIN", None, ConnectionError("connection timed out"))
+    database = FailingDatabase(table, outage)
+    assert failures_of(database, 200) == [outage] * 200
+    assert database.failures == 1
+
+
+def test_a_timeout_of_one_statement_is_no_outage_but_not_waited_for_200_times(
+    table: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.batching.MAX_ALONE_SECONDS", 0)
+    timeout = sa.exc.OperationalError("UPDATE", None, psycopg.errors.LockNotAvailable("lock timeout"))
+    database = FailingDatabase(table, timeout)
+    assert failures_of(database, 200) == [timeout] * 200
+    assert database.failures == 2  # the batch, and the first call alone
+
+
+@pytest.mark.parametrize("error", [psycopg.errors.LockNotAvailable, psycopg.errors.ProgramLimitExceeded])
+def test_a_call_that_fails_by_itself_spoils_no_other(table: Database, error: type[psycopg.OperationalError]) -> None:
+    def store_or_fail(connection: Connection, numbers: Sequence[int]) -> list[int | DomainError]:
+        if 2 in numbers:
+            raise sa.exc.OperationalError("INSERT", None, error())
+        return store(connection, numbers)
+
+    async def scenario() -> list[int | BaseException]:
+        lane = Lane("test", table.writing)
+        answers = await asyncio.gather(*(lane.call(store_or_fail, n) for n in [1, 2, 3]), return_exceptions=True)
+        lane.close()
+        return answers
+
+    first, failed, last = asyncio.run(scenario())
+    assert (first, last) == (2, 6)
+    assert isinstance(failed, sa.exc.OperationalError)

@@ -4,10 +4,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from jobs.database import Database
+from jobs.database import OUTAGES, Database
 from jobs.repository import jobs
 from tests.jobs.conftest import Deployment
-from workers.lease import OUTAGES
 
 
 def with_option(deployment: Deployment, option: str) -> Database:

@@ -1,18 +1,22 @@
 """The dispatcher against a real Redis-compatible server: what goes out, who leads, and what an outage costs."""
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import redis
+import sqlalchemy as sa
 
-from jobs.database import Database
-from jobs.dispatcher import Dispatcher
+from jobs.database import Database, now_ms
+from jobs.dispatcher import LEASE_MS, Dispatcher
 from jobs.health import main as health
 from jobs.records import JobRecord
-from jobs.repository.workers import hold_lease
+from jobs.repository.workers import get_lease, hold_lease
 from jobs.service import attempts, workers
 from jobs.service import jobs as service
 from jobs.service.attempts import Directive
@@ -181,6 +185,57 @@ def test_a_leap_of_the_clock_loses_no_living_attempt(
         assert hold(connection, attempt_id, "w1", settings).renew() is Directive.CONTINUE
     dispatcher.stop()
     thread.join()
+
+
+def test_a_leader_renews_its_lease_only_when_a_third_of_it_has_passed(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr("time.time_ns", lambda: now)
+    with counted_statements() as statements:
+        dispatcher = Dispatcher(settings)
+        thread = threading.Thread(target=dispatcher.run, daemon=True)
+        thread.start()
+        wait_until(lambda: statements["SELECT attempts"] >= 10)
+        assert statements["INSERT INTO leases"] == 1
+        now += 2 * 10**9
+        wait_until(lambda: statements["INSERT INTO leases"] == 2)
+        with database.reading() as connection:
+            lease = get_lease(connection, "dispatcher")
+        assert lease is not None
+        assert lease[1] == now // 10**6 + LEASE_MS
+        dispatcher.stop()
+        thread.join()
+
+
+def test_a_standby_only_reads(settings: Settings, database: Database) -> None:
+    with database.writing() as connection:
+        at = now_ms(connection)
+        assert hold_lease(connection, "dispatcher", "other", now=at, expires_at=at + LEASE_MS)
+    with pytest.MonkeyPatch().context() as frozen, counted_statements() as statements:
+        frozen.setattr("time.time_ns", lambda: at * 10**6)
+        standby = Dispatcher(settings)
+        thread = threading.Thread(target=standby.run, daemon=True)
+        thread.start()
+        wait_until(lambda: statements["SELECT leases"] >= 5)
+        assert statements["INSERT INTO leases"] == 0
+        standby.stop()
+        thread.join()
+
+
+@contextmanager
+def counted_statements() -> Iterator[Counter[str]]:
+    """Count the statements of all engines by their beginning."""
+    counted: Counter[str] = Counter()
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        counted.update(re.findall(r"^(?:SELECT|INSERT INTO) \w+", statement))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        yield counted
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
 
 
 def test_a_leader_from_before_the_clock_was_set_back_is_replaced(database: Database) -> None:

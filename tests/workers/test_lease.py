@@ -1,9 +1,10 @@
 """Leases through outages of the database."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def lease_on(claim: Claim, database: Database, settings: Settings) -> Lease:
     return Lease(claim.attempt.id, taken_at=time.monotonic(), database=database, settings=settings, worker=WORKER)
 
 
-def logged(claim: Claim, database: Database) -> list[tuple[str, object]]:
+def logged(claim: Claim, database: Database) -> list[tuple[str, Mapping[str, Any]]]:
     """What the job's log holds besides states."""
     key = JobKey(claim.job.project_id, claim.job.id)
     with database.reading() as connection:
@@ -95,6 +96,45 @@ def test_a_short_outage_costs_nothing(claim: Claim, database: Database, settings
         ]
         wait_for("the entries", lambda: logged(claim, database) == expected)
         assert lease.directive is Directive.CONTINUE
+
+
+def report(lease: Lease, claim: Claim, database: Database, fraction: float, stage: str) -> None:
+    """Report progress, and wait until the job shows it."""
+    progress = {"fraction": fraction, "stage": stage, "metrics": {}}
+    lease.record_progress(progress)
+    key = JobKey(claim.job.project_id, claim.job.id)
+
+    def shown() -> bool:
+        with database.reading() as connection:
+            return jobs.get(connection, key).progress == progress
+
+    wait_for(f"progress {fraction}", shown)
+
+
+def test_the_log_has_an_event_per_percent_and_stage_and_the_job_shows_the_newest(
+    claim: Claim, database: Database, settings: Settings
+) -> None:
+    patient = settings.model_copy(update={"lease_seconds": 60})
+    reported = [(0.1, "loading"), (0.101, "loading"), (0.105, "training"), (0.114, "training"), (0.12, "training")]
+    with lease_on(claim, database, patient) as lease:
+        for fraction, stage in reported:
+            report(lease, claim, database, fraction, stage)
+        report(lease, claim, database, 0.995, "training")
+        report(lease, claim, database, 1.0, "training")
+    logged_fractions = [entry["fraction"] for _, entry in logged(claim, database)]
+    assert logged_fractions == [0.1, 0.105, 0.12, 0.995, 1.0]
+
+
+def test_progress_events_are_bounded(
+    claim: Claim, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.lease.MAX_PROGRESS_EVENTS", 2)
+    patient = settings.model_copy(update={"lease_seconds": 60})
+    with lease_on(claim, database, patient) as lease:
+        for stage in ("loading", "writing", "loading", "writing"):
+            report(lease, claim, database, 0.5, stage)
+        report(lease, claim, database, 1.0, "publishing")
+    assert [entry["stage"] for _, entry in logged(claim, database)] == ["loading", "writing", "publishing"]
 
 
 def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(

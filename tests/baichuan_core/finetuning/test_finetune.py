@@ -31,6 +31,7 @@ from baichuan_core import (
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 QUICK: dict[str, Any] = {
+    "method": "full",
     "epochs": 2,
     "learning_rate": 1e-3,
     "batch_size": 4,

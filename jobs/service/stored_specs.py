@@ -1,0 +1,35 @@
+"""Specs of stored jobs, which another version of the service may have accepted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.errors import OutdatedSpecError
+from jobs.records import JobRecord
+from jobs.specs import SPEC, AnySpec
+
+MAX_SHOWN = 5
+
+
+def read_spec(job: JobRecord) -> AnySpec:
+    """Return the job's spec as this version understands it.
+
+    Raises:
+        OutdatedSpecError: this version does not accept the spec.
+    """
+    try:
+        return SPEC.validate_python(dict(job.spec))
+    except ValidationError as error:
+        faults = [(_field(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)]
+        shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN])
+        message = (
+            f"this version of the service does not accept the spec of job {job.id} ({shown}); "
+            "submit a new job with these fields corrected"
+        )
+        raise OutdatedSpecError(message, param=faults[0][0]) from None
+
+
+def _field(fault: Mapping[str, Any]) -> str:
+    """Return the field's path without the member of the union; a fault without a path concerns the kind."""
+    return ".".join(str(part) for part in fault["loc"][1:]) or "kind"

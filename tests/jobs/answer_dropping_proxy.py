@@ -1,0 +1,81 @@
+"""A TCP proxy in front of PostgreSQL that delivers a COMMIT and drops its answer, as a failing network does."""
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy import make_url
+
+CHUNK = 65_536
+
+
+class AnswerDroppingProxy:
+    """Forwards everything; after `drop_next_commit` the next COMMIT reaches the server and its answer is lost."""
+
+    def __init__(self, database_url: str) -> None:
+        self._target = make_url(database_url)
+        with psycopg.connect(database_url) as connection:
+            self._server = connection.info.host, connection.info.port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._armed = threading.Event()
+        self.dropped = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """The URL of the database through this proxy; without TLS, so that messages can be read."""
+        port = self._listener.getsockname()[1]
+        query = {"sslmode": "disable", "gssencmode": "disable"}
+        return self._target.set(host="127.0.0.1", port=port, query=query).render_as_string(hide_password=False)
+
+    def drop_next_commit(self) -> None:
+        """Drop one answer."""
+        self._armed.set()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=[client], daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        host, port = self._server
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, self._connect() as server:
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                source, target = (client, server) if client in readable else (server, client)
+                data = source.recv(CHUNK)
+                if not data:
+                    return
+                target.sendall(data)
+                if source is client and b"COMMIT" in data and self._armed.is_set():
+                    self._armed.clear()
+                    server.recv(CHUNK)  # the server has committed
+                    self.dropped += 1
+                    return
+
+
+@contextmanager
+def answer_dropping_proxy(database_url: str) -> Iterator[AnswerDroppingProxy]:
+    """A running proxy."""
+    proxy = AnswerDroppingProxy(database_url)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,122 @@
+"""A COMMIT whose answer is lost: a submission makes one job, and nothing else runs twice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from jobs.batching import Lane
+from jobs.database import Database
+from jobs.errors import OutcomeUnknownError
+from jobs.records import JobFilter, JobRecord
+from jobs.service import jobs, submission
+from jobs.service.submission import Submission, Submitted, submit
+from tests.jobs.answer_dropping_proxy import answer_dropping_proxy
+from tests.jobs.conftest import Deployment
+
+
+class LosingDatabase:
+    """Begins transactions on a database; the answer to the next commit is lost on request."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.lost = 0
+        self.lose_next = False
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """See `Database.writing`."""
+        with self._database.writing() as connection:
+            yield connection
+        if self.lose_next:
+            self.lose_next, self.lost = False, self.lost + 1
+            raise OperationalError("COMMIT", None, ConnectionError("server closed the connection"))
+
+
+def in_lane(lane: Lane, *calls: Callable[[Lane], Awaitable[Any]]) -> list[Any]:
+    """The answers of calls that wait together, errors among them."""
+
+    async def scenario() -> list[Any]:
+        return await asyncio.gather(*(call(lane) for call in calls), return_exceptions=True)
+
+    try:
+        return asyncio.run(scenario())
+    finally:
+        lane.close()
+
+
+def stored(deployment: Deployment) -> list[JobRecord]:
+    """All jobs of the project."""
+    with deployment.database.reading() as connection:
+        return jobs.page(connection, deployment.project_id, JobFilter(), after=None, limit=100)
+
+
+def submitting(*submissions: Submission) -> list[Callable[[Lane], Awaitable[Any]]]:
+    """Calls that submit jobs."""
+    return [lambda lane, each=each: lane.call(submit, each) for each in submissions]  # type: ignore[misc]
+
+
+def test_a_submission_makes_one_job(deployment: Deployment) -> None:
+    losing = LosingDatabase(deployment.database)
+    losing.lose_next = True
+    lane = Lane("test", losing.writing, repeatable=[submit])
+    submissions = [deployment.submission(), deployment.submission(key="k"), deployment.submission(output_model="made")]
+    answers = in_lane(lane, *submitting(*submissions))
+    assert losing.lost == 1
+    assert all(isinstance(answer, Submitted) and answer.created for answer in answers), answers
+    assert {answer.job.id for answer in answers} == {job.id for job in stored(deployment)}
+    assert len(stored(deployment)) == 3
+
+
+def test_what_may_not_run_twice_is_answered_as_unknown(deployment: Deployment) -> None:
+    losing = LosingDatabase(deployment.database)
+    losing.lose_next = True
+    calls = 0
+
+    def count(_connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+
+    lane = Lane("test", losing.writing, repeatable=[submit])
+    (answer,) = in_lane(lane, lambda lane: lane.run(count))
+    assert isinstance(answer, OutcomeUnknownError)
+    assert calls == 1
+
+
+def test_reading_is_not_answered_as_unknown(deployment: Deployment) -> None:
+    losing = LosingDatabase(deployment.database)
+    losing.lose_next = True
+    lane = Lane("test", losing.writing, read_only=True)
+    (answer,) = in_lane(lane, lambda lane: lane.run(lambda connection: connection.execute(sa.text("SELECT 1"))))
+    assert isinstance(answer, OperationalError)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
+def test_a_network_that_drops_the_answer(deployment: Deployment) -> None:
+    with answer_dropping_proxy(deployment.settings.database_url) as proxy:
+        database = Database(proxy.url)
+        with database.reading() as connection:
+            connection.execute(sa.text("SELECT 1"))
+        proxy.drop_next_commit()
+        lane = Lane("test", database.writing, repeatable=[submit])
+        (answer,) = in_lane(lane, *submitting(deployment.submission()))
+        assert proxy.dropped == 1
+        assert isinstance(answer, Submitted), answer
+        assert [job.id for job in stored(deployment)] == [answer.job.id]
+        database.close()
+
+
+def test_submitting_again_what_was_committed_finds_its_job(deployment: Deployment) -> None:
+    wanted = [deployment.submission(output_model="made"), deployment.submission()]
+    answers = []
+    for _ in range(2):
+        with deployment.database.writing() as connection:
+            answers.append(submission.submit(connection, wanted))
+    assert answers[0] == answers[1]
+    assert len(stored(deployment)) == 2
