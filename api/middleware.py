@@ -24,12 +24,22 @@ access = logging.getLogger("api.access")
 log = logging.getLogger(__name__)
 
 
+def new_request_id() -> str:
+    """Make the id of a request that brings none."""
+    return f"req-{PROCESS}-{next(NUMBERS):x}"
+
+
+def log_refused_request(request_id: str, status: int, client: str | None) -> None:
+    """Write the access log's entry of a request that could not be parsed."""
+    access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
+
+
 class Conversation:
     """One request and its answer, as the log will tell them."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else f"req-{PROCESS}-{next(NUMBERS):x}"
+        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else new_request_id()
         self.status: int | None = None
         self._scope = scope
         self._send = send
