@@ -93,7 +93,7 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
         return None
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())
-    uploads = files.get_files(connection, job.project_id, spec.file_references().values())
+    uploads = files.get_files(connection, job.project_id, spec.file_references().values(), now=now)
     earlier = [other.id for other in attempts.of_job(connection, job.id) if other.id != attempt_id]
     by_field = {field: found[name] for field, name in named.items() if name in found}
     return Claim(

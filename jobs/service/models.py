@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from jobs.checkpoints import Inspection, allowed_path, inspect
 from jobs.database import now_ms
-from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError
+from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -77,5 +77,11 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
 
 
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Models that are ready, by name."""
+    """Models that are ready, by name.
+
+    Raises:
+        UnknownCursorError: `after` is not a model of the project.
+    """
+    if after and after not in models.get_many(connection, project_id, [after]):
+        raise UnknownCursorError(after)
     return models.page(connection, project_id, after=after, limit=limit)
