@@ -53,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._refused = False
+        self._discards_input = False
         self._in_section = True
         self._section_bytes = 0
         self._section_began = False  # within the piece of data that is being parsed
@@ -78,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse the data in pieces no longer than the limit, so that a section cannot exceed twice the limit."""
         self._unset_keepalive_if_required()
         position = 0
-        while position < len(data) and not self._refused:
+        while position < len(data) and not self._discards_input:
             limit = self.settings.max_header_bytes
             stop = position + (limit + 1 - self._section_bytes if self._in_section else limit)
             self._parse(data[position:stop])
@@ -130,7 +130,11 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidMethodError:
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
-            return  # no protocol to upgrade to: the request is served as HTTP/1.1
+            # The upgrade is not offered, so the request is served as HTTP/1.1. The parser takes what follows, a body
+            # too, for the other protocol; it must not be mistaken for the next request.
+            self._discards_input = True
+            self.cycle.keep_alive = False
+            return
         except httptools.HttpParserError:
             self._refuse(INVALID)
         if self._in_section and not self._section_began:
@@ -174,9 +178,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer unless an answer has begun; then discard what arrives until the client has had time to read it."""
-        if self._refused:
+        if self._discards_input:
             return
-        self._refused = True
+        self._discards_input = True
         self._unset_keepalive_if_required()
         cycle = self._last_cycle()
         if cycle is None or cycle.response_complete or not cycle.response_started:

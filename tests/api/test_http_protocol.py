@@ -186,6 +186,18 @@ def test_a_body_that_keeps_the_pace_arrives_whole(client: httpx.Client) -> None:
 
 
 @pytest.mark.integration
+def test_what_follows_an_upgrade_is_not_mistaken_for_a_request(client: httpx.Client) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    with connect(client) as connection:
+        connection.sendall(GET + upgrade + b"Content-Length: 9999\r\n\r\n")
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(GET + b"\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
     [
