@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+VERSION = re.compile(r'"(\d{1,18})"', re.ASCII)
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -12,6 +13,17 @@ def matches(header: str | None, etag: str) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
     return "*" in tags or etag.removeprefix("W/") in tags
+
+
+def expected_versions(header: str | None) -> frozenset[int] | None:
+    """Parse an If-Match header into the versions that it allows; None allows all.
+
+    Other entity tags than ours, weak ones too, match no version.
+    """
+    if header is None or header.strip() == "*":
+        return None
+    tags = (tag.strip() for tag in header.split(","))
+    return frozenset(int(found[1]) for tag in tags if (found := VERSION.fullmatch(tag)))
 
 
 @dataclass(frozen=True, slots=True)

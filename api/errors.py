@@ -3,6 +3,7 @@
 Domain errors know no HTTP: the one table that gives them a status stands here.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,15 +40,18 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.InvalidRequestError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "A field cannot be accepted"),
     domain.UnknownModelError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown model"),
     domain.UnknownFileError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown file"),
+    domain.UnknownCursorError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown item"),
     domain.PathNotAllowedError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Path not allowed"),
     domain.ConflictError: ProblemType(HTTPStatus.CONFLICT, "Conflict"),
     domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
+    domain.VersionConflictError: ProblemType(HTTPStatus.PRECONDITION_FAILED, "The job has changed"),
     domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
     domain.OutdatedSpecError: ProblemType(HTTPStatus.CONFLICT, "The spec is outdated"),
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
     domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     domain.InsufficientStorageError: ProblemType(HTTPStatus.INSUFFICIENT_STORAGE, "Not enough storage"),
     domain.OutcomeUnknownError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The outcome is unknown"),
+    domain.StorageUnavailableError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "Storage unavailable"),
     domain.AuthenticationError: ProblemType(HTTPStatus.UNAUTHORIZED, "API key missing or invalid"),
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
@@ -59,6 +63,16 @@ OPENAI_TYPES = {
     HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.CONFLICT: "conflict_error",
 }
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document; it may quote whatever the client sent."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """Write lone surrogates, which UTF-8 cannot hold, as the escapes that JSON has for them."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def problem(
@@ -89,7 +103,7 @@ def problem(
     }
     if fields:
         body["errors"] = [{"param": field.param, "message": field.message} for field in fields]
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+    return ProblemResponse(body, status, headers)
 
 
 def internal_error(request_id: str) -> JSONResponse:
@@ -129,6 +143,8 @@ def _headers(status: int) -> dict[str, str]:
         # The openai client repeats 409 and 5xx unless told not to; among domain errors, 503 is an unknown outcome.
         case HTTPStatus.CONFLICT | HTTPStatus.SERVICE_UNAVAILABLE:
             return {"x-should-retry": "false"}
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            return {"Retry-After": "5"}
         case _:
             return {}
 
@@ -170,11 +186,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 def _allowed(request: Request) -> str:
     """The methods of an address; the framework's own error names those of one route only."""
     routes = request.app.routes
-    return ", ".join(
+    known = [
         method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    )
+    ]
+    return ", ".join(["HEAD", *known] if "GET" in known else known)
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import errors
 from api.dependencies import open_service
-from api.middleware import BodyLimit, Reception
+from api.middleware import BodyLimit, HeadAsGet, Reception
 from api.routes import artifacts, estimates, events, files, health, jobs, keys, models, workers
 from api.schemas.problems import Problem
 from api.settings import ApiSettings
@@ -47,6 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for resource in RESOURCES:
         app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Reception)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app

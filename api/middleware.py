@@ -5,12 +5,15 @@ import logging
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable
 from itertools import count
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
@@ -24,12 +27,22 @@ access = logging.getLogger("api.access")
 log = logging.getLogger(__name__)
 
 
+def new_request_id() -> str:
+    """Make the id of a request that brings none."""
+    return f"req-{PROCESS}-{next(NUMBERS):x}"
+
+
+def log_refused_request(request_id: str, status: int, client: str | None) -> None:
+    """Write the access log's entry of a request that could not be parsed."""
+    access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
+
+
 class Conversation:
     """One request and its answer, as the log will tell them."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else f"req-{PROCESS}-{next(NUMBERS):x}"
+        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else new_request_id()
         self.status: int | None = None
         self._scope = scope
         self._send = send
@@ -79,9 +92,7 @@ class Reception:
 
     async def _serve(self, scope: Scope, receive: Receive, conversation: Conversation) -> None:
         try:
-            if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
-                detail = "the address holds a NUL character (%00); remove it"
-                refusal = problem(conversation.request_id, 400, "invalid_address", "Invalid address", detail)
+            if refusal := _check_address(scope, conversation.request_id):
                 await refusal(scope, receive, conversation.send)
                 return
             await self._app(scope, receive, conversation.send)
@@ -92,6 +103,42 @@ class Reception:
             if conversation.status is not None:
                 raise  # the server cuts the connection, so that a half answer is not taken for a whole one
             await internal_error(conversation.request_id)(scope, receive, conversation.send)
+
+
+def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
+    """Return the answer to an address that no route can accept: one with NUL characters or repeated query fields."""
+    if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
+        detail = "the address holds a NUL character (%00); remove it"
+        return problem(request_id, 400, "invalid_address", "Invalid address", detail)
+    if b"&" not in scope["query_string"]:
+        return None
+    counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    name, times = counts.most_common(1)[0] if counts else ("", 0)
+    if times < 2:  # noqa: PLR2004 - once is right
+        return None
+    detail = f"the query field {name[:64]!r} is given {times} times; keep one"
+    return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
+
+
+class HeadAsGet:
+    """Answers HEAD as GET is answered, without the body; a Range header has no meaning for HEAD (RFC 9110, 14.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})  # ends streams, which then see the client disconnect
+
+        await self._app({**scope, "method": "GET", "headers": headers}, receive, send_head)
 
 
 class BodyLimit:

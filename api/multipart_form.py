@@ -88,6 +88,8 @@ class FormReader:
             if self.filename is not None:
                 raise InvalidRequestError("send one file a request", param=name)
             self.filename = _filename(options, disposition)
+        elif name in self.fields:
+            raise InvalidRequestError("this field is given twice; keep one", param=name)
         elif name not in self._text_fields:
             known = ", ".join(sorted({self._file_field, *self._text_fields}))
             shown = name[:64]

@@ -17,8 +17,11 @@ from api.errors import problem
 from jobs.artifacts import ArtifactStore
 
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
+_BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 ANY_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"description": "The whole file; its name decides the content type", "content": _BYTES},
+    206: {"description": "The range that the Range header asks for", "content": _BYTES},
+    304: {"description": "The file is the one that If-None-Match names"},
 }
 
 
@@ -58,7 +61,7 @@ async def file_response(
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     whole = part or ByteRange(0, size)
     headers["Content-Length"] = str(whole.stop - whole.start)
-    content = iter(()) if request.method == "HEAD" else await _opened(store, key, whole)
+    content = await _opened(store, key, whole)
     return StreamingResponse(content, 206 if part else 200, headers, _media_type(name))
 
 

@@ -13,6 +13,11 @@ class ApiSettings(Settings):
     listen_fd: int | None = Field(None, ge=3, description="An open listening socket to serve on instead, if inherited")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body; more belongs into an uploaded file")
     max_upload_bytes: int = Field(2 * 2**30, ge=1, description="Largest uploaded file")
+    max_header_bytes: int = Field(32 * 2**10, ge=1024, description="Largest header section of a request")
+    receive_seconds: float = Field(
+        20, gt=0, description="A request's header must arrive within this time; its body's pace is measured over it"
+    )
+    min_body_bytes_per_second: int = Field(256, ge=1, description="A body that arrives more slowly is cut off")
     stream_poll_seconds: float = Field(0.25, gt=0, description="How often event streams look for news")
     stream_idle_seconds: float = Field(15, gt=0, description="A silent event stream sends a comment this often")
     shutdown_seconds: int = Field(5, ge=0, description="How long open requests may take when the server stops")

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
@@ -13,16 +14,18 @@ from typing import BinaryIO
 
 from fastapi import Request
 
+from api.file_form import TEXT_FIELDS, read_lifetime, read_purpose
 from api.multipart_form import FormReader
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore
-from jobs.errors import InsufficientStorageError, InvalidRequestError, TooLargeError
+from jobs.errors import InsufficientStorageError, InvalidRequestError, StorageUnavailableError, TooLargeError
 from jobs.identifiers import new_id
 
-PURPOSES = ("fine-tune", "prompts", "batch", "user_data")
 FORM_OVERHEAD = 64 * 1024
 PIECE = 1 << 20
 LONGEST_NAME = 255
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +35,26 @@ class Arrived:
     path: Path
     filename: str
     purpose: str
+    lifetime_seconds: int | None
     bytes: int
     sha256: str
 
 
 @asynccontextmanager
 async def received(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[Arrived]:
-    """Receive the form with the fields `file` and `purpose`.
+    """Receive the form with the field `file` and those of `api.file_form`.
 
     Raises:
         InvalidRequestError: the form is not as it should be.
         TooLargeError: the file is larger than allowed; known from its announced length, or while it arrives.
         InsufficientStorageError: the disk has no room for it.
+        StorageUnavailableError: the artifact store cannot be written.
     """
     content_type = request.headers.get("Content-Type", "")
-    form = FormReader(content_type, file_field="file", text_fields=frozenset({"purpose"}))
+    form = FormReader(content_type, file_field="file", text_fields=TEXT_FIELDS)
     _check_announced(request, store, settings)
-    scratch = await asyncio.to_thread(store.scratch)
+    with storage_faults():
+        scratch = await asyncio.to_thread(store.scratch)
     with _passing_file(scratch) as (file, path):
         writer = _Writer(file, store, settings)
         async for data in request.stream():
@@ -56,6 +62,29 @@ async def received(request: Request, store: ArtifactStore, settings: ApiSettings
                 await writer.add(piece)
         await writer.finish()
         yield _arrived(form, writer, path)
+
+
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """Turn errors of the artifact store's disk into errors that tell the client what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room() from None
+        log.exception("the artifact store cannot be written")
+        message = (
+            f"the artifact store cannot be written: {error.strerror or error}; ask its operator to make it writable"
+        )
+        raise StorageUnavailableError(message) from None
+
+
+async def discard(store: ArtifactStore, key: str) -> None:
+    """Delete a file that no row names any more; if that fails, only space is lost, so the client is not told."""
+    try:
+        await asyncio.to_thread(store.delete, key)
+    except OSError:
+        log.exception("the artifact store cannot delete %s", key)
 
 
 def safe_filename(given: str) -> str:
@@ -69,7 +98,9 @@ def safe_filename(given: str) -> str:
 def _passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file that is gone at the end of the block unless it was moved away."""
     path = folder / new_id("upload")
-    with path.open("xb") as file:
+    with storage_faults():
+        opened = path.open("xb")
+    with opened as file:
         try:
             yield file, path
         finally:
@@ -108,19 +139,16 @@ class _Writer:
 
     def _sync(self) -> None:
         """To the disk itself: an accepted file must survive a power cut, as its row does."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with storage_faults():
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _write(self, data: bytearray) -> None:
         if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:
             raise _no_room()
         self._hash.update(data)
-        try:
+        with storage_faults():
             self._file.write(data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _no_room() from None
-            raise
 
 
 def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
@@ -128,10 +156,8 @@ def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
         raise InvalidRequestError("the multipart body ends too early; send it again")
     if form.filename is None:
         raise InvalidRequestError("the form lacks the file; add a field named file", param="file")
-    purpose = form.fields.get("purpose")
-    if purpose not in PURPOSES:
-        raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
-    return Arrived(path, safe_filename(form.filename), purpose, writer.bytes, writer.sha256())
+    purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
+    return Arrived(path, safe_filename(form.filename), purpose, lifetime, writer.bytes, writer.sha256())
 
 
 def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:

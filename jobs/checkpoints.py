@@ -1,6 +1,6 @@
 """What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
 
-import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,22 +8,14 @@ from typing import Any
 
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
+from jobs.json_files import read_json_object
+from jobs.shown_config import ShownAdapterConfig, ShownConfig
 
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 GGUF = "gguf"  # the kind of models that llama.cpp runs
 LLAMA = "llama"  # the kind of converted models that are for other programs
-SHOWN = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "vocab_size",
-    "max_position_embeddings",
-    "model_max_length",
-    "position_embedding",
-    "norm_head",
-    "tie_word_embeddings",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +37,42 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
         raise PathNotAllowedError(f"give an absolute path without '..' below one of: {where}", param="path")
-    real = given.resolve()
+    real = _resolve(given)
     if not any(real.is_relative_to(root) for root in roots):
         raise PathNotAllowedError(
             f"{path} is not below an allowed model root; move it below one of: {where}", param="path"
         )
     if not real.is_dir():
         raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
+    if _printable(real) != real.name:
+        raise InvalidRequestError(f"the name {_printable(real)} is not valid UTF-8; rename it", param="path")
     for file in real.iterdir():
-        if not any(file.resolve().is_relative_to(root) for root in roots):
-            message = f"{file.name} is a link that leads out of the allowed model roots; copy the file instead"
-            raise PathNotAllowedError(message, param="path")
+        _check_entry(file, roots)
     return real
+
+
+def _check_entry(file: Path, roots: Sequence[Path]) -> None:
+    real = _resolve(file)
+    if not any(real.is_relative_to(root) for root in roots):
+        message = f"{_printable(file)} is a link that leads out of the allowed model roots; copy the file instead"
+        raise PathNotAllowedError(message, param="path")
+    if not (real.is_file() or real.is_dir()):
+        message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it by a copy"
+        raise InvalidRequestError(message, param="path")
+
+
+def _resolve(path: Path) -> Path:
+    """Follow symbolic links; Python 3.13 raises no error for circular ones, but they are no file there."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        message = f"{_printable(path)} is a link to itself; replace it by a copy"
+        raise InvalidRequestError(message, param="path") from None
+
+
+def _printable(path: Path) -> str:
+    """Return the name with escapes for bytes that are not UTF-8, which no answer can carry."""
+    return path.name.encode("utf-8", "backslashreplace").decode()
 
 
 def inspect(folder: Path) -> Inspection:
@@ -66,33 +82,26 @@ def inspect(folder: Path) -> Inspection:
         InvalidRequestError: it is neither a complete Baichuan checkpoint nor a LoRA adapter; says what is missing.
     """
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    if (folder / "adapter_config.json").exists():
-        adapter = _read_json(folder / "adapter_config.json")
-        return Inspection(
-            "adapter", {"bytes": size, "lora_rank": adapter.get("r"), "lora_alpha": adapter.get("lora_alpha")}
-        )
-    config = _read_json(folder / "config.json")
+    if (folder / ADAPTER_CONFIG).exists():
+        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_json_object(folder / ADAPTER_CONFIG))
+        return Inspection("adapter", {"bytes": size, "lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha})
+    config = read_json_object(folder / CONFIG)
     if config.get("model_type") != "baichuan":
-        message = f"config.json says model_type {config.get('model_type')!r}; only 'baichuan' checkpoints can be used"
+        found = reprlib.repr(config.get("model_type"))
+        message = f"{CONFIG} says model_type {found}; only 'baichuan' checkpoints can be used"
         raise InvalidRequestError(message, param="path")
+    shown = ShownConfig.from_file(CONFIG, config)
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise InvalidRequestError("no weights: expected *.safetensors, pytorch_model*.bin or *.gguf", param="path")
     if not (folder / "tokenizer.model").exists():
         message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
         raise InvalidRequestError(message, param="path")
-    details = {name: config[name] for name in SHOWN if name in config}
+    details = {"bytes": size, **shown.details()}
     if is_gguf:
-        return Inspection(GGUF, {"bytes": size, **details})
-    held = {"quantization": _quantization(config), "precision": _precision(config)}
-    return Inspection("checkpoint", {"bytes": size, **details, **held})
-
-
-def _quantization(config: dict[str, Any]) -> str | None:
-    settings = config.get("quantization_config") or {}
-    if settings.get("load_in_8bit"):
-        return "int8"
-    return str(settings.get("bnb_4bit_quant_type", "4-bit")) if settings.get("load_in_4bit") else None
+        return Inspection(GGUF, details)
+    quantization = shown.quantization_config.method if shown.quantization_config else None
+    return Inspection("checkpoint", {**details, "quantization": quantization, "precision": _precision(config)})
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -101,17 +110,3 @@ def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
         return asdict(Precision.from_config(config))
     except ShapeError:
         return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidRequestError(f"{path.name} is missing in the directory", param="path") from None
-    except OSError as error:
-        raise InvalidRequestError(f"{path.name} cannot be read: {error.strerror}", param="path") from None
-    except ValueError as error:
-        raise InvalidRequestError(f"{path.name} is not valid JSON: {error}", param="path") from None
-    if not isinstance(content, dict):
-        raise InvalidRequestError(f"{path.name} must hold a JSON object", param="path")
-    return content

@@ -5,15 +5,18 @@ DomainError
  ├── InvalidRequestError       a field has a value that cannot be accepted
  │    ├── UnknownModelError
  │    ├── UnknownFileError
+ │    ├── UnknownCursorError
  │    └── PathNotAllowedError
  ├── ConflictError             the thing exists, but not in a state that allows this
  │    ├── IllegalTransitionError
+ │    ├── VersionConflictError
  │    ├── IdempotencyConflictError
  │    ├── OutdatedSpecError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
  ├── InsufficientStorageError  the artifact store has no room
  ├── OutcomeUnknownError       the database's answer to a commit was lost
+ ├── StorageUnavailableError   the artifact store cannot be written
  └── AuthenticationError
       └── PermissionDeniedError
 
@@ -56,6 +59,17 @@ class UnknownFileError(InvalidRequestError):
     code = "unknown_file"
 
 
+class UnknownCursorError(InvalidRequestError):
+    """A list is to be continued after an item that it does not have."""
+
+    code = "unknown_cursor"
+
+    def __init__(self, after: str) -> None:
+        super().__init__(
+            f"the list has no item {after!r} to continue after; start again without `after`", param="after"
+        )
+
+
 class PathNotAllowedError(InvalidRequestError):
     """A path leads outside the directories that the operator allowed."""
 
@@ -72,6 +86,12 @@ class IllegalTransitionError(ConflictError):
     """The state machine has no such transition from the present state."""
 
     code = "illegal_transition"
+
+
+class VersionConflictError(ConflictError):
+    """The job has changed since the client looked at it."""
+
+    code = "version_conflict"
 
 
 class IdempotencyConflictError(ConflictError):
@@ -108,6 +128,12 @@ class OutcomeUnknownError(DomainError):
     """The database's answer to a commit was lost: the request may have taken effect or not."""
 
     code = "outcome_unknown"
+
+
+class StorageUnavailableError(DomainError):
+    """The artifact store cannot be written."""
+
+    code = "storage_unavailable"
 
 
 class AuthenticationError(DomainError):

@@ -1,6 +1,6 @@
 """Rows as the rest of the code sees them: frozen, typed, without a connection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +148,15 @@ class FileRecord:
     bytes: int
     sha256: str
     created_at: int
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileFilter:
+    """Which files a list shows; None shows those of all purposes."""
+
+    purposes: Collection[str] | None = None
+    oldest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

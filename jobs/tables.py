@@ -200,6 +200,7 @@ class File(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[int] = mapped_column(Milliseconds)
+    expires_at: Mapped[int | None] = mapped_column(Milliseconds)
 
     __table_args__ = (Index("ix_files_project_id_id", "project_id", "id"),)
 

@@ -23,7 +23,6 @@ async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, call
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 
 
-@router.head("/{path:path}", include_in_schema=False)
 @router.get("/{path:path}", response_class=Response, responses=ANY_BYTES)
 async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
     """A file, whole or a range of it; its SHA-256 is the ETag."""

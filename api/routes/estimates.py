@@ -3,12 +3,13 @@
 from fastapi import APIRouter, Response
 
 from api.dependencies import FromCaller
+from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.routes.jobs import Spec
 from api.schemas.estimates import EstimateObject
 from jobs.service import estimates
 
-router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+router = APIRouter(prefix="/v1/estimates", tags=["estimates"], route_class=JsonRoute)
 
 
 @router.post("", response_model=EstimateObject)

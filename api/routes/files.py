@@ -1,41 +1,25 @@
 """/v1/files: training data and prompts."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Caller, FromCaller
+from api.file_form import REQUEST_BODY
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.pages import Page
+from api.schemas.purposes import equivalent_purposes
 from api.schemas.requests import FileQuery
 from api.schemas.resources import Deleted, FileObject
-from api.uploads import PURPOSES, Arrived, received
-from jobs.records import FileRecord
+from api.uploads import Arrived, discard, received, storage_faults
+from jobs.records import FileFilter, FileRecord
 from jobs.service import files
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(PURPOSES)},
-                    },
-                }
-            }
-        },
-    }
-}
 
-
-@router.post("", response_model=FileObject, openapi_extra=FORM)
+@router.post("", response_model=FileObject, openapi_extra=REQUEST_BODY)
 async def upload(request: Request, caller: FromCaller) -> Response:
     """Upload a file. It is streamed to the disk and becomes visible when all of it is there."""
     async with received(request, caller.service.store, caller.service.settings) as arrived:
@@ -45,9 +29,11 @@ async def upload(request: Request, caller: FromCaller) -> Response:
 
 @router.get("", response_model=Page[FileObject])
 async def list_files(query: Annotated[FileQuery, Query()], caller: FromCaller) -> Response:
-    """Files of the project, newest first."""
+    """Files of the project, newest first unless `order` is asc."""
+    purposes = equivalent_purposes(query.purpose) if query.purpose else None
+    wanted = FileFilter(purposes, oldest_first=query.order == "asc")
     found = await caller.service.reader.run(
-        lambda c: files.page(c, caller.project_id, purpose=query.purpose, after=query.after, limit=query.limit + 1)
+        lambda c: files.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[FileObject].of([FileObject.of(file) for file in found], query.limit))
 
@@ -59,7 +45,6 @@ async def get_file(file_id: str, caller: FromCaller) -> Response:
     return json_response(FileObject.of(found))
 
 
-@router.head("/{file_id}/content", include_in_schema=False)
 @router.get("/{file_id}/content", response_class=Response, responses=ANY_BYTES)
 async def download(file_id: str, request: Request, caller: FromCaller) -> Response:
     """The bytes of a file, or a range of them; their SHA-256 is the ETag."""
@@ -73,7 +58,7 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 async def delete(file_id: str, caller: FromCaller) -> Response:
     """Delete a file; jobs that name it and have not started will fail."""
     found = await caller.service.writer.run(lambda c: files.delete(c, caller.project_id, file_id))
-    await asyncio.to_thread(caller.service.store.delete, found.key)
+    await discard(caller.service.store, found.key)
     return json_response(Deleted(id=file_id, object="file"))
 
 
@@ -81,8 +66,10 @@ async def _keep(caller: Caller, arrived: Arrived) -> FileRecord:
     """Bytes first, then the row: a file without its bytes is never visible."""
     record = files.new_file(caller.project_id, arrived.filename, arrived.purpose, arrived.bytes, arrived.sha256)
     try:
-        await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
-        return await caller.service.writer.run(lambda c: files.add(c, record))
+        with storage_faults():
+            await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
+        lifetime = arrived.lifetime_seconds
+        return await caller.service.writer.run(lambda c: files.add(c, record, lifetime_seconds=lifetime))
     except Exception:
-        await asyncio.to_thread(caller.service.store.delete, record.key)
+        await discard(caller.service.store, record.key)
         raise

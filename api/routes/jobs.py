@@ -1,21 +1,23 @@
 """/v1/jobs: submit, look, cancel, retry."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from api.conditions import matches
+from api.conditions import expected_versions, matches
 from api.dependencies import Caller, FromCaller
+from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.jobs import AttemptObject, JobObject
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, PageQuery
+from jobs.errors import UnknownCursorError
 from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission
 from jobs.service.submission import Submission
 from jobs.specs import AnySpec
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 EXAMPLES = {
     "generate": {
@@ -34,7 +36,13 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=202, response_model=JobObject)
+IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the job's ETag is one of these")]
+REPLAYED: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobObject, "description": "The job that an earlier request with this Idempotency-Key made"}
+}
+
+
+@router.post("", status_code=202, response_model=JobObject, responses=REPLAYED)
 async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None) -> Response:
     """Submit a job. 202 means that it is safe in the database, even while Redis is down.
 
@@ -69,17 +77,19 @@ async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
-async def cancel(job_id: str, caller: FromCaller) -> Response:
+async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
-    job, settings = caller.job(job_id), caller.service.settings
-    return _answer(await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings)), caller, 202)
+    job, settings, versions = caller.job(job_id), caller.service.settings, expected_versions(if_match)
+    changed = await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings, versions=versions))
+    return _answer(changed, caller, 202)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
-async def retry(job_id: str, caller: FromCaller) -> Response:
+async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Queue a failed or cancelled job again."""
-    job, settings = caller.job(job_id), caller.service.settings
-    return _answer(await caller.service.writer.run(lambda c: jobs.retry(c, job, settings)), caller, 202)
+    job, settings, versions = caller.job(job_id), caller.service.settings, expected_versions(if_match)
+    changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
+    return _answer(changed, caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
@@ -87,6 +97,8 @@ async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, calle
     """Attempts at a job, first to last."""
     found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
     passed = [attempt.number for attempt in found if attempt.id == query.after]  # numbers order them, ids need not
+    if query.after and not passed:
+        raise UnknownCursorError(query.after)
     behind = [AttemptObject.of(attempt) for attempt in found if attempt.number > max(passed, default=0)]
     return json_response(Page[AttemptObject].of(behind, query.limit))
 

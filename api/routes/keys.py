@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.dependencies import FromAdministrator
+from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import NewKey, PageQuery
@@ -12,7 +13,7 @@ from api.schemas.resources import Deleted, KeyObject, NewKeyObject
 from jobs.errors import ConflictError
 from jobs.service import keys
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.post("", status_code=201, response_model=NewKeyObject)

@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.dependencies import FromCaller
+from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import NewModel, PageQuery
 from api.schemas.resources import ModelObject
 from jobs.service import models
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 
 
 @router.post("", status_code=201, response_model=ModelObject)

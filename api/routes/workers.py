@@ -17,10 +17,9 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 @router.get("", response_model=Page[WorkerObject])
 async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """Workers that reported within the last few heartbeats."""
-    found = await caller.service.reader.run(lambda c: workers.list_alive(c, caller.service.settings))
-    # Not every database sorts as Python compares.
-    behind = sorted((w for w in found if w.id > (query.after or "")), key=lambda worker: worker.id)
-    return json_response(Page[WorkerObject].of([WorkerObject.of(worker) for worker in behind], query.limit))
+    settings = caller.service.settings
+    found = await caller.service.reader.run(lambda c: workers.list_alive_after(c, settings, query.after))
+    return json_response(Page[WorkerObject].of([WorkerObject.of(worker) for worker in found], query.limit))
 
 
 @router.post("/{worker_id}/drain", response_model=WorkerObject)

@@ -37,6 +37,8 @@ class FileQuery(PageQuery):
     """Which files."""
 
     purpose: str | None = Field(None, pattern=r"^[a-z_-]{1,32}$")
+    limit: int = Field(20, ge=1, le=10_000)
+    order: Literal["asc", "desc"] = Field("desc", description="By the time of creation")
 
 
 class EventQuery(Request):

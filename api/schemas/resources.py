@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
+from api.schemas.purposes import shown_purpose
 from api.schemas.times import optional_seconds, seconds
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
@@ -30,8 +31,9 @@ class FileObject(Identified):
             bytes=file.bytes,
             created_at=seconds(file.created_at),
             filename=file.filename,
-            purpose=file.purpose,
+            purpose=shown_purpose(file.purpose),
             sha256=file.sha256,
+            expires_at=optional_seconds(file.expires_at),
         )
 
 

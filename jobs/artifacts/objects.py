@@ -1,12 +1,13 @@
 """An artifact store in an object store (S3 and its like), with a cache on the local disk."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import obstore
-from obstore.exceptions import NotFoundError
+from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
@@ -49,7 +50,10 @@ class ObjectStore:
 
     def put(self, source: Path, key: str) -> None:
         """See `ArtifactStore.put`."""
-        obstore.put(self._backend, key, source)
+        try:
+            obstore.put(self._backend, key, source)
+        except BaseError as error:
+            raise OSError(errno.EIO, "the object store refuses the file") from error
         source.unlink()
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.records import ArtifactRecord, FileRecord
+from jobs.records import ArtifactRecord, FileFilter, FileRecord
 from jobs.tables import Artifact, File
 
 
@@ -15,22 +15,23 @@ def add_file(connection: Connection, file: FileRecord) -> None:
     connection.execute(sa.insert(File).values(**asdict(file)))
 
 
-def get_files(connection: Connection, project_id: str, ids: Iterable[str]) -> dict[str, FileRecord]:
-    """The files of these ids, by id."""
-    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(list(ids)))
+def get_files(connection: Connection, project_id: str, ids: Iterable[str], *, now: int) -> dict[str, FileRecord]:
+    """Read the files of these ids that have not expired, by id."""
+    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(list(ids)), _unexpired(now))
     return {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
 
 
 def page_files(
-    connection: Connection, project_id: str, *, purpose: str | None, after: str | None, limit: int
+    connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
-    """Up to `limit` files, newest first, those before `after`."""
-    query = sa.select(File.__table__).where(File.project_id == project_id)
-    if purpose:
-        query = query.where(File.purpose == purpose)
+    """Read up to `limit` files that have not expired, those behind `after`."""
+    query = sa.select(File.__table__).where(File.project_id == project_id, _unexpired(now))
+    if wanted.purposes is not None:
+        query = query.where(File.purpose.in_(wanted.purposes))
     if after:
-        query = query.where(File.id < after)
-    return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(File.id.desc()).limit(limit))]
+        query = query.where(File.id > after if wanted.oldest_first else File.id < after)
+    order = File.id.asc() if wanted.oldest_first else File.id.desc()
+    return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(order).limit(limit))]
 
 
 def delete_file(connection: Connection, file_id: str) -> None:
@@ -57,3 +58,13 @@ def get_artifact(connection: Connection, job_id: str, path: str) -> ArtifactReco
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id, Artifact.path == path)
     row = connection.execute(query).first()
     return ArtifactRecord(**row._mapping) if row else None
+
+
+def artifact_exists(connection: Connection, job_id: str, artifact_id: str) -> bool:
+    """Whether the job has this artifact."""
+    query = sa.select(Artifact.id).where(Artifact.job_id == job_id, Artifact.id == artifact_id)
+    return connection.execute(query).first() is not None
+
+
+def _unexpired(now: int) -> sa.ColumnElement[bool]:
+    return sa.or_(File.expires_at.is_(None), File.expires_at > now)

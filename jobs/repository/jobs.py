@@ -44,6 +44,12 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
     return _record(row) if row else None
 
 
+def exists(connection: Connection, project_id: str, job_id: str) -> bool:
+    """Whether the project has this job."""
+    query = sa.select(Job.id).where(Job.project_id == project_id, Job.id == job_id)
+    return connection.execute(query).first() is not None
+
+
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:

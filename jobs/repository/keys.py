@@ -51,6 +51,11 @@ def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecor
     return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(query)}
 
 
+def exists(connection: Connection, key_id: str) -> bool:
+    """Whether there is such a key, revoked or not."""
+    return connection.execute(sa.select(ApiKey.id).where(ApiKey.id == key_id)).first() is not None
+
+
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Up to `limit` keys of all projects, oldest first, those behind `after`; revoked ones too."""
     query = sa.select(*_COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)

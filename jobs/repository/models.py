@@ -29,6 +29,12 @@ def add(connection: Connection, model: ModelRecord) -> bool:
     return connection.execute(statement.returning(Model.id)).first() is not None
 
 
+def update_registered(connection: Connection, model: ModelRecord) -> None:
+    """Store the present kind and details of a directory that was registered before."""
+    statement = sa.update(Model).where(Model.project_id == model.project_id, Model.id == model.id)
+    connection.execute(statement.values(kind=model.kind, details=dict(model.details)))
+
+
 def get_many(connection: Connection, project_id: str, ids: Iterable[str]) -> dict[str, ModelRecord]:
     """The models of these names, by name."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.id.in_(list(ids)))

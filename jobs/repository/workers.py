@@ -39,6 +39,11 @@ def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
     return [WorkerRecord(**row._mapping) for row in connection.execute(query)]
 
 
+def exists(connection: Connection, worker_id: str) -> bool:
+    """Whether a worker of this id has ever reported."""
+    return connection.execute(sa.select(Worker.id).where(Worker.id == worker_id)).first() is not None
+
+
 def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
     """Take or renew a lease; False while another holder's has not expired.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from jobs.database import now_ms
 from jobs.records import AllocationRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
 from jobs.repository import attempts, files, models
 from jobs.specs import AnySpec
@@ -37,10 +38,11 @@ class Claim:
 
 def make_claim(connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: AnySpec, worker_id: str) -> Claim:
     """Read all that belongs to an attempt which `worker_id` has just claimed."""
+    now = now_ms(connection)
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())
     by_field = {field: found[name] for field, name in named.items() if name in found}
-    uploads = files.get_files(connection, job.project_id, spec.file_references().values())
+    uploads = files.get_files(connection, job.project_id, spec.file_references().values(), now=now)
     tries = attempts.of_job(connection, job.id)
     allocations = next(each.allocations for each in tries if each.id == attempt.id)
     return Claim(

@@ -1,32 +1,32 @@
 """Uploaded files."""
 
+import re
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import NotFoundError
+from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
-from jobs.records import FileRecord
+from jobs.records import FileFilter, FileRecord
 from jobs.repository import files
+from jobs.specs.fields import FILE_ID_PATTERN
+
+FILE_ID = re.compile(FILE_ID_PATTERN)
 
 
 def new_file(project_id: str, filename: str, purpose: str, size: int, sha256: str) -> FileRecord:
     """The record of a file that has arrived; its key says where in the store to put the bytes."""
     file_id = new_id("file")
-    return FileRecord(file_id, project_id, filename, purpose, f"files/{file_id}", size, sha256, created_at=0)
+    key = f"files/{file_id}"
+    return FileRecord(file_id, project_id, filename, purpose, key, size, sha256, created_at=0, expires_at=None)
 
 
-def add(connection: Connection, file: FileRecord) -> FileRecord:
-    """Make a file visible whose bytes are in the store."""
-    stamped = FileRecord(
-        file.id,
-        file.project_id,
-        file.filename,
-        file.purpose,
-        file.key,
-        file.bytes,
-        file.sha256,
-        now_ms(connection),
-    )
+def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | None = None) -> FileRecord:
+    """Make a file visible whose bytes are in the store, for this time or until it is deleted."""
+    now = now_ms(connection)
+    expires_at = None if lifetime_seconds is None else now + lifetime_seconds * 1000
+    stamped = replace(file, created_at=now, expires_at=expires_at)
     files.add_file(connection, stamped)
     return stamped
 
@@ -35,19 +35,25 @@ def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
     """One file.
 
     Raises:
-        NotFoundError: there is none of this id in the project.
+        NotFoundError: there is none of this id in the project, or it has expired.
     """
-    found = files.get_files(connection, project_id, [file_id]).get(file_id)
+    found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
     if found is None:
         raise NotFoundError(f"there is no file {file_id}; `GET /v1/files` lists yours", param="file_id")
     return found
 
 
 def page(
-    connection: Connection, project_id: str, *, purpose: str | None, after: str | None, limit: int
+    connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int
 ) -> list[FileRecord]:
-    """Files of a project, newest first."""
-    return files.page_files(connection, project_id, purpose=purpose, after=after, limit=limit)
+    """Read files of a project in the order of their creation.
+
+    Raises:
+        UnknownCursorError: `after` is not the id of a file. (A deleted one will do: clients delete while they list.)
+    """
+    if after and not FILE_ID.fullmatch(after):
+        raise UnknownCursorError(after)
+    return files.page_files(connection, project_id, wanted, after=after, limit=limit, now=now_ms(connection))
 
 
 def delete(connection: Connection, project_id: str, file_id: str) -> FileRecord:

@@ -1,12 +1,12 @@
 """What users do with jobs that exist: look, cancel, retry."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import NameTakenError, NotFoundError
+from jobs.errors import NameTakenError, NotFoundError, UnknownCursorError, VersionConflictError
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobFilter, JobRecord
 from jobs.repository import attempts, events, files, models
 from jobs.repository import jobs as repository
@@ -46,33 +46,47 @@ def get(connection: Connection, key: JobKey) -> JobRecord:
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
-    """Jobs of a project, newest first."""
+    """Jobs of a project, newest first.
+
+    Raises:
+        UnknownCursorError: `after` is not a job of the project.
+    """
+    if after and not repository.exists(connection, project_id, after):
+        raise UnknownCursorError(after)
     return repository.page(connection, project_id, wanted, after=after, limit=limit)
 
 
-def cancel(connection: Connection, key: JobKey, settings: Settings) -> JobRecord:
+def cancel(
+    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
+) -> JobRecord:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
 
     Raises:
         NotFoundError: there is no such job.
+        VersionConflictError: the job's version is not one of `versions`.
         IllegalTransitionError: the job has succeeded or failed already.
     """
     job = lock_job(connection, key.job_id, key.project_id)
+    _check_version(job, versions)
     if job.state not in ("cancelling", "cancelled"):
         advance(connection, job, Event.CANCEL, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 
-def retry(connection: Connection, key: JobKey, settings: Settings) -> JobRecord:
+def retry(
+    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
+) -> JobRecord:
     """Queue a failed or cancelled job again, with all its attempts anew.
 
     Raises:
         NotFoundError: there is no such job.
+        VersionConflictError: the job's version is not one of `versions`.
         IllegalTransitionError: the job is neither failed nor cancelled.
         OutdatedSpecError: another version of the service accepted the job's spec, and this one does not.
         NameTakenError: the name of its result was given to another model meanwhile.
     """
     job = lock_job(connection, key.job_id, key.project_id)
+    _check_version(job, versions)
     now = now_ms(connection)
     advance(connection, job, Event.RETRY, now=now, settings=settings)
     spec = read_spec(job)
@@ -97,8 +111,15 @@ def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
 
 
 def artifact_page(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
-    """The published files of a job."""
+    """The published files of a job.
+
+    Raises:
+        NotFoundError: there is no such job.
+        UnknownCursorError: `after` is not an artifact of the job.
+    """
     get(connection, key)
+    if after and not files.artifact_exists(connection, key.job_id, after):
+        raise UnknownCursorError(after)
     return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
 
 
@@ -114,6 +135,12 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
         message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
         raise NotFoundError(message, param="path")
     return found
+
+
+def _check_version(job: JobRecord, versions: Collection[int] | None) -> None:
+    if versions is not None and job.version not in versions:
+        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; look at it again"
+        raise VersionConflictError(message, param="If-Match")
 
 
 def _own(job: JobRecord | None, key: JobKey) -> JobRecord | NotFoundError:

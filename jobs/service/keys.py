@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import AuthenticationError, InvalidRequestError, NotFoundError
+from jobs.errors import AuthenticationError, InvalidRequestError, NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 from jobs.repository import keys
@@ -54,7 +54,13 @@ def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRec
 
 
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
-    """Keys of all projects, oldest first."""
+    """Keys of all projects, oldest first.
+
+    Raises:
+        UnknownCursorError: `after` is not a key.
+    """
+    if after and not keys.exists(connection, after):
+        raise UnknownCursorError(after)
     return keys.page(connection, after=after, limit=limit)
 
 

@@ -1,13 +1,13 @@
 """Models: what specs can name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from jobs.checkpoints import Inspection, allowed_path, inspect
 from jobs.database import now_ms
-from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError
+from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -37,10 +37,10 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
 
 
 def register(connection: Connection, project_id: str, name: str, checked: CheckedDirectory) -> ModelRecord:
-    """Make a checked directory a model of this name.
+    """Make a checked directory a model of this name; if it is one already, its details are refreshed.
 
     Raises:
-        NameTakenError: the project has a model of this name at another place. (At the same place it is returned.)
+        NameTakenError: the project has a model of this name at another place.
     """
     record = ModelRecord(
         project_id=project_id,
@@ -59,7 +59,9 @@ def register(connection: Connection, project_id: str, name: str, checked: Checke
     present = models.get_many(connection, project_id, [name])[name]
     if present.path != record.path:
         raise NameTakenError(f"there is a model {name!r} already; choose another id", param="id")
-    return present
+    refreshed = replace(present, kind=record.kind, details=record.details)
+    models.update_registered(connection, refreshed)
+    return refreshed
 
 
 def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
@@ -75,5 +77,11 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
 
 
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Models that are ready, by name."""
+    """Models that are ready, by name.
+
+    Raises:
+        UnknownCursorError: `after` is not a model of the project.
+    """
+    if after and after not in models.get_many(connection, project_id, [after]):
+        raise UnknownCursorError(after)
     return models.page(connection, project_id, after=after, limit=limit)

@@ -42,8 +42,9 @@ class Submission:
     job_id: str = dataclass_field(default_factory=lambda: new_id("job"))
 
     def digest(self) -> str:
-        """A hash by which the same request is recognised."""
-        return hashlib.sha256(json.dumps(self.spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """Hash the fields that the client set: a later release has other fields and defaults, but the same requests."""
+        sent = self.spec.model_dump(mode="json", exclude_unset=True)
+        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _check(
         named = _names(mine)
         known_models = models.get_many(connection, project_id, named) if named else {}
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
-        known_files = files.get_files(connection, project_id, wanted) if wanted else {}
+        known_files = files.get_files(connection, project_id, wanted, now=now_ms(connection)) if wanted else {}
         known_bases = _find_bases(connection, project_id, known_models)
         taken = set(known_models)
         for index, spec in mine:

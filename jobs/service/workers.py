@@ -5,7 +5,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import NotFoundError
+from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.records import WorkerRecord
 from jobs.repository import workers
 from jobs.settings import Settings
@@ -27,6 +27,18 @@ def list_alive(connection: Connection, settings: Settings) -> list[WorkerRecord]
     """Return the workers that reported within the last few heartbeats."""
     since = now_ms(connection) - int(MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
     return workers.seen_since(connection, since)
+
+
+def list_alive_after(connection: Connection, settings: Settings, after: str | None) -> list[WorkerRecord]:
+    """Return the workers that are alive in the order of their ids, from behind `after`.
+
+    Raises:
+        UnknownCursorError: no worker with the id `after` has ever reported.
+    """
+    if after and not workers.exists(connection, after):
+        raise UnknownCursorError(after)
+    found = sorted(list_alive(connection, settings), key=lambda worker: worker.id)  # databases may sort differently
+    return [worker for worker in found if worker.id > (after or "")]
 
 
 def drain(connection: Connection, worker_id: str, deadline_seconds: float | None, settings: Settings) -> WorkerRecord:

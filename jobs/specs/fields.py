@@ -19,7 +19,8 @@ ModelName = Annotated[
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),
     Field(description="A model id: letters, digits, '-', '_', with single '.' or '/' between them"),
 ]
-FileId = Annotated[str, StringConstraints(pattern=r"^file-[0-9a-z]{26}$")]
+FILE_ID_PATTERN = r"^file-[0-9a-z]{26}$"
+FileId = Annotated[str, StringConstraints(pattern=FILE_ID_PATTERN)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=128), WITHOUT_NUL]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -27,6 +28,6 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses fields it does not know."""
+    """A frozen model that refuses unknown fields, and values of another type such as "2" or true for 2."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

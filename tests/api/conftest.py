@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.main import create_app
+from api.server import configure
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, describe, open_store, output_key
 from jobs.bootstrap import prepare
@@ -110,8 +111,7 @@ def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
     app = app or create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets of its own only
-        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configure(app, settings))
         started = threading.Event()
         thread = threading.Thread(target=asyncio.run, args=[_serve(server, listener, started)])
         thread.start()
@@ -143,6 +143,7 @@ def small(home: Path, **changes: Any) -> ApiSettings:
         "max_body_bytes": 100_000,
         "max_upload_bytes": 3_000_000,
         "stream_poll_seconds": 0.01,
+        "shutdown_seconds": 1,
     }
     return ApiSettings(**{**defaults, **changes})
 

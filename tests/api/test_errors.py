@@ -33,7 +33,7 @@ def test_addresses_and_methods_that_do_not_exist(shared_api: Api) -> None:
         problem_of(client.get(path), 404, "unknown_address")
     wrong = client.put("/v1/jobs")
     problem_of(wrong, 405, "method_not_allowed")
-    assert {method.strip() for method in wrong.headers["Allow"].split(",")} == {"GET", "POST"}
+    assert {method.strip() for method in wrong.headers["Allow"].split(",")} == {"HEAD", "GET", "POST"}
     problem_of(client.get("/v1/jobs/%00"), 400, "invalid_address")
     problem_of(client.get("/v1/jobs?label=a:%00"), 400, "invalid_address")
 

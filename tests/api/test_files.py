@@ -23,6 +23,10 @@ HEAD = (
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nprompts\r\n'
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="p.jsonl"\r\n\r\n'
 ).encode()
+EXPIRING = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="expires_after[anchor]"\r\n\r\n%b\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="expires_after[seconds]"\r\n\r\n%b\r\n'
+).encode()
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
@@ -129,10 +133,14 @@ def test_a_client_that_goes_away_leaves_nothing(api: Api) -> None:
         (b"", None, "ends too early"),
         (HEAD.replace(b"prompts", b"fun") + TAIL, "purpose", "must be one of fine-tune, prompts"),
         (HEAD.replace(b"prompts", b"p" * 999) + TAIL, "purpose", "at most 256"),
-        (HEAD.replace(b'"purpose"', b'"porpoise"') + TAIL, "porpoise", "has the fields file, purpose"),
-        (HEAD.replace(b'name="file"', b'name="fill"') + TAIL, "fill", "has the fields file, purpose"),
+        (HEAD.replace(b'"purpose"', b'"porpoise"') + TAIL, "porpoise", "the form has the fields expires_after[anchor]"),
+        (HEAD.replace(b'name="file"', b'name="fill"') + TAIL, "fill", "the form has the fields expires_after[anchor]"),
         (HEAD[: HEAD.rindex(b"--")] + b"--" + BOUNDARY.encode() + b"--\r\n", "file", "named file"),
         (HEAD + b"1\r\n" + HEAD[HEAD.rindex(b"--" + BOUNDARY.encode()) :] + TAIL, "file", "one file"),
+        (HEAD[: HEAD.index(b"--", 2)] * 2 + HEAD + TAIL, "purpose", "given twice"),
+        (EXPIRING % (b"created_at", b"60") + HEAD + TAIL, "expires_after[seconds]", "from 3600 to 2592000"),
+        (EXPIRING % (b"created_at", b"1e4") + HEAD + TAIL, "expires_after[seconds]", "from 3600 to 2592000"),
+        (EXPIRING % (b"now", b"3600") + HEAD + TAIL, "expires_after[anchor]", "must be created_at"),
         (HEAD.replace(b"p.jsonl", b"x" * 5000) + TAIL, None, "header size"),
     ],
 )
@@ -189,6 +197,33 @@ def test_no_name_leads_anywhere(name: str) -> None:
     assert kept not in (".", "..")
     assert not set(kept) & set("/\\\0\n\r")
     assert safe_filename(kept) == kept
+
+
+def test_a_store_that_cannot_be_written_is_an_outage_with_a_remedy(api: Api) -> None:
+    store = Path(api.settings.artifacts)
+    incoming = store / "incoming"
+    incoming.write_bytes(b"")  # tests run as root, whom no permission stops
+    answer = upload(api, b"{}")
+    assert "cannot be written" in problem_of(answer, 503, "storage_unavailable")["detail"]
+    assert answer.headers["Retry-After"]
+    incoming.unlink()
+    (store / "files").write_bytes(b"")
+    problem_of(upload(api, b"{}"), 503, "storage_unavailable")
+    (store / "files").unlink()
+    assert upload(api, b"{}").status_code == 200
+    assert len(left_behind(api)) == 1
+
+
+def test_a_form_has_each_field_once(api: Api) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 10_000_000:
+            sent += len(HEAD)
+            yield HEAD[: HEAD.index(b"--", 2)]
+
+    problem_of(api.client.post("/v1/files", content=endless(), headers=FORM), 422, "invalid_request")
 
 
 def test_a_row_that_cannot_be_written_leaves_no_bytes(api: Api) -> None:

@@ -1,6 +1,10 @@
 """Models: registering checkpoints, and what is refused."""
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +73,81 @@ def test_directories_that_are_no_checkpoint_are_refused_with_what_is_missing(api
     ):
         answer = api.client.post("/v1/models", json=body)
         assert problem_of(answer, 422, "invalid_request")["error"]["param"] == param
+
+
+def config(**fields: Any) -> Callable[[Path], object]:
+    """Make a change of a directory: its config.json has these fields too."""
+    text = json.dumps({"model_type": "baichuan", **fields})  # in ASCII: lone surrogates are escaped
+    return lambda folder: (folder / "config.json").write_text(text)
+
+
+def text(content: str, name: str = "config.json") -> Callable[[Path], object]:
+    """Make a change of a directory: a file has this content."""
+    return lambda folder: (folder / name).write_text(content)
+
+
+def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Make a change of a directory: a file is replaced by something else."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+
+    return change
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "lone surrogate": (config(position_embedding="\ud800"), "config.json: position_embedding: "),
+    "NUL": (config(position_embedding="rope\0"), "config.json: position_embedding: "),
+    "long string": (config(position_embedding="x" * 10_000_000), "config.json is larger than"),
+    "long model type": (config(model_type="\ud800" * 100_000), "config.json says model_type"),
+    "list": (config(quantization_config=[1]), "config.json: quantization_config: "),
+    "string": (config(quantization_config="int8"), "config.json: quantization_config: "),
+    "unknown quantization": (
+        config(quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "\ud800"}),
+        "config.json: quantization_config.bnb_4bit_quant_type: ",
+    ),
+    "brackets": (text("[" * 100_000), "config.json is nested too deeply"),
+    "NaN": (text('{"model_type": "baichuan", "hidden_size": NaN}'), "config.json is not valid JSON: NaN"),
+    "Infinity": (text('{"model_type": "baichuan", "hidden_size": -Infinity}'), "config.json is not valid JSON"),
+    "overflow": (text('{"model_type": "baichuan", "hidden_size": 1e999}'), "config.json: hidden_size: "),
+    "many digits": (text('{"model_type": "baichuan", "vocab_size": %s}' % ("9" * 400)), "config.json: vocab_size: "),
+    "too many digits": (text('{"model_type": "baichuan", "x": %s}' % ("9" * 9000)), "config.json is not valid JSON"),
+    "number as text": (config(vocab_size="64000"), "config.json: vocab_size: "),
+    "true": (config(vocab_size=True), "config.json: vocab_size: "),
+    "latin-1": (lambda folder: (folder / "config.json").write_bytes(b"\xe4"), "config.json is not valid JSON"),
+    "symlink to itself": (replaced("config.json", lambda path: path.symlink_to(path)), "config.json is a"),
+    "dangling symlink": (replaced("model.safetensors", lambda path: path.symlink_to(f"{path}2")), "model.safetensors"),
+    "FIFO": (replaced("config.json", os.mkfifo), "config.json is neither a file nor a directory"),
+    "FIFO as tokenizer": (replaced("tokenizer.model", os.mkfifo), "tokenizer.model is neither"),
+    "FIFO as adapter": (replaced("adapter_config.json", os.mkfifo), "adapter_config.json is neither"),
+    "adapter rank": (text('{"r": [8]}', "adapter_config.json"), "adapter_config.json: r: "),
+    "adapter NaN": (text('{"lora_alpha": NaN}', "adapter_config.json"), "adapter_config.json is not valid JSON"),
+}
+
+
+def test_odd_directories_are_refused_by_name_and_leave_nothing(either_api: Api) -> None:
+    api, root = either_api, either_api.settings.allowed_model_roots[0]
+    for number, (case, (change, says)) in enumerate(ODD.items()):
+        checkpoint(root / str(number))
+        change(root / str(number))
+        answer = api.client.post("/v1/models", json={"id": "odd", "path": str(root / str(number))})
+        problem = problem_of(answer, 422, "invalid_request")
+        assert problem["error"]["param"] == "path", case
+        assert says in problem["detail"], case
+        assert len(problem["detail"]) < 500, case
+        problem_of(api.client.get("/v1/models/odd"), 404, "not_found")
+    assert api.client.get("/v1/models").json()["data"] == []
+
+
+def test_registering_a_changed_directory_again_refreshes_its_details(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    folder = api.settings.allowed_model_roots[0] / "base"
+    before = api.client.get("/v1/models/base").json()
+    (folder / "config.json").write_text('{"model_type": "baichuan", "hidden_size": 16, "vocab_size": 7}')
+    again = api.client.post("/v1/models", json={"id": "base", "path": str(folder)})
+    assert again.status_code == 201
+    assert (again.json()["details"]["hidden_size"], again.json()["details"]["vocab_size"]) == (16, 7)
+    assert again.json()["created"] == before["created"]
+    assert api.client.get("/v1/models/base").json() == again.json()

@@ -1,9 +1,12 @@
 """The official `openai` client talks to /v1/files and /v1/models as if they were OpenAI's."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 import openai
 import pytest
+import sqlalchemy as sa
+from openai.types import FilePurpose
 
 from tests.api.conftest import ADMIN_KEY, Api
 
@@ -33,6 +36,38 @@ def test_files(client: openai.OpenAI) -> None:
     assert "GET /v1/files" in caught.value.message
 
 
+def test_every_purpose_can_be_listed(client: openai.OpenAI, api: Api) -> None:
+    purposes: tuple[FilePurpose, ...] = get_args(FilePurpose)
+    made = [client.files.create(file=b"{}", purpose=purpose) for purpose in purposes]
+    ours = api.client.post("/v1/files", data={"purpose": "prompts"}, files={"file": ("p.jsonl", b"{}")}).json()
+    with api.database.writing() as connection:  # as earlier releases stored it
+        connection.execute(sa.text("UPDATE files SET purpose = 'prompts' WHERE id = :id"), {"id": ours["id"]})
+    newest_first = [ours["id"], *(file.id for file in reversed(made))]
+    assert [file.id for file in client.files.list(limit=10_000)] == newest_first
+    assert [file.id for file in client.files.list(order="asc", limit=2)] == newest_first[::-1]
+    assert [file.id for file in client.files.list(order="desc", limit=2)] == newest_first
+    shown = {file.id: file.purpose for file in client.files.list()}
+    assert [shown[file.id] for file in made] == ["assistants", "batch", "fine-tune", "vision", "user_data", "user_data"]
+    assert shown[ours["id"]] == "user_data"
+    assert ours["id"] in [file.id for file in client.files.list(purpose="user_data")]
+    assert ours["id"] in [file.id for file in client.files.list(purpose="prompts")]
+
+
+def test_files_expire_and_are_deleted_while_they_are_listed(client: openai.OpenAI) -> None:
+    made = client.files.create(
+        file=b"{}", purpose="batch", expires_after={"anchor": "created_at", "seconds": 2_592_000}
+    )
+    assert made.expires_at == made.created_at + 2_592_000
+    for _ in range(4):
+        client.files.create(file=b"{}", purpose="batch")
+    for file in client.files.list(limit=2):
+        client.files.delete(file.id)
+    assert client.files.list().data == []
+    with pytest.raises(openai.UnprocessableEntityError) as wrong:
+        client.files.create(file=b"{}", purpose="batch", expires_after={"anchor": "created_at", "seconds": 1})
+    assert wrong.value.param == "expires_after[seconds]"
+
+
 def test_models(client: openai.OpenAI, api: Api) -> None:
     api.register_model("team/base")
     assert [model.id for model in client.models.list()] == ["team/base"]
@@ -45,7 +80,7 @@ def test_models(client: openai.OpenAI, api: Api) -> None:
 
 def test_errors(client: openai.OpenAI, api: Api) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as wrong:
-        client.files.create(file=b"{}", purpose="vision")
+        client.files.create(file=b"{}", purpose="porpoise")  # type: ignore[arg-type] # the mistake
     assert (wrong.value.param, wrong.value.type) == ("purpose", "invalid_request_error")
     assert "must be one of" in wrong.value.message
     with pytest.raises(openai.APIStatusError) as large:

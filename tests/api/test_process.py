@@ -21,12 +21,13 @@ PATIENCE = 60
 
 
 @contextmanager
-def process(home: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def process(home: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The API in a process of its own, and a client."""
     prepare(small(home), ADMIN_KEY)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "BAICHUAN_HOME": str(home), "BAICHUAN_PORT": str(port), "REDIS_URL": NO_REDIS}
+    environment |= variables
     command = [sys.executable, "-m", "api"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}

@@ -1,6 +1,7 @@
 """Registering a directory: only complete checkpoints, only below the allowed roots, whatever links say."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,25 @@ def test_what_is_missing_is_named(root: Path, break_it: object, says: str) -> No
         inspect(folder)
 
 
-def test_a_file_that_cannot_be_read_is_named(root: Path) -> None:
+def test_a_directory_instead_of_a_file_is_named(root: Path) -> None:
     folder = make_checkpoint(root / "odd")
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     with pytest.raises(InvalidRequestError, match=r"config.json cannot be read: Is a directory"):
         inspect(folder)
+
+
+def test_a_fifo_does_not_block_even_if_it_appears_after_the_check(root: Path) -> None:
+    folder = make_checkpoint(root / "fifo")
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(InvalidRequestError, match=r"config.json is not a regular file"):
+        inspect(folder)
+
+
+def test_a_registered_name_must_be_utf8(root: Path) -> None:
+    real = Path(os.fsdecode(os.fsencode(root) + b"/\xff"))
+    make_checkpoint(real)
+    (root / "alias").symlink_to(real)
+    with pytest.raises(InvalidRequestError, match=r"the name \\udcff is not valid UTF-8"):
+        allowed_path(str(root / "alias"), [root])

@@ -1,7 +1,7 @@
 """Submitting: accepted jobs are whole, repeated ones are the same, wrong ones are refused without harm to others."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -17,8 +17,8 @@ from jobs.records import JobFilter, ModelRecord
 from jobs.repository import models
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
-from jobs.service.submission import Submitted, submit
-from jobs.specs import SPEC
+from jobs.service.submission import Submission, Submitted, submit
+from jobs.specs import SPEC, QuantizeSpec
 from tests.jobs.conftest import Deployment
 
 
@@ -94,6 +94,17 @@ def test_no_job_takes_a_model_in_the_form_of_llama(deployment: Deployment) -> No
         models.add(connection, record)
         refused = submit(connection, [deployment.submission(model="small", **fields) for fields in cases])
     assert all("is a Llama, made for other programs; name the checkpoint" in str(each) for each in refused)
+
+
+def test_a_request_is_recognised_by_a_release_with_other_fields_and_defaults() -> None:
+    class NextRelease(QuantizeSpec):
+        method: Literal["int8", "nf4", "fp4"] = "int8"
+        new_field: int = 7
+
+    sent: dict[str, Any] = {"kind": "quantize", "model": "base", "quantize_head": True}
+    digest = Submission("proj-1", QuantizeSpec(**sent)).digest()
+    assert Submission("proj-1", NextRelease(**sent)).digest() == digest
+    assert Submission("proj-1", QuantizeSpec(**{**sent, "quantize_head": False})).digest() != digest
 
 
 def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None:

@@ -13,6 +13,7 @@ from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
+from tests.jobs.pool import CPU
 from tests.workers.test_control import is_gone, runner_of
 
 STEPS = 150
@@ -100,7 +101,7 @@ def test_a_worker_told_to_end_gives_its_job_back_at_no_charge(service: Deploymen
 def test_a_message_lost_before_the_claim_is_sent_again(service: Deployment) -> None:
     """The second worker spawns its runners afresh, as on a GPU."""
     service.end(only_worker(service))
-    ghost = WorkerRecord("ghost", "nowhere", 1, "active", ["generate"], 1, [], started_at=0, seen_at=0)
+    ghost = WorkerRecord("ghost", "nowhere", 1, "active", ["generate"], 1, [CPU], started_at=0, seen_at=0)
     job_id = service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=2)
 
     def dispatched() -> bool:

@@ -1,0 +1,69 @@
+"""The fields of an upload besides the file: what they may be, in the OpenAPI document and when they arrive."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from api.schemas.purposes import PURPOSES, shown_purpose
+from jobs.errors import InvalidRequestError
+
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+TEXT_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
+MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # seconds, as in OpenAI's API
+REQUEST_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {
+                            "type": "string",
+                            "enum": list(PURPOSES),
+                            "description": "`prompts` and `evals` are shown as `user_data`",
+                        },
+                        ANCHOR: {"type": "string", "enum": ["created_at"]},
+                        SECONDS: {
+                            "type": "integer",
+                            "minimum": MIN_LIFETIME,
+                            "maximum": MAX_LIFETIME,
+                            "description": "The file is gone after this time; without it, it stays until it is deleted",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def read_purpose(fields: Mapping[str, str]) -> str:
+    """Return the purpose to store.
+
+    Raises:
+        InvalidRequestError: It is missing or unknown.
+    """
+    purpose = fields.get("purpose")
+    if purpose not in PURPOSES:
+        raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
+    return shown_purpose(purpose)
+
+
+def read_lifetime(fields: Mapping[str, str]) -> int | None:
+    """Return how many seconds the file is kept; None if it does not expire.
+
+    Raises:
+        InvalidRequestError: One of the two fields is missing or out of range.
+    """
+    if ANCHOR not in fields and SECONDS not in fields:
+        return None
+    if fields.get(ANCHOR) != "created_at":
+        raise InvalidRequestError("must be created_at if the file is to expire", param=ANCHOR)
+    seconds = fields.get(SECONDS, "")
+    if not re.fullmatch(r"[0-9]{1,9}", seconds) or not MIN_LIFETIME <= int(seconds) <= MAX_LIFETIME:
+        raise InvalidRequestError(f"must be a whole number from {MIN_LIFETIME} to {MAX_LIFETIME}", param=SECONDS)
+    return int(seconds)

@@ -1,0 +1,48 @@
+"""JSON bodies, read strictly: no repeated fields, no NaN."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from jobs.errors import DomainError, InvalidRequestError
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON body is read strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler, which hides errors of the reader behind one of its own."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            try:
+                return await handle(_StrictRequest(request.scope, request.receive))
+            except HTTPException as error:
+                if isinstance(error.__cause__, DomainError):
+                    raise error.__cause__ from None
+                raise
+
+        return handle_strictly
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        body = await self.body()
+        return json.loads(body, object_pairs_hook=_unique_fields, parse_constant=_refuse_constant)
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)[:64]
+        raise InvalidRequestError(f"{repeated!r} is given more than once in one object; keep one", param=repeated)
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is not a JSON number", name, 0)

@@ -1,0 +1,165 @@
+"""What HTTP promises on every address: HEAD, preconditions, and requests that say one thing once."""
+
+import json
+from typing import Any
+
+import pytest
+
+from api.openapi import SNAPSHOT
+from tests.api.conftest import Api, problem_of
+from tests.api.test_files import upload
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+def test_head_answers_as_get_without_the_body(api: Api) -> None:
+    api.register_model()
+    job = api.submit()["id"]
+    file = upload(api, b"{}").json()["id"]
+    paths = [f"/v1/jobs/{job}", "/v1/jobs", "/v1/models/base", "/healthz", "/openapi.json", f"/v1/jobs/{job}/events"]
+    for path in [*paths, "/v1/jobs/nope", "/v1/estimates", f"/v1/files/{file}/content"]:
+        got, head = api.client.get(path), api.client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        if got.status_code == 200:
+            assert head.headers["Content-Length"] == str(len(got.content))
+    assert "HEAD" in api.client.post("/healthz").headers["Allow"].split(", ")
+
+
+def test_head_of_an_endless_stream_ends_and_the_connection_goes_on(api: Api) -> None:
+    api.register_model()
+    job = api.submit()["id"]
+    for _ in range(3):
+        head = api.client.head(f"/v1/jobs/{job}/events", headers=STREAM)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["Content-Type"].startswith("text/event-stream")
+    assert api.client.get(f"/v1/jobs/{job}").status_code == 200
+
+
+def test_a_range_means_nothing_for_head(api: Api) -> None:
+    file = upload(api, b"0123456789").json()["id"]
+    for asked in ("bytes=2-3", "bytes=99-"):
+        head = api.client.head(f"/v1/files/{file}/content", headers={"Range": asked})
+        assert (head.status_code, head.headers["Content-Length"]) == (200, "10")
+        assert "Content-Range" not in head.headers
+
+
+@pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&x=&limit=1", "after=a&%61fter=a", "label=&label="])
+def test_a_repeated_query_field_is_refused_by_name(shared_api: Api, query: str) -> None:
+    problem = problem_of(shared_api.client.get(f"/v1/jobs?{query}"), 422, "invalid_request")
+    assert problem["error"]["param"] == query.partition("=")[0]
+    assert "2 times" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/jobs", '{"kind": "quantize", "model": "base", "model": "other"}', "model"),
+        ("/v1/jobs", '{"kind": "quantize", "model": "base", "labels": {"a": "1", "\\u0061": "1"}}', "a"),
+        ("/v1/estimates", '{"kind": "quantize", "kind": "quantize", "model": "base"}', "kind"),
+        ("/v1/models", '{"id": "a", "id": "b", "path": "/x"}', "id"),
+        ("/v1/keys", '{"name": "a", "name": "a", "project": "p"}', "name"),
+        ("/v1/keys", '{"\\ud800": 1, "\\ud800": 2}', "\ud800"),
+    ],
+)
+def test_a_repeated_json_field_is_refused_by_name(shared_api: Api, path: str, body: str, field: str) -> None:
+    answer = shared_api.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    problem = problem_of(answer, 422, "invalid_request")
+    assert problem["error"]["param"] == field
+    assert "more than once" in problem["detail"]
+
+
+def test_a_field_that_no_text_can_name_is_refused(shared_api: Api) -> None:
+    body = '{"kind": "quantize", "model": "base", "\\ud800": 1}'
+    answer = shared_api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    problem_of(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have(shared_api: Api, constant: str) -> None:
+    body = f'{{"kind": "generate", "model": "base", "prompts": ["a"], "temperature": {constant}}}'
+    answer = shared_api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert constant in problem_of(answer, 400, "malformed_json")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("priority", "2"),
+        ("priority", True),
+        ("seed", "0"),
+        ("seed", False),
+        ("top_p", "1"),
+        ("temperature", True),
+        ("top_k", 1.5),
+        ("prompts", "text"),
+        ("prompts", [1]),
+        ("labels", [["a", "b"]]),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(shared_api: Api, field: str, value: Any) -> None:
+    spec = {"kind": "generate", "model": "base", "prompts": ["a"], field: value}
+    problem = problem_of(shared_api.client.post("/v1/jobs", json=spec), 422, "invalid_request")
+    assert problem["error"]["param"].partition(".")[0] == field
+
+
+def test_whole_numbers_are_accepted_where_fractions_are(api: Api) -> None:
+    api.register_model()
+    job = api.submit(kind="generate", prompts=["a"], temperature=1, top_p=1, seed=2, priority=3)
+    assert (job["spec"]["temperature"], job["priority"]) == (1, 3)
+
+
+def test_if_match_guards_changes_of_a_job(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    job = api.submit()["id"]
+    seen = api.client.get(f"/v1/jobs/{job}").headers["ETag"]
+    api.start(job)
+    now = api.client.get(f"/v1/jobs/{job}").headers["ETag"]
+    for tag in (seen, f"W/{now}", '"x"', ""):
+        answer = api.client.post(f"/v1/jobs/{job}/cancel", headers={"If-Match": tag})
+        problem = problem_of(answer, 412, "version_conflict")
+        assert problem["error"]["param"] == "If-Match"
+        assert "running" in problem["detail"]
+    assert api.client.get(f"/v1/jobs/{job}").json()["state"] == "running"
+    stopped = api.client.post(f"/v1/jobs/{job}/cancel", headers={"If-Match": f'"0", {now}'})
+    assert (stopped.status_code, stopped.json()["state"]) == (202, "cancelling")
+    waiting = api.submit()["id"]
+    cancelled = api.client.post(f"/v1/jobs/{waiting}/cancel", headers={"If-Match": "*"})
+    assert cancelled.status_code == 202
+    old = api.client.post(f"/v1/jobs/{waiting}/retry", headers={"If-Match": seen})
+    problem_of(old, 412, "version_conflict")
+    retried = api.client.post(f"/v1/jobs/{waiting}/retry", headers={"If-Match": cancelled.headers["ETag"]})
+    assert retried.json()["state"] == "queued"
+
+
+def test_a_list_continues_only_after_an_item_that_it_has(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    job = api.submit()["id"]
+    api.finish(job, api.start(job), {"report.json": b"{}"})
+    with api.new_key("other") as stranger:
+        api.register_model("theirs", stranger)
+        theirs = api.submit(stranger, model="theirs")["id"]
+    lists = ["jobs", "models", "files", "keys", "workers", f"jobs/{job}/artifacts", f"jobs/{job}/attempts"]
+    for path in lists:
+        for unknown in ("nope", "zzz", theirs):
+            problem = problem_of(api.client.get(f"/v1/{path}", params={"after": unknown}), 422, "unknown_cursor")
+            assert problem["error"]["param"] == "after"
+            assert repr(unknown) in problem["detail"]
+        last = api.client.get(f"/v1/{path}").json()["last_id"]
+        if last:
+            assert api.client.get(f"/v1/{path}", params={"after": last}).json()["data"] == []
+
+
+def test_the_document_names_every_answer() -> None:
+    paths = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["paths"]
+    submit = paths["/v1/jobs"]["post"]["responses"]
+    assert submit["200"]["content"] == submit["202"]["content"]
+    for path in ("/v1/files/{file_id}/content", "/v1/jobs/{job_id}/artifacts/{path}"):
+        answers = paths[path]["get"]["responses"]
+        assert set(answers["200"]["content"]) == set(answers["206"]["content"]) == {"*/*"}
+        assert "304" in answers
+    form = paths["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["additionalProperties"] is False
+    assert set(form["properties"]) == {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"}
