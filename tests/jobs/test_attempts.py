@@ -21,6 +21,7 @@ from jobs.repository import attempts as rows
 from jobs.service import attempts, models
 from jobs.service import jobs as service
 from jobs.service.attempts import Directive, HeldAttempt, ProducedModel
+from jobs.service.claims import Claim
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import Event, JobState
@@ -187,7 +188,7 @@ def test_attempts_that_no_worker_claimed_are_not_earlier_ones(deployment: Deploy
     assert third is not None
     with deployment.database.writing() as connection:
         claim = attempts.claim(connection, third, "w1", pool.settings)
-    assert claim is not None
+    assert isinstance(claim, Claim)
     assert claim.earlier_attempts == [lost]
 
 
