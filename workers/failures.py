@@ -5,6 +5,7 @@ import re
 import signal
 from dataclasses import dataclass
 
+from baichuan_core.errors import BaichuanError
 from jobs.errors import DomainError
 
 # OSErrors that say the same on the next attempt.
@@ -33,8 +34,8 @@ def failure_of(exception: BaseException) -> Failure:
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True)
-        case _ if is_engine_error(type(exception)):
-            return Failure(_code(type(exception)), str(exception), permanent=not getattr(exception, "may_pass", False))
+        case BaichuanError():
+            return Failure(_code(type(exception)), str(exception), permanent=not exception.may_pass)
         case _ if _is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
@@ -59,11 +60,6 @@ def timeout(seconds: float) -> Failure:
     """An attempt that ran too long."""
     message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
     return Failure("timeout", message, permanent=True)
-
-
-def is_engine_error(kind: type) -> bool:
-    """Whether baichuan_core raises this on purpose; told by name, so that this module needs no torch."""
-    return any((base.__module__, base.__name__) == ("baichuan_core.errors", "BaichuanError") for base in kind.__mro__)
 
 
 def _code(kind: type) -> str:

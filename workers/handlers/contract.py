@@ -1,32 +1,14 @@
 """What a handler gets and gives. Handlers load torch, so only runner processes import them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from baichuan_core.progress import ProgressCallback
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
-
-
-class Reported(Protocol):
-    """The fields of `baichuan_core.Progress`."""
-
-    @property
-    def fraction(self) -> float:
-        """Share that is done, in [0, 1]."""
-        ...
-
-    @property
-    def stage(self) -> str:
-        """What is being done."""
-        ...
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """Figures by name."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +30,7 @@ class Context:
     output: Path
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
-    report: Callable[[Reported], None]
+    report: ProgressCallback
 
     @property
     def model_output(self) -> Path:
