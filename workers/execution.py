@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import ArtifactStore, workspace_key
+from jobs.artifacts import ArtifactStore, Workspace
 from jobs.database import Database
 from jobs.service import attempts
 from jobs.service.attempts import Claim, Order
@@ -20,7 +20,6 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import OUTAGES, Lease, LeaseOverError
 from workers.logs import LogBudget
-from workers.preparation import Workspace
 from workers.process import Runner, RunnerStarter
 from workers.runner import Assignment, Failed, Finished, Progressed
 from workers.settings import WorkerSettings
@@ -197,7 +196,7 @@ class Execution:
                 self._give_up(claim, lease, Event.STOP)
             case Verdict.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
-                self._delete(Workspace.of(claim).output)
+                self._delete(Workspace(claim.job.id, claim.attempt.id).output)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id
@@ -214,7 +213,7 @@ class Execution:
                 model=finished.outcome.model,
             )
 
-        own = Workspace.of(claim)
+        own = Workspace(claim.job.id, claim.attempt.id)
         if self._end(lease, succeed):
             log.info("%s: succeeded", attempt_id)
             self._delete(own.checkpoints, *self._workspaces(claim)[1:])
@@ -233,7 +232,8 @@ class Execution:
             ),
         )
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
-        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (Workspace.of(claim).output,))
+        output = Workspace(claim.job.id, attempt_id).output
+        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (output,))
 
     def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
         """End the attempt, and say at once that a slot is free: the next job need not wait for the next poll."""
@@ -244,7 +244,7 @@ class Execution:
     def _workspaces(self, claim: Claim) -> list[str]:
         """Keys of all that was written for the job, this attempt's first."""
         ids = (claim.attempt.id, *claim.earlier_attempts)
-        return [workspace_key(claim.job.id, attempt_id) for attempt_id in ids]
+        return [Workspace(claim.job.id, attempt_id).key for attempt_id in ids]
 
     def _delete(self, *keys: str) -> None:
         for key in keys:

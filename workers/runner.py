@@ -19,14 +19,15 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from jobs.artifacts import StoredFile, describe, open_store
+from baichuan_core.progress import Progress
+from jobs.artifacts import StoredFile, Workspace, describe, open_store
 from jobs.service.attempts import Claim
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from workers.failures import Failure, failure_of
-from workers.handlers.contract import Outcome, Reported, handler_of
+from workers.handlers.contract import Outcome, handler_of
 from workers.memory import require_memory
-from workers.preparation import Workspace, prepare, require_room
+from workers.preparation import prepare, require_room
 
 REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
 
@@ -111,7 +112,7 @@ def _work(assignment: Assignment, messages: Connection) -> Finished:
     require_memory(spec, context)
     outcome = handler.run(spec, context)
     messages.send(Progressed(1.0, "publishing", {}))
-    key = Workspace.of(claim).output
+    key = Workspace(claim.job.id, claim.attempt.id).output
     stored = describe(context.output)
     store.publish(key)
     return Finished(replace(outcome, result=plain(outcome.result)), stored)
@@ -125,7 +126,7 @@ class Reporter:
         self._stage = ""
         self._sent_at = 0.0
 
-    def __call__(self, progress: Reported) -> None:
+    def __call__(self, progress: Progress) -> None:
         """Report."""
         now = time.monotonic()
         if progress.stage == self._stage and now - self._sent_at < REPORT_SECONDS and progress.fraction < 1:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from jobs.artifacts import StoredFile, output_key
+from jobs.artifacts import StoredFile, Workspace
 from jobs.database import now_ms
 from jobs.identifiers import new_id
 from jobs.records import ArtifactRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
@@ -165,7 +165,7 @@ def succeed(
     changes = {"result": dict(result), "error": None} if job.state is JobState.RUNNING else {}
     if advance(connection, job, Event.SUCCEED, now=now, settings=settings, changes=changes) is not JobState.SUCCEEDED:
         return False
-    prefix = output_key(job.id, attempt_id)
+    prefix = Workspace(job.id, attempt_id).output
     files.add_artifacts(
         connection,
         [

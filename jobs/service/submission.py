@@ -8,19 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobs.checkpoints import GGUF, LLAMA
 from jobs.database import now_ms
 from jobs.errors import (
     DomainError,
     IdempotencyConflictError,
-    InvalidRequestError,
     NameTakenError,
-    UnknownFileError,
-    UnknownModelError,
 )
 from jobs.identifiers import new_id
 from jobs.records import JobRecord, ModelRecord
 from jobs.repository import events, files, jobs, models
+from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec
 from jobs.state import JobState
 
@@ -134,11 +131,12 @@ def _refusals(connection: Connection, submissions: Mapping[int, Submission]) -> 
         mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
         named = _names(mine)
         known_models = models.get_many(connection, project_id, named) if named else {}
+        bases = _find_bases(connection, project_id, known_models)
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
         known_files = files.get_files(connection, project_id, wanted) if wanted else {}
         taken = set(known_models)
         for index, spec in mine:
-            if error := _fault(spec, known_models, set(known_files), taken):
+            if error := _fault(spec, known_models, bases, set(known_files), taken):
                 refused[index] = error
             elif (output := spec.output_name()) is not None:
                 taken.add(output)
@@ -150,26 +148,26 @@ def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
     return names | {name for _, spec in mine if (name := spec.output_name())}
 
 
+def _find_bases(connection: Connection, project_id: str, known: Mapping[str, ModelRecord]) -> dict[str, ModelRecord]:
+    """Find the bases of the adapters among these models, by their ids."""
+    wanted = {model.base for model in known.values() if model.kind == "adapter" and model.base is not None}
+    return models.get_many(connection, project_id, wanted) if wanted else {}
+
+
 def _fault(
-    spec: AnySpec, known_models: dict[str, ModelRecord], known_files: set[str], taken: set[str]
+    spec: AnySpec,
+    known_models: Mapping[str, ModelRecord],
+    bases: Mapping[str, ModelRecord],
+    known_files: set[str],
+    taken: set[str],
 ) -> DomainError | None:
-    for field, name in spec.model_references().items():
-        model = known_models.get(name)
-        if model is None:
-            message = f"there is no model {name!r}; `GET /v1/models` lists yours, `POST /v1/models` registers one"
-            return UnknownModelError(message, param=field)
-        if model.state != "ready":
-            message = f"model {name!r} is still being made by job {model.job_id}; wait until that job has succeeded"
-            return UnknownModelError(message, param=field)
-        if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
-            runs = {GGUF: "a GGUF file, which only generate jobs can run", LLAMA: "a Llama, made for other programs"}
-            made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
-            message = f"model {name!r} is {runs[model.kind]}; name {made_from}"
-            return InvalidRequestError(message, param=field)
-    for field, file_id in spec.file_references().items():
-        if file_id not in known_files:
-            message = f"there is no file {file_id}; upload it with `POST /v1/files` first"
-            return UnknownFileError(message, param=field)
+    named = {field: known_models[name] for field, name in spec.model_references().items() if name in known_models}
+    made_for = {field: bases[model.base] for field, model in named.items() if model.base and model.base in bases}
+    try:
+        resolve_models(spec, named, made_for)
+        require_files(spec, known_files)
+    except DomainError as error:
+        return error
     output = spec.output_name()
     if output in taken:
         return NameTakenError(f"there is a model {output!r} already; choose another name", param="output_model")

@@ -11,6 +11,7 @@ from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
+from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
@@ -22,12 +23,15 @@ KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evalua
 __all__ = [
     "KINDS",
     "SPEC",
+    "AdapterUse",
     "AnySpec",
+    "ChosenModel",
     "ConvertSpec",
     "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
     "JobSpec",
     "KnownModel",
+    "Misfit",
     "QuantizeSpec",
 ]

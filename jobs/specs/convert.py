@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from footprint import Footprint, converting
 from jobs.specs.fields import Dtype, ModelName, ModelProducingSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import AdapterUse
 
 
 class ConvertSpec(ModelProducingSpec):
@@ -44,6 +45,11 @@ class ConvertSpec(ModelProducingSpec):
         """See `JobSpec.model_references`."""
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """See `JobSpec.adapter_use`."""
+        return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same for all
         """See `JobSpec.footprints`."""
