@@ -8,6 +8,7 @@ from typing import Any
 
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
+from jobs.model_details import check_details
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 GGUF = "gguf"  # the kind of models that llama.cpp runs
@@ -68,9 +69,8 @@ def inspect(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / "adapter_config.json").exists():
         adapter = _read_json(folder / "adapter_config.json")
-        return Inspection(
-            "adapter", {"bytes": size, "lora_rank": adapter.get("r"), "lora_alpha": adapter.get("lora_alpha")}
-        )
+        settings = {"lora_rank": adapter.get("r"), "lora_alpha": adapter.get("lora_alpha")}
+        return _inspected("adapter", {"bytes": size, **settings}, "adapter_config.json")
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "baichuan":
         message = f"config.json says model_type {config.get('model_type')!r}; only 'baichuan' checkpoints can be used"
@@ -83,9 +83,13 @@ def inspect(folder: Path) -> Inspection:
         raise InvalidRequestError(message, param="path")
     details = {name: config[name] for name in SHOWN if name in config}
     if is_gguf:
-        return Inspection(GGUF, {"bytes": size, **details})
+        return _inspected(GGUF, {"bytes": size, **details}, "config.json")
     held = {"quantization": _quantization(config), "precision": _precision(config)}
-    return Inspection("checkpoint", {"bytes": size, **details, **held})
+    return _inspected("checkpoint", {"bytes": size, **details, **held}, "config.json")
+
+
+def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
+    return Inspection(kind, check_details(kind, found, file))
 
 
 def _quantization(config: dict[str, Any]) -> str | None:

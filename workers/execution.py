@@ -208,7 +208,7 @@ class Execution:
                 attempt_id,
                 self._worker.id,
                 self._settings,
-                result=finished.outcome.result,
+                result=finished.outcome.result.model_dump(mode="json"),
                 stored=finished.stored,
                 model=finished.outcome.model,
             )

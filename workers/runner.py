@@ -6,7 +6,6 @@ publishing. The worker only keeps the books. Nothing heavy is imported at the to
 
 import contextlib
 import faulthandler
-import math
 import multiprocessing
 import os
 import signal
@@ -15,12 +14,12 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 from baichuan_core.progress import Progress
 from jobs.artifacts import StoredFile, Workspace, describe, open_store
+from jobs.results import AnyResult, JobProgress
 from jobs.service.attempts import Claim
 from jobs.settings import Settings
 from jobs.specs import SPEC
@@ -54,7 +53,7 @@ class Progressed:
 class Finished:
     """Message: everything is written and published in the store."""
 
-    outcome: Outcome
+    outcome: Outcome[AnyResult]
     stored: Sequence[StoredFile]
 
 
@@ -115,7 +114,7 @@ def _work(assignment: Assignment, messages: Connection) -> Finished:
     key = Workspace(claim.job.id, claim.attempt.id).output
     stored = describe(context.output)
     store.publish(key)
-    return Finished(replace(outcome, result=plain(outcome.result)), stored)
+    return Finished(outcome, stored)
 
 
 class Reporter:
@@ -132,22 +131,8 @@ class Reporter:
         if progress.stage == self._stage and now - self._sent_at < REPORT_SECONDS and progress.fraction < 1:
             return
         self._stage, self._sent_at = progress.stage, now
-        self._messages.send(Progressed(progress.fraction, progress.stage, plain(progress.metrics)))
-
-
-def plain(value: Any) -> Any:
-    """`value` as every database's JSON can hold it: a number that is not finite becomes None."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case None | str() | int():
-            return value
-        case _:
-            return str(value)
+        known = JobProgress.model_validate(asdict(progress))
+        self._messages.send(Progressed(known.fraction, known.stage, known.metrics))
 
 
 def _redirect(wires: Wires) -> None:

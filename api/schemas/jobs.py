@@ -7,6 +7,7 @@ from pydantic import Field
 from api.schemas.pages import Identified
 from api.schemas.times import optional_seconds, seconds
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobRecord, Json, KeyRecord
+from jobs.results import AnyResult, JobProgress, read_progress, read_result
 from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
 
@@ -29,8 +30,10 @@ class JobObject(Identified):
     finished_at: int | None
     attempts: int
     max_attempts: int
-    progress: Json | None
-    result: Json | None
+    progress: JobProgress | None
+    result: AnyResult | Json | None = Field(
+        description="By the job's kind; an object with other fields if another version of the service stored it"
+    )
     error: Json | None
     model: str | None = Field(description="Id of the model that this job makes")
     version: int
@@ -51,8 +54,8 @@ class JobObject(Identified):
             finished_at=optional_seconds(job.finished_at),
             attempts=job.attempt_count,
             max_attempts=job.max_attempts,
-            progress=job.progress,
-            result=job.result,
+            progress=read_progress(job.progress),
+            result=read_result(job.kind, job.result),
             error=job.error,
             model=job.spec.get("output_model") or job.id if job.kind in MODEL_MAKERS else None,
             version=job.version,

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from baichuan_core.progress import ProgressCallback
+from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
+
+R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,17 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[R_co]):
     """What came of a job, beside the files in `output`."""
 
-    result: Mapping[str, Any]
+    result: R_co
     model: ProducedModel | None = field(default=None)
 
 
 class Handler(Protocol):
     """A module of this folder."""
 
-    def run(self, spec: Any, context: Context) -> Outcome:
+    def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
         """Do the job."""
         ...
 
