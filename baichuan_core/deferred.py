@@ -15,7 +15,9 @@ from types import ModuleType
 PACKAGE = __name__.partition(".")[0]
 REGISTRATION = f"{PACKAGE}.registration"
 # Modules of this package that need neither torch nor transformers.
-LIGHT = frozenset({f"{PACKAGE}.{name}" for name in ("deferred", "errors", "progress", "quiet", "registration")})
+LIGHT = frozenset(
+    {f"{PACKAGE}.{name}" for name in ("deferred", "errors", "out_of_memory", "progress", "quiet", "registration")}
+)
 
 
 class _RegisteringFinder(MetaPathFinder):

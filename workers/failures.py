@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from baichuan_core.errors import BaichuanError
+from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.errors import DomainError
 
 # OSErrors that say the same on the next attempt.
@@ -36,7 +37,7 @@ def failure_of(exception: BaseException) -> Failure:
             return Failure(exception.code, exception.message, permanent=True)
         case BaichuanError():
             return Failure(_code(type(exception)), str(exception), permanent=not exception.may_pass)
-        case _ if _is_out_of_memory(exception):
+        case _ if is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
@@ -65,12 +66,6 @@ def timeout(seconds: float) -> Failure:
 def _code(kind: type) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return RENAMED.get(words, words)
-
-
-def _is_out_of_memory(exception: BaseException) -> bool:
-    if isinstance(exception, MemoryError) or type(exception).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(exception, RuntimeError) and "can't allocate memory" in str(exception)
 
 
 def _os_failure(exception: OSError) -> Failure:

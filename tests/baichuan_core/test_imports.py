@@ -21,8 +21,18 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["baichuan_core", "baichuan_core.errors", "baichuan_core.progress"])
-def test_errors_and_progress_load_no_torch(module: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    [
+        "baichuan_core",
+        "baichuan_core.errors",
+        "baichuan_core.progress",
+        "baichuan_core.out_of_memory",
+        "workers.__main__",
+        "workers.runner",
+    ],
+)
+def test_errors_progress_and_the_worker_load_no_torch(module: str) -> None:
     assert run(f"import {module}, sys; print({HEAVY})") == "set()"
 
 
