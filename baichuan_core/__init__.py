@@ -1,54 +1,80 @@
 """The Baichuan model family and its operations.
 
-Importing this package registers the classes with transformers' `AutoConfig`, `AutoModelForCausalLM` and
-`AutoTokenizer` for `model_type: baichuan`; `trust_remote_code` is never needed and never used.
+With this package imported, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` know
+`model_type: baichuan`; `trust_remote_code` is never needed and never used. Importing the package loads neither torch
+nor transformers: each name is imported when it is first used (docs/decisions/0017).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
-
 from . import quiet as quiet  # before anything imports bitsandbytes
-from .checkpoint import CheckpointSummary, inspect_checkpoint, load_model, load_tokenizer
-from .config import BaichuanConfig
-from .conversion import ConversionReport, ConversionTarget, convert
-from .errors import (
-    AdapterMismatchError,
-    BaichuanError,
-    CheckpointError,
-    DatasetError,
-    InsufficientMemoryError,
-    InsufficientSpaceError,
-    MemoryOccupiedError,
-    PromptError,
-    TokenizerError,
-    TrainingDivergedError,
-    UnsupportedError,
-)
-from .generation import (
-    GenerationOptions,
-    GenerationReport,
-    GenerationRequest,
-    TextGenerator,
-    generate,
-    read_requests,
-)
-from .model import BaichuanForCausalLM, BaichuanModel
-from .progress import Progress, ProgressCallback, ignore_progress
-from .quantization import QuantizationOptions, QuantizationReport, quantize
-from .tokenizer import BaichuanTokenizer
+from .deferred import register_when_needed
 
 if TYPE_CHECKING:
+    from .checkpoint import CheckpointSummary, inspect_checkpoint, load_model, load_tokenizer
+    from .config import BaichuanConfig
+    from .conversion import ConversionReport, ConversionTarget, convert
+    from .errors import (
+        AdapterMismatchError,
+        BaichuanError,
+        CheckpointError,
+        DatasetError,
+        InsufficientMemoryError,
+        InsufficientSpaceError,
+        MemoryOccupiedError,
+        PromptError,
+        TokenizerError,
+        TrainingDivergedError,
+        UnsupportedError,
+    )
     from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
+    from .generation import (
+        GenerationOptions,
+        GenerationReport,
+        GenerationRequest,
+        TextGenerator,
+        generate,
+        read_requests,
+    )
+    from .model import BaichuanForCausalLM, BaichuanModel
+    from .progress import Progress, ProgressCallback, ignore_progress
+    from .quantization import QuantizationOptions, QuantizationReport, quantize
+    from .tokenizer import BaichuanTokenizer
 
-AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
-AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
-AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
-AutoTokenizer.register(BaichuanConfig, slow_tokenizer_class=BaichuanTokenizer, exist_ok=True)
-# The tokenizer_config.json of Baichuan 1 7B writes the name so.
-REGISTERED_TOKENIZER_CLASSES["BaiChuanTokenizer"] = BaichuanTokenizer
+# The public names by the module that defines them; the imports above, which only type checkers see, must list the same.
+_NAMES = {
+    "checkpoint": ("CheckpointSummary", "inspect_checkpoint", "load_model", "load_tokenizer"),
+    "config": ("BaichuanConfig",),
+    "conversion": ("ConversionReport", "ConversionTarget", "convert"),
+    "errors": (
+        "AdapterMismatchError",
+        "BaichuanError",
+        "CheckpointError",
+        "DatasetError",
+        "InsufficientMemoryError",
+        "InsufficientSpaceError",
+        "MemoryOccupiedError",
+        "PromptError",
+        "TokenizerError",
+        "TrainingDivergedError",
+        "UnsupportedError",
+    ),
+    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"),
+    "generation": (
+        "GenerationOptions",
+        "GenerationReport",
+        "GenerationRequest",
+        "TextGenerator",
+        "generate",
+        "read_requests",
+    ),
+    "model": ("BaichuanForCausalLM", "BaichuanModel"),
+    "progress": ("Progress", "ProgressCallback", "ignore_progress"),
+    "quantization": ("QuantizationOptions", "QuantizationReport", "quantize"),
+    "tokenizer": ("BaichuanTokenizer",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "AdapterMismatchError",
@@ -93,7 +119,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What only fine-tuning needs, imported when it is asked for: transformers' trainer takes two seconds."""
-    if name in ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"):
-        return getattr(import_module(".finetuning", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name from its module when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_needed()

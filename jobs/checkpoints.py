@@ -9,6 +9,7 @@ from typing import Any
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.json_files import read_json_object
+from jobs.model_details import check_details
 from jobs.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
@@ -84,7 +85,8 @@ def inspect(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / ADAPTER_CONFIG).exists():
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_json_object(folder / ADAPTER_CONFIG))
-        return Inspection("adapter", {"bytes": size, "lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha})
+        settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
+        return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
     config = read_json_object(folder / CONFIG)
     if config.get("model_type") != "baichuan":
         found = reprlib.repr(config.get("model_type"))
@@ -99,9 +101,13 @@ def inspect(folder: Path) -> Inspection:
         raise InvalidRequestError(message, param="path")
     details = {"bytes": size, **shown.details()}
     if is_gguf:
-        return Inspection(GGUF, details)
+        return _inspected(GGUF, details, CONFIG)
     quantization = shown.quantization_config.method if shown.quantization_config else None
-    return Inspection("checkpoint", {**details, "quantization": quantization, "precision": _precision(config)})
+    return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(config)}, CONFIG)
+
+
+def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
+    return Inspection(kind, check_details(kind, found, file))
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:

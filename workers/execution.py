@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import ArtifactStore, workspace_key
+from jobs.artifacts import ArtifactStore, Workspace
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Gathering
@@ -18,7 +18,6 @@ from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
-from workers.preparation import Workspace
 from workers.process import RunnerStarter
 from workers.runner import Assignment, Failed, Finished
 from workers.settings import WorkerSettings
@@ -131,7 +130,7 @@ class Execution:
                 self._give_up(claim, lease, Event.STOP)
             case Verdict.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
-                self._delete(Workspace.of(claim).output)
+                self._delete(Workspace(claim.job.id, claim.attempt.id).output)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id
@@ -142,9 +141,10 @@ class Execution:
                 return True
             held = lease.hold(connection)
             outcome = finished.outcome
-            return held is not None and held.succeed(outcome.result, finished.stored, outcome.model)
+            result = outcome.result.model_dump(mode="json")
+            return held is not None and held.succeed(result, finished.stored, outcome.model)
 
-        own = Workspace.of(claim)
+        own = Workspace(claim.job.id, claim.attempt.id)
         if self._end(lease, succeed):
             log.info("%s: succeeded", attempt_id)
             self._delete(own.checkpoints, *self._workspaces(claim)[1:])
@@ -163,7 +163,8 @@ class Execution:
 
         state = self._end(lease, end)
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
-        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (Workspace.of(claim).output,))
+        output = Workspace(claim.job.id, attempt_id).output
+        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (output,))
 
     def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
         """End the attempt, and say at once that a slot is free: the next job need not wait for the next poll."""
@@ -174,7 +175,7 @@ class Execution:
     def _workspaces(self, claim: Claim) -> list[str]:
         """Keys of all that was written for the job, this attempt's first."""
         ids = (claim.attempt.id, *claim.earlier_attempts)
-        return [workspace_key(claim.job.id, attempt_id) for attempt_id in ids]
+        return [Workspace(claim.job.id, attempt_id).key for attempt_id in ids]
 
     def _delete(self, *keys: str) -> None:
         for key in keys:

@@ -5,6 +5,8 @@ import re
 import signal
 from dataclasses import dataclass
 
+from baichuan_core.errors import BaichuanError
+from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.errors import DomainError
 
 # OSErrors that say the same on the next attempt.
@@ -33,9 +35,9 @@ def failure_of(exception: BaseException) -> Failure:
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True)
-        case _ if is_engine_error(type(exception)):
-            return Failure(_code(type(exception)), str(exception), permanent=not getattr(exception, "may_pass", False))
-        case _ if _is_out_of_memory(exception):
+        case BaichuanError():
+            return Failure(_code(type(exception)), str(exception), permanent=not exception.may_pass)
+        case _ if is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
@@ -67,20 +69,9 @@ def start_timeout(seconds: float) -> Failure:
     return Failure("runner_start_timeout", message, permanent=False)
 
 
-def is_engine_error(kind: type) -> bool:
-    """Whether baichuan_core raises this on purpose; told by name, so that this module needs no torch."""
-    return any((base.__module__, base.__name__) == ("baichuan_core.errors", "BaichuanError") for base in kind.__mro__)
-
-
 def _code(kind: type) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return RENAMED.get(words, words)
-
-
-def _is_out_of_memory(exception: BaseException) -> bool:
-    if isinstance(exception, MemoryError) or type(exception).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(exception, RuntimeError) and "can't allocate memory" in str(exception)
 
 
 def _os_failure(exception: OSError) -> Failure:

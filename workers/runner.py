@@ -6,7 +6,6 @@ publishing. The worker only keeps the books. Nothing heavy is imported at the to
 
 import contextlib
 import faulthandler
-import math
 import multiprocessing
 import os
 import signal
@@ -15,17 +14,18 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
-from jobs.artifacts import StoredFile, describe, open_store
+from baichuan_core.progress import Progress
+from jobs.artifacts import StoredFile, Workspace, describe, open_store
+from jobs.results import AnyResult, JobProgress
 from jobs.service.claims import Claim
 from jobs.settings import Settings
 from workers.failures import Failure, failure_of
-from workers.handlers.contract import Outcome, Reported, handler_of
+from workers.handlers.contract import Outcome, handler_of
 from workers.memory import require_memory
-from workers.preparation import Workspace, prepare, require_room
+from workers.preparation import prepare, require_room
 
 REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
 
@@ -52,7 +52,7 @@ class Progressed:
 class Finished:
     """Message: everything is written and published in the store."""
 
-    outcome: Outcome
+    outcome: Outcome[AnyResult]
     stored: Sequence[StoredFile]
 
 
@@ -110,10 +110,10 @@ def _work(assignment: Assignment, messages: Connection) -> Finished:
     require_memory(spec, context)
     outcome = handler.run(spec, context)
     messages.send(Progressed(1.0, "publishing", {}))
-    key = Workspace.of(claim).output
+    key = Workspace(claim.job.id, claim.attempt.id).output
     stored = describe(context.output)
     store.publish(key)
-    return Finished(replace(outcome, result=plain(outcome.result)), stored)
+    return Finished(outcome, stored)
 
 
 class Reporter:
@@ -124,28 +124,14 @@ class Reporter:
         self._stage = ""
         self._sent_at = 0.0
 
-    def __call__(self, progress: Reported) -> None:
+    def __call__(self, progress: Progress) -> None:
         """Report."""
         now = time.monotonic()
         if progress.stage == self._stage and now - self._sent_at < REPORT_SECONDS and progress.fraction < 1:
             return
         self._stage, self._sent_at = progress.stage, now
-        self._messages.send(Progressed(progress.fraction, progress.stage, plain(progress.metrics)))
-
-
-def plain(value: Any) -> Any:
-    """`value` as every database's JSON can hold it: a number that is not finite becomes None."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case None | str() | int():
-            return value
-        case _:
-            return str(value)
+        known = JobProgress.model_validate(asdict(progress))
+        self._messages.send(Progressed(known.fraction, known.stage, known.metrics))
 
 
 def _redirect(wires: Wires) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.schemas.pages import Identified
 from api.schemas.times import optional_seconds, seconds
 from jobs.records import AllocationRecord, ArtifactRecord, AttemptRecord, EventRecord, JobRecord, Json, KeyRecord
+from jobs.results import AnyResult, JobProgress, read_progress, read_result
 from jobs.scheduling import Requirement
 from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
@@ -66,8 +67,10 @@ class JobObject(Identified):
     max_attempts: int
     requirements: RequirementObject
     waiting: WaitingObject | None = Field(description="Why a queued job has not started")
-    progress: Json | None
-    result: Json | None
+    progress: JobProgress | None
+    result: AnyResult | Json | None = Field(
+        description="By the job's kind; an object with other fields if another version of the service stored it"
+    )
     error: Json | None
     model: str | None = Field(description="Id of the model that this job makes")
     version: int
@@ -90,8 +93,8 @@ class JobObject(Identified):
             max_attempts=job.max_attempts,
             requirements=RequirementObject.of(job.requirement),
             waiting=WaitingObject(**job.waiting) if job.waiting else None,
-            progress=job.progress,
-            result=job.result,
+            progress=read_progress(job.progress),
+            result=read_result(job.kind, job.result),
             error=job.error,
             model=job.spec.get("output_model") or job.id if job.kind in MODEL_MAKERS else None,
             version=job.version,

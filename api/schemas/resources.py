@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.schemas.pages import Identified
 from api.schemas.purposes import shown_purpose
 from api.schemas.times import optional_seconds, seconds
+from jobs.model_details import ModelDetails, read_details
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
 
@@ -47,7 +48,9 @@ class ModelObject(Identified):
     base: str | None
     job_id: str | None
     path: str | None
-    details: Json
+    details: ModelDetails | Json = Field(
+        description="By the model's kind; an object with other fields if another version of the service stored it"
+    )
 
     @classmethod
     def of(cls, model: ModelRecord, caller: KeyRecord) -> Self:
@@ -60,7 +63,7 @@ class ModelObject(Identified):
             base=model.base,
             job_id=model.job_id,
             path=model.path,
-            details=model.details,
+            details=read_details(model.kind, model.details),
         )
 
 

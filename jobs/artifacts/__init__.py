@@ -4,7 +4,8 @@ from pathlib import Path
 
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
-from jobs.artifacts.store import ArtifactStore, StoredFile, describe, output_key, workspace_key
+from jobs.artifacts.store import ArtifactStore, StoredFile, describe
+from jobs.artifacts.workspace import Workspace
 from jobs.settings import Settings
 
 
@@ -21,8 +22,7 @@ __all__ = [
     "DirectoryStore",
     "ObjectStore",
     "StoredFile",
+    "Workspace",
     "describe",
     "open_store",
-    "output_key",
-    "workspace_key",
 ]

@@ -56,16 +56,6 @@ class ArtifactStore(Protocol):
         ...
 
 
-def workspace_key(job_id: str, attempt_id: str) -> str:
-    """The key under which an attempt writes everything."""
-    return f"jobs/{job_id}/{attempt_id}"
-
-
-def output_key(job_id: str, attempt_id: str) -> str:
-    """The key under which an attempt writes what becomes artifacts."""
-    return f"{workspace_key(job_id, attempt_id)}/output"
-
-
 def describe(folder: Path) -> list[StoredFile]:
     """Size and SHA-256 of every file below `folder`, in the order of their paths."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

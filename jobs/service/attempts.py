@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import StoredFile, output_key
+from jobs.artifacts import StoredFile, Workspace
 from jobs.database import now_ms
 from jobs.errors import OutdatedSpecError
 from jobs.identifiers import new_id
@@ -124,7 +124,7 @@ class HeldAttempt:
         )
         if reached is not JobState.SUCCEEDED:
             return False
-        prefix = output_key(self.job.id, self.attempt.id)
+        prefix = Workspace(self.job.id, self.attempt.id).output
         files.add_artifacts(self.connection, [self._artifact(file, prefix) for file in stored])
         if model is not None:
             made = {

@@ -9,21 +9,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobs.checkpoints import GGUF, LLAMA
 from jobs.database import now_ms
 from jobs.errors import (
     DomainError,
     IdempotencyConflictError,
-    InvalidRequestError,
     NameTakenError,
-    UnknownFileError,
-    UnknownModelError,
 )
 from jobs.identifiers import new_id
 from jobs.records import JobRecord, ModelRecord
 from jobs.repository import events, files, jobs, models
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines, use_gpus
+from jobs.service.references import require_files, resolve_models
 from jobs.service.requirements import check_pool, require
 from jobs.specs import AnySpec
 from jobs.state import JobState
@@ -163,18 +160,18 @@ def _check(
         mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
         named = _names(mine)
         known_models = models.get_many(connection, project_id, named) if named else {}
+        bases = _find_bases(connection, project_id, known_models)
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
         known_files = files.get_files(connection, project_id, wanted, now=now_ms(connection)) if wanted else {}
-        known_bases = _find_bases(connection, project_id, known_models)
         taken = set(known_models)
         for index, spec in mine:
-            if error := _fault(spec, known_models, set(known_files), taken):
+            if error := _fault(spec, known_models, bases, set(known_files), taken):
                 refused[index] = error
                 continue
             used = {field: known_models[name] for field, name in spec.model_references().items()}
-            bases = {field: known_bases[model.base] for field, model in used.items() if model.base in known_bases}
-            required[index] = require(spec, used, bases, on_gpu=use_gpus(machines))
-            if error := check_pool(required[index], machines, bases | used):
+            made_for = {field: bases[model.base] for field, model in used.items() if model.base in bases}
+            required[index] = require(spec, used, made_for, on_gpu=use_gpus(machines))
+            if error := check_pool(required[index], machines, made_for | used):
                 refused[index] = error
                 del required[index]
             elif (output := spec.output_name()) is not None:
@@ -194,25 +191,19 @@ def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
 
 
 def _fault(
-    spec: AnySpec, known_models: dict[str, ModelRecord], known_files: set[str], taken: set[str]
+    spec: AnySpec,
+    known_models: Mapping[str, ModelRecord],
+    bases: Mapping[str, ModelRecord],
+    known_files: set[str],
+    taken: set[str],
 ) -> DomainError | None:
-    for field, name in spec.model_references().items():
-        model = known_models.get(name)
-        if model is None:
-            message = f"there is no model {name!r}; `GET /v1/models` lists yours, `POST /v1/models` registers one"
-            return UnknownModelError(message, param=field)
-        if model.state != "ready":
-            message = f"model {name!r} is still being made by job {model.job_id}; wait until that job has succeeded"
-            return UnknownModelError(message, param=field)
-        if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
-            runs = {GGUF: "a GGUF file, which only generate jobs can run", LLAMA: "a Llama, made for other programs"}
-            made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
-            message = f"model {name!r} is {runs[model.kind]}; name {made_from}"
-            return InvalidRequestError(message, param=field)
-    for field, file_id in spec.file_references().items():
-        if file_id not in known_files:
-            message = f"there is no file {file_id}; upload it with `POST /v1/files` first"
-            return UnknownFileError(message, param=field)
+    named = {field: known_models[name] for field, name in spec.model_references().items() if name in known_models}
+    made_for = {field: bases[model.base] for field, model in named.items() if model.base and model.base in bases}
+    try:
+        resolve_models(spec, named, made_for)
+        require_files(spec, known_files)
+    except DomainError as error:
+        return error
     output = spec.output_name()
     if output in taken:
         return NameTakenError(f"there is a model {output!r} already; choose another name", param="output_model")

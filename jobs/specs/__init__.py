@@ -12,6 +12,7 @@ from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
+from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
@@ -23,13 +24,16 @@ KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evalua
 __all__ = [
     "KINDS",
     "SPEC",
+    "AdapterUse",
     "AnySpec",
+    "ChosenModel",
     "ConvertSpec",
     "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
     "JobSpec",
     "KnownModel",
+    "Misfit",
     "QuantizeSpec",
     "Resources",
 ]

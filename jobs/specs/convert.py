@@ -9,6 +9,7 @@ from footprint import Footprint, converting
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import AdapterUse
 
 
 class ConvertSpec(ModelProducingSpec):
@@ -45,6 +46,11 @@ class ConvertSpec(ModelProducingSpec):
         """See `JobSpec.model_references`."""
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """See `JobSpec.adapter_use`."""
+        return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same for all
         """See `JobSpec.footprints`."""

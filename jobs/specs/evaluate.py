@@ -9,6 +9,7 @@ from footprint import Footprint, scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
 from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import AdapterUse
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
 OF_BENCHMARKS = ("split", "subjects", "limit")
@@ -55,6 +56,11 @@ class EvaluateSpec(JobSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"data_file": self.data_file}
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """See `JobSpec.adapter_use`."""
+        return AdapterUse.OPTIONAL
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`; keys and values of the examples before the questions fill the window at most."""

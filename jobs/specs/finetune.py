@@ -10,6 +10,7 @@ from footprint import Footprint, Training, finetuning
 from jobs.specs.fields import FileId, Seed
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import ChosenModel, Misfit
 
 
 class FinetuneSpec(ModelProducingSpec):
@@ -39,6 +40,12 @@ class FinetuneSpec(ModelProducingSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"training_file": self.training_file}
+
+    def find_misfit(self, model: ChosenModel) -> Misfit | None:
+        """See `JobSpec.find_misfit`."""
+        if self.method == "full" and model.is_quantized:
+            return Misfit("method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint")
+        return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
         """See `JobSpec.footprints`; "auto" computes in bfloat16 on a GPU only."""

@@ -9,6 +9,7 @@ from footprint import Footprint, inference, kept_beginnings
 from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, ModelName, Seed, StrictModel
 from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 BATCH_TOKENS = 16_384  # of `baichuan_core.generation`: most tokens that run at once
 
@@ -74,6 +75,31 @@ class GenerateSpec(JobSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """See `JobSpec.adapter_use`."""
+        return AdapterUse.OPTIONAL
+
+    def find_misfit(self, model: ChosenModel) -> Misfit | None:
+        """See `JobSpec.find_misfit`; of the engines' conditions, those that no machine changes."""
+        if model.is_gguf:
+            return self._find_gguf_misfit(has_adapter=model.has_adapter)
+        if self.engine == "llama_cpp":
+            return Misfit("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
+        if self.engine == "vllm" and (model.has_adapter or model.is_quantized):
+            has = "has an adapter" if model.has_adapter else "is quantized"
+            return Misfit("engine", f"{has}, which the engine vllm does not run; leave engine out")
+        return None
+
+    def _find_gguf_misfit(self, *, has_adapter: bool) -> Misfit | None:
+        if has_adapter:
+            return Misfit("adapter", "is a GGUF file, which takes no adapter; merge the adapter, then convert to gguf")
+        if self.engine not in ("auto", "llama_cpp"):
+            return Misfit("engine", f"is a GGUF file, which the engine {self.engine} does not run; leave engine out")
+        if self.dtype != "auto":
+            return Misfit("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
+        return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`."""

@@ -10,6 +10,7 @@ from footprint import Footprint
 from jobs.specs.fields import LabelKey, LabelValue, ModelName, StrictModel
 from jobs.specs.known_model import KnownModel
 from jobs.specs.resources import Resources
+from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 
 class JobSpec(StrictModel):
@@ -57,6 +58,15 @@ class JobSpec(StrictModel):
 
     def output_name(self) -> str | None:
         """The id that the resulting model shall have, if the user chose one."""
+        return None
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """What the job does with a LoRA adapter."""
+        return AdapterUse.REFUSED
+
+    def find_misfit(self, model: ChosenModel) -> Misfit | None:  # noqa: ARG002 - most kinds run any
+        """Say why the job cannot run on this model, if that is known; the message continues "model X ..."."""
         return None
 
 

@@ -10,6 +10,7 @@ from footprint import Footprint, calibrating, quantizing, scoring
 from jobs.specs.fields import FileId
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import ChosenModel, Misfit
 
 REPORT_TOKENS = 1024  # of `baichuan_core.quantization.quality`: most tokens that run at once
 
@@ -54,6 +55,12 @@ class QuantizeSpec(ModelProducingSpec):
         """See `JobSpec.file_references`."""
         files = {"quality_text_file": self.quality_text_file, "calibration_file": self.calibration_file}
         return {field: file_id for field, file_id in files.items() if file_id is not None}
+
+    def find_misfit(self, model: ChosenModel) -> Misfit | None:
+        """See `JobSpec.find_misfit`."""
+        if model.is_quantized:
+            return Misfit("model", "is quantized already; name the checkpoint it was made from")
+        return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`; the report leaves out what it lacks the memory for."""

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from api.main import create_app
 from api.server import configure
 from api.settings import ApiSettings
-from jobs.artifacts import ArtifactStore, describe, open_store, output_key
+from jobs.artifacts import ArtifactStore, Workspace, describe, open_store
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.service.attempts import ProducedModel
@@ -83,7 +83,7 @@ class Api:
 
     def finish(self, job_id: str, attempt: str, files: Mapping[str, bytes]) -> None:
         """Publish files, those below model/ as a model, and succeed."""
-        store, key = self.store, output_key(job_id, attempt)
+        store, key = self.store, Workspace(job_id, attempt).output
         folder = store.workspace(key)
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.artifacts import output_key
+from jobs.artifacts import Workspace
 from tests.api.conftest import Api, problem_of, serving, small
 
 CONTENT = bytes(range(256)) * 10_000  # more than two pieces
@@ -100,5 +100,5 @@ def test_what_is_no_artifact_does_not_exist(stored: tuple[Api, str], path: str) 
 def test_a_file_that_the_store_has_lost_is_an_error_before_the_answer_begins(stored: tuple[Api, str]) -> None:
     api, _ = stored
     job, attempt = _finished(api, {"lost.json": b"{}"})
-    api.store.delete(output_key(job, attempt))
+    api.store.delete(Workspace(job, attempt).output)
     problem_of(api.client.get(f"/v1/jobs/{job}/artifacts/lost.json"), 500, "internal_error")

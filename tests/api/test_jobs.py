@@ -5,6 +5,7 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from jobs.results import ConvertResult
 from jobs.state import Event
 from jobs.tables import Job
 from tests.api.conftest import Api, problem_of
@@ -32,6 +33,50 @@ def test_a_job_from_submission_to_its_model(either_api: Api) -> None:
     assert api.client.get("/v1/models/small").json()["job_id"] == job["id"]
     (tried,) = api.client.get(f"/v1/jobs/{job['id']}/attempts").json()["data"]
     assert (tried["id"], tried["state"], tried["number"]) == (attempt, "succeeded", 1)
+
+
+def test_a_result_is_shown_with_the_fields_of_its_kind(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    job = api.submit(kind="convert", target="safetensors")
+    attempt = api.start(job["id"])
+    result = ConvertResult(target="safetensors", tensors=3, bytes_before=9, bytes_after=8).model_dump(mode="json")
+    with api.database.writing() as connection:
+        assert hold(connection, attempt, "wrk-1", api.settings).succeed(result, [], None)
+    (shown,) = api.client.get("/v1/jobs").json()["data"]
+    assert shown["result"] == result | {"kind": "convert"}
+    (model,) = api.client.get("/v1/models").json()["data"]
+    assert (model["details"]["hidden_size"], model["details"]["vocab_size"]) == (8, None)
+
+
+def test_rows_that_another_version_stored_never_fail_a_list(either_api: Api) -> None:
+    api = either_api
+    api.register_model()
+    running, done = api.submit()["id"], api.submit(output_model="small")["id"]
+    api.report(api.start(running), progress={"percent": 50})
+    api.finish(done, api.start(done), {"model/config.json": b"{}"})  # its result and its details name other fields
+    jobs = {job["id"]: job for job in api.client.get("/v1/jobs").json()["data"]}
+    assert (jobs[running]["state"], jobs[running]["progress"]) == ("running", None)
+    assert jobs[done]["result"] == {"files": 1}
+    models = {model["id"]: model for model in api.client.get("/v1/models").json()["data"]}
+    assert models["small"]["details"] == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"kind": "generate", "prompts": ["a"], "adapter": "base"}, "adapter"),
+        ({"kind": "convert", "target": "merged"}, "adapter"),
+        ({"kind": "generate", "prompts": ["a"], "engine": "llama_cpp"}, "engine"),
+    ],
+)
+def test_a_job_whose_model_does_not_fit_is_refused_with_the_field(
+    shared_api: Api, fields: dict[str, object], param: str
+) -> None:
+    answer = shared_api.client.post("/v1/jobs", json={"model": "base", **fields})
+    problem = problem_of(answer, 422, "invalid_request")
+    assert problem["error"]["param"] == param
+    assert "'base'" in problem["detail"]
 
 
 def test_attempts_are_paged_in_their_order(either_api: Api) -> None:

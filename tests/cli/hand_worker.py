@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.artifacts import describe, open_store, output_key
+from jobs.artifacts import Workspace, describe, open_store
 from jobs.database import Database
 from jobs.settings import Settings
 from tests.jobs.pool import hold, start_on
@@ -32,7 +32,7 @@ class HandWorker:
 
     def succeed(self, job: str, attempt: str, files: Mapping[str, bytes]) -> None:
         """Publish files, and end the job."""
-        store, key = open_store(self._settings), output_key(job, attempt)
+        store, key = open_store(self._settings), Workspace(job, attempt).output
         folder = store.workspace(key)
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

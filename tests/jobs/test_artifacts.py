@@ -9,10 +9,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
-from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, StoredFile, describe, open_store, output_key
+from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, StoredFile, Workspace, describe, open_store
 from jobs.settings import Settings
 
-KEY = output_key("job-1", "att-1")
+KEY = Workspace("job-1", "att-1").output
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_no_job_takes_a_model_in_the_form_of_llama(deployment: Deployment) -> No
     with deployment.database.writing() as connection:
         models.add(connection, record)
         refused = submit(connection, [deployment.submission(model="small", **fields) for fields in cases])
-    assert all("is a Llama, made for other programs; name the checkpoint" in str(each) for each in refused)
+    assert all("is converted to Llama, for other programs; name the checkpoint" in str(each) for each in refused)
 
 
 def test_a_request_is_recognised_by_a_release_with_other_fields_and_defaults() -> None:

@@ -42,8 +42,8 @@ def test_a_later_attempt_goes_on_from_the_newest_finished_lines(tiny_checkpoint:
     second = context(tmp_path, tiny_checkpoint, "second", [never_began, first.checkpoints])
     outcome = handler.run(spec, second)
     whole = context(tmp_path, tiny_checkpoint, "whole", [])
-    assert handler.run(spec, whole).result["resumed"] == 0
-    assert outcome.result["resumed"] == 4
+    assert handler.run(spec, whole).result.resumed == 0
+    assert outcome.result.resumed == 4
     assert (second.output / handler.COMPLETIONS).read_bytes() == (whole.output / handler.COMPLETIONS).read_bytes()
     assert list(second.checkpoints.iterdir()) == []
     shutil.rmtree(tmp_path / "first")
@@ -53,8 +53,8 @@ def test_the_result_says_which_engine_ran_and_why(tiny_checkpoint: Path, tmp_pat
     spec = GenerateSpec(**SPEC, logprobs=2)
     there = context(tmp_path, tiny_checkpoint, "run", [])
     result = handler.run(spec, there).result
-    assert result["engine"] == "transformers"
-    assert "transformers" in result["engine_reason"]
+    assert result.engine == "transformers"
+    assert "transformers" in result.engine_reason
     lines = [json.loads(line) for line in (there.output / handler.COMPLETIONS).read_text().splitlines()]
     for line in lines:
         end_tokens = line["finish_reason"] == "stop"  # they are no text

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
+from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC, generate, quantize
 from workers.failures import failure_of
-from workers.handlers.contract import Context, Reported
+from workers.handlers.contract import Context
 from workers.memory import require_memory
 
 FILE = "file-" + "0" * 26
 
 
-def ignore(_progress: Reported) -> None:
+def ignore(_progress: Progress) -> None:
     """Nobody listens."""
 
 

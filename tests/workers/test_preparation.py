@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from baichuan_core.progress import Progress
 from jobs.artifacts import DirectoryStore
 from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAllowedError
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
@@ -13,18 +14,17 @@ from jobs.service.claims import Claim
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from jobs.state import JobState
-from workers.handlers.contract import Reported, handler_of
-from workers.preparation import named_models, prepare, require_room
+from workers.handlers.contract import handler_of
+from workers.preparation import prepare, require_room
 
 BASE = ModelRecord("p", "base", "checkpoint", "ready", None, None, None, "jobs/a/b/output/model", {}, 1)
 ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/output/model")
 
 
 GENERATE = {"kind": "generate", "prompts": ["x"]}
-EVALUATE: dict[str, Any] = {"kind": "evaluate", "benchmark": "mmlu", "data_file": "file-" + "0" * 26}
 
 
-def ignore(_progress: Reported) -> None:
+def ignore(_progress: Progress) -> None:
     """Nobody listens."""
 
 
@@ -77,11 +77,6 @@ def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_pa
     assert context.models == {"model": store.local(BASE.key or ""), "adapter": store.local(ADAPTER.key or "")}
 
 
-def test_an_adapter_is_evaluated_beside_the_model_that_it_is_compared_with() -> None:
-    claim = claim_of({"model": ADAPTER, "compare_with": BASE}, {"model": BASE}, **EVALUATE)
-    assert named_models(claim) == {"model": BASE, "adapter": ADAPTER, "compare_with": BASE}
-
-
 def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
     context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path), ignore)
     assert context.earlier_checkpoints == [store.local("jobs/job-1/att-1/checkpoints")]
@@ -92,27 +87,22 @@ def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_pa
     ("claim", "message"),
     [
         (claim_of({"model": ADAPTER}), "base of adapter 'lora' is not known"),
-        (claim_of({"model": ADAPTER, "adapter": ADAPTER}, {"model": BASE}), "is an adapter itself"),
-        (claim_of({"model": BASE, "adapter": BASE}), "is no adapter"),
-        (claim_of({"model": ADAPTER}, kind="quantize"), "needs a whole checkpoint"),
-        (replace(claim_of({"model": BASE}), models={}), "no model 'base' any more"),
-        (claim_of({"model": BASE, "compare_with": ADAPTER}, **EVALUATE), "compare with a whole checkpoint"),
-        (
-            replace(claim_of({"model": BASE, "compare_with": ADAPTER}, **EVALUATE), models={"model": BASE}),
-            "no model 'lora' any more",
-        ),
+        (replace(claim_of({"model": BASE}), models={}), "no model 'base'"),
+        (claim_of({"model": replace(BASE, state="pending", job_id="job-9")}), "still being made by job job-9"),
     ],
-    ids=["no base", "two adapters", "no adapter", "not for quantize", "gone", "compared adapter", "compared gone"],
+    ids=["base deleted", "model deleted", "model made anew"],
 )
-def test_models_that_do_not_fit_are_refused(claim: Claim, message: str) -> None:
+def test_models_that_changed_since_the_submission_are_refused(
+    claim: Claim, message: str, store: DirectoryStore, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        named_models(claim)
+        prepare(claim, store, Settings(home=tmp_path), ignore)
 
 
 def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path) -> None:
     file_id = "file-" + "0" * 26
     claim = claim_of({"model": BASE}, kind="generate", input_file=file_id)
-    with pytest.raises(InvalidRequestError, match=f"{file_id} was deleted"):
+    with pytest.raises(InvalidRequestError, match=f"there is no file {file_id}"):
         prepare(claim, store, Settings(home=tmp_path), ignore)
 
 

@@ -57,11 +57,12 @@ def test_a_later_attempt_goes_on_from_the_last_block(tiny_checkpoint: Path, tmp_
     result = handler.run(spec, whole).result
     weights = [each.model_output / "model.safetensors" for each in (second, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    models = result["quality"]["models"]
-    assert [one["name"] for one in models] == ["unquantized", "nf4", "nf4, calibrated"]
-    assert models[1]["weight_bytes"] == models[2]["weight_bytes"]
+    assert result.quality is not None
+    models = result.quality.models
+    assert [one.name for one in models] == ["unquantized", "nf4", "nf4, calibrated"]
+    assert models[1].weight_bytes == models[2].weight_bytes
     report = json.loads((whole.output / "quality.json").read_text(encoding="utf-8"))
-    assert report["models"][2]["relative_errors"] == result["relative_errors"]
+    assert report["models"][2]["relative_errors"] == result.relative_errors
     assert {path.name for path in whole.output.iterdir()} == {"model", "quality.json", "quality.png"}
 
 

@@ -12,8 +12,8 @@ import pytest
 from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import WorkerRecord
 from jobs.service import workers
-from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.jobs.pool import CPU
+from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import is_gone, runner_of
 
 STEPS = 150

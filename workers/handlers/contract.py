@@ -1,32 +1,17 @@
 """What a handler gets and gives. Handlers load torch, so only runner processes import them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
+from baichuan_core.progress import ProgressCallback
+from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
 
-
-class Reported(Protocol):
-    """The fields of `baichuan_core.Progress`."""
-
-    @property
-    def fraction(self) -> float:
-        """Share that is done, in [0, 1]."""
-        ...
-
-    @property
-    def stage(self) -> str:
-        """What is being done."""
-        ...
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """Figures by name."""
-        ...
+R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class Context:
     output: Path
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
-    report: Callable[[Reported], None]
+    report: ProgressCallback
 
     @property
     def model_output(self) -> Path:
@@ -57,17 +42,17 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[R_co]):
     """What came of a job, beside the files in `output`."""
 
-    result: Mapping[str, Any]
+    result: R_co
     model: ProducedModel | None = field(default=None)
 
 
 class Handler(Protocol):
     """A module of this folder."""
 
-    def run(self, spec: Any, context: Context) -> Outcome:
+    def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
         """Do the job."""
         ...
 

@@ -4,6 +4,8 @@ from dataclasses import asdict
 
 from baichuan_core.conversion import ConversionReport, convert
 from jobs.checkpoints import LLAMA
+from jobs.model_details import LlamaDetails
+from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
@@ -18,7 +20,7 @@ def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
     return round(checkpoint_bytes * SHARES_OF_GGUF.get(spec.gguf_type or "f16", 1.0))
 
 
-def run(spec: ConvertSpec, context: Context) -> Outcome:
+def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
     """Write the converted checkpoint as a model."""
     report = convert(
         context.models["model"],
@@ -30,9 +32,9 @@ def run(spec: ConvertSpec, context: Context) -> Outcome:
         on_progress=context.report,
     )
     made = _llama_model(report) if spec.target == "llama" else produced_model(context)
-    return Outcome(asdict(report), made)
+    return Outcome(ConvertResult(**asdict(report)), made)
 
 
 def _llama_model(report: ConversionReport) -> ProducedModel:
     """Files to fetch; no job of ours can name it."""
-    return ProducedModel(MODEL_FOLDER, LLAMA, {"bytes": report.bytes_after})
+    return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())

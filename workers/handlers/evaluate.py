@@ -11,6 +11,7 @@ from baichuan_core.evaluation import (
     evaluate_benchmark,
     evaluate_perplexity,
 )
+from jobs.results import BenchmarkResult, PerplexityResult
 from jobs.specs import EvaluateSpec
 from workers.handlers.contract import Context, Outcome
 
@@ -20,7 +21,7 @@ def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
     return 0
 
 
-def run(spec: EvaluateSpec, context: Context) -> Outcome:
+def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | PerplexityResult]:
     """Write evaluation.json and evaluation.md, and for a benchmark answers.jsonl."""
     name = f"{spec.model} + {spec.adapter}" if spec.adapter else spec.model
     model = EvaluatedModel(context.models["model"], context.models.get("adapter"), name)
@@ -35,7 +36,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome:
             compare_with=other,
             on_progress=context.report,
         )
-        return Outcome(asdict(measured))
+        return Outcome(PerplexityResult(**asdict(measured)))
     options = BenchmarkOptions(
         benchmark=spec.benchmark,
         split=spec.split,
@@ -55,11 +56,11 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome:
         resume_from=context.earlier_checkpoints,
         on_progress=context.report,
     )
-    return Outcome(_summary(report))
+    return Outcome(BenchmarkResult(**_summarize(report)))
 
 
-def _summary(report: BenchmarkReport) -> dict[str, Any]:
-    """The report without its subjects: evaluation.json has them."""
+def _summarize(report: BenchmarkReport) -> dict[str, Any]:
+    """Return the report without its subjects, which evaluation.json has."""
     summary = asdict(report)
     for part in ("model", "compared_with", "comparison"):
         if summary[part] is not None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
+from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import produced_model
@@ -14,7 +15,7 @@ def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
     return checkpoint_bytes if spec.method == "full" else 0
 
 
-def run(spec: FinetuneSpec, context: Context) -> Outcome:
+def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     """Train, going on from the newest checkpoint of an earlier attempt, and write the result as a model."""
     options = FinetuningOptions(
         method=spec.method,
@@ -43,7 +44,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome:
         resume_from=_resume_from(context),
         on_progress=context.report,
     )
-    return Outcome(asdict(report), produced_model(context))
+    return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
 
 
 def _resume_from(context: Context) -> Path | None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from baichuan_core.generation import GenerationOptions, GenerationRequest, generate, read_requests
+from jobs.results import GenerateResult
 from jobs.specs import GenerateSpec
 from workers.handlers.contract import Context, Outcome
 
@@ -16,7 +17,7 @@ def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
     return 0
 
 
-def run(spec: GenerateSpec, context: Context) -> Outcome:
+def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
     """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over."""
     options = GenerationOptions(
         max_new_tokens=spec.max_new_tokens,
@@ -42,7 +43,7 @@ def run(spec: GenerateSpec, context: Context) -> Outcome:
         resume_from=_finished_lines(context),
         on_progress=context.report,
     )
-    return Outcome(asdict(report) | {"tokens_per_second": report.tokens_per_second})
+    return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
 
 
 def _finished_lines(context: Context) -> Path | None:

@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from baichuan_core.progress import part_of
 from baichuan_core.quantization import (
@@ -15,6 +14,7 @@ from baichuan_core.quantization import (
     quantize,
     read_quality_text,
 )
+from jobs.results import QuantizationQuality, QuantizeResult
 from jobs.specs import QuantizeSpec
 from workers.handlers.calibration_data import calibration_of
 from workers.handlers.contract import Context, Outcome
@@ -33,7 +33,7 @@ def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
     return checkpoint_bytes // 4 * (1 + spec.calibration + (spec.calibration and spec.quality_report))
 
 
-def run(spec: QuantizeSpec, context: Context) -> Outcome:
+def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
     """Write the quantized checkpoint as a model, and a report on what it cost beside it."""
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
@@ -55,10 +55,8 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome:
         resume_from=_earlier(context),
         on_progress=part_of(context.report, 0.0, share),
     )
-    result = asdict(report)
-    if spec.quality_report:
-        result["quality"] = _summary(_measured(options, report, context, share))
-    return Outcome(result, produced_model(context))
+    quality = _summarize(_measured(options, report, context, share)) if spec.quality_report else None
+    return Outcome(QuantizeResult(**asdict(report), quality=quality), produced_model(context))
 
 
 def _measured(options: QuantizationOptions, report: QuantizationReport, context: Context, done: float) -> QualityReport:
@@ -87,9 +85,9 @@ def _earlier(context: Context) -> Path | None:
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 
 
-def _summary(quality: QualityReport) -> dict[str, Any]:
-    """The report without the errors of single weights, which the result has already."""
+def _summarize(quality: QualityReport) -> QuantizationQuality:
+    """Return the report without the errors of single weights, which the result has already."""
     summary = asdict(quality)
     for model in summary["models"]:
         del model["relative_errors"]
-    return summary
+    return QuantizationQuality(**summary)

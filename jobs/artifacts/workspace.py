@@ -1,0 +1,26 @@
+"""Where an attempt's files are in the artifact store."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Keys of all that one attempt writes: no other code builds them."""
+
+    job_id: str
+    attempt_id: str
+
+    @property
+    def key(self) -> str:
+        """Key of everything."""
+        return f"jobs/{self.job_id}/{self.attempt_id}"
+
+    @property
+    def output(self) -> str:
+        """Key of the files that become artifacts."""
+        return f"{self.key}/output"
+
+    @property
+    def checkpoints(self) -> str:
+        """Key of the files that a later attempt resumes from."""
+        return f"{self.key}/checkpoints"

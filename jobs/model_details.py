@@ -1,0 +1,94 @@
+"""What is known of a model without loading it, by the model's kind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jobs.errors import InvalidRequestError
+
+
+class _Details(BaseModel):
+    """Strict, because the values come from JSON files that users wrote."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    bytes: int = Field(description="Size of all files")
+
+
+class StoredPrecision(BaseModel):
+    """How the weights are stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dtype: str = Field(description="Of weights that are not quantized, and of the hidden states")
+    quantization: str | None = Field(description="Of the linear layers of the blocks: int8, nf4 or fp4")
+    double_quantization: bool = Field(description="Whether the scales of 4-bit blocks are quantized too")
+    quantize_head: bool = Field(description="Whether embedding and output head are stored in 8 bits")
+
+
+class _ShapedDetails(_Details):
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    vocab_size: int | None = None
+    max_position_embeddings: int | None = None
+    model_max_length: int | None = None
+    position_embedding: str | None = None
+    norm_head: bool | None = None
+    tie_word_embeddings: bool | None = None
+
+
+class CheckpointDetails(_ShapedDetails):
+    """A checkpoint; null for what its config.json does not say."""
+
+    quantization: str | None = Field(None, description="int8, nf4 or fp4; null if the weights are not quantized")
+    precision: StoredPrecision | None = None
+
+
+class GgufDetails(_ShapedDetails):
+    """A GGUF file; null for what its config.json does not say."""
+
+
+class AdapterDetails(_Details):
+    """A LoRA adapter; null for what its adapter_config.json does not say."""
+
+    lora_rank: int | None = None
+    lora_alpha: int | float | None = None
+
+
+class LlamaDetails(_Details):
+    """A checkpoint converted to Llama."""
+
+
+ModelDetails = CheckpointDetails | GgufDetails | AdapterDetails | LlamaDetails
+CLASSES: dict[str, type[ModelDetails]] = {
+    "checkpoint": CheckpointDetails,
+    "gguf": GgufDetails,
+    "adapter": AdapterDetails,
+    "llama": LlamaDetails,
+}
+
+
+def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return the details of a model of this kind as they are stored, without those that are unknown.
+
+    Raises:
+        InvalidRequestError: `file`, which they were read from, has a value of another type.
+    """
+    try:
+        return CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = f"{file} has {name} {first['input']!r}: {first['msg']}; correct it to match the published file"
+        raise InvalidRequestError(message, param="path") from None
+
+
+def read_details(kind: str, stored: Mapping[str, Any]) -> ModelDetails | Mapping[str, Any]:
+    """Return stored details as their class, or as they are if another version stored other fields."""
+    try:
+        return CLASSES[kind].model_validate(stored)
+    except (KeyError, ValidationError):
+        return stored

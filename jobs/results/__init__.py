@@ -1,0 +1,58 @@
+"""What jobs report: one result class per kind, distinguished by `kind`, and progress.
+
+Handlers build these classes, so that nothing else is ever stored. Rows outlive versions: what another version stored,
+with other fields, is read as the plain object that it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.results.convert import ConvertResult
+from jobs.results.evaluate import BenchmarkResult, PerplexityResult
+from jobs.results.fields import Result
+from jobs.results.finetune import FinetuneResult
+from jobs.results.generate import GenerateResult
+from jobs.results.progress import JobProgress
+from jobs.results.quantize import QuantizationQuality, QuantizeResult
+
+# Each class has its `kind`; no `discriminator`, for which OpenAPI allows only one class per kind.
+AnyResult = GenerateResult | QuantizeResult | ConvertResult | FinetuneResult | BenchmarkResult | PerplexityResult
+
+RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
+
+
+def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapping[str, Any] | None:
+    """Return a stored result as its class, or as it is if another version stored other fields."""
+    if stored is None:
+        return None
+    try:
+        return RESULT.validate_python({"kind": kind, **stored})  # the first version stored no kind
+    except ValidationError:
+        return stored
+
+
+def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
+    """Return stored progress; None if another version stored other fields, since the next report replaces it."""
+    try:
+        return JobProgress.model_validate(stored)
+    except ValidationError:
+        return None
+
+
+__all__ = [
+    "RESULT",
+    "AnyResult",
+    "BenchmarkResult",
+    "ConvertResult",
+    "FinetuneResult",
+    "GenerateResult",
+    "JobProgress",
+    "PerplexityResult",
+    "QuantizationQuality",
+    "QuantizeResult",
+    "Result",
+    "read_progress",
+    "read_result",
+]

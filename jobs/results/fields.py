@@ -1,0 +1,21 @@
+"""What all results share."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from jobs.specs.fields import StrictModel
+
+
+def _drop_non_finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot hold, by None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Figure = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if it is not finite
+Metric = Annotated[int | float | None, BeforeValidator(_drop_non_finite)]
+
+
+class Result(StrictModel):
+    """The result of a job; `kind` is the job's."""

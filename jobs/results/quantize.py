@@ -1,0 +1,46 @@
+"""Result of a quantize job."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.results.fields import Figure, Result
+from jobs.specs.fields import StrictModel
+
+
+class MeasuredModel(StrictModel):
+    """One model of a quality report."""
+
+    name: str = Field(description='"unquantized", or the method')
+    weight_bytes: int = Field(description="Bytes of the weights")
+    perplexity: Figure = None
+    kl_divergence: Figure = Field(None, description="Mean KL(unquantized || this), in nats per token")
+    top_1_agreement: Figure = Field(
+        None, description="Fraction of positions whose most likely token is that of the unquantized model"
+    )
+    mean_relative_error: Figure = None
+
+
+class QuantizationQuality(StrictModel):
+    """The quality report, as in the artifact quality.json but without errors per weight."""
+
+    text: str = Field(description='"built-in", or the name of the file that was measured on')
+    tokens: int = Field(description="Tokens of it that were scored")
+    models: list[MeasuredModel] = Field(description="The unquantized model, then the quantized ones")
+    likelihoods_missing: str | None = Field(
+        None, description="Why perplexity, divergence and agreement are missing; null if they are not"
+    )
+
+
+class QuantizeResult(Result):
+    """Size and error of a quantized checkpoint."""
+
+    kind: Literal["quantize"] = "quantize"
+    method: str
+    bytes_before: int = Field(description="Bytes of the tensors that were read")
+    bytes_after: int = Field(description="Bytes of the tensors that were written")
+    relative_errors: dict[str, Figure] = Field(
+        description="|W - Q| / |W| in the Frobenius norm, by the name of the quantized weight"
+    )
+    mean_relative_error: Figure
+    quality: QuantizationQuality | None = Field(None, description="null without quality_report")

@@ -1,0 +1,113 @@
+"""The models and files that a spec names: the rules they must meet, at submission and again before the job runs."""
+
+from collections.abc import Collection, Mapping
+
+from jobs.checkpoints import GGUF, LLAMA
+from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
+from jobs.records import ModelRecord
+from jobs.specs import AdapterUse, AnySpec, ChosenModel
+
+ADAPTER = "adapter"
+OTHER_PROGRAMS = "converted to Llama, for other programs"
+
+
+def resolve_models(
+    spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
+) -> dict[str, ModelRecord]:
+    """Return the models to load, by field; an adapter named as `model` moves to `adapter`, its base to `model`.
+
+    Args:
+        spec: The job's spec.
+        named: The models that it names, by field; models that do not exist are missing.
+        bases: The bases of adapters among them, by the adapter's field, if they exist.
+
+    Raises:
+        UnknownModelError: A model does not exist, or is still being made.
+        InvalidRequestError: A model is of a kind that cannot be used in this place, or does not fit the spec.
+    """
+    for field, name in spec.model_references().items():
+        _require_ready(field, name, named.get(field))
+    resolved = _split_adapter(spec, named, bases)
+    for field, model in resolved.items():
+        if field != ADAPTER:
+            _require_whole(spec, field, model)
+    _require_adapter(spec, resolved)
+    _require_fit(spec, resolved)
+    return resolved
+
+
+def require_files(spec: AnySpec, known: Collection[str]) -> None:
+    """Check that the files which the spec names exist.
+
+    Args:
+        spec: The job's spec.
+        known: Ids of files that exist.
+
+    Raises:
+        UnknownFileError: A file does not.
+    """
+    for field, file_id in spec.file_references().items():
+        if file_id not in known:
+            message = f"there is no file {file_id} (any longer); upload it with `POST /v1/files` for a new job"
+            raise UnknownFileError(message, param=field)
+
+
+def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:
+    if model is None:
+        message = f"there is no model {name!r}; `GET /v1/models` lists yours, `POST /v1/models` registers one"
+        raise UnknownModelError(message, param=field)
+    if model.state != "ready":
+        message = f"model {name!r} is still being made by job {model.job_id}; wait until that job has succeeded"
+        raise UnknownModelError(message, param=field)
+
+
+def _split_adapter(
+    spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
+) -> dict[str, ModelRecord]:
+    model = named["model"]
+    if model.kind != ADAPTER:
+        return dict(named)
+    if spec.adapter_use is AdapterUse.REFUSED:
+        message = f"model {model.id!r} is a LoRA adapter, which this job cannot use; name a whole checkpoint such as "
+        raise InvalidRequestError(message + (f"its base {model.base!r}" if model.base else "its base"), param="model")
+    if ADAPTER in named:
+        message = f"model {model.id!r} is a LoRA adapter, and adapter is given too; name its base as model, or leave "
+        raise InvalidRequestError(message + "adapter out", param=ADAPTER)
+    base = bases.get("model")
+    if base is None or base.kind == ADAPTER or base.state != "ready":
+        message = f"the base of adapter {model.id!r} is not known; name the base as model and this one as adapter"
+        raise InvalidRequestError(message, param="model")
+    return {**named, "model": base, ADAPTER: model}
+
+
+def _require_whole(spec: AnySpec, field: str, model: ModelRecord) -> None:
+    """Check that a model other than the adapter is one that can be loaded in this place."""
+    if model.kind == ADAPTER:
+        message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
+        raise InvalidRequestError(message, param=field)
+    if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
+        found = OTHER_PROGRAMS if model.kind == LLAMA else "a GGUF file, which only generate jobs can run"
+        made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
+        raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
+
+
+def _require_adapter(spec: AnySpec, resolved: Mapping[str, ModelRecord]) -> None:
+    adapter = resolved.get(ADAPTER)
+    if adapter is None:
+        if spec.adapter_use is AdapterUse.REQUIRED:
+            message = f"model {resolved['model'].id!r} is not a LoRA adapter; name one as adapter, or as model"
+            raise InvalidRequestError(message, param=ADAPTER)
+    elif adapter.kind != ADAPTER:
+        message = f"model {adapter.id!r} is a whole {adapter.kind}, not a LoRA adapter; name it as model"
+        raise InvalidRequestError(message, param=ADAPTER)
+
+
+def _require_fit(spec: AnySpec, resolved: Mapping[str, ModelRecord]) -> None:
+    model = resolved["model"]
+    chosen = ChosenModel(
+        is_gguf=model.kind == GGUF,
+        is_quantized=bool(model.details.get("quantization")),
+        has_adapter=ADAPTER in resolved,
+    )
+    if misfit := spec.find_misfit(chosen):
+        raise InvalidRequestError(f"model {model.id!r} {misfit.message}", param=misfit.param)

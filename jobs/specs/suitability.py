@@ -1,0 +1,35 @@
+"""Whether a spec fits the model that it names, as far as the model's registration tells."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class AdapterUse(Enum):
+    """What a job does with a LoRA adapter, named as `adapter` or in place of its base as `model`."""
+
+    REFUSED = auto()
+    OPTIONAL = auto()
+    REQUIRED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenModel:
+    """The checkpoint or GGUF file that a job will load.
+
+    Attributes:
+        is_gguf: Whether it is a GGUF file.
+        is_quantized: Whether its weights are quantized; False if unknown.
+        has_adapter: Whether an adapter is applied to it.
+    """
+
+    is_gguf: bool
+    is_quantized: bool
+    has_adapter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a spec cannot run: the field at fault, and what is wrong with it and what to do."""
+
+    param: str
+    message: str
