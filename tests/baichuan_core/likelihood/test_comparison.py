@@ -43,7 +43,7 @@ def test_a_model_does_not_differ_from_itself(model: BaichuanForCausalLM, ids: li
 def test_figures_are_those_of_the_whole_distributions(
     make_checkpoint: MakeCheckpoint, ids: list[int], batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baichuan_core.likelihood.head.NUMBERS_IN_A_SLICE", 768 * 11)
+    monkeypatch.setattr("baichuan_core.likelihood.head.MAX_SLICE_ELEMENTS", 768 * 11)
     reference = load_model(make_checkpoint(initializer_range=0.2), device="cpu")
     changed = load_model(make_checkpoint("other", initializer_range=0.2), device="cpu")
     noise = torch.Generator().manual_seed(3)

@@ -65,7 +65,7 @@ def test_slices_of_positions_change_nothing(
     model: BaichuanForCausalLM, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = token_log_likelihoods(model, [ids])[0]
-    monkeypatch.setattr("baichuan_core.likelihood.head.NUMBERS_IN_A_SLICE", 768 * 7)
+    monkeypatch.setattr("baichuan_core.likelihood.head.MAX_SLICE_ELEMENTS", 768 * 7)
     torch.testing.assert_close(token_log_likelihoods(model, [ids])[0], whole, rtol=0, atol=TOLERANCE)
 
 
@@ -114,7 +114,7 @@ def test_continuations(model: BaichuanForCausalLM, ids: list[int], batch_tokens:
 def test_what_cannot_be_scored_is_refused(model: BaichuanForCausalLM) -> None:
     with pytest.raises(DatasetError, match="1 tokens cannot be scored"):
         token_log_likelihoods(model, [[5]])
-    with pytest.raises(DatasetError, match=r"to 900 and the model only 768"):
+    with pytest.raises(DatasetError, match=r"to 900, but the model has only 768"):
         next_token_log_likelihoods(model, [[5, 900]], CHOICES)
     with pytest.raises(DatasetError, match="0 tokens cannot be scored"):
         continuation_log_likelihoods(model, [[5]], [[]])

@@ -28,7 +28,7 @@ def test_windows_without_overlap_leave_out_the_first_token_of_each(count: int, l
 
 @pytest.mark.parametrize(("length", "stride"), [(8, 0), (8, 9), (1, 1)])
 def test_impossible_windows_are_refused(length: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="give 1 <= stride <= length"):
+    with pytest.raises(ValueError, match="use 1 <= stride <= length"):
         text_windows([1, 2, 3], length=length, stride=stride)
 
 
