@@ -16,9 +16,9 @@ from transformers.utils import logging
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, load_model, load_tokenizer
 from baichuan_core.evaluation import BenchmarkOptions, evaluate_benchmark
-from baichuan_core.evaluation.answers import letter_ids
+from baichuan_core.evaluation.answers import encode_letters
 from baichuan_core.evaluation.benchmarks import CEVAL
-from baichuan_core.evaluation.exam import read_exam
+from baichuan_core.evaluation.exam import read_exams
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SUBJECT = "middle_school_mathematics"
@@ -61,11 +61,11 @@ def make_checkpoint(folder: Path, hidden: int) -> Path:
 def published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
     """Letters, seconds, and tokens of one forward a question, as the published evaluators compute them."""
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    letters = torch.tensor([ids[-1] for ids in letter_ids(tokenizer, CEVAL)])
-    (paper,) = read_exam(data, CEVAL, split="val", shots=5, subjects=None, limit=None)
+    letters = torch.tensor([ids[-1] for ids in encode_letters(tokenizer, CEVAL)])
+    (exam,) = read_exams(data, CEVAL, split="val", shots=5, subjects=None, limit=None)
     start, given, tokens = time.perf_counter(), [], 0
-    for question in paper.questions:
-        ids = tokenizer.encode_text(CEVAL.prompt(SUBJECT, paper.examples, question))
+    for question in exam.questions:
+        ids = tokenizer.encode_text(CEVAL.prompt(SUBJECT, exam.examples, question))
         tokens += len(ids)
         given.append("ABCD"[int(model(torch.tensor([ids])).logits[0, -1, letters].argmax())])
     return given, time.perf_counter() - start, tokens

@@ -19,9 +19,9 @@ from baichuan_core import (
     load_tokenizer,
 )
 from baichuan_core.evaluation import BenchmarkName, BenchmarkOptions, EvaluatedModel, evaluate_benchmark
-from baichuan_core.evaluation.answers import letter_ids
+from baichuan_core.evaluation.answers import encode_letters
 from baichuan_core.evaluation.benchmarks import BENCHMARKS
-from baichuan_core.evaluation.exam import read_exam
+from baichuan_core.evaluation.exam import read_exams
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 NAMES: tuple[BenchmarkName, ...] = ("ceval", "mmlu", "cmmlu")
@@ -38,11 +38,11 @@ def lines(output: Path) -> list[dict[str, Any]]:
 def alone(checkpoint: Path, data: Path, name: BenchmarkName, shots: list[int]) -> Iterator[list[float]]:
     """Log-likelihoods of the letters, each question in whole forward passes of its own."""
     model, tokenizer, benchmark = load_model(checkpoint), load_tokenizer(checkpoint), BENCHMARKS[name]
-    papers = read_exam(data, benchmark, split=benchmark.splits[0], shots=5, subjects=None, limit=None)
-    asked = [(paper, question) for paper in papers for question in paper.questions]
-    for (paper, question), count in zip(asked, shots, strict=True):
-        prompt = tokenizer.encode_text(benchmark.prompt(paper.subject, paper.examples[:count], question))
-        first, *_ = letters = letter_ids(tokenizer, benchmark)
+    exams = read_exams(data, benchmark, split=benchmark.splits[0], shots=5, subjects=None, limit=None)
+    asked = [(exam, question) for exam in exams for question in exam.questions]
+    for (exam, question), count in zip(asked, shots, strict=True):
+        prompt = tokenizer.encode_text(benchmark.prompt(exam.subject, exam.examples[:count], question))
+        first, *_ = letters = encode_letters(tokenizer, benchmark)
         if all(len(letter) == 1 for letter in letters):
             after = log_probabilities(model, [*prompt, *first])[len(prompt) - 1]
             yield [float(after[letter[0]]) for letter in letters]
@@ -87,12 +87,12 @@ def test_five_examples_fit_into_a_longer_window(name: BenchmarkName, data: Path,
 def learn(checkpoint: Path, data: Path, name: BenchmarkName, target: Path) -> Path:
     """A copy of a checkpoint that knows the answers to all questions without examples."""
     model, tokenizer, benchmark = load_model(checkpoint), load_tokenizer(checkpoint), BENCHMARKS[name]
-    papers = read_exam(data, benchmark, split=benchmark.splits[0], shots=0, subjects=None, limit=None)
-    letters = dict(zip("ABCD", letter_ids(tokenizer, benchmark), strict=True))
+    exams = read_exams(data, benchmark, split=benchmark.splits[0], shots=0, subjects=None, limit=None)
+    letters = dict(zip("ABCD", encode_letters(tokenizer, benchmark), strict=True))
     rows = [
-        tokenizer.encode_text(benchmark.prompt(paper.subject, [], question)) + letters[question.answer]
-        for paper in papers
-        for question in paper.questions
+        tokenizer.encode_text(benchmark.prompt(exam.subject, [], question)) + letters[question.answer]
+        for exam in exams
+        for question in exam.questions
     ]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])

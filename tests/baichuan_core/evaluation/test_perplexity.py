@@ -33,7 +33,7 @@ def distributions(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(rows), torch.cat([run[1:] for run in runs])
 
 
-def perplexity_of(rows: torch.Tensor, tokens: torch.Tensor) -> float:
+def perplexity_from_log_likelihood(rows: torch.Tensor, tokens: torch.Tensor) -> float:
     return math.exp(-float(rows.gather(-1, tokens[:, None]).mean()))
 
 
@@ -42,7 +42,7 @@ def test_perplexity_is_that_of_each_window_alone(text: Path, tmp_path: Path) -> 
     report = evaluate_perplexity(tiny, text, tmp_path / "out", PerplexityOptions(window=WINDOW))
     rows, tokens = distributions(tiny)
     assert report.tokens == len(tokens)
-    assert report.model.perplexity == pytest.approx(perplexity_of(rows, tokens), rel=1e-4)
+    assert report.model.perplexity == pytest.approx(perplexity_from_log_likelihood(rows, tokens), rel=1e-4)
     assert (report.compared_with, report.comparison) == (None, None)
     assert "| tiny |" in (tmp_path / "out" / "evaluation.md").read_text()
 
@@ -62,7 +62,9 @@ def test_a_quantized_model_is_compared_with_its_origin(text: Path, tmp_path: Pat
     (mine, tokens), (theirs, _) = distributions(small), distributions(tiny)
     comparison = report.comparison
     assert comparison is not None
-    assert comparison.ratio == pytest.approx(perplexity_of(mine, tokens) / perplexity_of(theirs, tokens), rel=1e-4)
+    assert comparison.ratio == pytest.approx(
+        perplexity_from_log_likelihood(mine, tokens) / perplexity_from_log_likelihood(theirs, tokens), rel=1e-4
+    )
     assert comparison.kl_divergence == pytest.approx(float((theirs.exp() * (theirs - mine)).sum(-1).mean()), rel=1e-2)
     same = float((mine.argmax(-1) == theirs.argmax(-1)).double().mean())
     assert comparison.top_1_agreement == pytest.approx(same, abs=2 / len(tokens))

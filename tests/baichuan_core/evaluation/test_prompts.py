@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from baichuan_core import UnsupportedError, load_tokenizer
-from baichuan_core.evaluation.answers import encode_paper, letter_ids
-from baichuan_core.evaluation.benchmarks import BENCHMARKS, CEVAL, CMMLU, MMLU, Benchmark, benchmark_named
-from baichuan_core.evaluation.exam import Paper
+from baichuan_core.evaluation.answers import encode_letters, encode_prompts
+from baichuan_core.evaluation.benchmarks import BENCHMARKS, CEVAL, CMMLU, MMLU, Benchmark, get_benchmark
+from baichuan_core.evaluation.exam import SubjectExam
 from baichuan_core.evaluation.questions import Question
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -59,27 +59,27 @@ def test_subjects_and_categories_are_as_many_as_published(benchmark: Benchmark, 
 def test_letters_are_the_tokens_that_end_an_example(benchmark: Benchmark, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(make_tiny_checkpoint(tmp_path))
     prompt = tokenizer.encode_text(benchmark.prompt(next(iter(benchmark.subjects())), [], ASKED))
-    for letter, ids in zip("ABCD", letter_ids(tokenizer, benchmark), strict=True):
+    for letter, ids in zip("ABCD", encode_letters(tokenizer, benchmark), strict=True):
         assert str(tokenizer.decode([*prompt, *ids])).endswith(f"{benchmark.cue}{benchmark.before_letter}{letter}")
         assert str(tokenizer.decode(ids)).strip() == letter
 
 
 def test_examples_are_dropped_from_the_end_until_the_prompt_fits(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(make_tiny_checkpoint(tmp_path))
-    letters = letter_ids(tokenizer, CEVAL)
-    paper = Paper("logic", [EXAMPLE, ASKED], [ASKED])
-    lengths = [len(tokenizer.encode_text(CEVAL.prompt("logic", paper.examples[:shots], ASKED))) for shots in range(3)]
+    letters = encode_letters(tokenizer, CEVAL)
+    exam = SubjectExam("logic", [EXAMPLE, ASKED], [ASKED])
+    lengths = [len(tokenizer.encode_text(CEVAL.prompt("logic", exam.examples[:shots], ASKED))) for shots in range(3)]
     for shots, length in enumerate(lengths):
-        (prompt,) = encode_paper(tokenizer, CEVAL, paper, window=length, letters=letters)
+        (prompt,) = encode_prompts(tokenizer, CEVAL, exam, window=length, letters=letters)
         assert (prompt.shots, prompt.cut, len(prompt.token_ids)) == (shots, False, length)
         if shots:
-            (prompt,) = encode_paper(tokenizer, CEVAL, paper, window=length - 1, letters=letters)
+            (prompt,) = encode_prompts(tokenizer, CEVAL, exam, window=length - 1, letters=letters)
             assert prompt.shots == shots - 1
-    (prompt,) = encode_paper(tokenizer, CEVAL, paper, window=lengths[0] - 1, letters=letters)
+    (prompt,) = encode_prompts(tokenizer, CEVAL, exam, window=lengths[0] - 1, letters=letters)
     assert (prompt.shots, prompt.cut) == (0, True)
     assert list(prompt.token_ids) == tokenizer.encode_text(CEVAL.prompt("logic", [], ASKED))[1:]
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="'arc': use one of ceval, mmlu, cmmlu"):
-        benchmark_named("arc")
+        get_benchmark("arc")

@@ -49,13 +49,13 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_file_in_two_places_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"holds val/a.csv in two places"):
+    with pytest.raises(DatasetError, match=r"contains val/a.csv twice"):
         read_csv_files(tar_of(tmp_path / "a", {"val/a.csv": b"1", "copy/val/a.csv": b"2"}))
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGEST_READ", 10_000)
-    monkeypatch.setattr(sources, "LARGEST_UNPACKED", 20_000)
+    monkeypatch.setattr(sources, "MAX_READ_BYTES", 10_000)
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", 20_000)
     for members in (
         {"other": b"0" * 30_000},
         {"val/a.csv": b"0" * 10_001},
@@ -76,7 +76,7 @@ def test_damage_is_told(data: Path, tmp_path: Path, form: str) -> None:
     upload = tmp_path / "upload"
     for content in (b"", b"no archive", whole[: len(whole) // 2], whole[:500] + b"\xff" * 1000 + whole[1500:]):
         upload.write_bytes(content)
-        with pytest.raises(DatasetError, match=r"cannot be read|or a damaged one"):
+        with pytest.raises(DatasetError, match=r"cannot be read|is not a directory or a valid"):
             read_csv_files(upload)
 
 
