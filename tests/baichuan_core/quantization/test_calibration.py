@@ -261,7 +261,7 @@ def test_what_cannot_be_calibrated(make_checkpoint: MakeCheckpoint, tmp_path: Pa
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(TokenizerError, match="is missing: copy tokenizer"):
         quantize(checkpoint, tmp_path / "output", CALIBRATED)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="pass only one of them"):
         Calibration(text="a", token_ids=[[1]])
     with pytest.raises(ValueError, match="at least 1 of 2"):
         Calibration(sequences=0)
@@ -286,5 +286,5 @@ def test_one_block_computes_what_the_model_does(family: Path, load: Callable[...
     with TensorReader(family) as reader:
         for number in range(model.config.num_hidden_layers - 1):
             block.load(reader, number)
-            after = block.feed_forward(block.attend(states[number]))
+            after = block.run_mlp(block.run_attention(states[number]))
             torch.testing.assert_close(after, states[number + 1])

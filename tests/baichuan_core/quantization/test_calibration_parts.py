@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baichuan_core.model.four_bits import bitsandbytes_functional
-from baichuan_core.quantization.calibration.code_book import CodeBook, nest, scale_code_book
+from baichuan_core.quantization.calibration.code_book import CodeBook, quantize_scales, scale_code_book
 from baichuan_core.quantization.calibration.compensation import compensate, search_scales
-from baichuan_core.quantization.calibration.propagation import corrected
-from baichuan_core.quantization.calibration.stored_form import nest_offset, restore, stored_tensors
+from baichuan_core.quantization.calibration.propagation import correct_weight
+from baichuan_core.quantization.calibration.storage_format import dequantize, scale_offset, stored_tensors
 
 CPU = torch.device("cpu")
 SHAPES = st.tuples(st.sampled_from([2, 5, 32]), st.sampled_from([64, 192, 320]))
@@ -35,20 +35,20 @@ def test_codes_make_up_for_each_others_errors(shape: tuple[int, int], seed: int,
     weight, inputs = layer(shape, seed)
     book = CodeBook(name, CPU)
     moments = inputs.T @ inputs / len(inputs)
-    result = compensate(weight, moments, book, nest_offset(weight) if double else None)
-    scale = result.scales.restored.repeat_interleave(64, dim=1)
+    result = compensate(weight, moments, book, scale_offset(weight) if double else None)
+    scale = result.scales.dequantized.repeat_interleave(64, dim=1)
     nearest = book.values[book.positions(weight / scale)] * scale  # the same scales, each weight by itself
-    assert output_error(weight, result.restored, inputs) < 0.95 * output_error(weight, nearest, inputs)
-    assert torch.equal(book.values[result.positions.int()] * scale, result.restored)
+    assert output_error(weight, result.dequantized, inputs) < 0.95 * output_error(weight, nearest, inputs)
+    assert torch.equal(book.values[result.positions.int()] * scale, result.dequantized)
 
 
 @given(SHAPES, SEEDS, st.sampled_from(["nf4", "fp4"]), st.booleans())
 def test_bitsandbytes_reads_what_was_computed_with(shape: tuple[int, int], seed: int, name: str, double: bool) -> None:
     weight, inputs = layer(shape, seed)
-    book, offset = CodeBook(name, CPU), nest_offset(weight) if double else None
+    book, offset = CodeBook(name, CPU), scale_offset(weight) if double else None
     result = compensate(weight, inputs.T @ inputs, book, offset)
     tensors = stored_tensors(result, book, offset, torch.float32)
-    torch.testing.assert_close(restore(dict(tensors)), result.restored, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(dequantize(dict(tensors)), result.dequantized, rtol=1e-5, atol=1e-7)
     plain, state = bitsandbytes_functional().quantize_4bit(
         weight, blocksize=64, compress_statistics=double, quant_type=name
     )
@@ -74,12 +74,12 @@ def test_searched_scales_are_no_worse_than_the_largest_magnitude(shape: tuple[in
 def test_scales_survive_their_eight_bits(count: int, seed: int, size: float) -> None:
     scales = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed)) * size
     offset = scales.mean()
-    nested = nest(scales, offset)
+    nested = quantize_scales(scales, offset)
     assert nested.codes is not None
     assert nested.largest is not None
-    assert torch.allclose(nested.restored, scales, atol=0.02 * size)
+    assert torch.allclose(nested.dequantized, scales, atol=0.02 * size)
     read = scale_code_book(CPU)[nested.codes.long()] * nested.largest.repeat_interleave(256)[:count] + offset
-    assert torch.equal(read, nested.restored[:, 0])
+    assert torch.equal(read, nested.dequantized[:, 0])
 
 
 @given(SHAPES, SEEDS)
@@ -88,7 +88,7 @@ def test_a_correction_brings_outputs_nearer(shape: tuple[int, int], seed: int) -
     noise = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed + 1))
     inputs = wanted + 0.3 * noise * wanted.std(dim=0)
     drift = ((wanted - inputs) @ weight.T).T @ inputs / len(inputs)
-    nearer = corrected(weight, drift, inputs.T @ inputs / len(inputs))
+    nearer = correct_weight(weight, drift, inputs.T @ inputs / len(inputs))
     assert (wanted @ weight.T - inputs @ nearer.T).square().sum() < output_error(weight, weight * 0, wanted - inputs)
 
 
@@ -96,6 +96,6 @@ def test_a_correction_brings_outputs_nearer(shape: tuple[int, int], seed: int) -
 def test_inputs_that_are_all_zero_leave_nearest_codes(name: str) -> None:
     weight, _ = layer((32, 128), 0)
     result = compensate(weight, torch.zeros(128, 128), CodeBook(name, CPU), None)
-    assert (result.restored - weight).norm() / weight.norm() < 0.2
+    assert (result.dequantized - weight).norm() / weight.norm() < 0.2
     zero = compensate(torch.zeros(32, 128), torch.eye(128), CodeBook(name, CPU), torch.tensor(0.0))
-    assert not zero.restored.any()
+    assert not zero.dequantized.any()

@@ -131,7 +131,7 @@ def test_a_given_text_is_measured_on(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"too short", "give a text of 64 tokens"), (b"~" * 300, "only one kind of token"), (b"\xff\xfe\xff", "UTF-8")],
+    [(b"too short", "use a text with 64 tokens"), (b"~" * 300, "only one kind of token"), (b"\xff\xfe\xff", "UTF-8")],
 )
 def test_a_text_that_tells_nothing_is_refused(base: Path, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.txt").write_bytes(content)
