@@ -37,7 +37,7 @@ def test_both_ways_agree_with_float64(dtype: torch.dtype) -> None:
 
     slopes, standing = alibi_slopes(HEADS), torch.arange(TOKENS)[None]
     columns = alibi_columns(slopes, standing, TOKENS, SCALING, query)
-    in_columns = attention(*columns.put_before(query, key, value), is_causal=True)[..., :HEAD_DIM]
+    in_columns = attention(*columns.prepend_to(query, key, value), is_causal=True)[..., :HEAD_DIM]
     in_mask = attention(query, key, value, add_alibi(causal, slopes, dtype))
     tolerance = 2e-5 if dtype == torch.float32 else 16 * torch.finfo(dtype).eps
     for actual in (in_columns, in_mask):

@@ -13,7 +13,13 @@ from transformers import DynamicCache
 
 from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
 from baichuan_core.checkpoint import DtypeName
-from baichuan_core.model.prepacked import FEW_ROWS, PART, PrepackedHead, PrepackedLinear, WidenedLinear
+from baichuan_core.model.prepacked import (
+    FEATURES_PER_PART,
+    MAX_ELEMENTWISE_ROWS,
+    PrepackedHead,
+    PrepackedLinear,
+    WidenedLinear,
+)
 
 Load = Callable[..., BaichuanForCausalLM]
 Golden = dict[str, Tensor]
@@ -55,10 +61,10 @@ def test_half_precision_is_as_near_to_float32_as_a_plain_model(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(1,), (FEW_ROWS,), (FEW_ROWS + 1,), (3, 5), (0,)])
+@pytest.mark.parametrize("shape", [(1,), (MAX_ELEMENTWISE_ROWS,), (MAX_ELEMENTWISE_ROWS + 1,), (3, 5), (0,)])
 @torch.no_grad()
 def test_what_a_processor_has_no_kernels_for_is_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    dense = nn.Linear(96, PART + 40, bias=False, dtype=dtype)
+    dense = nn.Linear(96, FEATURES_PER_PART + 40, bias=False, dtype=dtype)
     x = torch.randn(*shape, 96).to(dtype)
     exact = x.double() @ dense.weight.double().T
     found = WidenedLinear(dense)(x)

@@ -263,7 +263,7 @@ def test_what_cannot_be_calibrated(make_checkpoint: MakeCheckpoint, tmp_path: Pa
         quantize(checkpoint, tmp_path / "output", CALIBRATED)
     with pytest.raises(ValueError, match="pass only one of them"):
         Calibration(text="a", token_ids=[[1]])
-    with pytest.raises(ValueError, match="at least 1 of 2"):
+    with pytest.raises(ValueError, match="at least 1 sequence of at least 2"):
         Calibration(sequences=0)
 
 

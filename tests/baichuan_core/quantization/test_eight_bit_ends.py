@@ -82,7 +82,7 @@ def test_result_loads_without_a_flag_and_saves_again(
 @given(st.integers(1, 40), st.integers(1, 70), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_head_is_the_product_with_its_restored_rows(rows: int, width: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(rows * 100 + width)
-    head = EightBitHead.of(torch.randn(rows, width, generator=generator).to(dtype))
+    head = EightBitHead.from_dense(torch.randn(rows, width, generator=generator).to(dtype))
     hidden = torch.randn(2, 3, width, generator=generator, dtype=torch.float32).to(dtype).requires_grad_()
     dense = restore_end(head.weight, head.scale)
     product = head(hidden)
@@ -98,7 +98,7 @@ def test_head_is_the_product_with_its_restored_rows(rows: int, width: int, dtype
 
 
 def test_scale_stays_exact_when_the_model_is_cast() -> None:
-    head = EightBitHead.of(torch.randn(8, 16))
+    head = EightBitHead.from_dense(torch.randn(8, 16))
     before = head.scale.clone()
     assert torch.equal(head.to(torch.bfloat16).scale, before)
     assert head.weight.dtype == torch.int8
