@@ -76,7 +76,7 @@ def eight_bit_rows(dense: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _QuantizedProduct(torch.autograd.Function):
-    """hidden_states @ (weight * scale)ᵀ, computed with only a slice of the matrix as floats at a time, also in `backward`."""
+    """hidden_states @ (weight * scale)ᵀ, converting one slice of the matrix to floats at a time, also in `backward`."""
 
     @staticmethod
     def forward(ctx: Any, hidden_states: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

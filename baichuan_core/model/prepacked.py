@@ -45,7 +45,7 @@ class PrepackedLinear(nn.Module):
         after = fn(before)
         if (after.dtype, after.device) != (before.dtype, before.device):
             raise UnsupportedError(
-                "prepacked weights cannot change device or dtype: load the model again to move it or to change its dtype"
+                "prepacked weights cannot change device or dtype: load the model again to move it or cast it"
             )
         return self
 
