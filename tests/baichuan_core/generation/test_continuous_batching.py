@@ -216,7 +216,7 @@ def test_long_prompts_go_in_pieces(
     requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
     expected = answers(model, tokenizer, requests)
     for module in (passes, slots):
-        monkeypatch.setattr(module, "PREFILL_TOKENS", 32)
+        monkeypatch.setattr(module, "MAX_PREFILL_TOKENS", 32)
     seen: list[int] = []
     hook = model.model.register_forward_pre_hook(
         lambda _m, _a, k: seen.append(k["input_ids"].numel()), with_kwargs=True
@@ -296,7 +296,7 @@ def test_a_lack_of_memory_for_one_row_is_told(one_model: tuple[BaichuanForCausal
 
     hook = model.model.register_forward_pre_hook(too_much)
     try:
-        with pytest.raises(UnsupportedError, match="one completion alone: lower max_new_tokens"):
+        with pytest.raises(UnsupportedError, match="a single completion: lower max_new_tokens"):
             answers(model, tokenizer, requests_of([GREEDY]))
     finally:
         hook.remove()
