@@ -86,7 +86,7 @@ def test_how_a_checkpoint_is_held(settings: dict[str, Any], expected: Precision)
     ("changes", "says"),
     [
         ({"hidden_size": 33}, "multiple of the number of heads"),
-        ({"num_hidden_layers": 0}, "layers is 0: give a whole number above 0"),
+        ({"num_hidden_layers": 0}, "layers is 0: use a whole number above 0"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
         ({"position_embedding": "sine"}, 'use "rope" or "alibi"'),
     ],
