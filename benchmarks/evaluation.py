@@ -67,7 +67,7 @@ def published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
     (exam,) = read_exams(data, CEVAL, split="val", shots=5, subjects=None, limit=None)
     start, given, tokens = time.perf_counter(), [], 0
     for question in exam.questions:
-        ids = tokenizer.encode_text(CEVAL.prompt(SUBJECT, exam.examples, question))
+        ids = tokenizer.encode_text(CEVAL.format_prompt(SUBJECT, exam.examples, question))
         tokens += len(ids)
         given.append("ABCD"[int(model(torch.tensor([ids])).logits[0, -1, letters].argmax())])
     return given, time.perf_counter() - start, tokens

@@ -61,7 +61,7 @@ class Precision:
 
     @property
     def label(self) -> str:
-        """Name in tables and messages, e.g. "nf4, 8-bit head"."""
+        """Name in tables and messages, such as "nf4, 8-bit head"."""
         name = self.quantization or self.dtype
         return f"{name}, 8-bit head" if self.quantize_head else name
 

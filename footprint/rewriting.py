@@ -39,7 +39,7 @@ def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
     """
     matrices = [rows * columns for rows, columns in shape.layer_matrices]
     largest = max([*matrices, *([shape.vocab_size * shape.hidden_size] if quantize_head else [])])
-    return _streamed(QUANTIZING_BYTES_PER_ELEMENT * largest)
+    return _estimate_streaming(QUANTIZING_BYTES_PER_ELEMENT * largest)
 
 
 def calibrating(shape: Shape, *, sequences: int) -> Footprint:
@@ -68,8 +68,8 @@ def converting(*, threads: int = MAX_THREADS) -> Footprint:
     Args:
         threads: Number of writing threads: torch's number of threads, limited to eight.
     """
-    return _streamed(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
+    return _estimate_streaming(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
 
 
-def _streamed(needed: int) -> Footprint:
+def _estimate_streaming(needed: int) -> Footprint:
     return Footprint(weights=needed, least=needed, place="host")

@@ -64,13 +64,13 @@ class Shape:
         """
         longest, published_length = config.get("max_position_embeddings"), config.get("model_max_length")
         alibi = longest is None and published_length is not None
-        vocab_size = _size(config, "vocab_size")
+        vocab_size = _read_size(config, "vocab_size")
         norm_head = config.get("norm_head")
         return cls(
-            hidden_size=_size(config, "hidden_size"),
-            intermediate_size=_size(config, "intermediate_size"),
-            layers=_size(config, "num_hidden_layers"),
-            heads=_size(config, "num_attention_heads"),
+            hidden_size=_read_size(config, "hidden_size"),
+            intermediate_size=_read_size(config, "intermediate_size"),
+            layers=_read_size(config, "num_hidden_layers"),
+            heads=_read_size(config, "num_attention_heads"),
             vocab_size=vocab_size,
             context_length=published_length or longest or DEFAULT_CONTEXT_LENGTH,
             position_embedding=config.get("position_embedding") or ("alibi" if alibi else "rope"),
@@ -111,7 +111,7 @@ class Shape:
         return self.linear_parameters + self.embedding_and_head_parameters + self.norm_parameters
 
 
-def _size(config: Mapping[str, Any], name: str) -> int:
+def _read_size(config: Mapping[str, Any], name: str) -> int:
     if name not in config:
         raise ShapeError(f"config.json has no {name}: use the config.json of the published checkpoint")
     size: int = config[name]

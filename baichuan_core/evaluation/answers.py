@@ -93,7 +93,7 @@ def _encode_prompt(
 ) -> Prompt:
     question, ids = exam.questions[number], []
     for shots in range(len(exam.examples), -1, -1):
-        ids = encode_plain(tokenizer, benchmark.prompt(exam.subject, exam.examples[:shots], question))
+        ids = encode_plain(tokenizer, benchmark.format_prompt(exam.subject, exam.examples[:shots], question))
         if len(ids) <= room:
             return Prompt(tuple(ids), shots, cut=False)
     return Prompt(tuple(ids[-room:]), 0, cut=True)
@@ -142,10 +142,10 @@ def answer_questions(
 def _group_by_examples(prompts: Sequence[Prompt]) -> list[list[int]]:
     """Group the indices of prompts that have the same examples."""
 
-    def beginning(index: int) -> tuple[int, bool]:
+    def group_key(index: int) -> tuple[int, bool]:
         return prompts[index].shots, prompts[index].cut
 
-    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=beginning), key=beginning)]
+    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=group_key), key=group_key)]
 
 
 def _log_likelihoods(

@@ -13,7 +13,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .answers import Answer, answer_questions, encode_letters, encode_prompts
 from .benchmark_files import write_benchmark_files
-from .benchmark_report import BenchmarkReport, benchmark_report
+from .benchmark_report import BenchmarkReport, build_benchmark_report
 from .benchmarks import Benchmark, Split, get_benchmark
 from .exam import SubjectExam, read_exams
 from .loading import load_for_evaluation
@@ -62,7 +62,7 @@ def evaluate_benchmark(
         Path(data), benchmark, split=split, shots=options.shots, subjects=options.subjects, limit=options.limit
     )
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
-    models = [EvaluatedModel.of(one) for one in (model, compare_with) if one is not None]
+    models = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
     tokenizers = [load_tokenizer(one.checkpoint) for one in models]
     letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]  # fails before any model is loaded
     runs = [
@@ -73,8 +73,8 @@ def evaluate_benchmark(
         _answer_all(one, part_of(on_progress, one.number / len(models), (one.number + 1) / len(models))) for one in runs
     ]
     on_progress(Progress(1.0, "writing"))
-    names = [one.shown for one in models]
-    report = benchmark_report(benchmark, split, options.shots, list(zip(names, answers, strict=True)))
+    names = [one.display_name for one in models]
+    report = build_benchmark_report(benchmark, split, options.shots, list(zip(names, answers, strict=True)))
     write_benchmark_files(report, answers, output)
     return report
 
@@ -102,7 +102,7 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
 def _answer_all(run: _ModelRun, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
     """Return the answers by subject; load the model only if some are not saved, and release it afterwards."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
-    name = f"{run.number} {run.model.shown} {options.dtype}"
+    name = f"{run.number} {run.model.display_name} {options.dtype}"
     window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH
     total, done = sum(len(exam.questions) for exam in run.exams), 0
     loaded, answers = None, {}
@@ -117,7 +117,7 @@ def _answer_all(run: _ModelRun, on_progress: ProgressCallback) -> dict[str, list
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=told
             )
-            run.saved.keep(key, given)
+            run.saved.save(key, given)
         answers[exam.subject] = given
         done += len(prompts)
     del loaded

@@ -30,15 +30,17 @@ def format_table(report: BenchmarkReport) -> str:
     head = ["", "questions", report.model.name]
     if report.compared_with:
         head += [report.compared_with.name, "difference", "95% interval", "same letter"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_rows(report)]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_table_rows(report)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = [f"Accuracies are percentages; category and overall accuracies are means over {report.averaging}."]
-    notes += [_shots_note(model) for model in (report.model, report.compared_with) if model and model.fewer_shots]
+    notes += [
+        _format_shots_note(model) for model in (report.model, report.compared_with) if model and model.fewer_shots
+    ]
     notes += [report.comparison.method] if report.comparison else []
     return f"# {report.benchmark}, {report.split}, {report.shots} shots\n\n{table}\n" + "\n\n".join(notes) + "\n"
 
 
-def _rows(report: BenchmarkReport) -> Iterator[list[str]]:
+def _table_rows(report: BenchmarkReport) -> Iterator[list[str]]:
     model, other, comparison = report.model, report.compared_with, report.comparison
     theirs = _merge_rows(other.total, other.categories, other.subjects) if other else {}
     differences = _merge_rows(comparison.total, comparison.categories, comparison.subjects) if comparison else {}
@@ -59,7 +61,7 @@ def _format_row(title: str, mine: Accuracy, theirs: Accuracy | None, difference:
     return cells
 
 
-def _shots_note(model: ModelAccuracy) -> str:
+def _format_shots_note(model: ModelAccuracy) -> str:
     return (
         f"{model.name}: {model.fewer_shots} questions had fewer examples because more did not fit into its context "
         f"window; the start of {model.cut} of these prompts was cut off."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .answers import Answer
 from .benchmarks import Benchmark
-from .statistics import Accuracy, Averaging, Difference, accuracy, difference, group_by_category
+from .statistics import Accuracy, Averaging, Difference, compute_accuracy, compute_difference, group_by_category
 
 INTERVAL_METHOD = (
     "Accuracy of the model minus that of compared_with, on the same questions; 95% interval of Agresti and Min for "
@@ -67,42 +67,42 @@ class BenchmarkReport:
     comparison: BenchmarkComparison | None
 
 
-def benchmark_report(
+def build_benchmark_report(
     benchmark: Benchmark, split: str, shots: int, results: Sequence[tuple[str, Mapping[str, Sequence[Answer]]]]
 ) -> BenchmarkReport:
     """Build the report for one or two models, each given as its name and its answers by subject."""
-    models = [_model_accuracy(benchmark, shots, name, answers) for name, answers in results]
+    models = [_compute_model_accuracy(benchmark, shots, name, answers) for name, answers in results]
     comparison = None
     if len(results) > 1:
-        comparison = _comparison(benchmark, results[0][1], results[1][1])
+        comparison = _compare_models(benchmark, results[0][1], results[1][1])
     other = models[1] if len(models) > 1 else None
     return BenchmarkReport(benchmark.title, split, shots, benchmark.averaging, models[0], other, comparison)
 
 
-def _model_accuracy(
+def _compute_model_accuracy(
     benchmark: Benchmark, shots: int, name: str, answers: Mapping[str, Sequence[Answer]]
 ) -> ModelAccuracy:
     given = [answer for rows in answers.values() for answer in rows]
     return ModelAccuracy(
         name=name,
-        total=accuracy(answers, benchmark.averaging),
+        total=compute_accuracy(answers, benchmark.averaging),
         categories={
-            category: accuracy({subject: answers[subject] for subject in subjects}, benchmark.averaging)
+            category: compute_accuracy({subject: answers[subject] for subject in subjects}, benchmark.averaging)
             for category, subjects in group_by_category(benchmark, list(answers)).items()
         },
-        subjects={subject: accuracy({subject: rows}, benchmark.averaging) for subject, rows in answers.items()},
+        subjects={subject: compute_accuracy({subject: rows}, benchmark.averaging) for subject, rows in answers.items()},
         fewer_shots=sum(answer.shots < shots for answer in given),
         cut=sum(answer.cut for answer in given),
     )
 
 
-def _comparison(
+def _compare_models(
     benchmark: Benchmark, model: Mapping[str, Sequence[Answer]], other: Mapping[str, Sequence[Answer]]
 ) -> BenchmarkComparison:
     def compare(subjects: Sequence[str]) -> Difference:
         mine = {subject: model[subject] for subject in subjects}
         theirs = {subject: other[subject] for subject in subjects}
-        return difference(mine, theirs, benchmark.averaging)
+        return compute_difference(mine, theirs, benchmark.averaging)
 
     return BenchmarkComparison(
         total=compare(list(model)),

@@ -60,7 +60,7 @@ class Benchmark:
         """Return the path of a subject's questions, relative to the benchmark's folder."""
         return f"{split}/{subject}_{split}.csv" if self.suffixed else f"{split}/{subject}.csv"
 
-    def prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
+    def format_prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
         """Return the published prompt, whose next token is the letter of the answer."""
         shown = "".join(
             f"{self._format_question(example)}{self.before_letter}{example.answer}\n\n" for example in examples

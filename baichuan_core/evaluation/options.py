@@ -26,12 +26,12 @@ class EvaluatedModel:
     name: str | None = None
 
     @classmethod
-    def of(cls, model: "EvaluatedModel | Path | str") -> "EvaluatedModel":
+    def from_path(cls, model: "EvaluatedModel | Path | str") -> "EvaluatedModel":
         """Wrap a checkpoint path; return an `EvaluatedModel` unchanged."""
         return model if isinstance(model, EvaluatedModel) else cls(model)
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """Name in reports."""
         adapted = f" + {Path(self.adapter).absolute().name}" if self.adapter else ""
         return self.name or f"{Path(self.checkpoint).absolute().name}{adapted}"

@@ -25,7 +25,7 @@ from baichuan_core.text_file import read_text_file
 from .loading import load_for_evaluation
 from .options import EvaluatedModel, PerplexityOptions
 from .result_files import REPORT_FILE, TABLE_FILE, write_text
-from .statistics import mean_interval
+from .statistics import compute_mean_interval
 
 MAX_WINDOW_TOKENS = 2048
 INTERVAL_METHOD = (
@@ -117,12 +117,12 @@ def evaluate_perplexity(
     make_directory(output)
     on_progress(Progress(0.0, "loading"))
     content = read_text_file(Path(text))
-    mine = EvaluatedModel.of(model)
+    mine = EvaluatedModel.from_path(model)
     windows = _read_windows(mine, content, options)
     if compare_with is None:
         report = _evaluate_one(mine, windows, options, on_progress)
     else:
-        theirs = EvaluatedModel.of(compare_with)
+        theirs = EvaluatedModel.from_path(compare_with)
         _require_same_tokens(mine, theirs, content)
         report = _evaluate_two(mine, theirs, windows, options, on_progress)
     on_progress(Progress(1.0, "writing"))
@@ -141,8 +141,8 @@ def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: 
     ids, others = (encode_plain(load_tokenizer(model.checkpoint), content) for model in (mine, theirs))
     if ids != others:
         raise UnsupportedError(
-            f"the tokenizers of {mine.shown} and {theirs.shown} differ on this text: compare models that use the same "
-            "tokenizer"
+            f"the tokenizers of {mine.display_name} and {theirs.display_name} differ on this text: "
+            "compare models that use the same tokenizer"
         )
 
 
@@ -152,7 +152,9 @@ def _evaluate_one(
     loaded = load_for_evaluation(model, options)
     found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
     longest = len(windows[0].token_ids)
-    return PerplexityReport(longest, len(windows), found.tokens, ModelPerplexity(model.shown, found.value), None, None)
+    return PerplexityReport(
+        longest, len(windows), found.tokens, ModelPerplexity(model.display_name, found.value), None, None
+    )
 
 
 def _evaluate_two(
@@ -175,17 +177,17 @@ def _evaluate_two(
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.5, 1.0),
     )
-    return _comparison_report(mine, theirs, len(windows[0].token_ids), parts)
+    return _build_comparison_report(mine, theirs, len(windows[0].token_ids), parts)
 
 
-def _comparison_report(
+def _build_comparison_report(
     mine: EvaluatedModel, theirs: EvaluatedModel, longest: int, parts: Sequence[Comparison]
 ) -> PerplexityReport:
     sizes = [part.tokens for part in parts]
     tokens = sum(sizes)
     own = [part.tokens * math.log(part.perplexity) for part in parts]
     others = [part.tokens * math.log(part.reference_perplexity) for part in parts]
-    interval = mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
+    interval = compute_mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
     value, reference_value = (math.exp(math.fsum(sums) / tokens) for sums in (own, others))
     comparison = PerplexityComparison(
         difference=value - reference_value,
@@ -194,7 +196,7 @@ def _comparison_report(
         kl_divergence=math.fsum(part.kl_divergence * part.tokens for part in parts) / tokens,
         top_1_agreement=math.fsum(part.top_1_agreement * part.tokens for part in parts) / tokens,
     )
-    models = ModelPerplexity(mine.shown, value), ModelPerplexity(theirs.shown, reference_value)
+    models = ModelPerplexity(mine.display_name, value), ModelPerplexity(theirs.display_name, reference_value)
     return PerplexityReport(longest, len(parts), tokens, *models, comparison)
 
 

@@ -39,12 +39,12 @@ def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question
         DatasetError: The file is not UTF-8, a row is malformed, or an answer is not A, B, C or D; the message has
             file and line.
     """
-    rows = _rows(content, file)
+    rows = _read_rows(content, file)
     places = _column_indices(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
     return [_parse_row(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
 
 
-def _rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
+def _read_rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the non-empty rows, each with the number of its first line."""
     try:
         text = content.decode("utf-8-sig")

@@ -33,7 +33,7 @@ class SavedAnswers:
                 return [Answer(**row | {"log_likelihoods": tuple(row["log_likelihoods"])}) for row in rows]
         return None
 
-    def keep(self, key: str, answers: Sequence[Answer]) -> None:
+    def save(self, key: str, answers: Sequence[Answer]) -> None:
         """Save answers under a key atomically."""
         if self.folder is None:
             return

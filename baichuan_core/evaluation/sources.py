@@ -76,7 +76,7 @@ def _read_zip(archive: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             if name := _benchmark_path(member.filename):
-                _require_small(member.file_size, archive, MAX_READ_BYTES)
+                _require_max_size(member.file_size, archive, MAX_READ_BYTES)
                 with file.open(member) as content:
                     yield name, content.read(MAX_READ_BYTES + 1)  # the size in the header may be wrong
 
@@ -86,9 +86,9 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(archive) as file:
         for member in file:
             unpacked += member.size
-            _require_small(unpacked, archive, MAX_UNPACKED_BYTES)
+            _require_max_size(unpacked, archive, MAX_UNPACKED_BYTES)
             if (name := _benchmark_path(member.name)) and member.isreg():
-                _require_small(member.size, archive, MAX_READ_BYTES)
+                _require_max_size(member.size, archive, MAX_READ_BYTES)
                 content = file.extractfile(member)
                 yield name, content.read() if content else b""
         _require_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
@@ -104,7 +104,7 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     size = 0
     while rest := file.fileobj.read(2**20):
         size += len(rest)
-        _require_small(size, archive, limit)
+        _require_max_size(size, archive, limit)
         if rest.strip(b"\0"):
             raise DatasetError(f"{archive.name} is damaged: copy or upload it again")
 
@@ -122,6 +122,6 @@ def _benchmark_path(path: str) -> str | None:
     return f"{parts[-2]}/{parts[-1]}"
 
 
-def _require_small(size: int, archive: Path, limit: int) -> None:
+def _require_max_size(size: int, archive: Path, limit: int) -> None:
     if size > limit:
         raise DatasetError(f"{archive.name} unpacks to more than {limit} bytes: keep only the benchmark's files in it")

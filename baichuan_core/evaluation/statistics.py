@@ -10,7 +10,7 @@ from .answers import Answer
 from .benchmarks import Benchmark
 
 CONFIDENCE_LEVEL = 0.95
-Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 MIN_BLOCKS = 4
 Averaging = Literal["questions", "subjects"]
 Answers = Mapping[str, Sequence[Answer]]  # by subject
@@ -54,15 +54,15 @@ def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str
     return found
 
 
-def accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
+def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
     """Compute the accuracy over all subjects of `answers`."""
-    weights = _weights(answers, averaging)
+    weights = _question_weights(answers, averaging)
     rows = [answer for subject in answers for answer in answers[subject]]
     share = sum(weight for weight, answer in zip(weights, rows, strict=True) if answer.is_correct)
     return Accuracy(share, len(rows), len(answers))
 
 
-def difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
+def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
     """Compare two models on the same questions.
 
     The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's interval with
@@ -70,7 +70,7 @@ def difference(model: Answers, other: Answers, averaging: Averaging) -> Differen
     accuracy averages over subjects, outcomes are weighted accordingly, and the number of pairs is Kish's effective
     sample size, 1 / sum(weight^2).
     """
-    weights = _weights(model, averaging)
+    weights = _question_weights(model, averaging)
     pairs = [(mine, theirs) for subject in model for mine, theirs in zip(model[subject], other[subject], strict=True)]
     gained = _weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
     lost = _weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
@@ -79,7 +79,7 @@ def difference(model: Answers, other: Answers, averaging: Averaging) -> Differen
     return Difference(gained - lost, low, high, gained, lost, same)
 
 
-def mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
+def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
     """Compute a 95% confidence interval of sum(sums) / sum(sizes), assuming independent blocks.
 
     The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
@@ -94,7 +94,7 @@ def mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, f
     return mean - _student_quantile(blocks - 1) * error, mean + _student_quantile(blocks - 1) * error
 
 
-def _weights(answers: Answers, averaging: Averaging) -> list[float]:
+def _question_weights(answers: Answers, averaging: Averaging) -> list[float]:
     """Return one weight per question, in the order of subjects; weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {
@@ -111,15 +111,15 @@ def _weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> floa
 def _agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
     more, less = (gained * pairs + 0.5) / (pairs + 2), (lost * pairs + 0.5) / (pairs + 2)
     middle = more - less
-    margin = Z * math.sqrt((more + less - middle * middle) / (pairs + 2))
+    margin = NORMAL_QUANTILE * math.sqrt((more + less - middle * middle) / (pairs + 2))
     return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
 def _student_quantile(freedom: int) -> float:
     """Return Student's quantile, by its expansion around the normal quantile (Abramowitz and Stegun, 26.7.5)."""
     terms = (
-        (Z**3 + Z) / 4,
-        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
-        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
+        (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / 4,
+        (5 * NORMAL_QUANTILE**5 + 16 * NORMAL_QUANTILE**3 + 3 * NORMAL_QUANTILE) / 96,
+        (3 * NORMAL_QUANTILE**7 + 19 * NORMAL_QUANTILE**5 + 17 * NORMAL_QUANTILE**3 - 15 * NORMAL_QUANTILE) / 384,
     )
-    return Z + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return NORMAL_QUANTILE + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))

@@ -13,7 +13,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .head import OutputHead
-from .passes import BATCH_TOKENS, hidden_states
+from .passes import BATCH_TOKENS, compute_hidden_states
 from .scoring import check_token_ids, perplexity_from_log_likelihood
 from .windows import Window
 
@@ -73,7 +73,7 @@ def run_reference(
     check_token_ids(model, sequences, shortest=2)
     _require_memory(model, windows)
     states: dict[int, Tensor] = {}
-    for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
+    for index, row in compute_hidden_states(model, sequences, batch_tokens=batch_tokens):
         states[index] = row[windows[index].first_scored - 1 : -1].to("cpu", copy=True)
         on_progress(Progress(len(states) / len(windows), "scoring"))
     ordered = [states[index] for index in range(len(windows))]
@@ -137,7 +137,7 @@ def _sum_per_window(
     head = OutputHead(model)
     sums: dict[int, Tensor] = {}
     sequences = [window.token_ids for window in reference.windows]
-    for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
+    for index, row in compute_hidden_states(model, sequences, batch_tokens=batch_tokens):
         window = reference.windows[index]
         targets = torch.tensor(window.token_ids[window.first_scored :])
         sums[index] = _sum_metrics(

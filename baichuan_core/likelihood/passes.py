@@ -13,7 +13,7 @@ from baichuan_core.model import BaichuanForCausalLM
 BATCH_TOKENS = 16_384
 
 
-def hidden_states(
+def compute_hidden_states(
     model: BaichuanForCausalLM,
     sequences: Sequence[Sequence[int]],
     *,
@@ -29,7 +29,7 @@ def hidden_states(
         model: The model, in eval mode.
         sequences: Token ids; no sequence may be empty.
         batch_tokens: Maximum number of tokens in a batch, including `prefix` and padding; a longer sequence runs alone.
-        prefix: Result of `shared_prefix` for the tokens before every sequence.
+        prefix: Result of `compute_shared_prefix` for the tokens before every sequence.
 
     Yields:
         Index of a sequence and its states [tokens, hidden], the longest sequence first.
@@ -46,7 +46,7 @@ def hidden_states(
 
 
 @torch.inference_mode()
-def shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
+def compute_shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
     """Compute the keys and values of a prefix that many sequences share; return None for an empty prefix.
 
     Batches read the cache and never write to it: joining it with a batch's own keys makes a copy that exists only while

@@ -12,7 +12,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .head import OutputHead
-from .passes import BATCH_TOKENS, hidden_states, shared_prefix
+from .passes import BATCH_TOKENS, compute_hidden_states, compute_shared_prefix
 from .windows import Window
 
 NAN_MESSAGE = "the model computes NaN: use a checkpoint without NaN, or dtype float32"
@@ -72,7 +72,7 @@ def token_log_likelihoods(
     check_token_ids(model, sequences, shortest=2)
     head = OutputHead(model)
     scores: dict[int, Tensor] = {}
-    for index, states in hidden_states(model, sequences, batch_tokens=batch_tokens):
+    for index, states in compute_hidden_states(model, sequences, batch_tokens=batch_tokens):
         targets = torch.tensor(sequences[index][1:])[:, None]
         scores[index] = _require_no_nan(_score_tokens(head, states[:-1], targets)[:, 0])
         on_progress(Progress(len(scores) / len(sequences), "scoring"))
@@ -141,10 +141,10 @@ def next_token_log_likelihoods(
     check_token_ids(model, [*prompts, choices], shortest=1)
     head = OutputHead(model)
     shared = _shared_prefix_length(prompts)
-    prefix = shared_prefix(model, prompts[0][:shared]) if prompts else None
+    prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     suffixes = [prompt[shared:] for prompt in prompts]
     scores = torch.empty(len(prompts), len(choices))
-    passes = hidden_states(model, suffixes, batch_tokens=batch_tokens, prefix=prefix)
+    passes = compute_hidden_states(model, suffixes, batch_tokens=batch_tokens, prefix=prefix)
     for done, (index, states) in enumerate(passes, start=1):
         scores[index] = _score_tokens(head, states[-1:], torch.tensor([list(choices)]))[0]
         on_progress(Progress(done / len(prompts), "scoring"))
@@ -166,12 +166,12 @@ def continuation_log_likelihoods(
     check_token_ids(model, [*prompts, *continuations], shortest=1)
     head = OutputHead(model)
     shared = _shared_prefix_length(prompts)
-    prefix = shared_prefix(model, prompts[0][:shared]) if prompts else None
+    prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     # The last token is only scored, never an input.
     pairs = list(zip(prompts, continuations, strict=True))
     rests = [[*prompt[shared:], *continuation[:-1]] for prompt, continuation in pairs]
     scores: dict[int, ContinuationScore] = {}
-    for index, states in hidden_states(model, rests, batch_tokens=batch_tokens, prefix=prefix):
+    for index, states in compute_hidden_states(model, rests, batch_tokens=batch_tokens, prefix=prefix):
         scores[index] = _score_continuation(head, states, continuations[index])
         on_progress(Progress(len(scores) / len(prompts), "scoring"))
     return [scores[index] for index in range(len(prompts))]

@@ -128,7 +128,7 @@ class OnlineQuantization:
             raise UnsupportedError("the embedding of this model is also its output head: leave quantize_head out")
         while linear:
             name, layer = linear.popitem()
-            _replace(self.model, name, quantized_linear(layer.weight, settings))
+            _replace(self.model, name, create_quantized_linear(layer.weight, settings))
             del layer
         if quantize_head:
             _replace(self.model, "embed_tokens", EightBitEmbedding.from_dense(self.model.embed_tokens.weight))
@@ -162,7 +162,7 @@ class OnlineQuantization:
         model.hf_quantizer.postprocess_model(model)
 
 
-def quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
+def create_quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
     """Create bitsandbytes' layer for a dense weight [out, in], on the weight's device."""
     layers = import_module("bitsandbytes.nn")
     features, inputs = weight.shape

@@ -113,7 +113,7 @@ def quality_report(
     reference, output = Path(reference), Path(output)
     quality_text = read_quality_text(reference, None if text is None else Path(text))
     names = {REFERENCE_NAME: reference} | {one.name: Path(one.checkpoint) for one in candidates}
-    sizes = {name: _weight_bytes(directory) for name, directory in names.items()}
+    sizes = {name: _count_weight_bytes(directory) for name, directory in names.items()}
     make_directory(output)
     comparisons, missing = _compare_all(reference, candidates, quality_text, adapter, device, on_progress)
     on_progress(Progress(1.0, "writing"))
@@ -184,6 +184,6 @@ def _start_stage(on_progress: ProgressCallback, name: str, number: int, steps: i
     return lambda progress: part(Progress(progress.fraction, name))
 
 
-def _weight_bytes(checkpoint: Path) -> int:
+def _count_weight_bytes(checkpoint: Path) -> int:
     with TensorReader(checkpoint) as reader:
         return reader.total_bytes

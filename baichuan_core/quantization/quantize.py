@@ -45,7 +45,14 @@ from baichuan_core.model.quantization import (
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
-from .calibration import CalibratedWeights, Calibration, FourBitCode, calibrate, calibration_rows, outlier_threshold
+from .calibration import (
+    CalibratedWeights,
+    Calibration,
+    FourBitCode,
+    calibrate,
+    find_outlier_threshold,
+    read_calibration_rows,
+)
 
 # Bytes per weight: its code plus its part of the scales, rounded up.
 BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
@@ -134,12 +141,12 @@ def quantize(
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-        rows = None if options.calibration is None else calibration_rows(checkpoint, config, options.calibration)
+        rows = None if options.calibration is None else read_calibration_rows(checkpoint, config, options.calibration)
         require_space(output, estimate_bytes(reader, config, options))
         with staged_output(output) as staging, TemporaryDirectory(dir=staging) as temporary:
             calibrated, threshold = None, OUTLIER_THRESHOLD
             if rows is not None and options.method == "int8":
-                threshold = outlier_threshold(
+                threshold = find_outlier_threshold(
                     reader,
                     config,
                     rows,
@@ -224,7 +231,7 @@ class _Quantizer:
         layer = name.removesuffix(".weight")
         for ending, stored in quantized.tensors.items():
             writer.add(f"{layer}.{ending}", stored)
-        self._errors[name] = relative_error(tensor, quantized.restored)
+        self._errors[name] = compute_relative_error(tensor, quantized.restored)
         if not math.isfinite(self._errors[name]):
             raise CheckpointError(
                 f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
@@ -251,7 +258,7 @@ class _Quantizer:
         return stored + scales + [name for name in self._reader.names if name not in self._linear]
 
 
-def relative_error(weight: Tensor, restored: Tensor) -> float:
+def compute_relative_error(weight: Tensor, restored: Tensor) -> float:
     """Return |W - Q| / |W| in the Frobenius norm, or |Q| if W is zero."""
     size = error = 0.0
     for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(restored), strict=True):

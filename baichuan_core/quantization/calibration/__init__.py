@@ -4,8 +4,15 @@ The result has the same format and size as without calibration.
 """
 
 from .calibrated_weights import CalibratedWeights, calibrate
-from .outliers import outlier_threshold
-from .rows import Calibration, calibration_rows
+from .outliers import find_outlier_threshold
+from .rows import Calibration, read_calibration_rows
 from .storage_format import FourBitCode
 
-__all__ = ["CalibratedWeights", "Calibration", "FourBitCode", "calibrate", "calibration_rows", "outlier_threshold"]
+__all__ = [
+    "CalibratedWeights",
+    "Calibration",
+    "FourBitCode",
+    "calibrate",
+    "find_outlier_threshold",
+    "read_calibration_rows",
+]

@@ -17,7 +17,7 @@ from .compensation import compensate
 from .finished_blocks import FinishedBlocks
 from .one_block import OneBlock
 from .propagation import correct_weight
-from .storage_format import FourBitCode, scale_offset, stored_tensors
+from .storage_format import FourBitCode, compute_scale_offset, stored_tensors
 
 # Layers of a block in order of computation; the layers of a group have the same inputs.
 LAYER_GROUPS = (("self_attn.W_pack",), ("self_attn.o_proj",), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
@@ -137,7 +137,7 @@ class BlockCalibrator:
         """Quantize layers that have the same inputs; return their stored tensors by name."""
         statistics = self._collect_statistics(layers[0], states)
         self._require_finite(statistics.second_moments, number)
-        targets = {layer: self._target(number, layer, statistics) for layer in layers}
+        targets = {layer: self._compute_target(number, layer, statistics) for layer in layers}
         moments = statistics.second_moments
         del statistics  # free the drift matrices: rounding needs the memory
         tensors: dict[str, Tensor] = {}
@@ -150,14 +150,14 @@ class BlockCalibrator:
         hidden = states.exact.shape[-1]
         sums = Statistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
         for _, exact, quantized in states.batches(self._device):
-            self._add(sums, layer, exact, quantized)
+            self._accumulate(sums, layer, exact, quantized)
         tokens = states.exact.shape[0] * states.exact.shape[1]
         for total in (sums.second_moments, sums.drift, sums.state_drift):
             total.div_(tokens)
         return sums
 
     @torch.inference_mode()
-    def _add(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
+    def _accumulate(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
         with allow_rounded_products():
             drift, inputs = self._exact.inputs(layer, exact), self._quantized.inputs(layer, quantized)
         drift -= inputs
@@ -166,7 +166,7 @@ class BlockCalibrator:
         if layer in RESIDUAL_LAYERS:
             sums.state_drift.addmm_((exact - quantized).flatten(0, 1).T, inputs)
 
-    def _target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
+    def _compute_target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
         """Return the weight [out, in] to quantize: the original, corrected for the errors of earlier layers."""
         weight = self._quantized.weight(layer)
         drift = weight @ statistics.drift
@@ -179,7 +179,7 @@ class BlockCalibrator:
     def _quantize_layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
         """Quantize a layer in place; return its stored tensors by name."""
         weight = self._quantized.weight(layer)
-        offset = scale_offset(weight) if self._double_quantization else None
+        offset = compute_scale_offset(weight) if self._double_quantization else None
         result = compensate(target, second_moments, self._book, offset)
         weight.copy_(result.dequantized)
         dtype = self._reader.read(f"{name}.weight").dtype

@@ -15,7 +15,7 @@ from .blocks import BlockCalibrator
 from .finished_blocks import FinishedBlocks
 from .storage_format import FourBitCode, dequantize
 
-SAMPLED_VALUES = 64  # values per tensor in a checkpoint's fingerprint
+SAMPLED_VALUES_PER_TENSOR = 64  # values per tensor in a checkpoint's fingerprint
 
 
 class CalibratedWeights:
@@ -27,7 +27,7 @@ class CalibratedWeights:
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
 
     def weight(self, name: str) -> QuantizedWeight:
-        """Return a quantized weight by name, e.g. "model.layers.3.mlp.up_proj.weight"."""
+        """Return a quantized weight by name, such as "model.layers.3.mlp.up_proj.weight"."""
         number = int(name.split(".")[2])
         if self._loaded is None or self._loaded[0] != number:
             self._loaded = number, self._finished.tensors(number)
@@ -81,5 +81,7 @@ def _hash_checkpoint(reader: TensorReader, config: BaichuanConfig) -> str:
     for name in sorted(reader.names):
         tensor = reader.read(name)
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1)[:: max(tensor.numel() // SAMPLED_VALUES, 1)].double().numpy().tobytes())
+        digest.update(
+            tensor.reshape(-1)[:: max(tensor.numel() // SAMPLED_VALUES_PER_TENSOR, 1)].double().numpy().tobytes()
+        )
     return digest.hexdigest()

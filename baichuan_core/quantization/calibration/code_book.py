@@ -53,7 +53,7 @@ class CodeBook:
 
 
 @cache
-def scale_code_book(device: torch.device) -> Tensor:
+def get_scale_code_book(device: torch.device) -> Tensor:
     """Return the values of bitsandbytes' dynamic 8-bit data type in ascending order, float32 [256]."""
     book: Tensor = bitsandbytes_functional().create_dynamic_map().to(device)
     return book
@@ -81,7 +81,7 @@ def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
         scales: Float32 [out, in / 64].
         offset: Value to subtract from the scales first.
     """
-    book = scale_code_book(scales.device)
+    book = get_scale_code_book(scales.device)
     distances = scales.reshape(-1) - offset
     count = distances.numel()
     padded = torch.nn.functional.pad(distances, (0, -count % SCALES_PER_GROUP)).reshape(-1, SCALES_PER_GROUP)

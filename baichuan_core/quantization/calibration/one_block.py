@@ -44,7 +44,7 @@ class OneBlock:
         self._block.load_state_dict(weights, assign=True)
 
     def weight(self, layer: str) -> Tensor:
-        """Return the weight [out, in] of a layer, e.g. "mlp.up_proj"."""
+        """Return the weight [out, in] of a layer, such as "mlp.up_proj"."""
         return self._block.get_parameter(f"{layer}.weight").data
 
     @torch.inference_mode()

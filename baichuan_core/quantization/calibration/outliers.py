@@ -18,7 +18,7 @@ FLOAT_COLUMN_FRACTION = (
 MIN_THRESHOLD = 1e-3  # a threshold of 0 turns outliers off
 
 
-def outlier_threshold(
+def find_outlier_threshold(
     reader: TensorReader, config: BaichuanConfig, rows: Tensor, *, device: torch.device, on_progress: ProgressCallback
 ) -> float:
     """Find the threshold of LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339) at which 10% of columns stay floats.

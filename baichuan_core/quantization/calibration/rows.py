@@ -48,7 +48,7 @@ class Calibration:
             )
 
 
-def calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Calibration) -> Tensor:
+def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Calibration) -> Tensor:
     """Return the token ids of the rows, int64 [rows, length].
 
     Raises:
@@ -56,7 +56,7 @@ def calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Cali
             model does not have.
         TokenizerError: There is a text to encode and the checkpoint has no tokenizer.
     """
-    source, ids = _token_ids(checkpoint, calibration)
+    source, ids = _read_token_ids(checkpoint, calibration)
     length = min(calibration.length, config.model_max_length or DEFAULT_CONTEXT_LENGTH)
     rows = min(calibration.sequences, len(ids) // length)
     if rows * length < MIN_TOKENS:
@@ -79,7 +79,7 @@ def calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Cali
     return chosen
 
 
-def _token_ids(checkpoint: Path, calibration: Calibration) -> tuple[str, list[int]]:
+def _read_token_ids(checkpoint: Path, calibration: Calibration) -> tuple[str, list[int]]:
     """Return a name for error messages and the concatenated token ids."""
     if calibration.token_ids is not None:
         return "the calibration data", list(chain.from_iterable(calibration.token_ids))

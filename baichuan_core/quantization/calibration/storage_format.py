@@ -11,7 +11,7 @@ from torch import Tensor
 from baichuan_core.model.four_bits import BLOCK, bitsandbytes_functional
 from baichuan_core.model.quantization import QuantizationMethod
 
-from .code_book import SCALES_PER_GROUP, CodeBook, scale_code_book
+from .code_book import SCALES_PER_GROUP, CodeBook, get_scale_code_book
 from .compensation import CalibratedWeight
 
 
@@ -23,7 +23,7 @@ class FourBitCode:
     double_quantization: bool
 
 
-def scale_offset(weight: Tensor) -> Tensor:
+def compute_scale_offset(weight: Tensor) -> Tensor:
     """Return the value that double quantization subtracts from the scales of a weight [out, in].
 
     This is the mean scale of uncalibrated quantization. The checkpoint stores it in decimal digits, so a different
@@ -48,7 +48,7 @@ def stored_tensors(
     if offset is not None and scales.codes is not None and scales.largest is not None:
         state = functional.QuantState(
             absmax=scales.largest.cpu(),
-            code=scale_code_book(torch.device("cpu")),
+            code=get_scale_code_book(torch.device("cpu")),
             blocksize=SCALES_PER_GROUP,
             dtype=torch.float32,
         )

@@ -1,4 +1,4 @@
-"""CSV files come back as they were written, and what is wrong with one is told by file and line."""
+"""CSV files are read exactly as written, and errors name file and line."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ def written(rows: list[list[str]]) -> bytes:
 
 
 @given(QUESTIONS)
-def test_whatever_is_written_is_read(questions: list[Question]) -> None:
+def test_written_questions_are_read_back(questions: list[Question]) -> None:
     cells = [[one.text, *one.choices, one.answer] for one in questions]
     assert parse_questions(written(cells), "x.csv", header=False) == questions
     named = [["", "Question", "A", "B", "C", "D", "Answer", "explanation"], *(["7", *row, "why"] for row in cells)]
@@ -59,7 +59,7 @@ def test_a_malformed_row_names_file_and_line(content: bytes, says: str) -> None:
         (b"id,question,A,B,C,D,answer\n0,q,1,2,3,4,A\n1,q\n", "line 3 has 2 cells instead of 7"),
     ],
 )
-def test_a_malformed_header_is_told(content: bytes, says: str) -> None:
+def test_a_malformed_header_is_rejected(content: bytes, says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         parse_questions(content, "x.csv", header=True)
 
@@ -85,12 +85,12 @@ def test_subjects_and_questions_can_be_chosen(data: Path) -> None:
         ({"split": "test"}, "C-Eval does not publish the answers of its test split"),
     ],
 )
-def test_what_is_not_there_is_told(data: Path, options: dict[str, object], says: str) -> None:
+def test_missing_data_is_named(data: Path, options: dict[str, object], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         read(data / "ceval", **options)
 
 
-def test_files_of_another_benchmark_or_without_questions_are_refused(data: Path, tmp_path: Path) -> None:
+def test_files_of_another_benchmark_or_without_questions_are_rejected(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"test/chinese_history.csv is not a subject of C-Eval"):
         read(data / "cmmlu", split="test")
     with pytest.raises(DatasetError, match="no folder 'val'"):

@@ -1,4 +1,4 @@
-"""Which prompts are computed together in one pass."""
+"""Grouping of prompts into forward passes."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Common beginnings: right for every prompt, and nothing that is worth it computed twice."""
+"""Shared prefixes: correct for every prompt, and computed only once if that is worthwhile."""
 
 from hypothesis import given
 from hypothesis import strategies as st

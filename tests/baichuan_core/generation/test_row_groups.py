@@ -1,4 +1,4 @@
-"""Decoding on a CPU reads of each row little more keys than it has."""
+"""Decoding on a CPU reads little more than each row's own keys."""
 
 import torch
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Choosing tokens: right frequencies, transformers' filters and penalty, and one row never disturbs another."""
+"""Sampling: correct frequencies, transformers' filters and penalty, and independent rows."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ SETTINGS = [
 
 
 def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch.Tensor:
-    """Frequencies of ``count`` independent draws."""
+    """Return the frequencies of `count` independent draws."""
     tokens = Sampler([sampling] * count, CPU).choose(logits.repeat(count, 1), None, range(count), [3] * count)
     return torch.bincount(tokens, minlength=len(logits)) / count
 
@@ -77,7 +77,7 @@ def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread:
     no_ids = torch.LongTensor(1, 0)
     for row, chain in enumerate(processors):
         left = LogitsProcessorList(chain)(no_ids, torch.FloatTensor(logits[[row]]))[0].softmax(dim=-1)
-        # The draw is the inverse of the distribution function, in the order of ids.
+        # Sampling inverts the cumulative distribution function, in the order of ids.
         for step in range(20):
             chosen = Sampler(settings, CPU).choose(logits, None, [5] * 3, [step] * 3)[row]
             noise = float(uniform_numbers([5], [step])[0])

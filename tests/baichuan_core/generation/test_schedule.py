@@ -1,4 +1,4 @@
-"""The queue: every row joins once, within slots and tokens."""
+"""The queue: every row joins exactly once, within the limits on slots and tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +37,7 @@ def test_every_row_joins_once_and_within_the_limits(
         active += joining
         joined += [row.request.index for row in joining]
         assert len(active) <= slots
-        assert len(active) == 1 or len(active) * max(row.longest for row in active) <= tokens
+        assert len(active) == 1 or len(active) * max(row.max_tokens for row in active) <= tokens
         assert len(active) <= schedule.max_rows_with(active) <= max(slots, 1)
         del active[:leaving]
     assert sorted(joined) == list(range(len(sizes)))

@@ -89,7 +89,7 @@ class SlotLayer(CacheLayerMixin):
         return () if self.keys is None or self.values is None else (self.keys, self.values)
 
 
-Saved = list[tuple[Tensor, ...]]  # per layer: keys and values [heads, tokens, head_dim]
+SavedStates = list[tuple[Tensor, ...]]  # per layer: keys and values [heads, tokens, head_dim]
 
 
 class SlotCache(Cache):
@@ -107,11 +107,11 @@ class SlotCache(Cache):
             for tensor in layer.tensors():
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def save(self, slot: int, length: int) -> Saved:
+    def save(self, slot: int, length: int) -> SavedStates:
         """Return a copy of the first `length` positions of a slot."""
         return [tuple(tensor[slot, :, :length].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
-    def restore(self, saved: Saved, slots: list[int]) -> None:
+    def restore(self, saved: SavedStates, slots: list[int]) -> None:
         """Copy saved keys and values to the first positions of slots."""
         for layer, kept in zip(self.slot_layers, saved, strict=True):
             for tensor, source in zip(layer.tensors(), kept, strict=True):

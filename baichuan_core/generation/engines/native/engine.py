@@ -64,9 +64,9 @@ class NativeEngine:
         ]
         run = _Run(self, rows, stream=stream)
         while run.schedule or run.slots.rows:
-            yield from run.steps()
+            yield from run.run_steps()
 
-    def decoder(self, requests: Sequence[EncodedRequest]) -> Any:
+    def get_decoder(self, requests: Sequence[EncodedRequest]) -> Any:
         """Return the compiled decoder if compiling pays off for the requests so far, else None."""
         self._steps_to_compile -= sum(one.limit for one in requests) // min(len(requests), self.settings.batch_size)
         if self._may_compile and self._compiled is None and self._steps_to_compile <= 0:
@@ -83,12 +83,12 @@ class _Run:
         # On a GPU a pass takes as long for one prompt as for several, and an empty slot costs nothing.
         min_joining = max(1, slots // 8) if engine.on_gpu else 1
         self.schedule = Schedule(rows, slots=slots, tokens=tokens, min_joining=min_joining)
-        compiled = engine.decoder([row.request for row in rows])
+        compiled = engine.get_decoder([row.request for row in rows])
         self.slots = Slots(engine.model, compiled, kept_tokens=tokens // 4)
         self.stream = stream
         self.sampler: Sampler | None = None  # for all active rows; recreated when they change
 
-    def steps(self) -> list[Step]:
+    def run_steps(self) -> list[Step]:
         """Add the waiting rows that can join, then decode one token for every row."""
         joining = self.schedule.take(self.slots.rows)
         steps: list[Step] = []
@@ -146,7 +146,7 @@ class _Run:
     def _halve_batch(self, joining: Sequence[Row]) -> None:
         """Put all rows back in the queue, with their tokens so far, and halve the number of rows that run at once."""
         had_saved_prefixes = self.slots.has_saved_prefixes
-        active = self.slots.empty()
+        active = self.slots.clear()
         rows = {id(row): row for row in (*active, *joining)}
         if len(rows) == 1:
             (alone,) = rows.values()

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from baichuan_core.generation.engines.native.cache import Saved
+from baichuan_core.generation.engines.native.cache import SavedStates
 
 MIN_SAVED_TOKENS = 64  # a prefix that saves fewer tokens is not worth a separate forward pass
 
@@ -23,7 +23,7 @@ class Prefix:
     tokens: tuple[int, ...]
     parent: "Prefix | None"
     waiting: int = 0
-    saved: Saved | None = field(default=None, repr=False)
+    saved: SavedStates | None = field(default=None, repr=False)
 
     def release(self) -> None:
         """Count one use; the last one frees the memory."""

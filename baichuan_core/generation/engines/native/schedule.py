@@ -26,7 +26,7 @@ class Row:
     prefix: Prefix | None = field(default=None)
 
     @property
-    def longest(self) -> int:
+    def max_tokens(self) -> int:
         """Maximum number of tokens of prompt and completion."""
         return len(self.request.prompt_ids) + self.request.limit
 
@@ -69,7 +69,7 @@ class Schedule:
 
     def max_rows_with(self, rows: Sequence[Row]) -> int:
         """Return how many rows may run at the same time as long as `rows` are running, including them."""
-        longest = max(row.longest for row in rows)
+        longest = max(row.max_tokens for row in rows)
         fitting = max(len(rows), min(self.slots, self.tokens // longest))
         return min(fitting, len(rows) + len(self._waiting))
 
@@ -79,10 +79,10 @@ class Schedule:
 
     def _count_fitting(self, active: Sequence[Row]) -> int:
         """Return how many rows at the head of the queue fit next to the active ones; at least one if none is active."""
-        longest = max((row.longest for row in active), default=0)
+        longest = max((row.max_tokens for row in active), default=0)
         count = 0
         for row in self._waiting:
-            longest, rows = max(longest, row.longest), len(active) + count + 1
+            longest, rows = max(longest, row.max_tokens), len(active) + count + 1
             if rows > 1 and (rows > self.slots or rows * longest > self.tokens):
                 break
             count += 1

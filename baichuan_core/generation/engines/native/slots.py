@@ -72,7 +72,7 @@ class Slots:
             joining: Rows that are about to join.
             most: Number of slots to allocate, the maximum that may be needed while these rows run.
         """
-        needed = round_up_to_step(max(row.longest for row in (*self.rows, *joining)))
+        needed = round_up_to_step(max(row.max_tokens for row in (*self.rows, *joining)))
         rows = len(self.rows) + len(joining)
         size = self._cache.size
         if rows > size.slots or needed > size.capacity:
@@ -142,7 +142,7 @@ class Slots:
             self._history[slot] = self._history[len(self.rows)]
             self.rows[slot] = last
 
-    def empty(self) -> list[Row]:
+    def clear(self) -> list[Row]:
         """Remove and return all rows, and free the memory of the cache and of shared prefixes."""
         rows, self.rows = self.rows, []
         self._evict_prefixes(tokens=0, least=0)
