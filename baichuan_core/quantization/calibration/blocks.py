@@ -78,7 +78,7 @@ def allow_rounded_products() -> Iterator[None]:
 
 
 class BlockCalibrator:
-    """Quantizes the blocks of a checkpoint one after the other, with one block and the hidden states in memory.
+    """A calibrator that quantizes the blocks of a checkpoint in turn, with one block and the hidden states in memory.
 
     Args:
         reader: The unquantized checkpoint.

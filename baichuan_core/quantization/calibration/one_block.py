@@ -84,11 +84,11 @@ class OneBlock:
 
 
 class _InputsFoundError(Exception):
-    """Stops a forward pass once the inputs of a layer are known."""
+    """Internal exception that stops a forward pass once the inputs of a layer are known."""
 
 
 class _AttentionSublayer(nn.Module):
-    """Replaces the block in the decoder: runs only attention, with the decoder's mask and rotation."""
+    """Stand-in for the block in the decoder that runs only attention, with the decoder's mask and rotation."""
 
     def __init__(self, block: BaichuanDecoderLayer) -> None:
         super().__init__()

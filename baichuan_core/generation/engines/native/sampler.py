@@ -14,7 +14,7 @@ EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one
 
 
 class Sampler:
-    """Samples one token per row, with the settings of each row as tensors.
+    """A sampler of one token per row, with the settings of each row as tensors.
 
     Sampling inverts the cumulative distribution: given the row's random number u of this step, it chooses the first
     token, in the order of ids, at which the sum of probabilities exceeds u. Small differences in the logits therefore

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class Slots:
-    """Computes the logits of active rows, whose keys and values are in the slots of a cache.
+    """The model with a cache slot for each active row, which computes the logits of their next tokens.
 
     Active rows always occupy the first slots, so that no time is spent on empty ones. `join` computes the prompts of
     new rows, `decode` computes one more token for every row, and `leave` moves the last row into the freed slot. The
