@@ -1,4 +1,4 @@
-"""What one would use instead of the dispatcher: a Celery task, sent straight to a worker; it notes when it starts."""
+"""Baseline for the dispatcher: a plain Celery task, sent directly to a worker, that records when it starts."""
 
 import os
 import time
@@ -12,6 +12,6 @@ app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=1, worker_en
 
 @app.task(name="bare.note")  # type: ignore[untyped-decorator]
 def note(number: int) -> None:
-    """Note the time of the start."""
+    """Record the start time."""
     client = redis.Redis.from_url(os.environ["BARE_REDIS_URL"])
     client.rpush("bare:started", f"{number}:{time.time()}")

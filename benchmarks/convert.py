@@ -1,8 +1,9 @@
-"""Conversions against `cp` of the same files, and against the published way: load all, normalise, save all.
+"""Compare conversions with `cp` of the same files, and with the published way: load, normalize and save everything.
 
-Use: python -m benchmarks.convert [--gigabytes 1.1] [--rounds 3] [--directory DIRECTORY]. A checkpoint of random
-bfloat16 weights in the shape of the 7B family is made in both forms, safetensors and `.bin`, each in three shards. All
-that is compared is on the disk (fsync) when its time ends; what it reads is in the page cache; the rounds alternate.
+Usage: python -m benchmarks.convert [--gigabytes 1.1] [--rounds 3] [--directory DIRECTORY]
+
+The source is a checkpoint of the 7B family with random bfloat16 weights, as safetensors and as `.bin`, each in three
+shards. All times include flushing to disk (fsync), the source files are in the page cache, and the methods alternate.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from baichuan_core.checkpoint import TensorReader, expected_tensors, tensor_writ
 
 HIDDEN, INTERMEDIATE, HEADS, VOCABULARY = 1024, 2752, 8, 64000
 SHARDS = 3
-# Baichuan 2's README: the head is normalised so that code for Baichuan 1 can run the model.
+# From Baichuan 2's README: normalizes the head so that code for Baichuan 1 can run the model.
 PUBLISHED = """
 import os, re, sys, time
 import torch
@@ -54,7 +55,7 @@ print(time.perf_counter() - started, peak() - before)
 
 @dataclass
 class Measured:
-    """Of each round: seconds, seconds of processors, and bytes of memory beyond the start."""
+    """Per round: wall time and CPU time in seconds, and the increase of memory in bytes."""
 
     seconds: list[float] = field(default_factory=list)
     processors: list[float] = field(default_factory=list)
@@ -62,9 +63,9 @@ class Measured:
 
 
 def make_checkpoints(root: Path, gigabytes: float) -> tuple[Path, Path]:
-    """The same weights as safetensors and as `.bin`."""
-    of_a_block = 2 * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
-    layers = max(1, round((gigabytes * 1e9 - 4 * HIDDEN * VOCABULARY) / of_a_block))
+    """Write the same weights as safetensors and as `.bin`; return both directories."""
+    bytes_per_block = 2 * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
+    layers = max(1, round((gigabytes * 1e9 - 4 * HIDDEN * VOCABULARY) / bytes_per_block))
     config = BaichuanConfig(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
@@ -100,7 +101,7 @@ def _copy_as_bin(mapped: Path, pickled: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """`cp`, and its result to the disk."""
+    """Copy with `cp` and flush the result to disk."""
     target.mkdir()
     subprocess.run(["cp", *map(str, source.iterdir()), str(target)], check=True)
     for file in target.iterdir():
@@ -109,7 +110,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def published(source: Path, target: Path) -> tuple[float, float]:
-    """Seconds and bytes of memory, both without those of imports."""
+    """Run the published conversion; return its seconds and bytes of memory, both without imports."""
     command = [sys.executable, "-c", PUBLISHED, str(source), str(target)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, memory = map(float, ran.stdout.split())
@@ -118,7 +119,7 @@ def published(source: Path, target: Path) -> tuple[float, float]:
 
 @contextmanager
 def watched(result: list[int]) -> Iterator[None]:
-    """Append how far anonymous memory rose within the block."""
+    """Append the increase of anonymous memory within the block to `result`."""
     ended = threading.Event()
     start = highest = _anonymous_bytes()
 
@@ -138,12 +139,12 @@ def watched(result: list[int]) -> Iterator[None]:
 def _anonymous_bytes() -> int:
     found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
     if found is None:
-        raise RuntimeError("/proc/self/status tells no RssAnon")
+        raise RuntimeError("/proc/self/status has no RssAnon: run this benchmark on Linux")
     return int(found[1]) * 1024
 
 
 def measure(measured: Measured, work: Callable[[Path], tuple[float, float] | None], root: Path) -> None:
-    """One round; what a subprocess has measured itself wins."""
+    """Measure one round; if `work` returns its own measurement of a subprocess, use that."""
     target = root / "result"
     shutil.rmtree(target, ignore_errors=True)
     os.sync()
@@ -158,7 +159,7 @@ def measure(measured: Measured, work: Callable[[Path], tuple[float, float] | Non
 
 
 def conversion(source: Path, target: ConversionTarget) -> Callable[[Path], None]:
-    """A conversion of a checkpoint."""
+    """Return a function that converts the checkpoint."""
 
     def work(output: Path) -> None:
         convert(source, output, target)
@@ -167,16 +168,16 @@ def conversion(source: Path, target: ConversionTarget) -> Callable[[Path], None]
 
 
 def run(root: Path, gigabytes: float, rounds: int) -> None:
-    """Print the table."""
+    """Run all rounds and print the table."""
     mapped, pickled = make_checkpoints(root, gigabytes)
     size = sum(file.stat().st_size for file in mapped.iterdir())
     works: dict[str, Callable[[Path], tuple[float, float] | None]] = {
         "cp": lambda target: copy(mapped, target),
-        "safetensors, of safetensors": conversion(mapped, "safetensors"),
-        "baichuan1, of safetensors": conversion(mapped, "baichuan1"),
-        "safetensors, of .bin": conversion(pickled, "safetensors"),
-        "baichuan1, of .bin": conversion(pickled, "baichuan1"),
-        "the published way, of .bin": lambda target: published(pickled, target),
+        "safetensors, from safetensors": conversion(mapped, "safetensors"),
+        "baichuan1, from safetensors": conversion(mapped, "baichuan1"),
+        "safetensors, from .bin": conversion(pickled, "safetensors"),
+        "baichuan1, from .bin": conversion(pickled, "baichuan1"),
+        "published way, from .bin": lambda target: published(pickled, target),
     }
     results = {name: Measured() for name in works}
     for _ in range(rounds):
@@ -184,7 +185,7 @@ def run(root: Path, gigabytes: float, rounds: int) -> None:
             measure(results[name], work, root)
     floor = median(results["cp"].seconds)
     print(f"{size / 1e9:.2f} GB, {torch.get_num_threads()} threads, medians of {rounds} rounds\n")
-    print("| what | seconds | of cp | GB/s | processor seconds | memory beyond the start, MiB |")
+    print("| method | seconds | multiple of cp | GB/s | CPU seconds | additional memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, result in results.items():
         seconds, memory = median(result.seconds), median(result.memory) / 2**20
@@ -197,7 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", type=Path, help="on which disk; that of temporary files by default")
+    parser.add_argument(
+        "--directory", type=Path, help="where to write, on the disk to measure; default: temporary directory"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="convert-") as root:
         run(Path(root), arguments.gigabytes, arguments.rounds)

@@ -1,10 +1,11 @@
-"""Generation on a CPU with a trained model, in one run: `python -m benchmarks.cpu_generation`; see README.md here.
+"""Compare ways to generate on a CPU with a trained model: `python -m benchmarks.cpu_generation`; see README.md here.
 
-24 prompts are answered with 16 to 160 tokens each. The ways: the published one (a loop of `generate` in float32), the
-same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our engine around
-it, and a generate job through REST, queue and worker, by the time that the job itself tells. Useful tokens a second:
-those up to each answer's end, the median of three runs. `--ways` selects some: `--ways "binding alone," job`;
-`--turns` runs the job and the binding by turns.
+24 prompts are completed with 16 to 160 tokens each. The ways are: the published one (a loop of `generate` in float32),
+the same in bfloat16, one static left-padded batch, our own engine, llama.cpp through its binding alone, our llama.cpp
+engine, and a generate job through REST, queue and worker (by the time that the job reports). The result is useful
+tokens per second, which are those up to the end of each completion; median of three runs.
+
+`--ways` selects some ways, e.g. `--ways "binding alone," job`; `--turns` alternates the job and the binding.
 """
 
 import argparse
@@ -45,7 +46,7 @@ EVERY = [""]
 RUNS = 3
 SLOTS = 24
 SLOT_TOKENS = 256
-OWN_CLOCK: list[float] = []  # seconds of generating, as jobs and the binding tell them
+OWN_CLOCK: list[float] = []  # seconds of generating, as reported by jobs and by the binding
 SUBJECTS = (
     "The history of the printing press",
     "A recipe for bread that needs no kneading",
@@ -62,19 +63,19 @@ Way = Callable[["Work"], int]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Prompts, and the most tokens that each is answered with."""
+    """Prompts and the maximum number of new tokens for each."""
 
     prompts: list[str]
     limits: list[int]
 
     @classmethod
     def mixed(cls, count: int) -> "Work":
-        """Every subject in every form, with limits from 16 to 160."""
+        """Create prompts from every subject and every opening, with limits from 16 to 160."""
         prompts = [opening.format(subject) for opening in OPENINGS for subject in SUBJECTS][:count]
         return cls(prompts, [16 + (number * 61) % 145 for number in range(len(prompts))])
 
     def requests(self) -> list[GenerationRequest]:
-        """As our engines take them."""
+        """Return the prompts as requests for our engines."""
         return [
             GenerationRequest(prompt=prompt, max_new_tokens=limit)
             for prompt, limit in zip(self.prompts, self.limits, strict=True)
@@ -82,18 +83,18 @@ class Work:
 
 
 class Loaded:
-    """transformers' `generate` on our model, which is the published model's mathematics."""
+    """transformers' `generate` with our model, which computes the same as the published one."""
 
     def __init__(self, checkpoint: Path, dtype: Any) -> None:
         self._model = load_model(checkpoint, dtype=dtype, device="cpu")
         self._tokenizer = load_tokenizer(checkpoint)
 
     def loop(self, work: Work) -> int:
-        """One prompt after the other; the tokens that came."""
+        """Complete one prompt after the other; return the number of tokens."""
         return sum(self._generate([prompt], [limit]) for prompt, limit in zip(work.prompts, work.limits, strict=True))
 
     def static(self, work: Work) -> int:
-        """All prompts in one left-padded batch, until the longest limit; useful tokens."""
+        """Complete all prompts in one left-padded batch up to the longest limit; return the number of useful tokens."""
         return self._generate(work.prompts, work.limits)
 
     def _generate(self, prompts: list[str], limits: list[int]) -> int:
@@ -120,11 +121,11 @@ class Binding:
             text=True,
             env={**ENVIRONMENT, **os.environ},
         )
-        self._process = stack.enter_context(process)  # which ends with its stdin
+        self._process = stack.enter_context(process)  # exits when its stdin closes
         self._tokenizer = load_tokenizer(checkpoint)
 
     def run(self, work: Work) -> int:
-        """The tokens that came, by its own clock: prompts are token ids before it starts."""
+        """Complete all prompts and return the number of tokens; the time excludes tokenizing the prompts."""
         prompts = [self._tokenizer(prompt).input_ids for prompt in work.prompts]
         print(json.dumps(list(zip(prompts, work.limits, strict=True))), file=self._process.stdin, flush=True)
         assert self._process.stdout is not None  # noqa: S101
@@ -134,7 +135,7 @@ class Binding:
 
 
 def main() -> None:
-    """Start a service, and measure inside it, each way in a process of its own: idle threads slow each other down."""
+    """Start a service and measure each way in a separate process, because idle threads slow each other down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
@@ -283,7 +284,7 @@ def _job(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
 
 
 def _print_equality(checkpoint: Path, gguf: Path) -> None:
-    """Greedy answers of llama.cpp from a float16 file beside those of our float32 engine: 16 prompts, 32 tokens."""
+    """Compare greedy completions of llama.cpp with a float16 file and of our float32 engine: 16 prompts, 32 tokens."""
     requests = [GenerationRequest(prompt=prompt, max_new_tokens=32) for prompt in Work.mixed(16).prompts]
     options = GenerationOptions(temperature=0, repetition_penalty=1.0, logprobs=2, device="cpu")
     mine, theirs = (TextGenerator(where, options).complete(requests) for where in (checkpoint, gguf))

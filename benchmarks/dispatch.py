@@ -1,6 +1,8 @@
-"""From a job's acceptance to its start, against a bare Celery task on the same Redis; see benchmarks/README.md.
+"""Measure the time from a job's acceptance to its start, and that of a bare Celery task; see benchmarks/README.md.
 
-Use: python -m benchmarks.dispatch [--jobs 100]. Jobs go one after the other through a real service with one worker.
+Usage: python -m benchmarks.dispatch [--jobs 100]
+
+Jobs run one after the other in a real service with one worker. The Celery task uses the same Redis.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from jobs.settings import Settings
 
 
 def ours(jobs: int) -> dict[str, list[float]]:
-    """Milliseconds from acceptance to claim, and from claim to end, of one-token generate jobs."""
+    """Run one-token generate jobs; return the milliseconds from acceptance to claim and from claim to end."""
     settings = Settings()
     with ServiceClient() as client:
         client.register("tiny", make_tiny_checkpoint(settings.allowed_model_roots[0] / "tiny"))
@@ -37,15 +39,15 @@ def ours(jobs: int) -> dict[str, list[float]]:
         "SELECT a.claimed_at - j.created_at, a.finished_at - a.claimed_at"
         " FROM jobs j JOIN attempts a ON a.job_id = j.id WHERE j.id = :id"
     )
-    with database.reading() as connection:  # the first ones wait for the worker's imports
+    with database.reading() as connection:  # the first three wait for the worker's imports
         rows = [connection.execute(query, {"id": job_id}).one() for job_id in ids[3:]]
     return {"start": [float(row[0]) for row in rows], "run": [float(row[1]) for row in rows]}
 
 
 def bare(jobs: int, url: str) -> list[float]:
-    """Milliseconds from publishing to the start of a bare Celery task."""
+    """Run bare Celery tasks; return the milliseconds from publishing to start."""
     os.environ["BARE_REDIS_URL"] = url
-    from benchmarks.bare_celery import note  # noqa: PLC0415 - reads its address when it is imported
+    from benchmarks.bare_celery import note  # noqa: PLC0415 - reads BARE_REDIS_URL on import
 
     command = ["-m", "celery", "-A", "benchmarks.bare_celery", "worker", "--pool", "threads", "-c", "1", "-Q", "bare"]
     worker = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -64,13 +66,13 @@ def bare(jobs: int, url: str) -> list[float]:
 
 
 def row(name: str, values: Sequence[float]) -> str:
-    """A row of the table: median and 99th percentile."""
+    """Format a row of the table: median and 99th percentile."""
     ordered = sorted(values)
     return f"| {name} | {statistics.median(ordered):.0f} ms | {ordered[int(len(ordered) * 0.99)]:.0f} ms |"
 
 
 def main() -> None:
-    """Start a service, and measure inside it."""
+    """Start a service and run the measurement against it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=100)
     options = parser.parse_args()

@@ -1,7 +1,9 @@
-"""Five-shot C-Eval: examples computed once a subject, against the published way, a whole forward a question.
+"""Compare two ways to run five-shot C-Eval: examples computed once per subject, and one forward pass per question.
 
-Use: `python -m benchmarks.evaluation [--questions 100] [--hidden 512]`. Data and weights are made here; both ways give
-the same letters, which is checked.
+Usage: `python -m benchmarks.evaluation [--questions 100] [--hidden 512]`
+
+The second way is that of the published evaluators. Data and weights are generated. The number of equal answers is
+printed.
 """
 
 import argparse
@@ -16,16 +18,16 @@ from transformers.utils import logging
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, load_model, load_tokenizer
 from baichuan_core.evaluation import BenchmarkOptions, evaluate_benchmark
-from baichuan_core.evaluation.answers import letter_ids
+from baichuan_core.evaluation.answers import encode_letters
 from baichuan_core.evaluation.benchmarks import CEVAL
-from baichuan_core.evaluation.exam import read_exam
+from baichuan_core.evaluation.exam import read_exams
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SUBJECT = "middle_school_mathematics"
 
 
 def write_data(folder: Path, questions: int) -> Path:
-    """Questions about one subject, in the layout of C-Eval."""
+    """Write questions on one subject in C-Eval's layout."""
     for split, count in (("dev", 5), ("val", questions)):
         path = folder / split / f"{SUBJECT}_{split}.csv"
         path.parent.mkdir(parents=True)
@@ -41,7 +43,7 @@ def write_data(folder: Path, questions: int) -> Path:
 
 
 def make_checkpoint(folder: Path, hidden: int) -> Path:
-    """A model of random weights whose head is narrow, as a tiny vocabulary has it."""
+    """Write a model with random weights and a small vocabulary."""
     make_tiny_checkpoint(folder)
     config = BaichuanConfig(
         vocab_size=1024,
@@ -59,20 +61,20 @@ def make_checkpoint(folder: Path, hidden: int) -> Path:
 
 @torch.inference_mode()
 def published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
-    """Letters, seconds, and tokens of one forward a question, as the published evaluators compute them."""
+    """Run one forward pass per question, like the published evaluators; return letters, seconds and tokens."""
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    letters = torch.tensor([ids[-1] for ids in letter_ids(tokenizer, CEVAL)])
-    (paper,) = read_exam(data, CEVAL, split="val", shots=5, subjects=None, limit=None)
+    letters = torch.tensor([ids[-1] for ids in encode_letters(tokenizer, CEVAL)])
+    (exam,) = read_exams(data, CEVAL, split="val", shots=5, subjects=None, limit=None)
     start, given, tokens = time.perf_counter(), [], 0
-    for question in paper.questions:
-        ids = tokenizer.encode_text(CEVAL.prompt(SUBJECT, paper.examples, question))
+    for question in exam.questions:
+        ids = tokenizer.encode_text(CEVAL.format_prompt(SUBJECT, exam.examples, question))
         tokens += len(ids)
         given.append("ABCD"[int(model(torch.tensor([ids])).logits[0, -1, letters].argmax())])
     return given, time.perf_counter() - start, tokens
 
 
 def ours(checkpoint: Path, data: Path, output: Path) -> tuple[list[str], float]:
-    """Letters and seconds of `evaluate_benchmark`, from the first question on."""
+    """Run `evaluate_benchmark`; return letters and seconds, including loading."""
     started: list[float] = []
 
     def first(_progress: object) -> None:
@@ -98,8 +100,8 @@ def main() -> None:
         mine, fast = ours(checkpoint, data, Path(folder) / "out")
     same = sum(a == b for a, b in zip(mine, theirs, strict=True))
     print(f"{arguments.questions} questions of {tokens // arguments.questions} tokens, {same} equal answers")
-    print(f"one forward a question   {arguments.questions / slow:8.2f} questions/s")
-    print(f"evaluate, loading and all {arguments.questions / fast:7.2f} questions/s, {slow / fast:.2f} times")
+    print(f"one forward per question         {arguments.questions / slow:8.2f} questions/s")
+    print(f"evaluate, including loading      {arguments.questions / fast:8.2f} questions/s, {slow / fast:.2f}x as fast")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one would write first, as the baseline: a sync route with one ORM insert and one Celery publish a request."""
+"""Baseline API: a synchronous route with one ORM insert and one Celery publish per request."""
 
 import os
 from typing import Any
@@ -28,7 +28,7 @@ class FloorJob(Base):
 
 
 class Request(BaseModel):
-    """A spec without any check."""
+    """A spec without validation."""
 
     kind: str
     model: str
@@ -43,7 +43,7 @@ Base.metadata.create_all(engine)
 
 @app.post("/v1/jobs", status_code=202)
 def submit(request: Request) -> dict[str, Any]:
-    """Insert, publish, answer."""
+    """Insert the job, publish the task and answer."""
     with Session(engine) as session:
         job = FloorJob(kind=request.kind, spec=request.model_dump())
         session.add(job)
@@ -55,5 +55,5 @@ def submit(request: Request) -> dict[str, Any]:
 
 @app.get("/dict")
 async def as_dict() -> dict[str, Any]:
-    """A route that returns a dict of a job's size and reads nothing."""
+    """Return a dict of a job's size without reading anything."""
     return {"id": "job-" + "0" * 26, "object": "job", "spec": {"prompts": ["x" * 400]}, "state": "queued"}

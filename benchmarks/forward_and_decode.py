@@ -1,9 +1,9 @@
-"""A forward pass and a decode step of the 7B and 13B forms, against transformers' own Llama of equal shapes.
+"""Compare forward passes and decode steps of 7B and 13B models with transformers' Llama of the same sizes.
 
-The 7B form carries the weights of the Llama, so both give the same logits; the difference is printed. Prepacked is what
-our engine and evaluation run on a CPU (`model.prepack()`). For the 13B form
-a second baseline is the published way: the ALiBi bias in a mask of [heads, tokens, tokens], made for each call. Turns
-alternate, the figure is the median of the ratios.
+The 7B model has the weights of the Llama, so both compute the same logits; the largest difference is printed.
+"Prepacked" is what our engine and evaluation use on a CPU (`model.prepack()`). For 13B, a second baseline is the
+published way: a mask [heads, tokens, tokens] with the ALiBi bias, created in each call. Both sides alternate; the
+result is the median of the ratios.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 
 ROWS, TOKENS = 2, 256
-MANY_ROWS, FEW_TOKENS = 24, 8  # of a batch job's step
+MANY_ROWS, FEW_TOKENS = 24, 8  # a decode step of a batch job
 DTYPES = ("float32", "bfloat16", "float16")
 SHAPE: dict[str, Any] = {
     "vocab_size": 16000,
@@ -34,7 +34,7 @@ SHAPE: dict[str, Any] = {
 
 
 class Row(NamedTuple):
-    """One comparison: seconds of both, and the median of ours over theirs."""
+    """One comparison: median seconds of both, and the median ratio of ours to theirs."""
 
     name: str
     ours: float
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def llama(dtype: torch.dtype) -> LlamaForCausalLM:
-    """A random Llama."""
+    """Create a Llama with random weights."""
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(LlamaConfig(**SHAPE))
     ready: LlamaForCausalLM = model.to(dtype).eval()
@@ -51,7 +51,7 @@ def llama(dtype: torch.dtype) -> LlamaForCausalLM:
 
 
 def baichuan(weights_of: LlamaForCausalLM, dtype: torch.dtype, **fields: Any) -> BaichuanForCausalLM:
-    """A Baichuan model with the weights of a Llama."""
+    """Create a Baichuan model with the weights of a Llama."""
     settings = {"position_embedding": "rope", "norm_head": False, **fields}
     model: Any = BaichuanForCausalLM(BaichuanConfig(**SHAPE, **settings))
     weights = dict(weights_of.state_dict())
@@ -65,17 +65,17 @@ def baichuan(weights_of: LlamaForCausalLM, dtype: torch.dtype, **fields: Any) ->
 
 
 def forward(model: Any, ids: Tensor) -> Callable[[], Any]:
-    """All logits of a batch."""
+    """Return a function that computes all logits of a batch."""
     return lambda: model(ids, use_cache=False).logits
 
 
 def prefill(model: Any, ids: Tensor) -> Callable[[], Any]:
-    """The logits of the last token alone."""
+    """Return a function that computes only the logits of the last token."""
     return lambda: model(ids, use_cache=False, logits_to_keep=1).logits
 
 
 def decode(model: Any, ids: Tensor) -> Callable[[], Any]:
-    """One step of a token after a prompt; the cache is cut back after each."""
+    """Return a function that decodes one token after a prompt and then crops the cache again."""
     cache = DynamicCache(config=model.config)
     model(ids, past_key_values=cache, logits_to_keep=1)
 
@@ -88,7 +88,7 @@ def decode(model: Any, ids: Tensor) -> Callable[[], Any]:
 
 
 def published_alibi(model: BaichuanForCausalLM, ids: Tensor) -> Callable[[], Any]:
-    """A prefill as published: slope · key position for every head, query and key, in the model's dtype."""
+    """Return a prefill like the published code: slope · key position per head, query and key, in the model's dtype."""
     heads, tokens = model.config.num_attention_heads, ids.shape[1]
     power = 2 ** (heads.bit_length() - 1)
     slopes = torch.tensor([2 ** (-8 * (head + 1) / power) for head in range(heads)], dtype=torch.float32)
@@ -105,12 +105,12 @@ def published_alibi(model: BaichuanForCausalLM, ids: Tensor) -> Callable[[], Any
 
 
 def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], turns: int) -> Row:
-    """Time both in turns."""
+    """Time both functions alternately."""
     pairs = []
     for turn in range(turns + 1):
         first, second = (ours, theirs) if turn % 2 else (theirs, ours)
         spent = {id(run): _seconds(run) for run in (first, second)}
-        if turn:  # the first warms up
+        if turn:  # the first turn is a warm-up
             pairs.append((spent[id(ours)], spent[id(theirs)]))
     mine, their = (statistics.median(times) for times in zip(*pairs, strict=True))
     return Row(name, mine, their, statistics.median(a / b for a, b in pairs))
@@ -123,7 +123,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
-    """Every comparison in one dtype."""
+    """Yield all comparisons in one dtype."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.manual_seed(1)
     ids = torch.randint(3, SHAPE["vocab_size"], (ROWS, TOKENS), generator=generator)

@@ -1,8 +1,8 @@
-"""The generation job against what transformers offers, in one run: `python -m benchmarks.generation`.
+"""Compare our generation engine with transformers' ways to generate: `python -m benchmarks.generation`.
 
-Useful tokens a second: those that a request asked for. A static batch computes each row up to the longest one's end;
-what is behind a row's own end does not count. The model is random, of 33 million parameters, and ends no answer early,
-so that every way generates the same number of tokens.
+The result is useful tokens per second, which are the requested ones: a static batch computes each row until the longest
+one ends, and tokens after a row's own end do not count. The model is random with 33 million parameters and never ends a
+completion early, so that every way generates the same number of useful tokens.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from baichuan_core import (
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 8000,  # no token has the id 8000, which ends an answer
+    "vocab_size": 8000,  # so that the end token, 8000, is never generated
     "hidden_size": 512,
     "intermediate_size": 1376,
     "num_hidden_layers": 8,
@@ -44,7 +44,7 @@ Form = Literal["7b", "13b"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Prompts and how many tokens each is answered with."""
+    """Prompts and the number of new tokens for each."""
 
     name: str
     prompts: list[list[int]]
@@ -52,13 +52,13 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Useful tokens."""
+        """Number of useful tokens."""
         return sum(self.lengths)
 
 
 def works(count: int) -> list[Work]:
-    """Mixed lengths, equal lengths, and equal system prompts."""
-    choice = random.Random(7)  # noqa: S311 - no secret
+    """Create three workloads: mixed lengths, equal lengths, and a shared system prompt."""
+    choice = random.Random(7)  # noqa: S311 - not used for security
 
     def prompt(length: int) -> list[int]:
         return [choice.randrange(300, 1000) for _ in range(length)]
@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--forms", nargs="+", choices=("7b", "13b"), default=("7b", "13b"))
-    parser.add_argument("--generate-batch", action="store_true", help="transformers' continuous batching as well")
-    parser.add_argument("--vllm", action="store_true", help="our engine that feeds vLLM as well, where it is installed")
+    parser.add_argument("--generate-batch", action="store_true", help="also measure transformers' continuous batching")
+    parser.add_argument("--vllm", action="store_true", help="also measure our vLLM engine; requires vLLM")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
@@ -115,7 +115,7 @@ def _measure(
     if arguments.generate_batch:
         ways["generate_batch"] = lambda: _generate_batch(model, work)
     for engine in engines.values():
-        _answer(engine, work)  # loads and compiles
+        _answer(engine, work)  # loads the model and compiles
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, way in ways.items():

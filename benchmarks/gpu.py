@@ -1,7 +1,7 @@
-"""Every figure that needs a GPU, in one run: `python -m benchmarks.gpu`; `--tiny` has tiny shapes for any machine.
+"""Measure everything that needs a GPU: `python -m benchmarks.gpu`; `--tiny` uses tiny shapes that run anywhere.
 
-Weights are random and made on the device. Without a GPU the same code runs on the CPU: decoding is traced but not
-compiled to CUDA graphs, and the bandwidth is that of the memory.
+Weights are random and created on the device. Without a GPU the same code runs on the CPU: decoding is traced but not
+compiled to CUDA graphs, and the bandwidth is that of main memory.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from footprint import GIB, PRESETS, Precision, Shape, inference
 
 MIB = 2**20
 TINY: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "layers": 2, "heads": 4, "vocab_size": 1024}
-HELD = {
+PRECISIONS = {
     "bf16": Precision("bfloat16"),
     "int8": Precision("bfloat16", "int8"),
     "nf4": Precision("bfloat16", "nf4"),
@@ -41,7 +41,7 @@ GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """Sizes of all measurements."""
 
     shapes: dict[str, Shape]
     copied: int
@@ -52,7 +52,7 @@ class Sizes:
 
 
 def sizes(*, tiny: bool) -> Sizes:
-    """The published shapes, or tiny ones of the same two forms."""
+    """Return the published shapes, or tiny ones of the same two families."""
     shapes = {"7B": PRESETS["baichuan2-7b"], "13B": PRESETS["baichuan2-13b"]}
     if not tiny:
         return Sizes(shapes, copied=2 * GIB, decoded=128, prefills=(4096, 8192), prompts=128, new_tokens=128)
@@ -60,8 +60,8 @@ def sizes(*, tiny: bool) -> Sizes:
     return Sizes(small, copied=GIB // 16, decoded=8, prefills=(256, 512), prompts=6, new_tokens=8)
 
 
-def make_model(shape: Shape, held: Precision, device: torch.device) -> BaichuanForCausalLM:
-    """A model with random weights, made on the device and quantized there."""
+def make_model(shape: Shape, precision: Precision, device: torch.device) -> BaichuanForCausalLM:
+    """Create a model with random weights on the device and quantize it there."""
     config = BaichuanConfig(
         vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, model_max_length=2 * shape.context_length,
@@ -76,15 +76,15 @@ def make_model(shape: Shape, held: Precision, device: torch.device) -> BaichuanF
     finally:
         torch.set_default_dtype(default)
     model.train(False)
-    if held.quantization == "int8":
-        model.quantize(8, quantize_head=held.quantize_head)
-    elif held.quantization is not None:
-        model.quantize(4, quant_type=held.quantization, quantize_head=held.quantize_head)
+    if precision.quantization == "int8":
+        model.quantize(8, quantize_head=precision.quantize_head)
+    elif precision.quantization is not None:
+        model.quantize(4, quant_type=precision.quantization, quantize_head=precision.quantize_head)
     return model
 
 
 def seconds(run: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
-    """The shortest of some runs, after one that warms up."""
+    """Return the shortest time of several runs, after a warm-up run."""
     times = []
     for _ in range(repeats + 1):
         synchronize(device)
@@ -102,7 +102,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def copy_bandwidth(count: int, device: torch.device) -> float:
-    """Bytes a second that are read and written by a copy."""
+    """Return the bytes per second that a copy reads and writes."""
     source = torch.empty(count, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return 2 * count / seconds(lambda: target.copy_(source), device, repeats=10)
@@ -110,7 +110,7 @@ def copy_bandwidth(count: int, device: torch.device) -> float:
 
 @torch.no_grad()
 def decode_seconds(model: BaichuanForCausalLM, steps: int, device: torch.device) -> float:
-    """Seconds a token of one stream: static cache, compiled step (CUDA graphs on a GPU)."""
+    """Return the seconds per token of one stream, with a static cache and a compiled step (CUDA graphs on a GPU)."""
     ids = torch.randint(3, model.config.vocab_size, (1, 32), device=device)
     cache = StaticCache(config=model.config, max_cache_len=64 + 6 * steps)
     token = model(ids, past_key_values=cache).logits[:, -1:].argmax(dim=-1)
@@ -126,51 +126,51 @@ def decode_seconds(model: BaichuanForCausalLM, steps: int, device: torch.device)
 
 
 def decoding(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
-    """Single-stream decoding as a share of what the bandwidth allows."""
+    """Measure single-stream decoding as a fraction of the bandwidth limit."""
     bandwidth = copy_bandwidth(size.copied, device)
     yield "copy bandwidth", f"{bandwidth / 1e9:.1f} GB/s"
     shape = size.shapes["7B"]
     for name in ("bf16", "nf4"):
         embedding = shape.vocab_size * shape.hidden_size * 2
-        read = HELD[name].weight_bytes(shape) - embedding
-        model = make_model(shape, HELD[name], device)
+        read = PRECISIONS[name].weight_bytes(shape) - embedding
+        model = make_model(shape, PRECISIONS[name], device)
         spent = decode_seconds(model, size.decoded, device)
         share = read / bandwidth / spent
         yield (
             f"decode 7B {name}",
-            f"{1 / spent:.1f} tokens/s, {read / 1e9:.3f} GB a token, {share:.1%} of the bandwidth limit",
+            f"{1 / spent:.1f} tokens/s, {read / 1e9:.3f} GB per token, {share:.1%} of the bandwidth limit",
         )
         del model
 
 
 @torch.no_grad()
 def prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
-    """Long ALiBi prompts: time, and memory beside the weights."""
+    """Measure long ALiBi prompts: throughput, and memory in addition to the weights."""
     shape = size.shapes["13B"]
-    model = make_model(shape, HELD["bf16"], device)
+    model = make_model(shape, PRECISIONS["bf16"], device)
     for tokens in size.prefills:
         ids = torch.randint(3, shape.vocab_size, (1, tokens), device=device)
         spent = seconds(partial(model, ids, logits_to_keep=1), device)
         with peak_memory(device) as peak:
             model(ids, logits_to_keep=1)
-        expected = inference(shape, HELD["bf16"], batch=1, tokens=tokens)
+        expected = inference(shape, PRECISIONS["bf16"], batch=1, tokens=tokens)
         expected_mib, mask_mib = (expected.cache + expected.activations) / MIB, shape.heads * tokens**2 * 2 / MIB
-        beside = f"{peak.bytes / MIB:,.1f} MiB beside the weights (estimate {expected_mib:,.1f})"
+        beside = f"{peak.bytes / MIB:,.1f} MiB in addition to the weights (estimate {expected_mib:,.1f})"
         yield (
             f"prefill 13B (ALiBi), {tokens} tokens",
-            f"{tokens / spent:.0f} tokens/s, {beside}; a mask for every head has {mask_mib:,.1f}",
+            f"{tokens / spent:.0f} tokens/s, {beside}; a mask for every head would take {mask_mib:,.1f} MiB",
         )
 
 
-def weights_held(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
-    """What models take on the device, against the arithmetic of `baichuan estimate`."""
+def loaded_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Compare the memory of models on the device with the estimates of `baichuan estimate`."""
     for shape_name, shape in size.shapes.items():
-        for name, held in HELD.items():
+        for name, precision in PRECISIONS.items():
             before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            model = make_model(shape, held, device)
+            model = make_model(shape, precision, device)
             _collect(device)
             taken = torch.cuda.memory_allocated(device) - before if device.type == "cuda" else _stored(model)
-            expected = held.weight_bytes(shape)
+            expected = precision.weight_bytes(shape)
             deviation = taken / expected - 1
             yield (
                 f"weights {shape_name} {name}",
@@ -185,9 +185,9 @@ def _stored(model: BaichuanForCausalLM) -> int:
 
 
 def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
-    """Useful tokens a second over many prompts: our engine, transformers' own, and vLLM where it is installed."""
+    """Measure useful tokens per second for many prompts: our engine, `generate_batch`, and vLLM if installed."""
     shape = size.shapes["7B"]
-    model = make_model(shape, HELD["bf16"], device)
+    model = make_model(shape, PRECISIONS["bf16"], device)
     generator = torch.Generator().manual_seed(0)
     longest = shape.context_length // 8
     lengths = torch.randint(16, longest, (size.prompts,), generator=generator).tolist()
@@ -195,7 +195,7 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     total = size.prompts * size.new_tokens
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = load_tokenizer(make_tiny_checkpoint(Path(folder)))
-    # Room for all prompts at once, in our engine and in vLLM alike.
+    # Both our engine and vLLM run all prompts at once.
     room = size.prompts * shape.context_length // 4
     options = GenerationOptions(
         batch_size=size.prompts, batch_tokens=room, dtype="bfloat16", device=device.type, engine="transformers"
@@ -205,11 +205,11 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     ours = seconds(partial(_run_all, engine, requests), device, repeats=1)
     yield "batch 7B, our engine", f"{total / ours:.1f} tokens/s"
     settings = GenerationConfig(max_new_tokens=size.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    _collect(device)  # generate_batch takes what memory is free
+    _collect(device)  # generate_batch takes all free memory
     theirs = seconds(partial(model.generate_batch, prompts, generation_config=settings), device, repeats=1)
     yield (
         "batch 7B, transformers' generate_batch",
-        f"{total / theirs:.1f} tokens/s, ours {theirs / ours:.2f} times as fast",
+        f"{total / theirs:.1f} tokens/s, ours {theirs / ours:.2f}x as fast",
     )
     with tempfile.TemporaryDirectory() as folder:
         setup = EngineSetup(Path(folder), model.config, replace(options, engine="vllm"), frozenset())
@@ -220,7 +220,7 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
         del model, engine
         _collect(device)
         others = seconds(partial(_run_all, vllm.start(setup, tokenizer), requests), device, repeats=1)
-        yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f} times as fast"
+        yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f}x as fast"
 
 
 def _run_all(engine: Engine, requests: list[EncodedRequest]) -> None:
@@ -234,13 +234,13 @@ def _collect(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-FIGURES = {"decoding": decoding, "prefills": prefills, "weights": weights_held, "batches": batches}
+FIGURES = {"decoding": decoding, "prefills": prefills, "weights": loaded_weights, "batches": batches}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes, which any machine can take")
+    parser.add_argument("--tiny", action="store_true", help="use tiny shapes that run on any machine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
     arguments = parser.parse_args()

@@ -1,7 +1,9 @@
-"""llama.cpp's server through xllamacpp alone: what it can do at best. Run by its path, to be without torch.
+"""Run llama.cpp's server through xllamacpp alone, as an upper bound; run by path, so that torch is not imported.
 
-`python benchmarks/llama_binding.py MODEL SLOTS SLOT_TOKENS THREADS`; each line of its stdin is a JSON list of prompts
-(token ids) with their limits, and is answered with the tokens that came and the seconds they took.
+Usage: `python benchmarks/llama_binding.py MODEL SLOTS SLOT_TOKENS THREADS`
+
+Each line of stdin is a JSON list of prompts (token ids) with their limits; the reply is the number of tokens and
+seconds.
 """
 
 import json
@@ -15,7 +17,7 @@ import xllamacpp
 
 
 def main() -> None:
-    """Answer lines until there are no more."""
+    """Answer lines until stdin closes."""
     slots, slot_tokens, threads = map(int, sys.argv[2:])
     server = start(sys.argv[1], slots, slot_tokens, threads)
 
@@ -29,11 +31,11 @@ def main() -> None:
             started = time.perf_counter()
             tokens = sum(pool.map(ask, prompts, limits))
             print(json.dumps([tokens, time.perf_counter() - started]), flush=True)
-    os._exit(0)  # no waiting for its threads
+    os._exit(0)  # without waiting for the server's threads
 
 
 def start(model: str, slots: int, slot_tokens: int, threads: int) -> Any:
-    """The server."""
+    """Start the server."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = model
     parameters.n_parallel, parameters.n_ctx = slots, slots * slot_tokens

@@ -1,4 +1,4 @@
-"""A load generator: keep-alive HTTP/1.1 over plain sockets, so that the client costs little beside the server."""
+"""A load generator with keep-alive HTTP/1.1 over plain sockets, so that the client costs little CPU time."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run measured: answers a second, and the median and 99th percentile of their latency in milliseconds."""
+    """Result of one run: responses per second, and their median and 99th percentile latency in milliseconds."""
 
     rate: float
     median_ms: float
@@ -16,7 +16,7 @@ class Figures:
 
 
 def request(method: str, path: str, *, key: str = "", body: bytes = b"") -> bytes:
-    """The bytes of one request."""
+    """Return the bytes of one request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
     if body:
         lines.append("Content-Type: application/json")
@@ -26,10 +26,10 @@ def request(method: str, path: str, *, key: str = "", body: bytes = b"") -> byte
 
 
 def measure(port: int, make_request: Callable[[], bytes], *, clients: int, seconds: float, status: int) -> Figures:
-    """Let `clients` connections ask as fast as they get answers, after a warm-up of a fifth of the time.
+    """Send requests over `clients` connections as fast as responses arrive, after a warm-up of a fifth of `seconds`.
 
     Raises:
-        RuntimeError: an answer had another status.
+        RuntimeError: A response has a different status.
     """
     return asyncio.run(_measure(port, make_request, clients, seconds, status))
 
@@ -53,7 +53,7 @@ async def _client(
         writer.write(make_request())
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(expected):
-            raise RuntimeError(f"unexpected answer: {head[:200]!r}")
+            raise RuntimeError(f"unexpected response, expected status {status}: {head[:200]!r}")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         await reader.readexactly(length)
         finished = time.perf_counter()

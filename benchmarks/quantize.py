@@ -1,8 +1,9 @@
-"""Quantizing a checkpoint against bitsandbytes' own kernels on the same tensors, and against `cp` of its files.
+"""Compare quantizing a checkpoint with bitsandbytes' kernels on the same tensors, and with copying its files.
 
-Use: `python -m benchmarks.quantize [--layers 6] [--methods nf4 int8]`. The weights are random and made here. `quantize`
-also reads the files, measures the error of every weight and writes the result to the disk. Processor seconds stand
-beside wall seconds, which other work on the machine stretches.
+Usage: `python -m benchmarks.quantize [--layers 6] [--methods nf4 int8]`
+
+The weights are random. `quantize` also reads the files, measures the error of every weight and writes the result to
+disk. CPU seconds are reported in addition to wall seconds, because other work on the machine increases the latter.
 """
 
 import argparse
@@ -27,7 +28,7 @@ SHARD_BYTES = 3 * 10**8
 
 
 def write_checkpoint(directory: Path, layers: int) -> BaichuanConfig:
-    """A bfloat16 checkpoint of Baichuan 2's form with a quarter of the widths of 7B."""
+    """Write a bfloat16 checkpoint of Baichuan 2 with half of the widths of 7B."""
     config = BaichuanConfig(
         vocab_size=32000,
         hidden_size=2048,
@@ -47,14 +48,14 @@ def write_checkpoint(directory: Path, layers: int) -> BaichuanConfig:
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds."""
+    """Return wall and CPU seconds."""
     wall, processor = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def kernel_of_bitsandbytes(weights: list[Tensor], method: QuantizationMethod) -> None:
-    """Codes and scales by bitsandbytes."""
+def run_bitsandbytes_kernel(weights: list[Tensor], method: QuantizationMethod) -> None:
+    """Compute codes and scales with bitsandbytes."""
     for weight in weights:
         if method == "int8":
             functional.int8_vectorwise_quant(weight.to(torch.float16))
@@ -62,8 +63,8 @@ def kernel_of_bitsandbytes(weights: list[Tensor], method: QuantizationMethod) ->
             functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type=method)
 
 
-def kernel_of_ours(weights: list[Tensor], method: QuantizationMethod) -> None:
-    """The same codes and scales by us."""
+def run_our_kernel(weights: list[Tensor], method: QuantizationMethod) -> None:
+    """Compute the same codes and scales with our code."""
     for weight in weights:
         if method == "int8":
             quantize_rows_in_float16(weight)
@@ -72,20 +73,20 @@ def kernel_of_ours(weights: list[Tensor], method: QuantizationMethod) -> None:
 
 
 def measure(directory: Path, config: BaichuanConfig, method: QuantizationMethod) -> None:
-    """Print one method's figures."""
+    """Measure one method and print the results."""
     options = QuantizationOptions(method)
     with TensorReader(directory) as reader:
         weights = [reader.read(name).clone() for name in linear_layers(config)]
-    theirs = seconds(lambda: kernel_of_bitsandbytes(weights, method))
-    ours = seconds(lambda: kernel_of_ours(weights, method))
+    theirs = seconds(lambda: run_bitsandbytes_kernel(weights, method))
+    ours = seconds(lambda: run_our_kernel(weights, method))
     weights.clear()
     whole = seconds(lambda: quantize(directory, directory / method, options))
     streamed = seconds(lambda: load_model(directory, device="cpu", quantization=method))
     shutil.rmtree(directory / method)
-    print(f"{method}, seconds (wall, processor):")
+    print(f"{method}, seconds (wall, CPU):")
     print(f"  bitsandbytes' kernel on the linear weights  {theirs[0]:7.2f} {theirs[1]:7.2f}")
     ratio = theirs[1] / ours[1]
-    print(f"  ours, the same bytes                        {ours[0]:7.2f} {ours[1]:7.2f}   {ratio:.1f} times as fast")
+    print(f"  ours, the same bytes                        {ours[0]:7.2f} {ours[1]:7.2f}   {ratio:.1f}x as fast")
     print(f"  quantize() of the checkpoint                {whole[0]:7.2f} {whole[1]:7.2f}")
     print(f"  load_model(quantization={method!r})             {streamed[0]:7.2f} {streamed[1]:7.2f}")
 
@@ -105,7 +106,7 @@ def main() -> None:
         print(f"{files / 1e9:.2f} GB in bfloat16, {torch.get_num_threads()} threads; copying the files {copy[0]:.2f} s")
         for method in arguments.methods:
             measure(directory, config, method)
-    print(f"largest resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":

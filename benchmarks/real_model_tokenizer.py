@@ -1,8 +1,8 @@
-"""The byte-level BPE of a GGUF model as a SentencePiece file, which Baichuan's tokenizer and jobs can read.
+"""Convert the byte-level BPE of a GGUF model to a SentencePiece file, which Baichuan's tokenizer can read.
 
-Both merge the earliest learnt pair first. On ASCII text the ids are equal but where the GGUF's tokenizer splits a text
-by a pattern first; other characters without a token of their own fall back to bytes here and to longer runs of bytes
-there.
+Both tokenizers merge the pair that was learned first. On ASCII text, ids are equal except where the GGUF tokenizer
+first splits the text by a pattern. Other characters without their own token fall back to single bytes in the
+SentencePiece file, and to longer runs of bytes in the GGUF tokenizer.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-# sentencepiece_model.proto: types of pieces, and the BPE model type.
+# Piece types and the BPE model type from sentencepiece_model.proto.
 NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6
 BPE = 2
 
@@ -21,9 +21,9 @@ def write_sentencepiece(tokens: list[str], controls: int, directory: Path) -> No
     """Write `tokenizer.model` and `tokenizer_config.json`.
 
     Args:
-        tokens: Tokens by id in GPT-2's alphabet of bytes, the earlier learnt first.
-        controls: How many of the first ones are control tokens; the first of them stands for what is unknown.
-        directory: Where to.
+        tokens: Tokens by id in GPT-2's byte alphabet, in the order in which they were learned.
+        controls: Number of control tokens at the start of the list; the first one is the unknown token.
+        directory: Directory to write to.
     """
     model = b"".join(
         _field(1, _field(1, piece.encode()) + _float(2, -float(token_id)) + _number(3, kind))
@@ -47,7 +47,7 @@ def write_sentencepiece(tokens: list[str], controls: int, directory: Path) -> No
 
 
 def _pieces(tokens: list[str], controls: int) -> list[tuple[str, int]]:
-    """Piece and type by id; parts of characters become the bytes that SentencePiece wants a piece for each."""
+    """Return piece and type by id; tokens that are parts of characters become the byte pieces of SentencePiece."""
     to_byte = {character: byte for byte, character in bytes_to_unicode().items()}
     pieces: list[tuple[str, int]] = [(token, CONTROL) for token in tokens[:controls]]
     pieces[0] = (tokens[0], UNKNOWN)
@@ -63,14 +63,14 @@ def _pieces(tokens: list[str], controls: int) -> list[tuple[str, int]]:
         else:
             spare.append(token_id)
             pieces.append((f"<part {token_id}>", UNUSED))
-    # Bytes that are characters, or in no text: never met, but SentencePiece asks for all 256.
+    # Bytes that are characters themselves, or occur in no text, are never needed, but SentencePiece requires all 256.
     for byte, token_id in zip(sorted(missing), spare, strict=False):
         pieces[token_id] = (f"<0x{byte:02X}>", BYTE)
     return pieces
 
 
 def _text(raw: bytes) -> str | None:
-    """The characters of a token; None for parts of one, and for the one that no piece may be."""
+    """Return the text of a token; None for a part of a character, and for NUL, which SentencePiece does not allow."""
     try:
         return None if raw == b"\0" else raw.decode()
     except UnicodeDecodeError:

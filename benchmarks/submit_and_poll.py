@@ -1,7 +1,8 @@
-"""Submitting and polling against a floor measured in the same run; see benchmarks/README.md.
+"""Compare submitting and polling with a baseline measured in the same run; see benchmarks/README.md.
 
-Use: python -m benchmarks.submit_and_poll [--seconds 5] [--rounds 3]. DATABASE_URL chooses the database (SQLite in a
-temporary directory by default).
+Usage: python -m benchmarks.submit_and_poll [--seconds 5] [--rounds 3]
+
+DATABASE_URL sets the database (by default SQLite in a temporary directory).
 """
 
 import argparse
@@ -32,7 +33,7 @@ SPEC = {"kind": "generate", "model": "m", "prompts": ["你好, please tell me ab
 
 @contextmanager
 def servers(home: Path) -> Iterator[str]:
-    """Our API, the floor and a broker; gives an API key."""
+    """Run our API, the baseline and a broker; yield an API key."""
     redis_url = f"redis://127.0.0.1:{BROKER}/0"
     url = os.environ.get("DATABASE_URL", "")
     settings = Settings(home=home, database_url=url, redis_url=redis_url)
@@ -89,11 +90,11 @@ def _wait_for(port: int) -> None:
             time.sleep(0.1)
         else:
             return
-    raise RuntimeError(f"nothing answers on port {port}")
+    raise RuntimeError(f"no server answers on port {port}: check that the port is free")
 
 
 def compare(name: str, ours: Callable[[], Figures], floor: Callable[[], Figures], rounds: int) -> None:
-    """Measure both in turn, and print medians and the ratio of each round."""
+    """Measure both alternately, and print the medians and the median of the ratios."""
     pairs = [(ours(), floor()) for _ in range(rounds)]
     rate = statistics.median(mine.rate for mine, _ in pairs)
     floor_rate = statistics.median(theirs.rate for _, theirs in pairs)
@@ -104,7 +105,7 @@ def compare(name: str, ours: Callable[[], Figures], floor: Callable[[], Figures]
 
 
 def main() -> None:
-    """Print the table."""
+    """Run all comparisons and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
@@ -133,7 +134,7 @@ def main() -> None:
 
 
 def _polls(key: str) -> Callable[[], bytes]:
-    """Requests for the newest hundred jobs in turn."""
+    """Return a function that cycles through requests for the newest hundred jobs."""
     ask = urllib.request.Request(
         f"http://127.0.0.1:{OURS}/v1/jobs?limit=100", headers={"Authorization": f"Bearer {key}"}
     )

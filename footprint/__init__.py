@@ -1,11 +1,11 @@
-"""How much memory a Baichuan model needs for what, by arithmetic alone: no torch, nothing is loaded.
+"""Estimate the memory that operations on Baichuan models need, by arithmetic alone: without torch or a loaded model.
 
-The API asks it at submission, the scheduler at placement, a runner before it loads, and the command line offline.
+The API uses it at submission, the scheduler at placement, a runner before it loads a model, and the CLI offline.
 """
 
 from .breakdown import GIB, Footprint, Place, in_gib
 from .finetuning import FinetuningMethod, Training, finetuning
-from .inference import cache_bytes, inference, kept_beginnings, scoring
+from .inference import cache_bytes, inference, max_kept_prefix_tokens, scoring
 from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, smaller_models, smaller_trainings
 from .rewriting import calibrating, converting, quantizing
@@ -30,7 +30,7 @@ __all__ = [
     "finetuning",
     "in_gib",
     "inference",
-    "kept_beginnings",
+    "max_kept_prefix_tokens",
     "quantizing",
     "read_config",
     "scoring",

@@ -1,4 +1,4 @@
-"""The answer to every question about memory: bytes, by what takes them."""
+"""The memory of an operation in bytes, split into its parts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +10,16 @@ Place = Literal["device", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that an operation takes at the moment when it takes most.
+    """Peak memory of an operation, in bytes.
 
     Attributes:
-        weights: Of the model, an adapter included.
+        weights: Weights of the model, including an adapter.
         cache: Keys and values.
-        activations: Hidden states, logits and what kernels need in between.
-        gradients: Of the weights that are trained.
-        optimizer: AdamW's moments.
-        least: What is needed whatever the lengths and the batch are.
-        place: Where: "device" is the GPU, or the host's memory if there is none; "host" is always the host's.
+        activations: Hidden states, logits and temporary memory of kernels.
+        gradients: Gradients of the trained weights.
+        optimizer: Moments of AdamW.
+        least: Minimum needed regardless of sequence lengths and batch size.
+        place: "device" is the GPU, or host memory if there is no GPU; "host" is always host memory.
     """
 
     weights: int
@@ -32,10 +32,10 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Sum of the parts."""
+        """Sum of all parts."""
         return self.weights + self.cache + self.activations + self.gradients + self.optimizer
 
 
 def in_gib(count: int) -> str:
-    """A number of bytes for people, e.g. "13.98 GiB"."""
+    """Format a number of bytes, such as "13.98 GiB"."""
     return f"{count / GIB:.2f} GiB"

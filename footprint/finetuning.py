@@ -67,7 +67,7 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
     weights = _weights(shape, precision, training, trained)
     gradients, moments = trained * FLOAT32, trained * FLOAT32 * MOMENTS
     at_the_end = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
-    missing = FLOAT32 * (shape.table_parameters // 2 + shape.linear_parameters // shape.layers)
+    missing = FLOAT32 * (shape.embedding_and_head_parameters // 2 + shape.linear_parameters // shape.layers)
     in_the_last_block = replace(
         at_the_end,
         activations=_last_block_bytes(shape, precision, training),
@@ -105,7 +105,9 @@ def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
         training.positions * (ends + _differentiated_logits(shape, full=full)) + casts_at_the_loss,
         training.positions * (again + per_token.gradients_in_a_block(shape)) + casts_at_the_loss,
     )
-    return round(training.positions * shape.layers * left + beside_the_blocks) + precision.restored_bytes(shape)
+    return round(training.positions * shape.layers * left + beside_the_blocks) + precision.dequantized_layer_bytes(
+        shape
+    )
 
 
 def _differentiated_logits(shape: Shape, *, full: bool) -> int:

@@ -1,4 +1,4 @@
-"""How a model's numbers are held, and how many bytes that makes of its weights."""
+"""Precision of a model's weights and the bytes they take."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ Quantization = Literal["int8", "nf4", "fp4"]
 DTYPE_BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCALE_BYTES = 4  # float32
 
-# bitsandbytes' 4-bit form (Dettmers et al. 2023, arXiv 2305.14314): one absmax for 64 numbers; doubly quantized, it
-# takes one byte, and one float32 for 256 of them.
+# bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314): one float32 absmax per 64 numbers. Double
+# quantization stores each absmax in one byte, with one float32 per 256 of them.
 BLOCK = 64
 NESTED_BLOCK = 256
 CODE_BOOK_BYTES = 16 * 4
-NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # and the mean of the absmax
+NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the code book and the mean absmax
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How weights are held.
+    """Precision of the weights in memory.
 
     Attributes:
-        dtype: Of what is not quantized, and of the hidden states.
-        quantization: Of the linear layers of the blocks; None for none.
-        double_quantization: Whether the scales of 4-bit blocks are in 8 bits; int8 has no use for it.
-        quantize_head: Whether embedding and head are in 8 bits, with a scale for each row.
+        dtype: Dtype of unquantized weights and of hidden states.
+        quantization: Quantization of the blocks' linear layers, or None.
+        double_quantization: Whether the scales of 4-bit blocks are stored in 8 bits; ignored for int8.
+        quantize_head: Whether embedding and output head are stored in 8 bits, with one scale per row.
     """
 
     dtype: Dtype = "bfloat16"
@@ -44,7 +44,7 @@ class Precision:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """How the checkpoint of a `config.json` is held when it is loaded without a flag."""
+        """Return the precision of a checkpoint that is loaded without extra options, from its `config.json`."""
         settings = config.get("quantization_config") or {}
         four_bit = settings.get("bnb_4bit_quant_type", "fp4") if settings.get("load_in_4bit") else None
         return cls(
@@ -56,17 +56,17 @@ class Precision:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of one number of the hidden states."""
+        """Bytes per element of the hidden states."""
         return DTYPE_BYTES[self.dtype]
 
     @property
     def label(self) -> str:
-        """As tables and messages call it, e.g. "nf4, 8-bit head"."""
+        """Name in tables and messages, such as "nf4, 8-bit head"."""
         name = self.quantization or self.dtype
         return f"{name}, 8-bit head" if self.quantize_head else name
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of one linear layer [rows, columns] of a block, with all that is stored beside its codes."""
+        """Return the bytes of one linear layer [rows, columns] of a block, including scales and code books."""
         numbers = rows * columns
         if self.quantization is None:
             return numbers * self.element_bytes
@@ -79,18 +79,20 @@ class Precision:
         return -(-numbers // 2) + scales + CODE_BOOK_BYTES
 
     def weight_bytes(self, shape: Shape) -> int:
-        """Bytes of all weights of a loaded model."""
+        """Return the bytes of all weights of a loaded model."""
         blocks = shape.layers * sum(self.matrix_bytes(*matrix) for matrix in shape.layer_matrices)
-        return blocks + self.table_bytes(shape) + shape.norm_parameters * self.element_bytes
+        return blocks + self.embedding_and_head_bytes(shape) + shape.norm_parameters * self.element_bytes
 
-    def table_bytes(self, shape: Shape) -> int:
-        """Bytes of the embedding and the head."""
+    def embedding_and_head_bytes(self, shape: Shape) -> int:
+        """Return the bytes of the embedding and the output head."""
         if not self.quantize_head:
-            return shape.table_parameters * self.element_bytes
-        return shape.table_parameters + shape.table_parameters // shape.hidden_size * SCALE_BYTES
+            return shape.embedding_and_head_parameters * self.element_bytes
+        return (
+            shape.embedding_and_head_parameters + shape.embedding_and_head_parameters // shape.hidden_size * SCALE_BYTES
+        )
 
-    def restored_bytes(self, shape: Shape) -> int:
-        """Bytes of the largest 4-bit layer as it is restored for a product with more than one row."""
+    def dequantized_layer_bytes(self, shape: Shape) -> int:
+        """Return the bytes of the largest 4-bit layer after dequantization, which products with several rows need."""
         if self.quantization not in ("nf4", "fp4"):
             return 0
         return max(rows * columns for rows, columns in shape.layer_matrices) * self.element_bytes

@@ -1,4 +1,4 @@
-"""What would fit where something does not."""
+"""Suggest smaller variants if an operation does not fit into memory."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from .finetuning import Training, finetuning
 from .precision import Precision
 from .shape import Shape
 
-# From the best quality to the least memory.
+# Ordered from best quality to least memory.
 PRECISIONS = (
     Precision(),
     Precision(quantization="int8"),
@@ -16,14 +16,14 @@ PRECISIONS = (
 
 
 def smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Ways to hold the weights in fewer bytes, with what each takes."""
+    """Yield precisions whose weights take fewer bytes, each with its size."""
     for precision in PRECISIONS:
         if (needed := precision.weight_bytes(shape)) < than:
             yield f"as {precision.label}", needed
 
 
 def smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Ways to train in fewer bytes, with the least that each takes."""
+    """Yield ways to fine-tune that take fewer bytes, each with its minimum."""
     for precision in PRECISIONS:
         needed = finetuning(shape, precision, Training(method="lora")).least
         if needed < than:

@@ -1,58 +1,59 @@
-"""Memory of quantize and convert jobs, which stream: one tensor, or pieces of them, at a time, in the host's memory.
+"""Memory of quantize and convert jobs.
 
-A calibrated quantization holds one block, where it computes.
-
-Pages of the files that they read do not count: the system drops them when somebody needs the room.
+They stream: only one tensor, or chunks of tensors, are in host memory at a time. Calibrated quantization keeps one
+block on the device it computes on. Cached pages of the input files do not count, because the system evicts them under
+memory pressure.
 """
 
 from .breakdown import Footprint
 from .precision import Precision
 from .shape import Shape
 
-# Of each number of the matrix at hand: its codes, their float32 form and the difference to it.
-QUANTIZING_BYTES = 9
-# Conversion: of each thread's piece of 1 MiB, most where 4-bit codes become GGUF's, by way of float32.
-PIECE_BYTES = 2**20
-PIECES_AT_ONCE = 18
-MOST_THREADS = 8
-# Calibration computes in float32 and holds a block as it was and as it becomes.
+# Bytes per element of the current matrix: its code (1), the dequantized float32 value (4) and the difference (4).
+QUANTIZING_BYTES_PER_ELEMENT = 9
+# Conversion: each thread processes chunks of 1 MiB. Converting 4-bit codes to GGUF through float32 needs most memory.
+CHUNK_BYTES = 2**20
+CHUNKS_PER_THREAD = 18
+MAX_THREADS = 8
+# Calibration computes in float32 and keeps two copies of a block: the original and the quantized one.
 FLOAT32_BYTES = 4
-BLOCKS_AT_ONCE = 2
-# As it sums up over the tokens, squares and matrices of the widest inputs; and of the tokens at hand, in the
-# feed-forward layer: the wanted inputs, two factors and their product, and the normed states.
+BLOCK_COPIES = 2
+# While summing over tokens: matrices [intermediate, intermediate] and [hidden, intermediate]. For the current tokens,
+# in the feed-forward layer: the inputs of the unquantized model, two factors and their product [tokens, intermediate],
+# and the normalized states [tokens, hidden].
 SUMS_SQUARES, SUMS_MATRICES = 2, 1
-TOKENS_AT_ONCE = 2048
+BATCH_TOKENS = 2048
 FEED_FORWARD_INTERMEDIATE = 4
 FEED_FORWARD_HIDDEN = 1
-# As it solves for the weights that make up for earlier errors: both sums, a factor and what the solver copies.
+# While solving for the compensated weights: both accumulators, one factor and the solver's working copies.
 SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
 CALIBRATION_LENGTH = 512
 
 
 def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
-    """Writing a checkpoint quantized.
+    """Estimate the memory for quantizing a checkpoint without calibration.
 
     Args:
-        shape: The model's.
-        quantize_head: Whether embedding and head are quantized as well.
+        shape: Sizes of the model.
+        quantize_head: Whether embedding and output head are quantized too.
     """
     matrices = [rows * columns for rows, columns in shape.layer_matrices]
     largest = max([*matrices, *([shape.vocab_size * shape.hidden_size] if quantize_head else [])])
-    return _streamed(QUANTIZING_BYTES * largest)
+    return _estimate_streaming(QUANTIZING_BYTES_PER_ELEMENT * largest)
 
 
 def calibrating(shape: Shape, *, sequences: int) -> Footprint:
-    """Choosing 4-bit codes by what the model computes on a text, block after block.
+    """Estimate the memory for calibrated 4-bit quantization, one block at a time.
 
     Args:
-        shape: The model's.
-        sequences: Rows of 512 tokens of the text.
+        shape: Sizes of the model.
+        sequences: Number of calibration rows, each of 512 tokens.
     """
     hidden, intermediate = shape.hidden_size, shape.intermediate_size
     *others, _last = (Precision(quantization="nf4").matrix_bytes(*matrix) for matrix in shape.layer_matrices)
-    block = BLOCKS_AT_ONCE * FLOAT32_BYTES * shape.linear_parameters // shape.layers
+    block = BLOCK_COPIES * FLOAT32_BYTES * shape.linear_parameters // shape.layers
     square, matrix = FLOAT32_BYTES * intermediate**2, FLOAT32_BYTES * hidden * intermediate
-    tokens = FLOAT32_BYTES * (FEED_FORWARD_INTERMEDIATE * intermediate + FEED_FORWARD_HIDDEN * hidden) * TOKENS_AT_ONCE
+    tokens = FLOAT32_BYTES * (FEED_FORWARD_INTERMEDIATE * intermediate + FEED_FORWARD_HIDDEN * hidden) * BATCH_TOKENS
     summing = SUMS_SQUARES * square + SUMS_MATRICES * matrix + tokens
     solving = SOLVING_SQUARES * square + SOLVING_MATRICES * matrix
     work = max(summing, solving)
@@ -61,14 +62,14 @@ def calibrating(shape: Shape, *, sequences: int) -> Footprint:
     return Footprint(weights=weights, activations=work + states, least=weights + work)
 
 
-def converting(*, threads: int = MOST_THREADS) -> Footprint:
-    """Writing a checkpoint in another form: the same whatever its size, beside the vocabulary.
+def converting(*, threads: int = MAX_THREADS) -> Footprint:
+    """Estimate the memory for converting a checkpoint, which does not depend on the size of the model.
 
     Args:
-        threads: That write, those of torch and no more than eight.
+        threads: Number of writing threads: torch's number of threads, limited to eight.
     """
-    return _streamed(PIECES_AT_ONCE * PIECE_BYTES * min(threads, MOST_THREADS))
+    return _estimate_streaming(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
 
 
-def _streamed(needed: int) -> Footprint:
+def _estimate_streaming(needed: int) -> Footprint:
     return Footprint(weights=needed, least=needed, place="host")

@@ -1,4 +1,4 @@
-"""What memory depends on in a model: its sizes, told from `config.json` by the rules of the Baichuan families."""
+"""Sizes of a model that memory depends on, read from `config.json` by the rules of the Baichuan families."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ PositionEmbedding = Literal["rope", "alibi"]
 
 
 class ShapeError(ValueError):
-    """A configuration does not tell the sizes of a Baichuan model; the message names what to change."""
+    """A configuration does not describe the sizes of a Baichuan model; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Shape:
         hidden_size: Width of the hidden states.
         intermediate_size: Width of the feed-forward layers.
         layers: Number of blocks.
-        heads: Number of attention heads, each with keys and values of its own.
-        vocab_size: Rows of the embedding and of the head.
-        context_length: Tokens that the model was made for.
+        heads: Number of attention heads, each with its own keys and values.
+        vocab_size: Number of rows of the embedding and of the output head.
+        context_length: Context length that the model was trained for.
         position_embedding: "rope" or "alibi".
-        norm_head: Whether the head is a normalised one.
-        tied_head: Whether the embedding serves as head.
+        norm_head: Whether the output head is normalized (NormHead).
+        tied_head: Whether the embedding is also the output head.
     """
 
     hidden_size: int
@@ -46,28 +46,31 @@ class Shape:
         sizes = ("hidden_size", "intermediate_size", "layers", "heads", "vocab_size", "context_length")
         for name in sizes:
             if type(size := getattr(self, name)) is not int or size < 1:
-                raise ShapeError(f"{name} is {size!r}: give a whole number above 0")
+                raise ShapeError(f"{name} is {size!r}: use a whole number above 0")
         if self.position_embedding not in ("rope", "alibi"):
             raise ShapeError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.hidden_size % self.heads:
-            raise ShapeError(f"hidden_size {self.hidden_size} is not a multiple of the number of heads, {self.heads}")
+            raise ShapeError(
+                f"hidden_size {self.hidden_size} is not a multiple of the number of heads, {self.heads}: "
+                "change one of them"
+            )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The shape that a `config.json` describes, by the rules of `baichuan_core.BaichuanConfig`.
+        """Read the sizes from a `config.json`, by the rules of `baichuan_core.BaichuanConfig`.
 
         Raises:
             ShapeError: A size is missing or impossible.
         """
         longest, published_length = config.get("max_position_embeddings"), config.get("model_max_length")
         alibi = longest is None and published_length is not None
-        vocab_size = _size(config, "vocab_size")
+        vocab_size = _read_size(config, "vocab_size")
         norm_head = config.get("norm_head")
         return cls(
-            hidden_size=_size(config, "hidden_size"),
-            intermediate_size=_size(config, "intermediate_size"),
-            layers=_size(config, "num_hidden_layers"),
-            heads=_size(config, "num_attention_heads"),
+            hidden_size=_read_size(config, "hidden_size"),
+            intermediate_size=_read_size(config, "intermediate_size"),
+            layers=_read_size(config, "num_hidden_layers"),
+            heads=_read_size(config, "num_attention_heads"),
             vocab_size=vocab_size,
             context_length=published_length or longest or DEFAULT_CONTEXT_LENGTH,
             position_embedding=config.get("position_embedding") or ("alibi" if alibi else "rope"),
@@ -89,26 +92,26 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Numbers in the linear layers of all blocks: what quantization replaces."""
+        """Number of parameters in the linear layers of all blocks, which are the ones that quantization replaces."""
         return self.layers * sum(rows * columns for rows, columns in self.layer_matrices)
 
     @property
-    def table_parameters(self) -> int:
-        """Numbers in the embedding and the head."""
+    def embedding_and_head_parameters(self) -> int:
+        """Number of parameters in the embedding and the output head."""
         return self.vocab_size * self.hidden_size * (1 if self.tied_head else 2)
 
     @property
     def norm_parameters(self) -> int:
-        """Numbers in the norms: two a block and a last one."""
+        """Number of parameters in the norms: two per block and a final one."""
         return (2 * self.layers + 1) * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """Numbers in the whole model."""
-        return self.linear_parameters + self.table_parameters + self.norm_parameters
+        """Number of parameters in the whole model."""
+        return self.linear_parameters + self.embedding_and_head_parameters + self.norm_parameters
 
 
-def _size(config: Mapping[str, Any], name: str) -> int:
+def _read_size(config: Mapping[str, Any], name: str) -> int:
     if name not in config:
         raise ShapeError(f"config.json has no {name}: use the config.json of the published checkpoint")
     size: int = config[name]
@@ -116,10 +119,10 @@ def _size(config: Mapping[str, Any], name: str) -> int:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a `config.json`, given as a file or as the checkpoint directory that holds it.
+    """Read a `config.json`, given as a file or as its checkpoint directory.
 
     Raises:
-        ShapeError: It cannot be read, or holds no JSON object.
+        ShapeError: The file cannot be read or is not a JSON object.
     """
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -129,7 +132,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ShapeError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ShapeError(f"{file} must hold a JSON object")
+        raise ShapeError(f"{file} must hold a JSON object: use the config.json of the published checkpoint")
     return content
 
 

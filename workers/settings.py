@@ -28,7 +28,7 @@ class WorkerSettings(BaseSettings):
         (), description="JSON list of devices to use instead of all that are found, or the path of such a file"
     )
     labels: Annotated[dict[str, str], NoDecode] = Field(
-        {}, description="What jobs can ask for in `resources.labels`: name=value, separated by commas"
+        default_factory=dict, description="What jobs can ask for in `resources.labels`: name=value, separated by commas"
     )
     kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
     start_method: Literal["auto", "forkserver", "spawn"] = Field(

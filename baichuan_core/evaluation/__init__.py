@@ -1,4 +1,4 @@
-"""How good a model is: C-Eval, MMLU and CMMLU in their published forms, and perplexity on a text."""
+"""Model evaluation: C-Eval, MMLU and CMMLU with their published prompts, and perplexity on a text."""
 
 from .benchmark import evaluate_benchmark
 from .benchmark_report import BenchmarkComparison, BenchmarkReport, ModelAccuracy

@@ -1,4 +1,4 @@
-"""A model's answers to multiple-choice questions, by the log-likelihood of the letter."""
+"""Answer multiple-choice questions by comparing the log-likelihoods of the letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from baichuan_core.progress import ProgressCallback, ignore_progress, part_of
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .benchmarks import Benchmark
-from .exam import Paper
+from .exam import SubjectExam
 from .questions import LETTERS
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question.
+    """A model's answer to one question.
 
     Attributes:
-        letter: The most likely of the four letters; the first of them where several are.
-        right: The letter that is right.
-        log_likelihoods: Those of A, B, C and D after the prompt, in nats, over the whole vocabulary.
-        shots: Examples in the prompt: fewer than asked for where more would not fit into the model's window.
-        cut: Whether the start of the prompt was cut off, for it does not fit even without examples.
+        letter: The most likely of the four letters; the first one in case of a tie.
+        right: The correct letter.
+        log_likelihoods: Log-likelihoods (nats) of A, B, C and D after the prompt, normalized over the vocabulary.
+        shots: Number of examples in the prompt; lower than requested if more do not fit into the context window.
+        cut: Whether the start of the prompt was cut off because it does not fit even without examples.
     """
 
     letter: str
@@ -36,27 +36,28 @@ class Answer:
     cut: bool
 
     @property
-    def correct(self) -> bool:
-        """Whether the answer is right."""
+    def is_correct(self) -> bool:
+        """Whether the answer is correct."""
         return self.letter == self.right
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An encoded prompt, with the fields of `Answer` that it settles."""
+    """An encoded prompt, with the values that `Answer.shots` and `Answer.cut` will have."""
 
     token_ids: tuple[int, ...]
     shots: int
     cut: bool
 
 
-def letter_ids(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[list[int]]:
-    """For each letter the tokens in which it stands after a question of this benchmark.
+def encode_letters(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[list[int]]:
+    """Return the token ids of each letter as it appears after a question of this benchmark.
 
-    In the published vocabularies that is one token: `A` after `答案：`, and `▁A`, with its space, after `Answer:`.
+    In the published vocabularies every letter is one token: `A` after `答案：`, and `▁A` (including the space) after
+    `Answer:`.
 
     Raises:
-        UnsupportedError: The tokenizer joins the letter to what stands before it.
+        UnsupportedError: The tokenizer merges the letter with the text before it.
     """
     cue = encode_plain(tokenizer, benchmark.cue)
     ids = []
@@ -64,28 +65,35 @@ def letter_ids(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[list[
         whole = encode_plain(tokenizer, f"{benchmark.cue}{benchmark.before_letter}{letter}")
         if whole[: len(cue)] != cue or len(whole) == len(cue):
             raise UnsupportedError(
-                f"the tokenizer joins the letter {letter} to {benchmark.cue.strip()!r}, so it cannot be scored by "
-                "itself: use the tokenizer that belongs to the model"
+                f"the tokenizer merges the letter {letter} with {benchmark.cue.strip()!r}, so the letter cannot be "
+                "scored separately: use the tokenizer that belongs to the model"
             )
         ids.append(whole[len(cue) :])
     return ids
 
 
-def encode_paper(
-    tokenizer: BaichuanTokenizer, benchmark: Benchmark, paper: Paper, *, window: int, letters: Sequence[Sequence[int]]
+def encode_prompts(
+    tokenizer: BaichuanTokenizer,
+    benchmark: Benchmark,
+    exam: SubjectExam,
+    *,
+    window: int,
+    letters: Sequence[Sequence[int]],
 ) -> list[Prompt]:
-    """Every question with as many examples as fit into `window` tokens together with a letter.
+    """Encode every question with as many examples as fit into `window` tokens together with a letter.
 
-    As in MMLU's own code the last examples go first.
+    If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    room = window - max(map(len, letters)) + 1  # a letter's last token predicts nothing that is asked
-    return [_encode(tokenizer, benchmark, paper, number, room) for number in range(len(paper.questions))]
+    room = window - max(map(len, letters)) + 1  # a letter's last token is only scored, never an input
+    return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 
 
-def _encode(tokenizer: BaichuanTokenizer, benchmark: Benchmark, paper: Paper, number: int, room: int) -> Prompt:
-    question, ids = paper.questions[number], []
-    for shots in range(len(paper.examples), -1, -1):
-        ids = encode_plain(tokenizer, benchmark.prompt(paper.subject, paper.examples[:shots], question))
+def _encode_prompt(
+    tokenizer: BaichuanTokenizer, benchmark: Benchmark, exam: SubjectExam, number: int, room: int
+) -> Prompt:
+    question, ids = exam.questions[number], []
+    for shots in range(len(exam.examples), -1, -1):
+        ids = encode_plain(tokenizer, benchmark.format_prompt(exam.subject, exam.examples[:shots], question))
         if len(ids) <= room:
             return Prompt(tuple(ids), shots, cut=False)
     return Prompt(tuple(ids[-room:]), 0, cut=True)
@@ -100,22 +108,22 @@ def answer_questions(
     batch_tokens: int,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Answer]:
-    """Answer questions that share their examples, which are computed once for each number of shots.
+    """Answer questions that share their examples; the examples are computed once per number of shots.
 
     Args:
-        model: In eval mode.
-        prompts: The questions.
-        right: The right letter of each.
+        model: The model, in eval mode.
+        prompts: The encoded questions.
+        right: The correct letter of each question.
         letters: Token ids of A, B, C and D.
-        batch_tokens: Most tokens in one batch.
-        on_progress: Told the share of questions that are answered.
+        batch_tokens: Maximum number of tokens in a batch.
+        on_progress: Called with the fraction of questions that are answered.
 
     Raises:
         CheckpointError: The model computes NaN.
-        DatasetError: A token is none of the model's.
+        DatasetError: A token id is not in the model's vocabulary.
     """
     answers: dict[int, Answer] = {}
-    for chosen in _alike(prompts):
+    for chosen in _group_by_examples(prompts):
         before, after = len(answers) / len(prompts), (len(answers) + len(chosen)) / len(prompts)
         scores = _log_likelihoods(
             model,
@@ -131,13 +139,13 @@ def answer_questions(
     return [answers[index] for index in range(len(prompts))]
 
 
-def _alike(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Indices of the prompts that begin alike."""
+def _group_by_examples(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Group the indices of prompts that have the same examples."""
 
-    def beginning(index: int) -> tuple[int, bool]:
+    def group_key(index: int) -> tuple[int, bool]:
         return prompts[index].shots, prompts[index].cut
 
-    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=beginning), key=beginning)]
+    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=group_key), key=group_key)]
 
 
 def _log_likelihoods(
@@ -147,7 +155,10 @@ def _log_likelihoods(
     batch_tokens: int,
     on_progress: ProgressCallback,
 ) -> list[list[float]]:
-    """[prompts, letters]: one pass a prompt where every letter is one token, else one a letter."""
+    """Compute the log-likelihoods [prompts, letters].
+
+    This takes one forward pass per prompt if every letter is a single token, otherwise one per letter.
+    """
     if all(len(ids) == 1 for ids in letters):
         ids = [letter[0] for letter in letters]
         scores = next_token_log_likelihoods(model, prompts, ids, batch_tokens=batch_tokens, on_progress=on_progress)

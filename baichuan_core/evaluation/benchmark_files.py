@@ -1,4 +1,4 @@
-"""What an evaluation on a benchmark writes: the figures, a table for people, and every single answer."""
+"""Write the results of a benchmark evaluation: metrics as JSON, a Markdown table, and every answer."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from .answers import Answer
 from .benchmark_report import BenchmarkReport, ModelAccuracy
+from .result_files import REPORT_FILE, TABLE_FILE, write_text
 from .statistics import Accuracy, Difference
-from .written import REPORT, TABLE, write_text
 
-ANSWERS = "answers.jsonl"
+ANSWERS_FILE = "answers.jsonl"
 
 T = TypeVar("T")
 
@@ -19,39 +19,41 @@ T = TypeVar("T")
 def write_benchmark_files(
     report: BenchmarkReport, answers: Sequence[Mapping[str, Sequence[Answer]]], output: Path
 ) -> None:
-    """Write `answers.jsonl`, `evaluation.md` and `evaluation.json`, which comes last."""
-    write_text(output / ANSWERS, "".join(_lines(answers)))
-    write_text(output / TABLE, benchmark_table(report))
-    write_text(output / REPORT, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
+    """Write `answers.jsonl`, `evaluation.md` and, last, `evaluation.json`."""
+    write_text(output / ANSWERS_FILE, "".join(_answer_lines(answers)))
+    write_text(output / TABLE_FILE, format_table(report))
+    write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
 
 
-def benchmark_table(report: BenchmarkReport) -> str:
-    """The report as Markdown."""
+def format_table(report: BenchmarkReport) -> str:
+    """Format the report as Markdown."""
     head = ["", "questions", report.model.name]
     if report.compared_with:
         head += [report.compared_with.name, "difference", "95% interval", "same letter"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_rows(report)]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_table_rows(report)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    notes = [f"Accuracies in percent; those of categories and of all are means over their {report.averaging}."]
-    notes += [_note(model) for model in (report.model, report.compared_with) if model and model.fewer_shots]
+    notes = [f"Accuracies are percentages; category and overall accuracies are means over {report.averaging}."]
+    notes += [
+        _format_shots_note(model) for model in (report.model, report.compared_with) if model and model.fewer_shots
+    ]
     notes += [report.comparison.method] if report.comparison else []
     return f"# {report.benchmark}, {report.split}, {report.shots} shots\n\n{table}\n" + "\n\n".join(notes) + "\n"
 
 
-def _rows(report: BenchmarkReport) -> Iterator[list[str]]:
+def _table_rows(report: BenchmarkReport) -> Iterator[list[str]]:
     model, other, comparison = report.model, report.compared_with, report.comparison
-    theirs = _flat(other.total, other.categories, other.subjects) if other else {}
-    differences = _flat(comparison.total, comparison.categories, comparison.subjects) if comparison else {}
-    for title, mine in _flat(model.total, model.categories, model.subjects).items():
-        yield _cells(title, mine, theirs.get(title), differences.get(title))
+    theirs = _merge_rows(other.total, other.categories, other.subjects) if other else {}
+    differences = _merge_rows(comparison.total, comparison.categories, comparison.subjects) if comparison else {}
+    for title, mine in _merge_rows(model.total, model.categories, model.subjects).items():
+        yield _format_row(title, mine, theirs.get(title), differences.get(title))
 
 
-def _flat(total: T, categories: Mapping[str, T], subjects: Mapping[str, T]) -> dict[str, T]:
-    """One line a figure, by its title in the table."""
+def _merge_rows(total: T, categories: Mapping[str, T], subjects: Mapping[str, T]) -> dict[str, T]:
+    """Merge total, categories and subjects into one mapping, keyed by the row title in the table."""
     return {"**all**": total} | {f"**{name}**": figure for name, figure in categories.items()} | dict(subjects)
 
 
-def _cells(title: str, mine: Accuracy, theirs: Accuracy | None, difference: Difference | None) -> list[str]:
+def _format_row(title: str, mine: Accuracy, theirs: Accuracy | None, difference: Difference | None) -> list[str]:
     cells = [title, str(mine.questions), f"{100 * mine.accuracy:.2f}"]
     if theirs and difference:
         cells += [f"{100 * theirs.accuracy:.2f}", f"{100 * difference.difference:+.2f}"]
@@ -59,15 +61,15 @@ def _cells(title: str, mine: Accuracy, theirs: Accuracy | None, difference: Diff
     return cells
 
 
-def _note(model: ModelAccuracy) -> str:
+def _format_shots_note(model: ModelAccuracy) -> str:
     return (
-        f"{model.name}: {model.fewer_shots} questions had fewer examples before them, for its window holds no more; "
-        f"{model.cut} of them lost their beginning."
+        f"{model.name}: {model.fewer_shots} questions had fewer examples because more did not fit into its context "
+        f"window; the start of {model.cut} of these prompts was cut off."
     )
 
 
-def _lines(answers: Sequence[Mapping[str, Sequence[Answer]]]) -> Iterator[str]:
-    """One question a line: what is right, and what each model answered."""
+def _answer_lines(answers: Sequence[Mapping[str, Sequence[Answer]]]) -> Iterator[str]:
+    """Yield one JSON line per question: the correct letter and the answer of each model."""
     for subject, rows in answers[0].items():
         for place, row in enumerate(rows):
             line = {"subject": subject, "number": place + 1, "right": row.right}

@@ -1,4 +1,4 @@
-"""C-Eval, MMLU and CMMLU: how each lays out its files, writes its prompts and averages its subjects."""
+"""File layout, prompts and averaging of C-Eval, MMLU and CMMLU."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from .questions import LETTERS, Question
 
 BenchmarkName = Literal["ceval", "mmlu", "cmmlu"]
 Split = Literal["val", "test"]
-EXAMPLES = "dev"  # the folder that all three take their few-shot examples from
+EXAMPLES_FOLDER = "dev"  # folder of the few-shot examples in all three benchmarks
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A subject as its publisher lists it: `name` is what prompts call it."""
+    """A subject of a benchmark; `name` is its name in prompts."""
 
     name: str
     categories: tuple[str, ...]
@@ -29,16 +29,16 @@ class Benchmark:
     """A published multiple-choice benchmark.
 
     Attributes:
-        name: Its name in options.
-        title: Its name for people.
-        splits: Those that can be evaluated, the one that results are reported on first.
-        suffixed: Whether the split is part of a file's name (`dev/law_dev.csv`) or only of its folder (`dev/law.csv`).
-        header: Whether the first line of a file names its columns.
-        averaging: What a category and the total are means of: their questions, or their subjects' accuracies.
-        description: First line of a prompt, with a place for the subject's name.
-        before_question: What stands before each question.
-        cue: Last line of a question, after which the answer comes.
-        before_letter: What stands between the cue and the letter.
+        name: Name in options.
+        title: Name in reports and messages.
+        splits: Splits that can be evaluated; the first one is the split that results are usually reported on.
+        suffixed: Whether file names contain the split (`dev/law_dev.csv`) or only their folder does (`dev/law.csv`).
+        header: Whether the first line of a file contains the column names.
+        averaging: What category and total accuracies are means of: questions, or the subjects' accuracies.
+        description: First line of a prompt, with a placeholder for the subject's name.
+        before_question: Text before each question.
+        cue: Last line of a question, directly before the answer.
+        before_letter: Text between the cue and the letter.
     """
 
     name: BenchmarkName
@@ -53,24 +53,26 @@ class Benchmark:
     before_letter: str
 
     def subjects(self) -> Mapping[str, Subject]:
-        """The published subjects, by the names of their files."""
-        return _subjects(self.name)
+        """Return the published subjects by file name."""
+        return _load_subjects(self.name)
 
     def file_name(self, subject: str, split: str) -> str:
-        """Where the questions of a subject are, below the benchmark's folder."""
+        """Return the path of a subject's questions, relative to the benchmark's folder."""
         return f"{split}/{subject}_{split}.csv" if self.suffixed else f"{split}/{subject}.csv"
 
-    def prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
-        """The prompt whose next token is the answer's letter, as published."""
-        shown = "".join(f"{self._ask(example)}{self.before_letter}{example.answer}\n\n" for example in examples)
-        return self.description.format(self.subjects()[subject].name) + shown + self._ask(question)
+    def format_prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
+        """Return the published prompt, whose next token is the letter of the answer."""
+        shown = "".join(
+            f"{self._format_question(example)}{self.before_letter}{example.answer}\n\n" for example in examples
+        )
+        return self.description.format(self.subjects()[subject].name) + shown + self._format_question(question)
 
-    def _ask(self, question: Question) -> str:
+    def _format_question(self, question: Question) -> str:
         choices = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.choices, strict=True))
         return f"{self.before_question}{question.text}{choices}{self.cue}"
 
 
-# README and code/evaluator_series of hkust-nlp/ceval. Labels of its test split were never published.
+# From README and code/evaluator_series of hkust-nlp/ceval. The answers of its test split were never published.
 CEVAL = Benchmark(
     name="ceval",
     title="C-Eval",
@@ -83,7 +85,7 @@ CEVAL = Benchmark(
     cue="\n答案：",
     before_letter="",
 )
-# evaluate.py of hendrycks/test, which puts two spaces before the subject.
+# From evaluate.py of hendrycks/test, which puts two spaces before the subject.
 MMLU = Benchmark(
     name="mmlu",
     title="MMLU",
@@ -96,7 +98,7 @@ MMLU = Benchmark(
     cue="\nAnswer:",
     before_letter=" ",
 )
-# src/mp_utils.py of haonan-li/CMMLU.
+# From src/mp_utils.py of haonan-li/CMMLU.
 CMMLU = Benchmark(
     name="cmmlu",
     title="CMMLU",
@@ -112,18 +114,18 @@ CMMLU = Benchmark(
 BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (CEVAL, MMLU, CMMLU)}
 
 
-def benchmark_named(name: str) -> Benchmark:
-    """One of the three.
+def get_benchmark(name: str) -> Benchmark:
+    """Return the benchmark with the given name.
 
     Raises:
-        UnsupportedError: There is none of this name.
+        UnsupportedError: No benchmark has this name.
     """
     if name not in BENCHMARKS:
-        raise UnsupportedError(f"there is no benchmark {name!r}: use one of {', '.join(get_args(BenchmarkName))}")
+        raise UnsupportedError(f"unknown benchmark {name!r}: use one of {', '.join(get_args(BenchmarkName))}")
     return BENCHMARKS[name]
 
 
 @cache
-def _subjects(name: BenchmarkName) -> Mapping[str, Subject]:
+def _load_subjects(name: BenchmarkName) -> Mapping[str, Subject]:
     content = (files("baichuan_core.evaluation") / "subjects" / f"{name}.json").read_text(encoding="utf-8")
     return {key: Subject(item["name"], tuple(item["categories"])) for key, item in json.loads(content).items()}

@@ -1,4 +1,4 @@
-"""Loads a model that is to be evaluated."""
+"""Load models for evaluation."""
 
 from baichuan_core.checkpoint import load_model
 from baichuan_core.model import BaichuanForCausalLM
@@ -6,7 +6,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
 
 
-def load_evaluated(model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions) -> BaichuanForCausalLM:
-    """The model for inference, in the dtype and on the device that the options say."""
+def load_for_evaluation(model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions) -> BaichuanForCausalLM:
+    """Load a model for inference with the dtype and device from the options."""
     loaded = load_model(model.checkpoint, dtype=options.dtype, device=options.device, adapter=model.adapter)
     return loaded.prepack()

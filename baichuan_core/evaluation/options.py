@@ -1,4 +1,4 @@
-"""What is evaluated, and how."""
+"""Models to evaluate, and evaluation options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,37 +13,43 @@ from .benchmarks import BenchmarkName, Split
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """A checkpoint, perhaps with a LoRA adapter; `name` is what reports call it, its directory's name by default."""
+    """A checkpoint to evaluate, optionally with a LoRA adapter.
+
+    Attributes:
+        checkpoint: Directory of the checkpoint.
+        adapter: Directory of the LoRA adapter.
+        name: Name in reports; the directory names by default.
+    """
 
     checkpoint: Path | str
     adapter: Path | str | None = None
     name: str | None = None
 
     @classmethod
-    def of(cls, model: "EvaluatedModel | Path | str") -> "EvaluatedModel":
-        """A checkpoint alone, or the model as it is given."""
+    def from_path(cls, model: "EvaluatedModel | Path | str") -> "EvaluatedModel":
+        """Wrap a checkpoint path; return an `EvaluatedModel` unchanged."""
         return model if isinstance(model, EvaluatedModel) else cls(model)
 
     @property
-    def shown(self) -> str:
-        """The name in reports."""
+    def display_name(self) -> str:
+        """Name in reports."""
         adapted = f" + {Path(self.adapter).absolute().name}" if self.adapter else ""
         return self.name or f"{Path(self.checkpoint).absolute().name}{adapted}"
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkOptions:
-    """What a model is asked.
+    """Options of a benchmark evaluation.
 
     Attributes:
-        benchmark: Whose questions.
-        split: Which questions are asked; by default those that the benchmark's results are reported on.
-        shots: Examples before each question.
-        subjects: Only these, by the names of their files; all that are there by default.
-        limit: Only the first questions of each subject.
-        dtype: Dtype of the weights, "auto" for that of the checkpoint.
-        device: Where the model runs; the first GPU, or else the CPU, by default.
-        batch_tokens: Most tokens in one batch, shared ones and padding included.
+        benchmark: The benchmark to run.
+        split: The split to evaluate; by default the one that published results are usually reported on.
+        shots: Number of examples before each question.
+        subjects: File names of the subjects to evaluate; all subjects in the data by default.
+        limit: Maximum number of questions per subject; the first ones are used.
+        dtype: Dtype of the weights; "auto" means the checkpoint's dtype.
+        device: Device to run on; the first GPU by default, or the CPU if there is no GPU.
+        batch_tokens: Maximum number of tokens in a batch, including shared tokens and padding.
     """
 
     benchmark: BenchmarkName
@@ -57,20 +63,20 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         if self.shots < 0:
-            raise UnsupportedError(f"shots is {self.shots}: give 0 or more")
+            raise UnsupportedError(f"shots is {self.shots}: use 0 or more")
         if self.limit is not None and self.limit < 1:
-            raise UnsupportedError(f"limit is {self.limit}: give 1 or more, or None for all questions")
+            raise UnsupportedError(f"limit is {self.limit}: use 1 or more, or None for all questions")
         if self.subjects is not None and not self.subjects:
-            raise UnsupportedError("subjects is empty: name some, or give None for all")
+            raise UnsupportedError("subjects is empty: name at least one, or pass None for all")
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityOptions:
-    """How the perplexity on a text is measured.
+    """Options of a perplexity evaluation.
 
     Attributes:
-        window: Tokens that the model sees at once; 2048, or the model's own window if that is shorter, by default.
-            Windows do not overlap, and the first token of each is not scored.
+        window: Tokens per window; by default 2048, or the model's context length if that is shorter. Windows do not
+            overlap, and the first token of each is not scored.
         dtype, device, batch_tokens: As in `BenchmarkOptions`.
     """
 
@@ -80,5 +86,5 @@ class PerplexityOptions:
     batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 2:  # noqa: PLR2004 - one token to see, one to predict
-            raise UnsupportedError(f"window is {self.window}: give 2 or more tokens")
+        if self.window is not None and self.window < 2:  # noqa: PLR2004 - one token of context and one to predict
+            raise UnsupportedError(f"window is {self.window}: use 2 or more tokens")

@@ -1,4 +1,4 @@
-"""Perplexity on a text, of one model or of two."""
+"""Measure the perplexity of one or two models on a text."""
 
 import json
 import math
@@ -22,21 +22,21 @@ from baichuan_core.likelihood import (
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 from baichuan_core.text_file import read_text_file
 
-from .loading import load_evaluated
+from .loading import load_for_evaluation
 from .options import EvaluatedModel, PerplexityOptions
-from .statistics import mean_interval
-from .written import REPORT, TABLE, write_text
+from .result_files import REPORT_FILE, TABLE_FILE, write_text
+from .statistics import compute_mean_interval
 
-WINDOW = 2048
-METHOD = (
-    "95% interval of the ratio of both perplexities, from the paired log-likelihoods of each window: ratio estimator "
-    "with Student's quantile; none for fewer than four windows."
+MAX_WINDOW_TOKENS = 2048
+INTERVAL_METHOD = (
+    "95% interval of the perplexity ratio, from the paired log-likelihoods of each window: ratio estimator with "
+    "Student's quantile; none for fewer than four windows."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPerplexity:
-    """How well a model predicts the text: exp of the mean negative log-likelihood of a token."""
+    """Perplexity of a model: exp of the mean negative log-likelihood per token."""
 
     name: str
     perplexity: float
@@ -44,15 +44,15 @@ class ModelPerplexity:
 
 @dataclass(frozen=True, slots=True)
 class PerplexityComparison:
-    """How far a model is from the one it was compared with, on the same tokens.
+    """Comparison of a model with another one on the same tokens.
 
     Attributes:
-        difference: Its perplexity less the other's.
-        ratio: Its perplexity by the other's.
+        difference: The model's perplexity minus the other's.
+        ratio: The model's perplexity divided by the other's.
         interval: 95% confidence interval of `ratio`; None if there are too few windows.
-        kl_divergence: Mean of KL(other || model), nats a token.
-        top_1_agreement: Share of the tokens where both find the same one most likely.
-        method: How the interval was found.
+        kl_divergence: Mean of KL(other || model) in nats per token.
+        top_1_agreement: Fraction of tokens for which both models have the same most likely token.
+        method: Description of how the interval is computed.
     """
 
     difference: float
@@ -60,12 +60,21 @@ class PerplexityComparison:
     interval: tuple[float, float] | None
     kl_divergence: float
     top_1_agreement: float
-    method: str = METHOD
+    method: str = INTERVAL_METHOD
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityReport:
-    """What came of an evaluation; `tokens` were scored, in `windows` of `window` tokens each."""
+    """Result of a perplexity evaluation.
+
+    Attributes:
+        window: Tokens per window.
+        windows: Number of windows.
+        tokens: Number of scored tokens.
+        model: Perplexity of the evaluated model.
+        compared_with: Perplexity of the other model, if any.
+        comparison: Comparison of the two models, if there are two.
+    """
 
     window: int
     windows: int
@@ -84,46 +93,47 @@ def evaluate_perplexity(
     compare_with: EvaluatedModel | Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PerplexityReport:
-    """Measure how well a model predicts a text, and how far it is from another model, one in memory at a time.
+    """Measure a model's perplexity on a text, and optionally compare it with another model.
 
-    `output` gets `evaluation.json` (what is returned) and `evaluation.md` (the same as a table).
+    Only one model is in memory at a time. Two files are written to `output`: `evaluation.json` (the returned report)
+    and `evaluation.md` (the same report as a table).
 
     Args:
-        model: Directory of a checkpoint, quantized ones included, or an `EvaluatedModel` with an adapter.
+        model: A checkpoint directory (quantized or not), or an `EvaluatedModel` with an adapter.
         text: A UTF-8 file.
         output: Directory for the results.
-        options: What differs from the defaults.
-        compare_with: The model that `model` is compared with, for example the one that it was quantized from.
-        on_progress: Told about the stages `loading`, `scoring` and `writing`.
+        options: Options that differ from the defaults.
+        compare_with: A second model to compare with, for example the one that `model` was quantized from.
+        on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
         DatasetError: The text cannot be read or is too short.
         TokenizerError: A checkpoint has no tokenizer.
-        CheckpointError: A checkpoint or adapter cannot be used, computes NaN, or `output` cannot be written.
+        CheckpointError: A checkpoint or adapter cannot be used, a model computes NaN, or `output` cannot be written.
         InsufficientMemoryError: The text is too long to compare two models on it.
-        UnsupportedError: The two models have other tokens.
+        UnsupportedError: The two models tokenize the text differently.
     """
     options, output = options or PerplexityOptions(), Path(output)
     make_directory(output)
     on_progress(Progress(0.0, "loading"))
     content = read_text_file(Path(text))
-    mine = EvaluatedModel.of(model)
-    windows = _windows(mine, content, options)
+    mine = EvaluatedModel.from_path(model)
+    windows = _read_windows(mine, content, options)
     if compare_with is None:
-        report = _alone(mine, windows, options, on_progress)
+        report = _evaluate_one(mine, windows, options, on_progress)
     else:
-        theirs = EvaluatedModel.of(compare_with)
+        theirs = EvaluatedModel.from_path(compare_with)
         _require_same_tokens(mine, theirs, content)
-        report = _compared(mine, theirs, windows, options, on_progress)
+        report = _evaluate_two(mine, theirs, windows, options, on_progress)
     on_progress(Progress(1.0, "writing"))
-    write_text(output / TABLE, _table(report))
-    write_text(output / REPORT, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
+    write_text(output / TABLE_FILE, _format_table(report))
+    write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
     return report
 
 
-def _windows(model: EvaluatedModel, content: str, options: PerplexityOptions) -> list[Window]:
+def _read_windows(model: EvaluatedModel, content: str, options: PerplexityOptions) -> list[Window]:
     own = read_config(Path(model.checkpoint)).model_max_length or DEFAULT_CONTEXT_LENGTH
-    length = options.window or min(WINDOW, own)
+    length = options.window or min(MAX_WINDOW_TOKENS, own)
     return text_windows(encode_plain(load_tokenizer(model.checkpoint), content), length=length, stride=length)
 
 
@@ -131,21 +141,23 @@ def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: 
     ids, others = (encode_plain(load_tokenizer(model.checkpoint), content) for model in (mine, theirs))
     if ids != others:
         raise UnsupportedError(
-            f"the tokenizers of {mine.shown} and {theirs.shown} differ on this text: perplexities compare only models "
-            "of one tokenizer"
+            f"the tokenizers of {mine.display_name} and {theirs.display_name} differ on this text: "
+            "compare models that use the same tokenizer"
         )
 
 
-def _alone(
+def _evaluate_one(
     model: EvaluatedModel, windows: Sequence[Window], options: PerplexityOptions, on_progress: ProgressCallback
 ) -> PerplexityReport:
-    loaded = load_evaluated(model, options)
+    loaded = load_for_evaluation(model, options)
     found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
     longest = len(windows[0].token_ids)
-    return PerplexityReport(longest, len(windows), found.tokens, ModelPerplexity(model.shown, found.value), None, None)
+    return PerplexityReport(
+        longest, len(windows), found.tokens, ModelPerplexity(model.display_name, found.value), None, None
+    )
 
 
-def _compared(
+def _evaluate_two(
     mine: EvaluatedModel,
     theirs: EvaluatedModel,
     windows: Sequence[Window],
@@ -153,7 +165,7 @@ def _compared(
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
-        load_evaluated(theirs, options),
+        load_for_evaluation(theirs, options),
         windows,
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.0, 0.5),
@@ -161,21 +173,21 @@ def _compared(
     release_memory()
     parts = compare_windows(
         reference,
-        load_evaluated(mine, options),
+        load_for_evaluation(mine, options),
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.5, 1.0),
     )
-    return _comparison_report(mine, theirs, len(windows[0].token_ids), parts)
+    return _build_comparison_report(mine, theirs, len(windows[0].token_ids), parts)
 
 
-def _comparison_report(
+def _build_comparison_report(
     mine: EvaluatedModel, theirs: EvaluatedModel, longest: int, parts: Sequence[Comparison]
 ) -> PerplexityReport:
     sizes = [part.tokens for part in parts]
     tokens = sum(sizes)
     own = [part.tokens * math.log(part.perplexity) for part in parts]
     others = [part.tokens * math.log(part.reference_perplexity) for part in parts]
-    interval = mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
+    interval = compute_mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
     value, reference_value = (math.exp(math.fsum(sums) / tokens) for sums in (own, others))
     comparison = PerplexityComparison(
         difference=value - reference_value,
@@ -184,11 +196,11 @@ def _comparison_report(
         kl_divergence=math.fsum(part.kl_divergence * part.tokens for part in parts) / tokens,
         top_1_agreement=math.fsum(part.top_1_agreement * part.tokens for part in parts) / tokens,
     )
-    models = ModelPerplexity(mine.shown, value), ModelPerplexity(theirs.shown, reference_value)
+    models = ModelPerplexity(mine.display_name, value), ModelPerplexity(theirs.display_name, reference_value)
     return PerplexityReport(longest, len(parts), tokens, *models, comparison)
 
 
-def _table(report: PerplexityReport) -> str:
+def _format_table(report: PerplexityReport) -> str:
     rows = [(model.name, f"{model.perplexity:.4f}") for model in (report.model, report.compared_with) if model]
     if compared := report.comparison:
         low, high = compared.interval or (math.nan, math.nan)
@@ -196,7 +208,7 @@ def _table(report: PerplexityReport) -> str:
             ("difference", f"{compared.difference:+.4f}"),
             ("ratio", f"{compared.ratio:.5f}"),
             ("95% interval of the ratio", f"{low:.5f} to {high:.5f}" if compared.interval else "too few windows"),
-            ("KL divergence", f"{compared.kl_divergence:.3g} nats a token"),
+            ("KL divergence", f"{compared.kl_divergence:.3g} nats per token"),
             ("same most likely token", f"{100 * compared.top_1_agreement:.2f}%"),
         ]
     table = "".join(f"| {name} | {value} |\n" for name, value in (("", "perplexity"), ("---", "---:"), *rows))

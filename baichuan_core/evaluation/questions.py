@@ -1,4 +1,4 @@
-"""Multiple-choice questions, read from the CSV files that the benchmarks publish."""
+"""Read multiple-choice questions from the published CSV files of a benchmark."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ class Question:
     Attributes:
         text: The question.
         choices: The texts of A, B, C and D.
-        answer: The right letter.
+        answer: The correct letter.
     """
 
     text: str
@@ -27,25 +27,25 @@ class Question:
 
 
 def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question]:
-    """The questions of a CSV file, their texts as they are written.
+    """Parse the questions of a CSV file; texts are kept exactly as written.
 
     Args:
         content: The file's bytes.
-        file: Its name, for messages.
-        header: Whether the first line names the columns (question, A, B, C, D and answer, among others, in any case);
-            without it they are these six in this order.
+        file: The file's name, for error messages.
+        header: Whether the first line contains the column names (at least question, A, B, C, D and answer, in upper or
+            lower case). If not, the file has exactly these six columns in this order.
 
     Raises:
-        DatasetError: The file is not UTF-8, a row is malformed, or an answer is none of A, B, C and D; the message
-            names file and line.
+        DatasetError: The file is not UTF-8, a row is malformed, or an answer is not A, B, C or D; the message has
+            file and line.
     """
-    rows = _rows(content, file)
-    places = _places(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
-    return [_question(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
+    rows = _read_rows(content, file)
+    places = _column_indices(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
+    return [_parse_row(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
 
 
-def _rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, with the line on which each begins."""
+def _read_rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the non-empty rows, each with the number of its first line."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -61,23 +61,25 @@ def _rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
         raise DatasetError(f"{file} line {line} is not CSV ({error}): check its quotation marks") from error
 
 
-def _places(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
+def _column_indices(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
     _, names = next(rows, (1, []))
     places = {name.strip().lower(): place for place, name in enumerate(names)}
     missing = [column for column in COLUMNS if column not in places]
     if missing == ["answer"]:
-        raise DatasetError(f"{file} has no column 'answer': C-Eval keeps those of its test split; evaluate split val")
+        raise DatasetError(
+            f"{file} has no column 'answer': C-Eval does not publish the answers of its test split; evaluate split val"
+        )
     if missing:
         raise DatasetError(
-            f"{file} line 1 names no column {missing[0]!r}: it must name question, A, B, C, D and answer"
+            f"{file} line 1 has no column {missing[0]!r}: the columns must include question, A, B, C, D and answer"
         )
     return {column: places[column] for column in COLUMNS}
 
 
-def _question(cells: list[str], place: str, places: dict[str, int], *, exact: bool) -> Question:
+def _parse_row(cells: list[str], place: str, places: dict[str, int], *, exact: bool) -> Question:
     wanted = max(places.values()) + 1
     if len(cells) < wanted or (exact and len(cells) > wanted):
-        raise DatasetError(f"{place} has {len(cells)} cells instead of {wanted}: check its commas and quotation marks")
+        raise DatasetError(f"{place} has {len(cells)} cells instead of {wanted}: check commas and quotation marks")
     text, a, b, c, d, answer = (cells[places[column]] for column in COLUMNS)
     if answer.strip() not in LETTERS:
         raise DatasetError(f"{place} has the answer {answer.strip()[:40]!r}: it must be A, B, C or D")

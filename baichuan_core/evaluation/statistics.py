@@ -1,4 +1,4 @@
-"""Accuracies of subjects, categories and the whole, and intervals for the difference of two models."""
+"""Accuracies per subject and category, and confidence intervals for the difference between two models."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ from typing import Literal
 from .answers import Answer
 from .benchmarks import Benchmark
 
-CONFIDENCE = 0.95
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-FEWEST_BLOCKS = 4
+CONFIDENCE_LEVEL = 0.95
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+MIN_BLOCKS = 4
 Averaging = Literal["questions", "subjects"]
 Answers = Mapping[str, Sequence[Answer]]  # by subject
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of right answers: of all questions, or the mean of the subjects' shares, as the benchmark reports it."""
+    """Fraction of correct answers: over all questions, or the mean over subjects, as the benchmark defines it."""
 
     accuracy: float
     questions: int
@@ -27,14 +27,14 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One model's accuracy less another's on the same questions.
+    """One model's accuracy minus another's on the same questions.
 
     Attributes:
-        difference: The difference.
-        low, high: Its 95% confidence interval.
-        only_model: Share of the questions that only the model answers right.
-        only_other: Share that only the other one does.
-        same_letter: Share to which both give the same letter.
+        difference: The difference in accuracy.
+        low, high: Bounds of its 95% confidence interval.
+        only_model: Fraction of questions that only the model answers correctly.
+        only_other: Fraction of questions that only the other model answers correctly.
+        same_letter: Fraction of questions to which both models give the same answer.
     """
 
     difference: float
@@ -45,8 +45,8 @@ class Difference:
     same_letter: float
 
 
-def groups(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """The categories of these subjects, with those that belong to each."""
+def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str, list[str]]:
+    """Group subjects by category; a subject can be in several."""
     found: dict[str, list[str]] = {}
     for subject in subjects:
         for category in benchmark.subjects()[subject].categories:
@@ -54,47 +54,48 @@ def groups(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str, list[str]
     return found
 
 
-def accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
-    """The accuracy over all subjects of `answers`."""
-    weights = _weights(answers, averaging)
+def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
+    """Compute the accuracy over all subjects of `answers`."""
+    weights = _question_weights(answers, averaging)
     rows = [answer for subject in answers for answer in answers[subject]]
-    share = sum(weight for weight, answer in zip(weights, rows, strict=True) if answer.correct)
+    share = sum(weight for weight, answer in zip(weights, rows, strict=True) if answer.is_correct)
     return Accuracy(share, len(rows), len(answers))
 
 
-def difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
+def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
     """Compare two models on the same questions.
 
-    The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's with half a
-    pair added to each of the four outcomes, so that it has a width when the models never differ. Where subjects count
-    alike and not questions, outcomes are weighted so, and their number is Kish's effective one, 1 / sum(weight^2).
+    The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's interval with
+    half a pair added to each of the four outcomes, so that its width is not zero if the models never differ. If the
+    accuracy averages over subjects, outcomes are weighted accordingly, and the number of pairs is Kish's effective
+    sample size, 1 / sum(weight^2).
     """
-    weights = _weights(model, averaging)
+    weights = _question_weights(model, averaging)
     pairs = [(mine, theirs) for subject in model for mine, theirs in zip(model[subject], other[subject], strict=True)]
-    gained = _share(weights, [mine.correct and not theirs.correct for mine, theirs in pairs])
-    lost = _share(weights, [theirs.correct and not mine.correct for mine, theirs in pairs])
-    same = _share(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
-    low, high = _agresti_min(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
+    gained = _weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
+    lost = _weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
+    same = _weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
+    low, high = _agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
     return Difference(gained - lost, low, high, gained, lost, same)
 
 
-def mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
-    """95% confidence interval of sum(sums) / sum(sizes), from blocks that are taken to be independent.
+def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
+    """Compute a 95% confidence interval of sum(sums) / sum(sizes), assuming independent blocks.
 
-    That of the ratio estimator, with Student's quantile for one degree of freedom less than blocks; None below four
-    blocks, which say too little.
+    The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
+    than four blocks are too few for a useful interval and give None.
     """
     blocks, total = len(sums), sum(sizes)
-    if blocks < FEWEST_BLOCKS:
+    if blocks < MIN_BLOCKS:
         return None
     mean = math.fsum(sums) / total
     squares = math.fsum((part - mean * size) ** 2 for part, size in zip(sums, sizes, strict=True))
     error = math.sqrt(squares * blocks / (blocks - 1)) / total
-    return mean - _student(blocks - 1) * error, mean + _student(blocks - 1) * error
+    return mean - _student_quantile(blocks - 1) * error, mean + _student_quantile(blocks - 1) * error
 
 
-def _weights(answers: Answers, averaging: Averaging) -> list[float]:
-    """A weight for each question, subject after subject; they add up to 1."""
+def _question_weights(answers: Answers, averaging: Averaging) -> list[float]:
+    """Return one weight per question, in the order of subjects; weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {
         subject: 1 / questions if averaging == "questions" else 1 / (len(answers) * len(rows))
@@ -103,22 +104,22 @@ def _weights(answers: Answers, averaging: Averaging) -> list[float]:
     return [each[subject] for subject, rows in answers.items() for _ in rows]
 
 
-def _share(weights: Sequence[float], chosen: Sequence[bool]) -> float:
+def _weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> float:
     return math.fsum(weight for weight, one in zip(weights, chosen, strict=True) if one)
 
 
-def _agresti_min(gained: float, lost: float, pairs: float) -> tuple[float, float]:
+def _agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
     more, less = (gained * pairs + 0.5) / (pairs + 2), (lost * pairs + 0.5) / (pairs + 2)
     middle = more - less
-    margin = Z * math.sqrt((more + less - middle * middle) / (pairs + 2))
+    margin = NORMAL_QUANTILE * math.sqrt((more + less - middle * middle) / (pairs + 2))
     return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
-def _student(freedom: int) -> float:
-    """Quantile of Student's distribution by its expansion about the normal one (Abramowitz and Stegun, 26.7.5)."""
+def _student_quantile(freedom: int) -> float:
+    """Return Student's quantile, by its expansion around the normal quantile (Abramowitz and Stegun, 26.7.5)."""
     terms = (
-        (Z**3 + Z) / 4,
-        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
-        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
+        (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / 4,
+        (5 * NORMAL_QUANTILE**5 + 16 * NORMAL_QUANTILE**3 + 3 * NORMAL_QUANTILE) / 96,
+        (3 * NORMAL_QUANTILE**7 + 19 * NORMAL_QUANTILE**5 + 17 * NORMAL_QUANTILE**3 - 15 * NORMAL_QUANTILE) / 384,
     )
-    return Z + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return NORMAL_QUANTILE + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))

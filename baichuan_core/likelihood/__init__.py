@@ -1,4 +1,4 @@
-"""How likely a model finds a text, and how far two models differ on it."""
+"""Score texts by their likelihood under a model, and compare the predictions of two models."""
 
 from .comparison import Comparison, ReferenceRun, compare_windows, compare_with_reference, run_reference
 from .passes import BATCH_TOKENS

@@ -1,4 +1,4 @@
-"""How far one model's predictions lie from another's on the same text."""
+"""Compare the next-token predictions of two models on the same text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .head import OutputHead
-from .passes import BATCH_TOKENS, hidden_states
-from .scoring import check_ids, perplexity_of
+from .passes import BATCH_TOKENS, compute_hidden_states
+from .scoring import check_token_ids, perplexity_from_log_likelihood
 from .windows import Window
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRun:
-    """What of a reference model is needed to compare others with it: its head and the states before it.
+    """The parts of a reference model needed for comparison: its output head and final hidden states.
 
-    The model itself can be dropped, so that only one is in memory at a time.
+    The model itself can be released, so that only one model is in memory at a time.
 
     Attributes:
-        head: Its output head.
-        states: For each window float [scored tokens, hidden] on the CPU, which predict the scored tokens.
-        windows: The text.
+        head: Output head of the reference model.
+        states: Per window, float [scored tokens, hidden] on the CPU: the states that predict the scored tokens.
+        windows: The text, as windows of tokens.
         vocab_size: Size of the vocabulary.
     """
 
@@ -39,14 +39,14 @@ class ReferenceRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models on one text; `tokens` of it were scored.
+    """Comparison of a model with a reference model on one text.
 
     Attributes:
-        kl_divergence: Mean of KL(reference || model) over the positions, nats a token.
-        top_1_agreement: Share of the positions where both find the same token most likely.
-        reference_perplexity: exp of the reference's mean negative log-likelihood.
-        perplexity: That of the model.
-        tokens: Scored positions.
+        kl_divergence: Mean of KL(reference || model) over the scored positions, in nats per token.
+        top_1_agreement: Fraction of positions at which both models have the same most likely token.
+        reference_perplexity: Perplexity of the reference: exp of its mean negative log-likelihood.
+        perplexity: Perplexity of the model.
+        tokens: Number of scored tokens.
     """
 
     kl_divergence: float
@@ -63,17 +63,17 @@ def run_reference(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ReferenceRun:
-    """Run the model that others shall be compared with, and keep what that takes.
+    """Run the reference model and keep what comparisons with it need.
 
     Raises:
-        DatasetError: A window has a token that the model does not have.
-        InsufficientMemoryError: The states of so long a text do not fit into the host's memory.
+        DatasetError: A window has a token id that is not in the model's vocabulary.
+        InsufficientMemoryError: The hidden states of the text do not fit into host memory.
     """
     sequences = [window.token_ids for window in windows]
-    check_ids(model, sequences, shortest=2)
-    _require_room(model, windows)
+    check_token_ids(model, sequences, shortest=2)
+    _require_memory(model, windows)
     states: dict[int, Tensor] = {}
-    for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
+    for index, row in compute_hidden_states(model, sequences, batch_tokens=batch_tokens):
         states[index] = row[windows[index].first_scored - 1 : -1].to("cpu", copy=True)
         on_progress(Progress(len(states) / len(windows), "scoring"))
     ordered = [states[index] for index in range(len(windows))]
@@ -89,10 +89,10 @@ def compare_with_reference(
 ) -> Comparison:
     """Compare the next-token distributions of a model with those of a reference, on the reference's text.
 
-    Raises as `compare_windows`.
+    Raises the same errors as `compare_windows`.
     """
-    sums = _sums_of_windows(reference, model, batch_tokens, on_progress)
-    return _comparison(torch.stack(sums).sum(dim=0), sum(len(states) for states in reference.states))
+    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    return _build_comparison(torch.stack(sums).sum(dim=0), sum(len(states) for states in reference.states))
 
 
 def compare_windows(
@@ -102,19 +102,19 @@ def compare_windows(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Comparison]:
-    """As `compare_with_reference`, one comparison for each window, in their order.
+    """Compare like `compare_with_reference`, but return one comparison per window, in order.
 
-    Distributions exist for a slice of positions at a time, in float32; sums are float64.
+    Distributions are computed in float32 for a slice of positions at a time; sums are float64.
 
     Raises:
-        CheckpointError: One of the two computes NaN.
-        UnsupportedError: Their vocabularies differ in size.
+        CheckpointError: One of the two models computes NaN.
+        UnsupportedError: The vocabularies differ in size.
     """
-    sums = _sums_of_windows(reference, model, batch_tokens, on_progress)
-    return [_comparison(row, len(states)) for row, states in zip(sums, reference.states, strict=True)]
+    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    return [_build_comparison(row, len(states)) for row, states in zip(sums, reference.states, strict=True)]
 
 
-def _require_room(model: BaichuanForCausalLM, windows: Sequence[Window]) -> None:
+def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> None:
     tokens = sum(len(window.token_ids) - window.first_scored for window in windows)
     needed, free = tokens * model.config.hidden_size * model.dtype.itemsize, free_bytes("cpu")
     if needed > free:
@@ -125,36 +125,44 @@ def _require_room(model: BaichuanForCausalLM, windows: Sequence[Window]) -> None
         )
 
 
-def _sums_of_windows(
+def _sum_per_window(
     reference: ReferenceRun, model: BaichuanForCausalLM, batch_tokens: int, on_progress: ProgressCallback
 ) -> list[Tensor]:
-    """What `_sums` gives, for each window."""
+    """Compute `_sum_metrics` for each window."""
     if model.config.vocab_size != reference.vocab_size:
         raise UnsupportedError(
-            f"the models have {reference.vocab_size} and {model.config.vocab_size} tokens: only models of one "
+            f"the models have {reference.vocab_size} and {model.config.vocab_size} tokens: only models with the same "
             "vocabulary can be compared"
         )
     head = OutputHead(model)
     sums: dict[int, Tensor] = {}
     sequences = [window.token_ids for window in reference.windows]
-    for index, row in hidden_states(model, sequences, batch_tokens=batch_tokens):
+    for index, row in compute_hidden_states(model, sequences, batch_tokens=batch_tokens):
         window = reference.windows[index]
         targets = torch.tensor(window.token_ids[window.first_scored :])
-        sums[index] = _sums(reference.head, reference.states[index], head, row[window.first_scored - 1 : -1], targets)
+        sums[index] = _sum_metrics(
+            reference.head, reference.states[index], head, row[window.first_scored - 1 : -1], targets
+        )
         on_progress(Progress(len(sums) / len(sequences), "scoring"))
     return [sums[index] for index in range(len(sequences))]
 
 
-def _comparison(sums: Tensor, tokens: int) -> Comparison:
+def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
     divergence, equal, of_reference, of_model = (sums / tokens).tolist()
-    return Comparison(divergence, equal, perplexity_of(of_reference), perplexity_of(of_model), tokens)
+    return Comparison(
+        divergence,
+        equal,
+        perplexity_from_log_likelihood(of_reference),
+        perplexity_from_log_likelihood(of_model),
+        tokens,
+    )
 
 
 @torch.inference_mode()
-def _sums(
+def _sum_metrics(
     reference_head: OutputHead, reference_states: Tensor, head: OutputHead, states: Tensor, targets: Tensor
 ) -> Tensor:
-    """float64 [4]: KL, equal greedy tokens and both log-likelihoods, summed over the positions."""
+    """Sum over positions, float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
     sums = torch.zeros(4, dtype=torch.float64)
     slices = zip(
         reference_head.log_probabilities(reference_states),

@@ -1,4 +1,4 @@
-"""From hidden states to the distribution of the next token, a slice of positions at a time."""
+"""Compute next-token distributions from hidden states, one slice of positions at a time."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from baichuan_core.model import BaichuanForCausalLM, row_norms
 
-# [positions, vocabulary] in float32 takes 64 MB at most: 133 positions for Baichuan 2.
-NUMBERS_IN_A_SLICE = 2**24
+# Elements of one slice [positions, vocab]: at most 64 MiB in float32, that is 133 positions for Baichuan 2.
+MAX_SLICE_ELEMENTS = 2**24
 
 
 class OutputHead:
-    """The output head of a model, which outlives the rest of it.
+    """The output head of a model; usable after the rest of the model has been released.
 
     Args:
-        model: Where the head is taken from; it is not copied.
+        model: The model whose head is used, without a copy.
     """
 
     def __init__(self, model: BaichuanForCausalLM) -> None:
@@ -24,19 +24,19 @@ class OutputHead:
         self._norms = row_norms(model.lm_head).detach() if model.config.norm_head else None
         # A quantized head may keep its codes in buffers.
         self._device = next(chain(model.lm_head.parameters(), model.lm_head.buffers())).device
-        self.positions = max(1, NUMBERS_IN_A_SLICE // model.config.vocab_size)
+        self.positions = max(1, MAX_SLICE_ELEMENTS // model.config.vocab_size)
 
     def log_probabilities(self, hidden_states: Tensor) -> Iterator[Tensor]:
-        """Logarithms (nats) of the distributions after `hidden_states` [tokens, hidden].
+        """Compute the log-probabilities (nats) of the next token for `hidden_states` [tokens, hidden].
 
         Yields:
-            float32 [positions, vocab] for one slice of the tokens after another.
+            float32 [positions, vocab] for consecutive slices of the tokens.
         """
         for slice_ in hidden_states.split(self.positions):
             yield self._logits(slice_.to(self._device)).float().log_softmax(dim=-1)
 
-    def gathered(self, hidden_states: Tensor, token_ids: Tensor) -> Tensor:
-        """Log-likelihoods, float32 [tokens, choices] on the CPU, of `token_ids` [tokens, choices]."""
+    def gather_log_likelihoods(self, hidden_states: Tensor, token_ids: Tensor) -> Tensor:
+        """Return the log-likelihoods of `token_ids` [tokens, choices]: float32 [tokens, choices] on the CPU."""
         slices = zip(self.log_probabilities(hidden_states), token_ids.split(self.positions), strict=True)
         return torch.cat([probs.gather(-1, ids.to(probs.device)).cpu() for probs, ids in slices])
 

@@ -1,4 +1,4 @@
-"""Forward passes over many sequences, which may share their first tokens."""
+"""Forward passes over many sequences that may share a prefix."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,22 +13,23 @@ from baichuan_core.model import BaichuanForCausalLM
 BATCH_TOKENS = 16_384
 
 
-def hidden_states(
+def compute_hidden_states(
     model: BaichuanForCausalLM,
     sequences: Sequence[Sequence[int]],
     *,
     batch_tokens: int = BATCH_TOKENS,
     prefix: Cache | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """The last hidden states of every sequence, those of like length computed together.
+    """Compute the last hidden states of every sequence, batching sequences of similar length.
 
-    Rows are padded on the right, where causal attention never looks, so a result does not depend on the others.
+    Rows are padded on the right, which causal attention never reads, so results do not depend on the rest of the
+    batch.
 
     Args:
-        model: In eval mode.
-        sequences: Token ids; none is empty.
-        batch_tokens: Most tokens in one batch, `prefix` and padding included; a longer sequence runs alone.
-        prefix: What `shared_prefix` gave for the tokens before every sequence.
+        model: The model, in eval mode.
+        sequences: Token ids; no sequence may be empty.
+        batch_tokens: Maximum number of tokens in a batch, including `prefix` and padding; a longer sequence runs alone.
+        prefix: Result of `compute_shared_prefix` for the tokens before every sequence.
 
     Yields:
         Index of a sequence and its states [tokens, hidden], the longest sequence first.
@@ -45,10 +46,11 @@ def hidden_states(
 
 
 @torch.inference_mode()
-def shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
-    """Keys and values of tokens that many sequences begin with, computed once; None for no tokens.
+def compute_shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
+    """Compute the keys and values of a prefix that many sequences share; return None for an empty prefix.
 
-    Every batch reads them and none writes to them: the copy beside a batch's own keys lives for one layer only.
+    Batches read the cache and never write to it: joining it with a batch's own keys makes a copy that exists only while
+    one layer computes.
     """
     if not token_ids:
         return None
@@ -69,7 +71,7 @@ def _forward(
 
 
 class _PrefixLayer(DynamicLayer):
-    """One layer's keys and values [1, heads, prefix, head_dim], put before those of every batch."""
+    """One layer's keys and values [1, heads, prefix, head_dim], prepended to those of every batch."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # transformers leaves it untyped

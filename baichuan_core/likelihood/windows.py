@@ -1,4 +1,4 @@
-"""Which tokens of a long text are seen together, and which of them are scored."""
+"""Split a long text into windows of tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from torch import Tensor
 from baichuan_core.errors import DatasetError, TokenizerError
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-SHORTEST_TEXT = 2  # the first token has nothing that predicts it
+MIN_TEXT_TOKENS = 2  # the first token cannot be scored: no token before it predicts it
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A run of tokens that the model sees at once.
+    """Consecutive tokens that the model processes as one sequence.
 
     Attributes:
-        token_ids: The run.
-        first_scored: Index in it of the first token that counts; those before are only context. At least 1.
+        token_ids: The tokens.
+        first_scored: Index of the first token that is scored, at least 1; the tokens before it are only context.
     """
 
     token_ids: tuple[int, ...]
@@ -26,20 +26,27 @@ class Window:
 
 
 def text_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[Window]:
-    """Windows of `length` tokens that start every `stride` tokens; the last one may be shorter.
+    """Split a text into windows of `length` tokens that start every `stride` tokens; the last may be shorter.
 
-    No token is scored twice. With a stride below the length, every token but the first of the text is scored, with
-    `length - stride` tokens of context or more. With a stride equal to the length the windows are independent, and
-    the first token of each is not scored.
+    No token is scored twice. If the stride is smaller than the length, every token except the first of the text is
+    scored, with at least `length - stride` tokens of context. If the stride equals the length, windows are independent
+    and the first token of each is not scored.
+
+    Example:
+        Tokens 0 to 5 with length 4 and stride 2 give two windows:
+        0 1 2 3, which scores 1 2 3, and
+        2 3 4 5, which scores 4 5.
 
     Raises:
         DatasetError: There are fewer than two tokens.
-        ValueError: The stride is not within 1 and `length`, or the length below 2.
+        ValueError: The stride is not between 1 and `length`, or the length is less than 2.
     """
-    if not 1 <= stride <= length or length < SHORTEST_TEXT:
-        raise ValueError(f"length {length} and stride {stride} make no windows: give 1 <= stride <= length >= 2")
-    if len(token_ids) < SHORTEST_TEXT:
-        raise DatasetError(f"the text has {len(token_ids)} tokens, too few to score: give a longer one")
+    if not 1 <= stride <= length or length < MIN_TEXT_TOKENS:
+        raise ValueError(
+            f"length {length} and stride {stride} make no windows: use 1 <= stride <= length and length >= 2"
+        )
+    if len(token_ids) < MIN_TEXT_TOKENS:
+        raise DatasetError(f"the text has {len(token_ids)} tokens, too few to score: use a longer text")
     windows = []
     seen = 1
     for start in range(0, len(token_ids), stride):
@@ -52,7 +59,7 @@ def text_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[
 
 
 def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
-    """The first `rows` runs of `length` tokens each, int64 [rows, length].
+    """Return the first `rows * length` tokens as int64 [rows, length].
 
     Raises:
         DatasetError: The text is too short.
@@ -60,13 +67,13 @@ def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
     if len(token_ids) < rows * length:
         raise DatasetError(
             f"the text has {len(token_ids)} tokens, and {rows} sequences of {length} need {rows * length}: "
-            "give a longer text, or ask for fewer or shorter sequences"
+            "use a longer text, or fewer or shorter sequences"
         )
     return torch.tensor(token_ids[: rows * length], dtype=torch.int64).reshape(rows, length)
 
 
 def encode_plain(tokenizer: BaichuanTokenizer, text: str) -> list[int]:
-    """Ids of a text, none of which is a control id.
+    """Encode a text without control tokens.
 
     Raises:
         DatasetError: The text cannot be encoded; the message names the character.

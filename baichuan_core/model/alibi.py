@@ -1,7 +1,7 @@
 """ALiBi (13B): a bias on attention scores that grows with the distance between query and key.
 
-For a few queries the bias is added to the mask. For more of them a mask of [heads, queries, keys] would be the largest
-tensor of the model, so the bias becomes part of the scalar product of query and key instead.
+For few queries the bias is added to the mask. For many queries, a mask [heads, queries, keys] would be the largest
+tensor of the model, so extra columns of queries and keys add the bias through their dot product instead.
 """
 
 import math
@@ -11,35 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-STEP = 256  # every whole number up to it is exact in bfloat16
-PIECES = 3  # numbers in bfloat16 whose sum is exact in float32
-COLUMNS = 8  # 1 + 2 · PIECES, up to what attention kernels want a head to be a multiple of
+POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
+SLOPE_PARTS = 3  # bfloat16 numbers needed to represent a float32 number as their sum
+ALIBI_COLUMNS = 8  # 1 + 2 · SLOPE_PARTS, rounded up to a multiple that attention kernels require of head_dim
 
 
 class AlibiColumns(NamedTuple):
-    """What is put before the dimensions of a head so that the scalar product of query and key has the bias in it."""
+    """Extra columns before those of each head, whose dot product is the ALiBi bias."""
 
     query: Tensor  # [1 or batch, heads, queries, 8]
     key: Tensor  # [1 or batch, 1, keys, 8]
 
-    def put_before(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [batch, heads, seq, head_dim], each with 8 dimensions more.
+    def prepend_to(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [batch, heads, seq, head_dim], each extended by 8 columns.
 
-        The bias comes first, where its large terms cancel before the product of query and key is added to them:
-        behind it, float32 loses two digits at 4096 tokens.
+        The bias columns come first, so that their large terms cancel out before the product of query and key is added.
+        If they came last, float32 sums would lose two digits at 4096 tokens.
         """
         batch, heads = query.shape[:2]
         return (
             torch.cat((self.query.expand(batch, -1, -1, -1), query), dim=-1),
             torch.cat((self.key.expand(batch, heads, -1, -1), key), dim=-1),
-            pad(value, (0, COLUMNS)),
+            pad(value, (0, ALIBI_COLUMNS)),
         )
 
 
 def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
-    """Slope of every head, float32 [heads] (Press et al. 2021, arXiv 2108.12409).
+    """Compute the slope of every head, float32 [heads] (Press et al. 2021, arXiv 2108.12409).
 
-    A number of heads that is no power of two takes every second slope of the next power for the rest.
+    If the number of heads is not a power of two, the remaining heads take every second slope of the next power of two.
     """
     power = 2 ** math.floor(math.log2(heads))
     head = torch.arange(heads, dtype=torch.float64, device=device)
@@ -48,10 +48,10 @@ def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
 
 
 def standing_positions(mask: Tensor) -> Tensor:
-    """The key index where each query stands, [batch, queries]: the last key that it sees.
+    """Return the key index of each query's own position, [batch, queries]: the last key that it sees.
 
     Args:
-        mask: [batch, 1, queries, keys], boolean (True is seen) or additive.
+        mask: [batch, 1, queries, keys], boolean (True means visible) or additive.
     """
     visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     from_the_end = visible[:, 0].flip(-1).to(torch.uint8).argmax(dim=-1)
@@ -59,15 +59,15 @@ def standing_positions(mask: Tensor) -> Tensor:
 
 
 def add_alibi(mask: Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Put the bias slope · (key - query) into a mask.
+    """Add the bias slope · (key - query) to a mask.
 
-    Distances are relative, unlike in the published inference code, whose absolute positions lose their last keys in
-    half precision.
+    Distances are relative. The published inference code uses absolute positions, which half precision cannot
+    distinguish for the last keys of a long text.
 
     Args:
         mask: [batch, 1, queries, keys], boolean or additive.
         slopes: Float32 [heads].
-        dtype: That of the scores.
+        dtype: Dtype of the attention scores.
 
     Returns:
         An additive mask [batch, heads, queries, keys] in `dtype`.
@@ -82,36 +82,45 @@ def add_alibi(mask: Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def alibi_columns(slopes: Tensor, standing: Tensor, keys: int, scaling: float, like: Tensor) -> AlibiColumns:
-    """Columns whose scalar product, times `scaling`, is slope · (key - query), up to a constant for each query.
+    """Compute columns whose dot product, times `scaling`, is slope · (key - query), up to a constant per query.
 
-    Positions count from the last query of a row, so that the keys that matter are small numbers, and are written
-    as 256 · a + b; slopes are sums of pieces. So every factor is exact in half precision, and scores, which
-    kernels sum in float32, have the bias to float32.
+    Every factor is exact in half precision, so the scores, which kernels sum in float32, contain the bias with the
+    precision of float32. Positions are relative to the last query of a row, so that the positions of nearby keys are
+    small, and are split into 256 · a + b; slopes are split into three parts.
+
+    Example:
+        A key 300 tokens before the last query has position -300 = 256 · (-2) + 212.
+        Its columns are 1, then -2 three times, then 212 three times (one for each part of the slope).
+        The query's columns are a constant, then the parts of 256 · slope, then the parts of slope.
 
     Args:
         slopes: Float32 [heads].
-        standing: Key index where each query stands, [1 or batch, queries].
-        keys: How many there are.
-        scaling: What the scalar product of query and key is multiplied with.
+        standing: Key index of each query's own position, [1 or batch, queries].
+        keys: Number of keys.
+        scaling: Factor that the dot product of query and key is multiplied by.
         like: A tensor with the dtype and device of queries and keys.
     """
     last = standing.amax(dim=-1, keepdim=True)
     position = torch.arange(keys, device=like.device) - last  # [1 or batch, keys]
-    steps = position.div(STEP, rounding_mode="floor")
-    key = torch.stack((torch.ones_like(steps), *[steps] * PIECES, *[position - STEP * steps] * PIECES), dim=-1)
+    steps = position.div(POSITION_STEP, rounding_mode="floor")
+    key = torch.stack(
+        (torch.ones_like(steps), *[steps] * SLOPE_PARTS, *[position - POSITION_STEP * steps] * SLOPE_PARTS), dim=-1
+    )
     slope = (slopes.double() / scaling)[:, None]
-    # A constant of the query, which softmax does not see; it keeps sums small on their way, so it need not be exact.
+    # A constant per query does not change the softmax; it only keeps the scores small, so it need not be exact.
     shift = (slope * (last - standing)[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [.., heads, queries]
-    factors = torch.stack((*_pieces(STEP * slope, like.dtype), *_pieces(slope, like.dtype)), dim=-1)
+    factors = torch.stack(
+        (*_split_into_parts(POSITION_STEP * slope, like.dtype), *_split_into_parts(slope, like.dtype)), dim=-1
+    )
     query = torch.cat((shift.to(like.dtype)[..., None], factors.expand(*shift.shape, -1)), dim=-1)
-    spare = (0, COLUMNS - key.shape[-1])
+    spare = (0, ALIBI_COLUMNS - key.shape[-1])
     return AlibiColumns(pad(query, spare), pad(key.to(like.dtype), spare)[:, None])
 
 
-def _pieces(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Numbers in `dtype` whose sum is nearly `exact`, the largest first."""
+def _split_into_parts(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Split numbers into parts of type `dtype` whose sum is nearly `exact`, the largest part first."""
     pieces = []
-    for _ in range(PIECES):
+    for _ in range(SLOPE_PARTS):
         pieces.append(exact.to(dtype))
         exact = exact - pieces[-1]
     return pieces

@@ -21,7 +21,7 @@ from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
-from .quantization import OnlineQuantization, follow_codes, keep_four_bit_scales, unpack_four_bits
+from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
@@ -74,7 +74,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         unpack_four_bits(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module in self.modules():
-            follow_codes(module)
+            rebind_int8_codes(module)
         return self
 
 

@@ -1,4 +1,4 @@
-"""The embedding and the output head at 8 bits: for Baichuan 2 they hold the memory that 4-bit blocks leave."""
+"""8-bit embedding and output head; in Baichuan 2 they take a large part of the memory of a 4-bit model."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
-from .eight_bits import LARGEST_CODE, quantize_rows
+from .eight_bits import MAX_CODE, quantize_rows
 
-# Codes made floats at a time: little enough for a CPU's cache, enough to keep a GPU busy.
-CODES_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+# Codes converted to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
+CODES_PER_SLICE = {"cpu": 2**22, "cuda": 2**26}
 
 
 class EightBitRows(nn.Module):
-    """A frozen matrix [rows, width]: `weight` holds its codes, `scale` what one step of a row is worth.
+    """A frozen matrix [rows, width] of int8 codes in `weight`, with one float32 scale per row in `scale`.
 
-    Both are buffers, so that optimizers and dtype casts pass them by and `model.dtype` is that of the rest.
+    Both are buffers, so optimizers ignore them and `model.dtype` is the dtype of the other weights.
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -30,8 +30,8 @@ class EightBitRows(nn.Module):
         self.dtype = torch.get_default_dtype()
 
     @classmethod
-    def of(cls, dense: Tensor) -> Self:
-        """The 8-bit form of a matrix [rows, width]; results have its dtype."""
+    def from_dense(cls, dense: Tensor) -> Self:
+        """Quantize a matrix [rows, width]; results have its dtype."""
         with torch.device("meta"):
             table = cls(*dense.shape)
         table.weight, table.scale = eight_bit_rows(dense)
@@ -39,7 +39,7 @@ class EightBitRows(nn.Module):
         return table
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves with the model; the scale stays float32 whatever the model is cast to."""
+        """Move with the model, but keep the scale in float32 if the model is cast to another dtype."""
         exact = self.scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.scale.dtype != torch.float32:
@@ -48,90 +48,90 @@ class EightBitRows(nn.Module):
 
 
 class EightBitEmbedding(EightBitRows):
-    """Stands where `nn.Embedding` stood."""
+    """Drop-in replacement for `nn.Embedding`."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids [...] to rows [..., width]."""
+        """Look up the rows [..., width] of token ids [...]."""
         return (self.weight[ids] * self.scale[ids][..., None]).to(self.dtype)
 
 
 class EightBitHead(EightBitRows):
-    """Stands where the `nn.Linear` without bias stood."""
+    """Drop-in replacement for `nn.Linear` without bias."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., width] to [..., rows] in the same dtype; differentiable in `hidden_states`."""
-        product: Tensor = _RowProduct.apply(hidden_states, self.weight, self.scale)
+        """Map [..., width] to [..., rows] in the same dtype; differentiable in `hidden_states`."""
+        product: Tensor = _QuantizedProduct.apply(hidden_states, self.weight, self.scale)
         return product
 
     def row_norms(self) -> Tensor:
-        """L2 norms of the rows, float32 [rows]."""
-        norms = [torch.linalg.vector_norm(rows, dim=1) for _, rows in _slices(self.weight, torch.float32)]
+        """Compute the L2 norms of the rows, float32 [rows]."""
+        norms = [torch.linalg.vector_norm(rows, dim=1) for _, rows in _iterate_slices(self.weight, torch.float32)]
         return torch.cat(norms) * self.scale
 
 
 def eight_bit_rows(dense: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes int8 [rows, width] and steps float32 [rows], whose product stands for the matrix."""
+    """Quantize a matrix to codes, int8 [rows, width], and scales, float32 [rows], whose product approximates it."""
     codes, largest = quantize_rows(dense)
-    return codes, largest / LARGEST_CODE
+    return codes, largest / MAX_CODE
 
 
-class _RowProduct(torch.autograd.Function):
-    """hidden_states @ (weight * scale)ᵀ, with a slice of the matrix as floats at a time, backwards too."""
+class _QuantizedProduct(torch.autograd.Function):
+    """hidden_states @ (weight * scale)ᵀ, converting one slice of the matrix to floats at a time, also in `backward`."""
 
     @staticmethod
     def forward(ctx: Any, hidden_states: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        x = hidden_states.to(_computing(hidden_states.dtype))
+        x = hidden_states.to(_compute_dtype(hidden_states.dtype))
         product = hidden_states.new_empty((*x.shape[:-1], len(weight)))
-        for rows, codes in _slices(weight, x.dtype):
+        for rows, codes in _iterate_slices(weight, x.dtype):
             product[..., rows] = (x @ codes.T) * scale[rows]
         return product
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
-        dtype = _computing(gradient.dtype)
+        dtype = _compute_dtype(gradient.dtype)
         total = gradient.new_zeros((*gradient.shape[:-1], weight.shape[1]), dtype=torch.float32)
-        for rows, codes in _slices(weight, dtype):
+        for rows, codes in _iterate_slices(weight, dtype):
             total += (gradient[..., rows] * scale[rows]).to(dtype) @ codes
         return total.to(gradient.dtype), None, None
 
 
-def _computing(dtype: torch.dtype) -> torch.dtype:
-    """A product with codes of up to 127 is too large for float16."""
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute in: products with codes up to 127 can overflow float16."""
     return torch.float32 if dtype == torch.float16 else dtype
 
 
-def _slices(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of codes as floats; bfloat16 holds every code exactly."""
-    step = max(CODES_AT_ONCE.get(weight.device.type, CODES_AT_ONCE["cuda"]) // weight.shape[1], 1)
+def _iterate_slices(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of rows with their codes as floats; bfloat16 represents every code exactly."""
+    step = max(CODES_PER_SLICE.get(weight.device.type, CODES_PER_SLICE["cuda"]) // weight.shape[1], 1)
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)
         yield rows, weight[rows].to(dtype)
 
 
 def token_embedding(config: BaichuanConfig) -> nn.Module:
-    """The empty embedding that a configuration asks for."""
+    """Create an uninitialized embedding for a configuration."""
     if config.quantize_head:
         return EightBitEmbedding(config.vocab_size, config.hidden_size)
     return nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
 
 
 def output_head(config: BaichuanConfig) -> nn.Module:
-    """The empty head that a configuration asks for."""
+    """Create an uninitialized output head for a configuration."""
     if config.quantize_head:
         return EightBitHead(config.vocab_size, config.hidden_size)
     return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
 def require_codes(module: nn.Module) -> None:
-    """Refuse to fill 8-bit rows with random numbers, which is what transformers does with missing tensors.
+    """Reject a checkpoint without 8-bit rows; transformers would initialize missing tensors randomly.
 
     Raises:
-        UnsupportedError: The checkpoint has none.
+        UnsupportedError: The checkpoint has no 8-bit rows.
     """
     if isinstance(module, EightBitRows) and not module.scale.is_meta:
         raise UnsupportedError(
-            "quantize_head is true and the weights hold no 8-bit head: write them with "
+            "quantize_head is true, but the weights hold no 8-bit head: write them with "
             "QuantizationOptions(quantize_head=True), or load them with load_model(..., quantize_head=True)"
         )

@@ -1,4 +1,4 @@
-"""8-bit codes with one scale a row."""
+"""Quantize matrices to 8-bit codes with one scale per row."""
 
 from importlib import import_module
 from typing import Any
@@ -8,32 +8,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .float_chunks import CHUNK, float_chunks
+from .float_chunks import CHUNK_VALUES, float_chunks
 
-LARGEST_CODE = 127
+MAX_CODE = 127
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row over its largest magnitude, as codes of -127 to 127 (Dettmers et al. 2022, arXiv 2208.07339).
+    """Scale each row by its largest magnitude to codes from -127 to 127 (Dettmers et al. 2022, arXiv 2208.07339).
 
     Args:
-        weight: [rows, width] of floats.
+        weight: Floats [rows, width].
 
     Returns:
-        Codes, int8 [rows, width], and largest magnitudes, float32 [rows].
+        Codes, int8 [rows, width], and the largest magnitude of each row, float32 [rows].
     """
     if weight.device.type == "cpu":
         return _quantize_on_cpu(weight, np.float32)
     exact = weight.detach().float()
     largest = exact.abs().amax(dim=1)
-    factors = (LARGEST_CODE / largest).nan_to_num(posinf=0.0)  # rows of zeros
+    factors = (MAX_CODE / largest).nan_to_num(posinf=0.0)  # rows of zeros
     return (exact * factors[:, None]).round().to(torch.int8), largest
 
 
 def quantize_rows_in_float16(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What LLM.int8() stores of a matrix: as `quantize_rows`, after the rounding to float16 that it begins with.
+    """Quantize a matrix like LLM.int8(): `quantize_rows` after rounding to float16.
 
-    The results equal those of `bitsandbytes.functional.int8_vectorwise_quant`.
+    Results are equal to those of `bitsandbytes.functional.int8_vectorwise_quant`.
     """
     if weight.device.type == "cpu":
         return _quantize_on_cpu(weight, np.float16)
@@ -46,17 +46,17 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     rows, width = weight.shape
     codes: NDArray[np.int8] = np.empty((rows, width), np.int8)
     largest = np.empty(rows, np.float32)
-    # NaN and infinity show in the error of the weight; a row of zeros has no factor, and codes of zero.
+    # The caller finds NaN and infinity in the relative error; rows of zeros divide by zero and get codes of zero.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for place, values in float_chunks(weight, max(CHUNK // width, 1) * width):
+        for place, values in float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
             exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)
             part = slice(place.start // width, place.stop // width)
             np.abs(exact).max(axis=1, out=largest[part])
-            factors = np.nan_to_num(np.float32(1) / largest[part] * LARGEST_CODE, posinf=0.0)  # as torch divides
+            factors = np.nan_to_num(np.float32(1) / largest[part] * MAX_CODE, posinf=0.0)  # same rounding as torch
             codes[part] = np.rint(exact * factors[:, None])
     return torch.from_numpy(codes), torch.from_numpy(largest)
 
 
 def restore_rows(codes: Tensor, largest: Tensor) -> Tensor:
-    """float32 [rows, width] from the codes and scales of `quantize_rows`."""
-    return codes * (largest / LARGEST_CODE)[:, None]
+    """Dequantize the codes and largest magnitudes of `quantize_rows` to float32 [rows, width]."""
+    return codes * (largest / MAX_CODE)[:, None]

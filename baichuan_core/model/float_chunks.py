@@ -1,6 +1,6 @@
-"""Matrices as float32 for a core's cache, in numpy: torch would start threads for so little work.
+"""Convert tensors to float32 in chunks that fit into a core's cache, with numpy.
 
-On a machine with other work, threads wait for each other longer than they compute here.
+torch would use threads for each chunk; on a busy machine these would wait for each other longer than they compute.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK = 2**17
+CHUNK_VALUES = 2**17  # values
 
 
-def float_chunks(values: Tensor, size: int = CHUNK) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Copies of `size` values at a time of a tensor on a CPU, flattened, with the places they come from."""
+def float_chunks(values: Tensor, size: int = CHUNK_VALUES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield float32 copies of `size` values at a time of a flattened CPU tensor, each with its slice."""
     flat = values.detach().contiguous().reshape(-1)
-    # numpy has no bfloat16; its bits are the upper half of those of a float32.
+    # numpy has no bfloat16, whose bits are the upper half of a float32.
     raw: NDArray[Any] = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
     for start in range(0, raw.size, size):
         chunk = raw[start : start + size]

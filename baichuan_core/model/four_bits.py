@@ -1,4 +1,4 @@
-"""NF4 and FP4 codes, on a CPU bit for bit those of bitsandbytes in a fraction of its time."""
+"""Quantize to NF4 and FP4; on a CPU the result is bit-identical to bitsandbytes, in a fraction of its time."""
 
 from functools import cache
 from importlib import import_module
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from .float_chunks import float_chunks
 
-BLOCK = 64  # values under one scale, bitsandbytes' default
-SMALLEST_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
+BLOCK = 64  # values that share one scale; bitsandbytes' default
+MIN_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
 
 
 @cache
 def bitsandbytes_functional() -> Any:
-    """Imported when first needed: it looks for kernels and logs what it lacks."""
+    """Import `bitsandbytes.functional` on first use: the import searches for kernels and logs missing ones."""
     return import_module("bitsandbytes.functional")
 
 
@@ -25,13 +25,13 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
     """Quantize a matrix in blocks of 64 values (Dettmers et al. 2023, arXiv 2305.14314).
 
     Args:
-        weight: [out, in], float32, bfloat16 or float16; its device does the work.
+        weight: Float32, bfloat16 or float16 [out, in]; computed on its device.
         quant_type: "nf4" or "fp4".
-        double_quantization: Whether the scales become 8-bit numbers themselves.
+        double_quantization: Whether to quantize the scales to 8 bits.
 
     Returns:
-        Codes, uint8 [out * in / 2, 1], and bitsandbytes' `QuantState`, both equal to what
-        `bitsandbytes.functional.quantize_4bit` gives.
+        Codes, uint8 [out * in / 2, 1], and bitsandbytes' `QuantState`, both equal to those of
+        `bitsandbytes.functional.quantize_4bit`.
     """
     functional = bitsandbytes_functional()
     if weight.device.type != "cpu" or weight.numel() % BLOCK:
@@ -39,7 +39,7 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
             weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quantization, quant_type=quant_type
         )
         return codes, state
-    codes, scales = _codes_and_scales(weight, quant_type)
+    codes, scales = _quantize_blocks(weight, quant_type)
     nested: dict[str, Any] = {"absmax": scales}
     if double_quantization:
         offset = scales.mean()
@@ -57,19 +57,20 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
 
 
 def keep_scales(state: Any) -> None:
-    """Keep the scales of a `QuantState` beside those that bitsandbytes rounds for a CPU's kernels in the first forward.
+    """Keep the exact scales of a `QuantState`, because bitsandbytes rounds them for CPU kernels on the first forward.
 
-    They cannot be told from the rounded ones, and add 3% to a layer that was packed for a CPU (with float32 scales
-    12%), nothing before.
+    The exact scales cannot be recovered from the rounded ones. Keeping them adds 3% to the size of a layer packed for a
+    CPU (12% with float32 scales), and nothing before it is packed.
     """
     state.kept_scales = (state.absmax, state.offset, state.state2)
 
 
 def unpack(weight: Any) -> None:
-    """Undo how bitsandbytes packed a 4-bit weight for a CPU, if it did: codes and the scales that were kept, exactly.
+    """Undo bitsandbytes' packing of a 4-bit weight for a CPU, if it is packed.
 
-    Where none were kept its own way back remains, but for float32 scales, which that leaves transposed: scales
-    stay rounded to bfloat16, those in 8 bits once more to these.
+    Codes are restored exactly, and so are scales kept by `keep_scales`. If none were kept, bitsandbytes' own inverse
+    restores the scales rounded to bfloat16 (and 8-bit scales rounded again to 8 bits). It leaves float32 scales
+    transposed, which is corrected here.
     """
     state: Any = getattr(weight, "quant_state", None)
     if not getattr(state, "packing_format_for_cpu", False):
@@ -82,24 +83,24 @@ def unpack(weight: Any) -> None:
         state.absmax = state.absmax.T.reshape(-1).float()
 
 
-def _codes_and_scales(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
-    """Packed codes [values / 2, 1] and the largest magnitude of each block [values / 64]."""
-    bounds, packed_code = _code_book(quant_type)
+def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
+    """Return packed codes [values / 2, 1] and the largest magnitude of each block [values / 64]."""
+    bounds, packed_code = _code_book_tables(quant_type)
     codes = np.empty(weight.numel() // 2, np.uint8)
     scales = np.empty(weight.numel() // BLOCK, np.float32)
     for place, values in float_chunks(weight):
         blocks = values.reshape(-1, BLOCK)
         largest = scales[place.start // BLOCK : place.stop // BLOCK]
         np.abs(blocks).max(axis=1, out=largest)
-        with np.errstate(invalid="ignore"):  # NaN and infinity show in the error of the weight
-            blocks *= (np.float32(1) / np.maximum(largest, SMALLEST_SCALE))[:, None]
-        position = _positions(values, bounds)
+        with np.errstate(invalid="ignore"):  # the caller finds NaN and infinity in the relative error
+            blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
+        position = _nearest_positions(values, bounds)
         packed_code.take((position[::2] << 4) | position[1::2], out=codes[place.start // 2 : place.stop // 2])
     return torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(scales)
 
 
-def _positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """How many of the 15 bounds lie below each value: fifteen comparisons need no branch, a search does."""
+def _nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Count the bounds below each value; fifteen comparisons without branches are faster than a binary search."""
     position = np.zeros(scaled.size, np.uint8)
     above = np.empty(scaled.size, np.bool_)
     for bound in bounds:
@@ -109,8 +110,8 @@ def _positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDAr
 
 
 @cache
-def _code_book(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Midpoints between the sorted values of a code book, and two codes in one byte from two sorted positions."""
+def _code_book_tables(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return the midpoints between the sorted values of a code book, and a table from two positions to one byte."""
     book = bitsandbytes_functional().get_4bit_type(quant_type, device="cpu")
     order = torch.argsort(book)
     bounds = ((book[order[:-1]] + book[order[1:]]) / 2).numpy()

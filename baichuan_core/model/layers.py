@@ -1,4 +1,4 @@
-"""The parts of one Baichuan block: norm, feed-forward and attention. Names are those of the checkpoints."""
+"""The parts of one Baichuan block: norm, feed-forward and attention, with the names used in checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class BaichuanRMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension, the quotient in float32."""
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension, normalized in float32."""
 
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class BaichuanRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] to the same shape and dtype."""
+        """Normalize [..., hidden]; shape and dtype stay the same."""
         exact = x.float()
         mean_square = exact.square().mean(dim=-1, keepdim=True)
         return self.weight * (exact * torch.rsqrt(mean_square + self.eps)).to(x.dtype)
@@ -45,7 +45,7 @@ class BaichuanMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, seq, hidden] to the same shape."""
+        """Map [batch, seq, hidden] to the same shape."""
         output: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
         return output
 
@@ -59,9 +59,10 @@ def eager_attention(
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(Q Kᵀ · scaling + mask) V written out, for who wants to see the attention weights.
+    """Compute softmax(Q Kᵀ · scaling + mask) V without a fused kernel, so that attention weights are available.
 
-    Returns the output [batch, seq, heads, head_dim] and the weights [batch, heads, seq, keys].
+    Returns:
+        The output [batch, seq, heads, head_dim] and the weights [batch, heads, seq, keys].
     """
     scores = query @ key.transpose(-2, -1) * scaling
     if attention_mask is not None and attention_mask.dtype == torch.bool:
@@ -73,7 +74,7 @@ def eager_attention(
 
 
 class BaichuanAttention(nn.Module):
-    """Multi-head attention; one matrix, `W_pack` [3 · hidden, hidden], makes queries, keys and values."""
+    """Multi-head attention; one matrix, `W_pack` [3 · hidden, hidden], projects to queries, keys and values."""
 
     is_causal = True
     num_key_value_groups = 1
@@ -98,7 +99,7 @@ class BaichuanAttention(nn.Module):
         attention: AttentionFunction | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """[batch, seq, hidden] to the same shape, and the attention weights where they are computed."""
+        """Map [batch, seq, hidden] to the same shape; also return the attention weights if they are computed."""
         packed = self.W_pack(hidden_states).unflatten(-1, (3, self.heads, self.head_dim))
         packed = packed.permute(0, 2, 3, 1, 4)  # [batch, 3, heads, seq, head_dim]
         query_key, value = packed[:, :2], packed[:, 2]
@@ -108,7 +109,7 @@ class BaichuanAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         if alibi is not None:
-            query, key, value = alibi.put_before(query, key, value)
+            query, key, value = alibi.prepend_to(query, key, value)
         attend: AttentionFunction = attention or ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -135,7 +136,7 @@ class BaichuanDecoderLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """[batch, seq, hidden] to the same shape."""
+        """Map [batch, seq, hidden] to the same shape."""
         attended, _ = self.self_attn(
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,

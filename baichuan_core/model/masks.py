@@ -1,4 +1,4 @@
-"""Which keys a query sees: causality, padding and packed examples in one attention mask."""
+"""Attention masks that combine causality, padding and packed examples."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -24,12 +24,12 @@ def causal_mask(
     may_be_implied: bool = True,
     **_: Any,
 ) -> Tensor | None:
-    """The mask that transformers' attention wants, or None where plain causality says it all.
+    """Create the mask for transformers' attention functions, or None if plain causal attention is enough.
 
-    A two-dimensional `attention_mask` [batch, keys] holds 0 for padding; equal other numbers mark the tokens
-    of one example, which see only each other. A four-dimensional one is returned as it is.
+    In a two-dimensional `attention_mask` [batch, keys], 0 means padding. Tokens with the same non-zero number belong to
+    the same packed example and see only each other. A four-dimensional mask is returned unchanged.
     """
-    same_example = _same_example(attention_mask, inputs_embeds, past_key_values)
+    same_example = _same_example_mask(attention_mask, inputs_embeds, past_key_values)
     mask = create_causal_mask(
         config=config,
         inputs_embeds=inputs_embeds,
@@ -42,8 +42,8 @@ def causal_mask(
     return cast("Tensor | None", mask)  # a BlockMask comes only from flex attention
 
 
-def _same_example(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:
-    """Whether a query and a key carry the same number in a mask of packed examples; None if it has none."""
+def _same_example_mask(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:
+    """Return a mask function that is true within one packed example, or None if examples are not packed."""
     if mask is None or mask.ndim != 2 or mask.dtype == torch.bool:  # noqa: PLR2004
         return None
     if not is_tracing(mask) and mask.max() <= 1:

@@ -1,4 +1,4 @@
-"""Where a token stands in 7B: rotation of queries and keys. 13B has ALiBi instead."""
+"""Rotary position embedding of the 7B models; the 13B models use ALiBi instead."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from baichuan_core.config import BaichuanConfig
 class BaichuanRotaryEmbedding(nn.Module):
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), always in float32.
 
-    The buffers carry the names by which transformers fills them again after a load on the meta device.
+    transformers recognizes the buffers by their names and recomputes them after a load on the meta device.
     """
 
     inv_freq: Tensor
@@ -31,7 +31,7 @@ class BaichuanRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(config: BaichuanConfig) -> tuple[Tensor, float]:
-        """Frequencies theta^(-2i/d) for i < d/2, and the scale of the rotation (1)."""
+        """Return the frequencies theta^(-2i/d) for i < d/2, and the scaling factor of cosine and sine (1)."""
         theta: float = (config.rope_parameters or {})["rope_theta"]
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
         return theta**-exponents, 1.0
@@ -39,16 +39,16 @@ class BaichuanRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq]."""
+        """Return cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq]."""
         angles = position_ids[:, None, None, :, None].float() * self.inv_freq.float().to(x.device)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i+d/2}) of [..., seq, d] by its angle, in float32 as Baichuan2.
+    """Rotate each pair (x_i, x_{i+d/2}) of [..., seq, d] by its angle, in float32 like Baichuan2.
 
-    The pair turned by a quarter is (-x_{i+d/2}, x_i); its sign is in the sine.
+    Rotating a pair by 90 degrees gives (-x_{i+d/2}, x_i); `signed_sin` contains the sign.
     """
     exact = x.float()
     return (exact * cos).addcmul_(exact.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)

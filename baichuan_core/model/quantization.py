@@ -1,4 +1,4 @@
-"""Quantizes the layers of a model that is loaded already, one at a time."""
+"""Quantize the layers of a loaded model, one at a time."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -21,7 +21,7 @@ ComputeDtype = Literal["bfloat16", "float16", "float32"]
 METHODS = ("int8", "nf4", "fp4")
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 OUTLIER_THRESHOLD = 6.0  # Dettmers et al. 2022, arXiv 2208.07339
-# bitsandbytes' 4-bit kernels on CPUs take 32 output features and one block of 64 input features at a time.
+# bitsandbytes' 4-bit CPU kernels process 32 output features and one block of 64 input features at a time.
 FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK}
 
 
@@ -32,16 +32,16 @@ def quantization_settings(
     compute_dtype: ComputeDtype = "bfloat16",
     threshold: float = OUTLIER_THRESHOLD,
 ) -> BitsAndBytesConfig:
-    """What transformers has to know about a quantized model.
+    """Create the quantization configuration that transformers stores and reads.
 
     Args:
         method: "int8" (LLM.int8()), "nf4" or "fp4".
-        double_quantization: Keep the scales of 4-bit blocks in 8 bits; int8 has no use for it.
-        compute_dtype: Dtype that 4-bit layers compute in; int8 has no use for it.
-        threshold: Inputs of this size and above stay floats in int8 layers; 4 bits have no use for it.
+        double_quantization: Store the scales of 4-bit blocks in 8 bits; ignored for int8.
+        compute_dtype: Dtype that 4-bit layers compute in; ignored for int8.
+        threshold: Inputs of at least this magnitude stay floats in int8 layers; ignored for 4 bits.
 
     Raises:
-        UnsupportedError: A method or dtype that is not known.
+        UnsupportedError: The method or dtype is unknown.
     """
     if method not in METHODS:
         raise UnsupportedError(f'method {method!r} is not known: use "int8", "nf4" or "fp4"')
@@ -58,10 +58,10 @@ def quantization_settings(
 
 
 def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
-    """Refuse layers that the 4-bit kernels cannot take.
+    """Reject layers with shapes that the 4-bit kernels do not support.
 
     Args:
-        shapes: [out, in] by name.
+        shapes: Shapes [out, in] by layer name.
 
     Raises:
         UnsupportedError: The message names the layer.
@@ -70,13 +70,13 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
         for (side, multiple), features in zip(FOUR_BIT_MULTIPLES.items(), shape, strict=True):
             if features % multiple:
                 raise UnsupportedError(
-                    f"{name} has {features} {side} features, and 4-bit layers need a multiple of {multiple}: "
+                    f"{name} has {features} {side} features, but 4-bit layers need a multiple of {multiple}: "
                     'use the method "int8"'
                 )
 
 
 class OnlineQuantization:
-    """`model.quantize(4)` and `model.quantize(8)`, as Baichuan 2's users write it."""
+    """`model.quantize(4)` and `model.quantize(8)`, as in Baichuan 2's published code."""
 
     if TYPE_CHECKING:
         config: BaichuanConfig
@@ -93,25 +93,25 @@ class OnlineQuantization:
         threshold: float = OUTLIER_THRESHOLD,
         quantize_head: bool = False,
     ) -> Self:
-        """Quantize the linear layers of every block in place, one at a time, on the device where each is.
+        """Quantize the linear layers of every block in place, one at a time, each on its own device.
 
-        The model then computes what the checkpoint that `baichuan_core.quantize` writes computes, can be moved,
-        trained with LoRA, and saved in the form that loads with plain `from_pretrained`.
+        The model then computes the same results as the checkpoint written by `baichuan_core.quantize`. It can be moved,
+        trained with LoRA, and saved to a checkpoint that loads with plain `from_pretrained`.
 
         Args:
             bits: 8 (LLM.int8()) or 4.
             quant_type: The 4-bit code book.
-            double_quantization: Keep the scales of 4-bit blocks in 8 bits.
+            double_quantization: Store the scales of 4-bit blocks in 8 bits.
             compute_dtype: Dtype that 4-bit layers compute in.
-            threshold: Inputs of this size and above stay floats in 8-bit layers.
-            quantize_head: Keep embedding and output head in 8 bits too.
+            threshold: Inputs of at least this magnitude stay floats in 8-bit layers.
+            quantize_head: Also quantize the embedding and output head, to 8 bits.
 
         Returns:
             The model itself.
 
         Raises:
-            UnsupportedError: Other bits, layers that are quantized, adapted, off-loaded or of a shape without a
-                4-bit kernel, or an embedding that is the head too.
+            UnsupportedError: `bits` is not 4 or 8; the layers are already quantized, have an adapter, are off-loaded or
+                have a shape without a 4-bit kernel; or `quantize_head` is set and the embedding is also the head.
         """
         if bits not in (4, 8):
             raise UnsupportedError(f"{bits} bits: use 8 or 4")
@@ -125,22 +125,22 @@ class OnlineQuantization:
         if bits == 4:  # noqa: PLR2004
             require_four_bit_shapes({name: layer.weight.shape for name, layer in linear.items()})
         if quantize_head and self.config.tie_word_embeddings:
-            raise UnsupportedError("the embedding of this model is its head too: leave quantize_head out")
+            raise UnsupportedError("the embedding of this model is also its output head: leave quantize_head out")
         while linear:
             name, layer = linear.popitem()
-            _replace(self.model, name, quantized_linear(layer.weight, settings))
+            _replace(self.model, name, create_quantized_linear(layer.weight, settings))
             del layer
         if quantize_head:
-            _replace(self.model, "embed_tokens", EightBitEmbedding.of(self.model.embed_tokens.weight))
-            _replace(self, "lm_head", EightBitHead.of(self.lm_head.weight))
+            _replace(self.model, "embed_tokens", EightBitEmbedding.from_dense(self.model.embed_tokens.weight))
+            _replace(self, "lm_head", EightBitHead.from_dense(self.lm_head.weight))
             self.config.quantize_head = True
         self._declare_quantized(settings)
         return self
 
     def _layers_to_quantize(self) -> dict[str, nn.Linear]:
-        """The linear layers of the blocks by name within `self.model`."""
+        """Return the linear layers of the blocks, by their names within `self.model`."""
         if getattr(self.config, "quantization_config", None) is not None:
-            raise UnsupportedError("this model is quantized already: quantize the model it was made from")
+            raise UnsupportedError("this model is quantized already: quantize the original model instead")
         modules = dict(self.model.named_modules())
         if any("lora_" in name for name in modules):
             raise UnsupportedError("this model carries an adapter: merge it first, or load it after quantizing")
@@ -154,7 +154,7 @@ class OnlineQuantization:
         return linear
 
     def _declare_quantized(self, settings: BitsAndBytesConfig) -> None:
-        """Leave the marks of a model that transformers quantized, which saving, moving and peft look for."""
+        """Set the attributes of a model quantized by transformers, which saving, moving and peft check."""
         model: Any = self
         model.is_quantized = True
         model.quantization_method = settings.quant_method
@@ -162,8 +162,8 @@ class OnlineQuantization:
         model.hf_quantizer.postprocess_model(model)
 
 
-def quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
-    """bitsandbytes' layer for a dense weight [out, in], on its device."""
+def create_quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
+    """Create bitsandbytes' layer for a dense weight [out, in], on the weight's device."""
     layers = import_module("bitsandbytes.nn")
     features, inputs = weight.shape
     layer: nn.Module
@@ -187,7 +187,7 @@ def quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.Module:
 
 
 def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.Module) -> nn.Parameter:
-    """The weight [out, in] as the parameter of bitsandbytes' layer that it will stand in."""
+    """Quantize a weight [out, in] to a parameter of the given bitsandbytes layer."""
     layers = import_module("bitsandbytes.nn")
     parameter: nn.Parameter
     if settings.load_in_8bit:
@@ -212,11 +212,11 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
     return parameter
 
 
-def follow_codes(module: Any) -> None:
-    """Let an 8-bit layer of bitsandbytes compute with the codes that stand in its weight now, on their device.
+def rebind_int8_codes(module: Any) -> None:
+    """Make an 8-bit bitsandbytes layer use the current codes and device of its weight.
 
-    It has a second name for them, and scales that are no buffer: at the weight until its first forward pass, then in
-    a state of its own.
+    The layer has a second reference to the codes, and its scales are not a buffer. Both are attributes of the weight
+    until the first forward pass, and of `layer.state` afterwards.
     """
     weight: Any = getattr(module, "weight", None)
     holder: Any
@@ -226,13 +226,13 @@ def follow_codes(module: Any) -> None:
 
 
 def unpack_four_bits(model: nn.Module, *_: Any) -> None:
-    """Undo how bitsandbytes packs 4-bit layers for a CPU in a forward pass, before they are saved or moved."""
+    """Undo bitsandbytes' packing of 4-bit layers for a CPU, so that they can be saved or moved."""
     for module in model.modules():
         unpack(getattr(module, "weight", None))
 
 
 def keep_four_bit_scales(model: nn.Module) -> None:
-    """Have the 4-bit layers of a model that is loaded saved as they are, also after a forward pass on a CPU."""
+    """Keep the exact scales of a loaded model's 4-bit layers, so that saving after a CPU forward pass loses nothing."""
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
@@ -240,7 +240,7 @@ def keep_four_bit_scales(model: nn.Module) -> None:
 
 
 def _replace(parent: Any, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place of another one, with the mode and the accelerate hook of that one."""
+    """Replace a layer, keeping its training mode and accelerate hook."""
     old = parent.get_submodule(name)
     layer.train(old.training)
     if hasattr(old, "_hf_hook"):

@@ -1,4 +1,4 @@
-"""int8 and 4-bit checkpoints."""
+"""Quantize checkpoints to int8 or 4 bits and measure the quality of the result."""
 
 from baichuan_core.model.quantization import QuantizationMethod
 

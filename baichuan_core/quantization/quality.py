@@ -1,4 +1,4 @@
-"""What quantizing cost: memory, errors of the weights, and how far the predictions moved."""
+"""Compare quantized checkpoints with the original: memory, weight errors and predictions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from baichuan_core.likelihood import Comparison, compare_with_reference, run_ref
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
-from .quality_memory import too_little_memory
+from .quality_memory import explain_missing_memory
 from .quality_text import QualityText, read_quality_text
 
-JSON_FILE = "quality.json"
-PICTURE_FILE = "quality.png"
-REFERENCE = "unquantized"
-BATCH_TOKENS = 1024  # keeps a GPU busy, and the activations small beside the model
-COMPARED = ("perplexity", "kl_divergence", "top_1_agreement")
+REPORT_FILE = "quality.json"
+PLOT_FILE = "quality.png"
+REFERENCE_NAME = "unquantized"
+BATCH_TOKENS = 1024  # enough to keep a GPU busy, with activations that are small compared with the model
+LIKELIHOOD_METRICS = ("perplexity", "kl_divergence", "top_1_agreement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Candidate:
     """A quantized checkpoint to measure.
 
     Attributes:
-        name: What the report calls it, e.g. "nf4".
-        checkpoint: Its directory.
-        relative_errors: Of its weights, as in `QuantizationReport`; shown, not computed again.
+        name: Name in the report, e.g. "nf4".
+        checkpoint: Directory of the checkpoint.
+        relative_errors: Relative errors of its weights from `QuantizationReport`; they are shown, not recomputed.
     """
 
     name: str
@@ -39,15 +39,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ModelQuality:
-    """One model of a report.
+    """Quality metrics of one model.
+
+    The metrics `perplexity`, `kl_divergence` and `top_1_agreement` are None if the report has no likelihoods.
 
     Attributes:
         name: "unquantized", or the candidate's name.
-        weight_bytes: Bytes of its weights.
-        perplexity: exp of the mean negative log-likelihood a token; None if likelihoods are missing, as below.
-        kl_divergence: Mean KL(unquantized || this) in nats a token; None for the unquantized model.
-        top_1_agreement: Share of positions where the unquantized model finds the same token most likely.
-        mean_relative_error: Mean of `relative_errors`, None where there are none.
+        weight_bytes: Size of the weights in bytes.
+        perplexity: exp of the mean negative log-likelihood per token.
+        kl_divergence: Mean KL(unquantized || this) in nats per token; None for the unquantized model.
+        top_1_agreement: Fraction of positions with the same most likely token as the unquantized model; None for the
+            unquantized model.
+        mean_relative_error: Mean of `relative_errors`, None if there are none.
         relative_errors: |W - Q| / |W| of each quantized weight.
     """
 
@@ -62,13 +65,13 @@ class ModelQuality:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """Quantized models beside the one they were made from.
+    """Comparison of quantized models with the original.
 
     Attributes:
-        text: Where the text came from, "built-in" or the name of the file.
-        tokens: How many tokens of it were scored.
+        text: Source of the text: "built-in" or the name of the file.
+        tokens: Number of scored tokens.
         models: The unquantized model, then the candidates.
-        likelihoods_missing: Why perplexity, KL divergence and agreement are missing, None if they are there.
+        likelihoods_missing: Why perplexity, KL divergence and agreement could not be computed; None if they were.
     """
 
     text: str
@@ -87,56 +90,56 @@ def quality_report(
     device: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QualityReport:
-    """Measure quantized checkpoints against the one they were made from; writes quality.json and quality.png.
+    """Compare quantized checkpoints with the original, and write quality.json and quality.png.
 
-    One model is in memory at a time: of the unquantized one, the last hidden states and the head are kept.
-    Where likelihoods cannot be had (no tokenizer, or a model that does not fit or compute here), the report says why
-    and holds the rest.
+    Only one model is in memory at a time: the final hidden states and output head of the unquantized model are kept.
+    If likelihoods cannot be computed (no tokenizer, or a model that does not fit into memory or fails to run), the
+    report contains the reason and the remaining metrics.
 
     Args:
         reference: The unquantized checkpoint.
-        candidates: What was made from it.
-        output: Directory for the two files; made if need be.
-        text: UTF-8 file to measure on, its first 4096 tokens; the built-in text, Chinese and English, if not given.
-        adapter: A LoRA adapter that was merged before quantizing, so that it belongs to the reference.
-        device: Where to compute, e.g. "cpu"; the first GPU, or else the CPU, if not given.
-        on_progress: Told about stages ``measuring the unquantized model``, ``measuring NAME`` and ``writing``.
+        candidates: Checkpoints quantized from it.
+        output: Directory for the two files; created if it does not exist.
+        text: UTF-8 file to measure on (its first 4096 tokens); by default the built-in Chinese and English text.
+        adapter: A LoRA adapter that was merged before quantizing and therefore belongs to the reference.
+        device: Device to run on, e.g. "cpu"; by default the first GPU, or the CPU if there is no GPU.
+        on_progress: Called during the stages `measuring the unquantized model`, `measuring NAME` and `writing`.
 
     Raises:
-        DatasetError: `text` is no UTF-8 text or too short.
+        DatasetError: `text` is not UTF-8 text or is too short.
         TokenizerError: `text` is given and the checkpoint has no tokenizer.
-        CheckpointError: A directory holds no checkpoint, or `output` cannot be written to.
+        CheckpointError: A directory is not a checkpoint, or `output` cannot be written to.
     """
     reference, output = Path(reference), Path(output)
     quality_text = read_quality_text(reference, None if text is None else Path(text))
-    names = {REFERENCE: reference} | {one.name: Path(one.checkpoint) for one in candidates}
-    sizes = {name: _weight_bytes(directory) for name, directory in names.items()}
+    names = {REFERENCE_NAME: reference} | {one.name: Path(one.checkpoint) for one in candidates}
+    sizes = {name: _count_weight_bytes(directory) for name, directory in names.items()}
     make_directory(output)
     comparisons, missing = _compare_all(reference, candidates, quality_text, adapter, device, on_progress)
     on_progress(Progress(1.0, "writing"))
     report = QualityReport(
         text=quality_text.source,
         tokens=next((found.tokens for found in comparisons.values()), 0),
-        models=_models(candidates, sizes, comparisons),
+        models=_build_models(candidates, sizes, comparisons),
         likelihoods_missing=missing,
     )
-    (output / JSON_FILE).write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    from .quality_picture import draw_quality  # noqa: PLC0415 - loads matplotlib, which nothing else needs
+    (output / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    from .quality_plot import plot_quality  # noqa: PLC0415 - loads matplotlib, which is needed only here
 
-    draw_quality(asdict(report), output / PICTURE_FILE)
+    plot_quality(asdict(report), output / PLOT_FILE)
     return report
 
 
-def _models(
+def _build_models(
     candidates: Sequence[Candidate], sizes: Mapping[str, int], comparisons: Mapping[str, Comparison]
 ) -> list[ModelQuality]:
     perplexity = next((found.reference_perplexity for found in comparisons.values()), None)
-    models = [ModelQuality(REFERENCE, sizes[REFERENCE], perplexity)]
+    models = [ModelQuality(REFERENCE_NAME, sizes[REFERENCE_NAME], perplexity)]
     for one in candidates:
         errors = dict(one.relative_errors)
         mean = sum(errors.values()) / len(errors) if errors else None
         found = comparisons.get(one.name)
-        figures = {} if found is None else {name: getattr(found, name) for name in COMPARED}
+        figures = {} if found is None else {name: getattr(found, name) for name in LIKELIHOOD_METRICS}
         quality = ModelQuality(one.name, sizes[one.name], mean_relative_error=mean, relative_errors=errors, **figures)
         models.append(quality)
     return models
@@ -150,21 +153,21 @@ def _compare_all(
     device: str | None,
     on_progress: ProgressCallback,
 ) -> tuple[dict[str, Comparison], str | None]:
-    """Comparisons by name, or none of them and the reason."""
+    """Return comparisons by candidate name; if any fails, return none of them and the reason."""
     release_memory()
-    missing = text.missing or too_little_memory(reference, device, batch_tokens=BATCH_TOKENS)
+    missing = text.missing or explain_missing_memory(reference, device, batch_tokens=BATCH_TOKENS)
     if missing is not None:
         return {}, missing
     steps = 1 + len(candidates)
     try:
-        told = _stage(on_progress, f"measuring the {REFERENCE} model", 0, steps)
+        told = _start_stage(on_progress, f"measuring the {REFERENCE_NAME} model", 0, steps)
         model = load_model(reference, device=device, adapter=adapter).prepack()
         run = run_reference(model, text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
             del model
             release_memory()
-            told = _stage(on_progress, f"measuring {one.name}", number, steps)
+            told = _start_stage(on_progress, f"measuring {one.name}", number, steps)
             model = load_model(one.checkpoint, device=device).prepack()
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
     except (BaichuanError, RuntimeError, MemoryError) as error:
@@ -174,13 +177,13 @@ def _compare_all(
     return comparisons, None
 
 
-def _stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
-    """Tell that a step begins, and give the callback for its course."""
+def _start_stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
+    """Report the start of a step and return the callback for its progress."""
     part = part_of(on_progress, number / steps, (number + 1) / steps)
     part(Progress(0.0, name))
     return lambda progress: part(Progress(progress.fraction, name))
 
 
-def _weight_bytes(checkpoint: Path) -> int:
+def _count_weight_bytes(checkpoint: Path) -> int:
     with TensorReader(checkpoint) as reader:
         return reader.total_bytes

@@ -1,4 +1,4 @@
-"""Whether an unquantized model fits beside what is there: a machine that only quantizes may be too small for it."""
+"""Check whether an unquantized model fits into memory; quantizing itself needs much less."""
 
 from pathlib import Path
 
@@ -7,11 +7,14 @@ from baichuan_core.free_memory import free_bytes
 from baichuan_core.memory import Precision, Shape, in_gib, scoring
 
 
-def too_little_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
-    """Why an unquantized model cannot score a text on `device`, `batch_tokens` tokens at once; None if it can."""
+def explain_missing_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
+    """Return why an unquantized model does not fit on `device` to score `batch_tokens` tokens at once, or None."""
     config = read_config(checkpoint).to_dict()
     needed = scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
     free = free_bytes(device)
     if needed <= free:
         return None
-    return f"the unquantized model needs {in_gib(needed)} and {in_gib(free)} are free here: measure where it fits"
+    return (
+        f"the unquantized model needs {in_gib(needed)} and {in_gib(free)} are free here: "
+        "measure on a machine with more memory"
+    )

@@ -10,21 +10,21 @@ from baichuan_core.likelihood import Window, encode_plain, held_out_text, text_w
 from baichuan_core.text_file import read_text_file
 
 WINDOW = 512
-# Eight windows: enough for a KL to two digits, a few minutes for 7B on a CPU.
-MOST_TOKENS = 4096
-MOST_CHARACTERS = 32 * MOST_TOKENS  # far above what so many tokens hold, and soon encoded
-FEWEST_TOKENS = 64
+# Eight windows: enough for two digits of the KL divergence, and a few minutes for 7B on a CPU.
+MAX_TOKENS = 4096
+MAX_CHARACTERS = 32 * MAX_TOKENS  # far more than MAX_TOKENS tokens contain, but still fast to encode
+MIN_TOKENS = 64
 BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True, slots=True)
 class QualityText:
-    """A text in windows of a checkpoint's tokens, or why there is none.
+    """A tokenized text in windows, or the reason why there is none.
 
     Attributes:
         source: "built-in", or the name of the file.
-        windows: What is scored; empty where `missing` says why.
-        missing: Why the built-in text cannot be scored.
+        windows: Windows to score; empty if `missing` is set.
+        missing: Why the built-in text cannot be scored, or None.
     """
 
     source: str
@@ -33,14 +33,14 @@ class QualityText:
 
 
 def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
-    """The first 4096 tokens of a file, or else of the built-in text, in windows of 512.
+    """Read the first 4096 tokens of a file, or of the built-in text, in windows of 512.
 
-    A checkpoint without a tokenizer can still be quantized, so that only counts as an error where the caller has
-    asked for a text of their own.
+    A checkpoint without a tokenizer can still be quantized, so a missing tokenizer is an error only if the caller
+    passes a text.
 
     Raises:
-        DatasetError: The file is no UTF-8 text, or gives fewer than 64 tokens or only one kind of token.
-        TokenizerError: A file is given and the checkpoint has no tokenizer for it.
+        DatasetError: The file is not UTF-8 text, or has fewer than 64 tokens or only one distinct token.
+        TokenizerError: A file is given and the checkpoint has no tokenizer.
     """
     try:
         tokenizer = load_tokenizer(checkpoint)
@@ -49,10 +49,10 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
             raise
         return QualityText(BUILT_IN, [], str(error))
     content = held_out_text() if text is None else read_text_file(text)
-    ids = encode_plain(tokenizer, content[:MOST_CHARACTERS])[:MOST_TOKENS]
+    ids = encode_plain(tokenizer, content[:MAX_CHARACTERS])[:MAX_TOKENS]
     source = BUILT_IN if text is None else text.name
-    if len(ids) < FEWEST_TOKENS or len(set(ids)) == 1:
+    if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
         kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"
-        raise DatasetError(f"{source} has {kinds}: give a text of {FEWEST_TOKENS} tokens or more to measure on")
+        raise DatasetError(f"{source} has {kinds}: use a text with {MIN_TOKENS} tokens or more to measure on")
     length = min(WINDOW, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
     return QualityText(source, text_windows(ids, length=length, stride=length))

@@ -1,4 +1,4 @@
-"""Quantizes a checkpoint to int8, NF4 or FP4, one weight at a time."""
+"""Quantize a checkpoint to int8, NF4 or FP4, one weight at a time."""
 
 import math
 from dataclasses import dataclass
@@ -45,26 +45,33 @@ from baichuan_core.model.quantization import (
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 
-from .calibration import CalibratedWeights, Calibration, FourBitCode, calibrate, calibration_rows, outlier_threshold
+from .calibration import (
+    CalibratedWeights,
+    Calibration,
+    FourBitCode,
+    calibrate,
+    find_outlier_threshold,
+    read_calibration_rows,
+)
 
-# A code and its share of the scales; then code books, states and headers of one layer.
-BYTES_OF_A_NUMBER = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
-BYTES_OF_A_LAYER = 2**13
-ENDS = (EMBEDDING, HEAD)
-CALIBRATED = 0.95  # share of the whole when the codes are chosen
+# Bytes per weight: its code plus its part of the scales, rounded up.
+BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
+OVERHEAD_BYTES_PER_LAYER = 2**13  # upper estimate for code books, quantization state and header entries
+EMBEDDING_AND_HEAD = (EMBEDDING, HEAD)
+PROGRESS_AFTER_CALIBRATION = 0.95  # progress when calibration is done; writing the checkpoint is the rest
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationOptions:
-    """How to quantize.
+    """Options of `quantize`.
 
     Attributes:
         method: "int8" (LLM.int8()), "nf4" or "fp4".
-        double_quantization: Keep the scales of 4-bit blocks in 8 bits; int8 has no use for it.
+        double_quantization: Store the scales of 4-bit blocks in 8 bits; ignored for int8.
         compute_dtype: Dtype that 4-bit layers compute in.
-        quantize_head: Keep embedding and output head in 8 bits, one scale a row.
-        calibration: Choose 4-bit codes, or the inputs that stay floats in int8 layers, by what the model computes on
-            a text; the result has the same size.
+        quantize_head: Also quantize the embedding and output head, to 8 bits with one scale per row.
+        calibration: Text to choose 4-bit codes on, or, for int8, the threshold above which inputs stay floats. The
+            result has the same size as without calibration.
     """
 
     method: QuantizationMethod = "nf4"
@@ -76,13 +83,14 @@ class QuantizationOptions:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What a quantization did.
+    """Result of a quantization.
 
     Attributes:
-        bytes_before: Bytes of all tensors that were read.
-        bytes_after: Bytes of all tensors that were written.
-        relative_errors: For each quantized weight, |W - Q| / |W| in the Frobenius norm.
-        mean_relative_error: Their mean.
+        method: The quantization method.
+        bytes_before: Total size of the tensors read.
+        bytes_after: Total size of the tensors written.
+        relative_errors: |W - Q| / |W| in the Frobenius norm, for each quantized weight.
+        mean_relative_error: Mean of `relative_errors`.
     """
 
     method: QuantizationMethod
@@ -102,48 +110,48 @@ def quantize(
     resume_from: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QuantizationReport:
-    """Quantize the five linear layers of every block, and the embedding and head where the options say so.
+    """Quantize the five linear layers of every block and, optionally, the embedding and output head.
 
-    The result loads with plain `AutoModelForCausalLM.from_pretrained`, without a flag. Memory holds one weight
-    at a time; with calibration one block and the hidden states of the calibration text. A calibration that was
-    killed and goes on from its last finished block ends with the bytes of an uninterrupted one.
+    The result loads with `AutoModelForCausalLM.from_pretrained` without extra arguments. Only one weight is in memory
+    at a time; calibration needs one block and the hidden states of the calibration text. A calibration that is killed
+    and resumed after its last finished block produces the same bytes as an uninterrupted one.
 
     Args:
-        checkpoint: An unquantized Baichuan checkpoint directory; never modified.
-        output: Directory of the result; must not exist or be empty. It appears only when complete.
+        checkpoint: An unquantized Baichuan checkpoint directory; it is not modified.
+        output: Directory of the result; must be empty or not exist. It appears only when complete.
         options: The method and its settings.
-        device: Where to calibrate; the first GPU, or else the CPU, if not given.
-        checkpoints: Folder that keeps the blocks that are calibrated, of this run alone; nothing is kept if not given.
-        resume_from: That folder of an earlier run.
-        on_progress: Told after each tensor, with the relative error of a quantized one, and after each block of a
-            calibration.
+        device: Device to calibrate on; by default the first GPU, or the CPU if there is no GPU.
+        checkpoints: Folder to save calibrated blocks in, used by this run only; by default nothing is saved.
+        resume_from: The `checkpoints` folder of an earlier run.
+        on_progress: Called after each tensor, with the relative error of a quantized one, and after each calibrated
+            block.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, holds NaN, or `output` is taken; or `resume_from`
-            is of another calibration.
-        UnsupportedError: The method is unknown, the checkpoint is quantized already, or a
-            layer has a shape that the 4-bit kernels cannot take.
-        DatasetError: The calibration text is too short, cannot be read or was written by another tokenizer.
-        TokenizerError: There is none to read the calibration text with.
-        InsufficientSpaceError: The disk cannot hold the result.
+        CheckpointError: The checkpoint is incomplete, damaged or contains NaN; `output` is not empty; or `resume_from`
+            belongs to a different calibration.
+        UnsupportedError: The method is unknown, the checkpoint is already quantized, or a layer has a shape that the
+            4-bit kernels do not support.
+        DatasetError: The calibration text is too short, cannot be read, or has token ids that the model does not have.
+        TokenizerError: The checkpoint has no tokenizer for the calibration text.
+        InsufficientSpaceError: The disk does not have enough space for the result.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
-    _settings(options)
+    _bitsandbytes_settings(options)
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-        rows = None if options.calibration is None else calibration_rows(checkpoint, config, options.calibration)
-        require_space(output, estimated_bytes(reader, config, options))
+        rows = None if options.calibration is None else read_calibration_rows(checkpoint, config, options.calibration)
+        require_space(output, estimate_bytes(reader, config, options))
         with staged_output(output) as staging, TemporaryDirectory(dir=staging) as temporary:
             calibrated, threshold = None, OUTLIER_THRESHOLD
             if rows is not None and options.method == "int8":
-                threshold = outlier_threshold(
+                threshold = find_outlier_threshold(
                     reader,
                     config,
                     rows,
                     device=chosen_device(device),
-                    on_progress=part_of(on_progress, 0.0, CALIBRATED),
+                    on_progress=part_of(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
                 )
             elif rows is not None:
                 calibrated = calibrate(
@@ -154,11 +162,11 @@ def quantize(
                     device=chosen_device(device),
                     checkpoints=Path(checkpoints or temporary),
                     resume_from=None if resume_from is None else Path(resume_from),
-                    on_progress=part_of(on_progress, 0.0, CALIBRATED),
+                    on_progress=part_of(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
                 )
             if rows is not None:
-                on_progress = part_of(on_progress, CALIBRATED, 1.0)
-            settings = _settings(options, threshold)
+                on_progress = part_of(on_progress, PROGRESS_AFTER_CALIBRATION, 1.0)
+            settings = _bitsandbytes_settings(options, threshold)
             config.architectures = ["BaichuanForCausalLM"]
             config.quantization_config = settings.to_dict()
             config.quantize_head = options.quantize_head
@@ -169,15 +177,15 @@ def quantize(
     return report
 
 
-def estimated_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
-    """Upper estimate of the bytes of the result: what is quantized by its method, the rest as it is."""
+def estimate_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
+    """Estimate the size of the result in bytes, rounded up: quantized tensors by method, the others unchanged."""
     sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
-    ends = sum(sizes[name] for name in ENDS) if options.quantize_head else 0
+    ends = sum(sizes[name] for name in EMBEDDING_AND_HEAD) if options.quantize_head else 0
     total = sum(sizes.values())
     kept = reader.total_bytes * (total - linear - ends) // total
-    quantized = linear * BYTES_OF_A_NUMBER[options.method] + ends * BYTES_OF_A_NUMBER["int8"]
-    return kept + round(quantized) + (len(linear_layers(config)) + len(ENDS)) * BYTES_OF_A_LAYER
+    quantized = linear * BYTES_PER_WEIGHT[options.method] + ends * BYTES_PER_WEIGHT["int8"]
+    return kept + round(quantized) + (len(linear_layers(config)) + len(EMBEDDING_AND_HEAD)) * OVERHEAD_BYTES_PER_LAYER
 
 
 class _Quantizer:
@@ -216,29 +224,29 @@ class _Quantizer:
         )
 
     def _write(self, writer: TensorWriter, name: str, tensor: Tensor) -> dict[str, float]:
-        quantized = self._quantized(name, tensor)
+        quantized = self._quantize(name, tensor)
         if quantized is None:
             writer.add(name, tensor)
             return {}
         layer = name.removesuffix(".weight")
         for ending, stored in quantized.tensors.items():
             writer.add(f"{layer}.{ending}", stored)
-        self._errors[name] = relative_error(tensor, quantized.restored)
+        self._errors[name] = compute_relative_error(tensor, quantized.restored)
         if not math.isfinite(self._errors[name]):
             raise CheckpointError(
                 f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
-                "use the checkpoint as it was before they came in"
+                "use an earlier, undamaged checkpoint"
             )
         return {"relative_error": self._errors[name]}
 
-    def _quantized(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
-        """The stored form of a weight, None for what stays as it is."""
+    def _quantize(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
+        """Quantize a weight; return None if it is stored unchanged."""
         if name in self._linear:
             if self._calibrated is not None:
                 return self._calibrated.weight(name)
             double_quantization = self._options.double_quantization
             return quantize_weight(tensor, self._options.method, double_quantization=double_quantization)
-        if self._options.quantize_head and name in ENDS:
+        if self._options.quantize_head and name in EMBEDDING_AND_HEAD:
             return quantize_end(tensor)
         return None
 
@@ -250,8 +258,8 @@ class _Quantizer:
         return stored + scales + [name for name in self._reader.names if name not in self._linear]
 
 
-def relative_error(weight: Tensor, restored: Tensor) -> float:
-    """|W - Q| / |W| in the Frobenius norm; 0 for a matrix of zeros."""
+def compute_relative_error(weight: Tensor, restored: Tensor) -> float:
+    """Return |W - Q| / |W| in the Frobenius norm, or |Q| if W is zero."""
     size = error = 0.0
     for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(restored), strict=True):
         size += float(np.square(exact).sum())
@@ -259,7 +267,7 @@ def relative_error(weight: Tensor, restored: Tensor) -> float:
     return math.sqrt(error / size) if size else math.sqrt(error)
 
 
-def _settings(options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD) -> BitsAndBytesConfig:
+def _bitsandbytes_settings(options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD) -> BitsAndBytesConfig:
     return quantization_settings(
         options.method,
         double_quantization=options.double_quantization,
@@ -270,10 +278,10 @@ def _settings(options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD
 
 def _check_supported(config: BaichuanConfig, options: QuantizationOptions, checkpoint: Path) -> None:
     if is_quantized(config):
-        raise UnsupportedError(f"{checkpoint} is quantized already: quantize the model it was made from")
+        raise UnsupportedError(f"{checkpoint} is quantized already: quantize the original checkpoint instead")
     if options.quantize_head and config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as head (tie_word_embeddings): leave quantize_head out"
+            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): leave quantize_head out"
         )
     if options.method != "int8":
         require_four_bit_shapes(linear_layers(config))

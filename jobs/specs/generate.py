@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, inference, kept_beginnings
+from footprint import Footprint, inference, max_kept_prefix_tokens
 from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, ModelName, Seed, StrictModel
 from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
@@ -107,7 +107,7 @@ class GenerateSpec(JobSpec):
         prompts = [min(window, tokens) for tokens in self._prompts(window)]
         tokens = min(window, max(prompts) + self.max_new_tokens)
         rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
-        shared = kept_beginnings(prompts, batch_tokens=BATCH_TOKENS)
+        shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
         return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)]
 
     def _prompts(self, unknown: int) -> list[int]:

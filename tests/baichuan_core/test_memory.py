@@ -35,7 +35,7 @@ from baichuan_core.memory import (
     finetuning,
     free_bytes,
     inference,
-    kept_beginnings,
+    max_kept_prefix_tokens,
     peak_memory,
     read_config,
     require_memory,
@@ -140,7 +140,7 @@ def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Pat
     with peak_memory("cpu") as peak:
         generate(checkpoint, alike, tmp_path / "answers.jsonl", options)
     prompt = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])["prompt_tokens"]
-    shared = kept_beginnings([prompt] * 3, batch_tokens=options.batch_tokens)
+    shared = max_kept_prefix_tokens([prompt] * 3, batch_tokens=options.batch_tokens)
     needs = inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
     assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
 

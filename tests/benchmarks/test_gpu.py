@@ -1,4 +1,4 @@
-"""The script with the figures that need a GPU runs anywhere, at tiny shapes."""
+"""The GPU benchmark runs on any machine with tiny shapes."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ FIGURES = (
 
 
 @pytest.mark.slow
-def test_tiny_shapes_give_every_figure() -> None:
+def test_tiny_shapes_give_every_result() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280, check=False)

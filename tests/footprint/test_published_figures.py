@@ -1,4 +1,4 @@
-"""The weights of the published models, against the published figures and the parameters that there are."""
+"""Estimated weights of the published models, compared with the published memory and parameter counts."""
 
 import pytest
 
@@ -13,7 +13,7 @@ INT4_AND_8_BIT_HEAD = Precision(quantization="nf4", quantize_head=True)
 @pytest.mark.parametrize(
     ("preset", "precision", "arithmetic", "published"),
     [
-        # Published: Baichuan2's README, "GPU memory" of bf16, int8 and int4.
+        # From Baichuan2's README, "GPU memory" for bf16, int8 and int4.
         ("baichuan2-7b", BFLOAT16, 13.98, 14.0),
         ("baichuan2-7b", INT8, 7.95, 8.0),
         ("baichuan2-7b", INT4, 5.03, 5.1),
@@ -35,7 +35,7 @@ def test_parameters_are_those_of_the_published_checkpoints() -> None:
     assert [round(shape.parameters / 1e9, 2) for shape in PRESETS.values()] == [7.0, 13.26, 7.51, 13.9]
 
 
-def test_full_training_takes_sixteen_bytes_a_parameter_and_an_adapter_next_to_none() -> None:
+def test_full_training_takes_sixteen_bytes_per_parameter_and_lora_very_few() -> None:
     shape = PRESETS["baichuan2-7b"]
     short = Training(tokens=64)
     full = finetuning(shape, BFLOAT16, short)
@@ -51,5 +51,5 @@ def test_batches_of_one_step_keep_the_gradients_of_those_before() -> None:
     assert (one.gradients, two.total - one.total) == (0, 4 * shape.parameters)
 
 
-def test_bytes_in_words() -> None:
+def test_bytes_are_formatted() -> None:
     assert in_gib(13_980_000_000) == "13.02 GiB"

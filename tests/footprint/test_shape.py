@@ -1,4 +1,4 @@
-"""Shapes from configurations: by the same rules as the engine, with errors that say what to change."""
+"""Shapes are read from configurations by the engine's rules, and errors say what to change."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ LENGTHS = st.none() | st.integers(1, 10_000)
     vocab_size=st.sampled_from([64, 64_000, 125_696]),
     tie_word_embeddings=st.booleans(),
 )
-def test_the_family_is_told_as_the_engine_tells_it(
+def test_the_family_is_inferred_like_in_the_engine(
     longest: int | None,
     published: int | None,
     position_embedding: str | None,
@@ -78,7 +78,7 @@ def test_published_layouts_are_read(family: str) -> None:
         ),
     ],
 )
-def test_how_a_checkpoint_is_held(settings: dict[str, Any], expected: Precision) -> None:
+def test_the_precision_is_read_from_a_checkpoint(settings: dict[str, Any], expected: Precision) -> None:
     assert Precision.from_config(settings) == expected
 
 
@@ -86,17 +86,17 @@ def test_how_a_checkpoint_is_held(settings: dict[str, Any], expected: Precision)
     ("changes", "says"),
     [
         ({"hidden_size": 33}, "multiple of the number of heads"),
-        ({"num_hidden_layers": 0}, "layers is 0: give a whole number above 0"),
+        ({"num_hidden_layers": 0}, "layers is 0: use a whole number above 0"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
         ({"position_embedding": "sine"}, 'use "rope" or "alibi"'),
     ],
 )
-def test_what_is_impossible_is_named(changes: dict[str, Any], says: str) -> None:
+def test_impossible_sizes_are_named(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ShapeError, match=says):
         Shape.from_config({**SIZES, **changes})
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_fields_are_named(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match=r"config\.json has no intermediate_size"):
         Shape.from_config({name: size for name, size in SIZES.items() if name != "intermediate_size"})
     with pytest.raises(ShapeError, match=r"config\.json cannot be read: No such file"):

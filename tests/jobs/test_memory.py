@@ -12,7 +12,7 @@ from footprint import (
     converting,
     finetuning,
     inference,
-    kept_beginnings,
+    max_kept_prefix_tokens,
     quantizing,
     scoring,
 )
@@ -90,10 +90,10 @@ def test_generation_counts_the_rows_that_run_at_once() -> None:
 
 
 def test_beginnings_that_prompts_may_share_are_counted_as_the_engine_keeps_them() -> None:
-    assert kept_beginnings([900], batch_tokens=1000) == 0
-    assert kept_beginnings([900, 100, 50], batch_tokens=1000) == 150  # two branching points
-    assert kept_beginnings([90] * 9, batch_tokens=1000) == 250
-    assert kept_beginnings([900] * 9, batch_tokens=1000) == 900  # one is kept however long it is
+    assert max_kept_prefix_tokens([900], batch_tokens=1000) == 0
+    assert max_kept_prefix_tokens([900, 100, 50], batch_tokens=1000) == 150  # two branching points
+    assert max_kept_prefix_tokens([90] * 9, batch_tokens=1000) == 250
+    assert max_kept_prefix_tokens([900] * 9, batch_tokens=1000) == 900  # one is kept however long it is
 
 
 @pytest.mark.parametrize("details", [{}, {"hidden_size": 64}, {"precision": None}, {"precision": {"dtype": "odd"}}])

@@ -55,7 +55,7 @@ def test_what_is_wrong_with_the_data_is_told(service: Service) -> None:
     for content, benchmark, says in (
         (archive.getvalue(), "cmmlu", "test/genetics.csv line 2 has the answer 'X'"),
         (archive.getvalue(), "ceval", "no folder 'val'"),
-        (b"no archive", "mmlu", "no directory, .zip or .tar file"),
+        (b"no archive", "mmlu", "not a directory or a valid .zip or .tar file"),
         (b"a", "perplexity", "too few"),
     ):
         job = evaluate(service, content, benchmark=benchmark)

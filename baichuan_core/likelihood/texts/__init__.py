@@ -1,13 +1,13 @@
-"""Texts that this project wrote, Chinese and English, to calibrate with and to measure on."""
+"""Built-in Chinese and English texts, written for this project, for calibration and for measurements."""
 
 from importlib.resources import files
 
 
 def calibration_text() -> str:
-    """Prose, dialogue, explanation, code, lists and numbers; what calibrated quantization looks at by default."""
+    """Return the default calibration text: prose, dialogue, explanations, code, lists and numbers."""
     return (files(__name__) / "calibration.txt").read_text(encoding="utf-8")
 
 
 def held_out_text() -> str:
-    """Other subjects than those of `calibration_text`, so that what was calibrated on it can be measured."""
+    """Return a text on different subjects than `calibration_text`, to measure calibrated models on."""
     return (files(__name__) / "held_out.txt").read_text(encoding="utf-8")

@@ -1,8 +1,18 @@
-"""Codes, and the inputs of int8 that stay floats, chosen by what the model computes on a text; of the plain size."""
+"""Calibrated quantization: choose 4-bit codes, or the outlier threshold of int8, by running the model on a text.
+
+The result has the same format and size as without calibration.
+"""
 
 from .calibrated_weights import CalibratedWeights, calibrate
-from .outliers import outlier_threshold
-from .rows import Calibration, calibration_rows
-from .stored_form import FourBitCode
+from .outliers import find_outlier_threshold
+from .rows import Calibration, read_calibration_rows
+from .storage_format import FourBitCode
 
-__all__ = ["CalibratedWeights", "Calibration", "FourBitCode", "calibrate", "calibration_rows", "outlier_threshold"]
+__all__ = [
+    "CalibratedWeights",
+    "Calibration",
+    "FourBitCode",
+    "calibrate",
+    "find_outlier_threshold",
+    "read_calibration_rows",
+]

@@ -1,4 +1,4 @@
-"""The calibration itself: block after block, each on what the blocks before it now compute."""
+"""Calibrate a model block by block, each on the outputs of the quantized blocks before it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from .code_book import CodeBook
 from .compensation import compensate
 from .finished_blocks import FinishedBlocks
 from .one_block import OneBlock
-from .propagation import corrected
-from .stored_form import FourBitCode, nest_offset, stored_tensors
+from .propagation import correct_weight
+from .storage_format import FourBitCode, compute_scale_offset, stored_tensors
 
-# Layers of a block in the order in which they compute; those of one group have the same inputs.
-GROUPS = (("self_attn.W_pack",), ("self_attn.o_proj",), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
-HALVES = (GROUPS[:2], GROUPS[2:])
-ADD_TO_THE_STATES = {"self_attn.o_proj", "mlp.down_proj"}
-TOKENS_AT_ONCE = 2048
+# Layers of a block in order of computation; the layers of a group have the same inputs.
+LAYER_GROUPS = (("self_attn.W_pack",), ("self_attn.o_proj",), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
+SUBLAYERS = (LAYER_GROUPS[:2], LAYER_GROUPS[2:])
+RESIDUAL_LAYERS = {"self_attn.o_proj", "mlp.down_proj"}
+BATCH_TOKENS = 2048
 
 
 @dataclass(slots=True)
@@ -31,17 +31,17 @@ class States:
     """Hidden states [rows, length, hidden] between two blocks.
 
     Attributes:
-        exact: What the unquantized model computes.
-        quantized: What the blocks that are quantized compute.
+        exact: Hidden states of the unquantized model.
+        quantized: Hidden states of the blocks quantized so far.
     """
 
     exact: Tensor
     quantized: Tensor
 
     def batches(self, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """A few rows at a time on the device: which they are, exact, quantized."""
+        """Yield batches of rows on the device, as (rows, exact, quantized)."""
         rows, length, _ = self.exact.shape
-        step = max(1, TOKENS_AT_ONCE // length)
+        step = max(1, BATCH_TOKENS // length)
         for start in range(0, rows, step):
             few = slice(start, start + step)
             yield few, self.exact[few].to(device), self.quantized[few].to(device)
@@ -49,12 +49,13 @@ class States:
 
 @dataclass(slots=True)
 class Statistics:
-    """Sums over the tokens, for the layers that have the same inputs x.
+    """Means over all tokens, for a group of layers with the same inputs x.
 
     Attributes:
         second_moments: x xᵀ, [in, in].
         drift: (x of the unquantized model - x) xᵀ, [in, in].
-        state_drift: (states of the unquantized model - states) xᵀ, [hidden, in], for a layer that adds to them.
+        state_drift: (states of the unquantized model - states) xᵀ, [hidden, in]; only for layers whose output is added
+            to the hidden states.
     """
 
     second_moments: Tensor
@@ -63,10 +64,10 @@ class Statistics:
 
 
 @contextmanager
-def rounded_products() -> Iterator[None]:
-    """Matrix products with factors rounded to TF32 or bfloat16 where the hardware is faster with them.
+def allow_rounded_products() -> Iterator[None]:
+    """Let matrix products round their factors to TF32 or bfloat16 if the hardware is faster with them.
 
-    What that changes in the inputs of a layer is small beside what 4 bits change.
+    This changes the inputs of a layer far less than quantizing to 4 bits does.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -77,13 +78,13 @@ def rounded_products() -> Iterator[None]:
 
 
 class BlockCalibrator:
-    """Quantizes the blocks of a checkpoint one after the other; holds one of them and the hidden states.
+    """A calibrator that quantizes the blocks of a checkpoint in turn, with one block and the hidden states in memory.
 
     Args:
         reader: The unquantized checkpoint.
-        config: Its configuration.
-        code: What the weights become.
-        device: Where to compute.
+        config: Configuration of the checkpoint.
+        code: The 4-bit format to quantize to.
+        device: Device to compute on.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class BlockCalibrator:
         self._exact, self._quantized = OneBlock(config, device), OneBlock(config, device)
 
     def run(self, rows: Tensor, finished: FinishedBlocks, on_progress: ProgressCallback) -> None:
-        """Do what is not finished yet.
+        """Calibrate the blocks that are not finished yet.
 
         Args:
             rows: Token ids of the calibration text, [rows, length].
-            finished: Gets every block as soon as it is done.
-            on_progress: Told after each block.
+            finished: Store of finished blocks; each block is added as soon as it is done.
+            on_progress: Called after each block.
 
         Raises:
             CheckpointError: A block computes NaN or infinite numbers.
@@ -116,7 +117,7 @@ class BlockCalibrator:
         for number in range(done, self._blocks):
             self._exact.load(self._reader, number)
             self._quantized.load(self._reader, number)
-            tensors = self._block(number, states)
+            tensors = self._quantize_block(number, states)
             finished.add(number, tensors, {"exact": states.exact, "quantized": states.quantized})
             on_progress(Progress((number + 1) / self._blocks, "calibrating", {"block": float(number + 1)}))
 
@@ -124,77 +125,77 @@ class BlockCalibrator:
         embedded = self._reader.read(EMBEDDING)[rows].float()
         return States(embedded, embedded.clone())
 
-    def _block(self, number: int, states: States) -> dict[str, Tensor]:
+    def _quantize_block(self, number: int, states: States) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
-        for groups in HALVES:
+        for groups in SUBLAYERS:
             for layers in groups:
-                tensors |= self._group(number, layers, states)
-            self._go_on(groups[-1][0], states)
+                tensors |= self._quantize_group(number, layers, states)
+            self._advance(groups[-1][0], states)
         return tensors
 
-    def _group(self, number: int, layers: Sequence[str], states: States) -> dict[str, Tensor]:
-        """Quantize layers that have the same inputs; their stored tensors by name."""
-        statistics = self._statistics(layers[0], states)
-        self._require_numbers(statistics.second_moments, number)
-        targets = {layer: self._target(number, layer, statistics) for layer in layers}
+    def _quantize_group(self, number: int, layers: Sequence[str], states: States) -> dict[str, Tensor]:
+        """Quantize layers that have the same inputs; return their stored tensors by name."""
+        statistics = self._collect_statistics(layers[0], states)
+        self._require_finite(statistics.second_moments, number)
+        targets = {layer: self._compute_target(number, layer, statistics) for layer in layers}
         moments = statistics.second_moments
-        del statistics  # rounding needs the memory of the drifts
+        del statistics  # free the drift matrices: rounding needs the memory
         tensors: dict[str, Tensor] = {}
         for layer in layers:
-            tensors |= self._layer(f"model.layers.{number}.{layer}", layer, targets.pop(layer), moments)
+            tensors |= self._quantize_layer(f"model.layers.{number}.{layer}", layer, targets.pop(layer), moments)
         return tensors
 
-    def _statistics(self, layer: str, states: States) -> Statistics:
+    def _collect_statistics(self, layer: str, states: States) -> Statistics:
         width = self._exact.weight(layer).shape[1]
         hidden = states.exact.shape[-1]
         sums = Statistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
         for _, exact, quantized in states.batches(self._device):
-            self._add(sums, layer, exact, quantized)
+            self._accumulate(sums, layer, exact, quantized)
         tokens = states.exact.shape[0] * states.exact.shape[1]
         for total in (sums.second_moments, sums.drift, sums.state_drift):
             total.div_(tokens)
         return sums
 
     @torch.inference_mode()
-    def _add(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
-        with rounded_products():
+    def _accumulate(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
+        with allow_rounded_products():
             drift, inputs = self._exact.inputs(layer, exact), self._quantized.inputs(layer, quantized)
         drift -= inputs
         sums.second_moments.addmm_(inputs.T, inputs)
         sums.drift.addmm_(drift.T, inputs)
-        if layer in ADD_TO_THE_STATES:
+        if layer in RESIDUAL_LAYERS:
             sums.state_drift.addmm_((exact - quantized).flatten(0, 1).T, inputs)
 
-    def _target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
-        """The weight [out, in] that is to be rounded."""
+    def _compute_target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
+        """Return the weight [out, in] to quantize: the original, corrected for the errors of earlier layers."""
         weight = self._quantized.weight(layer)
         drift = weight @ statistics.drift
-        if layer in ADD_TO_THE_STATES:
+        if layer in RESIDUAL_LAYERS:
             drift += statistics.state_drift
-        target = corrected(weight, drift, statistics.second_moments)
-        self._require_numbers(target, number)
+        target = correct_weight(weight, drift, statistics.second_moments)
+        self._require_finite(target, number)
         return target
 
-    def _layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
-        """Quantize a layer in place; its stored tensors by name."""
+    def _quantize_layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
+        """Quantize a layer in place; return its stored tensors by name."""
         weight = self._quantized.weight(layer)
-        offset = nest_offset(weight) if self._double_quantization else None
+        offset = compute_scale_offset(weight) if self._double_quantization else None
         result = compensate(target, second_moments, self._book, offset)
-        weight.copy_(result.restored)
+        weight.copy_(result.dequantized)
         dtype = self._reader.read(f"{name}.weight").dtype
         stored = stored_tensors(result, self._book, offset, dtype)
         return {f"{name}.{ending}": tensor for ending, tensor in stored.items()}
 
-    def _go_on(self, layer: str, states: States) -> None:
-        """Take the states through the half that `layer` is in."""
+    def _advance(self, layer: str, states: States) -> None:
+        """Advance the hidden states through the sublayer that contains `layer`."""
         for rows, exact, quantized in states.batches(self._device):
-            with rounded_products():
-                states.exact[rows] = self._exact.half_of(layer, exact)
-                states.quantized[rows] = self._quantized.half_of(layer, quantized)
+            with allow_rounded_products():
+                states.exact[rows] = self._exact.run_sublayer(layer, exact)
+                states.quantized[rows] = self._quantized.run_sublayer(layer, quantized)
 
-    def _require_numbers(self, computed: Tensor, number: int) -> None:
+    def _require_finite(self, computed: Tensor, number: int) -> None:
         if not computed.isfinite().all():
             raise CheckpointError(
                 f"block {number} of {self._reader.checkpoint} computes NaN or infinite numbers on the calibration "
-                "text: use the checkpoint as it was before they came in"
+                "text: use an earlier, undamaged checkpoint"
             )

@@ -1,4 +1,4 @@
-"""Calibrates a checkpoint, or goes on where an earlier run was ended, and hands out the quantized weights."""
+"""Calibrate a checkpoint, resuming an earlier run if there is one, and load the quantized weights."""
 
 import hashlib
 from pathlib import Path
@@ -13,13 +13,13 @@ from baichuan_core.progress import ProgressCallback
 
 from .blocks import BlockCalibrator
 from .finished_blocks import FinishedBlocks
-from .stored_form import FourBitCode, restore
+from .storage_format import FourBitCode, dequantize
 
-SAMPLE = 64  # values of each weight that tell one checkpoint from another
+SAMPLED_VALUES_PER_TENSOR = 64  # values per tensor in a checkpoint's fingerprint
 
 
 class CalibratedWeights:
-    """The weights of all blocks, from the disk as they are asked for; one block is in memory."""
+    """The quantized weights of all blocks, loaded from disk on demand with one block in memory."""
 
     def __init__(self, finished: FinishedBlocks, code: FourBitCode) -> None:
         self._finished = finished
@@ -27,13 +27,13 @@ class CalibratedWeights:
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
 
     def weight(self, name: str) -> QuantizedWeight:
-        """The stored form of a weight, e.g. "model.layers.3.mlp.up_proj.weight"."""
+        """Return a quantized weight by name, such as "model.layers.3.mlp.up_proj.weight"."""
         number = int(name.split(".")[2])
         if self._loaded is None or self._loaded[0] != number:
             self._loaded = number, self._finished.tensors(number)
         layer = name.removesuffix("weight")
         tensors = {ending: self._loaded[1][layer + ending] for ending in self._endings}
-        return QuantizedWeight(tensors, restore(tensors))
+        return QuantizedWeight(tensors, dequantize(tensors))
 
 
 def calibrate(
@@ -47,39 +47,41 @@ def calibrate(
     resume_from: Path | None,
     on_progress: ProgressCallback,
 ) -> CalibratedWeights:
-    """Choose the codes of all blocks.
+    """Choose the 4-bit codes of all blocks.
 
     Args:
         reader: The unquantized checkpoint.
-        config: Its configuration.
+        config: Configuration of the checkpoint.
         rows: Token ids of the calibration text, [rows, length].
-        code: What the weights become.
-        device: Where to compute.
-        checkpoints: Folder that gets each block as soon as it is done; what lies there of the same run is used.
-        resume_from: The folder of an earlier run.
-        on_progress: Told after each block.
+        code: The 4-bit format to quantize to.
+        device: Device to compute on.
+        checkpoints: Folder to save each block in as soon as it is done; blocks saved there by the same run are reused.
+        resume_from: The `checkpoints` folder of an earlier run.
+        on_progress: Called after each block.
 
     Raises:
-        CheckpointError: A block computes NaN, or a folder holds blocks of another run.
+        CheckpointError: A block computes NaN, or a folder contains blocks of a different calibration.
     """
     identity = {
-        "checkpoint": _fingerprint(reader, config),
+        "checkpoint": _hash_checkpoint(reader, config),
         "text": hashlib.sha256(rows.numpy().tobytes()).hexdigest(),
         "method": code.method,
         "double_quantization": code.double_quantization,
     }
     finished = FinishedBlocks(checkpoints, identity)
     if resume_from is not None:
-        finished.take_over(resume_from)
+        finished.copy_from(resume_from)
     BlockCalibrator(reader, config, code, device).run(rows, finished, on_progress)
     return CalibratedWeights(finished, code)
 
 
-def _fingerprint(reader: TensorReader, config: BaichuanConfig) -> str:
-    """A hash of the configuration and of some numbers of each tensor."""
+def _hash_checkpoint(reader: TensorReader, config: BaichuanConfig) -> str:
+    """Hash the configuration and a sample of the values of each tensor."""
     digest = hashlib.sha256(config.to_json_string(use_diff=False).encode())
     for name in sorted(reader.names):
         tensor = reader.read(name)
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1)[:: max(tensor.numel() // SAMPLE, 1)].double().numpy().tobytes())
+        digest.update(
+            tensor.reshape(-1)[:: max(tensor.numel() // SAMPLED_VALUES_PER_TENSOR, 1)].double().numpy().tobytes()
+        )
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Codes that make up for each other's errors: GPTQ over a code book of sixteen values."""
+"""GPTQ with a code book of sixteen values: later columns compensate for the rounding errors of earlier ones."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,15 @@ from torch import Tensor
 
 from baichuan_core.model.four_bits import BLOCK
 
-from .code_book import CodeBook, Scales, nest
+from .code_book import CodeBook, Scales, quantize_scales
 
-COLUMNS_AT_ONCE = 128  # updated one by one; what comes after them is updated once for all
-# Of a block's largest magnitude: what a scale may be. Outliers are clipped where that makes the rest finer.
-CANDIDATES = tuple(0.7 + step / 30 for step in range(13))
-# Of the mean of the diagonal. Frantar et al. have 0.01, which on text of another kind costs a quarter more KL.
+# Columns updated one by one; the columns after them are updated once per group of this size.
+COLUMNS_PER_UPDATE = 128
+# Candidate scales, as fractions of the block's largest magnitude; clipping outliers can make the rest finer.
+CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
+# Fraction of the mean of the diagonal. Frantar et al. use 0.01, which gives a quarter more KL on other kinds of text.
 DAMPING = 0.1
-SMALLEST = 1e-20  # for a layer whose inputs are all zero
+MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,51 +23,51 @@ class CalibratedWeight:
     """A weight [out, in] in 4 bits.
 
     Attributes:
-        positions: Index into the rising values of the code book, uint8 [out, in].
-        scales: Of its blocks.
-        restored: What the layer computes with, float32 [out, in].
+        positions: Indices into the ascending values of the code book, uint8 [out, in].
+        scales: Scales of the blocks.
+        dequantized: The dequantized weight, float32 [out, in].
     """
 
     positions: Tensor
     scales: Scales
-    restored: Tensor
+    dequantized: Tensor
 
 
-def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, nest_offset: Tensor | None) -> CalibratedWeight:
-    """Quantize a matrix so that its outputs on the calibration inputs, rather than its values, stay near.
+def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, scale_offset: Tensor | None) -> CalibratedWeight:
+    """Quantize a matrix so that its outputs on the calibration inputs, rather than its values, change little.
 
-    GPTQ (Frantar et al. 2022, arXiv 2210.17323): columns are rounded one after the other, those with the largest
-    inputs first, and the others make up for the error of each. Scales are fixed before, in the form in which they
-    will be read.
+    GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column after the other, those with the largest inputs
+    first, and adjusts the remaining columns to compensate for the error of each. Scales are chosen and quantized
+    before, so that columns are rounded with the scales that a loaded checkpoint will have.
 
     Args:
         weight: Float32 [out, in].
         second_moments: Mean of x xᵀ over the inputs x, float32 [in, in].
         book: The code book.
-        nest_offset: What double quantization subtracts from scales; None where scales stay as they are.
+        scale_offset: Value that double quantization subtracts from scales; None without double quantization.
     """
     order = second_moments.diagonal().argsort(descending=True, stable=True)
-    factor = inverse_factor(second_moments, order)
+    factor = inverse_cholesky_factor(second_moments, order)
     importance = torch.empty_like(factor.diagonal())
     importance[order] = factor.diagonal().square().reciprocal()
     found = search_scales(weight, importance, book)
-    scales = Scales(found) if nest_offset is None else nest(found, nest_offset)
-    positions, restored = _round_columns(weight, scales.restored, factor, order, book)
-    return CalibratedWeight(positions, scales, restored)
+    scales = Scales(found) if scale_offset is None else quantize_scales(found, scale_offset)
+    positions, dequantized = _round_columns(weight, scales.dequantized, factor, order, book)
+    return CalibratedWeight(positions, scales, dequantized)
 
 
-def damped(second_moments: Tensor, share: float = DAMPING) -> Tensor:
-    """Second moments [in, in] with a share of the mean of their diagonal added to it."""
+def add_damping(second_moments: Tensor, fraction: float = DAMPING) -> Tensor:
+    """Return second moments [in, in] with a fraction of the mean of the diagonal added to the diagonal."""
     result = second_moments.clone()
     diagonal = result.diagonal()
-    diagonal += share * diagonal.mean().clamp(min=SMALLEST)
+    diagonal += fraction * diagonal.mean().clamp(min=MIN_DAMPING)
     return result
 
 
-def inverse_factor(second_moments: Tensor, order: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse of damped second moments in another order, [in, in]."""
-    matrix = damped(second_moments)[order[:, None], order]
-    # Under one name, so that no matrix outlives its use: they are the largest that a calibration holds.
+def inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
+    """Return the upper Cholesky factor [in, in] of the inverse of the damped and reordered second moments."""
+    matrix = add_damping(second_moments)[order[:, None], order]
+    # One name is reused so that each matrix is freed early: these are the largest ones of a calibration.
     matrix = torch.linalg.cholesky(matrix)
     matrix = torch.cholesky_inverse(matrix)
     factor: Tensor = torch.linalg.cholesky(matrix, upper=True)
@@ -74,11 +75,11 @@ def inverse_factor(second_moments: Tensor, order: Tensor) -> Tensor:
 
 
 def search_scales(weight: Tensor, importance: Tensor, book: CodeBook) -> Tensor:
-    """The scale of each block of 64 values with the least weighted squared error.
+    """Find the scale of each block of 64 values that minimizes the weighted squared error.
 
     Args:
         weight: [out, in].
-        importance: What an error of 1 in each column costs after the others have made up for it, [in].
+        importance: Cost of an error of 1 in each column after the other columns compensate for it, [in].
         book: The code book.
 
     Returns:
@@ -89,9 +90,15 @@ def search_scales(weight: Tensor, importance: Tensor, book: CodeBook) -> Tensor:
     largest = blocks.abs().amax(dim=-1).clamp(min=torch.finfo(weight.dtype).tiny)
     best = torch.full_like(largest, torch.inf)
     scales: Tensor = largest.clone()
-    for candidate in CANDIDATES:
+    for candidate in CANDIDATE_SCALES:
         tried = largest * candidate
-        errors = book.nearly(blocks / tried[..., None]).mul_(tried[..., None]).sub_(blocks).square_().mul_(costs)
+        errors = (
+            book.round_approximately(blocks / tried[..., None])
+            .mul_(tried[..., None])
+            .sub_(blocks)
+            .square_()
+            .mul_(costs)
+        )
         error = errors.sum(dim=-1)
         scales = torch.where(error < best, tried, scales)
         best = torch.minimum(error, best)
@@ -101,21 +108,21 @@ def search_scales(weight: Tensor, importance: Tensor, book: CodeBook) -> Tensor:
 def _round_columns(
     weight: Tensor, scales: Tensor, factor: Tensor, order: Tensor, book: CodeBook
 ) -> tuple[Tensor, Tensor]:
-    """Positions in the code book and restored values, both [out, in]."""
-    # Transposed, so that a column is contiguous.
+    """Round all columns; return positions in the code book and dequantized values, both [out, in]."""
+    # Transposed so that each column is contiguous.
     remaining, scale_of = weight.T[order], scales.T[order // BLOCK]
     positions = torch.empty(remaining.shape, dtype=torch.uint8, device=weight.device)
-    restored = torch.empty_like(remaining)
+    dequantized = torch.empty_like(remaining)
     places = order.tolist()
-    for start in range(0, len(remaining), COLUMNS_AT_ONCE):
-        stop = min(start + COLUMNS_AT_ONCE, len(remaining))
+    for start in range(0, len(remaining), COLUMNS_PER_UPDATE):
+        stop = min(start + COLUMNS_PER_UPDATE, len(remaining))
         errors = torch.empty_like(remaining[start:stop])
         for column in range(start, stop):
             value, scale, place = remaining[column], scale_of[column], places[column]
             nearest = book.positions(value / scale)
             positions[place] = nearest
-            restored[place] = book.values[nearest] * scale
-            errors[column - start] = error = (value - restored[place]) / factor[column, column]
+            dequantized[place] = book.values[nearest] * scale
+            errors[column - start] = error = (value - dequantized[place]) / factor[column, column]
             remaining[column + 1 : stop] -= torch.outer(factor[column, column + 1 : stop], error)
         remaining[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    return positions.T, restored.T
+    return positions.T, dequantized.T

@@ -1,4 +1,4 @@
-"""The blocks that are done, on the disk, so that a later run can go on from them."""
+"""Save calibrated blocks on disk, so that a later run can resume."""
 
 import json
 import os
@@ -17,14 +17,14 @@ IDENTITY_FILE = "calibration.json"
 
 
 class FinishedBlocks:
-    """A folder with the quantized tensors of each finished block, and the hidden states after the last of them.
+    """A folder with the quantized tensors of each finished block and the hidden states after the last one.
 
-    A file has its name only when it is whole, and states are written before the block that they follow, so a killed
-    run leaves nothing that misleads.
+    Files get their final names only when they are complete, and the hidden states after a block are written before the
+    block itself. So every block in the folder is usable, even if the run is killed.
 
     Args:
-        folder: Made if need be; of one run alone.
-        identity: What the result depends on, e.g. a hash of the weights and of the calibration text.
+        folder: The folder, used by one run only; created if it does not exist.
+        identity: Everything the result depends on, e.g. hashes of the weights and of the calibration text.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
@@ -32,62 +32,62 @@ class FinishedBlocks:
         self._identity = json.dumps(identity, indent=2, sort_keys=True)
         make_directory(folder)
         if any(folder.glob("block-*")):
-            self._check(folder)
+            self._require_same_identity(folder)
         (folder / IDENTITY_FILE).write_text(self._identity, encoding="utf-8")
 
-    def take_over(self, earlier: Path) -> None:
-        """Copy what an earlier run has finished.
+    def copy_from(self, earlier: Path) -> None:
+        """Copy the finished blocks of an earlier run.
 
         Raises:
-            CheckpointError: It was another model, text or method.
+            CheckpointError: The earlier run had a different model, text or method.
         """
         if earlier.resolve() == self._folder.resolve() or not (earlier / IDENTITY_FILE).is_file():
             return
-        self._check(earlier)
+        self._require_same_identity(earlier)
         for file in sorted(earlier.glob("*.safetensors")):
             shutil.copyfile(file, self._folder / f"{file.name}.partial")
             (self._folder / f"{file.name}.partial").replace(self._folder / file.name)
 
     @property
     def count(self) -> int:
-        """How many blocks are done, the states after the last of them included."""
+        """Number of finished blocks whose following hidden states are available."""
         done = 0
-        while self._block(done).is_file():
+        while self._block_file(done).is_file():
             done += 1
-        while done and not self._states(done).is_file():
+        while done and not self._states_file(done).is_file():
             done -= 1
         return done
 
     def add(self, number: int, tensors: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> None:
-        """Keep a block's quantized tensors by their names in the checkpoint, and the states after it."""
-        _save(states, self._states(number + 1))
-        _save(tensors, self._block(number))
-        self._states(number).unlink(missing_ok=True)
+        """Save a block's quantized tensors, by their names in the checkpoint, and the hidden states after it."""
+        _save_tensors(states, self._states_file(number + 1))
+        _save_tensors(tensors, self._block_file(number))
+        self._states_file(number).unlink(missing_ok=True)
 
     def tensors(self, number: int) -> dict[str, Tensor]:
-        """The quantized tensors of a block."""
-        return _load(self._block(number))
+        """Load the quantized tensors of a block."""
+        return _load_tensors(self._block_file(number))
 
     def states(self, count: int) -> dict[str, Tensor]:
-        """The states after the first `count` blocks."""
-        return _load(self._states(count))
+        """Load the hidden states after the first `count` blocks."""
+        return _load_tensors(self._states_file(count))
 
-    def _block(self, number: int) -> Path:
+    def _block_file(self, number: int) -> Path:
         return self._folder / f"block-{number:05}.safetensors"
 
-    def _states(self, count: int) -> Path:
+    def _states_file(self, count: int) -> Path:
         return self._folder / f"states-{count:05}.safetensors"
 
-    def _check(self, folder: Path) -> None:
+    def _require_same_identity(self, folder: Path) -> None:
         file = folder / IDENTITY_FILE
         if not file.is_file() or file.read_text(encoding="utf-8") != self._identity:
             raise CheckpointError(
-                f"{folder} holds blocks of another calibration (other weights, text or method): "
-                "start without it, or name another folder for checkpoints"
+                f"{folder} holds blocks of another calibration (different weights, text or method): "
+                "start without it, or use a different folder for checkpoints"
             )
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     partial = file.with_name(f"{file.name}.partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     with partial.open("rb") as written:
@@ -95,7 +95,7 @@ def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
     partial.replace(file)
 
 
-def _load(file: Path) -> dict[str, Tensor]:
+def _load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:

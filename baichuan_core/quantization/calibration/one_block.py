@@ -1,4 +1,4 @@
-"""One block of a model at a time, in its two halves, computed by the model's own code."""
+"""Run one block of a model at a time, sublayer by sublayer, with the model's own code."""
 
 from contextlib import suppress
 from copy import deepcopy
@@ -15,11 +15,11 @@ from baichuan_core.model.positions import BaichuanRotaryEmbedding
 
 
 class OneBlock:
-    """A decoder of one block, whose weights are exchanged; masks and rotations are made as for the whole model.
+    """A decoder with a single block whose weights are replaced; masks and rotations are those of the whole model.
 
     Args:
-        config: Of the whole model.
-        device: Where it computes, in float32.
+        config: Configuration of the whole model.
+        device: Device to compute on, in float32.
     """
 
     def __init__(self, config: BaichuanConfig, device: torch.device) -> None:
@@ -30,13 +30,13 @@ class OneBlock:
         with torch.device("meta"):
             self._decoder = BaichuanModel(settings)
             self._block = BaichuanDecoderLayer(self._decoder.config, 0).eval().requires_grad_(requires_grad=False)
-        self._decoder.layers[0] = _AttentionHalf(self._block)
-        self._decoder.norm = nn.Identity()  # type: ignore[assignment] # its weight belongs to the end of the model
+        self._decoder.layers[0] = _AttentionSublayer(self._block)
+        self._decoder.norm = nn.Identity()  # type: ignore[assignment] # the final norm is not part of a block
         if self._decoder.rotary_emb is not None:
             self._decoder.rotary_emb = BaichuanRotaryEmbedding(settings).to(device)
 
     def load(self, reader: TensorReader, number: int) -> None:
-        """Take the weights of block `number`."""
+        """Load the weights of block `number`."""
         weights = {
             name: reader.read(f"model.layers.{number}.{name}").to(self._device, torch.float32, copy=True)
             for name in self._block.state_dict()
@@ -44,48 +44,51 @@ class OneBlock:
         self._block.load_state_dict(weights, assign=True)
 
     def weight(self, layer: str) -> Tensor:
-        """Weight [out, in] of a layer, e.g. "mlp.up_proj"."""
+        """Return the weight [out, in] of a layer, such as "mlp.up_proj"."""
         return self._block.get_parameter(f"{layer}.weight").data
 
     @torch.inference_mode()
-    def attend(self, states: Tensor) -> Tensor:
-        """The first half: hidden states [batch, seq, hidden] plus attention."""
+    def run_attention(self, states: Tensor) -> Tensor:
+        """Run the attention sublayer: return hidden states [batch, seq, hidden] plus attention."""
         after: Tensor = self._decoder(inputs_embeds=states, use_cache=False).last_hidden_state
         return after
 
     @torch.inference_mode()
-    def feed_forward(self, states: Tensor) -> Tensor:
-        """The second half: hidden states [batch, seq, hidden] after attention plus feed-forward."""
+    def run_mlp(self, states: Tensor) -> Tensor:
+        """Run the MLP sublayer: return hidden states [batch, seq, hidden] after attention plus feed-forward."""
         after: Tensor = states + self._block.mlp(self._block.post_attention_layernorm(states))
         return after
 
-    def half_of(self, layer: str, states: Tensor) -> Tensor:
-        """The half that a layer is in."""
-        return self.attend(states) if layer.startswith("self_attn") else self.feed_forward(states)
+    def run_sublayer(self, layer: str, states: Tensor) -> Tensor:
+        """Run the sublayer (attention or MLP) that contains `layer`."""
+        return self.run_attention(states) if layer.startswith("self_attn") else self.run_mlp(states)
 
     def inputs(self, layer: str, states: Tensor) -> Tensor:
-        """What a layer computes on, [batch · seq, in], from the states before its half; the rest is not computed."""
+        """Return the inputs of a layer, [batch · seq, in], given the hidden states before its sublayer.
+
+        The forward pass stops at the layer.
+        """
         seen: list[Tensor] = []
 
         def stop(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             seen.append(arguments[0].flatten(0, -2))
-            raise _EnoughError
+            raise _InputsFoundError
 
         handle = self._block.get_submodule(layer).register_forward_pre_hook(stop)
         try:
-            with suppress(_EnoughError):
-                self.half_of(layer, states)
+            with suppress(_InputsFoundError):
+                self.run_sublayer(layer, states)
         finally:
             handle.remove()
         return seen[0]
 
 
-class _EnoughError(Exception):
-    """Ends a forward pass whose rest is not needed."""
+class _InputsFoundError(Exception):
+    """Internal exception that stops a forward pass once the inputs of a layer are known."""
 
 
-class _AttentionHalf(nn.Module):
-    """Stands for a block in the decoder, which gives it mask and rotation."""
+class _AttentionSublayer(nn.Module):
+    """Stand-in for the block in the decoder that runs only attention, with the decoder's mask and rotation."""
 
     def __init__(self, block: BaichuanDecoderLayer) -> None:
         super().__init__()

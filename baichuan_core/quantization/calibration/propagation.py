@@ -1,24 +1,24 @@
-"""What a layer can do about the errors of the layers before it."""
+"""Adjust a layer's weight to correct the errors of the layers before it."""
 
 import torch
 from torch import Tensor
 
-from .compensation import damped
+from .compensation import add_damping
 
-SHARE = 0.5  # of the correction; the whole of it is fitted to the calibration text
+CORRECTION_FRACTION = 0.5  # fraction of the correction to apply; the full correction overfits the calibration text
 DAMPING = 0.05
 
 
-def corrected(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
-    """The weight whose outputs on the inputs as they are now lie nearer to those on the inputs as they should be.
+def correct_weight(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
+    """Move a weight towards one that maps the current inputs to the outputs of the unquantized model.
 
-    A part of the way to the least squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629, "Quantization
+    Goes half of the way to the least-squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629, "Quantization
     Error Propagation").
 
     Args:
         weight: Float32 [out, in].
-        drift: Mean of (wanted output - weight x) xᵀ over the inputs x, [out, in].
+        drift: Mean of (output of the unquantized model - weight x) xᵀ over the inputs x, [out, in].
         second_moments: Mean of x xᵀ, [in, in].
     """
-    factor = torch.linalg.cholesky(damped(second_moments, DAMPING))
-    return torch.add(weight, torch.cholesky_solve(drift.T, factor).T, alpha=SHARE)
+    factor = torch.linalg.cholesky(add_damping(second_moments, DAMPING))
+    return torch.add(weight, torch.cholesky_solve(drift.T, factor).T, alpha=CORRECTION_FRACTION)

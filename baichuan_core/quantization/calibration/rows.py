@@ -1,4 +1,4 @@
-"""What calibration looks at: rows of token ids from a text, a file, or ids that the caller has."""
+"""Calibration data: rows of token ids from the built-in text, a file, or the caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from baichuan_core.errors import DatasetError
 from baichuan_core.likelihood import calibration_text, encode_plain
 from baichuan_core.text_file import read_text_file
 
-FEWEST_TOKENS = 2048  # with fewer, codes are fitted to what is said instead of to how the model computes
-FEWEST_KINDS = 16
+MIN_TOKENS = 2048  # with fewer, codes overfit the calibration text
+MIN_DISTINCT_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a calibrated quantization looks at.
+    """Calibration data of a quantization.
 
-    The nearer it is to what the model will be used for, the better; a text and its order decide every byte.
+    Choose a text similar to the intended use of the model. The result is deterministic: the same text gives the same
+    bytes.
 
     Attributes:
-        text: A UTF-8 text file; the built-in text, Chinese and English, if neither this nor `token_ids` is given.
-        token_ids: Token ids of any texts instead, e.g. the `input_ids` of fine-tuning examples.
-        sequences: How many rows of `length` tokens at most; fewer if the text is shorter.
-        length: Tokens of a row, at most what the model's window holds.
-        seed: Of the choice of rows from a longer text.
+        text: A UTF-8 text file; by default the built-in Chinese and English text.
+        token_ids: Token ids to use instead of a text, e.g. the `input_ids` of fine-tuning examples.
+        sequences: Maximum number of rows of `length` tokens; there are fewer if the text is shorter.
+        length: Tokens per row, limited to the model's context length.
+        seed: Seed for choosing rows from a longer text.
     """
 
     text: Path | str | None = None
@@ -40,40 +41,46 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.text is not None and self.token_ids is not None:
-            raise ValueError("text and token_ids are both given: give one of them")
+            raise ValueError("text and token_ids are both given: pass only one of them")
         if self.sequences < 1 or self.length < 2:  # noqa: PLR2004
-            raise ValueError(f"{self.sequences} sequences of {self.length} tokens: give at least 1 of 2")
+            raise ValueError(
+                f"{self.sequences} sequences of {self.length} tokens: use at least 1 sequence of at least 2 tokens"
+            )
 
 
-def calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Calibration) -> Tensor:
-    """Token ids of the rows, int64 [rows, length].
+def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Calibration) -> Tensor:
+    """Return the token ids of the rows, int64 [rows, length].
 
     Raises:
-        DatasetError: The text is too short or too monotonous, cannot be read, or has ids that the model has not.
-        TokenizerError: A text is to be read and the checkpoint has no tokenizer.
+        DatasetError: The text cannot be read, is too short, has too few distinct tokens, or has token ids that the
+            model does not have.
+        TokenizerError: There is a text to encode and the checkpoint has no tokenizer.
     """
-    source, ids = _token_ids(checkpoint, calibration)
+    source, ids = _read_token_ids(checkpoint, calibration)
     length = min(calibration.length, config.model_max_length or DEFAULT_CONTEXT_LENGTH)
     rows = min(calibration.sequences, len(ids) // length)
-    if rows * length < FEWEST_TOKENS:
+    if rows * length < MIN_TOKENS:
         raise DatasetError(
-            f"{source} gives {rows} sequences of {length} tokens, and calibration needs {FEWEST_TOKENS} tokens or "
-            "more: give a longer text, or ask for more sequences"
+            f"{source} gives {rows} sequences of {length} tokens, and calibration needs {MIN_TOKENS} tokens or "
+            "more: use a longer text or more sequences"
         )
     if min(ids) < 0 or max(ids) >= config.vocab_size:
         raise DatasetError(
-            f"{source} has token ids from {min(ids)} to {max(ids)} and the model only {config.vocab_size} embeddings: "
-            "use the tokenizer that belongs to these weights"
+            f"{source} has token ids from {min(ids)} to {max(ids)}, but the model has only {config.vocab_size} "
+            "embeddings: use the tokenizer that belongs to these weights"
         )
     choice = torch.randperm(len(ids) // length, generator=torch.Generator().manual_seed(calibration.seed))[:rows]
     chosen = torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length)[choice.sort().values]
-    if (kinds := len(chosen.unique())) < FEWEST_KINDS:
-        raise DatasetError(f"{source} has {kinds} different tokens: give a text that people would write")
+    if (kinds := len(chosen.unique())) < MIN_DISTINCT_TOKENS:
+        raise DatasetError(
+            f"{source} has {kinds} different tokens, and calibration needs {MIN_DISTINCT_TOKENS} or more: "
+            "use natural text"
+        )
     return chosen
 
 
-def _token_ids(checkpoint: Path, calibration: Calibration) -> tuple[str, list[int]]:
-    """A name for messages, and all ids one after the other."""
+def _read_token_ids(checkpoint: Path, calibration: Calibration) -> tuple[str, list[int]]:
+    """Return a name for error messages and the concatenated token ids."""
     if calibration.token_ids is not None:
         return "the calibration data", list(chain.from_iterable(calibration.token_ids))
     if calibration.text is None:

@@ -1,4 +1,4 @@
-"""Evaluations equal what each question alone gives, know what a model has learnt, and go on after an interruption."""
+"""Benchmark evaluation: same results as one question at a time, correct accuracies, and resuming."""
 
 import json
 import shutil
@@ -19,16 +19,16 @@ from baichuan_core import (
     load_tokenizer,
 )
 from baichuan_core.evaluation import BenchmarkName, BenchmarkOptions, EvaluatedModel, evaluate_benchmark
-from baichuan_core.evaluation.answers import letter_ids
+from baichuan_core.evaluation.answers import encode_letters
 from baichuan_core.evaluation.benchmarks import BENCHMARKS
-from baichuan_core.evaluation.exam import read_exam
+from baichuan_core.evaluation.exam import read_exams
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 NAMES: tuple[BenchmarkName, ...] = ("ceval", "mmlu", "cmmlu")
 
 
 class Stop(Exception):  # noqa: N818 - no error: the end of an attempt
-    """Stands for the end of a process."""
+    """Simulates the end of a process."""
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
@@ -36,13 +36,13 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def alone(checkpoint: Path, data: Path, name: BenchmarkName, shots: list[int]) -> Iterator[list[float]]:
-    """Log-likelihoods of the letters, each question in whole forward passes of its own."""
+    """Compute log-likelihoods of the letters with separate full forward passes per question."""
     model, tokenizer, benchmark = load_model(checkpoint), load_tokenizer(checkpoint), BENCHMARKS[name]
-    papers = read_exam(data, benchmark, split=benchmark.splits[0], shots=5, subjects=None, limit=None)
-    asked = [(paper, question) for paper in papers for question in paper.questions]
-    for (paper, question), count in zip(asked, shots, strict=True):
-        prompt = tokenizer.encode_text(benchmark.prompt(paper.subject, paper.examples[:count], question))
-        first, *_ = letters = letter_ids(tokenizer, benchmark)
+    exams = read_exams(data, benchmark, split=benchmark.splits[0], shots=5, subjects=None, limit=None)
+    asked = [(exam, question) for exam in exams for question in exam.questions]
+    for (exam, question), count in zip(asked, shots, strict=True):
+        prompt = tokenizer.encode_text(benchmark.format_prompt(exam.subject, exam.examples[:count], question))
+        first, *_ = letters = encode_letters(tokenizer, benchmark)
         if all(len(letter) == 1 for letter in letters):
             after = log_probabilities(model, [*prompt, *first])[len(prompt) - 1]
             yield [float(after[letter[0]]) for letter in letters]
@@ -69,7 +69,7 @@ def test_sharing_examples_changes_nothing(name: BenchmarkName, family: Family, d
     report = evaluate_benchmark(checkpoint, data / name, tmp_path, BenchmarkOptions(name, batch_tokens=900))
     answers = lines(tmp_path)
     shots = [line["model"]["shots"] for line in answers]
-    assert report.model.fewer_shots == sum(count < 5 for count in shots) > 0  # the tiny window holds fewer
+    assert report.model.fewer_shots == sum(count < 5 for count in shots) > 0  # fewer fit into the tiny window
     expected = torch.tensor(list(alone(checkpoint, data / name, name, shots)))
     given = torch.tensor([line["model"]["log_likelihoods"] for line in answers])
     torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
@@ -85,14 +85,14 @@ def test_five_examples_fit_into_a_longer_window(name: BenchmarkName, data: Path,
 
 
 def learn(checkpoint: Path, data: Path, name: BenchmarkName, target: Path) -> Path:
-    """A copy of a checkpoint that knows the answers to all questions without examples."""
+    """Train a copy of a checkpoint until it answers all questions correctly without examples."""
     model, tokenizer, benchmark = load_model(checkpoint), load_tokenizer(checkpoint), BENCHMARKS[name]
-    papers = read_exam(data, benchmark, split=benchmark.splits[0], shots=0, subjects=None, limit=None)
-    letters = dict(zip("ABCD", letter_ids(tokenizer, benchmark), strict=True))
+    exams = read_exams(data, benchmark, split=benchmark.splits[0], shots=0, subjects=None, limit=None)
+    letters = dict(zip("ABCD", encode_letters(tokenizer, benchmark), strict=True))
     rows = [
-        tokenizer.encode_text(benchmark.prompt(paper.subject, [], question)) + letters[question.answer]
-        for paper in papers
-        for question in paper.questions
+        tokenizer.encode_text(benchmark.format_prompt(exam.subject, [], question)) + letters[question.answer]
+        for exam in exams
+        for question in exam.questions
     ]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
@@ -112,7 +112,7 @@ def learn(checkpoint: Path, data: Path, name: BenchmarkName, target: Path) -> Pa
     return target
 
 
-def test_a_model_that_has_learnt_the_answers_gets_them_right(data: Path, tmp_path: Path) -> None:
+def test_a_model_trained_on_the_answers_is_correct(data: Path, tmp_path: Path) -> None:
     base = make_tiny_checkpoint(tmp_path / "base")
     taught = learn(base, data / "ceval", "ceval", tmp_path / "taught")
     output = tmp_path / "out"
@@ -148,7 +148,7 @@ def test_the_start_of_a_prompt_that_is_too_long_is_cut(
     assert report.model.cut == report.model.fewer_shots == 12
 
 
-def test_an_interrupted_evaluation_goes_on_and_ends_the_same(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_resumes_with_the_same_result(data: Path, tmp_path: Path) -> None:
     first, second = (make_tiny_checkpoint(tmp_path / f"tiny-{seed}", seed=seed) for seed in (0, 1))
     options = BenchmarkOptions("mmlu")
     asked = (first, data / "mmlu", tmp_path / "whole", options)
@@ -162,7 +162,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(data: Path, tmp_pat
         evaluate_benchmark(*asked, compare_with=second, checkpoints=tmp_path / "steps-1", on_progress=stop)
     assert len(list((tmp_path / "steps-1").iterdir())) == 3
     weights = first / "model.safetensors"
-    weights.rename(tmp_path / "hidden")  # the first model is not asked again
+    weights.rename(tmp_path / "hidden")  # the first model does not answer again
     fractions: list[float] = []
     resumed = evaluate_benchmark(
         first,
@@ -180,7 +180,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(data: Path, tmp_pat
         assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_saved_answers_to_other_questions_or_damaged_ones_are_not_used(data: Path, tmp_path: Path) -> None:
+def test_damaged_or_unrelated_saved_answers_are_ignored(data: Path, tmp_path: Path) -> None:
     tiny, steps = make_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "steps"
 
     def run(options: BenchmarkOptions, output: str, **more: Any) -> Any:
@@ -194,7 +194,7 @@ def test_saved_answers_to_other_questions_or_damaged_ones_are_not_used(data: Pat
     assert run(BenchmarkOptions("ceval"), "d", resume_from=[steps]) == run(BenchmarkOptions("ceval"), "e")
 
 
-def test_models_of_one_name_keep_their_answers_apart(data: Path, tmp_path: Path) -> None:
+def test_models_with_the_same_name_do_not_share_saved_answers(data: Path, tmp_path: Path) -> None:
     one, other = (make_tiny_checkpoint(tmp_path / str(seed) / "tiny", seed=seed) for seed in (0, 1))
     options = BenchmarkOptions("ceval", shots=1)
     evaluate_benchmark(
@@ -204,7 +204,7 @@ def test_models_of_one_name_keep_their_answers_apart(data: Path, tmp_path: Path)
         assert line["model"]["log_likelihoods"] != line["compared_with"]["log_likelihoods"]
 
 
-def test_what_cannot_be_asked_is_told(data: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_rejected(data: Path, tmp_path: Path) -> None:
     tiny = make_tiny_checkpoint(tmp_path / "tiny")
     with pytest.raises(UnsupportedError, match="CMMLU has no split 'val': use test"):
         evaluate_benchmark(tiny, data / "cmmlu", tmp_path / "out", BenchmarkOptions("cmmlu", split="val"))

@@ -1,4 +1,4 @@
-"""Perplexities equal a plain computation, alone and compared."""
+"""Perplexity of one model and of two compared models, against a direct computation."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def text(tmp_path: Path) -> Path:
 
 @torch.inference_mode()
 def distributions(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """float64 [tokens, vocab] and the tokens, over windows of 64 that each start anew."""
+    """Compute float64 [tokens, vocab] and the tokens, in independent windows of 64 tokens."""
     model = load_model(checkpoint)
     ids = load_tokenizer(checkpoint).encode_text(TEXT)
     runs = [torch.tensor(ids[start : start + WINDOW]) for start in range(0, len(ids), WINDOW)]
@@ -33,21 +33,21 @@ def distributions(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(rows), torch.cat([run[1:] for run in runs])
 
 
-def perplexity_of(rows: torch.Tensor, tokens: torch.Tensor) -> float:
+def perplexity_from_log_likelihood(rows: torch.Tensor, tokens: torch.Tensor) -> float:
     return math.exp(-float(rows.gather(-1, tokens[:, None]).mean()))
 
 
-def test_perplexity_is_that_of_each_window_alone(text: Path, tmp_path: Path) -> None:
+def test_perplexity_equals_that_of_separate_windows(text: Path, tmp_path: Path) -> None:
     tiny = make_tiny_checkpoint(tmp_path / "tiny")
     report = evaluate_perplexity(tiny, text, tmp_path / "out", PerplexityOptions(window=WINDOW))
     rows, tokens = distributions(tiny)
     assert report.tokens == len(tokens)
-    assert report.model.perplexity == pytest.approx(perplexity_of(rows, tokens), rel=1e-4)
+    assert report.model.perplexity == pytest.approx(perplexity_from_log_likelihood(rows, tokens), rel=1e-4)
     assert (report.compared_with, report.comparison) == (None, None)
     assert "| tiny |" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
-def test_a_quantized_model_is_compared_with_its_origin(text: Path, tmp_path: Path) -> None:
+def test_a_quantized_model_is_compared_with_the_original(text: Path, tmp_path: Path) -> None:
     tiny, small = make_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "small"
     quantize(tiny, small, QuantizationOptions("nf4", compute_dtype="float32"))
     fractions: list[float] = []
@@ -62,7 +62,9 @@ def test_a_quantized_model_is_compared_with_its_origin(text: Path, tmp_path: Pat
     (mine, tokens), (theirs, _) = distributions(small), distributions(tiny)
     comparison = report.comparison
     assert comparison is not None
-    assert comparison.ratio == pytest.approx(perplexity_of(mine, tokens) / perplexity_of(theirs, tokens), rel=1e-4)
+    assert comparison.ratio == pytest.approx(
+        perplexity_from_log_likelihood(mine, tokens) / perplexity_from_log_likelihood(theirs, tokens), rel=1e-4
+    )
     assert comparison.kl_divergence == pytest.approx(float((theirs.exp() * (theirs - mine)).sum(-1).mean()), rel=1e-2)
     same = float((mine.argmax(-1) == theirs.argmax(-1)).double().mean())
     assert comparison.top_1_agreement == pytest.approx(same, abs=2 / len(tokens))
@@ -73,7 +75,7 @@ def test_a_quantized_model_is_compared_with_its_origin(text: Path, tmp_path: Pat
     assert stored["comparison"]["kl_divergence"] == comparison.kl_divergence
 
 
-def test_what_cannot_be_measured_is_told(make_checkpoint: Callable[..., Path], text: Path, tmp_path: Path) -> None:
+def test_invalid_inputs_are_rejected(make_checkpoint: Callable[..., Path], text: Path, tmp_path: Path) -> None:
     tiny = make_tiny_checkpoint(tmp_path / "tiny")
     with pytest.raises(UnsupportedError, match="window is 1"):
         PerplexityOptions(window=1)

@@ -1,4 +1,4 @@
-"""CSV files come back as they were written, and what is wrong with one is told by file and line."""
+"""CSV files are read exactly as written, and errors name file and line."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from baichuan_core import DatasetError
 from baichuan_core.evaluation.benchmarks import BENCHMARKS
-from baichuan_core.evaluation.exam import read_exam
+from baichuan_core.evaluation.exam import read_exams
 from baichuan_core.evaluation.questions import Question, parse_questions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=30)
@@ -24,7 +24,7 @@ def written(rows: list[list[str]]) -> bytes:
 
 
 @given(QUESTIONS)
-def test_whatever_is_written_is_read(questions: list[Question]) -> None:
+def test_written_questions_are_read_back(questions: list[Question]) -> None:
     cells = [[one.text, *one.choices, one.answer] for one in questions]
     assert parse_questions(written(cells), "x.csv", header=False) == questions
     named = [["", "Question", "A", "B", "C", "D", "Answer", "explanation"], *(["7", *row, "why"] for row in cells)]
@@ -50,21 +50,24 @@ def test_a_malformed_row_names_file_and_line(content: bytes, says: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"id,question,A,B,C,D\n0,q,1,2,3,4\n", "no column 'answer': C-Eval keeps those of its test split"),
-        (b"id,question,A,B,C,answer\n0,q,1,2,3,A\n", "line 1 names no column 'd'"),
-        (b"", "line 1 names no column 'question'"),
+        (
+            b"id,question,A,B,C,D\n0,q,1,2,3,4\n",
+            "no column 'answer': C-Eval does not publish the answers of its test split",
+        ),
+        (b"id,question,A,B,C,answer\n0,q,1,2,3,A\n", "line 1 has no column 'd'"),
+        (b"", "line 1 has no column 'question'"),
         (b"id,question,A,B,C,D,answer\n0,q,1,2,3,4,A\n1,q\n", "line 3 has 2 cells instead of 7"),
     ],
 )
-def test_a_malformed_header_is_told(content: bytes, says: str) -> None:
+def test_a_malformed_header_is_rejected(content: bytes, says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         parse_questions(content, "x.csv", header=True)
 
 
 def read(folder: Path, **options: object) -> list[str]:
     chosen = {"split": "val", "shots": 5, "subjects": None, "limit": None, **options}
-    papers = read_exam(folder, BENCHMARKS["ceval"], **chosen)  # type: ignore[arg-type] # each test's own
-    return [f"{paper.subject} {len(paper.examples)} {len(paper.questions)}" for paper in papers]
+    exams = read_exams(folder, BENCHMARKS["ceval"], **chosen)  # type: ignore[arg-type] # each test's own
+    return [f"{exam.subject} {len(exam.examples)} {len(exam.questions)}" for exam in exams]
 
 
 def test_subjects_and_questions_can_be_chosen(data: Path) -> None:
@@ -76,28 +79,28 @@ def test_subjects_and_questions_can_be_chosen(data: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"subjects": ["law"]}, "val/law_val.csv is missing in the data"),
+        ({"subjects": ["law"]}, "val/law_val.csv is missing from the data"),
         ({"subjects": ["magic"]}, "C-Eval has no subject 'magic'"),
-        ({"shots": 6}, "dev/advanced_mathematics_dev.csv holds 5 examples, fewer than 6 shots"),
-        ({"split": "test"}, "C-Eval keeps those of its test split"),
+        ({"shots": 6}, "dev/advanced_mathematics_dev.csv has 5 examples, but 6 shots were requested"),
+        ({"split": "test"}, "C-Eval does not publish the answers of its test split"),
     ],
 )
-def test_what_is_not_there_is_told(data: Path, options: dict[str, object], says: str) -> None:
+def test_missing_data_is_named(data: Path, options: dict[str, object], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         read(data / "ceval", **options)
 
 
-def test_files_of_another_benchmark_or_without_questions_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"test/chinese_history.csv is no subject of C-Eval"):
+def test_files_of_another_benchmark_or_without_questions_are_rejected(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"test/chinese_history.csv is not a subject of C-Eval"):
         read(data / "cmmlu", split="test")
     with pytest.raises(DatasetError, match="no folder 'val'"):
         read(data / "mmlu")
     (tmp_path / "val").mkdir()
     file = tmp_path / "val" / "logic_val.csv"
     file.write_text("id,question,A,B,C,D,answer\n0,q,1,2,3,4,A\n")
-    with pytest.raises(DatasetError, match=r"dev/logic_dev.csv is missing, which holds the examples"):
+    with pytest.raises(DatasetError, match=r"dev/logic_dev.csv with the examples for logic is missing"):
         read(tmp_path)
     assert read(tmp_path, shots=0) == ["logic 0 1"]
     file.write_text("id,question,A,B,C,D,answer\n")
-    with pytest.raises(DatasetError, match="holds no question"):
+    with pytest.raises(DatasetError, match="contains no questions"):
         read(tmp_path, shots=0)

@@ -1,4 +1,4 @@
-"""Directories and archives give the same files, and no archive can do harm."""
+"""Directories and archives give the same files, and malicious or damaged archives are rejected."""
 
 import gzip
 import io
@@ -15,9 +15,9 @@ from baichuan_core.evaluation.sources import read_csv_files
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar"])
-def test_an_archive_is_read_as_its_directory_is(data: Path, tmp_path: Path, form: str) -> None:
+def test_an_archive_is_read_like_its_directory(data: Path, tmp_path: Path, form: str) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "upload"), form, data / "mmlu"))
-    nameless = archive.rename(tmp_path / "file-01")  # as uploads are stored
+    nameless = archive.rename(tmp_path / "file-01")  # uploads are stored without a suffix
     assert read_csv_files(nameless) == read_csv_files(data / "mmlu")
     assert len(read_csv_files(nameless)) == 6
 
@@ -31,7 +31,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_names_lead_nowhere(tmp_path: Path) -> None:
+def test_member_paths_cannot_escape(tmp_path: Path) -> None:
     archive = tar_of(
         tmp_path / "a", {"../../val/a.csv": b"1", "/val/b.csv": b"2", "val/._c.csv": b"3", "val/d.txt": b"4"}
     )
@@ -48,14 +48,14 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         read_csv_files(tmp_path / "a")
 
 
-def test_a_file_in_two_places_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"holds val/a.csv in two places"):
+def test_a_duplicate_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"contains val/a.csv twice"):
         read_csv_files(tar_of(tmp_path / "a", {"val/a.csv": b"1", "copy/val/a.csv": b"2"}))
 
 
-def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGEST_READ", 10_000)
-    monkeypatch.setattr(sources, "LARGEST_UNPACKED", 20_000)
+def test_archive_bombs_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_READ_BYTES", 10_000)
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", 20_000)
     for members in (
         {"other": b"0" * 30_000},
         {"val/a.csv": b"0" * 10_001},
@@ -71,26 +71,26 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("form", ["zip", "gztar", "xztar"])
-def test_damage_is_told(data: Path, tmp_path: Path, form: str) -> None:
+def test_damaged_archives_are_rejected(data: Path, tmp_path: Path, form: str) -> None:
     whole = Path(shutil.make_archive(str(tmp_path / "whole"), form, data / "ceval")).read_bytes()
     upload = tmp_path / "upload"
     for content in (b"", b"no archive", whole[: len(whole) // 2], whole[:500] + b"\xff" * 1000 + whole[1500:]):
         upload.write_bytes(content)
-        with pytest.raises(DatasetError, match=r"cannot be read|or a damaged one"):
+        with pytest.raises(DatasetError, match=r"cannot be read|is not a directory or a valid"):
             read_csv_files(upload)
 
 
 @pytest.mark.parametrize("compression", ["", "gz"])
-def test_no_file_behind_damage_is_left_out_in_silence(tmp_path: Path, compression: str) -> None:
+def test_files_after_a_damaged_header_are_not_silently_skipped(tmp_path: Path, compression: str) -> None:
     content = bytearray(
         gzip.decompress(tar_of(tmp_path / "a", {f"val/{n}.csv": b"0" * 512 for n in "abc"}).read_bytes())
     )
-    content[1024:1030] = b"\xff" * 6  # the header of b, for tarfile the end of the archive
+    content[1024:1030] = b"\xff" * 6  # the header of b, which tarfile takes for the end of the archive
     (tmp_path / "b").write_bytes(gzip.compress(content) if compression else content)
     with pytest.raises(DatasetError, match="b is damaged"):
         read_csv_files(tmp_path / "b")
 
 
-def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_missing_path_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="nowhere cannot be read"):
         read_csv_files(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Our engine: rows of any length come and go, and each says what it would say alone."""
+"""Our engine: rows of any length join and leave, and each has the same output as it would alone."""
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ def tokenizer(checkpoint: Path) -> BaichuanTokenizer:
 
 @pytest.fixture(scope="module")
 def one_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaichuanForCausalLM, BaichuanTokenizer]:
-    """For what does not depend on the family."""
+    """Return one model, for tests that do not depend on the family."""
     directory = make_tiny_checkpoint(tmp_path_factory.mktemp("one"), family="baichuan2-13b")
     return load_model(directory, dtype="float32", device="cpu").prepack(), load_tokenizer(directory)
 
@@ -76,7 +76,7 @@ def answers(
     batch_tokens: int = 16384,
     **engine: Any,
 ) -> list[str]:
-    """Texts in the order of the requests."""
+    """Return the texts in the order of the requests."""
     options = GenerationOptions(batch_size=batch_size, batch_tokens=batch_tokens)
     run = NativeEngine(model, tokenizer, options, NO_END, **engine).run(requests)
     found = {(one.index, one.sample): one.text for step in run for one in step.completions}
@@ -85,7 +85,7 @@ def answers(
 
 @contextmanager
 def counted_tokens(model: BaichuanForCausalLM) -> Iterator[Callable[[], int]]:
-    """Counts the tokens, padding included, that go through the decoder."""
+    """Count the tokens that go through the decoder, including padding."""
     counts: list[int] = []
     hook = model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: counts.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -99,7 +99,7 @@ def counted_tokens(model: BaichuanForCausalLM) -> Iterator[Callable[[], int]]:
 def plain_answers(
     model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, requests: Sequence[EncodedRequest]
 ) -> list[str]:
-    """The same from a loop of transformers' generate."""
+    """Compute the same completions with a loop of transformers' `generate`."""
     texts = []
     for request in requests:
         ids = torch.tensor([request.prompt_ids])
@@ -141,12 +141,12 @@ def test_common_beginnings_are_computed_once_and_change_nothing(
     assert together == plain_answers(model, tokenizer, requests)
     tree = len({(*system, *tail)[: end + 1] for tail in tails for end in range(len(system) + len(tail))})
     decoded = 5 * len(tails)
-    padding = 4 * len(longer)  # tails of unlike length in one pass
+    padding = 4 * len(longer)  # suffixes of different lengths in one pass
     assert tree + decoded <= count() <= tree + decoded + padding + 2 * len(tails)
 
 
 def documents(count: int) -> list[EncodedRequest]:
-    """Two levels of common beginnings, and prompts whose order of length mixes the documents."""
+    """Return prompts with two levels of shared prefixes, whose order by length mixes the documents."""
     system = prompt_of(70, 60)
     prompts = [(*system, *prompt_of(80, 100 + i), *prompt_of(1 + 9 * q, 7)) for i in range(count) for q in range(3)]
     return [EncodedRequest(i, 0, prompt, 3, i, GREEDY) for i, prompt in enumerate(prompts)]
@@ -216,7 +216,7 @@ def test_long_prompts_go_in_pieces(
     requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
     expected = answers(model, tokenizer, requests)
     for module in (passes, slots):
-        monkeypatch.setattr(module, "PREFILL_TOKENS", 32)
+        monkeypatch.setattr(module, "MAX_PREFILL_TOKENS", 32)
     seen: list[int] = []
     hook = model.model.register_forward_pre_hook(
         lambda _m, _a, k: seen.append(k["input_ids"].numel()), with_kwargs=True
@@ -247,7 +247,7 @@ def test_waiting_rows_take_the_places_of_those_that_end(
     hook.remove()
     assert max(rows) == 3
     steps = sum(limit for _, limit in LENGTHS)
-    assert len(rows) < steps / 2  # one after the other would be one pass a token
+    assert len(rows) < steps / 2  # one after the other would take one pass per token
 
 
 def test_logprobs_are_those_of_a_plain_forward(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
@@ -296,7 +296,7 @@ def test_a_lack_of_memory_for_one_row_is_told(one_model: tuple[BaichuanForCausal
 
     hook = model.model.register_forward_pre_hook(too_much)
     try:
-        with pytest.raises(UnsupportedError, match="one completion alone: lower max_new_tokens"):
+        with pytest.raises(UnsupportedError, match="a single completion: lower max_new_tokens"):
             answers(model, tokenizer, requests_of([GREEDY]))
     finally:
         hook.remove()

@@ -1,9 +1,9 @@
-"""Common beginnings: right for every prompt, and nothing that is worth it computed twice."""
+"""Shared prefixes: correct for every prompt, and computed only once if that is worthwhile."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.native.prefixes import LEAST_SAVED_TOKENS, Prefix, common_prefixes
+from baichuan_core.generation.engines.native.prefixes import MIN_SAVED_TOKENS, Prefix, find_common_prefixes
 
 PIECES = st.lists(st.sampled_from([(1,), (2,), (1, 2) * 20, (3,) * 50, (4, 5) * 40]), min_size=1, max_size=5)
 PROMPTS = st.lists(PIECES.map(lambda pieces: sum(pieces, ())), min_size=1, max_size=12)
@@ -13,7 +13,7 @@ PROMPTS = st.lists(PIECES.map(lambda pieces: sum(pieces, ())), min_size=1, max_s
 def test_a_prefix_begins_its_prompts_and_is_shorter(prompts: list[tuple[int, ...]]) -> None:
     users: dict[int, int] = {}
     prefixes: dict[int, Prefix] = {}
-    for prompt, prefix in zip(prompts, common_prefixes(prompts), strict=True):
+    for prompt, prefix in zip(prompts, find_common_prefixes(prompts), strict=True):
         above: Prefix | None = prefix
         while above:
             assert len(above.tokens) < len(prompt)
@@ -32,17 +32,17 @@ def test_a_prefix_begins_its_prompts_and_is_shorter(prompts: list[tuple[int, ...
 @given(PROMPTS)
 def test_computing_what_is_new_costs_less_and_at_most_a_passs_worth_is_missed(prompts: list[tuple[int, ...]]) -> None:
     tree = {prompt[: end + 1] for prompt in prompts for end in range(len(prompt))}
-    found = common_prefixes(prompts)
+    found = find_common_prefixes(prompts)
     shared = {one.tokens: one for prefix in found for one in _with_parents(prefix)}
     computed = sum(len(one.tokens) - len(one.parent.tokens if one.parent else ()) for one in shared.values())
     computed += sum(len(p) - len(one.tokens if one else ()) for p, one in zip(prompts, found, strict=True))
     assert computed <= sum(map(len, prompts))
-    assert computed <= len(tree) + (len(prompts) * 2) * LEAST_SAVED_TOKENS
+    assert computed <= len(tree) + (len(prompts) * 2) * MIN_SAVED_TOKENS
 
 
 def test_a_system_prompt_and_samples_of_one_prompt_are_told_apart() -> None:
     system, one, other = (7,) * 100, (1,) * 80, (2,) * 90
-    first, second, third = common_prefixes([system + one, system + one, system + other])
+    first, second, third = find_common_prefixes([system + one, system + one, system + other])
     assert first is second
     assert first is not None
     assert first.tokens == system + one[:-1]
@@ -52,34 +52,34 @@ def test_a_system_prompt_and_samples_of_one_prompt_are_told_apart() -> None:
 
 
 def test_the_last_user_frees_the_memory() -> None:
-    first, second = common_prefixes([(1,) * 80, (1,) * 80])
+    first, second = find_common_prefixes([(1,) * 80, (1,) * 80])
     assert first is second
     assert first is not None
     first.saved = []
-    first.used()
+    first.release()
     assert first.saved is not None
-    first.used()
+    first.release()
     assert first.saved is None
 
 
 def test_one_that_is_dropped_needs_those_that_it_went_on_from_again() -> None:
     system, one, other, third = (7,) * 100, (1,) * 80, (2,) * 90, (1,) * 80 + (3,) * 70
     prompts = [system + one, system + one, system + other, system + third, system + third]
-    first, _, root, deepest, _ = common_prefixes(prompts)
+    first, _, root, deepest, _ = find_common_prefixes(prompts)
     assert first is not None
     assert root is not None
     assert deepest is not None
     assert (deepest.parent, first.parent) == (first, root)
     deepest.saved = []
     while first.waiting:
-        first.used()
+        first.release()
     waiting = root.waiting
-    deepest.drop()
+    deepest.evict()
     assert (first.waiting, root.waiting) == (1, waiting + 1)
 
 
 def test_little_in_common_is_left_alone() -> None:
-    assert common_prefixes([(1, 2, 3), (1, 2, 4), (1,) * 40, (1,) * 40]) == [None] * 4
+    assert find_common_prefixes([(1, 2, 3), (1, 2, 4), (1,) * 40, (1,) * 40]) == [None] * 4
 
 
 def _with_parents(prefix: Prefix | None) -> list[Prefix]:

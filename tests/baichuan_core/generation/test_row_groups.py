@@ -1,31 +1,36 @@
-"""Decoding on a CPU reads of each row little more keys than it has."""
+"""Decoding on a CPU reads little more than each row's own keys."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.native.attention import LIKE, WIDE, AttentionByGroups, row_groups
+from baichuan_core.generation.engines.native.attention import (
+    MAX_LENGTH_RATIO,
+    MIN_WIDE_HEAD_DIM,
+    AttentionByGroups,
+    group_rows_by_length,
+)
 from baichuan_core.model.layers import eager_attention
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
 def test_groups_hold_every_row_once_and_waste_little(lengths: list[int]) -> None:
-    groups = row_groups(lengths)
+    groups = group_rows_by_length(lengths)
     assert [row for group in groups for row in range(len(lengths))[group.rows]] == list(range(len(lengths)))
     for group in groups:
         own = lengths[group.rows]
-        assert group.keys == max(own) <= LIKE * min(own)
+        assert group.keys == max(own) <= MAX_LENGTH_RATIO * min(own)
         assert group.alike == (len(set(own)) == 1)
 
 
 def test_rows_of_one_length_are_one_group() -> None:
-    assert len(row_groups([70] * 24)) == 1
+    assert len(group_rows_by_length([70] * 24)) == 1
 
 
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=6),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
-    st.sampled_from([8, WIDE]),
+    st.sampled_from([8, MIN_WIDE_HEAD_DIM]),
     st.booleans(),
 )
 def test_attention_is_that_of_all_rows_together(
@@ -41,5 +46,5 @@ def test_attention_is_that_of_all_rows_together(
         mask = torch.where(mask, bias, torch.finfo(dtype).min)
     exact = mask if mask.dtype == torch.bool else mask.double()
     expected, _ = eager_attention(None, query.double(), key.double(), value.double(), exact, width**-0.5)  # type: ignore[arg-type]
-    found, _ = AttentionByGroups(row_groups(lengths))(None, query, key, value, mask, width**-0.5)
+    found, _ = AttentionByGroups(group_rows_by_length(lengths))(None, query, key, value, mask, width**-0.5)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 3e-2)

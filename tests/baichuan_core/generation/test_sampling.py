@@ -1,4 +1,4 @@
-"""Choosing tokens: right frequencies, transformers' filters and penalty, and one row never disturbs another."""
+"""Sampling: correct frequencies, transformers' filters and penalty, and independent rows."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from transformers import (
 
 from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling
-from baichuan_core.generation.engines.native.sampler import Sampler, logprobs_of
+from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
 from baichuan_core.generation.seeds import request_seed, uniform_numbers
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
@@ -30,7 +30,7 @@ SETTINGS = [
 
 
 def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch.Tensor:
-    """Frequencies of ``count`` independent draws."""
+    """Return the frequencies of `count` independent draws."""
     tokens = Sampler([sampling] * count, CPU).choose(logits.repeat(count, 1), None, range(count), [3] * count)
     return torch.bincount(tokens, minlength=len(logits)) / count
 
@@ -77,7 +77,7 @@ def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread:
     no_ids = torch.LongTensor(1, 0)
     for row, chain in enumerate(processors):
         left = LogitsProcessorList(chain)(no_ids, torch.FloatTensor(logits[[row]]))[0].softmax(dim=-1)
-        # The draw is the inverse of the distribution function, in the order of ids.
+        # Sampling inverts the cumulative distribution function, in the order of ids.
         for step in range(20):
             chosen = Sampler(settings, CPU).choose(logits, None, [5] * 3, [step] * 3)[row]
             noise = float(uniform_numbers([5], [step])[0])
@@ -132,13 +132,13 @@ def test_logits_that_are_no_numbers_are_refused_in_any_row() -> None:
     logits = torch.zeros(3, 8)
     logits[1, 5] = float("nan")
     for sampling in SETTINGS:
-        with pytest.raises(CheckpointError, match="no numbers"):
+        with pytest.raises(CheckpointError, match="computes NaN"):
             Sampler([sampling] * 3, CPU).choose(logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3)
 
 
 def test_logprobs_are_the_models_own_for_the_rows_that_ask() -> None:
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(1))
-    first, none, zero = logprobs_of(logits, [4, 5, 6], [3, None, 0])
+    first, none, zero = compute_logprobs(logits, [4, 5, 6], [3, None, 0])
     logs = logits.log_softmax(dim=-1)
     assert none is None
     assert first is not None

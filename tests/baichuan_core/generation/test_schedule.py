@@ -1,4 +1,4 @@
-"""The queue: every row joins once, within slots and tokens."""
+"""The queue: every row joins exactly once, within the limits on slots and tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,13 +22,13 @@ def rows_of(sizes: list[tuple[int, int]]) -> list[Row]:
     sizes=SIZES,
     slots=st.integers(1, 20),
     tokens=st.integers(1, 500),
-    worth_a_pass=st.integers(1, 30),
+    min_joining=st.integers(1, 30),
     leaving=st.integers(1, 5),
 )
 def test_every_row_joins_once_and_within_the_limits(
-    sizes: list[tuple[int, int]], slots: int, tokens: int, worth_a_pass: int, leaving: int
+    sizes: list[tuple[int, int]], slots: int, tokens: int, min_joining: int, leaving: int
 ) -> None:
-    schedule = Schedule(rows_of(sizes), slots=slots, tokens=tokens, worth_a_pass=worth_a_pass)
+    schedule = Schedule(rows_of(sizes), slots=slots, tokens=tokens, min_joining=min_joining)
     active: list[Row] = []
     joined: list[int] = []
     while schedule or active:
@@ -37,8 +37,8 @@ def test_every_row_joins_once_and_within_the_limits(
         active += joining
         joined += [row.request.index for row in joining]
         assert len(active) <= slots
-        assert len(active) == 1 or len(active) * max(row.longest for row in active) <= tokens
-        assert len(active) <= schedule.most_beside(active) <= max(slots, 1)
+        assert len(active) == 1 or len(active) * max(row.max_tokens for row in active) <= tokens
+        assert len(active) <= schedule.max_rows_with(active) <= max(slots, 1)
         del active[:leaving]
     assert sorted(joined) == list(range(len(sizes)))
 
@@ -48,13 +48,13 @@ def test_the_longest_come_first_and_what_is_given_back_keeps_its_place() -> None
     rows = schedule.take([])
     assert [row.request.index for row in rows] == [2, 1, 0]
     schedule.slots = 2
-    schedule.give_back(rows)
+    schedule.requeue(rows)
     assert [row.request.index for row in schedule.take([])] == [2, 1]
     assert [row.request.index for row in schedule.take(rows[:1])] == [0]
 
 
 def test_a_single_free_slot_of_many_waits_for_more() -> None:
-    schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, worth_a_pass=4)
+    schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, min_joining=4)
     active = schedule.take([])
     assert len(active) == 32
     assert schedule.take(active[:31]) == []

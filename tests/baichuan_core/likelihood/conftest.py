@@ -1,4 +1,4 @@
-"""Models of both kinds of positions and heads, and ids to score."""
+"""Models with both kinds of position embeddings and heads, and token ids to score."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ VOCABULARY = 768
 
 @pytest.fixture(params=["rope", "alibi"])
 def model(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) -> BaichuanForCausalLM:
-    """A random model: Baichuan 2 with RoPE and NormHead, Baichuan 1 with ALiBi and a plain head."""
+    """Create a random model: Baichuan 2 with RoPE and NormHead, or Baichuan 1 with ALiBi and a plain head."""
     alibi = {"max_position_embeddings": None, "model_max_length": 128, "norm_head": False}
     fields = alibi if request.param == "alibi" else {}
     return load_model(make_checkpoint(**fields, initializer_range=0.2), device="cpu")
@@ -22,5 +22,5 @@ def model(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path]) 
 
 @pytest.fixture
 def ids() -> list[int]:
-    """150 token ids without any order."""
+    """Return 150 random token ids."""
     return torch.randint(3, VOCABULARY, (150,), generator=torch.Generator().manual_seed(1)).tolist()

@@ -1,4 +1,4 @@
-"""Two models on one text."""
+"""Comparison of two models on one text."""
 
 import gc
 import math
@@ -40,10 +40,10 @@ def test_a_model_does_not_differ_from_itself(model: BaichuanForCausalLM, ids: li
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch_tokens", [1, 10_000])
-def test_figures_are_those_of_the_whole_distributions(
+def test_metrics_equal_those_of_the_whole_distributions(
     make_checkpoint: MakeCheckpoint, ids: list[int], batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baichuan_core.likelihood.head.NUMBERS_IN_A_SLICE", 768 * 11)
+    monkeypatch.setattr("baichuan_core.likelihood.head.MAX_SLICE_ELEMENTS", 768 * 11)
     reference = load_model(make_checkpoint(initializer_range=0.2), device="cpu")
     changed = load_model(make_checkpoint("other", initializer_range=0.2), device="cpu")
     noise = torch.Generator().manual_seed(3)
@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_whole_distributions(
     windows = text_windows(ids, length=len(ids), stride=len(ids))
     run = run_reference(reference, windows, batch_tokens=batch_tokens)
     exact_p, exact_q = (one(torch.tensor([ids])).logits[0, :-1].double() for one in (reference, changed))
-    for parameter in reference.model.parameters():  # only the head is needed any more
+    for parameter in reference.model.parameters():  # only the head is still needed
         parameter.zero_()
     found = compare_with_reference(run, changed, batch_tokens=batch_tokens)
     divergence = (exact_p.softmax(-1) * (exact_p.log_softmax(-1) - exact_q.log_softmax(-1))).sum(-1).mean()
@@ -69,7 +69,7 @@ def test_figures_are_those_of_the_whole_distributions(
     )
 
 
-def test_a_reference_run_lets_the_model_go(model: BaichuanForCausalLM, ids: list[int]) -> None:
+def test_a_reference_run_releases_the_model(model: BaichuanForCausalLM, ids: list[int]) -> None:
     run = run_reference(model, text_windows(ids, length=40, stride=40))
     body, model.model = weakref.ref(model.model), torch.nn.Identity()
     gc.collect()
@@ -78,7 +78,7 @@ def test_a_reference_run_lets_the_model_go(model: BaichuanForCausalLM, ids: list
 
 
 @torch.no_grad()
-def test_models_that_cannot_be_compared(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+def test_incomparable_models_are_rejected(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
     windows = text_windows(ids, length=40, stride=40)
     model = load_model(make_checkpoint(), device="cpu")
     run = run_reference(model, windows)
@@ -90,7 +90,7 @@ def test_models_that_cannot_be_compared(make_checkpoint: MakeCheckpoint, ids: li
         compare_with_reference(run, broken)
 
 
-def test_windows_are_compared_in_their_order_and_run_together(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+def test_windows_are_compared_in_order_but_run_in_batches(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
     reference, model = (
         load_model(make_checkpoint(str(seed), seed=seed, initializer_range=0.2), device="cpu") for seed in (0, 1)
     )
@@ -108,7 +108,7 @@ def test_windows_are_compared_in_their_order_and_run_together(make_checkpoint: M
         assert comparison.tokens == alone.tokens == len(window.token_ids) - 1
 
 
-def test_a_text_whose_states_do_not_fit_is_refused(
+def test_a_text_whose_states_do_not_fit_is_rejected(
     make_checkpoint: MakeCheckpoint, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 37 kB\nMemAvailable: 37 kB\n")
@@ -127,7 +127,7 @@ def test_a_text_whose_states_do_not_fit_is_refused(
 
 
 @torch.no_grad()
-def test_a_model_that_finds_the_text_impossible_is_refused(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
+def test_a_model_that_finds_the_text_impossible_is_rejected(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
     windows = text_windows(ids, length=40, stride=40)
     model = load_model(make_checkpoint(norm_head=False), device="cpu")
     run = run_reference(model, windows)

@@ -1,4 +1,4 @@
-"""Log-likelihoods equal those of a plain forward pass, whatever the batches, prefixes and slices."""
+"""Log-likelihoods equal those of a plain forward pass, regardless of batches, prefixes and slices."""
 
 import math
 from collections.abc import Callable
@@ -24,13 +24,13 @@ CHOICES = [17, 400, 5]
 
 @torch.no_grad()
 def log_probabilities(model: BaichuanForCausalLM, ids: list[int]) -> Tensor:
-    """[tokens, vocab] by the model itself."""
+    """Compute log-probabilities [tokens, vocab] with a plain forward pass."""
     logits: Tensor = model(torch.tensor([ids])).logits[0]
     return logits.log_softmax(dim=-1)
 
 
 @torch.no_grad()
-def test_perplexity_is_that_of_the_models_own_loss(model: BaichuanForCausalLM, ids: list[int]) -> None:
+def test_perplexity_equals_exp_of_the_models_own_loss(model: BaichuanForCausalLM, ids: list[int]) -> None:
     row = torch.tensor([ids])
     found = perplexity(model, text_windows(ids, length=len(ids), stride=len(ids)))
     assert found.value == pytest.approx(math.exp(model(row, labels=row).loss), rel=1e-5)
@@ -65,7 +65,7 @@ def test_slices_of_positions_change_nothing(
     model: BaichuanForCausalLM, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = token_log_likelihoods(model, [ids])[0]
-    monkeypatch.setattr("baichuan_core.likelihood.head.NUMBERS_IN_A_SLICE", 768 * 7)
+    monkeypatch.setattr("baichuan_core.likelihood.head.MAX_SLICE_ELEMENTS", 768 * 7)
     torch.testing.assert_close(token_log_likelihoods(model, [ids])[0], whole, rtol=0, atol=TOLERANCE)
 
 
@@ -80,7 +80,7 @@ def test_a_shared_prefix_changes_nothing(
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_equal_prompts_and_one_that_begins_another(model: BaichuanForCausalLM, ids: list[int]) -> None:
+def test_equal_prompts_and_a_prompt_that_is_a_prefix_of_another(model: BaichuanForCausalLM, ids: list[int]) -> None:
     prompts = [ids[:20], ids[:20], ids[:12], ids[:40]]
     found = next_token_log_likelihoods(model, prompts, CHOICES)
     expected = torch.stack([log_probabilities(model, prompt)[-1, CHOICES] for prompt in prompts])
@@ -111,17 +111,17 @@ def test_continuations(model: BaichuanForCausalLM, ids: list[int], batch_tokens:
     assert isinstance(found[0], ContinuationScore)
 
 
-def test_what_cannot_be_scored_is_refused(model: BaichuanForCausalLM) -> None:
+def test_invalid_sequences_are_rejected(model: BaichuanForCausalLM) -> None:
     with pytest.raises(DatasetError, match="1 tokens cannot be scored"):
         token_log_likelihoods(model, [[5]])
-    with pytest.raises(DatasetError, match=r"to 900 and the model only 768"):
+    with pytest.raises(DatasetError, match=r"to 900, but the model has only 768"):
         next_token_log_likelihoods(model, [[5, 900]], CHOICES)
     with pytest.raises(DatasetError, match="0 tokens cannot be scored"):
         continuation_log_likelihoods(model, [[5]], [[]])
 
 
 @torch.no_grad()
-def test_a_model_that_computes_nan_is_refused(model: BaichuanForCausalLM, ids: list[int]) -> None:
+def test_a_model_that_computes_nan_is_rejected(model: BaichuanForCausalLM, ids: list[int]) -> None:
     model.model.norm.weight[3] = torch.nan
     with pytest.raises(CheckpointError, match="computes NaN"):
         token_log_likelihoods(model, [ids])

@@ -1,4 +1,4 @@
-"""Every token of a text is scored at most once, with the context that was asked for."""
+"""Every token of a text is scored at most once, with the requested context."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,9 @@ from baichuan_core.likelihood import calibration_text, held_out_text, text_windo
 
 
 @given(count=st.integers(2, 300), length=st.integers(2, 80), data=st.data())
-def test_overlapping_windows_score_every_token_but_the_first_once(count: int, length: int, data: st.DataObject) -> None:
+def test_overlapping_windows_score_every_token_except_the_first_once(
+    count: int, length: int, data: st.DataObject
+) -> None:
     stride = data.draw(st.integers(1, length - 1))
     ids = list(range(count))
     windows = text_windows(ids, length=length, stride=stride)
@@ -20,30 +22,30 @@ def test_overlapping_windows_score_every_token_but_the_first_once(count: int, le
 
 
 @given(count=st.integers(2, 300), length=st.integers(2, 80))
-def test_windows_without_overlap_leave_out_the_first_token_of_each(count: int, length: int) -> None:
+def test_windows_without_overlap_skip_the_first_token_of_each(count: int, length: int) -> None:
     windows = text_windows(range(count), length=length, stride=length)
     scored = [token for window in windows for token in window.token_ids[window.first_scored :]]
     assert scored == [token for token in range(count) if token % length]
 
 
 @pytest.mark.parametrize(("length", "stride"), [(8, 0), (8, 9), (1, 1)])
-def test_impossible_windows_are_refused(length: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="give 1 <= stride <= length"):
+def test_impossible_windows_are_rejected(length: int, stride: int) -> None:
+    with pytest.raises(ValueError, match="use 1 <= stride <= length"):
         text_windows([1, 2, 3], length=length, stride=stride)
 
 
-def test_too_little_text_is_refused() -> None:
+def test_a_text_that_is_too_short_is_rejected() -> None:
     with pytest.raises(DatasetError, match="1 tokens, too few"):
         text_windows([7], length=8, stride=8)
     with pytest.raises(DatasetError, match=r"2 sequences of 5 need 10"):
         token_rows(list(range(9)), rows=2, length=5)
 
 
-def test_rows_follow_each_other() -> None:
+def test_rows_are_consecutive() -> None:
     assert token_rows(list(range(11)), rows=2, length=5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
-def test_built_in_texts_hold_two_languages_and_no_paragraph_twice() -> None:
+def test_built_in_texts_have_two_languages_and_no_duplicate_paragraphs() -> None:
     paragraphs = [text.split("\n\n") for text in (calibration_text(), held_out_text())]
     both = [paragraph for text in paragraphs for paragraph in text]
     assert len(both) == len(set(both))

@@ -1,4 +1,4 @@
-"""The two ways in which ALiBi reaches the scores: both exact, and none of them with a mask for every head."""
+"""ALiBi through a mask and through extra columns: both are exact, and long prompts need no mask per head."""
 
 import weakref
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_both_ways_agree_with_float64(dtype: torch.dtype) -> None:
+def test_mask_and_columns_agree_with_float64(dtype: torch.dtype) -> None:
     generator = torch.manual_seed(0)
     query, key, value = (torch.randn(1, HEADS, TOKENS, HEAD_DIM, generator=generator).to(dtype) for _ in range(3))
     causal = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[None, None]
@@ -37,7 +37,7 @@ def test_both_ways_agree_with_float64(dtype: torch.dtype) -> None:
 
     slopes, standing = alibi_slopes(HEADS), torch.arange(TOKENS)[None]
     columns = alibi_columns(slopes, standing, TOKENS, SCALING, query)
-    in_columns = attention(*columns.put_before(query, key, value), is_causal=True)[..., :HEAD_DIM]
+    in_columns = attention(*columns.prepend_to(query, key, value), is_causal=True)[..., :HEAD_DIM]
     in_mask = attention(query, key, value, add_alibi(causal, slopes, dtype))
     tolerance = 2e-5 if dtype == torch.float32 else 16 * torch.finfo(dtype).eps
     for actual in (in_columns, in_mask):
@@ -61,12 +61,12 @@ def test_the_product_of_the_columns_is_the_bias(heads: int, queries: int, past: 
     difference = bias - expected
     constant_of_the_query = difference[..., :1]
     torch.testing.assert_close(difference, constant_of_the_query.expand_as(difference), rtol=0, atol=1e-4)
-    # Few digits in the constant would do, but it must be near: it keeps the sums small.
+    # The constant need not be exact, but it must be close to the largest bias, to keep the sums small.
     assert constant_of_the_query.abs().max() <= 0.01 * queries + 0.01
 
 
 class LargestOfAll(TorchDispatchMode):
-    """Watches every tensor that is made: the bytes alive together, and the most of them."""
+    """Tracker of the bytes of all existing tensors and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,8 +123,8 @@ def test_no_tensor_of_heads_by_tokens_by_tokens(long_model: BaichuanForCausalLM,
 
 
 @torch.no_grad()
-def test_a_short_row_is_exact_beside_a_long_cache(golden_root: Path, load: Load) -> None:
-    """Positions count from each row's own last key; from the end of the cache, half precision would lose them."""
+def test_a_short_row_is_exact_in_a_long_cache(golden_root: Path, load: Load) -> None:
+    """Positions are relative to each row's own last key; relative to the end of the cache they would lose digits."""
     ids = torch.randint(1, 512, (1, 40), generator=torch.manual_seed(0))
     exact = load(golden_root / "baichuan1-13b")(ids).logits
     model = load(golden_root / "baichuan1-13b", dtype=torch.bfloat16)

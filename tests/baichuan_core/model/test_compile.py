@@ -1,4 +1,4 @@
-"""A decode step is one graph, as generate() with a static cache on a GPU wants it."""
+"""A decode step compiles to one graph, which `generate` with a static cache needs on a GPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +26,8 @@ def test_decode_step_compiles_without_a_graph_break(family: Path, golden: dict[s
 
 
 @torch.no_grad()
-def test_a_compiled_decode_step_reads_the_norms_that_are_kept(golden_root: Path, load: Load) -> None:
-    """The norms of a 7B head are 1 GB of reading; a change of the weights shows all the same."""
+def test_a_compiled_decode_step_reads_the_cached_norms(golden_root: Path, load: Load) -> None:
+    """Computing the norms of a 7B head reads 1 GB, so they are cached; a change of the weights is still noticed."""
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Any:
@@ -38,7 +38,7 @@ def test_a_compiled_decode_step_reads_the_norms_that_are_kept(golden_root: Path,
     step: Any = torch.compile(model.forward, backend=keep, fullgraph=True)
     ids = torch.randint(3, 512, (1, 9), generator=torch.manual_seed(0))
     for scale in (1.0, 3.0):
-        model.lm_head.weight[::2] *= scale  # normalised away again
+        model.lm_head.weight[::2] *= scale  # normalization removes the factor
         cache = StaticCache(config=model.config, max_cache_len=16)
         model(ids[:, :8], past_key_values=cache)
         compiled = step(ids[:, 8:], past_key_values=cache).logits[:, -1]

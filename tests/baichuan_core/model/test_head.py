@@ -182,14 +182,14 @@ class Sharded(nn.Linear):
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False)
         self.whole = plain.weight.detach().clone()
-        self.gathered = 0
+        self.gather_log_likelihoods = 0
         self.weight.ds_id = 0  # type: ignore[attr-defined]
         self.let_go()
         self.register_forward_pre_hook(lambda *_: self.gather())
         self.register_forward_hook(self._after)
 
     def gather(self) -> None:
-        self.gathered += 1
+        self.gather_log_likelihoods += 1
         self.weight.data = self.whole
 
     def let_go(self) -> None:
@@ -210,10 +210,10 @@ def test_a_sharded_head_is_normalised_while_it_is_gathered(model: BaichuanForCau
     model.lm_head = sharded
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, plain.logits, rtol=0, atol=2e-5)
-    assert sharded.gathered == 1
+    assert sharded.gather_log_likelihoods == 1
     model.train()
     output = model(ids, labels=ids)
-    assert sharded.gathered == 2
+    assert sharded.gather_log_likelihoods == 2
     output.loss.backward()
     torch.testing.assert_close(sharded.weight.grad, expected)
 

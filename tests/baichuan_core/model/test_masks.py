@@ -1,4 +1,4 @@
-"""Packing, padding, chunks on a cache: what a query sees never depends on how the tokens arrive."""
+"""Packing, padding and chunked prefill: what a query sees does not depend on how the tokens are passed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -101,8 +101,8 @@ def test_attention_weights_with_eager_attention(family: Path, load: Load, golden
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_alibi_keeps_its_last_keys_apart_in_half_precision(golden_root: Path, load: Load, dtype: torch.dtype) -> None:
-    """Absolute positions in half precision, as published, are wrong by whole slopes here."""
+def test_alibi_distinguishes_the_last_keys_in_half_precision(golden_root: Path, load: Load, dtype: torch.dtype) -> None:
+    """Absolute positions in half precision, as in the published code, would be wrong by whole slopes here."""
     ids = torch.randint(1, 512, (1, 1500), generator=torch.manual_seed(0))
     exact = load(golden_root / "baichuan1-13b")(ids, logits_to_keep=16).logits
     half = load(golden_root / "baichuan1-13b", dtype=dtype)(ids, logits_to_keep=16).logits

@@ -1,4 +1,4 @@
-"""Every recorded case of every family, with both attention implementations."""
+"""Parity with every recorded case of every family, with both attention implementations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_greedy_generation(model: BaichuanForCausalLM, golden: Golden, cache: st
         expected[:, :8],
         max_new_tokens=16,
         do_sample=False,
-        eos_token_id=model.config.vocab_size,  # no token ends it
+        eos_token_id=model.config.vocab_size,  # no token ends the completion
         cache_implementation=cache,
     )
     assert generated.tolist() == expected.tolist()

@@ -1,4 +1,4 @@
-"""A prepacked model computes what the plain one does, and refuses what it cannot do."""
+"""A prepacked model computes the same as the plain one, and rejects unsupported operations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,13 @@ from transformers import DynamicCache
 
 from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
 from baichuan_core.checkpoint import DtypeName
-from baichuan_core.model.prepacked import FEW_ROWS, PART, PrepackedHead, PrepackedLinear, WidenedLinear
+from baichuan_core.model.prepacked import (
+    FEATURES_PER_PART,
+    MAX_ELEMENTWISE_ROWS,
+    PrepackedHead,
+    PrepackedLinear,
+    WidenedLinear,
+)
 
 Load = Callable[..., BaichuanForCausalLM]
 Golden = dict[str, Tensor]
@@ -28,7 +34,7 @@ def prepacked_layers(model: nn.Module) -> int:
 
 @pytest.mark.parity
 @torch.no_grad()
-def test_logits_are_the_recorded_ones(family: Path, golden: Golden, load: Load) -> None:
+def test_logits_equal_the_recorded_ones(family: Path, golden: Golden, load: Load) -> None:
     model = load(family).prepack()
     ids, mask = golden["full.input_ids"], golden["pad_left.attention_mask"]
     padded = model(golden["pad_left.input_ids"], attention_mask=mask).logits[mask.bool()]
@@ -43,7 +49,7 @@ def test_logits_are_the_recorded_ones(family: Path, golden: Golden, load: Load) 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @torch.no_grad()
-def test_half_precision_is_as_near_to_float32_as_a_plain_model(
+def test_half_precision_is_as_close_to_float32_as_a_plain_model(
     make_checkpoint: MakeCheckpoint, dtype: DtypeName
 ) -> None:
     checkpoint = make_checkpoint(hidden_size=256, num_hidden_layers=4)
@@ -55,10 +61,10 @@ def test_half_precision_is_as_near_to_float32_as_a_plain_model(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(1,), (FEW_ROWS,), (FEW_ROWS + 1,), (3, 5), (0,)])
+@pytest.mark.parametrize("shape", [(1,), (MAX_ELEMENTWISE_ROWS,), (MAX_ELEMENTWISE_ROWS + 1,), (3, 5), (0,)])
 @torch.no_grad()
-def test_what_a_processor_has_no_kernels_for_is_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    dense = nn.Linear(96, PART + 40, bias=False, dtype=dtype)
+def test_dtypes_without_kernels_are_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    dense = nn.Linear(96, FEATURES_PER_PART + 40, bias=False, dtype=dtype)
     x = torch.randn(*shape, 96).to(dtype)
     exact = x.double() @ dense.weight.double().T
     found = WidenedLinear(dense)(x)
@@ -67,7 +73,7 @@ def test_what_a_processor_has_no_kernels_for_is_rounded_once(dtype: torch.dtype,
 
 
 @torch.no_grad()
-def test_an_adapter_keeps_its_part(make_checkpoint: MakeCheckpoint) -> None:
+def test_an_adapter_still_applies(make_checkpoint: MakeCheckpoint) -> None:
     model = load_model(make_checkpoint(), device="cpu")
     inject_adapter_in_model(LoraConfig(target_modules=["W_pack", "down_proj"], init_lora_weights=False), model)
     model.eval()
@@ -77,20 +83,20 @@ def test_an_adapter_keeps_its_part(make_checkpoint: MakeCheckpoint) -> None:
     assert prepacked_layers(model) == 5 * model.config.num_hidden_layers + 1
 
 
-def test_quantized_layers_stay(make_checkpoint: MakeCheckpoint) -> None:
+def test_quantized_layers_stay_unchanged(make_checkpoint: MakeCheckpoint) -> None:
     model = load_model(make_checkpoint(), device="cpu", quantization="nf4").prepack()
     assert isinstance(model.lm_head, PrepackedHead)
     assert prepacked_layers(model) == 1
 
 
-def test_plain_weights_are_let_go(make_checkpoint: MakeCheckpoint) -> None:
+def test_plain_weights_are_released(make_checkpoint: MakeCheckpoint) -> None:
     model = load_model(make_checkpoint(), device="cpu").prepack()
     left = {name.rpartition(".")[0].rpartition(".")[2] for name, _ in model.named_parameters()}
     assert left == {"embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"}
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_saving_and_moving_are_refused_and_staying_is_not(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_saving_and_moving_are_rejected(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     model: Any = load_model(make_checkpoint(), dtype="float32", device="cpu").prepack()
     with pytest.raises(UnsupportedError, match="load the model again to save it"):
         model.save_pretrained(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""Rows of different lengths in one cache, with a mask that says what each of them sees."""
+"""Rows of different lengths in one cache, with a mask for the keys that each row sees."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ SLOTS, KEYS = 3, 64
 
 
 class RowsCache(Cache):
-    """Keys and values of each row from index 0 on; what is behind a row's end is left over from other rows."""
+    """A cache with each row's keys and values from index 0 on, followed by leftovers of other rows."""
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[])
@@ -38,7 +38,7 @@ class RowsCache(Cache):
 
 
 def step(model: BaichuanForCausalLM, cache: RowsCache, ids: Tensor) -> Tensor:
-    """Logits [rows, queries, vocab] of the next tokens of every row."""
+    """Compute the logits [rows, queries, vocab] of the next tokens of every row."""
     cache.positions = cache.lengths[:, None] + torch.arange(ids.shape[1])
     visible = torch.arange(KEYS) <= cache.positions[:, None, :, None]  # [rows, 1, queries, keys]
     output = model.model(ids, attention_mask=visible, position_ids=cache.positions, past_key_values=cache)
@@ -49,16 +49,16 @@ def step(model: BaichuanForCausalLM, cache: RowsCache, ids: Tensor) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("parts", [[1] * 20, [4, 4, 4, 4, 4], [20], [17, 1, 2]], ids=str)
-def test_rows_of_different_lengths_give_what_they_give_alone(
+def test_rows_of_different_lengths_give_the_same_result_as_alone(
     family: Path, load: Load, implementation: str, parts: list[int]
 ) -> None:
-    """One query and several; few enough for the ALiBi bias in the mask and enough for it in columns."""
+    """One and several queries, so that the ALiBi bias is once in the mask and once in columns."""
     model = load(family, attn_implementation=implementation)
     starts = torch.tensor([0, 9, 31])
     rows = torch.randint(3, 512, (SLOTS, 31 + 20), generator=torch.manual_seed(0))
     cache = RowsCache(model.config.num_hidden_layers)
     step(model, cache, rows[:, :31])
-    cache.lengths = starts  # what lies behind counts no more
+    cache.lengths = starts  # later positions no longer count
     following = torch.stack([row[start : start + 20] for row, start in zip(rows, starts, strict=True)])
     logits = torch.cat([step(model, cache, part) for part in following.split(parts, dim=1)], dim=1)
     for row, start, actual in zip(rows, starts, logits, strict=True):

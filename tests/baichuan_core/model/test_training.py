@@ -1,4 +1,4 @@
-"""What training needs of the model: checkpointing, the padding row, the z loss, accumulation."""
+"""Training: gradient checkpointing, the padding row, the z loss and gradient accumulation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def gradients(model: BaichuanForCausalLM, ids: Tensor, labels: Tensor) -> dict[s
 
 
 @pytest.mark.parametrize("settings", [None, {"use_reentrant": True}, {"use_reentrant": False}], ids=str)
-def test_gradient_checkpointing_changes_no_gradient(
+def test_gradient_checkpointing_does_not_change_gradients(
     family: Path, load: Load, golden: Golden, settings: dict[str, bool] | None
 ) -> None:
     model = load(family).train()
@@ -46,7 +46,7 @@ def test_training_honours_the_padding_mask(family: Path, load: Load, golden: Gol
     model = load(family).train()
     ids, mask = golden["pad_left.input_ids"], golden["pad_left.attention_mask"]
     labels = ids.masked_fill(mask == 0, -100)
-    # The first real token would be predicted from padding in the one and not at all in the other.
+    # With left padding the first real token would be predicted from padding, without padding not at all.
     labels[1, 7] = -100
     unpadded = model(ids[1:, 7:], labels=labels[1:, 7:]).loss
     padded = model(ids[1:], attention_mask=mask[1:], labels=labels[1:]).loss

@@ -1,4 +1,4 @@
-"""What transformers, its Trainer and peft ask of a model, in every family."""
+"""Features of transformers, its Trainer and peft, with every family."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_other_ways_to_decode_give_the_greedy_tokens(model: BaichuanForCausalLM,
     assert torch.equal(generated, expected[:, ids.shape[1] :])
 
 
-def test_a_conversation_goes_on_with_its_cache(model: BaichuanForCausalLM, golden: Golden) -> None:
+def test_a_conversation_continues_with_its_cache(model: BaichuanForCausalLM, golden: Golden) -> None:
     first = model.generate(golden["full.input_ids"][:1], return_dict_in_generate=True, **GREEDY)
     longer = torch.cat((first.sequences, golden["full.input_ids"][1:, :3]), dim=1)
     again = model.generate(longer, past_key_values=first.past_key_values, **GREEDY)
@@ -50,7 +50,7 @@ def test_a_conversation_goes_on_with_its_cache(model: BaichuanForCausalLM, golde
 
 
 @torch.no_grad()
-def test_outputs_that_can_be_asked_for(model: BaichuanForCausalLM, golden: Golden) -> None:
+def test_optional_outputs_are_returned(model: BaichuanForCausalLM, golden: Golden) -> None:
     ids = golden["full.input_ids"]
     outputs = model(ids, output_hidden_states=True)
     assert len(outputs.hidden_states) == model.config.num_hidden_layers + 1
@@ -58,7 +58,7 @@ def test_outputs_that_can_be_asked_for(model: BaichuanForCausalLM, golden: Golde
     torch.testing.assert_close(chosen, outputs.logits[:, [1, 5]])
     assert torch.equal(model(ids, return_dict=False)[0], outputs.logits)
     beyond = ids.repeat(1, 8)
-    assert model(beyond).logits.isfinite().all()  # 192 tokens, the length limit is 128
+    assert model(beyond).logits.isfinite().all()  # 192 tokens, more than the context length of 128
 
 
 def test_trainer_of_transformers(family: Path, load: Load, golden: Golden, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Prints what quantizing a checkpoint takes of a process's own memory; run by test_streaming.py.
+"""Print how much private memory quantizing a checkpoint takes; run by test_streaming.py.
 
-Use: `loaded_memory.py CHECKPOINT while-loading|after-loading`.
+Usage: `loaded_memory.py CHECKPOINT while-loading|after-loading`
 """
 
 import json
@@ -16,13 +16,13 @@ import baichuan_core
 
 
 def own_memory() -> int:
-    """Bytes that are no mapped file."""
+    """Return the bytes of memory that are not mapped files."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 
 class Peak:
-    """The largest own memory while the block runs."""
+    """Measures the peak private memory while the block runs."""
 
     def __enter__(self) -> Self:
         self.bytes = own_memory()
@@ -41,7 +41,7 @@ class Peak:
 
 
 def main(checkpoint: str, when: str) -> None:
-    """Load and quantize, and print the figures."""
+    """Load and quantize the checkpoint, and print the memory."""
     torch.set_num_threads(1)
     model = None
     if when == "after-loading":

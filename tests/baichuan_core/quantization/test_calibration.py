@@ -1,4 +1,4 @@
-"""Calibrated 4-bit checkpoints: the format and size of plain ones, nearer outputs, the same bytes after a kill."""
+"""Calibrated checkpoints: same format and size as plain ones, better outputs, and exact resuming."""
 
 import itertools
 import os
@@ -55,12 +55,12 @@ MakeCheckpoint = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Baichuan 2 7B whose layers bend what they are given, as those of trained models do."""
+    """Create a tiny Baichuan 2 7B whose layers change their inputs noticeably, like those of trained models."""
     return enlivened(make_tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
 
 
 def enlivened(checkpoint: Path) -> Path:
-    """Larger weights, and inputs of unequal size: with those of a fresh model every rounding is as good."""
+    """Enlarge the weights and make the inputs unequal; in a fresh model, all roundings are equally good."""
     file = checkpoint / "model.safetensors"
     generator = torch.Generator().manual_seed(1)
     weights = {
@@ -73,13 +73,13 @@ def enlivened(checkpoint: Path) -> Path:
 
 
 def held_out(checkpoint: Path) -> Tensor:
-    """Token ids that calibration never sees, [4, 256]."""
+    """Return token ids [4, 256] that calibration does not use."""
     return torch.tensor(encode_plain(load_tokenizer(checkpoint), held_out_text())[: 4 * 256]).reshape(4, 256)
 
 
 @torch.no_grad()
 def output_error(checkpoint: Path, quantized: Path) -> float:
-    """|logits - exact logits| / |exact logits| on the held-out text, loaded with plain `from_pretrained`."""
+    """Return |logits - exact logits| / |exact logits| on the held-out text, loaded with plain `from_pretrained`."""
     ids = held_out(checkpoint)
     exact = load_model(checkpoint, device="cpu")(ids).logits
     model = AutoModelForCausalLM.from_pretrained(quantized)
@@ -90,7 +90,7 @@ def output_error(checkpoint: Path, quantized: Path) -> float:
 @pytest.mark.parametrize(
     ("family", "method"), [("baichuan1-7b", "fp4"), ("baichuan2-7b", "nf4"), ("baichuan2-13b", "nf4")]
 )
-def test_same_format_and_size_as_plain_and_nearer_outputs(tmp_path: Path, family: Family, method: str) -> None:
+def test_same_format_and_size_as_plain_with_better_outputs(tmp_path: Path, family: Family, method: str) -> None:
     checkpoint = enlivened(make_tiny_checkpoint(tmp_path / "base", family=family))
     plain = QuantizationOptions(method, compute_dtype="float32")  # type: ignore[arg-type]
     quantize(checkpoint, tmp_path / "plain", plain)
@@ -127,7 +127,7 @@ def test_reports_errors_and_progress_of_every_block(tiny: Path, tmp_path: Path) 
     }
 
 
-def test_reported_errors_are_those_of_the_weights_that_load(tiny: Path, tmp_path: Path) -> None:
+def test_reported_errors_equal_those_of_the_loaded_weights(tiny: Path, tmp_path: Path) -> None:
     report = quantize(tiny, tmp_path / "calibrated", CALIBRATED)
     layer = load_model(tmp_path / "calibrated", device="cpu").model.layers[1].mlp.down_proj
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_reported_errors_are_those_of_the_weights_that_load(tiny: Path, tmp_path
     assert report.relative_errors["model.layers.1.mlp.down_proj.weight"] == pytest.approx(float(error), rel=1e-3)
 
 
-def test_killed_and_resumed_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DIE_AFTER_THE_FIRST_BLOCK, tiny, tmp_path / "killed", tmp_path / "first"]
     killed = subprocess.run(
         [str(part) for part in command],
@@ -165,7 +165,7 @@ def test_killed_and_resumed_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> 
     assert whole.read_bytes() == resumed.read_bytes()
 
 
-def test_goes_on_in_its_own_folder_and_refuses_that_of_another_run(tiny: Path, tmp_path: Path) -> None:
+def test_resumes_in_its_own_folder_and_rejects_that_of_another_run(tiny: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     quantize(tiny, tmp_path / "one", CALIBRATED, checkpoints=kept)
     seen: list[Progress] = []
@@ -184,7 +184,7 @@ def test_goes_on_in_its_own_folder_and_refuses_that_of_another_run(tiny: Path, t
         quantize(tiny, tmp_path / "other", CALIBRATED, checkpoints=kept)
 
 
-def test_rows_follow_the_seed(tiny: Path, tmp_path: Path) -> None:
+def test_rows_depend_on_the_seed(tiny: Path, tmp_path: Path) -> None:
     outputs = {}
     for name, seed in (("first", 0), ("second", 0), ("third", 1)):
         options = replace(CALIBRATED, calibration=replace(CALIBRATION, seed=seed))
@@ -193,7 +193,7 @@ def test_rows_follow_the_seed(tiny: Path, tmp_path: Path) -> None:
     assert outputs["first"] == outputs["second"] != outputs["third"]
 
 
-def test_a_file_and_its_token_ids_give_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_a_file_and_its_token_ids_give_the_same_result(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text(calibration_text()[:12000], encoding="utf-8")
     ids = encode_plain(load_tokenizer(tiny), calibration_text()[:12000])
     results = []
@@ -207,7 +207,7 @@ def test_a_file_and_its_token_ids_give_the_same(tiny: Path, tmp_path: Path) -> N
     assert results[0] == results[1] != results[2]
 
 
-def test_qlora_trains_on_it(tiny: Path, tmp_path: Path) -> None:
+def test_qlora_trains_on_the_result(tiny: Path, tmp_path: Path) -> None:
     quantize(tiny, tmp_path / "calibrated", CALIBRATED)
     base = load_model(tmp_path / "calibrated", device="cpu")
     model = get_peft_model(base, LoraConfig(target_modules=["W_pack"], r=4))
@@ -235,7 +235,7 @@ def test_qlora_trains_on_it(tiny: Path, tmp_path: Path) -> None:
         (Calibration(text="nowhere.txt"), "nowhere.txt cannot be read"),
     ],
 )
-def test_data_that_cannot_be_used(tiny: Path, tmp_path: Path, calibration: Calibration, message: str) -> None:
+def test_unusable_data_is_rejected(tiny: Path, tmp_path: Path, calibration: Calibration, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         quantize(tiny, tmp_path / "output", replace(PLAIN, calibration=calibration))
     assert not (tmp_path / "output").exists()
@@ -256,19 +256,19 @@ def test_int8_keeps_more_inputs_as_floats(tmp_path: Path) -> None:
     assert output_error(checkpoint, tmp_path / "calibrated") < output_error(checkpoint, tmp_path / "plain")
 
 
-def test_what_cannot_be_calibrated(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_invalid_calibrations_are_rejected(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(TokenizerError, match="is missing: copy tokenizer"):
         quantize(checkpoint, tmp_path / "output", CALIBRATED)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="pass only one of them"):
         Calibration(text="a", token_ids=[[1]])
-    with pytest.raises(ValueError, match="at least 1 of 2"):
+    with pytest.raises(ValueError, match="at least 1 sequence of at least 2"):
         Calibration(sequences=0)
 
 
 @pytest.mark.parametrize("weight", ["model.embed_tokens", "model.layers.1.mlp.gate_proj"])
-def test_nan_in_the_statistics(tmp_path: Path, weight: str) -> None:
+def test_nan_in_the_statistics_is_rejected(tmp_path: Path, weight: str) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "base")
     tensors = load_file(checkpoint / "model.safetensors")
     tensors[f"{weight}.weight"][:] = torch.nan
@@ -279,12 +279,12 @@ def test_nan_in_the_statistics(tmp_path: Path, weight: str) -> None:
 
 
 @torch.no_grad()
-def test_one_block_computes_what_the_model_does(family: Path, load: Callable[..., BaichuanForCausalLM]) -> None:
+def test_one_block_computes_the_same_as_the_model(family: Path, load: Callable[..., BaichuanForCausalLM]) -> None:
     model = load(family)
     states = model.model(torch.arange(5, 29)[None], output_hidden_states=True).hidden_states
     block = OneBlock(read_config(family), torch.device("cpu"))
     with TensorReader(family) as reader:
         for number in range(model.config.num_hidden_layers - 1):
             block.load(reader, number)
-            after = block.feed_forward(block.attend(states[number]))
+            after = block.run_mlp(block.run_attention(states[number]))
             torch.testing.assert_close(after, states[number + 1])

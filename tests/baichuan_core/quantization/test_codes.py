@@ -1,4 +1,4 @@
-"""Codes and scales of single matrices: bitsandbytes' own, bit for bit, within the error of their code book."""
+"""Codes and scales of single matrices: bit-identical to bitsandbytes, with errors within the code book's gaps."""
 
 import pytest
 import torch
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from baichuan_core.checkpoint.quantized_weights import quantize_end, quantize_weight, restore_end
 from baichuan_core.model.quantization import QuantizationMethod
-from baichuan_core.quantization.quantize import relative_error
+from baichuan_core.quantization.quantize import compute_relative_error
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Half of the widest gap between neighbours of a code book, as a share of the largest magnitude of the block.
+# Half of the widest gap between neighbouring values of a code book, as a fraction of the block's largest magnitude.
 HALF_GAPS = {"nf4": 0.152, "fp4": 1 / 6}
 
 
 @st.composite
 def matrices(draw: st.DrawFn) -> Tensor:
-    """Matrices [rows, columns] of whole blocks, now and then with a row of zeros or of very small numbers."""
+    """Generate matrices [rows, columns] of whole blocks, some with a row of zeros or very small numbers."""
     rows, blocks = draw(st.integers(1, 9)), draw(st.integers(1, 5))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     weight = torch.randn(rows, 64 * blocks, generator=generator) * 10.0 ** draw(st.integers(-6, 3))
@@ -27,7 +27,7 @@ def matrices(draw: st.DrawFn) -> Tensor:
 
 
 @given(matrices(), st.sampled_from(["nf4", "fp4"]), st.booleans())
-def test_four_bits_are_those_of_bitsandbytes(weight: Tensor, method: QuantizationMethod, double: bool) -> None:
+def test_four_bit_codes_equal_those_of_bitsandbytes(weight: Tensor, method: QuantizationMethod, double: bool) -> None:
     quantized = quantize_weight(weight, method, double_quantization=double)
     codes, state = functional.quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type=method)
     expected = {"weight": codes, **{f"weight.{name}": part for name, part in state.as_dict(packed=True).items()}}
@@ -38,7 +38,7 @@ def test_four_bits_are_those_of_bitsandbytes(weight: Tensor, method: Quantizatio
 
 
 @given(matrices(), st.sampled_from(["nf4", "fp4"]))
-def test_four_bit_error_is_half_a_gap_of_the_code_book(weight: Tensor, method: QuantizationMethod) -> None:
+def test_four_bit_errors_are_within_half_a_gap_of_the_code_book(weight: Tensor, method: QuantizationMethod) -> None:
     quantized = quantize_weight(weight, method, double_quantization=False)
     largest = weight.float().reshape(-1, 64).abs().amax(dim=1, keepdim=True)
     error = (weight.float() - quantized.restored.float()).reshape(-1, 64).abs()
@@ -46,7 +46,7 @@ def test_four_bit_error_is_half_a_gap_of_the_code_book(weight: Tensor, method: Q
 
 
 @given(matrices().filter(lambda weight: weight.abs().max() < 6e4))
-def test_eight_bits_are_those_of_bitsandbytes(weight: Tensor) -> None:
+def test_eight_bit_codes_equal_those_of_bitsandbytes(weight: Tensor) -> None:
     quantized = quantize_weight(weight, "int8", double_quantization=False)
     codes, scales, _ = functional.int8_vectorwise_quant(weight.to(torch.float16))
     assert torch.equal(quantized.tensors["weight"], codes)
@@ -54,7 +54,7 @@ def test_eight_bits_are_those_of_bitsandbytes(weight: Tensor) -> None:
 
 
 @given(matrices())
-def test_ends_are_within_half_a_step(weight: Tensor) -> None:
+def test_embedding_and_head_errors_are_within_half_a_step(weight: Tensor) -> None:
     quantized = quantize_end(weight)
     codes, scale = quantized.tensors["weight"], quantized.tensors["scale"]
     assert (codes.dtype, scale.dtype) == (torch.int8, torch.float32)
@@ -68,4 +68,4 @@ def test_relative_error_is_that_of_the_whole_matrix(weight: Tensor, other: Tenso
     exact = weight.double()
     size = exact.norm()
     expected = float((exact - restored.double()).norm() / size) if size else float(restored.double().norm())
-    assert relative_error(weight, restored) == pytest.approx(expected, rel=1e-3)
+    assert compute_relative_error(weight, restored) == pytest.approx(expected, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Embedding and head in 8 bits: what they compute, what they take, and how they load."""
+"""8-bit embedding and output head: results, memory and loading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +33,10 @@ WITH_HEAD = QuantizationOptions("int8", quantize_head=True)
 
 
 @torch.no_grad()
-def test_every_family_computes_what_its_restored_weights_compute(
+def test_every_family_computes_the_same_as_with_dequantized_weights(
     family: Path, load: Callable[..., BaichuanForCausalLM], tmp_path: Path
 ) -> None:
-    """Golden checkpoints; the reference is the same quantized model with dense ends of the restored numbers."""
+    """Compare golden checkpoints with the same quantized model whose embedding and head are dequantized."""
     model = load(family)
     model.save_pretrained(tmp_path / "named")  # with `norm_head` in its configuration
     report = quantize(tmp_path / "named", tmp_path / "quantized", WITH_HEAD)
@@ -62,7 +62,7 @@ def test_result_loads_without_a_flag_and_saves_again(
     report = quantize(checkpoint, tmp_path / "first", options)
     without = quantize(checkpoint, tmp_path / "without", QuantizationOptions(method))  # type: ignore[arg-type]
     numbers = 2 * 768 * 64
-    assert without.bytes_after - report.bytes_after == numbers - 2 * 768 * 4  # a byte a number, a float a row
+    assert without.bytes_after - report.bytes_after == numbers - 2 * 768 * 4  # a byte per number, a float per row
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
     assert (model.lm_head.weight.dtype, model.lm_head.scale.dtype) == (torch.int8, torch.float32)
     assert model.model.embed_tokens.weight.dtype == torch.int8
@@ -80,14 +80,14 @@ def test_result_loads_without_a_flag_and_saves_again(
 
 
 @given(st.integers(1, 40), st.integers(1, 70), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
-def test_head_is_the_product_with_its_restored_rows(rows: int, width: int, dtype: torch.dtype) -> None:
+def test_the_head_equals_the_product_with_its_dequantized_rows(rows: int, width: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(rows * 100 + width)
-    head = EightBitHead.of(torch.randn(rows, width, generator=generator).to(dtype))
+    head = EightBitHead.from_dense(torch.randn(rows, width, generator=generator).to(dtype))
     hidden = torch.randn(2, 3, width, generator=generator, dtype=torch.float32).to(dtype).requires_grad_()
     dense = restore_end(head.weight, head.scale)
     product = head(hidden)
     assert product.dtype == dtype
-    # bfloat16 has 8 bits, float16 has 11; sums of `width` products of about 1.
+    # bfloat16 has 8 significant bits, float16 has 11; the sums have `width` products of about 1.
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}[dtype]
     torch.testing.assert_close(product.float(), hidden.float() @ dense.T, rtol=tolerance, atol=tolerance * width**0.5)
     product.float().square().sum().backward()
@@ -98,7 +98,7 @@ def test_head_is_the_product_with_its_restored_rows(rows: int, width: int, dtype
 
 
 def test_scale_stays_exact_when_the_model_is_cast() -> None:
-    head = EightBitHead.of(torch.randn(8, 16))
+    head = EightBitHead.from_dense(torch.randn(8, 16))
     before = head.scale.clone()
     assert torch.equal(head.to(torch.bfloat16).scale, before)
     assert head.weight.dtype == torch.int8
@@ -117,7 +117,7 @@ def test_missing_scale_is_named(make_checkpoint: MakeCheckpoint, tmp_path: Path)
         load_model(tmp_path / "quantized", device="cpu")
 
 
-def test_tied_ends_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_a_tied_head_is_rejected(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tie_word_embeddings=True)
     with pytest.raises(UnsupportedError, match="leave quantize_head out"):
         quantize(checkpoint, tmp_path / "quantized", WITH_HEAD)
@@ -128,7 +128,7 @@ def test_tied_ends_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("trained_on", "used_on"), [("base", "quantized"), ("quantized", "base")])
-def test_adapters_know_their_base_through_the_rounding(
+def test_adapters_recognize_their_quantized_base(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, trained_on: str, used_on: str
 ) -> None:
     make_checkpoint("base")

@@ -1,4 +1,4 @@
-"""`model.quantize(4)` and `(8)`: as the written checkpoint, in place, and good for everything after."""
+"""`model.quantize(4)` and `(8)`: same result as the written checkpoint; the model can be trained, saved and moved."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ CASES: list[tuple[int, dict[str, Any], QuantizationOptions]] = [
 @pytest.mark.parametrize(("bits", "settings", "options"), CASES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lengths", [{}, {"max_position_embeddings": None, "model_max_length": 128}])
-def test_result_is_that_of_the_written_checkpoint(
+def test_the_result_equals_the_written_checkpoint(
     make_checkpoint: MakeCheckpoint,
     tmp_path: Path,
     bits: int,
@@ -67,7 +67,7 @@ def test_result_is_that_of_the_written_checkpoint(
 
 
 @pytest.mark.parametrize(("bits", "settings"), [(8, {}), (4, {}), (4, {"quantize_head": True})])
-def test_lora_trains_on_it(make_checkpoint: MakeCheckpoint, bits: int, settings: dict[str, Any]) -> None:
+def test_lora_trains_on_the_result(make_checkpoint: MakeCheckpoint, bits: int, settings: dict[str, Any]) -> None:
     base: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
     base.quantize(bits, compute_dtype="float32", **settings)
     base.enable_input_require_grads()
@@ -109,7 +109,7 @@ def test_saved_after_a_forward_pass_it_has_the_same_bytes(
     if load is not None:
         model = load(tmp_path / "before")
     before = model(IDS).logits
-    for name in ("after", "again"):  # bitsandbytes packs it anew in each forward pass that follows
+    for name in ("after", "again"):  # bitsandbytes packs it again in the next forward pass
         model.save_pretrained(tmp_path / name)
         files = [tmp_path / folder / "model.safetensors" for folder in ("before", name)]
         assert files[0].read_bytes() == files[1].read_bytes()
@@ -123,20 +123,20 @@ def test_eight_bit_layers_compute_with_the_codes_that_were_moved(make_checkpoint
     model.quantize(8)
     if used:
         model(IDS)
-    # What a move does to tensors, with an effect that a CPU alone can see.
+    # Simulates moving tensors to another device, with an effect that is visible on a CPU.
     model._apply(lambda tensor: torch.zeros_like(tensor) if tensor.dtype == torch.int8 else tensor)
     layer = model.model.layers[0].self_attn.W_pack
     assert not layer(torch.ones(1, layer.in_features)).any()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_cuda_is_not_refused(make_checkpoint: MakeCheckpoint, bits: int) -> None:
+def test_cuda_is_accepted(make_checkpoint: MakeCheckpoint, bits: int) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
     model.quantize(bits)
     if torch.cuda.is_available():
         assert model.cuda()(IDS.cuda()).logits.isfinite().all()
     else:
-        with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):  # torch's own words
+        with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):  # torch's own message
             model.cuda()
 
 
@@ -147,7 +147,7 @@ def test_threshold_reaches_the_layers(make_checkpoint: MakeCheckpoint) -> None:
     assert model.config.quantization_config.llm_int8_threshold == 3.0
 
 
-def test_what_cannot_be_quantized_is_refused(make_checkpoint: MakeCheckpoint) -> None:
+def test_unsupported_models_are_rejected(make_checkpoint: MakeCheckpoint) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(make_checkpoint())
     with pytest.raises(UnsupportedError, match="16 bits: use 8 or 4"):
         model.quantize(16)

@@ -1,4 +1,4 @@
-"""The report on a quantization holds what a direct computation gives, and says what it lacks."""
+"""The quality report equals a direct computation, and says why metrics are missing."""
 
 import json
 import math
@@ -27,7 +27,7 @@ TOKENS = 4096
 
 @pytest.fixture(scope="module", params=["baichuan2-7b", "baichuan1-13b"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with a tokenizer."""
+    """Create a tiny checkpoint with a tokenizer."""
     return make_tiny_checkpoint(tmp_path_factory.mktemp("quality") / "base", family=request.param)
 
 
@@ -38,13 +38,13 @@ def quantized(base: Path, output: Path, method: Any) -> Candidate:
 
 @torch.no_grad()
 def logits(checkpoint: Path | str, rows: Tensor) -> Tensor:
-    """[rows, seq - 1, vocab] in float64, window by window as the report sees them."""
+    """Compute log-probabilities [rows, seq - 1, vocab] in float64 for the windows of the report."""
     model = load_model(checkpoint, device="cpu")
     found: Tensor = model(rows).logits
     return found[:, :-1].double()
 
 
-def test_figures_are_those_of_a_direct_computation(base: Path, tmp_path: Path) -> None:
+def test_metrics_equal_a_direct_computation(base: Path, tmp_path: Path) -> None:
     candidates = [quantized(base, tmp_path / method, method) for method in ("int8", "nf4")]
     told: list[Progress] = []
     report = quality_report(base, candidates, tmp_path / "report", device="cpu", on_progress=told.append)
@@ -91,7 +91,7 @@ def test_files(base: Path, tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "report").iterdir()} == {"quality.json", "quality.png"}
     picture = imread(tmp_path / "report" / "quality.png")
     assert picture.shape == (800, 1300, 4)
-    # Something is drawn in each of the three parts.
+    # Each of the three parts of the plot has content.
     for part in (picture[:500, :770], picture[:500, 800:], picture[520:]):
         assert part[..., :3].min() < 0.3 < part[..., :3].max()
 
@@ -121,7 +121,7 @@ def test_an_adapter_that_was_merged_belongs_to_the_reference(base: Path, tmp_pat
     assert (without.models[1].kl_divergence or 0) > 1e-5
 
 
-def test_a_given_text_is_measured_on(base: Path, tmp_path: Path) -> None:
+def test_a_given_text_is_used(base: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text("A text of my own. " * 20, encoding="utf-8")
     report = quality_report(base, [Candidate("copy", base)], tmp_path / "report", text=text, device="cpu")
@@ -131,9 +131,9 @@ def test_a_given_text_is_measured_on(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"too short", "give a text of 64 tokens"), (b"~" * 300, "only one kind of token"), (b"\xff\xfe\xff", "UTF-8")],
+    [(b"too short", "use a text with 64 tokens"), (b"~" * 300, "only one kind of token"), (b"\xff\xfe\xff", "UTF-8")],
 )
-def test_a_text_that_tells_nothing_is_refused(base: Path, tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_unusable_text_is_rejected(base: Path, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.txt").write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         quality_report(base, [Candidate("copy", base)], tmp_path / "report", text=tmp_path / "mine.txt")
@@ -180,6 +180,6 @@ def test_a_model_that_computes_nan(make_checkpoint: MakeCheckpoint, tmp_path: Pa
     assert_only_likelihoods_are_missing(report, "computes NaN")
 
 
-def test_no_checkpoint(base: Path, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights"):
         quality_report(base, [Candidate("nf4", tmp_path)], tmp_path / "report")

@@ -1,4 +1,4 @@
-"""Quantized checkpoints: the bytes transformers would write, loaded without a flag."""
+"""Quantized checkpoints have the bytes that transformers would write, and load without extra arguments."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.checkpoint import TensorReader, load_model, read_config
-from baichuan_core.quantization.quantize import estimated_bytes
+from baichuan_core.quantization.quantize import estimate_bytes
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 29)[None]
@@ -74,7 +74,7 @@ def test_result_loads_without_a_flag(
 @torch.no_grad()
 @pytest.mark.parametrize("options", METHODS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_are_those_that_transformers_writes(
+def test_bytes_equal_those_that_transformers_writes(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, options: QuantizationOptions, dtype: torch.dtype
 ) -> None:
     checkpoint = make_checkpoint(dtype=dtype)
@@ -127,7 +127,7 @@ def test_estimated_size_is_enough(
     checkpoint = make_checkpoint()
     quantize(checkpoint, tmp_path / "quantized", options)
     with TensorReader(checkpoint) as reader:
-        estimate = estimated_bytes(reader, read_config(checkpoint), options)
+        estimate = estimate_bytes(reader, read_config(checkpoint), options)
     written = (tmp_path / "quantized" / "model.safetensors").stat().st_size
     assert written <= estimate
 
@@ -164,13 +164,15 @@ def test_shapes_without_a_4_bit_kernel_name_the_layer(
 
 
 @pytest.mark.parametrize("options", [{"method": "int2"}, {"compute_dtype": "int8"}])
-def test_unknown_settings_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_unknown_settings_are_rejected(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, options: dict[str, Any]
+) -> None:
     with pytest.raises(UnsupportedError, match="is not known: use"):
         quantize(make_checkpoint(), tmp_path / "quantized", QuantizationOptions(**options))
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6], ids=["NaN", "too large for float16"])
-def test_numbers_that_cannot_be_quantized_are_named(
+def test_weights_that_cannot_be_quantized_are_named(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, value: float
 ) -> None:
     checkpoint = make_checkpoint()

@@ -1,4 +1,4 @@
-"""Quantizing while loading: the same model as the written one, in bounded memory, on any device map."""
+"""Quantizing while loading: same model as the written checkpoint, bounded memory, any device map."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SHARD_BYTES = 24 * MIB
 @pytest.mark.parametrize("method", ["int8", "nf4", "fp4"])
 @pytest.mark.parametrize("quantize_head", [False, True])
 @pytest.mark.parametrize("place", [{"device": "cpu"}, {"device_map": "auto"}, {"device_map": {"": "cpu"}}], ids=str)
-def test_model_is_that_of_the_written_checkpoint(
+def test_the_model_equals_the_written_checkpoint(
     make_checkpoint: MakeCheckpoint,
     tmp_path: Path,
     method: QuantizationMethod,
@@ -51,7 +51,7 @@ def test_model_is_that_of_the_written_checkpoint(
 
 @torch.no_grad()
 @pytest.mark.parametrize("storage", ["uint8", "bfloat16"])
-def test_settings_of_your_own_give_what_transformers_gives(make_checkpoint: MakeCheckpoint, storage: str) -> None:
+def test_custom_settings_give_the_same_result_as_transformers(make_checkpoint: MakeCheckpoint, storage: str) -> None:
     settings = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_compute_dtype="float32", bnb_4bit_quant_storage=storage
     )
@@ -61,12 +61,12 @@ def test_settings_of_your_own_give_what_transformers_gives(make_checkpoint: Make
     expected = theirs.state_dict()
     for name, tensor in ours.state_dict().items():
         assert tensor.dtype == expected[name].dtype, name
-        assert torch.equal(tensor.view(torch.uint8), expected[name].view(torch.uint8)), name  # codes may spell NaN
+        assert torch.equal(tensor.view(torch.uint8), expected[name].view(torch.uint8)), name  # codes may look like NaN
     assert torch.equal(ours(IDS).logits, theirs(IDS).logits)
 
 
 @torch.no_grad()
-def test_modules_to_skip_leave_the_head_alone_too(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_skipped_modules_still_leave_the_head_unquantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["o_proj"])
     model: Any = load_model(make_checkpoint(), device="cpu", quantization=settings)
     assert type(model.lm_head) is type(model.model.layers[0].self_attn.o_proj) is torch.nn.Linear
@@ -76,14 +76,16 @@ def test_modules_to_skip_leave_the_head_alone_too(make_checkpoint: MakeCheckpoin
 
 
 @pytest.mark.parametrize("settings", [{}, {"load_in_8bit": True, "llm_int8_has_fp16_weight": True}])
-def test_settings_that_quantize_nothing_are_refused(make_checkpoint: MakeCheckpoint, settings: dict[str, bool]) -> None:
+def test_settings_that_quantize_nothing_are_rejected(
+    make_checkpoint: MakeCheckpoint, settings: dict[str, bool]
+) -> None:
     with pytest.raises(UnsupportedError, match=r"leave (it|quantization) out"):
         load_model(make_checkpoint(), device="cpu", quantization=BitsAndBytesConfig(**settings))
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A bfloat16 checkpoint of some 140 MB in many shards, and the bytes of its tensors."""
+    """Create a bfloat16 checkpoint of about 140 MB in many shards; also return the bytes of its tensors."""
     directory = tmp_path_factory.mktemp("sharded")
     shape: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 2752, "num_hidden_layers": 5, "vocab_size": 4096}
     config = BaichuanConfig(**shape, num_attention_heads=8, norm_head=True, dtype="bfloat16")
@@ -112,7 +114,7 @@ def test_memory_is_that_of_the_quantized_model(sharded: tuple[Path, int], when: 
     assert process.returncode == 0, process.stderr
     figures = json.loads(process.stdout.splitlines()[-1])
     slack = 24 * MIB
-    # Two bytes a number, against half a byte in the blocks and one in the ends.
+    # Two bytes per number, compared with half a byte in the blocks and one in embedding and head.
     assert figures["model"] < dense_bytes * 0.33
     if when == "while-loading":
         assert figures["peak"] - figures["before"] < figures["model"] + SHARD_BYTES + slack
@@ -122,7 +124,7 @@ def test_memory_is_that_of_the_quantized_model(sharded: tuple[Path, int], when: 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_dtype_is_that_asked_for_in_quantized_checkpoints_too(
+def test_quantized_checkpoints_get_the_requested_dtype(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: Any
 ) -> None:
     quantize(make_checkpoint(), tmp_path / "quantized", QuantizationOptions("int8", quantize_head=True))
@@ -132,7 +134,7 @@ def test_dtype_is_that_asked_for_in_quantized_checkpoints_too(
     assert model.get_output_embeddings().scale.dtype == torch.float32
 
 
-def test_what_cannot_be_loaded_so_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_unsupported_combinations_are_rejected(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint()
     odd = make_checkpoint("odd", intermediate_size=176)
     quantize(checkpoint, tmp_path / "quantized", QuantizationOptions("nf4"))
@@ -153,7 +155,7 @@ def test_what_cannot_be_loaded_so_is_refused(make_checkpoint: MakeCheckpoint, tm
 def test_4_bit_checkpoint_without_a_kernel_here_names_the_layer(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    """Such a checkpoint comes from a GPU, whose kernels take any shape."""
+    """Such a checkpoint can come from a GPU, whose kernels support any shape."""
     odd: Any = AutoModelForCausalLM.from_pretrained(
         make_checkpoint(intermediate_size=176), quantization_config=BitsAndBytesConfig(load_in_4bit=True)
     )

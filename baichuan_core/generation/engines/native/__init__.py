@@ -1,4 +1,4 @@
-"""The engine of this project: the model itself, decoded in batches. Users know it as ``transformers``."""
+"""This project's own engine, which decodes the model in batches; its name for users is `transformers`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 def obstacle(setup: EngineSetup) -> str | None:
     """See `EngineModule.obstacle`."""
-    if _has_weights(setup.checkpoint):
+    if _has_torch_weights(setup.checkpoint):
         return None
     return "the checkpoint has no safetensors or .bin weights" if next(setup.checkpoint.glob("*.gguf"), None) else None
 
@@ -22,5 +22,5 @@ def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
     return NativeEngine(model.prepack(), tokenizer, settings, setup.end_token_ids)
 
 
-def _has_weights(checkpoint: Path) -> bool:
+def _has_torch_weights(checkpoint: Path) -> bool:
     return any(next(checkpoint.glob(pattern), None) for pattern in ("*.safetensors", "*.bin"))

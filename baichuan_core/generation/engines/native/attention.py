@@ -1,4 +1,4 @@
-"""Attention of one new token a row, on a CPU: no row waits for keys that only a longer one has."""
+"""CPU attention for one new token per row, which does not pad short rows to the length of long ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-WIDE = 128  # of a head: that of all published models
-LIKE = 1.25  # rows side by side are computed together unless one has so many times the keys of another
+MIN_WIDE_HEAD_DIM = 128  # head_dim of all published models
+MAX_LENGTH_RATIO = (
+    1.25  # neighbouring rows are computed together if their numbers of keys differ by at most this factor
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Neighbouring rows of like length.
+    """Neighbouring rows of similar length.
 
     Attributes:
-        rows: Of the batch.
-        keys: How many the longest of them has.
-        alike: Whether all have so many.
+        rows: The rows of the batch.
+        keys: Number of keys of the longest row.
+        alike: Whether all rows have this number of keys.
     """
 
     rows: slice
@@ -27,12 +29,21 @@ class RowGroup:
     alike: bool
 
 
-def row_groups(lengths: Sequence[int]) -> list[RowGroup]:
-    """Groups for rows with so many keys each, in their order."""
+def group_rows_by_length(lengths: Sequence[int]) -> list[RowGroup]:
+    """Group neighbouring rows of similar length.
+
+    Example:
+        Rows with 100, 110, 124 and 400 keys form two groups:
+        rows 0 to 2 with up to 124 keys, since 124 <= 1.25 · 100, and
+        row 3 with 400 keys.
+
+    Args:
+        lengths: Number of keys of each row.
+    """
     groups: list[RowGroup] = []
     start = 0
     for end in range(1, len(lengths) + 1):
-        if end < len(lengths) and max(lengths[start : end + 1]) <= LIKE * min(lengths[start : end + 1]):
+        if end < len(lengths) and max(lengths[start : end + 1]) <= MAX_LENGTH_RATIO * min(lengths[start : end + 1]):
             continue
         keys = max(lengths[start:end])
         groups.append(RowGroup(slice(start, end), keys, keys == min(lengths[start:end])))
@@ -42,7 +53,7 @@ def row_groups(lengths: Sequence[int]) -> list[RowGroup]:
 
 @dataclass(frozen=True, slots=True)
 class AttentionByGroups:
-    """An attention function, as transformers calls it, for one query a row."""
+    """An attention function in transformers' interface, for one query per row."""
 
     groups: list[RowGroup]
 
@@ -56,32 +67,32 @@ class AttentionByGroups:
         scaling: float,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """softmax(q Kᵀ · scaling + mask) V.
+        """Compute softmax(q Kᵀ · scaling + mask) V.
 
         Args:
             query: [rows, heads, 1, head_dim].
             key: [rows, heads, keys, head_dim].
-            value: The same.
-            attention_mask: [rows, 1 or heads, 1, keys], what is seen or a bias. Without bias a row sees the keys that
-                its length says.
-            scaling: Of the scores.
+            value: [rows, heads, keys, head_dim].
+            attention_mask: [rows, 1 or heads, 1, keys], boolean (True means visible) or an additive bias. A boolean
+                mask must show each row exactly the keys up to its length.
+            scaling: Factor of the scores.
 
         Returns:
-            The output [rows, 1, heads, head_dim].
+            The output [rows, 1, heads, head_dim], and None for the attention weights.
         """
         parts = []
         for group in self.groups:
             rows, known = group.rows, slice(group.keys)
             mask = None if group.alike and attention_mask.dtype == torch.bool else attention_mask[rows, ..., known]
-            parts.append(_attended(query[rows], key[rows, :, known], value[rows, :, known], mask, scaling))
+            parts.append(_attend(query[rows], key[rows, :, known], value[rows, :, known], mask, scaling))
         return torch.cat(parts).transpose(1, 2), None
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    if query.dtype == torch.float32 and query.shape[-1] < WIDE:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    if query.dtype == torch.float32 and query.shape[-1] < MIN_WIDE_HEAD_DIM:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    # Written out, it is faster with wide heads; the fused kernel even packs keys and values of half precision anew for
-    # every call, so that one query takes four times as long.
+    # With wide heads, separate operations are faster than the fused kernel. In half precision the fused kernel also
+    # repacks all keys and values on every call, so that one query takes four times as long.
     scores = (key @ query.transpose(-2, -1)).transpose(-2, -1).float() * scaling  # [rows, heads, 1, keys]
     if mask is not None:
         scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)

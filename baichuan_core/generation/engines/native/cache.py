@@ -1,4 +1,4 @@
-"""Keys and values of rows that differ in length and come and go on their own."""
+"""A cache of keys and values for rows of different lengths that join and leave independently."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +8,18 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-CAPACITY_STEP = 64  # room grows by so many positions, so that few shapes occur
+CAPACITY_STEP = 64  # positions by which the capacity grows, so that few different shapes occur
 
 
 @dataclass(slots=True)
 class Window:
-    """Which part of the cache the next forward pass writes and reads.
+    """The part of the cache that the next forward pass writes and reads.
 
     Attributes:
-        rows: First slot and the one behind the last.
-        slots: The same as indices, [rows, 1].
-        positions: Where each token is written, [rows, tokens].
-        keys: How many positions are read.
+        rows: First slot, and the slot after the last one.
+        slots: The same slots as indices, [rows, 1].
+        positions: Position that each token is written to, [rows, tokens].
+        keys: Number of positions to read.
     """
 
     rows: tuple[int, int]
@@ -29,15 +29,15 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The size of the cache: slots, and positions of each."""
+class CacheSize:
+    """Size of the cache: number of slots, and positions per slot."""
 
     slots: int
     capacity: int
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer: keys and values [slots, heads, capacity, head_dim]. In a row the key of position p has index p."""
+    """One layer's keys and values [slots, heads, capacity, head_dim]; position p of a row has index p."""
 
     is_compileable = True
 
@@ -46,21 +46,21 @@ class SlotLayer(CacheLayerMixin):
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Takes the room for all rows, on the device of the layer."""
+        """Allocate memory for all slots on the device of the layer."""
         self.keys, self.values = self._empty(key_states), self._empty(value_states)
         self.is_initialized = True
 
     def _empty(self, like: Tensor) -> Tensor:
         _, heads, _, width = like.shape
-        room = self.cache.room
-        # Zeros, because a masked key still takes part in products with weight 0.
-        tensor = like.new_zeros(room.slots, heads, room.capacity, width)
+        size = self.cache.size
+        # Zeros rather than uninitialized memory: masked keys are multiplied by 0, which leaves NaN as NaN.
+        tensor = like.new_zeros(size.slots, heads, size.capacity, width)
         if tensor.device.type == "cuda":
             torch._dynamo.mark_static_address(tensor)  # CUDA graphs write to it in place
         return tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Writes [rows, heads, tokens, head_dim] where the window says, and returns what it shows."""
+        """Write [rows, heads, tokens, head_dim] to the window's positions; return the keys and values to read."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None  # noqa: S101 - for the type checker
@@ -73,64 +73,64 @@ class SlotLayer(CacheLayerMixin):
         return self.keys[rows, :, : window.keys], self.values[rows, :, : window.keys]
 
     def get_mask_sizes(self, _query_length: int) -> tuple[int, int]:
-        """How many keys are read, from the first one on."""
+        """Return the number of keys to read, and the index of the first one (0)."""
         return self.cache.window.keys, 0
 
     def get_seq_length(self) -> int:
-        """Unused: every forward pass is given its positions and either a mask or nothing but new keys."""
+        """Return 0; unused, because every forward pass gets positions and a mask, or starts from an empty row."""
         return 0
 
     def get_max_length(self) -> int:
-        """Positions of a row."""
-        return self.cache.room.capacity
+        """Return the number of positions per slot."""
+        return self.cache.size.capacity
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Keys and values, if there are any yet."""
+        """Return keys and values, or nothing before they are allocated."""
         return () if self.keys is None or self.values is None else (self.keys, self.values)
 
 
-Saved = list[tuple[Tensor, ...]]  # by layer: keys and values [heads, tokens, head_dim]
+SavedStates = list[tuple[Tensor, ...]]  # per layer: keys and values [heads, tokens, head_dim]
 
 
 class SlotCache(Cache):
-    """The cache of all layers. Active rows stand in its first slots."""
+    """The cache of all layers; active rows use the first slots."""
 
-    def __init__(self, layers: int, room: Room) -> None:
-        self.room = room
+    def __init__(self, layers: int, size: CacheSize) -> None:
+        self.size = size
         self.window: Window
         self.slot_layers = [SlotLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self.slot_layers))
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copies the first ``length`` positions of one row over another."""
+        """Copy the first `length` positions of slot `source` to slot `target`."""
         for layer in self.slot_layers:
             for tensor in layer.tensors():
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def save(self, slot: int, length: int) -> Saved:
-        """A copy of the first positions of a row."""
+    def save(self, slot: int, length: int) -> SavedStates:
+        """Return a copy of the first `length` positions of a slot."""
         return [tuple(tensor[slot, :, :length].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
-    def restore(self, saved: Saved, slots: list[int]) -> None:
-        """Puts what was saved into the beginning of rows."""
+    def restore(self, saved: SavedStates, slots: list[int]) -> None:
+        """Copy saved keys and values to the first positions of slots."""
         for layer, kept in zip(self.slot_layers, saved, strict=True):
             for tensor, source in zip(layer.tensors(), kept, strict=True):
                 tensor[slots, :, : source.shape[1]] = source
 
-    def resize(self, room: Room, rows: int, length: int) -> None:
-        """Takes other room and keeps the first ``length`` positions of the first ``rows`` rows."""
-        self.room = room
+    def resize(self, size: CacheSize, rows: int, length: int) -> None:
+        """Reallocate the cache, keeping the first `length` positions of the first `rows` slots."""
+        self.size = size
         for layer in self.slot_layers:
             if layer.keys is not None and layer.values is not None:
-                layer.keys = _moved(layer.keys, layer._empty(layer.keys), rows, length)
-                layer.values = _moved(layer.values, layer._empty(layer.values), rows, length)
+                layer.keys = _copy_rows(layer.keys, layer._empty(layer.keys), rows, length)
+                layer.values = _copy_rows(layer.values, layer._empty(layer.values), rows, length)
 
 
-def _moved(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
+def _copy_rows(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
     new[:rows, :, :length] = old[:rows, :, :length]
     return new
 
 
-def rounded_up(positions: int) -> int:
-    """The next capacity that has room for so many positions."""
+def round_up_to_step(positions: int) -> int:
+    """Round a number of positions up to a multiple of `CAPACITY_STEP`."""
     return -(-positions // CAPACITY_STEP) * CAPACITY_STEP

@@ -1,32 +1,42 @@
-"""Which prompts go through the model together."""
+"""Decide which prompts run in one forward pass."""
 
 from collections.abc import Sequence
 
-PREFILL_TOKENS = 2048  # most tokens of one pass over prompts
-# To read all weights takes as long as to compute so many tokens: less padding than that is worth a pass spared.
-TOKENS_OF_A_PASS = {"cpu": 32, "cuda": 256}
+MAX_PREFILL_TOKENS = 2048  # maximum number of tokens of one forward pass over prompts
+# Fixed cost of a forward pass, in tokens: reading all weights takes as long as computing this number of tokens. A
+# larger batch is therefore faster than one more pass as long as it adds less padding than this.
+PASS_OVERHEAD_TOKENS = {"cpu": 32, "cuda": 256}
 
 
-def groups_for_passes(lengths: Sequence[int], *, a_pass: int) -> list[list[int]]:
-    """Groups for one pass each, so that the passes and what they pad cost least in all.
+def group_into_passes(lengths: Sequence[int], *, pass_overhead: int) -> list[list[int]]:
+    """Split prompts into groups, one forward pass each, so that the total cost is minimal.
+
+    The rows of a group are padded to the longest one, so a pass costs `rows * longest + pass_overhead` tokens. With
+    prompts sorted by length, each group is a run of neighbours, and dynamic programming finds the cheapest split.
+
+    Example:
+        Lengths 100, 10, 98 and 11 with a fixed cost of 32 per pass:
+        all in one pass cost 4 * 100 + 32 = 432;
+        groups {100, 98} and {11, 10} cost (2 * 100 + 32) + (2 * 11 + 32) = 286, which is the minimum.
 
     Args:
-        lengths: Tokens of each row; rows of a group are padded to its longest.
-        a_pass: Tokens that a pass costs beside those that it computes.
+        lengths: Number of tokens of each prompt.
+        pass_overhead: Fixed cost of a pass, in tokens.
 
     Returns:
-        Indices, the longest first. A group of several has `PREFILL_TOKENS` tokens at most.
+        Indices of the prompts of each group, the longest prompts first. A group of several prompts has at most
+        `MAX_PREFILL_TOKENS` tokens, including padding.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # Of the first so many rows in this order: what they cost, and where their last group starts.
+    # For the first n prompts in this order: cheapest[n] is the minimal cost, starts[n - 1] the start of the last group.
     cheapest, starts = [0], list[int]()
     for end in range(1, len(order) + 1):
         choices: list[tuple[int, int]] = []
         for start in range(end - 1, -1, -1):
             tokens = (end - start) * lengths[order[start]]
-            if choices and tokens > PREFILL_TOKENS:
+            if choices and tokens > MAX_PREFILL_TOKENS:
                 break
-            choices.append((cheapest[start] + tokens + a_pass, start))
+            choices.append((cheapest[start] + tokens + pass_overhead, start))
         cost, start = min(choices)
         cheapest.append(cost)
         starts.append(start)

@@ -1,63 +1,69 @@
-"""Beginnings that prompts have in common (system prompts, few-shot examples, n samples), to be computed once."""
+"""Find prefixes that several prompts share (system prompts, few-shot examples, n samples), to compute them once."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from baichuan_core.generation.engines.native.cache import Saved
+from baichuan_core.generation.engines.native.cache import SavedStates
 
-LEAST_SAVED_TOKENS = 64  # what one more forward pass is worth
+MIN_SAVED_TOKENS = 64  # a prefix that saves fewer tokens is not worth a separate forward pass
 
 
 @dataclass(slots=True, eq=False)
 class Prefix:
-    """The common beginning of several prompts.
+    """A prefix that several prompts share.
 
     Attributes:
-        tokens: Its ids.
-        parent: A shorter common beginning that it goes on from.
-        waiting: How many prompts and longer prefixes have yet to go on from it.
-        saved: Its keys and values while they are there.
+        tokens: Token ids of the prefix.
+        parent: A shorter shared prefix that this one extends.
+        waiting: Number of prompts and longer prefixes that still have to be computed from this one.
+        saved: Keys and values of the prefix, while they are in memory.
     """
 
     tokens: tuple[int, ...]
     parent: "Prefix | None"
     waiting: int = 0
-    saved: Saved | None = field(default=None, repr=False)
+    saved: SavedStates | None = field(default=None, repr=False)
 
-    def used(self) -> None:
-        """One less waits; the last one frees the memory."""
+    def release(self) -> None:
+        """Count one use; the last one frees the memory."""
         self.waiting -= 1
         if not self.waiting:
             self.saved = None
 
-    def drop(self) -> None:
-        """Frees the memory although some wait: it will be computed again."""
+    def evict(self) -> None:
+        """Free the memory although rows still need the prefix; it will be recomputed."""
         self.saved = None
         if self.parent:
-            self.parent.needed_again()
+            self.parent.retain()
 
-    def needed_again(self) -> None:
-        """One more waits."""
+    def retain(self) -> None:
+        """Count one more row or prefix that needs this one."""
         self.waiting += 1
-        if self.waiting == 1 and self.parent:  # the last one had freed it
-            self.parent.needed_again()
+        if self.waiting == 1 and self.parent:  # this prefix was already freed, so recomputing it needs the parent
+            self.parent.retain()
 
 
-def common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
-    """For each prompt the longest prefix worth computing once; always shorter than the prompt.
+def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
+    """Find, for each prompt, the longest shared prefix worth computing once; it is shorter than the prompt.
 
-    They are the branching points of the tree of all prompts, without those that would save fewer than 64 tokens.
+    The prefixes are the branching points of the tree of all prompts, except those that would save fewer than
+    `MIN_SAVED_TOKENS` tokens.
+
+    Example:
+        Let S be a system prompt of 100 tokens and E examples of 200 tokens.
+        Prompts S+a, S+E+b and S+E+c give the prefixes S, S+E and S+E;
+        S is computed once for three prompts, and S+E extends it once for two.
     """
     found: list[Prefix | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
     groups: list[tuple[list[int], Prefix | None]] = [(order, None)]
     while groups:
         group, parent = groups.pop()
-        # In a sorted group what the first and the last have in common, all have.
+        # In a sorted group, a prefix of both the first and the last prompt is a prefix of all.
         length = min(_common_length(prompts[group[0]], prompts[group[-1]]), min(len(prompts[i]) for i in group) - 1)
         gain = (length - (len(parent.tokens) if parent else 0)) * (len(group) - 1)
-        if gain >= LEAST_SAVED_TOKENS:
+        if gain >= MIN_SAVED_TOKENS:
             if parent:
                 parent.waiting += 1
             parent = Prefix(prompts[group[0]][:length], parent)

@@ -1,4 +1,4 @@
-"""From logits to tokens, each row by its own settings and with its own noise."""
+"""Sample tokens from logits; every row has its own settings and random numbers."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,22 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling, TokenLogprobs
 from baichuan_core.generation.seeds import uniform_numbers
 
-CANDIDATES = 512  # so many of the most probable tokens nearly always hold the share that top-p wants
-TIES = 64  # and so many more what is as probable as the last one
+MIN_CANDIDATES = 512  # number of most probable tokens that is nearly always enough for top-p
+EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
 
 
 class Sampler:
-    """The settings of a number of rows as tensors.
+    """A sampler of one token per row, with the settings of each row as tensors.
 
-    A token is chosen by the row's number u of the step: the first, in the order of ids, at which the sum of the
-    probabilities exceeds u. So near-ties change nothing unless a filter cuts between them; of equal ones a filter
-    leaves those of the lowest ids.
+    Sampling inverts the cumulative distribution: given the row's random number u of this step, it chooses the first
+    token, in the order of ids, at which the sum of probabilities exceeds u. Small differences in the logits therefore
+    rarely change the result, even if they change the order of nearly equal tokens. If a filter has to cut between
+    tokens with equal probabilities, it keeps those with the lowest ids.
+
+    Example:
+        Tokens 0, 1 and 2 have probabilities 0.2, 0.5 and 0.3, with sums 0.2, 0.7 and 1.0.
+        u = 0.10 chooses token 0,
+        u = 0.65 chooses token 1 and u = 0.90 chooses token 2.
     """
 
     def __init__(self, settings: Sequence[Sampling], device: torch.device) -> None:
@@ -40,48 +46,51 @@ class Sampler:
         self._top_ps = column([one.top_p for one in settings])
 
     def choose(self, logits: Tensor, history: Tensor | None, seeds: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """Tokens [rows].
+        """Choose one token per row.
 
         Args:
-            logits: [rows, vocab], not changed.
-            history: Prompt and answer of each row [rows, tokens], filled up with any token of the same row; needed
-                where there is a repetition penalty.
-            seeds: Of each row.
-            steps: Which token of the answer each row is at, from 0.
+            logits: [rows, vocab]; not modified.
+            history: Prompt and completion of each row [rows, tokens], padded with any token of the same row; required
+                if a row has a repetition penalty.
+            seeds: Seed of each row.
+            steps: Index of the next token within the completion of each row, from 0.
+
+        Returns:
+            Token ids [rows].
 
         Raises:
             CheckpointError: A logit is NaN.
         """
         scores = logits
         if self.penalised and history is not None:
-            scores = _penalised(scores.float(), history, self._penalties)
-        best = _most_probable(scores)
+            scores = _apply_penalties(scores.float(), history, self._penalties)
+        best = _argmax(scores)
         if scores.gather(-1, best).isnan().any():
             raise CheckpointError(
-                "the model computes values that are no numbers: its weights are damaged, or its activations too large"
-                " for float16; copy the checkpoint again, or use dtype 'bfloat16' or 'float32'"
+                "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
+                " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
             )
         if not self._any_sampled:
             return best[:, 0]
         noise = torch.from_numpy(uniform_numbers(seeds, steps)).to(logits.device)[:, None]
-        return torch.where(self._is_greedy, best, self._sampled(scores.float(), noise))[:, 0]
+        return torch.where(self._is_greedy, best, self._sample(scores.float(), noise))[:, 0]
 
-    def _sampled(self, scores: Tensor, noise: Tensor) -> Tensor:
-        """Temperature, top-k and top-p in transformers' order, then a draw: [rows, vocab] to tokens [rows, 1]."""
+    def _sample(self, scores: Tensor, noise: Tensor) -> Tensor:
+        """Apply temperature, top-k and top-p in transformers' order, then draw: [rows, vocab] to tokens [rows, 1]."""
         if not self._any_filter:
-            return _drawn((scores / self._temperatures).softmax(dim=-1), noise)
-        count = self._top_k if self._all_top_k else max(self._top_k, CANDIDATES)
-        count = min(count + TIES, scores.shape[-1])
-        best, ids = _ties_by_id(*scores.topk(count, dim=-1))
-        left = self._left(best, scores)
-        if count < scores.shape[-1] and self._may_go_on(best, left):
-            best, ids = scores.sort(dim=-1, descending=True, stable=True)  # of the whole vocabulary: slow, and rare
-            left = self._left(best, scores)
+            return _draw((scores / self._temperatures).softmax(dim=-1), noise)
+        count = self._top_k if self._all_top_k else max(self._top_k, MIN_CANDIDATES)
+        count = min(count + EXTRA_CANDIDATES, scores.shape[-1])
+        best, ids = _sort_ties_by_id(*scores.topk(count, dim=-1))
+        left = self._filter(best, scores)
+        if count < scores.shape[-1] and self._may_exceed_candidates(best, left):
+            best, ids = scores.sort(dim=-1, descending=True, stable=True)  # the whole vocabulary: slow but rare
+            left = self._filter(best, scores)
         ids, order = ids.sort(dim=-1)
-        return ids.gather(-1, _drawn(left.gather(-1, order), noise))
+        return ids.gather(-1, _draw(left.gather(-1, order), noise))
 
-    def _left(self, best: Tensor, scores: Tensor) -> Tensor:
-        """Probabilities of the best ones, of which the filters leave the first; 0 for the others."""
+    def _filter(self, best: Tensor, scores: Tensor) -> Tensor:
+        """Return the probabilities of the candidates, best first, with 0 for those removed by top-k or top-p."""
         ranks = torch.arange(best.shape[-1], device=best.device)
         best = (best / self._temperatures).masked_fill(ranks >= self._top_ks, -torch.inf)
         sums = best.logsumexp(dim=-1, keepdim=True)
@@ -92,48 +101,52 @@ class Sampler:
         before = probabilities.cumsum(dim=-1) - probabilities
         return probabilities.masked_fill((before >= self._top_ps) & (ranks > 0), 0)
 
-    def _may_go_on(self, best: Tensor, left: Tensor) -> bool:
-        """Whether a row is left with the last of the candidates, or with one that is tied with it.
+    def _may_exceed_candidates(self, best: Tensor, left: Tensor) -> bool:
+        """Return whether the filters keep the last candidate of a row, or one tied with it.
 
-        Then others may belong to it, and which of the tied ones are candidates is left to chance.
+        Then tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is
+        arbitrary.
         """
         return bool(((best == best[:, -1:]) & (left > 0) & ~self._is_greedy).any())
 
 
-def _most_probable(scores: Tensor) -> Tensor:
-    """Ids [rows, 1] of the largest scores [rows, vocab]; a NaN counts as the largest, the first of equal ones wins."""
+def _argmax(scores: Tensor) -> Tensor:
+    """Return the ids [rows, 1] of the largest scores [rows, vocab]; NaN counts as largest, ties go to the lowest id."""
     if scores.device.type != "cpu":
         return scores.argmax(dim=-1, keepdim=True)
-    # NumPy's is vectorised, and takes a thirteenth of the time of torch's.
+    # NumPy's argmax is vectorized and takes a thirteenth of the time of torch's.
     return torch.from_numpy(scores.float().numpy().argmax(axis=-1, keepdims=True))
 
 
-def _ties_by_id(best: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, where equal ones stand in the order of their ids: half precision has many of them."""
+def _sort_ties_by_id(best: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort equal values by id; half precision produces many of them."""
     ids, order = ids.sort(dim=-1)
     best, order = best.gather(-1, order).sort(dim=-1, descending=True, stable=True)
     return best, ids.gather(-1, order)
 
 
-def _drawn(probabilities: Tensor, noise: Tensor) -> Tensor:
-    """Index [rows, 1] of the first sum that exceeds the noise [rows, 1]; probabilities [rows, n] need no sum of 1."""
+def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """Draw an index [rows, 1] by inverting the cumulative sum at `noise` [rows, 1].
+
+    The probabilities [rows, n] do not have to sum to 1.
+    """
     sums = probabilities.cumsum(dim=-1, dtype=torch.float64)
     return torch.searchsorted(sums, noise * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)
 
 
-def _penalised(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
-    """Keskar et al. 2019: positive scores of tokens that have occurred are divided, negative ones multiplied."""
+def _apply_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
+    """Divide positive scores of tokens that occurred by the penalty, multiply negative ones (Keskar et al. 2019)."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
 
 
-def logprobs_of(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int | None]) -> list[TokenLogprobs | None]:
-    """The model's own view of the chosen tokens, for the rows that want it with so many alternatives.
+def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int | None]) -> list[TokenLogprobs | None]:
+    """Compute log-probabilities of the chosen tokens and of their alternatives, before any sampling settings.
 
     Args:
         logits: [rows, vocab].
-        tokens: The chosen one of each row.
-        wanted: How many alternatives each row wants; None for nothing at all.
+        tokens: The chosen token of each row.
+        wanted: Number of alternatives per row; None for rows without log-probabilities.
     """
     found: list[TokenLogprobs | None] = [None] * len(tokens)
     asking = [row for row, count in enumerate(wanted) if count is not None]

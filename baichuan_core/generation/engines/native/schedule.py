@@ -1,4 +1,4 @@
-"""Which requests run side by side."""
+"""Decide which completions run at the same time."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ from baichuan_core.generation.transcript import Transcript
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A completion on its way.
+    """A completion that is waiting or running.
 
     Attributes:
-        request: What is answered.
-        transcript: The answer so far.
-        tokens: Prompt and answer.
-        prefix: What of the prompt has been or will be computed once for several rows.
+        request: The encoded request.
+        transcript: The completion so far.
+        tokens: Token ids of the prompt and of the completion so far.
+        prefix: Prefix of the prompt that is computed once for several rows; None once the row has used it.
     """
 
     request: EncodedRequest
@@ -26,59 +26,69 @@ class Row:
     prefix: Prefix | None = field(default=None)
 
     @property
-    def longest(self) -> int:
-        """Tokens of prompt and answer at most."""
+    def max_tokens(self) -> int:
+        """Maximum number of tokens of prompt and completion."""
         return len(self.request.prompt_ids) + self.request.limit
 
 
 class Schedule:
-    """Waiting rows, those with the longest answers and prompts first, so that a lack of memory shows at once.
+    """The queue of waiting rows, with the limits on what may run at the same time.
+
+    Rows with the longest completions and prompts come first, so that running out of memory shows at the start and not
+    hours later. The next rows in the queue join as long as the number of rows is within `slots` and the cache they
+    need, rows times the longest of them, is within `tokens`.
+
+    Example:
+        With slots=4 and tokens=100, rows of at most 40 tokens wait.
+        Two of them start, since 2 * 40 <= 100 and 3 * 40 > 100.
+        When one of them ends, the next row in the queue takes its place.
 
     Attributes:
-        slots: Most rows side by side.
-        tokens: Most positions side by side: rows times the longest of them.
-        worth_a_pass: Fewer rows wait until others can join with them, since prompts take a pass of their own.
+        slots: Maximum number of rows that run at the same time.
+        tokens: Maximum of rows times the longest row.
+        min_joining: Minimum number of rows that join together, because computing prompts takes a separate forward
+            pass. Fewer rows join only if no row is running or no more are waiting.
     """
 
-    def __init__(self, rows: Iterable[Row], *, slots: int, tokens: int, worth_a_pass: int = 1) -> None:
+    def __init__(self, rows: Iterable[Row], *, slots: int, tokens: int, min_joining: int = 1) -> None:
         self.slots = slots
         self.tokens = tokens
-        self.worth_a_pass = worth_a_pass
-        self._waiting = deque(sorted(rows, key=_order))
+        self.min_joining = min_joining
+        self._waiting = deque(sorted(rows, key=_queue_order))
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Return whether any row is waiting."""
         return bool(self._waiting)
 
     def take(self, active: Sequence[Row]) -> list[Row]:
-        """Rows that join now."""
-        count = self._room_for(active)
-        if active and count < min(self.worth_a_pass, self.slots, len(self._waiting)):
+        """Remove the rows that may join the active ones now from the queue and return them."""
+        count = self._count_fitting(active)
+        if active and count < min(self.min_joining, self.slots, len(self._waiting)):
             return []
         return [self._waiting.popleft() for _ in range(count)]
 
-    def most_beside(self, rows: Sequence[Row]) -> int:
-        """How many rows may run at most while these do, themselves included."""
-        longest = max(row.longest for row in rows)
+    def max_rows_with(self, rows: Sequence[Row]) -> int:
+        """Return how many rows may run at the same time as long as `rows` are running, including them."""
+        longest = max(row.max_tokens for row in rows)
         fitting = max(len(rows), min(self.slots, self.tokens // longest))
         return min(fitting, len(rows) + len(self._waiting))
 
-    def give_back(self, rows: Iterable[Row]) -> None:
-        """Rows that have to wait again."""
-        self._waiting = deque(sorted([*rows, *self._waiting], key=_order))
+    def requeue(self, rows: Iterable[Row]) -> None:
+        """Put rows back into the queue."""
+        self._waiting = deque(sorted([*rows, *self._waiting], key=_queue_order))
 
-    def _room_for(self, active: Sequence[Row]) -> int:
-        """How many of the first in line fit beside the active rows; one always fits if there are none."""
-        longest = max((row.longest for row in active), default=0)
+    def _count_fitting(self, active: Sequence[Row]) -> int:
+        """Return how many rows at the head of the queue fit next to the active ones; at least one if none is active."""
+        longest = max((row.max_tokens for row in active), default=0)
         count = 0
         for row in self._waiting:
-            longest, rows = max(longest, row.longest), len(active) + count + 1
+            longest, rows = max(longest, row.max_tokens), len(active) + count + 1
             if rows > 1 and (rows > self.slots or rows * longest > self.tokens):
                 break
             count += 1
         return count
 
 
-def _order(row: Row) -> tuple[int, int, int, int]:
+def _queue_order(row: Row) -> tuple[int, int, int, int]:
     request = row.request
     return -request.limit, -len(request.prompt_ids), request.index, request.sample

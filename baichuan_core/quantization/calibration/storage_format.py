@@ -1,4 +1,7 @@
-"""A calibrated weight in the tensors that bitsandbytes and transformers load, of the size of the plain ones."""
+"""Convert a calibrated weight to the tensors that bitsandbytes and transformers load.
+
+They have the same names and sizes as without calibration.
+"""
 
 from dataclasses import dataclass
 
@@ -8,22 +11,23 @@ from torch import Tensor
 from baichuan_core.model.four_bits import BLOCK, bitsandbytes_functional
 from baichuan_core.model.quantization import QuantizationMethod
 
-from .code_book import SCALES_UNDER_ONE, CodeBook, scale_code_book
+from .code_book import SCALES_PER_GROUP, CodeBook, get_scale_code_book
 from .compensation import CalibratedWeight
 
 
 @dataclass(frozen=True, slots=True)
 class FourBitCode:
-    """What weights become: "nf4" or "fp4", and whether scales are kept in 8 bits."""
+    """A 4-bit format: "nf4" or "fp4", and whether scales are stored in 8 bits."""
 
     method: QuantizationMethod
     double_quantization: bool
 
 
-def nest_offset(weight: Tensor) -> Tensor:
-    """What double quantization subtracts from the scales of a weight [out, in]: the mean that plain quantization takes.
+def compute_scale_offset(weight: Tensor) -> Tensor:
+    """Return the value that double quantization subtracts from the scales of a weight [out, in].
 
-    It is written in decimal digits, so with another number the file would not have the same size.
+    This is the mean scale of uncalibrated quantization. The checkpoint stores it in decimal digits, so a different
+    value would change the size of the file.
     """
     return weight.cpu().reshape(-1, BLOCK).abs().amax(dim=1).mean().to(weight.device)
 
@@ -31,21 +35,21 @@ def nest_offset(weight: Tensor) -> Tensor:
 def stored_tensors(
     result: CalibratedWeight, book: CodeBook, offset: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Tensors on the CPU by the ending that follows the layer's name, as `quantize_weight` gives them.
+    """Return the tensors to store, on the CPU, keyed by the suffix after the layer's name, like `quantize_weight`.
 
     Args:
-        result: The weight.
-        book: Its code book.
-        offset: That of double quantization; None without it.
-        dtype: Of the weight before it was quantized.
+        result: The calibrated weight.
+        book: The code book.
+        offset: The offset of double quantization; None without double quantization.
+        dtype: Dtype of the weight before quantization.
     """
     functional, scales = bitsandbytes_functional(), result.scales
-    nested: dict[str, object] = {"absmax": scales.restored.reshape(-1).cpu()}
+    nested: dict[str, object] = {"absmax": scales.dequantized.reshape(-1).cpu()}
     if offset is not None and scales.codes is not None and scales.largest is not None:
         state = functional.QuantState(
             absmax=scales.largest.cpu(),
-            code=scale_code_book(torch.device("cpu")),
-            blocksize=SCALES_UNDER_ONE,
+            code=get_scale_code_book(torch.device("cpu")),
+            blocksize=SCALES_PER_GROUP,
             dtype=torch.float32,
         )
         nested = {"absmax": scales.codes.cpu(), "offset": offset.cpu(), "state2": state}
@@ -61,10 +65,10 @@ def stored_tensors(
     return {"weight": book.pack(result.positions).cpu(), **packed}
 
 
-def restore(tensors: dict[str, Tensor]) -> Tensor:
-    """What a layer computes with, [out, in], from the tensors of `stored_tensors`."""
+def dequantize(tensors: dict[str, Tensor]) -> Tensor:
+    """Dequantize the tensors of `stored_tensors` to a weight [out, in]."""
     functional = bitsandbytes_functional()
     packed = {ending: tensor for ending, tensor in tensors.items() if ending != "weight"}
     state = functional.QuantState.from_dict(packed, torch.device("cpu"))
-    restored: Tensor = functional.dequantize_4bit(tensors["weight"], state)
-    return restored
+    dequantized: Tensor = functional.dequantize_4bit(tensors["weight"], state)
+    return dequantized

@@ -1,4 +1,4 @@
-"""The picture of a quality report: errors over depth, memory, and the figures."""
+"""Plot a quality report: weight errors by depth, memory, and a table of metrics."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# One colour a kind of layer, distinguishable without red and green; one line style a model.
+# One colour per kind of layer, distinguishable by colour-blind readers, and one line style per model.
 COLOURS = {
     "self_attn.W_pack": "#0072B2",
     "self_attn.o_proj": "#E69F00",
@@ -26,24 +26,24 @@ GREY, BLUE = "#9AA5B1", "#0072B2"
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
 
 
-def draw_quality(report: Mapping[str, Any], file: Path) -> None:
-    """Draw the content of quality.json as a PNG of about 1300 x 800 pixels."""
+def plot_quality(report: Mapping[str, Any], file: Path) -> None:
+    """Plot the content of quality.json as a PNG of about 1300 x 800 pixels."""
     figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(5, 2))
-    _draw_errors(figure.add_subplot(grid[0, 0]), report["models"])
-    _draw_memory(figure.add_subplot(grid[0, 1]), report["models"])
-    _draw_figures(figure.add_subplot(grid[1, :]), report)
+    _plot_errors(figure.add_subplot(grid[0, 0]), report["models"])
+    _plot_memory(figure.add_subplot(grid[0, 1]), report["models"])
+    _plot_metrics_table(figure.add_subplot(grid[1, :]), report)
     figure.savefig(file)
 
 
-def _draw_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
+def _plot_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title("Relative error of the weights, |W − Q| / |W|")
     axes.set_xlabel("block")
     shown: set[str] = set()
     measured = [model for model in models if model["relative_errors"]]
     for model, style in zip(measured, LINE_STYLES * len(measured), strict=False):
-        for kind, points in _by_kind(model["relative_errors"]).items():
+        for kind, points in _group_by_kind(model["relative_errors"]).items():
             label = kind if kind not in shown else None
             shown.add(kind)
             axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS.get(kind, OTHER_COLOUR), label=label)
@@ -58,8 +58,8 @@ def _draw_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
     axes.legend(fontsize="small", ncols=2)
 
 
-def _by_kind(errors: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
-    """(block, error) of each kind of layer; the embedding stands before the first block, the head after the last."""
+def _group_by_kind(errors: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
+    """Return (block, error) points per kind of layer, with the embedding before the first block and the head last."""
     kinds: dict[str, list[tuple[int, float]]] = {}
     for name, error in errors.items():
         if found := re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.weight", name):
@@ -71,7 +71,7 @@ def _by_kind(errors: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
     return {kind: sorted(points) for kind, points in kinds.items()}
 
 
-def _draw_memory(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
+def _plot_memory(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
     largest = max(model["weight_bytes"] for model in models)
     unit, name = (GIBIBYTE, "GiB") if largest >= GIBIBYTE else (MEBIBYTE, "MiB")
     sizes = [model["weight_bytes"] / unit for model in models]
@@ -82,16 +82,16 @@ def _draw_memory(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_figures(axes: Axes, report: Mapping[str, Any]) -> None:
+def _plot_metrics_table(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.axis("off")
-    heads = ["model", "perplexity", "KL, nats a token", "same first choice", "mean weight error"]
+    heads = ["model", "perplexity", "KL, nats per token", "top-1 agreement", "mean weight error"]
     rows = [
         [
             model["name"],
-            _number(model["perplexity"], "{:.3f}"),
-            _number(model["kl_divergence"], "{:.4f}"),
-            _number(model["top_1_agreement"], "{:.1%}"),
-            _number(model["mean_relative_error"], "{:.4f}"),
+            _format_number(model["perplexity"], "{:.3f}"),
+            _format_number(model["kl_divergence"], "{:.4f}"),
+            _format_number(model["top_1_agreement"], "{:.1%}"),
+            _format_number(model["mean_relative_error"], "{:.4f}"),
         ]
         for model in report["models"]
     ]
@@ -103,10 +103,10 @@ def _draw_figures(axes: Axes, report: Mapping[str, Any]) -> None:
     if missing:
         axes.set_title(f"No likelihoods: {missing}", fontsize="medium", wrap=True)
     else:
-        # The font may lack the letters of a file's name.
+        # The font may not have the characters of a file's name.
         source = "the built-in" if report["text"] == "built-in" else "a given"
         axes.set_title(f"On {report['tokens']} tokens of {source} text")
 
 
-def _number(value: float | None, form: str) -> str:
+def _format_number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)

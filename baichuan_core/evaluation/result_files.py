@@ -1,14 +1,14 @@
-"""Writing results, each of which appears whole or not at all."""
+"""Write result files atomically."""
 
 import os
 from pathlib import Path
 
-REPORT = "evaluation.json"
-TABLE = "evaluation.md"
+REPORT_FILE = "evaluation.json"
+TABLE_FILE = "evaluation.md"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file under another name, and give it its own when it is complete."""
+    """Write a UTF-8 file under a temporary name and rename it once it is complete."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")
