@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from dataclasses import asdict
 from enum import Enum, auto
 
 from jobs.service.attempts import Directive
@@ -12,9 +11,10 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.process import Runner, StartingRunner
-from workers.runner import Failed, Finished, Progressed
+from workers.messages import Failed, Finished, Progressed
+from workers.process import Runner
 from workers.settings import WorkerSettings
+from workers.starting import StartingRunner
 
 LISTEN_SECONDS = 0.2
 
@@ -117,7 +117,9 @@ class Supervision:
             heard += 1
             match said:
                 case Progressed():
-                    self._lease.record_progress(asdict(said))
+                    self._lease.record_progress(
+                        {"fraction": said.fraction, "stage": said.stage, "metrics": dict(said.metrics)}
+                    )
                 case Finished() | Failed():
                     self._last_word = said
                 case (stream, lines):
