@@ -17,10 +17,10 @@ from baichuan_core.model.quantization import (
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer
+from checkpoint_files.layout import linear_layers
 
-from .adapters import check_adapter, load_adapter
+from .adapters import LoraAdapter
 from .companions import read_config
-from .layout import linear_layers
 from .reader import TensorReader
 from .streaming import StreamingConfig
 from .validation import check_tensors, is_quantized
@@ -67,8 +67,8 @@ def load_model(
     _require_kernels(config, settings, devices)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-    if adapter is not None:
-        check_adapter(adapter, checkpoint)
+    lora = None if adapter is None else LoraAdapter.read(adapter, checkpoint)
+    _require_restorable(lora, quantization)
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
         dtype=wanted,
@@ -81,8 +81,8 @@ def load_model(
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
     if isinstance(wanted, torch.dtype):
         _cast_floats(model, wanted)
-    if adapter is not None:
-        load_adapter(model, adapter)
+    if lora is not None:
+        lora.put_into(model)
     return model
 
 
@@ -165,6 +165,15 @@ def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None
     places = set(devices.values()) if isinstance(devices, dict) else {"cuda" if torch.cuda.is_available() else "cpu"}
     if four_bits and any(torch.device(place).type == "cpu" for place in places if place != "disk"):
         require_four_bit_shapes(linear_layers(config))
+
+
+def _require_restorable(lora: LoraAdapter | None, quantization: object) -> None:
+    """Refuse to quantize a base on the way that the adapter's initialization has to change first."""
+    if lora is not None and lora.settings.changes_base and quantization is not None:
+        raise UnsupportedError(
+            f'the adapter {lora.directory} was initialized by "{lora.settings.init_lora_weights}", which changed the '
+            "weights of its base before training: leave quantization out"
+        )
 
 
 def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:

@@ -83,7 +83,8 @@ def prepack(model: nn.Module) -> None:
     """Replaces the plain linear layers of a Baichuan model that lie on a CPU by what its processor computes fastest."""
     model.requires_grad_(requires_grad=False)
     packed = False
-    for name in [name for name, module in model.named_modules() if _is_plain(module, name)]:
+    plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
+    for name in [name for name in plain if not _is_read_by_dora(model, name)]:
         dense: Any = model.get_submodule(name)  # let go in turn, so that few weights are there twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
@@ -101,6 +102,13 @@ def _is_plain(module: nn.Module, name: str) -> bool:
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate puts the weight there when the layer runs
     return module.weight.device.type == "cpu" and not offloaded
+
+
+def _is_read_by_dora(model: nn.Module, name: str) -> bool:
+    """Whether an adapter reads the weight in every pass: peft's DoRA divides by the norms of its rows."""
+    if not name.endswith(LAYER_UNDER_ADAPTER):
+        return False
+    return bool(getattr(model.get_submodule(name.removesuffix(LAYER_UNDER_ADAPTER)), "lora_magnitude_vector", None))
 
 
 def has_kernels(dtype: torch.dtype) -> bool:
