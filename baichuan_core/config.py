@@ -15,6 +15,7 @@ from checkpoint_files import (
 )
 
 DEFAULT_CONTEXT_LENGTH = 4096
+PUBLISHED_PAD_TOKEN_ID = 0
 # Keys of published configurations that name code to run or settings of a trainer, not the model.
 FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
 SIZES = (
@@ -73,7 +74,7 @@ class BaichuanConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     rms_norm_eps: float = 1e-6
     use_cache: bool = True
-    pad_token_id: int | None = 0
+    pad_token_id: int | None = PUBLISHED_PAD_TOKEN_ID
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     tie_word_embeddings: bool = False
@@ -87,6 +88,8 @@ class BaichuanConfig(PreTrainedConfig):
         fields["norm_head"] = infer_norm_head(fields)
         for name in CLEANED:
             setattr(self, name, fields.pop(name))
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            self.pad_token_id = PUBLISHED_PAD_TOKEN_ID  # a token that the model has no embedding for
         context_length = self.max_position_embeddings or self.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.max_position_embeddings = self.max_position_embeddings or context_length
         self.model_max_length = self.model_max_length or context_length

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from .errors import FileError, UnsupportedFileError
-from .headers import Header, StoredObject, read_headers
+from .headers import Header, Headers, StoredObject, read_headers
 from .json_files import read_object
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -57,6 +57,19 @@ def read_weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
+def is_published_int4(headers: Headers) -> bool:
+    """Return whether a file has the 4-bit form that Baichuan 2 was published in."""
+    return any(name.endswith(PUBLISHED_INT4_STATE) and isinstance(one, StoredObject) for name, one in headers.items())
+
+
+def published_int4_message(file: Path) -> str:
+    """Return what to tell somebody who loads a checkpoint of that form."""
+    return (
+        f"{file} is in the published 4-bit form, an old 4-bit checkpoint that nothing loads any more: "
+        'convert it to the target "safetensors", or use the unquantized checkpoint'
+    )
+
+
 class WeightHeaders:
     """Headers of all tensors of a checkpoint.
 
@@ -81,10 +94,7 @@ class WeightHeaders:
                     "copy or download this shard again"
                 )
         self._headers = {name: stored for headers in by_file.values() for name, stored in headers.items()}
-        self.is_published_int4 = any(
-            name.endswith(PUBLISHED_INT4_STATE) and isinstance(stored, StoredObject)
-            for name, stored in self._headers.items()
-        )
+        self.is_published_int4 = is_published_int4(self._headers)
         strange = next((name for name, stored in self._headers.items() if isinstance(stored, StoredObject)), None)
         if strange and not self.is_published_int4:
             raise FileError(f"{checkpoint} holds {strange}, which is no tensor: copy or download the checkpoint again")

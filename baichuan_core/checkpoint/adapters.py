@@ -20,6 +20,7 @@ from checkpoint_files import (
     require_promised,
     sort_tensors,
 )
+from checkpoint_files.adapter_layers import Part
 from checkpoint_files.layout import HEAD, linear_layers
 
 from .base_identity import IDENTITY_FILE, BaseIdentity
@@ -30,7 +31,7 @@ from .validation import is_quantized
 
 ADAPTER_NAME = "default"
 # Where peft stores the parts of a layer, below the name of the layer.
-PEFT_NAMES = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class LoraAdapter:
 
     directory: Path
     settings: AdapterSettings
-    layers: Mapping[str, Mapping[str, Tensor]]
+    layers: Mapping[str, Mapping[Part, Tensor]]
     saved_modules: Mapping[str, Tensor]
 
     @classmethod

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
@@ -16,7 +16,7 @@ from baichuan_core.model.quantization import (
     quantization_settings,
     require_four_bit_shapes,
 )
-from baichuan_core.tokenizer import BaichuanTokenizer
+from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
 from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
@@ -64,17 +64,19 @@ def load_model(
     config, wanted = read_config(checkpoint), _dtype(dtype)
     settings = _settings(config, checkpoint, quantization, quantize_head)
     devices = _devices(device, device_map)
-    _require_kernels(config, settings, devices)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
+    _require_kernels(config, settings, devices)
     lora = None if adapter is None else LoraAdapter.read(adapter, checkpoint)
     _require_restorable(lora, quantization)
+    config.quantize_head = quantize_head or config.quantize_head
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
+        config=config,  # of which other tools' leftovers are gone
+        generation_config=_generation_config(checkpoint, config),
         dtype=wanted,
         device_map=devices,
         quantization_config=settings and StreamingConfig(settings),
-        quantize_head=quantize_head or config.quantize_head,
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):
@@ -106,12 +108,34 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     if not isinstance(tokenizer, BaichuanTokenizer):
         raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
     embeddings = read_config(checkpoint).vocab_size
+    padding = tokenizer.pad_token
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
+        # Fine-tuning tools add a token for padding alone and leave the model as it is. Padding is masked, so any id
+        # the model has will do: that of the published tokenizers.
+        _forget_token(tokenizer, padding)
+        tokenizer.pad_token = tokenizer.unk_token
     if len(tokenizer) > embeddings:
         raise TokenizerError(
             f"{file} and added_tokens.json have {len(tokenizer)} pieces and the model {embeddings} embeddings: "
             "use the tokenizer that belongs to these weights"
         )
     return tokenizer
+
+
+def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
+    """As transformers reads it, also from a file with a byte order mark or with whole numbers as floats."""
+    if settings := read_generation_settings(checkpoint):
+        return GenerationConfig.from_dict(settings)
+    return GenerationConfig.from_model_config(config)
+
+
+def _forget_token(tokenizer: BaichuanTokenizer, token: str) -> None:
+    """Remove an added token, so that text that contains it is text."""
+    token_id = tokenizer._added_tokens_encoder.pop(token)
+    del tokenizer._added_tokens_decoder[token_id]
+    tokenizer.tokens_trie = type(tokenizer.tokens_trie)()
+    tokenizer._update_trie()
+    tokenizer._update_total_vocab_size()
 
 
 def _dtype(name: str) -> str | torch.dtype:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
 from checkpoint_files.json_files import LFS_POINTER, refuse_lfs_pointer
-from checkpoint_files.weights import DERIVED, find_weights, read_weight_map
+from checkpoint_files.weights import DERIVED, find_weights, published_int4_message, read_weight_map
 
 from .file_errors import engine_errors
 from .published_int4 import holds_published_int4, import_published_int4
@@ -167,10 +167,7 @@ class TensorReader:
             raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
         if holds_published_int4(content):
             if not self._import_int4:
-                raise CheckpointError(
-                    f"{file} is in the published 4-bit form, an old 4-bit checkpoint that nothing loads any more: "
-                    'convert it to the target "safetensors", or use the unquantized checkpoint'
-                )
+                raise CheckpointError(published_int4_message(file))
             self.imported_int4 = True
             return import_published_int4(content, file)
         strange = [name for name, value in content.items() if not isinstance(value, Tensor)]

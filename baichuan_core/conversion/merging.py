@@ -13,6 +13,7 @@ from baichuan_core.checkpoint import LoraAdapter
 from baichuan_core.checkpoint.adapters import initial_matrices
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.errors import UnsupportedError
+from checkpoint_files.adapter_layers import Part
 
 from .dense import DenseTensors
 from .rows import require_finite
@@ -65,7 +66,7 @@ class Adapter:
                 exact = source.exact(name)
                 yield _changed(tensor, exact, self._change(layer, parts, exact))
 
-    def _change(self, layer: str, parts: Mapping[str, Tensor], exact: PlannedTensor) -> LowRank:
+    def _change(self, layer: str, parts: Mapping[Part, Tensor], exact: PlannedTensor) -> LowRank:
         settings = self._adapter.settings
         magnitude = parts.get("magnitude")
         return LowRank(
