@@ -49,6 +49,7 @@ class Adapter:
 
     def __init__(self, adapter: Path, base: Path) -> None:
         self._adapter = LoraAdapter.read(adapter, base)
+        self._lock = Lock()
         if saved := next(iter(self._adapter.saved_modules), None):
             raise UnsupportedError(
                 f"{adapter} replaces {saved} besides its LoRA matrices (modules_to_save): merge it with peft"
@@ -74,23 +75,22 @@ class Adapter:
             parts["B"].float(),
             settings.scale(layer),
             None if magnitude is None else magnitude.float(),
-            _once(lambda: initial_matrices(settings, layer, _whole(exact))) if settings.changes_base else None,
+            self._once(lambda: initial_matrices(settings, layer, _whole(exact))) if settings.changes_base else None,
         )
+
+    def _once(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Compute a value when the first thread asks for it, and those of one layer at a time: they take memory."""
+        cached = cache(compute)
+
+        def get() -> tuple[Tensor, Tensor]:
+            with self._lock:
+                return cached()
+
+        return get
 
 
 def _whole(tensor: PlannedTensor) -> Tensor:
     return tensor.rows(0, tensor.shape[0]).float()
-
-
-def _once(compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Compute a value when the first thread asks for it."""
-    lock, cached = Lock(), cache(compute)
-
-    def get() -> tuple[Tensor, Tensor]:
-        with lock:
-            return cached()
-
-    return get
 
 
 def _changed(tensor: PlannedTensor, exact: PlannedTensor, change: LowRank) -> PlannedTensor:

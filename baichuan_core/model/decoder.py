@@ -21,13 +21,8 @@ from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
-from .quantization import (
-    OnlineQuantization,
-    follow_codes,
-    keep_four_bit_scales,
-    refuse_published_int4,
-    unpack_four_bits,
-)
+from .published_int4 import refuse_published_int4
+from .quantization import OnlineQuantization, follow_codes, keep_four_bit_scales, unpack_four_bits
 
 IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache

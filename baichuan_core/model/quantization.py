@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -12,10 +10,7 @@ from transformers import BitsAndBytesConfig
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.errors import CheckpointError, UnsupportedError
-from checkpoint_files import FileError
-from checkpoint_files.headers import read_headers
-from checkpoint_files.weights import PICKLED, SAFETENSORS, is_published_int4, published_int4_message
+from baichuan_core.errors import UnsupportedError
 
 from .eight_bit_ends import EightBitEmbedding, EightBitHead
 from .eight_bits import quantize_rows_in_float16
@@ -215,19 +210,6 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
         bnb_quantized=True,
     )
     return parameter
-
-
-def refuse_published_int4(directory: object) -> None:
-    """Raise CheckpointError if a local directory has nothing but weights in the published 4-bit form."""
-    if not isinstance(directory, str | PathLike) or any(Path(directory, name).exists() for name in SAFETENSORS):
-        return
-    file = Path(directory, PICKLED[0])
-    try:
-        is_old = file.is_file() and is_published_int4(read_headers(file))
-    except FileError:
-        return  # transformers names what it cannot read
-    if is_old:
-        raise CheckpointError(published_int4_message(file))
 
 
 def follow_codes(module: Any) -> None:

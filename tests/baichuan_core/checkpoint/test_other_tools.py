@@ -193,10 +193,10 @@ def test_the_published_4_bit_form_is_named_first(golden_root: Path, tmp_path: Pa
             load(directory)
 
 
-DERIVED = {"vocab_size": 125698, "hidden_size": 4096, "num_attention_heads": 32}
-AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"}}
-FIRST_7B = {"auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaiChuanForCausalLM"}}
-WIDE = {"hidden_size": 5120, "num_attention_heads": 40}
+DERIVED: dict[str, Any] = {"vocab_size": 125698, "hidden_size": 4096, "num_attention_heads": 32}
+AUTO_MAP: dict[str, Any] = {"auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"}}
+FIRST_7B: dict[str, Any] = {"auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaiChuanForCausalLM"}}
+WIDE: dict[str, Any] = {"hidden_size": 5120, "num_attention_heads": 40}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_the_chat_form_of_13b_derivatives(tmp_path: Path, fields: dict[str, Any]
     assert ChatFormat.of(tmp_path, config).form == form
 
 
-ROPE = {
+ROPE: dict[str, Any] = {
     "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
     "longrope": {
         "rope_type": "longrope",
