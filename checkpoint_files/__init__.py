@@ -9,7 +9,13 @@ from .adapter_layers import (
 )
 from .adapter_settings import AdapterSettings
 from .config import bitsandbytes_settings, clean_fields, read_config
-from .directory import check_adapter_files, check_checkpoint_files, check_directory, read_settled_config
+from .directory import (
+    check_adapter_files,
+    check_checkpoint_files,
+    check_directory,
+    check_tokenizer_files,
+    read_settled_config,
+)
 from .errors import FileError, UnsupportedFileError
 from .family import (
     BAICHUAN1_VOCABULARY_SIZE,
@@ -38,6 +44,7 @@ __all__ = [
     "check_checkpoint_files",
     "check_directory",
     "check_tensors",
+    "check_tokenizer_files",
     "clean_fields",
     "find_adapter_weights",
     "find_weights",

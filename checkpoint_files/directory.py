@@ -15,15 +15,14 @@ from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
 from .errors import FileError
 from .headers import Header, read_headers
-from .json_files import read_object
+from .json_files import read_object, refuse_byte_order_mark
 from .layout import block_layers
 from .model_fields import ModelFields
 from .tensors import check_tensors, holds_plain_weights
 from .weights import WeightHeaders
 
-# Files that transformers reads, as JSON objects in UTF-8 without a byte order mark.
-PLAIN_JSON_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Files that transformers reads by itself.
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _BLOCK_NUMBER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
@@ -55,9 +54,21 @@ def check_checkpoint_files(checkpoint: Path) -> None:
         quantization = config.get("quantization_config")
         is_leftover = quantization is not None and holds_plain_weights(weights, fields)
         check_tensors(weights, fields, None if is_leftover else quantization)
-    for name in PLAIN_JSON_FILES:
-        if (checkpoint / name).exists():
-            read_object(checkpoint / name)
+    check_tokenizer_files(checkpoint)
+    if (checkpoint / "generation_config.json").exists():
+        read_object(checkpoint / "generation_config.json")
+
+
+def check_tokenizer_files(checkpoint: Path) -> None:
+    """Check the JSON files of a tokenizer.
+
+    Raises:
+        FileError: One is damaged, or begins with a byte order mark.
+    """
+    for file in (checkpoint / name for name in TOKENIZER_FILES):
+        if file.exists():
+            read_object(file)
+            refuse_byte_order_mark(file)
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:

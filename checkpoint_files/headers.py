@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import FileError, UnsupportedFileError
+from .errors import FileError
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
@@ -58,6 +58,11 @@ def read_headers(file: Path) -> Headers:
         stream.seek(0)
         try:
             return _safetensors(stream, file) if file.suffix == ".safetensors" else _pickled(stream, file)
+        except pickle.UnpicklingError as error:
+            raise FileError(
+                f"{file} is damaged or holds more than tensors, which is never run ({error}): "
+                "convert it to safetensors where you trust it, or download it again"
+            ) from error
         except FileError:
             raise
         except Exception as error:
@@ -112,11 +117,12 @@ class _HeaderUnpickler(pickle.Unpickler):
                 return lambda tensor, *_: tensor
             case "torch", "Size":
                 return tuple
+            case "torch", "device":
+                return lambda *kind: kind
             case "torch", _:
                 return name  # a storage class or a dtype
             case _:
-                pass
-        raise UnsupportedFileError(f"it holds {module}.{name}, which is more than tensors")
+                raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> str:
         """Return the dtype of a storage, whose numbers are elsewhere in the file."""

@@ -1,6 +1,7 @@
 """JSON files as people and tools write them: with a byte order mark, in UTF-16, or as a git-LFS pointer."""
 
 import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FileError(f"{file} is damaged, it must contain a JSON object: copy or download it again")
     return content
+
+
+def refuse_byte_order_mark(file: Path) -> None:
+    """Raise FileError if a file that transformers reads itself begins with a byte order mark, which it cannot skip."""
+    with file.open("rb") as stream:
+        beginning = stream.read(len(BOM_UTF8))
+    if beginning.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise FileError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
 
 
 def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:

@@ -17,6 +17,7 @@ from baichuan_core.model.quantization import (
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
+from checkpoint_files import FileError, check_tokenizer_files
 from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
@@ -100,7 +101,10 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json beside the weights")
     try:
+        check_tokenizer_files(checkpoint)
         tokenizer = BaichuanTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    except FileError as error:
+        raise TokenizerError(str(error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise TokenizerError(
             f"{file} or tokenizer_config.json beside it cannot be read ({error}): copy or download both again"

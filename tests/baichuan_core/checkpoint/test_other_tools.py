@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from baichuan_core import (
     BaichuanConfig,
+    BaichuanError,
     CheckpointError,
     GenerationOptions,
     GenerationRequest,
@@ -150,6 +151,17 @@ def test_a_byte_order_mark_is_skipped(checkpoint: Path) -> None:
     assert torch.equal(logits(checkpoint), wanted)
     settings = read_generation_settings(checkpoint)
     assert json.dumps(settings) == '{"top_k": 5, "user_token_id": 195, "max_new_tokens": 9}'
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "model.safetensors.index.json"])
+def test_a_byte_order_mark_that_transformers_cannot_read_is_named(checkpoint: Path, name: str) -> None:
+    load_model(checkpoint, device="cpu").save_pretrained(checkpoint, max_shard_size="50KB")
+    (checkpoint / "model.safetensors").unlink(missing_ok=True)
+    (checkpoint / name).write_bytes(MARK + (checkpoint / name).read_bytes())
+    with pytest.raises(BaichuanError, match=rf"{name} begins with a byte order mark: save it as UTF-8 without one"):
+        load_tokenizer(checkpoint) if "tokenizer" in name else load_model(checkpoint, device="cpu")
+    with pytest.raises(FileError, match="byte order mark"):
+        check_directory(checkpoint)
 
 
 def test_a_padding_token_beyond_the_vocabulary_is_usable(checkpoint: Path) -> None:
