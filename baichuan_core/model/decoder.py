@@ -21,6 +21,7 @@ from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
+from .published_int4 import refuse_published_int4
 from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
 IGNORED_LABEL = -100
@@ -51,7 +52,12 @@ class BaichuanPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU."""
+        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU.
+
+        Raises:
+            CheckpointError: The checkpoint is in the published 4-bit form, which transformers cannot read.
+        """
+        refuse_published_int4(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
         loaded = super().from_pretrained(*args, **kwargs)
         keep_four_bit_scales(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info
         return loaded

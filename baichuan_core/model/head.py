@@ -132,7 +132,8 @@ def row_norms(head: nn.Module) -> Tensor:
     if isinstance(head, EightBitHead | PrepackedHead):
         norms = head.row_norms()
     elif _is_plain(head):
-        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32)
+        exact = torch.promote_types(head.weight.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=exact)
     else:
         norms = _probe(head)
     clamped: Tensor = norms.clamp(min=SMALLEST_NORM)

@@ -90,7 +90,8 @@ def prepack(model: nn.Module) -> None:
     """Replace a Baichuan model's plain linear layers on the CPU with the fastest kind for the processor."""
     model.requires_grad_(requires_grad=False)
     packed = False
-    for name in [name for name, module in model.named_modules() if _is_plain(module, name)]:
+    plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
+    for name in [name for name in plain if not _is_read_by_dora(model, name)]:
         dense: Any = model.get_submodule(name)  # released before the next layer, so that few weights exist twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
@@ -108,6 +109,13 @@ def _is_plain(module: nn.Module, name: str) -> bool:
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate loads the weight when the layer runs
     return module.weight.device.type == "cpu" and not offloaded
+
+
+def _is_read_by_dora(model: nn.Module, name: str) -> bool:
+    """Whether an adapter reads the weight in every pass: peft's DoRA divides by the norms of its rows."""
+    if not name.endswith(LAYER_UNDER_ADAPTER):
+        return False
+    return bool(getattr(model.get_submodule(name.removesuffix(LAYER_UNDER_ADAPTER)), "lora_magnitude_vector", None))
 
 
 def has_kernels(dtype: torch.dtype) -> bool:

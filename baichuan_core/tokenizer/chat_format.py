@@ -1,18 +1,33 @@
 """How a checkpoint writes chats, told from its configuration files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
+from checkpoint_files import (
+    BAICHUAN1_VOCABULARY_SIZE,
+    BAICHUAN2_VOCABULARY_SIZE,
+    FileError,
+    as_whole_numbers,
+    read_object,
+)
 
 ChatForm = Literal["baichuan2", "baichuan1-13b"]
 
+# Settings that some tools write as floats.
+WHOLE_NUMBERS = (
+    "user_token_id",
+    "assistant_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_new_tokens",
+    "top_k",
+)
 USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
 ASSISTANT_TOKEN_ID = 196
-BAICHUAN1_VOCABULARY_SIZE = 64000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,8 @@ class ChatFormat:
                     f"{name} in {checkpoint / 'generation_config.json'} is {settings[name]!r};"
                     f" name an id below the model's {config.vocab_size}"
                 )
-        first_13b = config.position_embedding == "alibi" and config.vocab_size == BAICHUAN1_VOCABULARY_SIZE
+        first_vocabulary = BAICHUAN1_VOCABULARY_SIZE <= config.vocab_size < BAICHUAN2_VOCABULARY_SIZE
+        first_13b = config.position_embedding == "alibi" and not config.norm_head and first_vocabulary
         return cls(
             user_token_id=settings.get("user_token_id", USER_TOKEN_ID),
             assistant_token_id=settings.get("assistant_token_id", ASSISTANT_TOKEN_ID),
@@ -61,7 +77,7 @@ def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
+        settings = as_whole_numbers(read_object(path), WHOLE_NUMBERS)
         return {name: value for name, value in settings.items() if value is not None}
-    except (ValueError, AttributeError) as error:
+    except FileError as error:
         raise CheckpointError(f"{path} is no JSON object; take it from the published model") from error

@@ -119,7 +119,9 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory, golden_root: Path) -> d
         source, target = (tmp_path_factory.mktemp(each) for each in ("source", "target"))
         (source / "tokenizer.model").write_bytes((golden_root / "chat" / "tokenizer.model").read_bytes())
         (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BaichuanTokenizer"} | settings))
-        (source / "config.json").write_text(json.dumps({"model_type": "baichuan", "vocab_size": 4000}))
+        (source / "config.json").write_text(
+            json.dumps({"model_type": "baichuan", "vocab_size": 4000, "norm_head": False})
+        )
         made[name] = Both(source, target)
     return made
 
