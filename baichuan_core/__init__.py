@@ -1,13 +1,13 @@
 """The Baichuan model family and its operations.
 
 Importing this package registers the classes with transformers' `AutoConfig`, `AutoModelForCausalLM` and
-`AutoTokenizer` for `model_type: baichuan`; `trust_remote_code` is never needed and never used.
+`AutoTokenizer`; `trust_remote_code` is never needed, and if it is passed, no code of a repository runs.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from . import quiet as quiet  # before anything imports bitsandbytes
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
 AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
-AutoTokenizer.register(BaichuanConfig, slow_tokenizer_class=BaichuanTokenizer, exist_ok=True)
-# The tokenizer_config.json of Baichuan 1 7B writes the name so.
-REGISTERED_TOKENIZER_CLASSES["BaiChuanTokenizer"] = BaichuanTokenizer
+# Registered by class name only: with `AutoTokenizer.register`, transformers would run a repository's own tokenizer file
+# if `trust_remote_code` is true. `BaiChuanTokenizer` is the name in the tokenizer_config.json of Baichuan 1 7B.
+REGISTERED_TOKENIZER_CLASSES.update(BaichuanTokenizer=BaichuanTokenizer, BaiChuanTokenizer=BaichuanTokenizer)
 
 __all__ = [
     "AdapterMismatchError",

@@ -101,8 +101,11 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
 
 
 def _wanted(path: str) -> str | None:
-    """`folder/name.csv` if the file belongs to a benchmark; files that macOS adds do not."""
-    parts = PurePosixPath(path).parts
+    """Return `folder/name.csv` if the file belongs to a benchmark; files that macOS adds do not.
+
+    Archives made on Windows may separate folders by backslashes, and unpacking one elsewhere keeps them in file names.
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
     if len(parts) <= 1 or parts[-2] not in FOLDERS or not parts[-1].endswith(".csv") or parts[-1].startswith("._"):
         return None
     return f"{parts[-2]}/{parts[-1]}"

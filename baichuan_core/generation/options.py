@@ -11,7 +11,7 @@ from baichuan_core.tokenizer import read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
-MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20}
+MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,3 +298,10 @@ def test_recommendations_that_cannot_be_used_are_named(
     (copied / "generation_config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         generate(copied, prompts("a"), tmp_path / "out.jsonl", GREEDY)
+
+
+def test_a_request_may_ask_for_its_own_number_of_answers(checkpoint: Path, tmp_path: Path) -> None:
+    requests = [GenerationRequest(prompt="a", n=3), GenerationRequest(prompt="b")]
+    lines = run(checkpoint, tmp_path, requests, SAMPLED)
+    assert [(line["index"], line["sample"]) for line in lines] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert len({line["completion"] for line in lines[:3]}) > 1
