@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.choice import EngineChoice, choose_engine,
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
 
 class TextGenerator:
@@ -19,6 +19,7 @@ class TextGenerator:
     Attributes:
         tokenizer: The checkpoint's tokenizer.
         choice: The engine that runs the model, and why.
+        chat_format: How the checkpoint writes chats.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class TextGenerator:
         )
         self.choice: EngineChoice = choose_engine(self.setup)
         window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
-        self._encoder = Encoder(self.tokenizer, options, defaults, window, ChatFormat.of(checkpoint, config))
+        self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
+        self._encoder = Encoder(self.tokenizer, options, defaults, window, self.chat_format)
         self._engine: Engine | None = None
 
     def load(self) -> Engine:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import CheckpointError
-from baichuan_core.tokenizer import read_generation_settings
+from baichuan_core.tokenizer import ChatForm, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
@@ -147,6 +147,8 @@ class GenerationReport:
         seconds: Time of the generation itself, without loading.
         engine: What ran the model.
         engine_reason: Why this engine.
+        chat_format: How chats were written: in a published format (``baichuan2``, ``baichuan1-13b``) or by the
+            checkpoint's own ``chat_template``; None if no request was a chat.
     """
 
     requests: int
@@ -158,6 +160,7 @@ class GenerationReport:
     seconds: float
     engine: EngineName
     engine_reason: str
+    chat_format: ChatForm | None
 
     @property
     def tokens_per_second(self) -> float:
