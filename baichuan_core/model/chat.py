@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, overload
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.generation import BaseStreamer
+from transformers.generation.streamers import BaseStreamer
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 
@@ -43,7 +43,7 @@ class ChatMixin:
     def chat(
         self,
         tokenizer: ChatTokenizer,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Any],
         stream: Literal[False] = False,
         generation_config: GenerationConfig | None = None,
     ) -> str: ...
@@ -52,7 +52,7 @@ class ChatMixin:
     def chat(
         self,
         tokenizer: ChatTokenizer,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Any],
         stream: Literal[True],
         generation_config: GenerationConfig | None = None,
     ) -> Iterator[str]: ...
@@ -60,7 +60,7 @@ class ChatMixin:
     def chat(
         self,
         tokenizer: ChatTokenizer,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Any],
         stream: bool = False,
         generation_config: GenerationConfig | None = None,
     ) -> str | Iterator[str]:

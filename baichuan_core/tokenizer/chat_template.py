@@ -39,11 +39,12 @@ BAICHUAN1_13B_TEMPLATE = """\
 {%- if not ns.begun -%}{{ raise_exception('the chat has no user message') }}{%- endif -%}
 {%- if add_generation_prompt -%}{{ ASSISTANT }}{%- endif -%}
 """
+TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEMPLATE}
 
 
 def published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
     """Return the template whose prompts equal those of `build_chat_prompt`, as long as these fit into the window."""
-    template = BAICHUAN1_13B_TEMPLATE if chat_format.form == "baichuan1-13b" else BAICHUAN2_TEMPLATE
+    template = TEMPLATES[chat_format.form]
     for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
         template = template.replace(name, repr(str(tokenizer.convert_ids_to_tokens(token_id))))
     return template
@@ -51,7 +52,7 @@ def published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) 
 
 def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
     """Return the template of the chat model in whose directory the tokenizer is; None for base models."""
-    directory = Path(tokenizer.vocab_file).parent
+    directory = Path(tokenizer.vocab_file or "").parent
     try:
         settings = read_generation_settings(directory)
         if "user_token_id" not in settings:
@@ -76,13 +77,22 @@ def choose_chat_format(
         CheckpointError: The settings name turn ids that the model does not have.
     """
     published = ChatFormat.from_settings(settings, config)
-    if tokenizer.chat_template in (None, published_template(tokenizer, published)):
+    template = tokenizer.chat_template
+    if template is None or (isinstance(template, str) and _is_published(template, published)):
         return published
     return replace(published, form="chat_template")
 
 
+def _is_published(template: str, chat_format: ChatFormat) -> bool:
+    """Whether a template is that of a published format; its turns are then those that the settings name."""
+    pattern = re.escape(TEMPLATES[chat_format.form].strip())
+    for name in ("USER", "ASSISTANT"):
+        pattern = pattern.replace(name, "'[^']*'")
+    return re.fullmatch(pattern, template.strip()) is not None
+
+
 def encode_by_template(
-    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, str]], *, asks: bool | None = None
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]], *, asks: bool | None = None
 ) -> list[int]:
     """Return the ids of a chat as the tokenizer's template writes it.
 
@@ -109,7 +119,7 @@ def encode_by_template(
 
 
 def encode_turns_by_template(
-    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, str]]
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]]
 ) -> list[tuple[bool, list[int]]]:
     """Return the ids of a chat in parts, each with whether it is an answer, for training on the answers.
 

@@ -127,10 +127,10 @@ class BaichuanTokenizer(SentencePieceBackend):
             conversation, tools, documents, chat_template, add_generation_prompt, **settings
         )
 
-    def tokenize(self, text: str, *, is_rendered_chat: bool = False, **kwargs: Any) -> list[str]:
+    def tokenize(self, text: str, *args: Any, is_rendered_chat: bool = False, **kwargs: Any) -> list[str]:
         """Return the pieces of a text, or those of a chat that `apply_chat_template` has rendered."""
         if not is_rendered_chat:
-            tokens: list[str] = super().tokenize(text, **kwargs)
+            tokens: list[str] = super().tokenize(text, *args, **kwargs)
             return tokens
         pieces: list[str] = []
         for is_control, part in split_rendered(text, control_pattern(self)):
