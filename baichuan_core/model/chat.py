@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -36,8 +36,12 @@ class ChatMixin:
 
     config: BaichuanConfig
     generation_config: GenerationConfig
-    device: torch.device
     generate: Callable[..., Any]
+
+    if TYPE_CHECKING:  # the model's own property
+
+        @property
+        def device(self) -> torch.device: ...
 
     @overload
     def chat(

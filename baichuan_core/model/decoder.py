@@ -46,6 +46,11 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         "attentions": BaichuanAttention,
     }
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Return `is_activation_checkpointing`; peft asks by this name, for which transformers' own property warns."""
+        return bool(self.is_activation_checkpointing)
+
     def _init_weights(self, module: nn.Module) -> None:
         require_codes(module)
         super()._init_weights(module)  # type: ignore[no-untyped-call]
