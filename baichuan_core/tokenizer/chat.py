@@ -97,8 +97,10 @@ def encode_training_turns(
 
     Raises:
         TokenizerError: A text cannot be encoded.
-        PromptError: The checkpoint's chat template cannot write the chat.
+        PromptError: A role or the place of a system message is not possible, or the checkpoint's chat template cannot
+            write the chat.
     """
+    _check_messages(messages, chat_format.form)
     if chat_format.form == "chat_template":
         return encode_turns_by_template(tokenizer, messages)
     parts: list[tuple[bool, list[int]]] = []

@@ -215,3 +215,9 @@ def test_copies_of_a_checkpoint_keep_its_templates(own: Path, tmp_path: Path) ->
     copy_companions(saved, copied)
     shutil.copy(own / "config.json", copied)
     assert load_tokenizer(copied).chat_template == tokenizer.chat_template
+
+
+def test_the_first_13b_learns_no_system_message(tokenizer: BaichuanTokenizer) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, QUESTION, ANSWER]
+    with pytest.raises(PromptError, match="message 1 has role 'system'"):
+        encode_training_turns(tokenizer, chat, ChatFormat(form="baichuan1-13b"))  # type: ignore[arg-type]
