@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
-from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.choice import EngineChoice, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
@@ -50,7 +50,7 @@ class TextGenerator:
             checkpoint=checkpoint,
             config=config,
             settings=defaults.complete(options),
-            end_token_ids=_end_token_ids(self.tokenizer, defaults),
+            end_token_ids=_end_token_ids(self.tokenizer, config, defaults),
             adapter=None if adapter is None else Path(adapter),
         )
         self.choice: EngineChoice = choose_engine(self.setup)
@@ -104,6 +104,11 @@ def _events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
         yield from step.completions
 
 
-def _end_token_ids(tokenizer: BaichuanTokenizer, defaults: GenerationDefaults) -> frozenset[int]:
-    ids = tokenizer.eos_token_id if defaults.eos_token_id is None else defaults.eos_token_id
+def _end_token_ids(
+    tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
+) -> frozenset[int]:
+    """Return the end tokens of ``generation_config.json``, else a list in ``config.json``, else the tokenizer's."""
+    ids = defaults.eos_token_id
+    if ids is None:
+        ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id
     return frozenset(ids if isinstance(ids, list) else [ids])

@@ -52,11 +52,26 @@ def answer_and_stream(generator: TextGenerator) -> tuple[Completion, str]:
     return whole, streamed
 
 
-def with_second_end_token(checkpoint: Path, directory: Path, token_id: int) -> Path:
+def with_second_end_token(
+    checkpoint: Path, directory: Path, token_id: int, file: str = "generation_config.json"
+) -> Path:
+    """Copy a checkpoint and name two end tokens in one of its files alone."""
     shutil.copytree(checkpoint, directory)
-    settings = json.loads((directory / "generation_config.json").read_text())
-    (directory / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [2, token_id]}))
+    for name in ("generation_config.json", "config.json"):
+        settings = json.loads((directory / name).read_text())
+        settings.pop("eos_token_id", None)
+        if name == file:
+            settings["eos_token_id"] = [2, token_id]
+        (directory / name).write_text(json.dumps(settings))
     return directory
+
+
+def test_a_list_in_the_configuration_alone_is_used(checkpoint: Path, tmp_path: Path) -> None:
+    (whole,) = TextGenerator(checkpoint, GREEDY).complete([REQUEST])
+    ids = [one.token_id for one in whole.logprobs or ()]
+    directory = with_second_end_token(checkpoint, tmp_path / "two-ends", ids[4], "config.json")
+    (completion,) = TextGenerator(directory, GREEDY).complete([REQUEST])
+    assert (completion.finish_reason, completion.completion_tokens) == ("stop", ids.index(ids[4]) + 1)
 
 
 @pytest.mark.parametrize("engine", ["transformers", "llama_cpp", "vllm"])
