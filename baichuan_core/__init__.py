@@ -1,8 +1,9 @@
 """The Baichuan model family and its operations.
 
 With this package imported, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` know
-`model_type: baichuan`; `trust_remote_code` is never needed and never used. Importing the package loads neither torch
-nor transformers: each name is imported when it is first used (docs/decisions/0017).
+`model_type: baichuan`; `trust_remote_code` is never needed, and if it is passed, no code of a repository runs.
+Importing the package loads neither torch nor transformers: each name is imported when it is first used
+(docs/decisions/0017).
 """
 
 from importlib import import_module

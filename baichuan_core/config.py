@@ -59,6 +59,7 @@ class BaichuanConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "baichuan"
+    tokenizer_class: ClassVar[str] = "BaichuanTokenizer"  # for directories without tokenizer_config.json
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     vocab_size: int = 64000

@@ -18,6 +18,7 @@ COMPANIONS = (
     "chat_template.jinja",
     "generation_config.json",
 )
+MORE_TEMPLATES = "additional_chat_templates"  # transformers' folder for a tokenizer with several chat templates
 
 
 def read_config(checkpoint: Path) -> BaichuanConfig:
@@ -38,7 +39,9 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy tokenizer and generation settings, those that are there."""
+    """Copy tokenizer, chat templates and generation settings, those that exist."""
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if (source / MORE_TEMPLATES).is_dir():
+        shutil.copytree(source / MORE_TEMPLATES, target / MORE_TEMPLATES, dirs_exist_ok=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from baichuan_core.errors import DatasetError, TokenizerError
+from baichuan_core.errors import DatasetError, PromptError, TokenizerError
 from baichuan_core.text_file import read_text_file
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, encode_training_turns
 
 IGNORED_LABEL = -100
 
@@ -180,12 +180,16 @@ def encode_conversation(
     """Labels as in the published ``fine-tune.py``: answers and eos are learned, questions are not.
 
     A user turn is its opening id and text, with labels eos, -100, ...; an answer is its opening id and text,
-    with labels -100, text. eos ends the example, and the tail beyond ``max_length`` is cut.
+    with labels -100, text. eos ends the example, and the tail beyond ``max_length`` is cut. The first
+    Baichuan-13B-Chat learns eos at the end of each answer, as its prompts have it. With a checkpoint's own chat
+    template, answers are learned as the template writes them.
 
     Raises:
         DatasetError: A text cannot be encoded.
     """
     chat_format = chat_format or ChatFormat()
+    if chat_format.form != "baichuan2":
+        return _encode_as_prompted(tokenizer, conversation, chat_format, max_length)
     eos = tokenizer.eos_token_id
     input_ids: list[int] = []
     labels: list[int] = []
@@ -198,6 +202,20 @@ def encode_conversation(
         labels += [eos, *[IGNORED_LABEL] * len(ids)] if is_user else [IGNORED_LABEL, *ids]
     input_ids.append(eos)
     labels.append(eos)
+    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length)
+
+
+def _encode_as_prompted(
+    tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
+) -> EncodedExample:
+    """Encode an example of a model whose prompts do not run on from turn to turn as those of Baichuan 2 do."""
+    messages = [Message(role="user" if is_user else "assistant", content=text) for is_user, text in conversation.turns]
+    try:
+        parts = encode_training_turns(tokenizer, messages, chat_format)
+    except (TokenizerError, PromptError) as error:
+        raise DatasetError(f"{conversation.place}: {error}") from error
+    input_ids = [token_id for _, ids in parts for token_id in ids]
+    labels = [token_id if is_answer else IGNORED_LABEL for is_answer, ids in parts for token_id in ids]
     return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length)
 
 

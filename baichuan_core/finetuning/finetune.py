@@ -23,7 +23,7 @@ from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
 from baichuan_core.finetuning.training import TRAINING_ENDS, Hardware, TrainingResult, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
 LORA_TARGETS = ["W_pack"]  # Baichuan2's fine-tune.py
 # A training checkpoint holds the weights and AdamW's two moments in float32; one more than is kept is being written.
@@ -130,7 +130,7 @@ def _training_data(
         tokenizer,
         read_conversations(path),
         max_length=options.max_length or window,
-        chat_format=ChatFormat.of(checkpoint, config),
+        chat_format=choose_chat_format(tokenizer, config, read_generation_settings(checkpoint)),
     )
 
 

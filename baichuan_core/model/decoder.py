@@ -15,6 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 from baichuan_core.config import BaichuanConfig
 
 from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
+from .chat import ChatMixin
 from .eight_bit_ends import output_head, require_codes, token_embedding
 from .head import HeadNorms
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
@@ -45,6 +46,11 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         "hidden_states": BaichuanDecoderLayer,
         "attentions": BaichuanAttention,
     }
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Return `is_activation_checkpointing`; peft asks by this name, for which transformers' own property warns."""
+        return bool(self.is_activation_checkpointing)
 
     def _init_weights(self, module: nn.Module) -> None:
         require_codes(module)
@@ -162,7 +168,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
 
 
-class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, GenerationMixin):
+class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):
     """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}

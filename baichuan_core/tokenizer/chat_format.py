@@ -1,5 +1,6 @@
 """How a checkpoint writes chats, told from its configuration files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from checkpoint_files import (
     read_object,
 )
 
-ChatForm = Literal["baichuan2", "baichuan1-13b"]
+ChatForm = Literal["baichuan2", "baichuan1-13b", "chat_template"]
 
 # Settings that some tools write as floats.
 WHOLE_NUMBERS = (
@@ -37,7 +38,8 @@ class ChatFormat:
     Attributes:
         user_token_id: The id that opens a user turn.
         assistant_token_id: The id that opens an assistant turn.
-        form: ``baichuan2``, or ``baichuan1-13b``, where eos ends each answer and no system message exists.
+        form: ``baichuan2``; ``baichuan1-13b``, which ends each answer by eos and has no system message; or
+            ``chat_template``, the template that the checkpoint's tokenizer has.
     """
 
     user_token_id: int = USER_TOKEN_ID
@@ -51,12 +53,20 @@ class ChatFormat:
         Raises:
             CheckpointError: ``generation_config.json`` is damaged or names ids that the model does not have.
         """
-        settings = read_generation_settings(checkpoint)
+        return cls.from_settings(read_generation_settings(checkpoint), config)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], config: BaichuanConfig) -> "ChatFormat":
+        """Return the published format of a checkpoint with these generation settings.
+
+        Raises:
+            CheckpointError: The settings name ids that the model does not have.
+        """
         for name in ("user_token_id", "assistant_token_id"):
             if settings.get(name, 0) not in range(config.vocab_size):
                 raise CheckpointError(
-                    f"{name} in {checkpoint / 'generation_config.json'} is {settings[name]!r};"
-                    f" name an id below the model's {config.vocab_size}"
+                    f"{name} in generation_config.json is {settings[name]!r};"
+                    f" use an id below the model's vocab_size {config.vocab_size}"
                 )
         first_vocabulary = BAICHUAN1_VOCABULARY_SIZE <= config.vocab_size < BAICHUAN2_VOCABULARY_SIZE
         first_13b = config.position_embedding == "alibi" and not config.norm_head and first_vocabulary

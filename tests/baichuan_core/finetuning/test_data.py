@@ -16,7 +16,7 @@ from baichuan_core.finetuning.data import (
     encode_training_data,
     read_conversations,
 )
-from baichuan_core.tokenizer import BaichuanTokenizer
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
 SFT_CASES: list[dict[str, Any]] = json.loads((CHAT / "sft_cases.json").read_text())
@@ -150,3 +150,45 @@ def test_nothing_left_to_learn_is_an_error(tokenizer: BaichuanTokenizer, tmp_pat
     path = write(tmp_path, json.dumps([GOOD]))
     with pytest.raises(DatasetError, match="raise max_length"):
         encode_training_data(tokenizer, read_conversations(path), max_length=2)
+
+
+def test_the_first_13b_is_trained_the_way_it_is_prompted(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+    """Its prompts end each answer by eos, which the published script of the second generation would leave out."""
+    first_13b = ChatFormat(form="baichuan1-13b")
+    texts = ["hi", "yes", "Who are you?", "A queue."]
+    turns = [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(texts)]
+    path = write(tmp_path, json.dumps([{"conversations": turns}]))
+    (conversation,) = read_conversations(path)
+    example = encode_conversation(tokenizer, conversation, max_length=128, chat_format=first_13b)
+    prompt = build_chat_prompt(
+        tokenizer,
+        [
+            {"role": "user", "content": texts[0]},
+            {"role": "assistant", "content": texts[1]},
+            {"role": "user", "content": texts[2]},
+        ],
+        model_max_length=128,
+        max_new_tokens=8,
+        chat_format=first_13b,
+    )
+    answers = [[*tokenizer.encode_text(text), 2] for text in texts[1::2]]
+    assert example.input_ids == [*prompt, *answers[1]]
+    assert [label for label in example.labels if label != -100] == answers[0] + answers[1]
+    assert all(label in (-100, token) for label, token in zip(example.labels, example.input_ids, strict=True))
+
+
+def test_an_own_chat_template_is_trained_as_it_prompts(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps([GOOD]))
+    (conversation,) = read_conversations(path)
+    template = "{% for message in messages %}<reserved_9>{{ message.content }}{% endfor %}"
+    asking = "{% if add_generation_prompt %}<reserved_9>{% endif %}"
+    own = BaichuanTokenizer(str(CHAT / "tokenizer.model"), chat_template=template + asking)
+    form = ChatFormat(form="chat_template")
+    example = encode_conversation(own, conversation, max_length=128, chat_format=form)
+    turn = own.convert_tokens_to_ids("<reserved_9>")
+    hi, yes = own.encode_text("hi"), own.encode_text("yes")
+    assert example.input_ids == [turn, *hi, turn, *yes, 2]
+    assert example.labels == [-100] * (len(hi) + 2) + [*yes, 2]
+    refusing = BaichuanTokenizer(str(CHAT / "tokenizer.model"), chat_template="{{ raise_exception('never') }}")
+    with pytest.raises(DatasetError, match=r"line 1 \(example 1\): .* never"):
+        encode_conversation(refusing, conversation, max_length=128, chat_format=form)
