@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
+from .chunked_loss import LinearHead
 from .eight_bits import LARGEST_CODE, quantize_rows
 
 # Codes made floats at a time: little enough for a CPU's cache, enough to keep a GPU busy.
@@ -121,7 +122,7 @@ def output_head(config: BaichuanConfig) -> nn.Module:
     """The empty head that a configuration asks for."""
     if config.quantize_head:
         return EightBitHead(config.vocab_size, config.hidden_size)
-    return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    return LinearHead(config.hidden_size, config.vocab_size, bias=False)
 
 
 def require_codes(module: nn.Module) -> None:
