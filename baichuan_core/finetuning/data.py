@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from baichuan_core.errors import DatasetError, TokenizerError
 from baichuan_core.text_file import read_text_file
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
@@ -228,20 +226,3 @@ def encode_training_data(
         dropped=len(encoded) - len(examples),
         truncated=sum(example.is_truncated for example in examples),
     )
-
-
-def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """One right-padded batch: ``input_ids``, ``attention_mask`` and ``labels``, each [batch, longest].
-
-    The mask follows the length. (The published one is ``input_ids != 0``, which hides a real ``<unk>``.)
-    """
-    longest = max(len(example.input_ids) for example in examples)
-
-    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-    return {
-        "input_ids": padded([example.input_ids for example in examples], pad_token_id),
-        "attention_mask": padded([[1] * len(example.input_ids) for example in examples], 0),
-        "labels": padded([example.labels for example in examples], IGNORED_LABEL),
-    }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from baichuan_core.checkpoint import (
     copy_companions,
@@ -18,6 +18,7 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
+from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import TrainingData, encode_training_data, read_conversations
 from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
 from baichuan_core.finetuning.training import TRAINING_ENDS, Hardware, TrainingResult, train
@@ -74,8 +75,10 @@ def finetune(
     tokenizer = load_tokenizer(checkpoint)
     data = _training_data(checkpoint, config, tokenizer, Path(training_data), options)
     make_directory(checkpoints)
+    longest_row = options.max_length or _window(config)
+    collator = Collator(tokenizer.pad_token_id, longest_row if options.packing else None)
     with staged_output(output) as staging:
-        model = _trainable_model(checkpoint, config, options, hardware)
+        model = _trainable_model(checkpoint, options, hardware)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         require_space(output, trained * BYTES_OF_A_WRITTEN_NUMBER)
         require_space(checkpoints, trained * BYTES_OF_A_TRAINED_NUMBER * CHECKPOINTS_AT_ONCE)
@@ -83,7 +86,7 @@ def finetune(
             model,
             data.examples,
             options,
-            pad_token_id=tokenizer.pad_token_id,
+            collator=collator,
             hardware=hardware,
             checkpoints=checkpoints,
             resume_from=None if resume_from is None else Path(resume_from),
@@ -92,10 +95,12 @@ def finetune(
         on_progress(Progress(TRAINING_ENDS, "writing"))
         _write(model, checkpoint, config, staging)
     on_progress(Progress(1.0, "writing"))
-    return _report(data, trained, result)
+    return _report(data, trained, result, options)
 
 
-def _report(data: TrainingData, trained_parameters: int, result: TrainingResult) -> FinetuningReport:
+def _report(
+    data: TrainingData, trained_parameters: int, result: TrainingResult, options: FinetuningOptions
+) -> FinetuningReport:
     return FinetuningReport(
         final_loss=result.final_loss,
         steps=result.steps,
@@ -104,6 +109,8 @@ def _report(data: TrainingData, trained_parameters: int, result: TrainingResult)
         truncated_examples=data.truncated,
         trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
+        packing=options.packing,
+        filled=result.filled,
     )
 
 
@@ -121,7 +128,7 @@ def _training_data(
     path: Path,
     options: FinetuningOptions,
 ) -> TrainingData:
-    window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
+    window = _window(config)
     if options.max_length is not None and options.max_length > window:
         raise DatasetError(
             f"max_length {options.max_length} is longer than the window of the model; use at most {window}"
@@ -134,15 +141,17 @@ def _training_data(
     )
 
 
+def _window(config: BaichuanConfig) -> int:
+    return config.model_max_length or DEFAULT_CONTEXT_LENGTH
+
+
 def _trainable_model(
-    checkpoint: Path, config: BaichuanConfig, options: FinetuningOptions, hardware: Hardware
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware
 ) -> BaichuanForCausalLM | PeftModel:
     if options.method == "full":
         # Full training keeps its weights in float32 and computes in mixed precision.
         return load_model(checkpoint, dtype="float32", device=hardware.device)
     base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=hardware.device)
-    if is_quantized(config):
-        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     torch.manual_seed(options.seed)  # of the adapter's first weights
     adapter = LoraConfig(
         task_type=TaskType.CAUSAL_LM,

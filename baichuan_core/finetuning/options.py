@@ -49,6 +49,8 @@ class FinetuningOptions:
         seed: Of the order of the examples, dropout and the adapter's first weights.
         save_steps: Steps between two resumable checkpoints.
         gradient_checkpointing: Compute activations twice and keep few of them.
+        packing: Fill rows with several short examples each, which stay apart; every step has the same examples and
+            the same result without it.
         dtype: What is computed in, ``bfloat16`` being mixed precision; None takes it on CUDA, else ``float32``.
         device: ``cpu`` or ``cuda``; None takes CUDA if there is any.
     """
@@ -69,6 +71,7 @@ class FinetuningOptions:
     seed: int = 42
     save_steps: int = 200
     gradient_checkpointing: bool = True
+    packing: bool = True
     dtype: TrainingDtype | None = None
     device: str | None = None
 
@@ -106,6 +109,8 @@ class FinetuningReport:
         truncated_examples: Examples whose end was cut off.
         trained_parameters: How many numbers were trained.
         resumed_from_step: Step of the checkpoint that training went on from, 0 if it began anew.
+        packing: Whether rows had several examples.
+        filled: Fraction of the positions of all batches that were tokens, not padding.
     """
 
     final_loss: float
@@ -115,3 +120,5 @@ class FinetuningReport:
     truncated_examples: int
     trained_parameters: int
     resumed_from_step: int
+    packing: bool
+    filled: float

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from transformers import (
 )
 
 from baichuan_core.errors import CheckpointError, TrainingDivergedError, UnsupportedError
-from baichuan_core.finetuning.data import EncodedExample, collate
+from baichuan_core.finetuning.batches import Collator
+from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.progress import Progress, ProgressCallback
 
@@ -63,11 +63,19 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Loss of the last step, how many steps there were, and the step they began at."""
+    """Outcome of a run.
+
+    Attributes:
+        final_loss: Loss of the last step.
+        steps: Steps of the optimizer, those before a resumption included.
+        resumed_from_step: Step that training continued from.
+        filled: Fraction of the positions of all batches that were tokens, not padding; 1 if there were none.
+    """
 
     final_loss: float
     steps: int
     resumed_from_step: int
+    filled: float
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -92,7 +100,7 @@ def train(
     examples: Sequence[EncodedExample],
     options: FinetuningOptions,
     *,
-    pad_token_id: int,
+    collator: Collator,
     hardware: Hardware,
     checkpoints: Path,
     resume_from: Path | None,
@@ -116,22 +124,21 @@ def train(
                 f"{resume_from.name} was not written by the method {options.method!r}; resume from another or from none"
             )
         resumed_from_step = step
-    reporter = ProgressReporter(on_progress)
-    trainer = Trainer(
+    trainer = OneDeviceTrainer(
         model=model,
         args=_arguments(options, hardware, checkpoints),
         train_dataset=_Examples(examples),
-        data_collator=partial(collate, pad_token_id=pad_token_id),
-        callbacks=[reporter],
+        data_collator=collator,
     )
+    trainer.add_callback(ProgressReporter(on_progress, trainer))
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return TrainingResult(float(losses[-1]), trainer.state.global_step, resumed_from_step)
+    return TrainingResult(float(losses[-1]), trainer.state.global_step, resumed_from_step, trainer.filled)
 
 
 def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
@@ -151,12 +158,14 @@ def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path
         save_total_limit=KEPT_CHECKPOINTS,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
         report_to="none",
     )
+    # With several visible GPUs and one process, the Trainer would wrap the model in DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class _Examples(Dataset[EncodedExample]):
@@ -170,23 +179,37 @@ class _Examples(Dataset[EncodedExample]):
         return self.examples[index]
 
 
+class OneDeviceTrainer(Trainer):
+    """The Trainer, counting tokens and padding."""
+
+    tokens = 0
+    positions = 0
+
+    @property
+    def filled(self) -> float:
+        """Fraction of the positions of all batches so far that were tokens."""
+        return self.tokens / self.positions if self.positions else 1.0
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch the batches of one step of the optimizer."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.tokens += sum(int((batch["attention_mask"] != 0).sum()) for batch in batches)
+        self.positions += sum(batch["attention_mask"].numel() for batch in batches)
+        return batches, items
+
+
 @dataclass
 class ProgressReporter(TrainerCallback):
     """Turns the trainer's log lines into progress reports, and stops at a loss that is no number."""
 
     on_progress: ProgressCallback
+    trainer: OneDeviceTrainer
     tokens: int = 0
     seen_at: float = field(default_factory=time.monotonic)
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **_: Any,
-    ) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock of the token rate."""
-        self.tokens, self.seen_at = int(state.num_input_tokens_seen), time.monotonic()
+        self.seen_at = time.monotonic()
 
     def on_log(
         self,
@@ -217,7 +240,7 @@ class ProgressReporter(TrainerCallback):
             "step": float(state.global_step),
             "steps": float(state.max_steps),
             "epoch": float(state.epoch or 0.0),
-            "tokens_per_second": self._token_rate(int(state.num_input_tokens_seen)),
+            "tokens_per_second": self._token_rate(self.trainer.tokens),
         }
         self.on_progress(Progress(fraction, "training", metrics))
 

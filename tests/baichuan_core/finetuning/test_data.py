@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
     EncodedExample,
-    collate,
     encode_conversation,
     encode_training_data,
     read_conversations,
@@ -41,8 +41,10 @@ def encode(tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, ma
 
 def padded(example: EncodedExample, length: int) -> dict[str, list[int]]:
     filler = EncodedExample([0] * length, [0] * length)
-    batch = collate([example, filler], pad_token_id=0)
-    return {name: tensor[0].tolist() for name, tensor in batch.items()}
+    batch = {name: tensor[0].tolist() for name, tensor in Collator(pad_token_id=0)([example, filler]).items()}
+    # Nothing predicts the first token, so that a batch has no label for it.
+    assert batch["labels"][0] == -100
+    return batch | {"labels": example.labels[:1] + batch["labels"][1:]}
 
 
 @pytest.mark.parity
