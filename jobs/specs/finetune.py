@@ -46,6 +46,7 @@ class FinetuneSpec(ModelProducingSpec):
             lora_rank=self.lora_rank,
             gradient_checkpointing=self.gradient_checkpointing,
             accumulation=self.gradient_accumulation_steps,
+            on_gpu=on_gpu,
         )
         automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
         dtype = automatic if self.dtype == "auto" else self.dtype

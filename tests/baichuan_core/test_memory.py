@@ -186,7 +186,7 @@ def test_a_training_run(
     with peak_memory("cpu") as peak:
         finetune(checkpoint, tmp_path / "data.json", tmp_path / "out", options, checkpoints=tmp_path / "checkpoints")
     precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
-    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation)
+    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation, on_gpu=False)
     assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(peak.bytes, rel=WITHIN)
 
 
