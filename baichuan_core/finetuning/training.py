@@ -143,7 +143,7 @@ def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
-        learning_rate=options.highest_learning_rate,
+        learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
         warmup_steps=options.warmup_ratio,  # below 1 it is a share of all steps
         weight_decay=options.weight_decay,

@@ -32,6 +32,7 @@ from baichuan_core.finetuning.training import Hardware, _arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 QUICK: dict[str, Any] = {
+    "method": "full",
     "epochs": 2,
     "learning_rate": 1e-3,
     "batch_size": 4,

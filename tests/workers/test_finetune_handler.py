@@ -1,0 +1,43 @@
+"""The handler of fine-tuning jobs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baichuan_core.finetuning import FinetuningOptions
+from jobs.specs import FinetuneSpec
+from workers.handlers import finetune as handler
+from workers.handlers.contract import Context
+
+NAMES = {"lr_scheduler": "scheduler"}
+NOT_IN_A_SPEC = {"max_grad_norm", "device"}  # fixed, and chosen by the worker
+
+
+def default_spec() -> FinetuneSpec:
+    return FinetuneSpec(kind="finetune", model="m", training_file="file-" + "0" * 26)
+
+
+def test_jobs_and_the_library_have_the_same_defaults() -> None:
+    spec = default_spec().model_dump()
+    library = {name: value for name, value in asdict(FinetuningOptions()).items() if name not in NOT_IN_A_SPEC}
+    jobs = {name: spec[NAMES.get(name, name)] for name in library}
+    assert jobs | {"dtype": None if jobs["dtype"] == "auto" else jobs["dtype"]} == library
+
+
+def test_a_job_without_settings_trains_with_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[FinetuningOptions] = []
+
+    class TrainedError(Exception):
+        """Ends the handler before it trains."""
+
+    def note(_model: Any, _data: Any, _output: Any, options: FinetuningOptions, **_: Any) -> None:
+        trained.append(options)
+        raise TrainedError
+
+    monkeypatch.setattr(handler, "finetune", note)
+    context = Context({"model": tmp_path}, {"training_file": tmp_path}, tmp_path, tmp_path, [], lambda _: None)
+    with pytest.raises(TrainedError):
+        handler.run(default_spec(), context)
+    assert trained == [FinetuningOptions()]
