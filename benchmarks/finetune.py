@@ -37,7 +37,7 @@ from benchmarks.real_model import CACHE, llama_model, make_real_checkpoint
 
 METHODS = ("published", "stock Llama", "ours, unpacked", "ours, packed")
 LONGEST, MEAN = 512, 128
-BATCH = 4
+BATCH = 8
 SHAPE: dict[str, Any] = {
     "vocab_size": 125_696,
     "hidden_size": 256,

@@ -1,8 +1,9 @@
 """Memory of fine-tuning as `baichuan_core.finetuning` does it: float32 trained weights and gradients, AdamW.
 
 Three moments can be the one of most memory. When the loss is computed, everything that the backward pass needs is kept
-and only the head has a gradient (and all weights, if earlier batches of the same step left theirs). In its last block there are nearly all
-gradients, and what this block needs. When it has ended there are all of them and nothing else. The largest counts.
+and only the head has a gradient (and all weights, if earlier batches of the same step left theirs). In its last block
+there are nearly all gradients, and what this block needs. When it has ended there are all of them and nothing else.
+The largest counts.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ MOMENTS = 2  # AdamW keeps the mean of the gradients and that of their squares
 HALF = DTYPE_BYTES["bfloat16"]
 # Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
-LORA_TARGET_ROWS = 3  # the adapter is on W_pack, whose output is three times the hidden size
+BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,11 @@ class Training:
     """How a model is trained.
 
     Attributes:
-        method: "full" trains every weight, "lora" an adapter on `W_pack`.
+        method: "full" trains every weight, "lora" an adapter.
         batch: Examples a batch.
         tokens: Length of the longest example.
         lora_rank: Of the adapter.
+        lora_targets: Linear layers that have an adapter, by the last part of their name.
         gradient_checkpointing: Whether activations are computed twice and few of them kept.
         accumulation: Batches per step.
         on_gpu: Whether the chunks of the loss are those of a GPU.
@@ -41,6 +43,7 @@ class Training:
     batch: int = 1
     tokens: int = 512
     lora_rank: int = 8
+    lora_targets: tuple[str, ...] = ("W_pack",)
     gradient_checkpointing: bool = True
     accumulation: int = 1
     on_gpu: bool = True
@@ -54,7 +57,11 @@ class Training:
         """How many numbers are trained."""
         if self.method == "full":
             return shape.parameters
-        return shape.layers * self.lora_rank * shape.hidden_size * (1 + LORA_TARGET_ROWS)
+        of_blocks = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
+        adapted = [of_blocks[name] for name in self.lora_targets if name in of_blocks] * shape.layers
+        if "lm_head" in self.lora_targets:
+            adapted.append((shape.vocab_size, shape.hidden_size))
+        return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
 
 def finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:

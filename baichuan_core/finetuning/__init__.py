@@ -1,7 +1,8 @@
-"""Fine-tuning on conversations, in full or by an adapter."""
+"""Fine-tuning on conversations or text, in full or by an adapter."""
 
-from baichuan_core.finetuning.data import encode_training_data, read_conversations
+from baichuan_core.finetuning.data import encode_training_data, load_training_data
 from baichuan_core.finetuning.finetune import finetune
+from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
 from baichuan_core.finetuning.training import latest_checkpoint
 
@@ -11,5 +12,6 @@ __all__ = [
     "encode_training_data",
     "finetune",
     "latest_checkpoint",
+    "load_training_data",
     "read_conversations",
 ]

@@ -14,8 +14,8 @@ from baichuan_core.finetuning.data import (
     EncodedExample,
     encode_conversation,
     encode_training_data,
-    read_conversations,
 )
+from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -106,7 +106,8 @@ def with_turn(**turn: Any) -> str:
         ('[{"conversations": "x"}]', r"example 1\) has no turns"),
         (with_turn(value="x"), "turn 1 needs both"),
         (with_turn(**{"from": "human"}), "turn 1 needs both"),
-        (with_turn(**{"from": "system", "value": "x"}), "unknown role 'system'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "robot", "value": "x"}), "unknown role 'robot'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "gpt", "value": "x", "weight": 1}), "turn 1 has the unknown key 'weight'; remove it"),
         (with_turn(**{"from": "human", "value": 3}), "write it as a string"),
         (with_turn(**{"from": ["human"], "value": "x"}), "unknown role"),
         ("[" * 100_000, "line 1 .* is not JSON"),

@@ -80,7 +80,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, method: Method)
 
 def test_a_run_that_died_after_its_last_step_only_writes_the_result(tmp_path: Path) -> None:
     base = make_tiny_checkpoint(tmp_path / "base")
-    options = FinetuningOptions(**OPTIONS | {"epochs": 1})
+    options = FinetuningOptions(**OPTIONS | {"method": "full", "epochs": 1})
     first = finetune(base, CONVERSATIONS, tmp_path / "first", options, checkpoints=tmp_path / "checkpoints")
     last = latest_checkpoint(tmp_path / "checkpoints")
     again = finetune(
