@@ -41,7 +41,7 @@ from .quantization import QuantizationOptions, QuantizationReport, quantize
 from .tokenizer import BaichuanTokenizer
 
 if TYPE_CHECKING:
-    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
+    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint, preview_dataset
 
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
@@ -87,6 +87,7 @@ __all__ = [
     "latest_checkpoint",
     "load_model",
     "load_tokenizer",
+    "preview_dataset",
     "quantize",
     "read_requests",
 ]
@@ -94,6 +95,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What only fine-tuning needs, imported when it is asked for: transformers' trainer takes two seconds."""
-    if name in ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"):
+    if name in ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint", "preview_dataset"):
         return getattr(import_module(".finetuning", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

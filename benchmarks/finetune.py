@@ -13,6 +13,7 @@ medians of the turns, which alternate. `--model real` takes SmolLM2-135M instead
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -37,7 +38,6 @@ from benchmarks.real_model import CACHE, llama_model, make_real_checkpoint
 
 METHODS = ("published", "stock Llama", "ours, unpacked", "ours, packed")
 LONGEST, MEAN = 512, 128
-BATCH = 8
 SHAPE: dict[str, Any] = {
     "vocab_size": 125_696,
     "hidden_size": 256,
@@ -87,8 +87,12 @@ def make_examples(count: int, vocabulary: int) -> list[EncodedExample]:
 def make_model(method: str, real: Path | None) -> Any:
     """Make the model of a method."""
     torch.manual_seed(0)
+    if method == "stock Llama" and real:
+        llama: Any = llama_model()
+        llama.is_quantized = False  # it was only read from a quantized file
+        return llama
     if method == "stock Llama":
-        return llama_model() if real else LlamaForCausalLM(LlamaConfig(**SHAPE))
+        return LlamaForCausalLM(LlamaConfig(**SHAPE))
     if real:
         model: Any = load_model(real, dtype="float32", device="cpu")
     else:
@@ -107,17 +111,17 @@ def pad_to_longest_allowed(examples: Sequence[EncodedExample]) -> dict[str, Tens
     return {name: nn.functional.pad(batch[name], missing, value=value) for name, value in values.items()}
 
 
-def measure(method: str, steps: int, real: Path | None) -> Figures:
+def measure(method: str, steps: int, batch: int, real: Path | None) -> Figures:
     """Train for some steps, after one that warms up."""
     torch.set_num_threads(1)
     model = make_model(method, real)
-    examples = make_examples((steps + 1) * BATCH, model.config.vocab_size)
+    examples = make_examples((steps + 1) * batch, model.config.vocab_size)
     collators = {"published": pad_to_longest_allowed, "ours, packed": Collator(0, packed_length=LONGEST)}
     with tempfile.TemporaryDirectory() as folder, Peak() as peak:
         trainer = CountingTrainer(
             model=model,
             args=TrainingArguments(
-                folder, per_device_train_batch_size=BATCH, max_steps=steps + 1, learning_rate=1e-4,
+                folder, per_device_train_batch_size=batch, max_steps=steps + 1, learning_rate=1e-4,
                 optim="adamw_torch_fused", save_strategy="no", logging_steps=1, report_to="none", disable_tqdm=True,
                 use_cpu=True, remove_unused_columns=False, data_seed=0, dataloader_pin_memory=False,
             ),
@@ -182,8 +186,10 @@ def own_memory() -> int:
 
 def in_own_process(method: str, arguments: argparse.Namespace) -> Figures:
     """Measure a method in a new process."""
-    command = [sys.executable, "-m", "benchmarks.finetune", "--one", method, "--steps", str(arguments.steps)]
-    done = subprocess.run([*command, "--model", arguments.model], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.finetune", "--one", method, "--model", arguments.model]
+    command += ["--steps", str(arguments.steps), "--batch", str(arguments.batch)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -209,13 +215,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["random", "real"], default="random")
     parser.add_argument("--steps", type=int, default=4, help="measured steps of each turn")
+    parser.add_argument("--batch", type=int, default=8, help="examples per step")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--one", choices=METHODS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     real = make_real_checkpoint(CACHE / "checkpoint") if arguments.model == "real" else None
     if arguments.one:
-        print(json.dumps(asdict(measure(arguments.one, arguments.steps, real))))
+        print(json.dumps(asdict(measure(arguments.one, arguments.steps, arguments.batch, real))))
         return
     results: dict[str, list[Figures]] = {method: [] for method in arguments.methods}
     for _ in range(arguments.turns):
