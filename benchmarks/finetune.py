@@ -60,7 +60,7 @@ class Figures:
 class PublishedLoss(BaichuanForCausalLM):
     """Head and loss as in Baichuan2's modeling_baichuan.py."""
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: Any) -> CausalLMOutputWithPast:  # type: ignore[override]
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: Any) -> CausalLMOutputWithPast:
         """Return the loss and all logits."""
         states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weight = self.lm_head.weight
@@ -69,7 +69,7 @@ class PublishedLoss(BaichuanForCausalLM):
         logits = nn.functional.linear(states, weight).float()
         shifted = logits[..., :-1, :].contiguous().view(-1, self.config.vocab_size)
         loss = nn.functional.cross_entropy(shifted, labels[..., 1:].reshape(-1))
-        return CausalLMOutputWithPast(loss=loss, logits=logits)  # type: ignore[arg-type]
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
 
 def make_examples(count: int, vocabulary: int) -> list[EncodedExample]:
@@ -125,7 +125,7 @@ def measure(method: str, steps: int, batch: int, real: Path | None) -> Figures:
                 optim="adamw_torch_fused", save_strategy="no", logging_steps=1, report_to="none", disable_tqdm=True,
                 use_cpu=True, remove_unused_columns=False, data_seed=0, dataloader_pin_memory=False,
             ),
-            train_dataset=examples,  # type: ignore[arg-type]
+            train_dataset=examples,
             data_collator=collators.get(method, Collator(0)),  # type: ignore[arg-type]
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -139,6 +139,7 @@ class CountingTrainer(Trainer):
 
     tokens = 0
     seconds = 0.0
+    started: float | None = None
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of one step."""

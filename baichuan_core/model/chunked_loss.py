@@ -150,6 +150,7 @@ class _LinearLoss(torch.autograd.Function):
                 of_hidden[positions] = gradient @ matrix
             if of_weight is not None:
                 _add_product(of_weight, gradient, part)
+            del gradient  # or it would still exist next to the logits of the next chunk
         if of_weight is not None and norms is not None:
             _remove_own_direction(of_weight, weight, norms)
         ctx.gradients = (of_hidden, None if of_weight is None else of_weight.to(weight.dtype))
