@@ -1,8 +1,10 @@
 """Each option takes effect, or is rejected with what to do."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import torch
@@ -250,3 +252,33 @@ def test_too_little_memory_is_told_before_the_model_is_loaded(
     monkeypatch.setattr("baichuan_core.finetuning.trainable.load_model", None)
     with pytest.raises(InsufficientMemoryError, match=r"needs at least .* GiB of memory and cpu has"):
         tune(base, tmp_path)
+
+
+def test_tensorboard_files_are_written_if_the_package_is_installed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        """Stands in for torch's, which needs the package."""
+
+        def __init__(self, folder: str) -> None:
+            assert Path(folder) == tmp_path / "records" / "tensorboard"
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+    monkeypatch.setattr("baichuan_core.finetuning.records.find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    finetune(
+        base, CONVERSATIONS, tmp_path / "out", FinetuningOptions(**QUICK), checkpoints=tmp_path / "checkpoints",
+        records=tmp_path / "records",
+    )  # fmt: skip
+    assert [step for name, _, step in written if name == "loss"] == [1, 2]
+    assert {"grad_norm", "learning_rate", "tokens_per_second"} <= {name for name, *_ in written}
