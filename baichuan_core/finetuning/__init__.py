@@ -3,8 +3,9 @@
 from baichuan_core.finetuning.data import encode_training_data, load_training_data
 from baichuan_core.finetuning.finetune import finetune
 from baichuan_core.finetuning.formats import read_conversations
-from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
+from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.preview import DatasetPreview, preview_dataset
+from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.training import latest_checkpoint
 
 __all__ = [

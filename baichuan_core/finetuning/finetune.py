@@ -21,7 +21,8 @@ from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import EncodedExample, TrainingData, load_training_data, split_training_data
 from baichuan_core.finetuning.identity import RunIdentity
-from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
+from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
