@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         TrainingDivergedError,
         UnsupportedError,
     )
-    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
+    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint, preview_dataset
     from .generation import (
         GenerationOptions,
         GenerationReport,
@@ -61,7 +61,7 @@ _NAMES = {
         "TrainingDivergedError",
         "UnsupportedError",
     ),
-    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"),
+    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint", "preview_dataset"),
     "generation": (
         "GenerationOptions",
         "GenerationReport",
@@ -114,6 +114,7 @@ __all__ = [
     "latest_checkpoint",
     "load_model",
     "load_tokenizer",
+    "preview_dataset",
     "quantize",
     "read_requests",
 ]

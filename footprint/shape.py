@@ -109,6 +109,11 @@ class Shape:
         return self.vocab_size * self.hidden_size * (1 if self.tied_head else 2)
 
     @property
+    def head_parameters(self) -> int:
+        """Numbers in the head."""
+        return self.vocab_size * self.hidden_size
+
+    @property
     def norm_parameters(self) -> int:
         """Number of parameters in the norms: two per block and a final one."""
         return (2 * self.layers + 1) * self.hidden_size

@@ -15,6 +15,8 @@ from torch.nn.functional import linear
 
 from baichuan_core.errors import UnsupportedError
 
+from .chunked_loss import LinearHead
+
 LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_ELEMENTWISE_ROWS = (
@@ -105,7 +107,10 @@ def prepack(model: nn.Module) -> None:
 
 
 def _is_plain(module: nn.Module, name: str) -> bool:
-    if type(module) is not nn.Linear or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS:
+    if (
+        type(module) not in (nn.Linear, LinearHead)
+        or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS
+    ):
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate loads the weight when the layer runs
     return module.weight.device.type == "cpu" and not offloaded

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
     EncodedExample,
-    collate,
     encode_conversation,
     encode_training_data,
-    read_conversations,
 )
+from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -41,8 +41,10 @@ def encode(tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, ma
 
 def padded(example: EncodedExample, length: int) -> dict[str, list[int]]:
     filler = EncodedExample([0] * length, [0] * length)
-    batch = collate([example, filler], pad_token_id=0)
-    return {name: tensor[0].tolist() for name, tensor in batch.items()}
+    batch = {name: tensor[0].tolist() for name, tensor in Collator(pad_token_id=0)([example, filler]).items()}
+    # Nothing predicts the first token, so that a batch has no label for it.
+    assert batch["labels"][0] == -100
+    return batch | {"labels": example.labels[:1] + batch["labels"][1:]}
 
 
 @pytest.mark.parity
@@ -104,7 +106,8 @@ def with_turn(**turn: Any) -> str:
         ('[{"conversations": "x"}]', r"example 1\) has no turns"),
         (with_turn(value="x"), "turn 1 needs both"),
         (with_turn(**{"from": "human"}), "turn 1 needs both"),
-        (with_turn(**{"from": "system", "value": "x"}), "unknown role 'system'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "robot", "value": "x"}), "unknown role 'robot'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "gpt", "value": "x", "weight": 1}), "turn 1 has the unknown key 'weight'; remove it"),
         (with_turn(**{"from": "human", "value": 3}), "write it as a string"),
         (with_turn(**{"from": ["human"], "value": "x"}), "unknown role"),
         ("[" * 100_000, "line 1 .* is not JSON"),
