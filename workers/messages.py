@@ -69,7 +69,15 @@ class Failed:
     type: Literal["failed"] = "failed"
 
 
-Message = Progressed | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """From a runner: it has saved a resume point and gives its place back, as it was asked to."""
+
+    type: Literal["paused"] = "paused"
+
+
+PAUSE = b"pause\n"  # to a runner, after its assignment
+Message = Progressed | Finished | Failed | Paused
 
 _ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)

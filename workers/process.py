@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from workers.logs import LineReader
-from workers.messages import Assignment, Message, decode_message, encode_assignment
+from workers.messages import PAUSE, Assignment, Message, decode_message, encode_assignment
 from workers.runner import Wires
 
 READ_BYTES = 1 << 16
@@ -112,6 +112,11 @@ class Runner:
         with suppress(BrokenPipeError):
             while line:
                 line = line[os.write(self.pipes.control, line) :]
+
+    def ask_to_pause(self) -> None:
+        """Ask the runner to save a resume point and to give its place back."""
+        with suppress(BrokenPipeError):
+            os.write(self.pipes.control, PAUSE)
 
     def listen(self, timeout: float) -> Iterator[Message | Line]:
         """Yield what the runner says within `timeout` seconds: messages, and lines that it printed, by stream."""

@@ -14,9 +14,10 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 
+from baichuan_core.errors import TrainingPausedError
 from baichuan_core.progress import Progress
 from jobs.artifacts import Workspace, describe, open_store_at
 from jobs.records import AllocationRecord
@@ -25,7 +26,17 @@ from workers.environment import device_variables
 from workers.failures import failure_of
 from workers.handlers.contract import handler_of
 from workers.memory import require_memory
-from workers.messages import Assignment, Failed, Finished, Message, Progressed, decode_assignment, encode_message
+from workers.messages import (
+    PAUSE,
+    Assignment,
+    Failed,
+    Finished,
+    Message,
+    Paused,
+    Progressed,
+    decode_assignment,
+    encode_message,
+)
 from workers.preparation import prepare, require_room
 
 REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
@@ -60,10 +71,13 @@ def run(wires: Wires) -> None:
     line = control.readline()
     if not line.endswith(b"\n"):
         os._exit(0)  # the worker has ended or needs no runner
-    threading.Thread(target=_die_with_the_worker, args=(control,), name="control", daemon=True).start()
+    pause = threading.Event()
+    threading.Thread(target=_obey, args=(control, pause), name="control", daemon=True).start()
     last_word: Message
     try:
-        last_word = _work(decode_assignment(line), wires.messages)
+        last_word = _work(decode_assignment(line), wires.messages, pause)
+    except TrainingPausedError:
+        last_word = Paused()
     except BaseException as exception:  # noqa: BLE001 - whatever it is, the job's owner must learn of it
         failure = failure_of(exception)
         if not failure.expected:
@@ -75,7 +89,7 @@ def run(wires: Wires) -> None:
     os._exit(0)  # no waiting for threads and exit handlers of the libraries
 
 
-def _work(assignment: Assignment, messages: int) -> Finished:
+def _work(assignment: Assignment, messages: int, pause: threading.Event) -> Finished:
     claim, storage = assignment.claim, assignment.storage
     visible = device_variables(_cuda_devices(claim.allocation))
     os.environ.update(visible)
@@ -84,7 +98,8 @@ def _work(assignment: Assignment, messages: int) -> Finished:
             print(f"{name}={value}")  # noqa: T201 - the job's log
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
     store = open_store_at(storage.artifact_root, cache=storage.cache, variables=storage.variables)
-    context = prepare(claim, store, storage.model_roots, Reporter(messages))
+    prepared = prepare(claim, store, storage.model_roots, Reporter(messages))
+    context = replace(prepared, should_pause=pause.is_set)
     handler = handler_of(claim.spec)
     require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)
     _set_up_libraries(assignment)
@@ -139,9 +154,11 @@ def _redirect(wires: Wires) -> None:
     faulthandler.enable(file=2)
 
 
-def _die_with_the_worker(control: io.BufferedReader) -> None:
-    """Wait for the end of the worker, however it comes, and end all that belongs to this runner."""
-    control.read()
+def _obey(control: io.BufferedReader, pause: threading.Event) -> None:
+    """Note a request to pause; when the worker ends, however that comes, end all that belongs to this runner."""
+    for line in control:
+        if line == PAUSE:
+            pause.set()
     os.killpg(0, signal.SIGKILL)
 
 

@@ -1,5 +1,6 @@
 """The fine-tuning run: a checkpoint and training data in, a checkpoint or an adapter out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ class _Data:
         return [] if self.validation is None else self.validation.examples
 
 
+def never_pause() -> bool:
+    """Return False: the default of a caller who never wants a run to pause."""
+    return False
+
+
 def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     checkpoint: Path | str,
     training_data: Path | str,
@@ -58,6 +64,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     validation_data: Path | str | None = None,
     resume_from: Path | str | None = None,
     records: Path | str | None = None,
+    should_pause: Callable[[], bool] = never_pause,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
     """Fine-tune a checkpoint on conversations or text.
@@ -75,6 +82,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         resume_from: A resume point, see ``latest_checkpoint``.
         records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
             package ``tensorboard`` is installed.
+        should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
         on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
@@ -87,6 +95,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         InsufficientMemoryError: The device cannot hold weights, gradients and optimizer.
         InsufficientSpaceError: The disk cannot hold result and resume points.
         TrainingDivergedError: The loss or a gradient is not a number; the last resume point stays.
+        TrainingPausedError: `should_pause` returned true; the same call with `resume_from` continues.
     """
     options = options or FinetuningOptions()
     checkpoint, output, checkpoints = Path(checkpoint), Path(output), Path(checkpoints)
@@ -106,6 +115,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         checkpoints=checkpoints,
         resume_from=None if resume_from is None else Path(resume_from),
         records=None if records is None else Path(records),
+        should_pause=should_pause,
     )
     make_directory(checkpoints)
     with staged_output(output) as staging:

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,6 +174,25 @@ class ProgressReporter(TrainerCallback):
         metrics |= {"step": float(state.global_step), "steps": float(state.max_steps), "epoch": float(state.epoch or 0)}
         stage = "training" if "loss" in logs else "evaluating"
         self.on_progress(Progress(TRAINING_STARTS + (TRAINING_ENDS - TRAINING_STARTS) * done, stage, metrics))
+
+
+class Pause(TrainerCallback):
+    """Saves a resume point and ends the training once the caller asks for it."""
+
+    def __init__(self, should_pause: Callable[[], bool]) -> None:
+        self.should_pause = should_pause
+        self.paused = False
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        """Look after each step; after the last one there is nothing to pause."""
+        if state.global_step < state.max_steps and self.should_pause():
+            self.paused = control.should_save = control.should_training_stop = True
 
 
 class BestKeeper(TrainerCallback):

@@ -1,7 +1,7 @@
 """The training itself: transformers' Trainer with our data, our progress reports and checked resume points."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments
 
-from baichuan_core.errors import CheckpointError, UnsupportedError
+from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
-from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, ProgressReporter
+from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
 from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -105,6 +105,7 @@ class Run:
     checkpoints: Path
     resume_from: Path | None
     records: Path | None
+    should_pause: Callable[[], bool]
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -149,8 +150,10 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
     Raises:
         CheckpointError: The resume point is not a complete one of this run.
         TrainingDivergedError: The loss or a gradient is not a number.
+        TrainingPausedError: The caller asked for a pause; a resume point is saved.
     """
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, options, run.identity)
+    pause = Pause(run.should_pause)
     trainer = BaichuanTrainer(
         identity=run.identity,
         validation=run.validation,
@@ -158,7 +161,7 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
         args=make_arguments(options, run.hardware, run.checkpoints, evaluates=bool(run.validation)),
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
-        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress)],
+        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause],
     )
     trainer.remove_callback(PrinterCallback)
     if run.records is not None:
@@ -170,6 +173,8 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
     finally:
         if run.records is not None:
             write_records(run.records, trainer.state.log_history)
+    if pause.paused:
+        raise TrainingPausedError(f"paused after step {trainer.state.global_step} of {trainer.state.max_steps}")
     return _result(trainer.state, step, trainer.filled)
 
 

@@ -20,6 +20,7 @@ class FinetuneSpec(ModelProducingSpec):
     """Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
+    can_pause: ClassVar[bool] = True
 
     kind: Literal["finetune"]
     training_file: FileId = Field(

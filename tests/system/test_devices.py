@@ -125,6 +125,9 @@ def test_a_drained_worker_gives_its_job_to_another_at_no_charge(service: Deploym
     assert job.charged_attempts == 0
     assert [attempt.state for attempt in service.attempts(job_id)] == ["released", "running"]
     assert service.attempts(job_id)[1].worker_id == "staying"
+    folder = service.settings.home / "artifacts" / "jobs" / job_id / service.attempts(job_id)[0].id
+    assert list((folder / "checkpoints").glob("checkpoint-*"))  # though save_steps were never reached
+    service.wait_for_progress(job_id, "training")
     service.cancel(job_id)
     service.wait(job_id, "cancelled")
 

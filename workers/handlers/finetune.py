@@ -30,6 +30,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         validation_data=context.files.get("validation_file"),
         resume_from=_resume_from(context),
         records=context.output / RECORDS_FOLDER,
+        should_pause=context.should_pause,
         on_progress=context.report,
     )
     return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
