@@ -1,5 +1,6 @@
 """Training data as the model learns it: ``input_ids`` and ``labels`` of each example."""
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,13 +38,13 @@ class TrainingData:
         examples: Encoded examples, in the order of the file.
         dropped: Examples without an answer inside the window; they teach nothing.
         truncated: Examples whose end was cut off; they teach no end of the answer.
-        format: Of the file.
+        format: Of the file, or of all of them.
     """
 
     examples: list[EncodedExample]
     dropped: int
     truncated: int
-    format: DataFormat = "published"
+    format: str = "published"
 
     @property
     def tokens(self) -> int:
@@ -63,6 +64,27 @@ def load_training_data(
     return encode_training_data(
         tokenizer, data.examples, max_length=max_length, chat_format=chat_format, data_format=data.format
     )
+
+
+def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
+    """Join data sets, each with its examples as often as its weight says.
+
+    A weight of 2 has every example twice, one of 0.5 half of them, chosen by the seed.
+
+    Raises:
+        DatasetError: A weight is not above 0.
+    """
+    chosen: list[EncodedExample] = []
+    for part, weight in zip(parts, weights, strict=True):
+        if not 0 < weight < math.inf:
+            raise DatasetError(f"the weight of training data is {weight}; it must be above 0")
+        whole, rest = divmod(weight, 1)
+        sample = random.Random(seed).sample(part.examples, round(rest * len(part.examples)))  # noqa: S311
+        chosen += [*part.examples * int(whole), *sample]
+    if not chosen:
+        raise DatasetError("the weights of the training data leave no example; raise one")
+    formats = ", ".join(sorted({part.format for part in parts}))
+    return TrainingData(chosen, sum(part.dropped for part in parts), sum(part.truncated for part in parts), formats)
 
 
 def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:

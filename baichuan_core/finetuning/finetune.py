@@ -1,7 +1,8 @@
 """The fine-tuning run: a checkpoint and training data in, a checkpoint or an adapter out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,13 @@ from baichuan_core.checkpoint import (
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import EncodedExample, TrainingData, load_training_data, split_training_data
+from baichuan_core.finetuning.data import (
+    EncodedExample,
+    TrainingData,
+    combine_training_data,
+    load_training_data,
+    split_training_data,
+)
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
@@ -56,7 +63,7 @@ def never_pause() -> bool:
 
 def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     checkpoint: Path | str,
-    training_data: Path | str,
+    training_data: Path | str | Mapping[Path | str, float],
     output: Path | str,
     options: FinetuningOptions | None = None,
     *,
@@ -73,7 +80,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
 
     Args:
         checkpoint: Directory of the base; a quantized one takes the method ``lora`` only.
-        training_data: Examples in any of the formats of ``docs/finetuning.md``, JSON, JSONL or plain text.
+        training_data: Examples in any of the formats of ``docs/finetuning.md``, JSON, JSONL or plain text; or several
+            files with weights: 2 takes every example twice, 0.5 half of them.
         output: Directory to make: a complete checkpoint (``full``) or an adapter (``lora``).
         options: How to train.
         checkpoints: Directory for resume points, of this run alone.
@@ -103,6 +111,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     config = read_config(checkpoint)
     hardware = Hardware.of(options)
     _check_method(config, options)
+    _check_validation(validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
     data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
     require_enough_memory(checkpoint, options, hardware, data.training.examples)
@@ -167,29 +176,44 @@ def _read_data(
     checkpoint: Path,
     config: BaichuanConfig,
     tokenizer: BaichuanTokenizer,
-    training: Path | str,
+    training: Path | str | Mapping[Path | str, float],
     validation: Path | str | None,
     options: FinetuningOptions,
 ) -> _Data:
     longest = _max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
-    data = load_training_data(tokenizer, Path(training), max_length=longest, chat_format=chat_format)
+    weights = training if isinstance(training, Mapping) else {training: 1.0}
+    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
+    parts = [load(Path(file)) for file in weights]
+    held_back = None
+    if validation is not None:
+        held_back = load(Path(validation))
+        _require_same_format(parts, held_back)
+    elif options.validation_split:
+        pairs = [split_training_data(part, options.validation_split, options.seed) for part in parts]
+        parts = [remaining for remaining, _ in pairs]
+        held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
+    return _Data(combine_training_data(parts, list(weights.values()), options.seed), held_back)
+
+
+def _check_validation(validation: Path | str | None, options: FinetuningOptions) -> None:
     if validation is not None and options.validation_split:
         raise DatasetError("validation data and validation_split are both given; leave one out")
-    if validation is not None:
-        held_back = load_training_data(tokenizer, Path(validation), max_length=longest, chat_format=chat_format)
-        if held_back.format != data.format and {held_back.format, data.format} != {"published", "sharegpt"}:
-            raise DatasetError(
-                f"the validation data is in the format {held_back.format!r} and the training data in {data.format!r};"
-                " write both in one format"
-            )
-        return _Data(data, held_back)
-    if options.validation_split:
-        return _Data(*split_training_data(data, options.validation_split, options.seed))
-    if options.early_stopping_patience is not None or options.eval_steps is not None:
-        name = "eval_steps" if options.eval_steps is not None else "early_stopping_patience"
-        raise DatasetError(f"{name} is given, but there is nothing to evaluate on; give validation data or a split")
-    return _Data(data, None)
+    evaluates = validation is not None or options.validation_split
+    for name in ("eval_steps", "early_stopping_patience"):
+        if getattr(options, name) is not None and not evaluates:
+            raise DatasetError(f"{name} is given, but there is nothing to evaluate on; give validation data or a split")
+
+
+def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData) -> None:
+    """Reject validation data in another format, which is most likely the wrong file."""
+    formats = {part.format for part in parts}
+    published = {"published", "sharegpt"}
+    if validation.format not in formats and not (validation.format in published and formats & published):
+        raise DatasetError(
+            f"the validation data is in the format {validation.format!r} and the training data in"
+            f" {', '.join(map(repr, sorted(formats)))}; write both in one format"
+        )
 
 
 def _max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:

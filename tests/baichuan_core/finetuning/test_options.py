@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -282,3 +283,20 @@ def test_tensorboard_files_are_written_if_the_package_is_installed(
     )  # fmt: skip
     assert [step for name, _, step in written if name == "loss"] == [1, 2]
     assert {"grad_norm", "learning_rate", "tokens_per_second"} <= {name for name, *_ in written}
+
+
+def test_several_files_are_mixed_by_their_weights(base: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps({"instruction": f"say {n}", "output": f"{n}"}) for n in range(4)))
+    options = FinetuningOptions(**QUICK)
+
+    def run(name: str, weights: dict[Path | str, float], **change: Any) -> Any:
+        chosen = replace(options, **change)
+        return finetune(base, weights, tmp_path / name, chosen, checkpoints=tmp_path / f"{name}-checkpoints")
+
+    mixed = run("mixed", {CONVERSATIONS: 0.5, other: 3})
+    assert (mixed.examples, mixed.data_format) == (16 // 2 + 3 * 4, "alpaca, published")
+    split = run("split", {CONVERSATIONS: 1, other: 2.5}, validation_split=0.25)
+    assert (split.examples, split.validation_examples) == (12 + 2 * 3 + 2, 4 + 1)
+    with pytest.raises(DatasetError, match="the weight of training data is 0; it must be above 0"):
+        run("none", {CONVERSATIONS: 0})
