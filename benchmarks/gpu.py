@@ -24,10 +24,12 @@ from baichuan_core.generation.engines import vllm
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.memory import peak_memory
+from benchmarks.gpu_training import Case, peak_flops, train_case
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from footprint import GIB, PRESETS, Precision, Shape, inference
 
 MIB = 2**20
+MIN_REAL_TOKENS = 16  # tiny runs decode fewer tokens
 TINY: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "layers": 2, "heads": 4, "vocab_size": 1024}
 PRECISIONS = {
     "bf16": Precision("bfloat16"),
@@ -234,7 +236,37 @@ def _collect(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-FIGURES = {"decoding": decoding, "prefills": prefills, "weights": loaded_weights, "batches": batches}
+def training(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Measure training of 7B in full and by LoRA, and of 13B by QLoRA."""
+    seven, thirteen = size.shapes["7B"], size.shapes["13B"]
+    long, short = (2048, 512) if size.new_tokens > MIN_REAL_TOKENS else (64, 32)
+    cases = [
+        (Case(f"train 7B LoRA, 4 x {long} tokens", seven, 4, long), PRECISIONS["bf16"]),
+        (Case(f"train 13B QLoRA, 4 x {short} tokens", thirteen, 4, short), PRECISIONS["nf4, 8-bit head"]),
+        (Case(f"train 7B full, 1 x {long} tokens", seven, 1, long, full=True), PRECISIONS["bf16"]),
+    ]
+    peak = peak_flops(device, partial(_product_flops, device))
+    for case, precision in cases:
+        yield from train_case(
+            case, make_model(case.shape, precision, device), device, lambda step: seconds(step, device), peak
+        )
+        _collect(device)
+
+
+def _product_flops(device: torch.device) -> float:
+    """Return the FLOPs per second of a product of two large matrices in bfloat16."""
+    width = 8192 if device.type == "cuda" else 512
+    left = torch.randn(width, width, device=device, dtype=torch.bfloat16)
+    return float(2 * width**3 / seconds(lambda: left @ left, device))
+
+
+FIGURES = {
+    "training": training,
+    "decoding": decoding,
+    "prefills": prefills,
+    "weights": loaded_weights,
+    "batches": batches,
+}
 
 
 def main() -> None:

@@ -12,6 +12,9 @@ FIGURES = (
     "prefill 13B (ALiBi)",
     "weights 13B nf4, 8-bit head",
     "batch 7B, our engine",
+    "train 7B full",
+    "train 7B LoRA",
+    "train 13B QLoRA",
 )
 
 
