@@ -132,17 +132,17 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
         kind.title,
         error.message,
         param=error.param,
-        headers=_headers(kind.status),
+        headers=_headers(kind.status, error),
     )
 
 
-def _headers(status: int) -> dict[str, str]:
+def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
+    # The openai client repeats 409 and 5xx unless told not to; what may have taken effect must not be repeated.
+    if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError):
+        return {"x-should-retry": "false"}
     match status:
         case HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": 'Bearer realm="baichuan"'}
-        # The openai client repeats 409 and 5xx unless told not to; among domain errors, 503 is an unknown outcome.
-        case HTTPStatus.CONFLICT | HTTPStatus.SERVICE_UNAVAILABLE:
-            return {"x-should-retry": "false"}
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return {"Retry-After": "5"}
         case _:

@@ -28,7 +28,7 @@ def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapp
     if stored is None:
         return None
     try:
-        return RESULT.validate_python({"kind": kind, **stored})  # the first version stored no kind
+        return RESULT.validate_python({"kind": kind, **stored}, strict=False)  # the first version stored no kind
     except ValidationError:
         return stored
 

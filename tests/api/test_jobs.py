@@ -46,7 +46,7 @@ def test_a_result_is_shown_with_the_fields_of_its_kind(either_api: Api) -> None:
     (shown,) = api.client.get("/v1/jobs").json()["data"]
     assert shown["result"] == result | {"kind": "convert"}
     (model,) = api.client.get("/v1/models").json()["data"]
-    assert (model["details"]["hidden_size"], model["details"]["vocab_size"]) == (8, None)
+    assert (model["details"]["hidden_size"], model["details"]["vocab_size"]) == (8, 16)
 
 
 def test_rows_that_another_version_stored_never_fail_a_list(either_api: Api) -> None:

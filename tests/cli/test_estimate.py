@@ -85,7 +85,7 @@ def test_wrong_usage_says_what_to_write(shell: Shell) -> None:
     done = shell("estimate", ".")
     assert (done.code, done.err) == (
         ExitCode.FAILED,
-        "error: config.json has no vocab_size: use the config.json of the published checkpoint\n",
+        "error: config.json has no hidden_size: use the config.json of the published checkpoint\n",
     )
 
 

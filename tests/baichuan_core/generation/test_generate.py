@@ -275,7 +275,7 @@ def test_weights_that_compute_no_numbers_are_told(checkpoint: Path, tmp_path: Pa
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     for options in (GREEDY, SAMPLED):
-        with pytest.raises(CheckpointError, match=r"no numbers: .* use dtype"):
+        with pytest.raises(CheckpointError, match=r"computes NaN: .* use dtype"):
             generate(broken, prompts("a"), tmp_path / "out.jsonl", options)
     assert not (tmp_path / "out.jsonl").exists()
 
