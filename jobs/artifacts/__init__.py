@@ -5,7 +5,7 @@ from pathlib import Path
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
 from jobs.artifacts.store import ArtifactStore, StoredFile, describe
-from jobs.artifacts.workspace import Workspace
+from jobs.artifacts.workspace import Workspace, input_key
 from jobs.settings import Settings
 
 
@@ -24,5 +24,6 @@ __all__ = [
     "StoredFile",
     "Workspace",
     "describe",
+    "input_key",
     "open_store",
 ]

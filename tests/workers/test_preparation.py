@@ -12,7 +12,7 @@ from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAl
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import STORED_SPEC
 from jobs.state import JobState
 from workers.handlers.contract import handler_of
 from workers.preparation import prepare, require_room
@@ -31,13 +31,15 @@ def ignore(_progress: Progress) -> None:
 def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | None = None, **fields: Any) -> Claim:
     """A claimed job whose spec names these models."""
     names = {field: model.id for field, model in models.items()}
-    spec = SPEC.validate_python({**(fields or GENERATE), **names})
+    spec = STORED_SPEC.validate_python({**(fields or GENERATE), **names})
     job = JobRecord(
         id="job-1",
         project_id="p",
         kind=spec.kind,
         state=JobState.RUNNING,
-        spec=spec.model_dump(mode="json"),
+        source_model=spec.model,
+        output_model=None,
+        labels={},
         priority=0,
         max_attempts=3,
         charged_attempts=0,
@@ -49,7 +51,6 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         requirement={},
         waiting=None,
         progress=None,
-        result=None,
         error=None,
         last_event=1,
         version=1,
@@ -118,7 +119,7 @@ def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_pat
 def test_missing_room_is_told_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
-    spec = SPEC.validate_python(dict(claim.job.spec))
+    spec = claim.spec
     context = prepare(claim, store, settings, ignore)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
         require_room(spec, handler_of(spec), context, store, settings)
