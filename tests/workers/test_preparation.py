@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from baichuan_core.progress import Progress
-from jobs.artifacts import DirectoryStore
+from jobs.artifacts import DirectoryStore, input_key
 from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAllowedError
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import STORED_SPEC
+from jobs.specs import STORED_SPEC, AnySpec, GenerateSpec, separate_input
 from jobs.state import JobState
 from workers.handlers.contract import handler_of
 from workers.preparation import prepare, require_room
@@ -105,6 +105,27 @@ def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path)
     claim = claim_of({"model": BASE}, kind="generate", input_file=file_id)
     with pytest.raises(InvalidRequestError, match=f"there is no file {file_id}"):
         prepare(claim, store, Settings(home=tmp_path), ignore)
+
+
+def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_path: Path) -> None:
+    whole = GenerateSpec(kind="generate", model="base", prompts=["x" * 3000, "y"])
+    separated = separate_input(whole)
+    claim = replace(claim_of({"model": BASE}), spec=separated.spec)
+    key = input_key(claim.job.id)
+
+    def find() -> AnySpec:
+        return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path), ignore).files)
+
+    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are gone from the artifact store"):
+        find()
+    store.local(key).parent.mkdir(parents=True)
+    store.local(key).write_bytes(separated.content)
+    restored = find()
+    assert isinstance(restored, GenerateSpec)
+    assert restored.model_dump(exclude={"inline_input"}) == whole.model_dump()
+    store.local(key).write_bytes(separated.content.replace(b"y", b"z"))
+    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 were changed in the artifact store"):
+        find()
 
 
 def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_path: Path) -> None:
