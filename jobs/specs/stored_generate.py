@@ -67,8 +67,9 @@ def has_long_input(spec: JobSpec) -> bool:
 
 def separate_input(spec: GenerateSpec) -> SeparatedInput:
     """Separate the prompts or conversations from the rest of a spec that has either."""
-    field = "conversations" if spec.prompts is None else "prompts"
-    given: list[Any] = spec.model_dump(mode="json", include={field})[field]
+    field: Literal["prompts", "conversations"] = "conversations" if spec.prompts is None else "prompts"
+    only = set[str]([field])
+    given: list[Any] = spec.model_dump(mode="json", include=only)[field]
     content = json.dumps(given, ensure_ascii=False).encode()
     described = InlineInput(
         field=field,
@@ -77,7 +78,7 @@ def separate_input(spec: GenerateSpec) -> SeparatedInput:
         sha256=hashlib.sha256(content).hexdigest(),
         preview=_first_text(given)[:MAX_PREVIEW_CHARACTERS],
     )
-    rest = spec.model_dump(exclude={field})
+    rest = spec.model_dump(exclude=only)
     return SeparatedInput(StoredGenerateSpec.model_validate({**rest, "inline_input": described}), content)
 
 
