@@ -1,8 +1,9 @@
 """The Baichuan model family and its operations.
 
 With this package imported, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` know
-`model_type: baichuan`; `trust_remote_code` is never needed and never used. Importing the package loads neither torch
-nor transformers: each name is imported when it is first used (docs/decisions/0017).
+`model_type: baichuan`; `trust_remote_code` is never needed, and if it is passed, no code of a repository runs.
+Importing the package loads neither torch nor transformers: each name is imported when it is first used
+(docs/decisions/0017).
 """
 
 from importlib import import_module
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         TrainingDivergedError,
         UnsupportedError,
     )
-    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint
+    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint, preview_dataset
     from .generation import (
         GenerationOptions,
         GenerationReport,
@@ -60,7 +61,7 @@ _NAMES = {
         "TrainingDivergedError",
         "UnsupportedError",
     ),
-    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint"),
+    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint", "preview_dataset"),
     "generation": (
         "GenerationOptions",
         "GenerationReport",
@@ -113,6 +114,7 @@ __all__ = [
     "latest_checkpoint",
     "load_model",
     "load_tokenizer",
+    "preview_dataset",
     "quantize",
     "read_requests",
 ]

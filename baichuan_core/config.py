@@ -1,13 +1,21 @@
 """The configuration of all four families: Baichuan 1 and 2, with 7B (RoPE) and 13B (ALiBi) layouts."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from checkpoint_files import (
+    PositionEmbedding,
+    clean_fields,
+    infer_norm_head,
+    infer_position_embedding,
+    unknown_head,
+)
+
 DEFAULT_CONTEXT_LENGTH = 4096
-BAICHUAN2_VOCABULARY_SIZE = 125696
+PUBLISHED_PAD_TOKEN_ID = 0
 # Keys of published configurations that name code to run or settings of a trainer, not the model.
 FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
 SIZES = (
@@ -19,17 +27,26 @@ SIZES = (
     "max_position_embeddings",
     "model_max_length",
 )
-
-PositionEmbedding = Literal["rope", "alibi"]
+# Fields that other tools write in other forms, and hints of the family.
+CLEANED = (
+    *SIZES,
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "position_embedding",
+    "norm_head",
+    "z_loss_weight",
+    "architectures",
+)
 
 
 class BaichuanConfig(PreTrainedConfig):
     """What a Baichuan model is made of; reads the published `config.json` of every family.
 
-    Published configurations name neither their positions nor their head, so both are told from what is there:
-    a configuration with `model_max_length` and no `max_position_embeddings` uses ALiBi, any other RoPE; a
-    vocabulary of 125696 has the normalised head of Baichuan 2. An explicit `position_embedding` or
-    `norm_head` wins, and both are always saved.
+    Published configurations name neither their positions nor their head, so both are inferred from hints (see
+    `checkpoint_files.family`): width and length fields for the positions; vocabulary, class names and
+    `z_loss_weight` for the head. An explicit `position_embedding` or `norm_head` wins, and both are always saved.
+    Without any hint `norm_head` is None, and no model can be made until it is set.
 
     Attributes:
         position_embedding: "rope" or "alibi".
@@ -42,6 +59,7 @@ class BaichuanConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "baichuan"
+    tokenizer_class: ClassVar[str] = "BaichuanTokenizer"  # for directories without tokenizer_config.json
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     vocab_size: int = 64000
@@ -57,27 +75,30 @@ class BaichuanConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     rms_norm_eps: float = 1e-6
     use_cache: bool = True
-    pad_token_id: int | None = 0
+    pad_token_id: int | None = PUBLISHED_PAD_TOKEN_ID
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     tie_word_embeddings: bool = False
     rope_parameters: dict[str, Any] | None = None
-    z_loss_weight: float = 0.0
+    z_loss_weight: float | None = None
     quantize_head: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.position_embedding is None:
-            only_13b_length = self.max_position_embeddings is None and self.model_max_length is not None
-            self.position_embedding = "alibi" if only_13b_length else "rope"
-        if self.norm_head is None:
-            self.norm_head = self.vocab_size == BAICHUAN2_VOCABULARY_SIZE
+        fields = clean_fields({**kwargs, **{name: getattr(self, name) for name in CLEANED}})
+        fields["position_embedding"] = infer_position_embedding(fields)
+        fields["norm_head"] = infer_norm_head(fields)
+        for name in CLEANED:
+            setattr(self, name, fields.pop(name))
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            self.pad_token_id = PUBLISHED_PAD_TOKEN_ID  # a token that the model has no embedding for
         context_length = self.max_position_embeddings or self.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.max_position_embeddings = self.max_position_embeddings or context_length
         self.model_max_length = self.model_max_length or context_length
-        self.z_loss_weight = float(self.z_loss_weight)
-        known = {key: value for key, value in kwargs.items() if key not in FOREIGN_KEYS}
+        if self.z_loss_weight is not None:
+            self.z_loss_weight = float(self.z_loss_weight)
+        known = {key: value for key, value in fields.items() if key not in FOREIGN_KEYS}
         super().__post_init__(**known)  # type: ignore[no-untyped-call]
-        self.check()
+        self._check_fields()
 
     @property
     def head_dim(self) -> int:
@@ -90,17 +111,22 @@ class BaichuanConfig(PreTrainedConfig):
         return self.num_attention_heads
 
     def check(self) -> None:
-        """Refuse what no Baichuan model can be.
+        """Refuse what no Baichuan model can be, and a configuration that does not tell its head.
 
         Raises:
             ValueError: The message names the field and what it may hold.
         """
+        if self.norm_head is None:
+            raise ValueError(unknown_head(self.vocab_size))
+        self._check_fields()
+
+    def _check_fields(self) -> None:
         for name in SIZES:
             if type(size := getattr(self, name)) is not int or size < 1:
                 raise ValueError(f"{name} is {size!r}: give a whole number above 0")
         if self.position_embedding not in ("rope", "alibi"):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
-        if self.norm_head not in (True, False):
+        if self.norm_head not in (True, False, None):
             raise ValueError(f"norm_head is {self.norm_head!r}: use true or false")
         if self.quantize_head not in (True, False):
             raise ValueError(f"quantize_head is {self.quantize_head!r}: use true or false")

@@ -54,6 +54,12 @@ class TrainingDivergedError(BaichuanError):
     """The loss of a fine-tuning run is NaN or infinite."""
 
 
+class TrainingPausedError(BaichuanError):
+    """The caller asked a fine-tuning run to pause; it has saved a resume point from which it continues."""
+
+    may_pass = True
+
+
 class InsufficientSpaceError(BaichuanError):
     """The disk cannot hold the result."""
 

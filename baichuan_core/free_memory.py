@@ -1,7 +1,7 @@
 """How much memory a device has left."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +11,31 @@ MEMINFO = Path("/proc/meminfo")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 UNLIMITED = 2**63
 KIB = 1024
+
+
+# What this process may take of each device, if it shares them: bytes by the device's number.
+_limits: dict[int, int] = {}
+_host_baseline = 0
+
+
+def limit_memory(reserved: Sequence[int]) -> None:
+    """Limit this process to a part of its devices, which it shares with others.
+
+    On a GPU torch's allocator keeps to it, and raises `OutOfMemoryError` beyond. A CPU cannot enforce it; there the
+    functions of this module count only what is left of the limit.
+
+    Args:
+        reserved: Bytes on each visible device, in their order.
+    """
+    global _host_baseline  # noqa: PLW0603 - a limit of the process
+    if torch.cuda.is_available():
+        for index, count in enumerate(reserved[: torch.cuda.device_count()]):
+            total = torch.cuda.mem_get_info(index)[1]
+            torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
+            _limits[index] = count
+    elif reserved:
+        _host_baseline = _own_bytes()
+        _limits[0] = sum(reserved)
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
@@ -26,8 +51,10 @@ def free_bytes(device: str | torch.device | None = None) -> int:
     where = chosen_device(device)
     if where.type == "cuda":
         free, _total = torch.cuda.mem_get_info(where)
-        return int(free)
-    return min([_of_the_system("MemAvailable"), *left_in_control_group(CONTROL_GROUP)])
+        limit = _limits.get(where.index or 0)
+        return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
+    limits = [_limits[0] - (_own_bytes() - _host_baseline)] if _limits else []
+    return min([_of_the_system("MemAvailable"), *left_in_control_group(CONTROL_GROUP), *limits])
 
 
 def total_bytes(device: str | torch.device | None = None) -> int:
@@ -40,6 +67,12 @@ def total_bytes(device: str | torch.device | None = None) -> int:
         _free, total = torch.cuda.mem_get_info(where)
         return int(total)
     return min([_of_the_system("MemTotal"), *limits_of_control_group(CONTROL_GROUP)])
+
+
+def _own_bytes() -> int:
+    """Return the memory of this process that is not a file's."""
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def release_memory() -> None:

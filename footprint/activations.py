@@ -51,7 +51,7 @@ class Kept:
 
 FULL, FULL_MIXED = Kept(45, 3, 16, 4, 15, 8, 8), Kept(32.5, 1.5, 8, 4, 13, 11, 3)
 LORA, LORA_MIXED = Kept(33, 7, 12, 4, 6, 16, 8), Kept(22.5, 3.5, 6, 2, 6, 17, 1)
-LORA_4_BIT, LORA_4_BIT_MIXED = Kept(33, 7, 12, 4, 6, 10, 8), Kept(22, 0, 12, 4, 6, 26, 6)
+LORA_4_BIT, LORA_4_BIT_MIXED = Kept(33, 7, 12, 4, 6, 10, 8), Kept(22, 2, 6, 2, 6, 7, 4)
 LORA_INT8 = Kept(42.5, 3.5, 16, 16, 6, 9, 4, stream_intermediate=4)
 LORA_INT8_MIXED = Kept(30, 2, 8, 14, 6, 16, 1.5, stream_intermediate=2)
 

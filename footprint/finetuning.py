@@ -1,8 +1,9 @@
 """Memory of fine-tuning as `baichuan_core.finetuning` does it: float32 trained weights and gradients, AdamW.
 
-Three moments can be the one of most memory. When the backward pass begins, everything that it needs is kept and there
-are no gradients yet (but for those of earlier batches of the same step). In its last block there are nearly all
-gradients, and what this block needs. When it has ended there are all of them and nothing else. The largest counts.
+Three moments can be the one of most memory. When the loss is computed, everything that the backward pass needs is kept
+and only the head has a gradient (and all weights, if earlier batches of the same step left theirs). In its last block
+there are nearly all gradients, and what this block needs. When it has ended there are all of them and nothing else.
+The largest counts.
 """
 
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ FinetuningMethod = Literal["full", "lora"]
 
 FLOAT32 = DTYPE_BYTES["float32"]
 MOMENTS = 2  # AdamW keeps the mean of the gradients and that of their squares
-LOGITS = 3 * FLOAT32  # logits, their log-softmax, its gradient
-TRAINED_NORM_LOGITS = 6 * FLOAT32  # and, by the norms, the quotient and two gradients
-LORA_TARGET_ROWS = 3  # the adapter is on W_pack, whose output is three times the hidden size
+HALF = DTYPE_BYTES["bfloat16"]
+# Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
+CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
+BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +29,24 @@ class Training:
     """How a model is trained.
 
     Attributes:
-        method: "full" trains every weight, "lora" an adapter on `W_pack`.
+        method: "full" trains every weight, "lora" an adapter.
         batch: Examples a batch.
         tokens: Length of the longest example.
         lora_rank: Of the adapter.
+        lora_targets: Linear layers that have an adapter, by the last part of their name.
         gradient_checkpointing: Whether activations are computed twice and few of them kept.
-        accumulation: Batches a step.
+        accumulation: Batches per step.
+        on_gpu: Whether the chunks of the loss are those of a GPU.
     """
 
     method: FinetuningMethod = "full"
     batch: int = 1
     tokens: int = 512
     lora_rank: int = 8
+    lora_targets: tuple[str, ...] = ("W_pack",)
     gradient_checkpointing: bool = True
     accumulation: int = 1
+    on_gpu: bool = True
 
     @property
     def positions(self) -> int:
@@ -51,7 +57,11 @@ class Training:
         """How many numbers are trained."""
         if self.method == "full":
             return shape.parameters
-        return shape.layers * self.lora_rank * shape.hidden_size * (1 + LORA_TARGET_ROWS)
+        of_blocks = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
+        adapted = [of_blocks[name] for name in self.lora_targets if name in of_blocks] * shape.layers
+        if "lm_head" in self.lora_targets:
+            adapted.append((shape.vocab_size, shape.hidden_size))
+        return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
 
 def finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:
@@ -67,7 +77,7 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
     weights = _weights(shape, precision, training, trained)
     gradients, moments = trained * FLOAT32, trained * FLOAT32 * MOMENTS
     at_the_end = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
-    missing = FLOAT32 * (shape.embedding_and_head_parameters // 2 + shape.linear_parameters // shape.layers)
+    missing = FLOAT32 * (shape.head_parameters + shape.linear_parameters // shape.layers)
     in_the_last_block = replace(
         at_the_end,
         activations=_last_block_bytes(shape, precision, training),
@@ -82,37 +92,36 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
 
 
 def _weights(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
-    """Bytes of the weights; training on a quantized base holds in float32 all that is not quantized."""
+    """Bytes of the weights; full training has all of them in float32."""
     if training.method == "full":
         return trained * FLOAT32
-    if precision.quantization is not None:
-        precision = replace(precision, dtype="float32")
     return precision.weight_bytes(shape) + trained * FLOAT32
 
 
 def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Bytes beside weights and moments before gradients come: as the loss is made, differentiated, or in a block."""
-    full = training.method == "full"
+    """Bytes besides weights and moments before gradients of the blocks exist: at the loss, or in the last block."""
+    full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = kept(precision, full=full)
     block = per_token.block(shape)
     left, again = (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
-    ends = per_token.ends * shape.hidden_size
     # Mixed precision copies each trained weight once; gradient checkpointing drops the copies before going back.
-    casts = DTYPE_BYTES["bfloat16"] * shape.parameters if full and precision.dtype != "float32" else 0
-    casts_at_the_loss = 0 if training.gradient_checkpointing else casts
-    beside_the_blocks = max(
-        training.positions * (ends + LOGITS * shape.vocab_size) + casts,
-        training.positions * (ends + _differentiated_logits(shape, full=full)) + casts_at_the_loss,
-        training.positions * (again + per_token.gradients_in_a_block(shape)) + casts_at_the_loss,
-    )
-    return round(training.positions * shape.layers * left + beside_the_blocks) + precision.dequantized_layer_bytes(
+    casts = HALF * shape.linear_parameters if full and mixed else 0
+    casts_going_back = 0 if training.gradient_checkpointing else casts
+    head_gradient = FLOAT32 * shape.head_parameters if full else 0
+    at_the_loss = training.positions * per_token.ends * shape.hidden_size + _loss_bytes(shape, precision, training)
+    going_back = training.positions * (again + per_token.gradients_in_a_block(shape))
+    besides_the_blocks = max(at_the_loss + casts, going_back + casts_going_back) + head_gradient
+    return round(training.positions * shape.layers * left + besides_the_blocks) + precision.dequantized_layer_bytes(
         shape
     )
 
 
-def _differentiated_logits(shape: Shape, *, full: bool) -> int:
-    """Bytes a token at the loss, with the gradients; a normalised head that is trained has them of its norms too."""
-    return shape.vocab_size * (TRAINED_NORM_LOGITS if full and shape.norm_head else LOGITS)
+def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+    """Bytes at the loss: the logits of one chunk, and in mixed precision their copy and that of the head."""
+    mixed = precision.dtype != "float32"
+    chunk = max(1, CHUNK_LOGITS["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
+    logits = min(chunk, training.positions) * shape.vocab_size * (FLOAT32 + (HALF if mixed else 0))
+    return logits + (HALF * shape.head_parameters if mixed and training.method == "full" else 0)
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:

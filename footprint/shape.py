@@ -1,15 +1,21 @@
 """Sizes of a model that memory depends on, read from `config.json` by the rules of the Baichuan families."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
+
+from checkpoint_files import (
+    BAICHUAN2_VOCABULARY_SIZE,
+    FileError,
+    PositionEmbedding,
+    clean_fields,
+    infer_norm_head,
+    infer_position_embedding,
+    read_object,
+)
 
 DEFAULT_CONTEXT_LENGTH = 4096
-BAICHUAN2_VOCABULARY_SIZE = 125_696
-
-PositionEmbedding = Literal["rope", "alibi"]
 
 
 class ShapeError(ValueError):
@@ -62,20 +68,22 @@ class Shape:
         Raises:
             ShapeError: A size is missing or impossible.
         """
-        longest, published_length = config.get("max_position_embeddings"), config.get("model_max_length")
-        alibi = longest is None and published_length is not None
-        vocab_size = _read_size(config, "vocab_size")
-        norm_head = config.get("norm_head")
+        try:
+            fields = clean_fields(config)
+            positions, norm_head = infer_position_embedding(fields), infer_norm_head(fields)
+        except FileError as fault:
+            raise ShapeError(str(fault)) from fault
+        longest, published_length = fields.get("max_position_embeddings"), fields.get("model_max_length")
         return cls(
-            hidden_size=_read_size(config, "hidden_size"),
-            intermediate_size=_read_size(config, "intermediate_size"),
-            layers=_read_size(config, "num_hidden_layers"),
-            heads=_read_size(config, "num_attention_heads"),
-            vocab_size=vocab_size,
+            hidden_size=_read_size(fields, "hidden_size"),
+            intermediate_size=_read_size(fields, "intermediate_size"),
+            layers=_read_size(fields, "num_hidden_layers"),
+            heads=_read_size(fields, "num_attention_heads"),
+            vocab_size=_read_size(fields, "vocab_size"),
             context_length=published_length or longest or DEFAULT_CONTEXT_LENGTH,
-            position_embedding=config.get("position_embedding") or ("alibi" if alibi else "rope"),
-            norm_head=vocab_size == BAICHUAN2_VOCABULARY_SIZE if norm_head is None else bool(norm_head),
-            tied_head=bool(config.get("tie_word_embeddings", False)),
+            position_embedding=positions,
+            norm_head=norm_head is not False,  # if unknown, estimate the kind that takes more
+            tied_head=bool(fields.get("tie_word_embeddings", False)),
         )
 
     @property
@@ -101,6 +109,11 @@ class Shape:
         return self.vocab_size * self.hidden_size * (1 if self.tied_head else 2)
 
     @property
+    def head_parameters(self) -> int:
+        """Numbers in the head."""
+        return self.vocab_size * self.hidden_size
+
+    @property
     def norm_parameters(self) -> int:
         """Number of parameters in the norms: two per block and a final one."""
         return (2 * self.layers + 1) * self.hidden_size
@@ -124,16 +137,10 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ShapeError: The file cannot be read or is not a JSON object.
     """
-    file = path / "config.json" if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ShapeError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ShapeError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ShapeError(f"{file} must hold a JSON object: use the config.json of the published checkpoint")
-    return content
+        return read_object(path / "config.json" if path.is_dir() else path)
+    except FileError as fault:
+        raise ShapeError(str(fault)) from fault
 
 
 _7B = Shape(hidden_size=4096, intermediate_size=11_008, layers=32, heads=32, vocab_size=64_000)

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from checkpoint_files import FileError, read_config, read_object, read_settled_config
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
-from jobs.json_files import read_json_object
 from jobs.model_details import check_details
 from jobs.shown_config import ShownAdapterConfig, ShownConfig
 
@@ -77,22 +77,29 @@ def _printable(path: Path) -> str:
 
 
 def inspect(folder: Path) -> Inspection:
-    """Tell what the directory holds.
+    """Return what the directory contains.
 
     Raises:
         InvalidRequestError: it is neither a complete Baichuan checkpoint nor a LoRA adapter; says what is missing.
     """
+    try:
+        return _inspect(folder)
+    except FileError as error:
+        raise InvalidRequestError(str(error), param="path") from None
+
+
+def _inspect(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / ADAPTER_CONFIG).exists():
-        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_json_object(folder / ADAPTER_CONFIG))
+        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
         return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
-    config = read_json_object(folder / CONFIG)
-    if config.get("model_type") != "baichuan":
-        found = reprlib.repr(config.get("model_type"))
-        message = f"{CONFIG} says model_type {found}; only 'baichuan' checkpoints can be used"
+    found = read_object(folder / CONFIG)
+    if found.get("model_type") != "baichuan":
+        family = reprlib.repr(found.get("model_type"))
+        message = f"{CONFIG} says model_type {family}; only 'baichuan' checkpoints can be used"
         raise InvalidRequestError(message, param="path")
-    shown = ShownConfig.from_file(CONFIG, config)
+    shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise InvalidRequestError("no weights: expected *.safetensors, pytorch_model*.bin or *.gguf", param="path")
@@ -102,8 +109,9 @@ def inspect(folder: Path) -> Inspection:
     details = {"bytes": size, **shown.details()}
     if is_gguf:
         return _inspected(GGUF, details, CONFIG)
-    quantization = shown.quantization_config.method if shown.quantization_config else None
-    return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(config)}, CONFIG)
+    settled = read_settled_config(folder)  # without settings of a quantization that was never applied
+    quantization = ShownConfig.from_file(CONFIG, settled).quantization
+    return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG)
 
 
 def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:

@@ -108,7 +108,7 @@ class AttemptRecord:
     claimed_at: int | None
     finished_at: int | None
     error: Json | None
-    allocations: Sequence[AllocationRecord] = ()
+    allocations: tuple[AllocationRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

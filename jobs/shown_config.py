@@ -64,6 +64,11 @@ class ShownConfig(Shown):
     tie_word_embeddings: bool | None = None
     quantization_config: Quantization | None = None
 
+    @property
+    def quantization(self) -> str | None:
+        """Return the method by which the weights are quantized."""
+        return self.quantization_config.method if self.quantization_config else None
+
     def details(self) -> dict[str, Any]:
         """Fields that the file sets, without those of the quantization."""
         return self.model_dump(exclude_unset=True, exclude={"quantization_config"})

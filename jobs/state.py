@@ -37,7 +37,7 @@ class AttemptState(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"  # no worker picked the message up in time
     LOST = "lost"  # the worker stopped renewing the lease
-    RELEASED = "released"  # the worker gave the job back while shutting down
+    RELEASED = "released"  # the worker gave the job back: it shut down or was drained
 
 
 class Event(StrEnum):
@@ -50,7 +50,7 @@ class Event(StrEnum):
     FAIL = "fail"  # trying again would fail again
     STUMBLE = "stumble"  # failed in a way that another attempt may not
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker shuts down and gives it back
+    RELEASE = "release"  # the worker gives it back: it shuts down or is drained
     CANCEL = "cancel"  # a user wants it ended
     STOP = "stop"  # the worker has ended it as asked
     RETRY = "retry"  # a user wants it again

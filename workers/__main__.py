@@ -15,8 +15,8 @@ from workers.execution import Execution
 from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat, describe_worker
 from workers.inventory import Inventory
-from workers.process import RunnerStarter
 from workers.settings import WorkerSettings
+from workers.starting import RunnerStarter
 from workers.tasks import install
 
 log = logging.getLogger("workers")

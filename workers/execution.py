@@ -1,6 +1,7 @@
 """Runs attempts: claims them, watches over their runners, and records how they end."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import ArtifactStore, Workspace
+from jobs.artifacts import ArtifactStore, Workspace, cache_folder
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Gathering
@@ -16,11 +17,12 @@ from jobs.service.claims import Claim
 from jobs.service.dispatching import take_back
 from jobs.settings import Settings
 from jobs.state import Event, JobState
+from workers.environment import store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
-from workers.process import RunnerStarter
-from workers.runner import Assignment, Failed, Finished
+from workers.messages import Assignment, Failed, Finished, Storage
 from workers.settings import WorkerSettings
+from workers.starting import RunnerStarter
 from workers.supervision import Ending, Supervision, Verdict
 
 GATHER_SECONDS = 0.2
@@ -50,6 +52,13 @@ class Execution:
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
         self._runners: set[int] = set()
+        self._storage = Storage(
+            artifact_root=settings.artifacts,
+            cache=cache_folder(settings).resolve(),
+            variables=store_variables(os.environ),
+            model_roots=settings.allowed_model_roots,
+            free_space_reserve_bytes=settings.free_space_reserve_bytes,
+        )
 
     def runners(self) -> frozenset[int]:
         """Return the process groups of the runners that are at work."""
@@ -114,7 +123,7 @@ class Execution:
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
-        starting = self._starter.start(Assignment(claim, self._settings, self._worker.threads_per_job))
+        starting = self._starter.start(Assignment(claim, self._storage, self._worker.threads_per_job))
         return Supervision(claim, lease, self._worker, self._draining, self._runners).watch(starting)
 
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:

@@ -1,6 +1,7 @@
 """Finds, in the runner, what a spec names: checked paths on this machine's disk, and room for the result."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from baichuan_core.progress import ProgressCallback
@@ -10,12 +11,11 @@ from jobs.errors import InsufficientStorageError, InvalidRequestError
 from jobs.records import FileRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
-from jobs.settings import Settings
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
 from workers.handlers.contract import Context, Handler
 
 
-def prepare(claim: Claim, store: ArtifactStore, settings: Settings, report: ProgressCallback) -> Context:
+def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
     """Everything a handler needs.
 
     Raises:
@@ -26,7 +26,7 @@ def prepare(claim: Claim, store: ArtifactStore, settings: Settings, report: Prog
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
     return Context(
-        models={field: locate(model, field, store, settings) for field, model in found.items()},
+        models={field: locate(model, field, store, model_roots) for field, model in found.items()},
         files=_find_files(claim, store),
         output=store.workspace(workspace.output),
         checkpoints=store.workspace(workspace.checkpoints),
@@ -35,7 +35,7 @@ def prepare(claim: Claim, store: ArtifactStore, settings: Settings, report: Prog
     )
 
 
-def locate(model: ModelRecord, field: str, store: ArtifactStore, settings: Settings) -> Path:
+def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:
     """The directory of a model; registered ones are checked anew, for roots and links may have changed.
 
     Raises:
@@ -46,7 +46,7 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, settings: Setti
         if not Path(model.path).is_dir():
             message = f"the directory of model {model.id!r}, {model.path}, is gone; put it back or register it anew"
             raise InvalidRequestError(message, param=field)
-        return allowed_path(model.path, settings.allowed_model_roots)
+        return allowed_path(model.path, model_roots)
     folder = store.local(model.key or "")
     if not folder.is_dir():
         message = f"the files of model {model.id!r} are gone from the artifact store; run job {model.job_id} again"
@@ -54,14 +54,14 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, settings: Setti
     return folder
 
 
-def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore, settings: Settings) -> None:
+def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore, reserve_bytes: int) -> None:
     """Refuse at once what cannot be written in the end.
 
     Raises:
         InsufficientStorageError: the store has too little room; says how much is needed and free.
     """
     size = sum(file.stat().st_size for file in context.models["model"].iterdir() if file.is_file())
-    needed = handler.output_bytes(spec, size) + settings.free_space_reserve_bytes
+    needed = handler.output_bytes(spec, size) + reserve_bytes
     free = store.free_bytes()
     if free < needed:
         message = f"this job needs about {needed} bytes of disk, {free} are free; delete what is no longer needed"

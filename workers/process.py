@@ -1,158 +1,159 @@
-"""The worker's side of a runner process: start it, hear it, kill it."""
+"""The worker's side of a runner process: hear it, tell it its assignment, kill it."""
 
-import contextlib
 import os
+import selectors
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
-from multiprocessing import connection, forkserver, get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from workers.inventory import Inventory
 from workers.logs import LineReader
-from workers.runner import Assignment, Message, Wires, run
-from workers.settings import WorkerSettings
+from workers.messages import PAUSE, Assignment, Message, decode_message, encode_assignment
+from workers.runner import Wires
 
 READ_BYTES = 1 << 16
-CLOSE_SECONDS = 5
 
 Line = tuple[str, list[str]]
 
 
-class RunnerStarter:
-    """Starts runners: from a fork server that has done the imports, or, where there is CUDA, as fresh processes.
-
-    CUDA does not survive a fork, and whether a fork server's child could use it is not shown yet.
-    """
-
-    def __init__(self, worker: WorkerSettings) -> None:
-        self._context: ForkServerContext | SpawnContext
-        method = worker.start_method
-        if method == "spawn" or (method == "auto" and Inventory().has_gpu()):
-            self._context = get_context("spawn")
-        else:
-            self._context = get_context("forkserver")
-            # In place of the default, which would import the worker's own main module. The last two are imported by
-            # what needs them, and cost two seconds.
-            handlers = [f"workers.handlers.{kind}" for kind in worker.kinds]
-            self._context.set_forkserver_preload(
-                ["workers.tether", "workers.runner", *handlers, "bitsandbytes", "peft"]
-            )
-
-    def warm_up(self) -> None:
-        """Begin the imports, so that the first job need not wait for them; returns at once."""
-        if isinstance(self._context, ForkServerContext):
-            forkserver.ensure_running()
-
-    def start(self, assignment: Assignment) -> "StartingRunner":
-        """Begin to start a runner; returns at once, even while the fork server is still importing.
-
-        Call it from a thread that lives as long as the worker: a fork server ends with the thread that started it.
-        """
-        self.warm_up()  # the fork server may have died
-        return StartingRunner(self._context, assignment)
-
-
-class StartingRunner:
-    """A runner that a thread of its own is starting."""
-
-    def __init__(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
-        self._started: Future[Runner] = Future()
-        thread = threading.Thread(target=self._start, args=(context, assignment), name="start runner", daemon=True)
-        thread.start()
-
-    def wait(self, timeout: float) -> "Runner | None":
-        """The runner, or None if it has not started after `timeout` seconds; raises what prevented its start."""
-        wait([self._started], timeout)
-        return self._started.result() if self._started.done() else None
-
-    def abandon(self) -> None:
-        """Kill the runner as soon as it has started. Until then it cannot do anything."""
-        self._started.add_done_callback(_close_runner)
-
-    def _start(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
-        try:
-            self._started.set_result(Runner(context, assignment))
-        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
-            self._started.set_exception(error)
-
-
-def _close_runner(started: "Future[Runner]") -> None:
-    if started.exception() is None:
-        started.result().close(CLOSE_SECONDS)
-
-
-class Runner:
-    """One runner process."""
-
-    def __init__(self, context: ForkServerContext | SpawnContext, assignment: Assignment) -> None:
-        alive, self._alive = context.Pipe(duplex=False)
-        self._messages, messages = context.Pipe(duplex=False)
-        out, stdout = context.Pipe(duplex=False)
-        err, stderr = context.Pipe(duplex=False)
-        self._streams = {out: ("stdout", LineReader()), err: ("stderr", LineReader())}
-        wires = Wires(alive, messages, stdout, stderr)
-        self._process = context.Process(target=run, args=(assignment, wires), name=assignment.claim.attempt.id)
-        self._process.start()
-        for end in (alive, messages, stdout, stderr):
-            end.close()  # else the pipes would never report the runner's end
-        self._open: set[Connection] = {self._messages, *self._streams}
+class Process(Protocol):
+    """A started process, whoever its parent is."""
 
     @property
     def pid(self) -> int:
-        """Process id, and the id of the process group as well."""
-        if self._process.pid is None:
-            raise RuntimeError("the runner was not started")
-        return self._process.pid
+        """Return its id, and that of its process group."""
+        ...
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative if a signal ended it."""
-        return self._process.exitcode
+        """Return None while it runs; a negative number if a signal ended it."""
+        ...
+
+    def wait(self, timeout: float) -> None:
+        """Wait for its end, at most `timeout` seconds."""
+        ...
+
+
+@dataclass(slots=True)
+class Pipes:
+    """The pipes of a runner: our ends, and its ends until they are handed over."""
+
+    control: int
+    messages: int
+    stdout: int
+    stderr: int
+    theirs: Wires
+    handed_over: bool = False
+
+    @classmethod
+    def open(cls) -> "Pipes":
+        """Make all pipes."""
+        their_control, control = os.pipe()
+        messages, their_messages = os.pipe()
+        stdout, their_stdout = os.pipe()
+        stderr, their_stderr = os.pipe()
+        wires = Wires(their_control, their_messages, their_stdout, their_stderr)
+        return cls(control, messages, stdout, stderr, wires)
+
+    def hand_over(self) -> None:
+        """Close the runner's ends: else our ends would never report that it has ended."""
+        if not self.handed_over:
+            self.handed_over = True
+            for end in (self.theirs.control, self.theirs.messages, self.theirs.stdout, self.theirs.stderr):
+                os.close(end)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.hand_over()
+        for end in (self.control, self.messages, self.stdout, self.stderr):
+            os.close(end)
+
+
+@dataclass(slots=True)
+class Runner:
+    """One runner process."""
+
+    process: Process
+    pipes: Pipes
+    _open: set[int] = field(init=False)
+    _partial: bytes = b""
+    _lines: dict[int, tuple[str, LineReader]] = field(init=False)
+    _closed: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Listen to all that the runner may say."""
+        self.pipes.hand_over()
+        self._lines = {
+            self.pipes.stdout: ("stdout", LineReader()),
+            self.pipes.stderr: ("stderr", LineReader()),
+        }
+        self._open = {self.pipes.messages, *self._lines}
+
+    @property
+    def pid(self) -> int:
+        """Return its process id, which is the id of its process group as well."""
+        return self.process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return None while it runs; a negative number if a signal ended it."""
+        return self.process.exit_code
 
     @property
     def silent(self) -> bool:
         """Whether nothing more can come from it."""
         return not self._open
 
+    def assign(self, assignment: Assignment) -> None:
+        """Tell the runner what to do. If it has ended already, its exit code says why."""
+        line = memoryview(encode_assignment(assignment))
+        with suppress(BrokenPipeError):
+            while line:
+                line = line[os.write(self.pipes.control, line) :]
+
+    def ask_to_pause(self) -> None:
+        """Ask the runner to save a resume point and to give its place back."""
+        with suppress(BrokenPipeError):
+            os.write(self.pipes.control, PAUSE)
+
     def listen(self, timeout: float) -> Iterator[Message | Line]:
-        """What the runner said within `timeout` seconds: messages, and lines it printed with their stream's name."""
-        watched = [*self._open] if self._open else [self._process.sentinel]
-        for ready in connection.wait(watched, timeout):
-            if ready is self._messages:
-                yield from self._message()
-            elif isinstance(ready, Connection):
-                yield from self._lines(ready)
+        """Yield what the runner says within `timeout` seconds: messages, and lines that it printed, by stream."""
+        if not self._open:
+            self.process.wait(timeout)
+            return
+        with selectors.PollSelector() as selector:
+            for end in self._open:
+                selector.register(end, selectors.EVENT_READ)
+            ready = [key.fd for key, _ in selector.select(timeout)]
+        for end in ready:
+            data = os.read(end, READ_BYTES)
+            if not data:
+                self._open.discard(end)
+            if end == self.pipes.messages:
+                yield from self._read_messages(data)
+            else:
+                name, reader = self._lines[end]
+                if lines := reader.feed(data) if data else reader.close():
+                    yield name, lines
 
     def kill(self) -> None:
         """End the runner and all it has started, at once."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if self.exit_code is None:  # it may not have made its group yet
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Kill what is left, and free everything."""
+        """Kill what is left, wait for the end at most `timeout` seconds, and close the pipes."""
         self.kill()
-        self._process.join(timeout)
-        for end in (self._alive, self._messages, *self._streams):
-            end.close()
+        self.process.wait(timeout)
+        if self._closed.acquire(blocking=False):
+            self.pipes.close()
 
-    def _message(self) -> Iterator[Message]:
-        try:
-            message: Message = self._messages.recv()
-        except (EOFError, OSError):
-            self._open.discard(self._messages)
-        else:
-            yield message
-
-    def _lines(self, stream: Connection) -> Iterator[Line]:
-        name, reader = self._streams[stream]
-        data = os.read(stream.fileno(), READ_BYTES)
-        if not data:
-            self._open.discard(stream)
-        if lines := reader.feed(data) if data else reader.close():
-            yield name, lines
+    def _read_messages(self, data: bytes) -> Iterator[Message]:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            yield decode_message(line)

@@ -39,6 +39,7 @@ class WorkerSettings(BaseSettings):
     progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
     log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
     start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, imports included")
+    pause_seconds: float = Field(60, gt=0, description="How long a job may take to save what it needs to continue")
     exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
     drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
 

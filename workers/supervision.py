@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from dataclasses import asdict
 from enum import Enum, auto
 
 from jobs.service.attempts import Directive
@@ -12,9 +11,10 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.process import Runner, StartingRunner
-from workers.runner import Failed, Finished, Progressed
+from workers.messages import Failed, Finished, Paused, Progressed
+from workers.process import Runner
 from workers.settings import WorkerSettings
+from workers.starting import StartingRunner
 
 LISTEN_SECONDS = 0.2
 
@@ -25,15 +25,11 @@ class Verdict(Enum):
     """Why the worker ended a runner that was still at work."""
 
     STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # this worker shuts down
+    RELEASED = auto()  # the job gives its place back: this worker shuts down or is drained
     ABANDONED = auto()  # the attempt is no longer ours
 
 
-VERDICTS = {
-    Directive.STOP: Verdict.STOPPED,
-    Directive.ABANDON: Verdict.ABANDONED,
-    Directive.YIELD: Verdict.RELEASED,
-}
+AT_ONCE = {Directive.STOP: Verdict.STOPPED, Directive.ABANDON: Verdict.ABANDONED}
 
 Ending = Finished | Failed | Verdict
 
@@ -56,14 +52,16 @@ class Supervision:
         self._draining = draining
         self._runners = runners
         self._budget = LogBudget(worker.log_bytes)
-        self._last_word: Finished | Failed | None = None
+        self._can_pause = claim.spec.can_pause
+        self._pause_ends_at: float | None = None
+        self._last_word: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
         self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
         """Watch until the runner is gone with all that it started."""
         while (runner := starting.wait(LISTEN_SECONDS)) is None:
-            if (verdict := self._verdict()) is not None:
+            if (verdict := self._verdict(None)) is not None:
                 starting.abandon()
                 return verdict
         log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
@@ -74,6 +72,8 @@ class Supervision:
         finally:
             runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
+        if isinstance(self._last_word, Paused):
+            return verdict or Verdict.RELEASED
         return verdict or self._last_word or Failed(failures.death(runner.exit_code))
 
     def _limit(self, seconds: float, failure: Failure) -> None:
@@ -84,21 +84,33 @@ class Supervision:
         verdict: Ending | None = None
         while not runner.silent and verdict is None and not self._lingers(runner):
             self._listen(runner, LISTEN_SECONDS)
-            verdict = self._verdict()
+            verdict = self._verdict(runner)
         runner.kill()
         while not runner.silent and self._listen(runner, 0):
             pass  # what it had printed before
         return verdict
 
-    def _verdict(self) -> Ending | None:
-        """Whether the runner must be ended now."""
-        if verdict := VERDICTS.get(self._lease.directive):
+    def _verdict(self, runner: Runner | None) -> Ending | None:
+        """Return why the runner must be ended now, if it must."""
+        directive = self._lease.directive
+        if verdict := AT_ONCE.get(directive):
             return verdict
         if self._last_word is not None:
             return None
-        if self._draining.is_set():
-            return Verdict.RELEASED
+        if directive is Directive.YIELD or self._draining.is_set():
+            return self._give_back(runner)
         return self._too_late if time.monotonic() >= self._ends_at else None
+
+    def _give_back(self, runner: Runner | None) -> Ending | None:
+        """Ask a runner that can pause to do so, and release the job once it had time for that."""
+        if runner is None or not self._can_pause:
+            return Verdict.RELEASED
+        if self._pause_ends_at is None:
+            # A worker that shuts down is gone after `drain_seconds`, and has to record the release before.
+            limit = self._worker.drain_seconds / 2 if self._draining.is_set() else self._worker.pause_seconds
+            self._pause_ends_at = time.monotonic() + min(limit, self._worker.pause_seconds)
+            runner.ask_to_pause()
+        return Verdict.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
     def _lingers(self, runner: Runner) -> bool:
         """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
@@ -117,8 +129,10 @@ class Supervision:
             heard += 1
             match said:
                 case Progressed():
-                    self._lease.record_progress(asdict(said))
-                case Finished() | Failed():
+                    self._lease.record_progress(
+                        {"fraction": said.fraction, "stage": said.stage, "metrics": dict(said.metrics)}
+                    )
+                case Finished() | Failed() | Paused():
                     self._last_word = said
                 case (stream, lines):
                     if kept := self._budget.admit(lines):

@@ -1,9 +1,6 @@
 """Checkpoint directories: reading, writing, loading, and what belongs to what."""
 
-from .adapters import BaseIdentity, check_adapter, write_adapter_identity
-from .companions import copy_companions, read_config
-from .inspection import CheckpointSummary, inspect_checkpoint
-from .layout import (
+from checkpoint_files.layout import (
     EMBEDDING,
     EMBEDDING_SCALE,
     FINAL_NORM,
@@ -12,6 +9,11 @@ from .layout import (
     expected_tensors,
     linear_layers,
 )
+
+from .adapters import LoraAdapter, check_adapter
+from .base_identity import BaseIdentity, write_adapter_identity
+from .companions import copy_companions, read_config
+from .inspection import CheckpointSummary, inspect_checkpoint
 from .loading import DtypeName, load_model, load_tokenizer
 from .reader import TensorReader
 from .space import require_space
@@ -28,6 +30,7 @@ __all__ = [
     "BaseIdentity",
     "CheckpointSummary",
     "DtypeName",
+    "LoraAdapter",
     "TensorReader",
     "TensorWriter",
     "check_adapter",

@@ -1,118 +1,164 @@
-"""Which base a LoRA adapter was made for, and whether a checkpoint is that base."""
+"""LoRA adapters: whether one belongs to a base, its matrices, and putting them into a loaded model as peft would."""
 
-import json
-import re
-from dataclasses import asdict, dataclass, fields
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.errors import AdapterMismatchError, CheckpointError
+from baichuan_core.errors import AdapterMismatchError, CheckpointError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
+from checkpoint_files import (
+    AdapterLayers,
+    AdapterSettings,
+    find_adapter_weights,
+    promised_layers,
+    require_promised,
+    sort_tensors,
+)
+from checkpoint_files.adapter_layers import Part
+from checkpoint_files.layout import HEAD, linear_layers
 
+from .base_identity import IDENTITY_FILE, BaseIdentity
 from .companions import read_config
-from .layout import EMBEDDING, EMBEDDING_SCALE, FINAL_NORM, HEAD, linear_layers
+from .file_errors import engine_errors
 from .reader import TensorReader
+from .validation import is_quantized
 
-IDENTITY_FILE = "baichuan_base.json"
-_LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
-_VALUES = 8
-# bfloat16 keeps eight bits, so a base in another dtype may differ by 0.4% of each value.
-_RELATIVE_TOLERANCE = 0.01
+ADAPTER_NAME = "default"
+# Where peft stores the parts of a layer, below the name of the layer.
+PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 
 
 @dataclass(frozen=True, slots=True)
-class BaseIdentity:
-    """Shape of a base model and a few of its numbers.
+class LoraAdapter:
+    """An adapter that belongs to a base.
 
     Attributes:
-        name: Name of the base's directory, for people; not compared.
-        fingerprint: First values of the final norm and of the embedding of token 1, which neither LoRA nor
-            quantization of the blocks changes.
-        rounding: How far an 8-bit embedding may have moved those values; 0 for any other.
+        directory: Where it is.
+        settings: Its settings.
+        layers: Its matrices by part ("A" [rank, in], "B" [out, rank], for DoRA "magnitude" [out]), by layer.
+        saved_modules: Weights that replace those of the base, by module.
     """
 
-    name: str
-    position_embedding: str
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    vocab_size: int
-    fingerprint: tuple[float, ...]
-    rounding: float = 0.0
+    directory: Path
+    settings: AdapterSettings
+    layers: Mapping[str, Mapping[Part, Tensor]]
+    saved_modules: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, checkpoint: Path) -> Self:
-        """Identity of a checkpoint directory, quantized or not."""
-        config = read_config(checkpoint)
-        with TensorReader(checkpoint) as reader:
-            row, step = reader.read(EMBEDDING)[1, :_VALUES].float(), 0.0
-            if config.quantize_head:
-                step = float(reader.read(EMBEDDING_SCALE)[1])
-                row *= step
-            values = _fingerprint(reader.read(FINAL_NORM), row)
-        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=step / 2, **_shape(config))
+    def read(cls, directory: Path, base: Path) -> Self:
+        """Read an adapter and make sure that it belongs to a base checkpoint.
 
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """Identity that an adapter directory records."""
+        Raises:
+            CheckpointError: The directory is no adapter, or a part of it is missing.
+            AdapterMismatchError: It was made for another base; the message says for which.
+            UnsupportedError: It is no LoRA adapter, or of a kind that cannot be restored on this base.
+        """
+        with engine_errors():
+            settings = AdapterSettings.read(directory)
+            file = find_adapter_weights(directory)
+        with TensorReader(directory, file) as reader, engine_errors():
+            found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
+            _check_base(directory, settings, found, base, file)
+            # Copied, because the file is closed before they are used.
+            layers = {
+                layer: {part: reader.read(name).clone() for part, name in parts.names.items()}
+                for layer, parts in found.layers.items()
+            }
+            saved = {module: reader.read(name).clone() for module, name in found.saved_modules.items()}
+        return cls(directory, settings, layers, saved)
+
+    def put_into(self, model: BaichuanForCausalLM) -> None:
+        """Add the layers of the adapter to its base model, as peft does.
+
+        Raises:
+            CheckpointError: Its tensors do not fill the layers that its settings name.
+        """
+        peft = import_module("peft")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            content.setdefault("rounding", 0.0)  # adapters of version 0.1 have none
-            values = {field.name: content[field.name] for field in fields(cls)}
-            return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file} is damaged ({error!r}): copy the adapter again") from error
+            peft.inject_adapter_in_model(peft_config(self.settings), model, ADAPTER_NAME)
+            # As PeftModel.from_pretrained: matrices of half precision are float32, also on a base that is not.
+            import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
+            result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
+        except (ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"the adapter {self.directory} cannot be loaded ({error}): copy it again, whole"
+            ) from error
+        missing = [name for name in result.missing_keys if ".lora_" in name or ".modules_to_save." in name]
+        if missing or result.unexpected_keys:
+            name = (*missing, *result.unexpected_keys)[0]
+            raise CheckpointError(
+                f"the adapter {self.directory} and its settings differ in {name}: copy it again, whole"
+            )
+        model._hf_peft_config_loaded = True  # what transformers' load_adapter sets, and saving and merging ask
+        model.eval()
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name or ".modules_to_save." in name:
+                parameter.requires_grad_(False)
 
-    def describe(self) -> str:
-        """What kind of base this is, in words."""
-        kind = {"rope": "RoPE", "alibi": "ALiBi"}.get(self.position_embedding, self.position_embedding)
-        return (
-            f"{self.name} ({kind}, hidden size {self.hidden_size}, {self.num_hidden_layers} layers, "
-            f"{self.num_attention_heads} heads, vocabulary {self.vocab_size})"
-        )
-
-    def same_shape(self, other: "BaseIdentity") -> bool:
-        """Whether an adapter of the one base fits into the other."""
-        free = {"name", "fingerprint", "rounding"}
-        return all(
-            getattr(self, field.name) == getattr(other, field.name) for field in fields(self) if field.name not in free
-        )
-
-    def same_numbers(self, other: "BaseIdentity") -> bool:
-        """Whether the fingerprints agree up to the rounding of another dtype or of 8 bits."""
-        mine, theirs = torch.tensor(self.fingerprint), torch.tensor(other.fingerprint)
-        tolerance = 1e-6 + self.rounding + other.rounding
-        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=tolerance)
-
-
-def write_adapter_identity(adapter: Path, base: Path) -> None:
-    """Record in an adapter directory which base checkpoint it was trained on."""
-    text = json.dumps(asdict(BaseIdentity.of(base)), indent=2) + "\n"
-    (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")
+    def _state_dict(self) -> dict[str, Tensor]:
+        matrices = {
+            f"{layer}.{PEFT_NAMES[part]}": tensor
+            for layer, parts in self.layers.items()
+            for part, tensor in parts.items()
+        }
+        return matrices | {f"{module}.weight": tensor for module, tensor in self.saved_modules.items()}
 
 
 def check_adapter(adapter: Path, base: Path) -> None:
-    """Make sure that a LoRA adapter belongs to a base checkpoint.
+    """Make sure that a LoRA adapter belongs to a base checkpoint; raises what `LoraAdapter.read` raises."""
+    LoraAdapter.read(adapter, base)
 
-    An adapter without our record (made by the published script) is judged by its tensors alone.
 
-    Raises:
-        CheckpointError: The directory is no adapter.
-        AdapterMismatchError: It was made for another base; the message says for which.
+def peft_config(settings: AdapterSettings, **changes: Any) -> Any:
+    """Return peft's configuration of an adapter."""
+    fields = {**asdict(settings), "inference_mode": True, **changes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice for training: the adapter is trained
+        return import_module("peft").LoraConfig(**{name: value for name, value in fields.items() if value is not None})
+
+
+def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A and B as the adapter's initialization made them; the base was reduced by their product.
+
+    Args:
+        settings: Settings of an adapter that changed its base.
+        layer: Name of the layer.
+        weight: Its weight in the base, float32 [out, in].
     """
-    if not (adapter / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{adapter / 'adapter_config.json'} is missing: name the directory that fine-tuning wrote"
-        )
+    peft = import_module("peft")
+    with_layer = nn.Sequential()
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    with_layer.add_module("layer", linear)
+    alone = {"r": settings.rank(layer), "target_modules": ["layer"], "rank_pattern": {}, "alpha_pattern": {}}
+    # The initialization divides by the factor of the layer, which is alpha here.
+    factor = {"use_rslora": False, "lora_alpha": settings.scale(layer) * settings.rank(layer), "use_dora": False}
+    unrestricted = {"layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}
+    config = peft_config(settings, **alone, **factor, **unrestricted, modules_to_save=None)
+    adapted: Any = peft.inject_adapter_in_model(config, with_layer, ADAPTER_NAME).get_submodule("layer")
+    a, b = adapted.lora_A[ADAPTER_NAME].weight, adapted.lora_B[ADAPTER_NAME].weight
+    return a.detach(), b.detach()
+
+
+def _check_base(directory: Path, settings: AdapterSettings, found: AdapterLayers, base: Path, file: Path) -> None:
+    config = read_config(base)
     given = BaseIdentity.of(base)
-    if (adapter / IDENTITY_FILE).is_file():
-        _compare(BaseIdentity.read(adapter / IDENTITY_FILE), given, adapter)
-    _check_layers(adapter, read_config(base), given)
+    if (directory / IDENTITY_FILE).is_file():
+        _compare(BaseIdentity.read(directory / IDENTITY_FILE), given, directory)
+    _check_shapes(directory, found, config, given)
+    linear = [name.removesuffix(".weight") for name in (*linear_layers(config), HEAD)]
+    require_promised(found.layers, promised_layers(settings, linear), found.saved_modules, settings, file)
+    if settings.changes_base and is_quantized(config):
+        raise UnsupportedError(
+            f'the adapter {directory} was initialized by "{settings.init_lora_weights}", which changed the weights of '
+            f"its base before training: use it on the base that is not quantized, not on {base}"
+        )
 
 
 def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
@@ -127,65 +173,21 @@ def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
         )
 
 
-def _check_layers(adapter: Path, config: BaichuanConfig, given: BaseIdentity) -> None:
-    """Look for the layer of every LoRA matrix; transformers would leave out what it does not find."""
+def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, given: BaseIdentity) -> None:
+    """Look for the layer of every LoRA matrix in the base."""
     layers = linear_layers(config) | {HEAD: (config.vocab_size, config.hidden_size)}
-    for name, shape in _lora_shapes(adapter).items():
-        layer, side = name.removeprefix("base_model.model.").split(".lora_")
+    for layer, parts in found.layers.items():
         features = layers.get(f"{layer}.weight")
         if features is None:
             raise AdapterMismatchError(
                 f"the adapter {adapter} changes {layer}, which {given.describe()} does not have: "
                 "load it on its own base"
             )
-        if (side[0] == "A" and shape[1] != features[1]) or (side[0] == "B" and shape[0] != features[0]):
-            raise AdapterMismatchError(
-                f"the adapter {adapter} has {name} of shape {list(shape)} for a layer of shape {list(features)} in "
-                f"{given.describe()}: load it on its own base"
-            )
-
-
-def _lora_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the matrices A [rank, in] and B [out, rank]."""
-    with TensorReader(adapter, adapter_weights(adapter)) as reader:
-        return {name: reader.shape(name) for name in reader.names if _LORA_MATRIX.search(name)}
-
-
-def adapter_weights(adapter: Path) -> Path:
-    """The file with the matrices of an adapter.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    for file in (adapter / "adapter_model.safetensors", adapter / "adapter_model.bin"):
-        if file.is_file():
-            return file
-    raise CheckpointError(f"{adapter} holds no adapter_model.safetensors: copy the adapter again, whole")
-
-
-def _shape(config: BaichuanConfig) -> dict[str, Any]:
-    names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint", "rounding"}
-    return {name: getattr(config, name) for name in names}
-
-
-def _fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
-    values = torch.cat((norm[:_VALUES].float(), row))
-    return tuple(round(value, 6) for value in values.tolist())
-
-
-def load_adapter(model: BaichuanForCausalLM, adapter: Path) -> None:
-    """Put the layers of a checked adapter into its base model.
-
-    Raises:
-        CheckpointError: A file is damaged or does not fill the layers that `adapter_config.json` names.
-    """
-    try:
-        model.load_adapter(str(adapter.absolute()))
-    except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
-        raise CheckpointError(f"the adapter {adapter} cannot be loaded ({error}): copy it again, whole") from error
-    filled = sum(_LORA_MATRIX.search(name) is not None for name, _ in model.named_parameters())
-    if filled != (held := len(_lora_shapes(adapter))):
-        raise CheckpointError(
-            f"the adapter {adapter} holds {held} matrices and its adapter_config.json asks for {filled}: "
-            "copy it again, whole"
-        )
+        fitting = {"A": (-1, features[1]), "B": (features[0], -1), "magnitude": (features[0],)}
+        for part, shape in parts.shapes.items():
+            wanted = fitting[part]
+            if len(shape) != len(wanted) or any(w not in (-1, s) for s, w in zip(shape, wanted, strict=True)):
+                raise AdapterMismatchError(
+                    f"the adapter {adapter} has {parts.names[part]} of shape {list(shape)} for a layer of shape "
+                    f"{list(features)} in {given.describe()}: load it on its own base"
+                )

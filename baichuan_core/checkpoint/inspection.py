@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from checkpoint_files.layout import SCALES, expected_tensors
+
 from .companions import read_config
-from .layout import SCALES, expected_tensors
 from .reader import TensorReader
 from .validation import check_tensors, is_quantized
 

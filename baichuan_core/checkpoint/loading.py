@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
@@ -16,11 +16,12 @@ from baichuan_core.model.quantization import (
     quantization_settings,
     require_four_bit_shapes,
 )
-from baichuan_core.tokenizer import BaichuanTokenizer
+from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
+from checkpoint_files import FileError, check_tokenizer_files
+from checkpoint_files.layout import linear_layers
 
-from .adapters import check_adapter, load_adapter
+from .adapters import LoraAdapter
 from .companions import read_config
-from .layout import linear_layers
 from .reader import TensorReader
 from .streaming import StreamingConfig
 from .validation import check_tensors, is_quantized
@@ -64,25 +65,27 @@ def load_model(
     config, wanted = read_config(checkpoint), _dtype(dtype)
     settings = _settings(config, checkpoint, quantization, quantize_head)
     devices = _devices(device, device_map)
-    _require_kernels(config, settings, devices)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-    if adapter is not None:
-        check_adapter(adapter, checkpoint)
+    _require_kernels(config, settings, devices)
+    lora = None if adapter is None else LoraAdapter.read(adapter, checkpoint)
+    _require_restorable(lora, quantization)
+    config.quantize_head = quantize_head or config.quantize_head
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
+        config=config,  # of which other tools' leftovers are gone
+        generation_config=_generation_config(checkpoint, config),
         dtype=wanted,
         device_map=devices,
         quantization_config=settings and StreamingConfig(settings),
-        quantize_head=quantize_head or config.quantize_head,
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
     if isinstance(wanted, torch.dtype):
         _cast_floats(model, wanted)
-    if adapter is not None:
-        load_adapter(model, adapter)
+    if lora is not None:
+        lora.put_into(model)
     return model
 
 
@@ -98,7 +101,10 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json beside the weights")
     try:
+        check_tokenizer_files(checkpoint)
         tokenizer = BaichuanTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    except FileError as error:
+        raise TokenizerError(str(error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise TokenizerError(
             f"{file} or tokenizer_config.json beside it cannot be read ({error}): copy or download both again"
@@ -106,12 +112,34 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     if not isinstance(tokenizer, BaichuanTokenizer):
         raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
     embeddings = read_config(checkpoint).vocab_size
+    padding = tokenizer.pad_token
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
+        # Fine-tuning tools add a token for padding alone and leave the model as it is. Padding is masked, so any id
+        # the model has will do: that of the published tokenizers.
+        _forget_token(tokenizer, padding)
+        tokenizer.pad_token = tokenizer.unk_token
     if len(tokenizer) > embeddings:
         raise TokenizerError(
             f"{file} and added_tokens.json have {len(tokenizer)} pieces and the model {embeddings} embeddings: "
             "use the tokenizer that belongs to these weights"
         )
     return tokenizer
+
+
+def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
+    """As transformers reads it, also from a file with a byte order mark or with whole numbers as floats."""
+    if settings := read_generation_settings(checkpoint):
+        return GenerationConfig.from_dict(settings)
+    return GenerationConfig.from_model_config(config)
+
+
+def _forget_token(tokenizer: BaichuanTokenizer, token: str) -> None:
+    """Remove an added token, so that text that contains it is text."""
+    token_id = tokenizer._added_tokens_encoder.pop(token)
+    del tokenizer._added_tokens_decoder[token_id]
+    tokenizer.tokens_trie = type(tokenizer.tokens_trie)()
+    tokenizer._update_trie()
+    tokenizer._update_total_vocab_size()
 
 
 def _dtype(name: str) -> str | torch.dtype:
@@ -165,6 +193,15 @@ def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None
     places = set(devices.values()) if isinstance(devices, dict) else {"cuda" if torch.cuda.is_available() else "cpu"}
     if four_bits and any(torch.device(place).type == "cpu" for place in places if place != "disk"):
         require_four_bit_shapes(linear_layers(config))
+
+
+def _require_restorable(lora: LoraAdapter | None, quantization: object) -> None:
+    """Refuse to quantize a base on the way that the adapter's initialization has to change first."""
+    if lora is not None and lora.settings.changes_base and quantization is not None:
+        raise UnsupportedError(
+            f'the adapter {lora.directory} was initialized by "{lora.settings.init_lora_weights}", which changed the '
+            "weights of its base before training: leave quantization out"
+        )
 
 
 def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:

@@ -35,15 +35,6 @@ def quantize_weight(weight: Tensor, method: QuantizationMethod, *, double_quanti
     return _four_bits(weight, method, double_quantization)
 
 
-def stored_endings(method: QuantizationMethod, *, double_quantization: bool) -> list[str]:
-    """Endings of all tensors that `quantize_weight` gives."""
-    if method == "int8":
-        return ["weight", "SCB", "weight_format"]
-    nested = ["weight.nested_absmax", "weight.nested_quant_map"] if double_quantization else []
-    state = f"weight.quant_state.bitsandbytes__{method}"
-    return ["weight", "weight.absmax", "weight.quant_map", *nested, state]
-
-
 def quantize_end(weight: Tensor) -> QuantizedWeight:
     """Quantize the embedding or the output head [vocab, hidden]: 8-bit codes, and one step a row."""
     codes, scale = eight_bit_rows(weight)

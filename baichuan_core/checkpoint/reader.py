@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import struct
 import threading
 from collections.abc import Mapping
@@ -18,15 +17,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
+from checkpoint_files.json_files import LFS_POINTER, refuse_lfs_pointer
+from checkpoint_files.weights import DERIVED, find_weights, published_int4_message, read_weight_map
 
+from .file_errors import engine_errors
 from .published_int4 import holds_published_int4, import_published_int4
 from .rows_in_file import Rows, RowsInFile
-
-# Baichuan 1 7B stores these; they follow from the configuration.
-_DERIVED = re.compile(r"rotary_emb\.inv_freq$")
-# Where several are there, the one that transformers takes.
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class TensorReader:
@@ -57,8 +53,9 @@ class TensorReader:
         self._in_memory: Path | None = None
         self._offsets: dict[Path, dict[str, int]] = {}
         self._descriptors: dict[Path, int] = {}
-        source = weights or _weights_file(checkpoint)
-        promised = _weight_map(source) if source.suffix == ".json" else None
+        with engine_errors():
+            source = weights or find_weights(checkpoint)
+            promised = read_weight_map(source) if source.suffix == ".json" else None
         self.files = sorted({source} if promised is None else {checkpoint / file for file in promised.values()})
         self._where: dict[str, Path] = {}
         for file in self.files:
@@ -79,7 +76,7 @@ class TensorReader:
     @property
     def names(self) -> list[str]:
         """Names of all tensors, file by file."""
-        return [name for name in self._where if not _DERIVED.search(name)]
+        return [name for name in self._where if not DERIVED.search(name)]
 
     @property
     def total_bytes(self) -> int:
@@ -139,6 +136,8 @@ class TensorReader:
     def _names_in(self, file: Path) -> list[str]:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: copy or download this shard of the checkpoint")
+        with engine_errors(), file.open("rb") as stream:
+            refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         if file.suffix == ".safetensors":
             return list(self._map(file).keys())
         return list(self._unpickle(file))
@@ -168,10 +167,7 @@ class TensorReader:
             raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
         if holds_published_int4(content):
             if not self._import_int4:
-                raise CheckpointError(
-                    f"{file} is in the published 4-bit form, an old 4-bit checkpoint that nothing loads any more: "
-                    'convert it to the target "safetensors", or use the unquantized checkpoint'
-                )
+                raise CheckpointError(published_int4_message(file))
             self.imported_int4 = True
             return import_published_int4(content, file)
         strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
@@ -191,27 +187,6 @@ class TensorReader:
                 )
 
 
-def _weights_file(checkpoint: Path) -> Path:
-    for name in (*_SAFETENSORS, *_PICKLED):
-        if (checkpoint / name).is_file():
-            return checkpoint / name
-    if next(checkpoint.glob("*.gguf"), None):
-        raise CheckpointError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint it was made from")
-    raise CheckpointError(f"{checkpoint} holds no weights: expected one of {', '.join((*_SAFETENSORS, *_PICKLED))}")
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = set(weight_map.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of shards ({error}): copy or download it again") from error
-    for file in files:
-        if Path(file).name != file:
-            raise CheckpointError(f"{index} points outside its directory ({file}): shards must lie beside it")
-    return weight_map
-
-
 def _load_pickled(file: Path) -> tuple[object, bool]:
     """What a file holds, and whether its tensors are mapped."""
     try:
@@ -223,7 +198,7 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} is damaged or holds more than tensors, which is never run: convert it to safetensors "
-            f"where you trust it, or download it again ({_first_line(error)})"
+            f"where you trust it, or download it again ({_unpickling_fault(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(file, error) from error
@@ -249,6 +224,11 @@ def _offsets(file: Path) -> dict[str, int]:
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
+
+
+def _unpickling_fault(error: Exception) -> str:
+    """The fault itself: torch's message begins with advice to set `weights_only=False`, which would run the file."""
+    return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 
 
 def _first_line(error: Exception) -> str:

@@ -17,13 +17,13 @@ from baichuan_core.checkpoint import (
     TensorReader,
     is_quantized,
 )
-from baichuan_core.checkpoint.layout import expected_tensors, linear_layers
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.checkpoint.quantized_weights import restore_end
 from baichuan_core.checkpoint.rows_in_file import Rows
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from baichuan_core.model.eight_bits import restore_rows
+from checkpoint_files.layout import expected_tensors, linear_layers
 
 from .rows import cast
 

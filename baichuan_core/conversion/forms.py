@@ -20,7 +20,7 @@ from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.checkpoint.planned_checkpoint import write_checkpoint
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.model.head import SMALLEST_NORM
+from baichuan_core.model.chunked_loss import MIN_NORM
 from baichuan_core.model.quantization import quantization_settings
 
 from .dense import DenseTensors, stored
@@ -163,7 +163,7 @@ def _scales_of_norm_one(scale: PlannedTensor, reader: TensorReader) -> PlannedTe
         # One scale a row: a piece of them is the whole head, too much to hold as floats at once.
         few = codes[start:stop].split(ROWS_AT_ONCE)
         norms = torch.cat([torch.linalg.vector_norm(some.float(), dim=-1) for some in few])
-        return torch.reciprocal(norms.clamp(min=SMALLEST_NORM))
+        return torch.reciprocal(norms.clamp(min=MIN_NORM))
 
     return replace(scale, rows=rows)
 

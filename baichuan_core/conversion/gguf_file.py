@@ -114,6 +114,8 @@ def _add_vocabulary(writer: Any, checkpoint: Path, config: BaichuanConfig) -> No
     writer.add_add_bos_token(tokenizer.add_bos_token)
     writer.add_add_eos_token(tokenizer.add_eos_token)
     writer.add_add_space_prefix(held.add_dummy_prefix)
+    if tokenizer.chat_template is not None:
+        writer.add_chat_template(tokenizer.get_chat_template())
 
 
 def _add_tensor(writer: Any, tensor: GgufTensor) -> None:

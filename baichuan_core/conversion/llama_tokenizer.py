@@ -44,6 +44,8 @@ def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
         **{name: str(token) for name, token in tokenizer.special_tokens_map.items()},
     }
+    if tokenizer.chat_template is not None:
+        settings["chat_template"] = tokenizer.chat_template
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.errors import CheckpointError
-from baichuan_core.model.head import SMALLEST_NORM
+from baichuan_core.model.chunked_loss import MIN_NORM
 
 
 def cast(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
@@ -32,7 +32,7 @@ def normalised(tensor: PlannedTensor) -> PlannedTensor:
 def normalise_rows(weight: Tensor) -> Tensor:
     """Rows of [rows, hidden] at L2 norm 1, computed in float32, in the dtype of `weight`; zero rows stay zero."""
     norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True, dtype=torch.float32)
-    quotients: Tensor = weight / norms.clamp(min=SMALLEST_NORM)
+    quotients: Tensor = weight / norms.clamp(min=MIN_NORM)
     return quotients.to(weight.dtype)
 
 

@@ -110,8 +110,11 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
 
 
 def _benchmark_path(path: str) -> str | None:
-    """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS)."""
-    parts = PurePosixPath(path).parts
+    """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS).
+
+    Archives made on Windows may separate folders by backslashes, and unpacking one elsewhere keeps them in file names.
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
     if (
         len(parts) <= 1
         or parts[-2] not in SPLIT_FOLDERS

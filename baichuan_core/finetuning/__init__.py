@@ -1,15 +1,21 @@
-"""Fine-tuning on conversations, in full or by an adapter."""
+"""Fine-tuning on conversations or text, in full or by an adapter."""
 
-from baichuan_core.finetuning.data import encode_training_data, read_conversations
+from baichuan_core.finetuning.data import encode_training_data, load_training_data
 from baichuan_core.finetuning.finetune import finetune
-from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
+from baichuan_core.finetuning.formats import read_conversations
+from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.finetuning.preview import DatasetPreview, preview_dataset
+from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.training import latest_checkpoint
 
 __all__ = [
+    "DatasetPreview",
     "FinetuningOptions",
     "FinetuningReport",
     "encode_training_data",
     "finetune",
     "latest_checkpoint",
+    "load_training_data",
+    "preview_dataset",
     "read_conversations",
 ]

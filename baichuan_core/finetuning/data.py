@@ -1,48 +1,33 @@
-"""The published fine-tuning data format: conversations in, ``input_ids`` and ``labels`` out."""
+"""Training data as the model learns it: ``input_ids`` and ``labels`` of each example."""
 
-import json
+import math
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from baichuan_core.errors import DatasetError, TokenizerError
-from baichuan_core.text_file import read_text_file
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.errors import DatasetError, PromptError, TokenizerError
+from baichuan_core.finetuning.formats import Conversation, DataFormat, read_training_data
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, encode_training_turns
 
 IGNORED_LABEL = -100
-
-_USER_ROLES = {"human", "user"}
-_ASSISTANT_ROLES = {"gpt", "assistant"}
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """One example of the data set.
-
-    Attributes:
-        place: Where it stands, for messages: "line 12 (example 3)".
-        turns: ``(is_user, text)`` of each turn.
-    """
-
-    place: str
-    turns: tuple[tuple[bool, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss."""
+    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss.
+
+    Attributes:
+        input_ids: What the model reads.
+        labels: What it learns.
+        is_truncated: Whether the end was cut off.
+        has_answer: Whether any token of an answer is among the labels.
+    """
 
     input_ids: list[int]
     labels: list[int]
     is_truncated: bool = False
-
-    @property
-    def has_answer(self) -> bool:
-        """Whether any label is left once the model has shifted them by one."""
-        return any(label != IGNORED_LABEL for label in self.labels[1:])
+    has_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,123 +36,127 @@ class TrainingData:
 
     Attributes:
         examples: Encoded examples, in the order of the file.
-        dropped: Examples without a label inside the window; their loss would be NaN.
+        dropped: Examples without an answer inside the window; they teach nothing.
         truncated: Examples whose end was cut off; they teach no end of the answer.
+        format: Of the file, or of all of them.
     """
 
     examples: list[EncodedExample]
     dropped: int
     truncated: int
+    format: str = "published"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all examples."""
+        return sum(len(example.input_ids) for example in self.examples)
 
 
-def read_conversations(path: Path) -> list[Conversation]:
-    """Reads a data set in the published form, as one JSON array or with one example a line.
-
-    An example is ``{"id": ..., "conversations": [{"from": ..., "value": ...}, ...]}``;
-    ``from`` is ``human`` (or ``user``) or ``gpt`` (or ``assistant``).
+def load_training_data(
+    tokenizer: BaichuanTokenizer, path: Path, *, max_length: int, chat_format: ChatFormat | None = None
+) -> TrainingData:
+    """Read and encode a data set in any format.
 
     Raises:
-        DatasetError: The file is missing, not UTF-8, not JSON, or holds a malformed example; the message
-            names the line.
+        DatasetError: The data is malformed or teaches nothing; the message names the line.
     """
-    text = read_text_file(path)
-    items = _array_items(text) if text.lstrip().startswith("[") else _line_items(text)
-    conversations = [
-        _conversation(item, f"line {line} (example {number})") for number, (line, item) in enumerate(items, start=1)
+    data = read_training_data(path)
+    return encode_training_data(
+        tokenizer, data.examples, max_length=max_length, chat_format=chat_format, data_format=data.format
+    )
+
+
+def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
+    """Join data sets, each with its examples as often as its weight says.
+
+    A weight of 2 has every example twice, one of 0.5 half of them, chosen by the seed.
+
+    Raises:
+        DatasetError: A weight is not above 0.
+    """
+    chosen: list[EncodedExample] = []
+    for part, weight in zip(parts, weights, strict=True):
+        if not 0 < weight < math.inf:
+            raise DatasetError(f"the weight of training data is {weight}; it must be above 0")
+        whole, rest = divmod(weight, 1)
+        sample = random.Random(seed).sample(part.examples, round(rest * len(part.examples)))  # noqa: S311
+        chosen += [*part.examples * int(whole), *sample]
+    if not chosen:
+        raise DatasetError("the weights of the training data leave no example; raise one")
+    formats = ", ".join(sorted({part.format for part in parts}))
+    return TrainingData(chosen, sum(part.dropped for part in parts), sum(part.truncated for part in parts), formats)
+
+
+def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
+    """Hold back a fraction of the examples, chosen by the seed, at least one.
+
+    Raises:
+        DatasetError: No example would be left to train on.
+    """
+    count = max(1, round(len(data.examples) * fraction))
+    if count >= len(data.examples):
+        raise DatasetError(
+            f"validation_split {fraction} of {len(data.examples)} examples leaves none to train on; lower it"
+        )
+    held_back = set(random.Random(seed).sample(range(len(data.examples)), count))  # noqa: S311
+    parts = [
+        [example for index, example in enumerate(data.examples) if (index in held_back) == chosen]
+        for chosen in (False, True)
     ]
-    if not conversations:
-        raise DatasetError(f"the training data {path.name} holds no example; add at least one conversation")
-    return conversations
+    return replace(data, examples=parts[0]), TrainingData(parts[1], 0, 0, data.format)
 
 
-def _array_items(text: str) -> Iterator[tuple[int, Any]]:
-    """Line and value of each element of a JSON array, so that a malformed element can be found."""
-    decoder = json.JSONDecoder()
-    cursor = _Cursor(text)
-    cursor.skip("[")
-    if cursor.next_is("]"):
+def encode_training_data(
+    tokenizer: BaichuanTokenizer,
+    conversations: Sequence[Conversation],
+    *,
+    max_length: int,
+    chat_format: ChatFormat | None = None,
+    data_format: DataFormat = "published",
+) -> TrainingData:
+    """Encode the whole data set and drop examples without an answer inside the window.
+
+    Raises:
+        DatasetError: A text cannot be encoded, or no example is left.
+    """
+    encoded = [
+        example
+        for conversation in conversations
+        for example in encode_example(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
+    ]
+    examples = [example for example in encoded if example.has_answer]
+    if not examples:
+        raise DatasetError(
+            f"none of the {len(encoded)} examples has an answer within max_length {max_length};"
+            " shorten the questions, raise max_length, or add answers ('gpt' or 'assistant' turns)"
+        )
+    return TrainingData(
+        examples=examples,
+        dropped=len(encoded) - len(examples),
+        truncated=sum(example.is_truncated for example in examples),
+        format=data_format,
+    )
+
+
+def encode_example(
+    tokenizer: BaichuanTokenizer,
+    conversation: Conversation,
+    *,
+    max_length: int,
+    chat_format: ChatFormat | None = None,
+) -> Iterator[EncodedExample]:
+    """Yield the encoded form of a conversation, or of each window of a plain text.
+
+    Raises:
+        DatasetError: A text cannot be encoded.
+    """
+    if conversation.text is None:
+        yield encode_conversation(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
         return
-    while True:
-        line = cursor.line
-        try:
-            item, end = decoder.raw_decode(text, cursor.position)
-        except json.JSONDecodeError as error:
-            raise _not_json(error.lineno, error.msg) from error
-        except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
-            raise _not_json(line, str(error)) from error
-        yield line, item
-        cursor.move_to(end)
-        if cursor.next_is("]"):
-            cursor.skip("]")
-            break
-        cursor.skip(",")
-    if cursor.position < len(text):
-        raise _not_json(cursor.line, "text after the end of the array")
-
-
-class _Cursor:
-    """A position in JSON text that knows its line and stands on no white space."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
-        self.line = 1
-        self.move_to(0)
-
-    def move_to(self, position: int) -> None:
-        while position < len(self.text) and self.text[position] in " \t\r\n":
-            position += 1
-        self.line += self.text.count("\n", self.position, position)
-        self.position = position
-
-    def next_is(self, character: str) -> bool:
-        return self.text.startswith(character, self.position)
-
-    def skip(self, character: str) -> None:
-        if not self.next_is(character):
-            raise _not_json(self.line, f"expected {character!r}")
-        self.move_to(self.position + 1)
-
-
-def _line_items(text: str) -> Iterator[tuple[int, Any]]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            yield line, json.loads(content)
-        except json.JSONDecodeError as error:
-            raise _not_json(line, error.msg) from error
-        except (ValueError, RecursionError) as error:
-            raise _not_json(line, str(error)) from error
-
-
-def _not_json(line: int, reason: str) -> DatasetError:
-    return DatasetError(
-        f"line {line} of the training data is not JSON: {reason};"
-        " the file must be one JSON array of examples, or one example a line"
-    )
-
-
-def _conversation(item: Any, place: str) -> Conversation:
-    if not isinstance(item, dict):
-        raise DatasetError(f"{place} is not an object; write {{'id': ..., 'conversations': [...]}}")
-    turns = item.get("conversations")
-    if not isinstance(turns, list) or not turns:
-        raise DatasetError(f"{place} has no turns; give 'conversations' as a list of {{'from': ..., 'value': ...}}")
-    return Conversation(
-        place, tuple(_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(turns, start=1))
-    )
-
-
-def _turn(turn: Any, place: str) -> tuple[bool, str]:
-    if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-        raise DatasetError(f"{place} needs both 'from' and 'value'")
-    role, value = turn["from"], turn["value"]
-    if not isinstance(role, str) or role not in _USER_ROLES | _ASSISTANT_ROLES:
-        raise DatasetError(f"{place} has the unknown role {role!r}; use 'human' or 'gpt'")
-    if not isinstance(value, str):
-        raise DatasetError(f"{place} has a 'value' that is no text; write it as a string")
-    return role in _USER_ROLES, value
+    ids = [*_encode_text(tokenizer, conversation.text, conversation.place), tokenizer.eos_token_id]
+    for start in range(0, len(ids), max_length):
+        window = ids[start : start + max_length]
+        yield EncodedExample(window, list(window), has_answer=len(window) > 1)
 
 
 def encode_conversation(
@@ -179,69 +168,52 @@ def encode_conversation(
 ) -> EncodedExample:
     """Labels as in the published ``fine-tune.py``: answers and eos are learned, questions are not.
 
-    A user turn is its opening id and text, with labels eos, -100, ...; an answer is its opening id and text,
-    with labels -100, text. eos ends the example, and the tail beyond ``max_length`` is cut.
+    A system text comes first, without a marker or labels, as in the published chat prompt. A user turn is its opening
+    id and text, with labels eos, -100, ...; an answer is its opening id and text, with labels -100, text. eos ends the
+    example, and the tail beyond `max_length` is cut. The first Baichuan-13B-Chat learns eos at the end of each answer,
+    as its prompts have it. With a checkpoint's own chat template, answers are learned as the template writes them.
 
     Raises:
-        DatasetError: A text cannot be encoded.
+        DatasetError: A text cannot be encoded, or the model knows no system messages.
     """
     chat_format = chat_format or ChatFormat()
+    if chat_format.form != "baichuan2":
+        return _encode_as_prompted(tokenizer, conversation, chat_format, max_length)
     eos = tokenizer.eos_token_id
     input_ids: list[int] = []
     labels: list[int] = []
+    if conversation.system is not None:
+        input_ids += _encode_text(tokenizer, conversation.system, conversation.place)
+        labels += [IGNORED_LABEL] * len(input_ids)
+    has_answer = False
     for is_user, text in conversation.turns:
-        try:
-            ids = tokenizer.encode_text(text)
-        except TokenizerError as error:
-            raise DatasetError(f"{conversation.place}: {error}") from error
+        ids = _encode_text(tokenizer, text, conversation.place)
+        has_answer |= not is_user and bool(ids) and len(input_ids) + 1 < max_length
         input_ids += [chat_format.user_token_id if is_user else chat_format.assistant_token_id, *ids]
         labels += [eos, *[IGNORED_LABEL] * len(ids)] if is_user else [IGNORED_LABEL, *ids]
     input_ids.append(eos)
     labels.append(eos)
-    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length)
+    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length, has_answer)
 
 
-def encode_training_data(
-    tokenizer: BaichuanTokenizer,
-    conversations: Sequence[Conversation],
-    *,
-    max_length: int,
-    chat_format: ChatFormat | None = None,
-) -> TrainingData:
-    """Encodes the whole data set and drops what holds no label inside the window.
-
-    Raises:
-        DatasetError: A text cannot be encoded, or no example is left.
-    """
-    encoded = [
-        encode_conversation(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
-        for conversation in conversations
-    ]
-    examples = [example for example in encoded if example.has_answer]
-    if not examples:
-        raise DatasetError(
-            f"none of the {len(encoded)} examples has an answer within max_length {max_length};"
-            " shorten the questions, raise max_length, or add 'gpt' turns"
-        )
-    return TrainingData(
-        examples=examples,
-        dropped=len(encoded) - len(examples),
-        truncated=sum(example.is_truncated for example in examples),
-    )
+def _encode_as_prompted(
+    tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
+) -> EncodedExample:
+    """Encode an example for a model whose prompts do not run on from turn to turn as those of Baichuan 2 do."""
+    system = [] if conversation.system is None else [Message(role="system", content=conversation.system)]
+    turns = [Message(role="user" if is_user else "assistant", content=text) for is_user, text in conversation.turns]
+    try:
+        parts = encode_training_turns(tokenizer, [*system, *turns], chat_format)
+    except (TokenizerError, PromptError) as error:
+        raise DatasetError(f"{conversation.place}: {error}") from error
+    input_ids = [token_id for _, ids in parts for token_id in ids]
+    labels = [token_id if is_answer else IGNORED_LABEL for is_answer, ids in parts for token_id in ids]
+    has_answer = any(label != IGNORED_LABEL for label in labels[1:max_length])
+    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length, has_answer)
 
 
-def collate(examples: Sequence[EncodedExample], *, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """One right-padded batch: ``input_ids``, ``attention_mask`` and ``labels``, each [batch, longest].
-
-    The mask follows the length. (The published one is ``input_ids != 0``, which hides a real ``<unk>``.)
-    """
-    longest = max(len(example.input_ids) for example in examples)
-
-    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-    return {
-        "input_ids": padded([example.input_ids for example in examples], pad_token_id),
-        "attention_mask": padded([[1] * len(example.input_ids) for example in examples], 0),
-        "labels": padded([example.labels for example in examples], IGNORED_LABEL),
-    }
+def _encode_text(tokenizer: BaichuanTokenizer, text: str, place: str) -> list[int]:
+    try:
+        return tokenizer.encode_text(text)
+    except TokenizerError as error:
+        raise DatasetError(f"{place}: {error}") from error

@@ -1,14 +1,16 @@
-"""The fine-tuning run: a checkpoint and conversations in, a checkpoint or an adapter out."""
+"""The fine-tuning run: a checkpoint and training data in, a checkpoint or an adapter out."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel
 
 from baichuan_core.checkpoint import (
     copy_companions,
     is_quantized,
-    load_model,
     load_tokenizer,
     make_directory,
     read_config,
@@ -18,52 +20,90 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
-from baichuan_core.finetuning.data import TrainingData, encode_training_data, read_conversations
-from baichuan_core.finetuning.options import FinetuningOptions, FinetuningReport
-from baichuan_core.finetuning.training import TRAINING_ENDS, Hardware, TrainingResult, train
+from baichuan_core.finetuning.batches import Collator
+from baichuan_core.finetuning.data import (
+    EncodedExample,
+    TrainingData,
+    combine_training_data,
+    load_training_data,
+    split_training_data,
+)
+from baichuan_core.finetuning.identity import RunIdentity
+from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.finetuning.report import FinetuningReport
+from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
+from baichuan_core.finetuning.trainer import TRAINING_ENDS
+from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
-LORA_TARGETS = ["W_pack"]  # Baichuan2's fine-tune.py
-# A training checkpoint holds the weights and AdamW's two moments in float32; one more than is kept is being written.
-BYTES_OF_A_TRAINED_NUMBER = 12
-BYTES_OF_A_WRITTEN_NUMBER = 4
-CHECKPOINTS_AT_ONCE = 3
+# A resume point has the weights and AdamW's two moments in float32; one more than is kept is being written.
+BYTES_PER_RESUMABLE_WEIGHT = 12
+BYTES_PER_SAVED_WEIGHT = 4
 
 
-def finetune(
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What is trained on and evaluated on."""
+
+    training: TrainingData
+    validation: TrainingData | None
+
+    @property
+    def validation_examples(self) -> list[EncodedExample]:
+        """Examples of the evaluations, if there are any."""
+        return [] if self.validation is None else self.validation.examples
+
+
+def never_pause() -> bool:
+    """Return False: the default of a caller who never wants a run to pause."""
+    return False
+
+
+def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     checkpoint: Path | str,
-    training_data: Path | str,
+    training_data: Path | str | Mapping[Path | str, float],
     output: Path | str,
     options: FinetuningOptions | None = None,
     *,
     checkpoints: Path | str,
+    validation_data: Path | str | None = None,
     resume_from: Path | str | None = None,
+    records: Path | str | None = None,
+    should_pause: Callable[[], bool] = never_pause,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
-    """Fine-tunes a checkpoint on conversations.
+    """Fine-tune a checkpoint on conversations or text.
 
-    A run that was killed and goes on from its last checkpoint ends with the weights of an uninterrupted one.
+    A run that was killed and continues from its last resume point ends with the weights of an uninterrupted one.
 
     Args:
         checkpoint: Directory of the base; a quantized one takes the method ``lora`` only.
-        training_data: Conversations in the published format, JSON or JSONL.
+        training_data: Examples in any of the formats of ``docs/finetuning.md``, JSON, JSONL or plain text; or several
+            files with weights: 2 takes every example twice, 0.5 half of them.
         output: Directory to make: a complete checkpoint (``full``) or an adapter (``lora``).
         options: How to train.
-        checkpoints: Directory for resumable checkpoints, of this run alone.
-        resume_from: One of them, see ``latest_checkpoint``.
-        on_progress: Told about stages ``loading``, ``training`` and ``writing``, with the loss, the learning
-            rate, the step and tokens a second.
+        checkpoints: Directory for resume points, of this run alone.
+        validation_data: Examples in the format of the training data, to evaluate on; the resume point with the lowest
+            loss on them becomes the result.
+        resume_from: A resume point, see ``latest_checkpoint``.
+        records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
+            package ``tensorboard`` is installed.
+        should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
+        on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
+            learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
     Raises:
         DatasetError: The data is malformed or teaches nothing; the message names the line.
-        CheckpointError: The base or ``resume_from`` is broken, ``output`` exists, or there is no writing
-            to it or to ``checkpoints``.
+        CheckpointError: The base or ``resume_from`` is broken or of another run, ``output`` exists, or there is no
+            writing to it or to ``checkpoints``.
         TokenizerError: The base has no tokenizer.
         UnsupportedError: The base, method and device do not go together.
-        InsufficientSpaceError: The disk cannot hold result and checkpoints.
-        TrainingDivergedError: The loss is no number any more.
+        InsufficientMemoryError: The device cannot hold weights, gradients and optimizer.
+        InsufficientSpaceError: The disk cannot hold result and resume points.
+        TrainingDivergedError: The loss or a gradient is not a number; the last resume point stays.
+        TrainingPausedError: `should_pause` returned true; the same call with `resume_from` continues.
     """
     options = options or FinetuningOptions()
     checkpoint, output, checkpoints = Path(checkpoint), Path(output), Path(checkpoints)
@@ -71,39 +111,55 @@ def finetune(
     config = read_config(checkpoint)
     hardware = Hardware.of(options)
     _check_method(config, options)
+    _check_validation(validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
-    data = _training_data(checkpoint, config, tokenizer, Path(training_data), options)
+    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
+    require_enough_memory(checkpoint, options, hardware, data.training.examples)
+    run = Run(
+        identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
+        examples=data.training.examples,
+        validation=data.validation_examples,
+        collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
+        hardware=hardware,
+        checkpoints=checkpoints,
+        resume_from=None if resume_from is None else Path(resume_from),
+        records=None if records is None else Path(records),
+        should_pause=should_pause,
+    )
     make_directory(checkpoints)
     with staged_output(output) as staging:
-        model = _trainable_model(checkpoint, config, options, hardware)
+        if run.resume_from is not None:
+            check_resume_point(run.resume_from, options, run.identity)
+        model = trainable_model(checkpoint, options, hardware)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        require_space(output, trained * BYTES_OF_A_WRITTEN_NUMBER)
-        require_space(checkpoints, trained * BYTES_OF_A_TRAINED_NUMBER * CHECKPOINTS_AT_ONCE)
-        result = train(
-            model,
-            data.examples,
-            options,
-            pad_token_id=tokenizer.pad_token_id,
-            hardware=hardware,
-            checkpoints=checkpoints,
-            resume_from=None if resume_from is None else Path(resume_from),
-            on_progress=on_progress,
-        )
+        require_space(output, trained * BYTES_PER_SAVED_WEIGHT)
+        require_space(checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
+        result = train(model, options, run, on_progress=on_progress)
         on_progress(Progress(TRAINING_ENDS, "writing"))
         _write(model, checkpoint, config, staging)
     on_progress(Progress(1.0, "writing"))
-    return _report(data, trained, result)
+    return _report(data, trained, result, options)
 
 
-def _report(data: TrainingData, trained_parameters: int, result: TrainingResult) -> FinetuningReport:
+def _report(
+    data: _Data, trained_parameters: int, result: TrainingResult, options: FinetuningOptions
+) -> FinetuningReport:
     return FinetuningReport(
         final_loss=result.final_loss,
         steps=result.steps,
-        examples=len(data.examples),
-        dropped_examples=data.dropped,
-        truncated_examples=data.truncated,
+        examples=len(data.training.examples),
+        tokens=data.training.tokens,
+        dropped_examples=data.training.dropped,
+        truncated_examples=data.training.truncated,
+        validation_examples=len(data.validation_examples),
         trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
+        packing=options.packing,
+        filled=result.filled,
+        data_format=data.training.format,
+        best_step=result.best_step,
+        best_eval_loss=result.best_eval_loss,
+        stopped_early=result.stopped_early,
     )
 
 
@@ -112,49 +168,66 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
         raise UnsupportedError(
             "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
         )
+    if "lm_head" in options.lora_target_modules and options.method == "lora" and config.quantize_head:
+        raise UnsupportedError("lora_target_modules has 'lm_head', which is in 8 bits here; leave it out")
 
 
-def _training_data(
+def _read_data(
     checkpoint: Path,
     config: BaichuanConfig,
     tokenizer: BaichuanTokenizer,
-    path: Path,
+    training: Path | str | Mapping[Path | str, float],
+    validation: Path | str | None,
     options: FinetuningOptions,
-) -> TrainingData:
+) -> _Data:
+    longest = _max_length(config, options)
+    chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
+    weights = training if isinstance(training, Mapping) else {training: 1.0}
+    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
+    parts = [load(Path(file)) for file in weights]
+    held_back = None
+    if validation is not None:
+        held_back = load(Path(validation))
+        _require_same_format(parts, held_back)
+    elif options.validation_split:
+        pairs = [split_training_data(part, options.validation_split, options.seed) for part in parts]
+        parts = [remaining for remaining, _ in pairs]
+        held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
+    return _Data(combine_training_data(parts, list(weights.values()), options.seed), held_back)
+
+
+def _check_validation(validation: Path | str | None, options: FinetuningOptions) -> None:
+    if validation is not None and options.validation_split:
+        raise DatasetError("validation data and validation_split are both given; leave one out")
+    evaluates = validation is not None or options.validation_split
+    for name in ("eval_steps", "early_stopping_patience"):
+        if getattr(options, name) is not None and not evaluates:
+            raise DatasetError(f"{name} is given, but there is nothing to evaluate on; give validation data or a split")
+
+
+def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData) -> None:
+    """Reject validation data in another format, which is most likely the wrong file."""
+    formats = {part.format for part in parts}
+    published = {"published", "sharegpt"}
+    if validation.format not in formats and not (validation.format in published and formats & published):
+        raise DatasetError(
+            f"the validation data is in the format {validation.format!r} and the training data in"
+            f" {', '.join(map(repr, sorted(formats)))}; write both in one format"
+        )
+
+
+def _max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
+    """Return the most tokens of an example.
+
+    Raises:
+        DatasetError: More are asked for than the model's window.
+    """
     window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
     if options.max_length is not None and options.max_length > window:
         raise DatasetError(
             f"max_length {options.max_length} is longer than the window of the model; use at most {window}"
         )
-    return encode_training_data(
-        tokenizer,
-        read_conversations(path),
-        max_length=options.max_length or window,
-        chat_format=ChatFormat.of(checkpoint, config),
-    )
-
-
-def _trainable_model(
-    checkpoint: Path, config: BaichuanConfig, options: FinetuningOptions, hardware: Hardware
-) -> BaichuanForCausalLM | PeftModel:
-    if options.method == "full":
-        # Full training keeps its weights in float32 and computes in mixed precision.
-        return load_model(checkpoint, dtype="float32", device=hardware.device)
-    base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=hardware.device)
-    if is_quantized(config):
-        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    torch.manual_seed(options.seed)  # of the adapter's first weights
-    adapter = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        target_modules=LORA_TARGETS,
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha,
-        lora_dropout=options.lora_dropout,
-    )
-    model = get_peft_model(base, adapter)
-    if not isinstance(model, PeftModel):
-        raise UnsupportedError(f"this version of peft makes a {type(model).__name__}; install the pinned one")
-    return model
+    return options.max_length or window
 
 
 def _write(model: BaichuanForCausalLM | PeftModel, checkpoint: Path, config: BaichuanConfig, staging: Path) -> None:

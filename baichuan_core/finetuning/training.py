@@ -1,35 +1,31 @@
-"""The training itself: transformers' Trainer with our data, our progress reports and no half-made checkpoints."""
+"""The training itself: transformers' Trainer with our data, our progress reports and checked resume points."""
 
 import json
-import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, TrainingArguments
 
-from baichuan_core.errors import CheckpointError, TrainingDivergedError, UnsupportedError
-from baichuan_core.finetuning.data import EncodedExample, collate
+from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
+from baichuan_core.finetuning.batches import Collator
+from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
-from baichuan_core.progress import Progress, ProgressCallback
+from baichuan_core.finetuning.records import SeriesWriter, write_records
+from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
+from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
-KEPT_CHECKPOINTS = 2
-TRAINING_STARTS = 0.05  # share of the whole operation
-TRAINING_ENDS = 0.95
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +42,10 @@ class Hardware:
 
     @classmethod
     def of(cls, options: FinetuningOptions) -> "Hardware":
-        """What ``options`` ask for, with the gaps filled by what the machine has.
+        """Return what ``options`` ask for, with the gaps filled by what the machine has.
 
         Raises:
-            UnsupportedError: A device that training cannot be sent to.
+            UnsupportedError: A device that training cannot use, or an optimizer without kernels on it.
         """
         if options.device not in (None, "cpu", "cuda", "cuda:0"):
             raise UnsupportedError(
@@ -57,23 +53,65 @@ class Hardware:
                 " GPUs by CUDA_VISIBLE_DEVICES"
             )
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if options.optimizer != "adamw" and device == "cpu":
+            raise UnsupportedError(f"optimizer {options.optimizer!r} needs a CUDA device; use 'adamw' on a CPU")
         bfloat16 = device != "cpu" if options.dtype is None else options.dtype == "bfloat16"
         return cls(device, bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Loss of the last step, how many steps there were, and the step they began at."""
+    """Outcome of a run.
+
+    Attributes:
+        final_loss: Loss of the last step.
+        steps: Steps of the optimizer, those before a resumption included.
+        resumed_from_step: Step that training continued from.
+        filled: Fraction of the positions of all batches that were tokens, not padding; 1 if there were none.
+        best_step: Step with the lowest evaluation loss, whose weights the model has now; None without evaluation.
+        best_eval_loss: That loss.
+        stopped_early: Whether training ended before its last step.
+    """
 
     final_loss: float
     steps: int
     resumed_from_step: int
+    filled: float
+    best_step: int | None
+    best_eval_loss: float | None
+    stopped_early: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything about a run but the model.
+
+    Attributes:
+        identity: Of the run.
+        examples: To train on.
+        validation: To evaluate on; may be empty.
+        collator: Makes batches.
+        hardware: Where it runs.
+        checkpoints: Directory for resume points.
+        resume_from: One of them.
+        records: Directory for the series and the plot; None for none.
+    """
+
+    identity: RunIdentity
+    examples: Sequence[EncodedExample]
+    validation: Sequence[EncodedExample]
+    collator: Collator
+    hardware: Hardware
+    checkpoints: Path
+    resume_from: Path | None
+    records: Path | None
+    should_pause: Callable[[], bool]
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
-    """The newest complete checkpoint among those of an earlier run, None if there is none.
+    """Return the newest complete resume point among those of an earlier run, None if there is none.
 
-    The trainer writes ``trainer_state.json`` last, so that a checkpoint whose writer was killed has none.
+    The trainer writes ``trainer_state.json`` last, so that a resume point whose writer was killed has none.
     """
     steps = {step: path for path in Path(checkpoints).glob("checkpoint-*") if (step := _step_of(path)) is not None}
     return steps[max(steps)] if steps else None
@@ -87,142 +125,115 @@ def _step_of(checkpoint: Path) -> int | None:
         return None
 
 
-def train(
-    model: nn.Module,
-    examples: Sequence[EncodedExample],
-    options: FinetuningOptions,
-    *,
-    pad_token_id: int,
-    hardware: Hardware,
-    checkpoints: Path,
-    resume_from: Path | None,
-    on_progress: ProgressCallback,
-) -> TrainingResult:
-    """Trains ``model`` in place.
+def check_resume_point(resume_from: Path, options: FinetuningOptions, identity: RunIdentity) -> int:
+    """Return the step of a resume point of the same run.
 
     Raises:
-        CheckpointError: ``resume_from`` is no complete checkpoint, or of the other method.
-        TrainingDivergedError: The loss is no number any more.
+        CheckpointError: It is incomplete, or belongs to another run; the message says what differs.
     """
-    resumed_from_step = 0
-    if resume_from is not None:
-        step = _step_of(resume_from)
-        if step is None:
-            raise CheckpointError(
-                f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
-            )
-        if (resume_from / "adapter_config.json").is_file() != (options.method == "lora"):
-            raise CheckpointError(
-                f"{resume_from.name} was not written by the method {options.method!r}; resume from another or from none"
-            )
-        resumed_from_step = step
-    reporter = ProgressReporter(on_progress)
-    trainer = Trainer(
+    step = _step_of(resume_from)
+    if step is None:
+        raise CheckpointError(
+            f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
+        )
+    if (resume_from / "adapter_config.json").is_file() != (options.method == "lora"):
+        raise CheckpointError(
+            f"{resume_from.name} was not written by the method {options.method!r}; resume from another or from none"
+        )
+    identity.require_same(resume_from)
+    return step
+
+
+def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress: ProgressCallback) -> TrainingResult:
+    """Train ``model`` in place.
+
+    Raises:
+        CheckpointError: The resume point is not a complete one of this run.
+        TrainingDivergedError: The loss or a gradient is not a number.
+        TrainingPausedError: The caller asked for a pause; a resume point is saved.
+    """
+    step = 0 if run.resume_from is None else check_resume_point(run.resume_from, options, run.identity)
+    pause = Pause(run.should_pause)
+    trainer = BaichuanTrainer(
+        identity=run.identity,
+        validation=run.validation,
         model=model,
-        args=_arguments(options, hardware, checkpoints),
-        train_dataset=_Examples(examples),
-        data_collator=partial(collate, pad_token_id=pad_token_id),
-        callbacks=[reporter],
+        args=make_arguments(options, run.hardware, run.checkpoints, evaluates=bool(run.validation)),
+        train_dataset=Examples(run.examples),
+        data_collator=run.collator,
+        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return TrainingResult(float(losses[-1]), trainer.state.global_step, resumed_from_step)
+    if run.records is not None:
+        trainer.add_callback(SeriesWriter(run.records))
+    if options.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
+    try:
+        trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
+    finally:
+        if run.records is not None:
+            write_records(run.records, trainer.state.log_history)
+    if pause.paused:
+        raise TrainingPausedError(f"paused after step {trainer.state.global_step} of {trainer.state.max_steps}")
+    return _result(trainer.state, step, trainer.filled)
 
 
-def _arguments(options: FinetuningOptions, hardware: Hardware, checkpoints: Path) -> TrainingArguments:
-    return TrainingArguments(
+def _result(state: TrainerState, resumed_from_step: int, filled: float) -> TrainingResult:
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return TrainingResult(
+        final_loss=float(losses[-1]),
+        steps=state.global_step,
+        resumed_from_step=resumed_from_step,
+        filled=filled,
+        best_step=state.best_global_step,
+        best_eval_loss=state.best_metric,
+        stopped_early=state.global_step < state.max_steps,
+    )
+
+
+def make_arguments(
+    options: FinetuningOptions, hardware: Hardware, checkpoints: Path, *, evaluates: bool = False
+) -> TrainingArguments:
+    """Return the Trainer's settings for our options."""
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
         per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=options.warmup_ratio,  # below 1 it is a share of all steps
+        warmup_steps=options.warmup_steps or options.warmup_ratio,  # below 1 it is a fraction of all steps
+        optim=OPTIMIZERS[options.optimizer],
         weight_decay=options.weight_decay,
+        adam_beta1=options.adam_beta1,
+        adam_beta2=options.adam_beta2,
+        adam_epsilon=options.adam_epsilon,
         max_grad_norm=options.max_grad_norm,
+        neftune_noise_alpha=options.neftune_noise_alpha,
         activation_checkpointing=options.gradient_checkpointing,
         bf16=hardware.bfloat16,
+        tf32=True if options.tf32 and not hardware.is_cpu else None,
         use_cpu=hardware.is_cpu,
         seed=options.seed,
         data_seed=options.seed,
-        save_strategy="steps",
+        save_strategy=options.save_strategy,
         save_steps=options.save_steps,
-        save_total_limit=KEPT_CHECKPOINTS,
-        logging_steps=1,
+        save_total_limit=options.save_total_limit,
+        eval_strategy=("steps" if options.eval_steps else "epoch") if evaluates else "no",
+        eval_steps=options.eval_steps,
+        metric_for_best_model="eval_loss" if evaluates else None,
+        greater_is_better=False,
+        logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
         report_to="none",
     )
-
-
-class _Examples(Dataset[EncodedExample]):
-    def __init__(self, examples: Sequence[EncodedExample]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> EncodedExample:
-        return self.examples[index]
-
-
-@dataclass
-class ProgressReporter(TrainerCallback):
-    """Turns the trainer's log lines into progress reports, and stops at a loss that is no number."""
-
-    on_progress: ProgressCallback
-    tokens: int = 0
-    seen_at: float = field(default_factory=time.monotonic)
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **_: Any,
-    ) -> None:
-        """Start the clock of the token rate."""
-        self.tokens, self.seen_at = int(state.num_input_tokens_seen), time.monotonic()
-
-    def on_log(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> None:
-        """Report one step.
-
-        Raises:
-            TrainingDivergedError: The loss is NaN or infinite.
-        """
-        logs: dict[str, float] = kwargs["logs"]
-        if "loss" not in logs:  # the summary at the end
-            return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(
-                f"the loss is {loss} at step {state.global_step}; lower learning_rate, raise warmup_ratio,"
-                " or look for broken weights in the base checkpoint"
-            )
-        done = state.global_step / max(state.max_steps, 1)
-        fraction = TRAINING_STARTS + (TRAINING_ENDS - TRAINING_STARTS) * done
-        metrics = {
-            "loss": loss,
-            "learning_rate": float(logs.get("learning_rate", 0.0)),
-            "step": float(state.global_step),
-            "steps": float(state.max_steps),
-            "epoch": float(state.epoch or 0.0),
-            "tokens_per_second": self._token_rate(int(state.num_input_tokens_seen)),
-        }
-        self.on_progress(Progress(fraction, "training", metrics))
-
-    def _token_rate(self, tokens: int) -> float:
-        now = time.monotonic()
-        rate = (tokens - self.tokens) / max(now - self.seen_at, 1e-9)
-        self.tokens, self.seen_at = tokens, now
-        return rate
+    # Set here, because the Trainer's own check would tie the steps of resume points to those of evaluations.
+    arguments.load_best_model_at_end = evaluates
+    # With several visible GPUs and one process, the Trainer would wrap the model in DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

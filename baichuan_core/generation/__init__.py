@@ -4,7 +4,8 @@ from baichuan_core.generation.engines.contract import Completion, TextDelta
 from baichuan_core.generation.generate import generate
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.options import EngineName, GenerationOptions, GenerationReport
-from baichuan_core.generation.requests import GenerationRequest, read_requests
+from baichuan_core.generation.request_file import read_requests
+from baichuan_core.generation.requests import GenerationRequest
 
 __all__ = [
     "Completion",

@@ -98,6 +98,7 @@ def generate(
         seconds=seconds,
         engine=generator.choice.name,
         engine_reason=generator.choice.reason,
+        chat_format=generator.chat_format.form if any(one.messages is not None for one in requests) else None,
     )
 
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
-from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.choice import EngineChoice, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
 
 class TextGenerator:
@@ -19,6 +19,7 @@ class TextGenerator:
     Attributes:
         tokenizer: The checkpoint's tokenizer.
         choice: The engine that runs the model, and why.
+        chat_format: How the checkpoint writes chats.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class TextGenerator:
             checkpoint=checkpoint,
             config=config,
             settings=defaults.complete(options),
-            end_token_ids=_end_token_ids(self.tokenizer, defaults),
+            end_token_ids=_end_token_ids(self.tokenizer, config, defaults),
             adapter=None if adapter is None else Path(adapter),
         )
         self.choice: EngineChoice = choose_engine(self.setup)
         window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
-        self._encoder = Encoder(self.tokenizer, options, defaults, window, ChatFormat.of(checkpoint, config))
+        self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
+        self._encoder = Encoder(self.tokenizer, options, defaults, window, self.chat_format)
         self._engine: Engine | None = None
 
     def load(self) -> Engine:
@@ -102,6 +104,11 @@ def _events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
         yield from step.completions
 
 
-def _end_token_ids(tokenizer: BaichuanTokenizer, defaults: GenerationDefaults) -> frozenset[int]:
-    ids = tokenizer.eos_token_id if defaults.eos_token_id is None else defaults.eos_token_id
+def _end_token_ids(
+    tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
+) -> frozenset[int]:
+    """Return the end tokens of ``generation_config.json``, else a list in ``config.json``, else the tokenizer's."""
+    ids = defaults.eos_token_id
+    if ids is None:
+        ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id
     return frozenset(ids if isinstance(ids, list) else [ids])

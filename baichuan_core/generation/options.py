@@ -1,17 +1,34 @@
 """Settings and result of a generation run."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from operator import index
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import CheckpointError
-from baichuan_core.tokenizer import read_generation_settings
+from baichuan_core.tokenizer import ChatForm, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
-MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20}
+MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
+# Settings in generation_config.json that do not change an answer here: ids that are used elsewhere, the form of
+# transformers' output, how it computes, and what only matters together with others (beams, assistants).
+BOOKKEEPING = {
+    *("bos_token_id", "pad_token_id", "user_token_id", "assistant_token_id", "transformers_version"),
+    *("_from_model_config", "use_cache", "early_stopping", "return_dict_in_generate", "output_scores"),
+    *("output_attentions", "output_hidden_states", "output_logits", "cache_implementation", "cache_config"),
+    *("compile_config", "disable_compile", "low_memory", "renormalize_logits", "remove_invalid_values"),
+    *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("assistant_lookbehind", "target_lookbehind", "prefill_chunk_size", "length_penalty", "chat_format"),
+}
+NEUTRAL_AT_ONE = {
+    *("num_beams", "num_beam_groups", "typical_p", "num_return_sequences", "guidance_scale"),
+    "encoder_repetition_penalty",
+}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +120,14 @@ class GenerationDefaults:
 
     @classmethod
     def of(cls, checkpoint: Path) -> "GenerationDefaults":
-        """Reads them from ``checkpoint``; base models often have none.
+        """Read them from ``checkpoint``; base models often have none. Log a warning about settings that are not used.
 
         Raises:
             CheckpointError: ``generation_config.json`` is damaged or holds values out of range.
         """
         known = {field.name for field in fields(cls)}
-        defaults = cls(**{name: value for name, value in read_generation_settings(checkpoint).items() if name in known})
+        settings = read_generation_settings(checkpoint)
+        defaults = cls(**{name: value for name, value in settings.items() if name in known})
         end = defaults.eos_token_id
         try:
             defaults.complete(GenerationOptions())
@@ -119,6 +137,11 @@ class GenerationDefaults:
             raise CheckpointError(
                 f"{path} holds what cannot be used ({error}); correct it or remove the file"
             ) from error
+        if ignored := find_ignored_settings(settings):
+            log.warning(
+                "generation_config.json of the checkpoint has settings that are not used here: %s",
+                ", ".join(f"{name}={value!r}" for name, value in sorted(ignored.items())),
+            )
         return defaults
 
     def complete(self, options: GenerationOptions) -> GenerationOptions:
@@ -131,6 +154,16 @@ class GenerationDefaults:
         if filled["temperature"] == 0:
             filled |= {"do_sample": False, "temperature": 1.0}
         return replace(options, **filled)
+
+
+def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the generation settings of a checkpoint that would change answers elsewhere and are not used here."""
+    used = {field.name for field in fields(GenerationDefaults)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in used | BOOKKEEPING and value and not (name in NEUTRAL_AT_ONE and value == 1)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +180,8 @@ class GenerationReport:
         seconds: Time of the generation itself, without loading.
         engine: What ran the model.
         engine_reason: Why this engine.
+        chat_format: How chats were written: in a published format (``baichuan2``, ``baichuan1-13b``) or by the
+            checkpoint's own ``chat_template``; None if no request was a chat.
     """
 
     requests: int
@@ -158,6 +193,7 @@ class GenerationReport:
     seconds: float
     engine: EngineName
     engine_reason: str
+    chat_format: ChatForm | None
 
     @property
     def tokens_per_second(self) -> float:

@@ -75,7 +75,11 @@ class Transcript:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _text(self) -> str:
-        return cut_at_stop(self._decode(self.ids), self.request.stop)
+        return cut_at_stop(self._decode(self._text_ids()), self.request.stop)
+
+    def _text_ids(self) -> list[int]:
+        """Tokens so far without an end token, which need not be a special token of the tokenizer."""
+        return self.ids[:-1] if self.ids and self.ids[-1] in self._end_token_ids else self.ids
 
     def _has_stop_text(self) -> bool:
         text = self._decode(self.ids[-self._tail :])
@@ -91,7 +95,7 @@ class Transcript:
 
     def _logprobs_of(self, text: str) -> list[TokenLogprobs]:
         """Those of the tokens that are in the text, the last of them in part perhaps."""
-        if text == self._decode(self.ids):
+        if text == self._decode(self._text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
         return self._logprobs[:kept]

@@ -15,15 +15,17 @@ from transformers.utils.output_capturing import capture_outputs
 from baichuan_core.config import BaichuanConfig
 
 from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
+from .chat import ChatMixin
+from .chunked_loss import LossTargets, logits_loss, select_positions
 from .eight_bit_ends import output_head, require_codes, token_embedding
-from .head import HeadNorms
+from .head import HeadNorms, head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
+from .published_int4 import refuse_published_int4
 from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
-IGNORED_LABEL = -100
 FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
 
 
@@ -45,13 +47,23 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         "attentions": BaichuanAttention,
     }
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Return `is_activation_checkpointing`; peft asks by this name, for which transformers' own property warns."""
+        return bool(self.is_activation_checkpointing)
+
     def _init_weights(self, module: nn.Module) -> None:
         require_codes(module)
         super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU."""
+        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU.
+
+        Raises:
+            CheckpointError: The checkpoint is in the published 4-bit form, which transformers cannot read.
+        """
+        refuse_published_int4(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
         loaded = super().from_pretrained(*args, **kwargs)
         keep_four_bit_scales(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info
         return loaded
@@ -156,7 +168,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
 
 
-class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, GenerationMixin):
+class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):
     """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -194,11 +206,14 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
             input_ids: See `BaichuanModel.forward`, as for the arguments not named here.
             labels: [batch, seq], -100 where nothing is learnt; shifted here, so they may equal `input_ids`.
             logits_to_keep: How many last positions get logits; 0 for all.
-            **kwargs: `num_items_in_batch` for the loss; the rest goes to the attention implementation.
+            **kwargs: `num_items_in_batch` and `shift_labels` for the loss; `skip_logits` to return the loss without
+                logits, which then never exist for all positions at once (the default if there are labels in
+                training); the rest goes to the attention implementation.
 
         Returns:
-            Logits [batch, seq, vocab], the loss if there are labels, and the cache.
+            Logits [batch, seq, vocab] unless they are skipped, the loss if there are labels, and the cache.
         """
+        skip_logits: bool = kwargs.pop("skip_logits", self.training)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -208,10 +223,17 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
             use_cache=use_cache,
             **kwargs,
         )
-        decoding = outputs.last_hidden_state.shape[1] == 1 and past_key_values is not None
-        last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.logits(last, decoding=decoding)
-        loss = None if labels is None else self._loss(logits, labels, **kwargs)
+        loss = logits = None
+        if skip_logits and labels is not None:
+            states, targets = self._select_positions(outputs.last_hidden_state, labels, **kwargs)
+            norms = self._head_norms if self.config.norm_head else None
+            loss = head_loss(self.lm_head, states, targets, vocabulary=self.config.vocab_size, norms=norms)
+        else:
+            decoding = outputs.last_hidden_state.shape[1] == 1 and past_key_values is not None
+            last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+            logits = self.logits(last, decoding=decoding)
+            if labels is not None:
+                loss = logits_loss(*self._select_positions(logits, labels, **kwargs))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -254,18 +276,17 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, Generatio
         logits: Tensor = self.lm_head(hidden_states)
         return logits
 
-    def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
-        loss: Tensor = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-        if self.config.z_loss_weight:
-            # Baichuan2's modeling_baichuan.py: over all shifted positions, masked ones too.
-            largest = logits[..., :-1, :].float().amax(dim=-1)
-            share = _share_of_batch(labels, kwargs.get("num_items_in_batch"))
-            loss = loss + self.config.z_loss_weight * share * largest.square().mean()
-        return loss
-
-
-def _share_of_batch(labels: Tensor, items_in_batch: Tensor | int | None) -> Tensor | float:
-    """Part of the learnt tokens of an accumulated batch that is here; their losses are summed by the trainer."""
-    if items_in_batch is None:
-        return 1.0
-    return (labels[..., 1:] != IGNORED_LABEL).sum() / items_in_batch
+    def _select_positions(
+        self,
+        states: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+        shift_labels: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, LossTargets]:
+        """Return the hidden states or logits [positions, ...] that have a part in the loss, and their targets."""
+        if shift_labels is None:
+            states, shift_labels = states[:, :-1], labels[:, 1:]
+        return select_positions(
+            states, shift_labels, items_in_batch=num_items_in_batch, z_loss_weight=self.config.z_loss_weight or 0.0
+        )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
+from .chunked_loss import LinearHead
 from .eight_bits import MAX_CODE, quantize_rows
 
 # Codes converted to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
@@ -121,7 +122,7 @@ def output_head(config: BaichuanConfig) -> nn.Module:
     """Create an uninitialized output head for a configuration."""
     if config.quantize_head:
         return EightBitHead(config.vocab_size, config.hidden_size)
-    return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    return LinearHead(config.hidden_size, config.vocab_size, bias=False)
 
 
 def require_codes(module: nn.Module) -> None:

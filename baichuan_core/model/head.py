@@ -1,18 +1,59 @@
 """The normalised output head (NormHead) of Baichuan 2, for whatever layer stands at `lm_head`."""
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from .chunked_loss import MIN_NORM, LinearHead, LossTargets, chunks, logits_loss
 from .eight_bit_ends import EightBitHead
 from .prepacked import PrepackedHead
 
-SMALLEST_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
 PROBE_ROWS = 256
 POSITIONS_DIVIDED = 8
 COLUMNS_COMPARED = 16  # one cache line a row
+
+
+def head_loss(
+    head: nn.Module, hidden_states: Tensor, targets: LossTargets, *, vocabulary: int, norms: "HeadNorms | None"
+) -> Tensor:
+    """Return the loss of hidden states [positions, hidden], with the logits of a chunk of them at a time.
+
+    Args:
+        head: The layer at `lm_head`. One that is not plain (adapted, in 8 bits) computes its logits twice.
+        hidden_states: Of the positions that have a part in the loss.
+        targets: Of the same positions.
+        vocabulary: Rows of the head.
+        norms: Of the head; None if it is not normalised.
+    """
+    if isinstance(head, LinearHead):
+        if norms is not None:
+            norms.forget()
+        loss: Tensor = head(hidden_states, targets, normalised=norms is not None)
+        return loss
+    if norms is None:
+        logits: Callable[[Tensor], Tensor] = head
+    elif _is_sharded(head):
+        logits = partial(_logits_while_gathered, head)
+    else:
+        logits = partial(_normalised_logits, head, norms.of(head, decoding=False))
+    parts = [
+        checkpoint(_chunk_loss, logits, hidden_states[positions], targets.chunk(positions), use_reentrant=False)
+        for positions in chunks(len(hidden_states), vocabulary, hidden_states.device)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _chunk_loss(logits: Callable[[Tensor], Tensor], hidden_states: Tensor, targets: LossTargets) -> Tensor:
+    return logits_loss(logits(hidden_states), targets)
+
+
+def _normalised_logits(head: nn.Module, norms: Tensor, hidden_states: Tensor) -> Tensor:
+    return _divided(head(hidden_states), norms)
 
 
 class HeadNorms:
@@ -132,10 +173,11 @@ def row_norms(head: nn.Module) -> Tensor:
     if isinstance(head, EightBitHead | PrepackedHead):
         norms = head.row_norms()
     elif _is_plain(head):
-        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=torch.float32)
+        exact = torch.promote_types(head.weight.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=exact)
     else:
         norms = _probe(head)
-    clamped: Tensor = norms.clamp(min=SMALLEST_NORM)
+    clamped: Tensor = norms.clamp(min=MIN_NORM)
     return clamped
 
 

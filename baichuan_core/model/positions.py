@@ -4,9 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import UnsupportedError
+
+LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 class BaichuanRotaryEmbedding(nn.Module):
@@ -21,9 +24,7 @@ class BaichuanRotaryEmbedding(nn.Module):
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__()
         self.config = config
-        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
-        parameters: dict[str, Any] = config.rope_parameters or {}
-        self.rope_type = parameters["rope_type"]
+        self.rope_type = (config.rope_parameters or {})["rope_type"]
         initialise = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         frequencies, self.attention_scaling = initialise(config)
         self.register_buffer("inv_freq", frequencies, persistent=False)
@@ -37,12 +38,49 @@ class BaichuanRotaryEmbedding(nn.Module):
         return theta**-exponents, 1.0
 
     @torch.no_grad()
-    @dynamic_rope_update  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq]."""
-        angles = position_ids[:, None, None, :, None].float() * self.inv_freq.float().to(x.device)
+        """Return cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq].
+
+        Raises:
+            UnsupportedError: The frequencies depend on the length, and there are several sequences in `x`.
+        """
+        frequencies = self.inv_freq
+        if self.rope_type in LENGTH_DEPENDENT:
+            frequencies = self._frequencies(int(position_ids.max()) + 1, len(x))
+        angles = position_ids[:, None, None, :, None].float() * frequencies.float().to(x.device)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+    def _frequencies(self, length: int, sequences: int) -> Tensor:
+        """Frequencies for a sequence of `length` tokens, computed from nothing else.
+
+        transformers computes them from the longest sequence of a batch and keeps them for later ones, so that an
+        answer would depend on other prompts.
+        """
+        if length <= unscaled_length(self.config):
+            return self.inv_freq
+        if sequences > 1:
+            raise UnsupportedError(
+                f'rope_type "{self.rope_type}" scales by the length of each sequence beyond '
+                f"{unscaled_length(self.config)} tokens, so {sequences} sequences cannot share a batch: pass one at a "
+                'time, or set rope_type to "linear" or "yarn"'
+            )
+        frequencies, _ = ROPE_INIT_FUNCTIONS[self.rope_type](self.config, self.inv_freq.device, seq_len=length)
+        return frequencies
+
+
+def unscaled_length(config: BaichuanConfig) -> int:
+    """Return up to how many tokens a length-dependent rotation is that of the model before it was extended."""
+    parameters: dict[str, Any] = config.rope_parameters or {}
+    own = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
+    return int(own or config.max_position_embeddings or 0)
+
+
+def depends_on_length(config: BaichuanConfig) -> bool:
+    """Return whether prompts that fit into the window of a model are rotated by their own length."""
+    if config.position_embedding != "rope" or (config.rope_parameters or {}).get("rope_type") not in LENGTH_DEPENDENT:
+        return False
+    return (config.model_max_length or 0) > unscaled_length(config)
 
 
 def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:

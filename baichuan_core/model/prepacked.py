@@ -15,6 +15,8 @@ from torch.nn.functional import linear
 
 from baichuan_core.errors import UnsupportedError
 
+from .chunked_loss import LinearHead
+
 LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_ELEMENTWISE_ROWS = (
@@ -90,7 +92,8 @@ def prepack(model: nn.Module) -> None:
     """Replace a Baichuan model's plain linear layers on the CPU with the fastest kind for the processor."""
     model.requires_grad_(requires_grad=False)
     packed = False
-    for name in [name for name, module in model.named_modules() if _is_plain(module, name)]:
+    plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
+    for name in [name for name in plain if not _is_read_by_dora(model, name)]:
         dense: Any = model.get_submodule(name)  # released before the next layer, so that few weights exist twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
@@ -104,10 +107,20 @@ def prepack(model: nn.Module) -> None:
 
 
 def _is_plain(module: nn.Module, name: str) -> bool:
-    if type(module) is not nn.Linear or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS:
+    if (
+        type(module) not in (nn.Linear, LinearHead)
+        or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS
+    ):
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate loads the weight when the layer runs
     return module.weight.device.type == "cpu" and not offloaded
+
+
+def _is_read_by_dora(model: nn.Module, name: str) -> bool:
+    """Whether an adapter reads the weight in every pass: peft's DoRA divides by the norms of its rows."""
+    if not name.endswith(LAYER_UNDER_ADAPTER):
+        return False
+    return bool(getattr(model.get_submodule(name.removesuffix(LAYER_UNDER_ADAPTER)), "lora_magnitude_vector", None))
 
 
 def has_kernels(dtype: torch.dtype) -> bool:

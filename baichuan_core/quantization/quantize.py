@@ -29,7 +29,6 @@ from baichuan_core.checkpoint.quantized_weights import (
     QuantizedWeight,
     quantize_end,
     quantize_weight,
-    stored_endings,
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
@@ -44,6 +43,7 @@ from baichuan_core.model.quantization import (
     require_four_bit_shapes,
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from checkpoint_files import stored_endings
 
 from .calibration import (
     CalibratedWeights,

@@ -1,11 +1,14 @@
 """Chat prompts: messages in, the ids that the published chat models were trained to answer out."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from baichuan_core.errors import PromptError
 from baichuan_core.tokenizer.chat_format import ChatForm, ChatFormat
-from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
+from baichuan_core.tokenizer.chat_template import encode_by_template, encode_turns_by_template
+
+if TYPE_CHECKING:
+    from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
 
 
 class Message(TypedDict):
@@ -16,7 +19,7 @@ class Message(TypedDict):
 
 
 def build_chat_prompt(
-    tokenizer: BaichuanTokenizer,
+    tokenizer: "BaichuanTokenizer",
     messages: Sequence[Message],
     *,
     model_max_length: int,
@@ -26,7 +29,7 @@ def build_chat_prompt(
     """Ids of the prompt that asks the model for the next answer (published ``generation_utils.py``).
 
     The newest round always stays, older ones as long as they fit beside the answer, and what is still too
-    long is cut on the left.
+    long is cut on the left. With a checkpoint's own chat template, a newest round that is too long is an error.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
@@ -51,6 +54,8 @@ def build_chat_prompt(
             f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the window of {model_max_length}"
             f" tokens; ask for fewer than {model_max_length}"
         )
+    if chat_format.form == "chat_template":
+        return _template_prompt(tokenizer, messages, budget)
     return _baichuan2_prompt(tokenizer, messages, budget, chat_format)
 
 
@@ -69,7 +74,7 @@ def _check_messages(messages: Sequence[Message], form: ChatForm) -> None:
 
 
 def _baichuan2_prompt(
-    tokenizer: BaichuanTokenizer, messages: Sequence[Message], budget: int, chat_format: ChatFormat
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int, chat_format: ChatFormat
 ) -> list[int]:
     has_system = messages[0]["role"] == "system"
     system = tokenizer.encode_text(messages[0]["content"]) if has_system else []
@@ -85,19 +90,59 @@ def _baichuan2_prompt(
     return prompt[-budget:]
 
 
+def encode_training_turns(
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
+) -> list[tuple[bool, list[int]]]:
+    """Return the ids of a chat in parts as prompts have them, each with whether it is learned.
+
+    Raises:
+        TokenizerError: A text cannot be encoded.
+        PromptError: A role or the place of a system message is not possible, or the checkpoint's chat template cannot
+            write the chat.
+    """
+    _check_messages(messages, chat_format.form)
+    if chat_format.form == "chat_template":
+        return encode_turns_by_template(tokenizer, messages)
+    parts: list[tuple[bool, list[int]]] = []
+    for message in messages:
+        opening, *ids = _encode_baichuan1_turn(tokenizer, message, chat_format)
+        parts += [(False, [opening]), (message["role"] == "assistant", ids)]
+    return parts
+
+
+def _encode_baichuan1_turn(tokenizer: "BaichuanTokenizer", message: Message, chat_format: ChatFormat) -> list[int]:
+    ids = tokenizer.encode_text(message["content"])
+    if message["role"] == "user":
+        return [chat_format.user_token_id, *ids]
+    return [chat_format.assistant_token_id, *ids, tokenizer.eos_token_id]
+
+
 def _baichuan1_prompt(
-    tokenizer: BaichuanTokenizer, messages: Sequence[Message], budget: int, chat_format: ChatFormat
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int, chat_format: ChatFormat
 ) -> list[int]:
     def encode(message: Message) -> list[int]:
-        ids = tokenizer.encode_text(message["content"])
-        if message["role"] == "user":
-            return [chat_format.user_token_id, *ids]
-        return [chat_format.assistant_token_id, *ids, tokenizer.eos_token_id]
+        return _encode_baichuan1_turn(tokenizer, message, chat_format)
 
     rounds = [one for one in _rounds(messages) if one[0]["role"] == "user"]
     if not rounds:
         raise PromptError("the chat has no user message; add one")
     return [*_newest_rounds(rounds, encode, budget)[-budget:], chat_format.assistant_token_id]
+
+
+def _template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int) -> list[int]:
+    """Leave out the oldest rounds until the rest fits; a prompt in a format of its own is never cut in the middle."""
+    has_system = messages[0]["role"] == "system"
+    rounds = _rounds(messages[has_system:])
+    ids: list[int] = []
+    for first in range(max(len(rounds), 1)):
+        kept = [message for one in rounds[first:] for message in one]
+        ids = encode_by_template(tokenizer, [*messages[:has_system], *kept])
+        if len(ids) <= budget:
+            return ids
+    raise PromptError(
+        f"the newest messages make {len(ids)} tokens by the checkpoint's chat template, and {budget} fit beside the"
+        " answer: shorten them, or lower max_new_tokens"
+    )
 
 
 def _rounds(messages: Iterable[Message]) -> list[list[Message]]:

@@ -1,18 +1,34 @@
 """How a checkpoint writes chats, told from its configuration files."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
+from checkpoint_files import (
+    BAICHUAN1_VOCABULARY_SIZE,
+    BAICHUAN2_VOCABULARY_SIZE,
+    FileError,
+    as_whole_numbers,
+    read_object,
+)
 
-ChatForm = Literal["baichuan2", "baichuan1-13b"]
+ChatForm = Literal["baichuan2", "baichuan1-13b", "chat_template"]
 
+# Settings that some tools write as floats.
+WHOLE_NUMBERS = (
+    "user_token_id",
+    "assistant_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_new_tokens",
+    "top_k",
+)
 USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
 ASSISTANT_TOKEN_ID = 196
-BAICHUAN1_VOCABULARY_SIZE = 64000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +38,8 @@ class ChatFormat:
     Attributes:
         user_token_id: The id that opens a user turn.
         assistant_token_id: The id that opens an assistant turn.
-        form: ``baichuan2``, or ``baichuan1-13b``, where eos ends each answer and no system message exists.
+        form: ``baichuan2``; ``baichuan1-13b``, which ends each answer by eos and has no system message; or
+            ``chat_template``, the template that the checkpoint's tokenizer has.
     """
 
     user_token_id: int = USER_TOKEN_ID
@@ -36,14 +53,23 @@ class ChatFormat:
         Raises:
             CheckpointError: ``generation_config.json`` is damaged or names ids that the model does not have.
         """
-        settings = read_generation_settings(checkpoint)
+        return cls.from_settings(read_generation_settings(checkpoint), config)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], config: BaichuanConfig) -> "ChatFormat":
+        """Return the published format of a checkpoint with these generation settings.
+
+        Raises:
+            CheckpointError: The settings name ids that the model does not have.
+        """
         for name in ("user_token_id", "assistant_token_id"):
             if settings.get(name, 0) not in range(config.vocab_size):
                 raise CheckpointError(
-                    f"{name} in {checkpoint / 'generation_config.json'} is {settings[name]!r};"
-                    f" name an id below the model's {config.vocab_size}"
+                    f"{name} in generation_config.json is {settings[name]!r};"
+                    f" use an id below the model's vocab_size {config.vocab_size}"
                 )
-        first_13b = config.position_embedding == "alibi" and config.vocab_size == BAICHUAN1_VOCABULARY_SIZE
+        first_vocabulary = BAICHUAN1_VOCABULARY_SIZE <= config.vocab_size < BAICHUAN2_VOCABULARY_SIZE
+        first_13b = config.position_embedding == "alibi" and not config.norm_head and first_vocabulary
         return cls(
             user_token_id=settings.get("user_token_id", USER_TOKEN_ID),
             assistant_token_id=settings.get("assistant_token_id", ASSISTANT_TOKEN_ID),
@@ -61,7 +87,7 @@ def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
+        settings = as_whole_numbers(read_object(path), WHOLE_NUMBERS)
         return {name: value for name, value in settings.items() if value is not None}
-    except (ValueError, AttributeError) as error:
+    except FileError as error:
         raise CheckpointError(f"{path} is no JSON object; take it from the published model") from error

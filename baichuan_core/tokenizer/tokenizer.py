@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ from typing import Any
 from transformers import SentencePieceBackend
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import TokenizerError
+from baichuan_core.tokenizer.chat import Message, build_chat_prompt
+from baichuan_core.tokenizer.chat_template import (
+    break_control_pieces,
+    choose_chat_format,
+    control_pattern,
+    find_published_template,
+    split_rendered,
+)
 
+_RESERVED_PIECE = re.compile(r"<reserved_\d+>")
 _INSIDE_A_RESERVED_PIECE = re.compile(r"(?<=<)(?=reserved_\d+>)")
 
 
@@ -76,6 +87,82 @@ class BaichuanTokenizer(SentencePieceBackend):
             ) from error
         parts = _INSIDE_A_RESERVED_PIECE.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as transformers does; the tokenizer of a published chat model gets the template of its format."""
+        tokenizer = super().from_pretrained(*args, **kwargs)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = find_published_template(tokenizer)
+        return tokenizer
+
+    @cached_property
+    def control_pieces(self) -> frozenset[str]:
+        """Pieces of the SentencePiece model that a chat template may write as control tokens."""
+        model = self.sp_model
+        pieces = ((token_id, model.IdToPiece(token_id)) for token_id in range(len(model)))
+        return frozenset(
+            piece
+            for token_id, piece in pieces
+            if model.IsControl(token_id) or model.IsUnknown(token_id) or _RESERVED_PIECE.fullmatch(piece)
+        )
+
+    def apply_chat_template(  # type: ignore[override] # the rest of its parameters is passed on by name
+        self,
+        conversation: Any,
+        tools: Any = None,
+        documents: Any = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        **settings: Any,
+    ) -> Any:
+        """Write a chat by its template, as transformers does; text of messages never yields a control id."""
+        if settings.get("tokenize", True):
+            pattern = control_pattern(self)
+            conversation, tools, documents = (
+                break_control_pieces(value, pattern) for value in (conversation, tools, documents)
+            )
+            settings["tokenizer_kwargs"] = {**(settings.get("tokenizer_kwargs") or {}), "is_rendered_chat": True}
+        return super().apply_chat_template(
+            conversation, tools, documents, chat_template, add_generation_prompt, **settings
+        )
+
+    def tokenize(self, text: str, *args: Any, is_rendered_chat: bool = False, **kwargs: Any) -> list[str]:
+        """Return the pieces of a text, or those of a chat that `apply_chat_template` has rendered."""
+        if not is_rendered_chat:
+            tokens: list[str] = super().tokenize(text, *args, **kwargs)
+            return tokens
+        pieces: list[str] = []
+        for is_control, part in split_rendered(text, control_pattern(self)):
+            pieces += [part] if is_control else map(self.sp_model.IdToPiece, self.encode_text(part))
+        return pieces
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        config: BaichuanConfig,
+        settings: Mapping[str, Any],
+        max_new_tokens: int,
+    ) -> list[int]:
+        """Return the ids of the prompt with which a model of this configuration is asked for the next answer.
+
+        Args:
+            messages: See `build_chat_prompt`.
+            config: Configuration of the model.
+            settings: Its generation settings, which may name the ids of the turns.
+            max_new_tokens: Room for the answer in tokens.
+
+        Raises:
+            PromptError: See `build_chat_prompt`.
+        """
+        return build_chat_prompt(
+            self,
+            messages,
+            model_max_length=config.model_max_length or DEFAULT_CONTEXT_LENGTH,
+            max_new_tokens=max_new_tokens,
+            chat_format=choose_chat_format(self, config, settings),
+        )
 
     def _convert_id_to_token(self, index: int) -> str:
         """The piece of an id; no text for what a padded embedding table has beyond the vocabulary."""

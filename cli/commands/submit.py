@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cli.client import Client
 from cli.commands.watch import follow
@@ -16,6 +17,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
+from cli.published_arguments import META_KEY, PublishedCommand, published_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, options_of, settings, spec_classes, values
 from cli.uploads import file_id
 from jobs.specs import JobSpec
@@ -68,11 +70,13 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         body = {"kind": kind, **values(options, given), **_conversations(given.get("chat"))}
         body |= settings(given["assignments"] or [])
+        body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         with connect(given["url"], given["key"]) as client:
             _upload_files(client, kind, options, body)
             send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
-    parameters = [option.parameter() for option in options]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *(option.parameter() for option in options)]
     shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
     shared += [("assignments", Assignments, None), ("idempotency_key", RepeatKey, None)]
     shared += [("watch", Watch, False), ("url", Url, None), ("key", Key, None), ("as_json", AsJson, False)]
@@ -86,7 +90,8 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
 
 
 for _kind, _spec in spec_classes().items():
-    app.command(_kind, help=inspect.getdoc(_spec), no_args_is_help=True)(_command(_kind, _spec))
+    _class = PublishedCommand if _kind == "finetune" else TyperCommand
+    app.command(_kind, cls=_class, help=inspect.getdoc(_spec), no_args_is_help=True)(_command(_kind, _spec))
 
 
 def _conversations(chats: list[str] | None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Where results and uploads are kept: a directory (local or shared), or an object store."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.artifacts.directory import DirectoryStore
@@ -10,11 +12,32 @@ from jobs.settings import Settings
 
 
 def open_store(settings: Settings) -> ArtifactStore:
-    """The store that `ARTIFACT_ROOT` names: a directory, or a URL such as s3://bucket/prefix."""
-    root = settings.artifacts
-    if "://" in root:
-        return ObjectStore.from_url(root, cache=settings.home / "cache")
-    return DirectoryStore(Path(root))
+    """Open the store that `ARTIFACT_ROOT` names: a directory, or a URL such as s3://bucket/prefix."""
+    return open_store_at(settings.artifacts, cache=cache_folder(settings))
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return the folder for copies of what an object store has."""
+    return settings.home / "cache"
+
+
+def open_store_at(root: str, *, cache: Path, variables: Mapping[str, str] | None = None) -> ArtifactStore:
+    """Open a store.
+
+    Args:
+        root: A directory, or a URL such as s3://bucket/prefix.
+        cache: Folder for copies of what an object store has.
+        variables: Environment variables that are set while an object store is opened, and not afterwards: its library
+            reads credentials nowhere else.
+    """
+    if "://" not in root:
+        return DirectoryStore(Path(root))
+    os.environ.update(variables or {})
+    try:
+        return ObjectStore.from_url(root, cache=cache)
+    finally:
+        for name in variables or {}:
+            os.environ.pop(name, None)
 
 
 __all__ = [
@@ -23,7 +46,9 @@ __all__ = [
     "ObjectStore",
     "StoredFile",
     "Workspace",
+    "cache_folder",
     "describe",
     "input_key",
     "open_store",
+    "open_store_at",
 ]

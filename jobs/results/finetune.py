@@ -18,3 +18,15 @@ class FinetuneResult(Result):
     truncated_examples: int = Field(description="Examples that max_length cut")
     trained_parameters: int = Field(description="Parameters that were trained")
     resumed_from_step: int = Field(description="Step at which the last attempt continued, 0 for the beginning")
+    tokens: int = Field(0, description="Tokens of the examples")
+    validation_examples: int = Field(0, description="Examples of the evaluations")
+    packing: bool = Field(default=False, description="Whether rows had several examples")
+    filled: Figure = Field(None, description="Fraction of the positions of all batches that were tokens, not padding")
+    data_format: str = Field("published", description="Name of the format of the training data")
+    best_step: int | None = Field(
+        None, description="Step with the lowest evaluation loss, whose weights are the result"
+    )
+    best_eval_loss: Figure = Field(None, description="That loss")
+    stopped_early: bool = Field(
+        default=False, description="Whether training ended because the evaluation loss no longer fell"
+    )

@@ -19,5 +19,8 @@ class GenerateResult(Result):
     generated_tokens: int = Field(description="Tokens that the last attempt generated")
     seconds: Figure = Field(description="Time of the generation, without loading")
     tokens_per_second: Figure = Field(description="generated_tokens per second")
+    chat_format: str | None = Field(
+        None, description="How conversations were written: a published format, or the checkpoint's own chat_template"
+    )
     engine: str = Field(description="The engine that ran the model")
     engine_reason: str = Field(description="Why this engine")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from checkpoint_files import FileError, check_directory
 from jobs.checkpoints import Inspection, allowed_path, inspect
 from jobs.database import now_ms
 from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
@@ -30,7 +31,11 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
     """
     try:
         folder = allowed_path(path, settings.allowed_model_roots)
-        return CheckedDirectory(folder, inspect(folder))
+        found = inspect(folder)
+        check_directory(folder)
+        return CheckedDirectory(folder, found)
+    except FileError as error:
+        raise InvalidRequestError(str(error), param="path") from None
     except OSError as error:
         message = f"the service cannot read {path}: {error.strerror}; correct its permissions"
         raise InvalidRequestError(message, param="path") from None

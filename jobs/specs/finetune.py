@@ -1,45 +1,110 @@
-"""Fine-tune a checkpoint on conversations."""
+"""Fine-tune a checkpoint on conversations or text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from footprint import Footprint, Training, finetuning
 from jobs.specs.fields import FileId, Seed
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.published_finetuning import with_our_names
 from jobs.specs.suitability import ChosenModel, Misfit
+
+LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 
 
 class FinetuneSpec(ModelProducingSpec):
-    """Full fine-tuning, or a LoRA adapter on `W_pack`, on data in Baichuan2's published format."""
+    """Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
+    can_pause: ClassVar[bool] = True
 
     kind: Literal["finetune"]
-    training_file: FileId
+    training_file: FileId = Field(
+        description="Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text"
+    )
+    validation_file: FileId | None = Field(
+        None, description="Examples to evaluate on; the weights with the lowest loss on them are the result"
+    )
+    validation_split: float = Field(0.0, ge=0, lt=1, description="Fraction of the examples to evaluate on instead")
+    preset: Literal["baichuan2-published", "recommended"] | None = Field(
+        None, description="Values for the fields that are not given"
+    )
     method: Literal["full", "lora"] = "lora"
     epochs: float = Field(3, gt=0, le=1000)
+    max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Steps after which training ends")
     learning_rate: float = Field(2e-5, gt=0, le=1)
-    batch_size: int = Field(8, ge=1, le=1024, description="Examples a step and device")
+    batch_size: int = Field(8, ge=1, le=1024, description="Examples per step and device")
     gradient_accumulation_steps: int = Field(1, ge=1, le=1024)
     max_length: int = Field(512, ge=8, le=32_768, description="Tokens after which an example is cut")
+    packing: bool = Field(default=True, description="Fill rows with several short examples, which stay apart")
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    warmup_steps: int | None = Field(None, ge=0, le=100_000_000)
+    scheduler: Literal[
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "inverse_sqrt",
+    ] = "constant"
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
+        "adamw", description="8-bit and paged ones need a GPU"
+    )
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, ge=0, le=1)
+    max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0 for no clipping")
+    neftune_noise_alpha: float | None = Field(None, ge=0, le=1000, description="Noise on embeddings")
     lora_rank: int = Field(8, ge=1, le=512)
     lora_alpha: int = Field(32, ge=1, le=1024)
     lora_dropout: float = Field(0.1, ge=0, lt=1)
+    lora_target_modules: list[LinearLayer] = Field(["W_pack"], min_length=1, max_length=6)
+    use_rslora: bool = False
+    use_dora: bool = False
     gradient_checkpointing: bool = False
+    logging_steps: int = Field(1, ge=1, le=1_000_000)
+    eval_steps: int | None = Field(None, ge=1, le=1_000_000, description="Steps between evaluations; default: an epoch")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=1000, description="Evaluations without a better loss after which training ends"
+    )
+    save_strategy: Literal["steps", "epoch"] = "steps"
     save_steps: int = Field(200, ge=1, le=1_000_000, description="Steps between checkpoints to resume from")
+    save_total_limit: int = Field(2, ge=1, le=100, description="Checkpoints that are kept")
     seed: Seed = 42
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What is computed in")
+    tf32: bool = Field(default=False, description="Permit TF32 on GPUs that have it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_published_names(cls, body: Any) -> Any:
+        return with_our_names(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _require_effect(self) -> Self:
+        """Reject options that would have no effect together."""
+        if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
+            raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("warmup_ratio and warmup_steps are both given; leave one out")
+        if self.method != "lora" and (self.use_dora or self.use_rslora):
+            raise ValueError("use_dora and use_rslora need method 'lora'")
+        if self.validation_file is not None and self.validation_split:
+            raise ValueError("validation_file and validation_split are both given; leave one out")
+        evaluates = self.validation_file is not None or self.validation_split
+        if not evaluates and (self.eval_steps is not None or self.early_stopping_patience is not None):
+            raise ValueError("eval_steps and early_stopping_patience need a validation_file or validation_split")
+        return self
 
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
-        return {"training_file": self.training_file}
+        files = {"training_file": self.training_file, "validation_file": self.validation_file}
+        return {field: file for field, file in files.items() if file is not None}
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
         """See `JobSpec.find_misfit`."""
@@ -54,8 +119,10 @@ class FinetuneSpec(ModelProducingSpec):
             batch=self.batch_size,
             tokens=min(self.max_length, model.shape.context_length),
             lora_rank=self.lora_rank,
+            lora_targets=tuple(self.lora_target_modules),
             gradient_checkpointing=self.gradient_checkpointing,
             accumulation=self.gradient_accumulation_steps,
+            on_gpu=on_gpu,
         )
         automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
         dtype = automatic if self.dtype == "auto" else self.dtype

@@ -38,8 +38,9 @@ class GenerateSpec(JobSpec):
     )
     input_file: FileId | None = Field(
         None,
-        description='JSONL, a {"prompt": …} or {"messages": […]} a line; a line may have its own `id`,'
-        " `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` and `stop`",
+        description='JSONL, one {"prompt": …} or {"messages": […]} per line; a line may have its own `id`,'
+        " `max_new_tokens` (or `max_tokens`), `temperature`, `top_k`, `top_p`, `seed`, `stop` and `n`;"
+        " lines in OpenAI's batch format are used too, and any other key is an error",
     )
     max_new_tokens: int = Field(256, ge=1, le=8192)
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; the model's own by default")

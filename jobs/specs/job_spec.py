@@ -20,6 +20,7 @@ class JobSpec(StrictModel):
     produces_model: ClassVar[bool] = True
     runs_gguf: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
+    can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it is asked to give its place back
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 

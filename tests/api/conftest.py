@@ -21,6 +21,7 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.service.attempts import ProducedModel
 from tests.jobs.pool import hold, start_on
+from tests.model_files import write_model_files
 
 ADMIN_KEY = "bj-administrator-of-the-tests"
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -97,11 +98,8 @@ class Api:
 
 
 def checkpoint(folder: Path) -> None:
-    """A directory with the files of a checkpoint, without content."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"model_type": "baichuan", "hidden_size": 8}')
-    (folder / "tokenizer.model").write_bytes(b"tokens")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    """A directory that can be registered as a checkpoint."""
+    write_model_files(folder)
 
 
 @contextmanager

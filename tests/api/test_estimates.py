@@ -1,10 +1,13 @@
 """What a job would take, asked before it is submitted."""
 
-import json
 from typing import Any
 
+from sqlalchemy import update
+
 from footprint import PRESETS, Precision
-from tests.api.conftest import Api, checkpoint, problem_of
+from jobs.tables import Model
+from tests.api.conftest import Api, problem_of
+from tests.model_files import write_model_files
 
 SIZES = {
     "hidden_size": 4096,
@@ -13,14 +16,14 @@ SIZES = {
     "num_attention_heads": 32,
     "vocab_size": 125_696,
     "max_position_embeddings": 4096,
+    "norm_head": True,
 }
 
 
 def register(api: Api, name: str, **config: Any) -> None:
     """Register a directory whose configuration is that of Baichuan2-7B."""
     folder = api.settings.allowed_model_roots[0] / name
-    checkpoint(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", **SIZES, **config}))
+    write_model_files(folder, **SIZES, **config)
     made = api.client.post("/v1/models", json={"id": name, "path": str(folder)})
     assert made.status_code == 201, made.text
 
@@ -68,6 +71,8 @@ def test_unknown_models_and_sizes_are_refused(api: Api) -> None:
     problem = problem_of(api.client.post("/v1/estimates", json=spec), 422, "unknown_model")
     assert problem["error"]["param"] == "model"
     api.register_model("sizeless")
+    with api.database.writing() as connection:  # as registered by an earlier version
+        connection.execute(update(Model).where(Model.id == "sizeless").values(details={}))
     answer = api.client.post("/v1/estimates", json={**spec, "model": "sizeless"})
     assert "register it again" in problem_of(answer, 422, "invalid_request")["detail"]
     assert api.client.post("/v1/estimates", json={"kind": "quantize"}).status_code == 422

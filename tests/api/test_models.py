@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Api, checkpoint, problem_of
+from tests.model_files import write_model_files
 
 
 def test_a_checkpoint_is_registered_and_found_by_a_name_with_slashes(either_api: Api) -> None:
@@ -108,7 +109,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         "config.json: quantization_config.bnb_4bit_quant_type: ",
     ),
     "brackets": (text("[" * 100_000), "config.json is nested too deeply"),
-    "NaN": (text('{"model_type": "baichuan", "hidden_size": NaN}'), "config.json is not valid JSON: NaN"),
+    "NaN": (text('{"model_type": "baichuan", "hidden_size": NaN}'), "config.json is not valid JSON (NaN"),
     "Infinity": (text('{"model_type": "baichuan", "hidden_size": -Infinity}'), "config.json is not valid JSON"),
     "overflow": (text('{"model_type": "baichuan", "hidden_size": 1e999}'), "config.json: hidden_size: "),
     "many digits": (text('{"model_type": "baichuan", "vocab_size": %s}' % ("9" * 400)), "config.json: vocab_size: "),
@@ -145,7 +146,7 @@ def test_registering_a_changed_directory_again_refreshes_its_details(either_api:
     api.register_model()
     folder = api.settings.allowed_model_roots[0] / "base"
     before = api.client.get("/v1/models/base").json()
-    (folder / "config.json").write_text('{"model_type": "baichuan", "hidden_size": 16, "vocab_size": 7}')
+    write_model_files(folder, hidden_size=16, vocab_size=7)
     again = api.client.post("/v1/models", json={"id": "base", "path": str(folder)})
     assert again.status_code == 201
     assert (again.json()["details"]["hidden_size"], again.json()["details"]["vocab_size"]) == (16, 7)

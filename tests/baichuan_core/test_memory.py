@@ -41,6 +41,8 @@ from baichuan_core.memory import (
     require_memory,
     scoring,
 )
+from baichuan_core.model import chunked_loss
+from footprint.finetuning import CHUNK_LOGITS
 
 WITHIN = 0.05
 MIDDLE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
@@ -176,18 +178,43 @@ def test_a_training_run(
     if base is not None:
         quantize(checkpoint, tmp_path / "base", QuantizationOptions(method=base))
         checkpoint = tmp_path / "base"
+    shared = {"method": method, "gradient_checkpointing": gradient_checkpointing}
+    measured = trained_bytes(tmp_path, checkpoint, accumulation=accumulation, dtype=dtype, **shared)
+    precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
+    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation, on_gpu=False)
+    assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
+
+
+def trained_bytes(tmp_path: Path, checkpoint: Path, *, accumulation: int, dtype: Any, **options: Any) -> int:
+    """Most bytes of two steps with four examples of 256 tokens per batch."""
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "hello world " * 300}]
     examples = [{"id": str(number), "conversations": turns} for number in range(8 * accumulation)]
     (tmp_path / "data.json").write_text(json.dumps(examples))
-    shared = {"method": method, "gradient_checkpointing": gradient_checkpointing}
-    options = FinetuningOptions(
-        **shared, batch_size=4, gradient_accumulation_steps=accumulation, epochs=1, max_length=256, dtype=dtype
+    chosen = FinetuningOptions(
+        **options, batch_size=4, gradient_accumulation_steps=accumulation, epochs=1, max_length=256, dtype=dtype
     )
     with peak_memory("cpu") as peak:
-        finetune(checkpoint, tmp_path / "data.json", tmp_path / "out", options, checkpoints=tmp_path / "checkpoints")
-    precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
-    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation)
-    assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(peak.bytes, rel=WITHIN)
+        finetune(checkpoint, tmp_path / "data.json", tmp_path / "out", chosen, checkpoints=tmp_path / "checkpoints")
+    return peak.bytes
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("full", "float32"), ("lora", "bfloat16")])
+def test_a_training_run_whose_loss_has_several_chunks(
+    checkpoints: Callable[..., Path], tmp_path: Path, method: Any, dtype: Any
+) -> None:
+    sizes = {"vocab_size": 32_768, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    assert CHUNK_LOGITS["cpu"] < 4 * 256 * sizes["vocab_size"] / 1.9
+    checkpoint = checkpoints("rope", "float32" if method == "full" else dtype, sizes)
+    measured = trained_bytes(
+        tmp_path, checkpoint, accumulation=1, dtype=dtype, method=method, gradient_checkpointing=False
+    )
+    training = Training(method=method, batch=4, tokens=256, gradient_checkpointing=False, on_gpu=False)
+    predicted = finetuning(shape_of(checkpoint), Precision(dtype), training).total
+    assert predicted == pytest.approx(measured, rel=WITHIN)
+
+
+def test_chunks_of_the_loss_are_those_of_the_model() -> None:
+    assert CHUNK_LOGITS == chunked_loss.CHUNK_LOGITS
 
 
 @pytest.mark.parametrize("family", FAMILIES)

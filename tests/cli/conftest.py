@@ -1,12 +1,12 @@
 """A running service without a worker, shared by the tests of the client commands: jobs stay queued in it."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.shell import Shell, Up
+from tests.model_files import write_model_files
 
 MODEL = "sample/model-1.0"
 
@@ -42,10 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def model(service: Shell) -> str:
     """A registered model; without a worker nobody looks into its weights."""
     folder = service.directory / ".baichuan/models/sample"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", "hidden_size": 64}))
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.model").write_bytes(b"")
+    write_model_files(folder, hidden_size=64)
     added = service("models", "add", MODEL, ".baichuan/models/sample")
     assert (added.code, added.out) == (0, f"{MODEL}\n"), added.err
     return MODEL

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.checkpoints import allowed_path, inspect
 from jobs.errors import InvalidRequestError, PathNotAllowedError
+from tests.model_files import write_model_files
 
 
 @pytest.fixture
@@ -27,9 +28,19 @@ def make_checkpoint(folder: Path, **config: object) -> Path:
 
 def test_a_complete_checkpoint_is_described(root: Path) -> None:
     quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    folder = allowed_path(str(make_checkpoint(root / "a", quantization_config=quantization)), [root])
-    found = inspect(folder)
-    assert (found.kind, found.details["hidden_size"], found.details["quantization"]) == ("checkpoint", 64, "nf4")
+    write_model_files(root / "a", quantization_config=quantization)
+    found = inspect(allowed_path(str(root / "a"), [root]))
+    assert (found.kind, found.details["hidden_size"], found.details["quantization"]) == ("checkpoint", 8, "nf4")
+
+
+def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: Path) -> None:
+    write_model_files(root / "a")
+    config = json.loads((root / "a" / "config.json").read_text())
+    settings = config | {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+    (root / "a" / "config.json").write_text("\N{ZERO WIDTH NO-BREAK SPACE}" + json.dumps(settings), encoding="utf-8")
+    found = inspect(root / "a")
+    assert found.details["quantization"] is None
+    assert found.details["precision"]["quantization"] is None
 
 
 def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
@@ -66,7 +77,7 @@ def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must contain a JSON object"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "only 'baichuan'"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
         (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer.model is missing; copy it"),

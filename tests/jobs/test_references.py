@@ -169,4 +169,4 @@ def test_no_combination_is_accepted_that_the_runner_then_refuses(pool: Deploymen
     assert {job.kind for job in accepted} == {"generate", "quantize", "convert", "finetune", "evaluate"}
     assert len(specs) - len(accepted) > 1000
     for job in accepted:
-        prepare(claim_job(pool, job.id), open_store(pool.settings), pool.settings, ignore_progress)
+        prepare(claim_job(pool, job.id), open_store(pool.settings), pool.settings.allowed_model_roots, ignore_progress)

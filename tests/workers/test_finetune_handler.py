@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from baichuan_core.finetuning import FinetuningOptions
+from baichuan_core.finetuning.options import PRESETS
 from jobs.specs import FinetuneSpec
+from jobs.specs.published_finetuning import PRESETS as JOB_PRESETS
 from workers.handlers import finetune as handler
 from workers.handlers.contract import Context
 
 NAMES = {"lr_scheduler": "scheduler"}
-NOT_IN_A_SPEC = {"max_grad_norm", "device"}  # fixed, and chosen by the worker
+NOT_IN_A_SPEC = {"device"}  # chosen by the worker
 
 
 def default_spec() -> FinetuneSpec:
@@ -23,7 +25,17 @@ def test_jobs_and_the_library_have_the_same_defaults() -> None:
     spec = default_spec().model_dump()
     library = {name: value for name, value in asdict(FinetuningOptions()).items() if name not in NOT_IN_A_SPEC}
     jobs = {name: spec[NAMES.get(name, name)] for name in library}
+    jobs["lora_target_modules"] = tuple(jobs["lora_target_modules"])
     assert jobs | {"dtype": None if jobs["dtype"] == "auto" else jobs["dtype"]} == library
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_jobs_and_the_library_have_the_same_presets(name: str) -> None:
+    spec = FinetuneSpec.model_validate(
+        {"kind": "finetune", "model": "m", "training_file": "file-" + "0" * 26, "preset": name}
+    )
+    assert handler.options_of(spec) == FinetuningOptions.preset(name)
+    assert PRESETS.keys() == JOB_PRESETS.keys()
 
 
 def test_a_job_without_settings_trains_with_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from baichuan_core import Progress
 from jobs.specs import GenerateSpec
+from jobs.specs.generate import Message
 from workers.handlers import generate as handler
 from workers.handlers.contract import Context
 
@@ -55,8 +56,19 @@ def test_the_result_says_which_engine_ran_and_why(tiny_checkpoint: Path, tmp_pat
     result = handler.run(spec, there).result
     assert result.engine == "transformers"
     assert "transformers" in result.engine_reason
+    assert result.chat_format is None
     lines = [json.loads(line) for line in (there.output / handler.COMPLETIONS).read_text().splitlines()]
     for line in lines:
         end_tokens = line["finish_reason"] == "stop"  # they are no text
         assert len(line["logprobs"]["content"]) == line["completion_tokens"] - end_tokens
         assert all(len(entry["top_logprobs"]) == 2 for entry in line["logprobs"]["content"])
+
+
+@pytest.mark.parametrize("form", ["baichuan2", "chat_template"])
+def test_the_result_states_how_conversations_were_written(tiny_checkpoint: Path, tmp_path: Path, form: str) -> None:
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    if form == "chat_template":
+        (checkpoint / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    conversations = [[Message(role="user", content="Who are you?")]]
+    spec = GenerateSpec(kind="generate", model="m", conversations=conversations, max_new_tokens=2)
+    assert handler.run(spec, context(tmp_path, checkpoint, "run", [])).result.chat_format == form

@@ -136,10 +136,24 @@ def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: 
 def test_full_fine_tuning_makes_a_checkpoint(service: Deployment, conversations: Path) -> None:
     uploaded = service.upload(conversations, "fine-tune")
     job_id = service.submit(
-        kind="finetune", model="tiny", training_file=uploaded.id, method="full", epochs=1, max_length=64
+        kind="finetune",
+        model="tiny",
+        training_file=uploaded.id,
+        validation_file=uploaded.id,
+        method="full",
+        epochs=2,
+        max_length=64,
+        batch_size=4,
     )
-    service.wait(job_id)
+    result = service.wait(job_id).result
     assert service.model(job_id).kind == "checkpoint"
+    assert result is not None
+    artifacts = service.artifacts(job_id)
+    assert "training/training.png" in artifacts
+    series = [json.loads(line) for line in service.read(artifacts["training/series.jsonl"]).splitlines()]
+    losses = {entry["step"]: entry["eval_loss"] for entry in series if "eval_loss" in entry}
+    assert losses[result["best_step"]] == result["best_eval_loss"] == min(losses.values())
+    assert [entry["step"] for entry in series if "loss" in entry] == list(range(1, result["steps"] + 1))
 
 
 def test_evaluate_asks_two_models_the_questions_of_an_archive(service: Deployment, tmp_path: Path) -> None:

@@ -74,12 +74,12 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_path: Path) -> None:
     claim = claim_of({"model": ADAPTER}, {"model": BASE})
-    context = prepare(claim, store, Settings(home=tmp_path), ignore)
+    context = prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
     assert context.models == {"model": store.local(BASE.key or ""), "adapter": store.local(ADAPTER.key or "")}
 
 
 def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
-    context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path), ignore)
+    context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path).allowed_model_roots, ignore)
     assert context.earlier_checkpoints == [store.local("jobs/job-1/att-1/checkpoints")]
     assert context.output == store.local("jobs/job-1/att-2/output")
 
@@ -97,14 +97,14 @@ def test_models_that_changed_since_the_submission_are_refused(
     claim: Claim, message: str, store: DirectoryStore, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        prepare(claim, store, Settings(home=tmp_path), ignore)
+        prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
 
 
 def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path) -> None:
     file_id = "file-" + "0" * 26
     claim = claim_of({"model": BASE}, kind="generate", input_file=file_id)
     with pytest.raises(InvalidRequestError, match=f"there is no file {file_id}"):
-        prepare(claim, store, Settings(home=tmp_path), ignore)
+        prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
 
 
 def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_pa
     key = input_key(claim.job.id)
 
     def find() -> AnySpec:
-        return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path), ignore).files)
+        return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore).files)
 
     with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are gone from the artifact store"):
         find()
@@ -134,13 +134,13 @@ def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_pat
     settings = Settings(home=tmp_path / "home", model_roots=(tmp_path / "models",))
     claim = claim_of({"model": replace(BASE, key=None, path=str(elsewhere))})
     with pytest.raises(PathNotAllowedError):
-        prepare(claim, store, settings, ignore)
+        prepare(claim, store, settings.allowed_model_roots, ignore)
 
 
 def test_missing_room_is_told_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
     spec = claim.spec
-    context = prepare(claim, store, settings, ignore)
+    context = prepare(claim, store, settings.allowed_model_roots, ignore)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
-        require_room(spec, handler_of(spec), context, store, settings)
+        require_room(spec, handler_of(spec), context, store, settings.free_space_reserve_bytes)

@@ -5,7 +5,7 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.finetuning import encode_training_data, read_conversations
 from baichuan_core.quantization import Calibration
 from baichuan_core.text_file import read_text_file
-from baichuan_core.tokenizer import ChatFormat
+from baichuan_core.tokenizer import choose_chat_format, read_generation_settings
 from jobs.specs import QuantizeSpec
 from workers.handlers.contract import Context
 
@@ -24,12 +24,12 @@ def calibration_of(spec: QuantizeSpec, context: Context) -> Calibration:
     if not read_text_file(file).lstrip().startswith(CONVERSATIONS_BEGIN_WITH):
         return Calibration(text=file, sequences=spec.calibration_sequences)
     checkpoint = context.models["model"]
-    config = read_config(checkpoint)
+    config, tokenizer = read_config(checkpoint), load_tokenizer(checkpoint)
     data = encode_training_data(
-        load_tokenizer(checkpoint),
+        tokenizer,
         read_conversations(file),
         max_length=config.model_max_length or DEFAULT_CONTEXT_LENGTH,
-        chat_format=ChatFormat.of(checkpoint, config),
+        chat_format=choose_chat_format(tokenizer, config, read_generation_settings(checkpoint)),
     )
     token_ids = [example.input_ids for example in data.examples]
     return Calibration(token_ids=token_ids, sequences=spec.calibration_sequences)

@@ -1,6 +1,6 @@
 """What a handler gets and gives. Handlers load torch, so only runner processes import them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,7 @@ class Context:
         checkpoints: Existing folder for what a later attempt may resume from.
         earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
         report: To be told about progress.
+        should_pause: Whether the job must save what it needs to continue, and give its place back.
     """
 
     models: Mapping[str, Path]
@@ -34,6 +35,7 @@ class Context:
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
+    should_pause: Callable[[], bool] = lambda: False
 
     @property
     def model_output(self) -> Path:

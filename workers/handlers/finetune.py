@@ -1,6 +1,6 @@
 """Fine-tune a checkpoint."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
@@ -9,6 +9,10 @@ from jobs.specs import FinetuneSpec
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import produced_model
 
+RECORDS_FOLDER = "training"
+OTHER_NAMES = {"lr_scheduler": "scheduler"}  # of the library's options in a spec
+WORKERS_CHOICE = ("device",)
+
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
     """A full fine-tune writes the model anew; an adapter is small. The engine checks its own checkpoints."""
@@ -16,35 +20,29 @@ def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
 
 
 def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
-    """Train, going on from the newest checkpoint of an earlier attempt, and write the result as a model."""
-    options = FinetuningOptions(
-        method=spec.method,
-        epochs=spec.epochs,
-        learning_rate=spec.learning_rate,
-        batch_size=spec.batch_size,
-        gradient_accumulation_steps=spec.gradient_accumulation_steps,
-        max_length=spec.max_length,
-        warmup_ratio=spec.warmup_ratio,
-        weight_decay=spec.weight_decay,
-        lr_scheduler=spec.scheduler,
-        lora_rank=spec.lora_rank,
-        lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        gradient_checkpointing=spec.gradient_checkpointing,
-        save_steps=spec.save_steps,
-        seed=spec.seed,
-        dtype=None if spec.dtype == "auto" else spec.dtype,
-    )
+    """Train, continuing from the newest resume point of an earlier attempt, and write the result as a model."""
     report = finetune(
         context.models["model"],
         context.files["training_file"],
         context.model_output,
-        options,
+        options_of(spec),
         checkpoints=context.checkpoints,
+        validation_data=context.files.get("validation_file"),
         resume_from=_resume_from(context),
+        records=context.output / RECORDS_FOLDER,
+        should_pause=context.should_pause,
         on_progress=context.report,
     )
     return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
+
+
+def options_of(spec: FinetuneSpec) -> FinetuningOptions:
+    """Return the library's options for a spec."""
+    names = [field.name for field in fields(FinetuningOptions) if field.name not in WORKERS_CHOICE]
+    values = {name: getattr(spec, OTHER_NAMES.get(name, name)) for name in names}
+    values["dtype"] = None if spec.dtype == "auto" else spec.dtype
+    values["lora_target_modules"] = tuple(spec.lora_target_modules)
+    return FinetuningOptions(**values)
 
 
 def _resume_from(context: Context) -> Path | None:

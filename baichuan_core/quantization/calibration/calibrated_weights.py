@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from baichuan_core.checkpoint import TensorReader
-from baichuan_core.checkpoint.quantized_weights import QuantizedWeight, stored_endings
+from baichuan_core.checkpoint.quantized_weights import QuantizedWeight
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.progress import ProgressCallback
+from checkpoint_files import stored_endings
 
 from .blocks import BlockCalibrator
 from .finished_blocks import FinishedBlocks

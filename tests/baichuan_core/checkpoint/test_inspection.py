@@ -1,5 +1,7 @@
 """What is told of a checkpoint without loading it."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,13 @@ from baichuan_core.checkpoint import inspect_checkpoint
 MakeCheckpoint = Callable[..., Path]
 
 
-def test_figures_are_those_of_the_loaded_model(family: Path, load: Callable[..., BaichuanForCausalLM]) -> None:
-    summary = inspect_checkpoint(family)
+def test_figures_are_those_of_the_loaded_model(
+    family: Path, load: Callable[..., BaichuanForCausalLM], tmp_path: Path
+) -> None:
+    shutil.copyfile(family / "model.safetensors", tmp_path / "model.safetensors")
+    config = json.loads((family / "config.json").read_text()) | {"norm_head": family.name.startswith("baichuan2")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    summary = inspect_checkpoint(tmp_path)
     model = load(family)
     assert summary.parameters == sum(weight.numel() for weight in model.parameters())
     assert summary.position_embedding == ("rope" if "7b" in family.name else "alibi")

@@ -62,6 +62,10 @@ def published(family: Path, golden_root: Path, tmp_path: Path) -> Path:
         "transformers_version": "4.29.2",
         "vocab_size": 768,
     }
+    if family.name.startswith("baichuan2"):
+        config["z_loss_weight"] = 0
+    if family.name == "baichuan1-13b":
+        config["norm_head"] = False  # 768 is no published vocabulary, and nothing else tells its head
     weights = {name: tensor.bfloat16() for name, tensor in load_file(family / "model.safetensors").items()}
     for name in ("model.embed_tokens.weight", "lm_head.weight"):  # the tokenizer has more pieces than the golden models
         weights[name] = torch.nn.functional.pad(weights[name], (0, 0, 0, 256))
@@ -85,7 +89,7 @@ def load(directory: Path, family: Path, **settings: Any) -> BaichuanForCausalLM:
 
 @torch.no_grad()
 def test_auto_classes_load_it_without_remote_code(published: Path, family: Path, golden: dict[str, Tensor]) -> None:
-    assert AutoConfig.from_pretrained(published).norm_head is False  # 768 is no published vocabulary
+    assert AutoConfig.from_pretrained(published).norm_head is family.name.startswith("baichuan2")
     model = load(published, family)
     assert model.dtype == torch.bfloat16
     logits = model(golden["full.input_ids"]).logits[..., :512]

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from baichuan_core import BaichuanError, CheckpointError, UnsupportedError, convert, load_model, load_tokenizer
+from baichuan_core import (
+    BaichuanError,
+    CheckpointError,
+    GenerationOptions,
+    GenerationRequest,
+    TextGenerator,
+    UnsupportedError,
+    convert,
+    load_model,
+    load_tokenizer,
+)
 from baichuan_core.checkpoint import parallel_writer
 from baichuan_core.conversion import GgufType
 
@@ -191,3 +201,26 @@ def reader(directory: Path) -> Any:
 
 def field(directory: Path, name: str) -> Any:
     return reader(directory).fields[name].contents()
+
+
+@pytest.mark.parametrize("template", [None, "<reserved_9>{{ messages[0].content }}", "{% oops"])
+def test_the_chat_template_is_in_the_file(
+    make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, template: str | None
+) -> None:
+    """Without one in the checkpoint it is that of the published format. llama.cpp loads the file in any case."""
+    checkpoint = make_deep("baichuan2-7b", 1)
+    chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
+    (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))
+    if template is not None:
+        (checkpoint / "chat_template.jinja").write_text(template)
+    convert(checkpoint, tmp_path / "gguf", "gguf")
+    assert field(tmp_path / "gguf", "tokenizer.chat_template") == load_tokenizer(checkpoint).chat_template
+    assert load_tokenizer(tmp_path / "gguf").chat_template == load_tokenizer(checkpoint).chat_template
+    if template != "{% oops":
+        server = llama_cpp(tmp_path / "gguf" / "model.gguf")
+        said = server.post("/apply-template", {"messages": [{"role": "user", "content": "Who are you?"}]})
+        assert "Who are you?" in said["prompt"]
+        assert said["prompt"].startswith("<reserved_106>" if template is None else "<reserved_9>")
+    options = GenerationOptions(max_new_tokens=2, temperature=0)
+    requests = [GenerationRequest(prompt="a")]
+    assert TextGenerator(tmp_path / "gguf", options).complete(requests)[0].completion_tokens == 2

@@ -119,7 +119,9 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory, golden_root: Path) -> d
         source, target = (tmp_path_factory.mktemp(each) for each in ("source", "target"))
         (source / "tokenizer.model").write_bytes((golden_root / "chat" / "tokenizer.model").read_bytes())
         (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BaichuanTokenizer"} | settings))
-        (source / "config.json").write_text(json.dumps({"model_type": "baichuan", "vocab_size": 4000}))
+        (source / "config.json").write_text(
+            json.dumps({"model_type": "baichuan", "vocab_size": 4000, "norm_head": False})
+        )
         made[name] = Both(source, target)
     return made
 
@@ -138,3 +140,25 @@ def test_ids_of_any_text(tokenizers: dict[str, Both], name: str, text: str) -> N
     both = tokenizers[name]
     assert both.converted(text).input_ids == both.ours(text).input_ids
     assert both.converted(text, "x").input_ids == both.ours(text, "x").input_ids
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja", "published"])
+def test_the_chat_template_is_kept(make_deep: MakeDeep, tmp_path: Path, place: str) -> None:
+    """Also that of a published format, which no file of a published model has."""
+    checkpoint = make_deep("baichuan2-7b", 1)
+    chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
+    (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))
+    template = "{% for message in messages %}<reserved_9>{{ message.content }}{% endfor %}"
+    if place == "chat_template.jinja":
+        (checkpoint / place).write_text(template)
+    elif place == "tokenizer_config.json":
+        settings = json.loads((checkpoint / place).read_text())
+        (checkpoint / place).write_text(json.dumps({**settings, "chat_template": template}))
+    convert(checkpoint, tmp_path / "llama", "llama")
+    stock: Any = PreTrainedTokenizerFast.from_pretrained(tmp_path / "llama")
+    ours = load_tokenizer(checkpoint)
+    assert stock.chat_template == ours.chat_template
+    chat = [{"role": "user", "content": "Who are you?"}]
+    ids = stock.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    question = ours.encode_text("Who are you?")
+    assert ids == ([195, *question, 196] if place == "published" else [*ours.encode("<reserved_9>"), *question])

@@ -33,8 +33,8 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
     model = AutoModelForCausalLM.from_pretrained(base)
     adapted: Any = get_peft_model(model, LoraConfig(**settings))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.1)
+        if "lora_" in name:
+            parameter.data += torch.randn_like(parameter) * 0.1
     adapted.save_pretrained(directory)
     write_adapter_identity(directory, base)
     return directory
@@ -51,10 +51,33 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
             "r": 3,
             "target_modules": LAYERS,
             "alpha_pattern": {"1.self_attn.W_pack": 32, "o_proj": 2},
+            "rank_pattern": {"0.mlp.down_proj": 5},
         },
+        {"use_dora": True, "target_modules": LAYERS},
+        {"init_lora_weights": "pissa", "target_modules": LAYERS, "rank_pattern": {"o_proj": 2}, "use_rslora": True},
+        {"init_lora_weights": "olora", "target_modules": ["W_pack", "down_proj"], "alpha_pattern": {"down_proj": 3}},
+        {"init_lora_weights": "pissa", "use_dora": True},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "eva"},
+        {"init_lora_weights": "mica", "target_modules": r".*\.(W_pack|o_proj)", "exclude_modules": ["o_proj"]},
+        {"target_modules": ["W_pack", "o_proj"], "layers_to_transform": [1]},
     ],
-    ids=["W_pack", "everything", "patterns"],
+    ids=[
+        "W_pack",
+        "everything",
+        "patterns",
+        "dora",
+        "pissa",
+        "olora",
+        "both",
+        "orthogonal",
+        "eva",
+        "mica",
+        "one block",
+    ],
 )
+@pytest.mark.filterwarnings("ignore:Using Rank-Stabilized LoRA")
+@pytest.mark.filterwarnings("ignore:.*eva")
 def test_a_merged_model_is_what_peft_makes(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -103,12 +126,9 @@ def test_an_adapter_of_another_base_is_refused(make_checkpoint: MakeCheckpoint, 
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}])
-def test_adapters_that_are_more_than_lora_are_refused(
-    make_checkpoint: MakeCheckpoint, tmp_path: Path, settings: dict[str, Any]
-) -> None:
+def test_adapters_that_replace_a_module_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     base = make_checkpoint()
-    adapter = make_adapter(base, tmp_path / "adapter", **settings)
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
     with pytest.raises(UnsupportedError, match="merge it with peft"):
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
 
@@ -120,7 +140,7 @@ def test_half_an_adapter_is_damaged(make_checkpoint: MakeCheckpoint, tmp_path: P
     lost = next(name for name in tensors if "lora_B" in name)
     del tensors[lost]
     save_file(tensors, adapter / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match=r"is damaged.*copy the adapter again"):
+    with pytest.raises(CheckpointError, match=r"is damaged, .* lacks its lora_B: copy the adapter again"):
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
     (adapter / "adapter_config.json").write_text(json.dumps([]))
     with pytest.raises(CheckpointError, match="adapter"):

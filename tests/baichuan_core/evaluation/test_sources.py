@@ -94,3 +94,19 @@ def test_files_after_a_damaged_header_are_not_silently_skipped(tmp_path: Path, c
 def test_a_missing_path_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="nowhere cannot be read"):
         read_csv_files(tmp_path / "nowhere")
+
+
+def test_archives_and_names_made_on_windows_are_read(data: Path, tmp_path: Path) -> None:
+    """Some Windows programs write backslashes between folders; unzipping such a file elsewhere keeps them in names."""
+    files = {path.relative_to(data / "mmlu"): path.read_bytes() for path in (data / "mmlu").rglob("*.csv")}
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for path, content in files.items():
+            archive.writestr("\\".join(("mmlu", *path.parts)), content)
+    members = {"\\".join(path.parts): content for path, content in files.items()}
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    for name, content in members.items():
+        (unpacked / name).write_bytes(content)
+    expected = read_csv_files(data / "mmlu")
+    for made in (tmp_path / "windows.zip", tar_of(tmp_path / "windows.tgz", members), unpacked):
+        assert read_csv_files(made) == expected

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
     EncodedExample,
-    collate,
     encode_conversation,
     encode_training_data,
-    read_conversations,
 )
-from baichuan_core.tokenizer import BaichuanTokenizer
+from baichuan_core.finetuning.formats import read_conversations
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
 SFT_CASES: list[dict[str, Any]] = json.loads((CHAT / "sft_cases.json").read_text())
@@ -41,8 +41,10 @@ def encode(tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, ma
 
 def padded(example: EncodedExample, length: int) -> dict[str, list[int]]:
     filler = EncodedExample([0] * length, [0] * length)
-    batch = collate([example, filler], pad_token_id=0)
-    return {name: tensor[0].tolist() for name, tensor in batch.items()}
+    batch = {name: tensor[0].tolist() for name, tensor in Collator(pad_token_id=0)([example, filler]).items()}
+    # Nothing predicts the first token, so that a batch has no label for it.
+    assert batch["labels"][0] == -100
+    return batch | {"labels": example.labels[:1] + batch["labels"][1:]}
 
 
 @pytest.mark.parity
@@ -104,7 +106,8 @@ def with_turn(**turn: Any) -> str:
         ('[{"conversations": "x"}]', r"example 1\) has no turns"),
         (with_turn(value="x"), "turn 1 needs both"),
         (with_turn(**{"from": "human"}), "turn 1 needs both"),
-        (with_turn(**{"from": "system", "value": "x"}), "unknown role 'system'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "robot", "value": "x"}), "unknown role 'robot'; use 'human' or 'gpt'"),
+        (with_turn(**{"from": "gpt", "value": "x", "weight": 1}), "turn 1 has the unknown key 'weight'; remove it"),
         (with_turn(**{"from": "human", "value": 3}), "write it as a string"),
         (with_turn(**{"from": ["human"], "value": "x"}), "unknown role"),
         ("[" * 100_000, "line 1 .* is not JSON"),
@@ -150,3 +153,45 @@ def test_nothing_left_to_learn_is_an_error(tokenizer: BaichuanTokenizer, tmp_pat
     path = write(tmp_path, json.dumps([GOOD]))
     with pytest.raises(DatasetError, match="raise max_length"):
         encode_training_data(tokenizer, read_conversations(path), max_length=2)
+
+
+def test_the_first_13b_is_trained_the_way_it_is_prompted(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+    """Its prompts end each answer by eos, which the published script of the second generation would leave out."""
+    first_13b = ChatFormat(form="baichuan1-13b")
+    texts = ["hi", "yes", "Who are you?", "A queue."]
+    turns = [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(texts)]
+    path = write(tmp_path, json.dumps([{"conversations": turns}]))
+    (conversation,) = read_conversations(path)
+    example = encode_conversation(tokenizer, conversation, max_length=128, chat_format=first_13b)
+    prompt = build_chat_prompt(
+        tokenizer,
+        [
+            {"role": "user", "content": texts[0]},
+            {"role": "assistant", "content": texts[1]},
+            {"role": "user", "content": texts[2]},
+        ],
+        model_max_length=128,
+        max_new_tokens=8,
+        chat_format=first_13b,
+    )
+    answers = [[*tokenizer.encode_text(text), 2] for text in texts[1::2]]
+    assert example.input_ids == [*prompt, *answers[1]]
+    assert [label for label in example.labels if label != -100] == answers[0] + answers[1]
+    assert all(label in (-100, token) for label, token in zip(example.labels, example.input_ids, strict=True))
+
+
+def test_an_own_chat_template_is_trained_as_it_prompts(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps([GOOD]))
+    (conversation,) = read_conversations(path)
+    template = "{% for message in messages %}<reserved_9>{{ message.content }}{% endfor %}"
+    asking = "{% if add_generation_prompt %}<reserved_9>{% endif %}"
+    own = BaichuanTokenizer(str(CHAT / "tokenizer.model"), chat_template=template + asking)
+    form = ChatFormat(form="chat_template")
+    example = encode_conversation(own, conversation, max_length=128, chat_format=form)
+    turn = own.convert_tokens_to_ids("<reserved_9>")
+    hi, yes = own.encode_text("hi"), own.encode_text("yes")
+    assert example.input_ids == [turn, *hi, turn, *yes, 2]
+    assert example.labels == [-100] * (len(hi) + 2) + [*yes, 2]
+    refusing = BaichuanTokenizer(str(CHAT / "tokenizer.model"), chat_template="{{ raise_exception('never') }}")
+    with pytest.raises(DatasetError, match=r"line 1 \(example 1\): .* never"):
+        encode_conversation(refusing, conversation, max_length=128, chat_format=form)

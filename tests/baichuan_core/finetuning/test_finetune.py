@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 from baichuan_core import (
     AdapterMismatchError,
@@ -28,6 +28,7 @@ from baichuan_core import (
     latest_checkpoint,
     quantize,
 )
+from baichuan_core.finetuning.training import Hardware, make_arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 QUICK: dict[str, Any] = {
@@ -97,6 +98,37 @@ def test_the_seed_decides_the_result(base: Path, tmp_path: Path) -> None:
     first, again, other = (weights(tmp_path / name) for name in ("first", "again", "other"))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_packing_changes_nothing_but_time(base: Path, tmp_path: Path, method: str, accumulation: int) -> None:
+    """Dropout would draw other numbers for other shapes, and AdamW with a small epsilon magnifies rounding near 0."""
+    change: dict[str, Any] = {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": accumulation}
+    change["adam_epsilon"] = 1e-3
+    losses: dict[str, list[float]] = {}
+    reports = {}
+    for name, packing in (("packed", True), ("plain", False)):
+        options = FinetuningOptions(**QUICK | change | {"packing": packing})
+        seen: list[Progress] = []
+        reports[name] = finetune(
+            base, CONVERSATIONS, tmp_path / name, options, checkpoints=tmp_path / f"{name}-checkpoints",
+            on_progress=seen.append,
+        )  # fmt: skip
+        losses[name] = [one.metrics["loss"] for one in seen if one.stage == "training"]
+    assert losses["packed"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert (reports["packed"].packing, reports["plain"].packing) == (True, False)
+    assert reports["packed"].steps == reports["plain"].steps
+    assert 1 >= reports["packed"].filled > reports["plain"].filled > 0
+    packed, plain = weights(tmp_path / "packed"), weights(tmp_path / "plain")
+    for tensor_name, tensor in plain.items():
+        assert (packed[tensor_name] - tensor).norm() <= 1e-5 * tensor.norm(), tensor_name
+
+
+def test_several_visible_devices_make_no_data_parallel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
+    arguments = make_arguments(FULL, Hardware("cpu", bfloat16=False), tmp_path)
+    assert arguments._n_gpu == 1
 
 
 @pytest.mark.parametrize(

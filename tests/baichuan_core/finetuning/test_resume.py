@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from baichuan_core import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core.errors import TrainingPausedError
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 KILLED_RUN = """
@@ -104,3 +105,26 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     found = latest_checkpoint(tmp_path)
     assert found is not None
     assert found.name == "checkpoint-10"
+
+
+def test_a_run_that_was_paused_continues_where_it_was(tmp_path: Path) -> None:
+    base = make_tiny_checkpoint(tmp_path / "base")
+    options = FinetuningOptions(**OPTIONS | {"method": "lora", "save_steps": 1000})
+    asked = iter([False, False, True])
+    with pytest.raises(TrainingPausedError, match="paused after step 3 of 8"):
+        finetune(
+            base,
+            CONVERSATIONS,
+            tmp_path / "paused",
+            options,
+            checkpoints=tmp_path / "checkpoints",
+            should_pause=lambda: next(asked),
+        )
+    assert not (tmp_path / "paused").exists()
+    last = latest_checkpoint(tmp_path / "checkpoints")
+    resumed = finetune(
+        base, CONVERSATIONS, tmp_path / "resumed", options, checkpoints=tmp_path / "checkpoints", resume_from=last
+    )
+    assert (resumed.resumed_from_step, resumed.steps) == (3, 8)
+    plain = finetune(base, CONVERSATIONS, tmp_path / "plain", options, checkpoints=tmp_path / "plain-checkpoints")
+    assert resumed.final_loss == plain.final_loss

@@ -298,3 +298,46 @@ def test_recommendations_that_cannot_be_used_are_named(
     (copied / "generation_config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         generate(copied, prompts("a"), tmp_path / "out.jsonl", GREEDY)
+
+
+def test_a_request_may_ask_for_its_own_number_of_answers(checkpoint: Path, tmp_path: Path) -> None:
+    requests = [GenerationRequest(prompt="a", n=3), GenerationRequest(prompt="b")]
+    lines = run(checkpoint, tmp_path, requests, SAMPLED)
+    assert [(line["index"], line["sample"]) for line in lines] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert len({line["completion"] for line in lines[:3]}) > 1
+
+
+def test_settings_of_the_checkpoint_that_are_not_used_are_logged(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = shutil.copytree(checkpoint, tmp_path / "copied")
+    TextGenerator(copied, GREEDY)
+    assert not caplog.records  # the published settings are all used
+    neutral = {"num_beams": 1, "no_repeat_ngram_size": 0, "length_penalty": 1.0, "bad_words_ids": None}
+    settings = json.loads((copied / "generation_config.json").read_text())
+    (copied / "generation_config.json").write_text(json.dumps(settings | neutral))
+    TextGenerator(copied, GREEDY)
+    assert not caplog.records
+    unused = {"num_beams": 4, "no_repeat_ngram_size": 3, "stop_strings": ["x"], "presence_penalty": 0.5}
+    (copied / "generation_config.json").write_text(json.dumps(settings | unused))
+    TextGenerator(copied, GREEDY)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.endswith(
+        "not used here: no_repeat_ngram_size=3, num_beams=4, presence_penalty=0.5, stop_strings=['x']"
+    )
+
+
+@pytest.mark.parametrize("own_template", [True, False])
+def test_the_report_states_how_chats_were_written(checkpoint: Path, tmp_path: Path, own_template: bool) -> None:
+    copied = shutil.copytree(checkpoint, tmp_path / "copied")
+    if own_template:
+        (copied / "chat_template.jinja").write_text("Q: {{ messages[-1]['content'] }} A:")
+    requests = [GenerationRequest(messages=chat("Who are you?"))]
+    report = generate(copied, requests, tmp_path / "chat.jsonl", GREEDY)
+    assert report.chat_format == ("chat_template" if own_template else "baichuan2")
+    assert generate(copied, prompts("a"), tmp_path / "plain.jsonl", GREEDY).chat_format is None
+    if own_template:
+        (line,) = (tmp_path / "chat.jsonl").read_text().splitlines()
+        generate(copied, prompts("Q: Who are you? A:"), tmp_path / "same.jsonl", GREEDY)
+        (same,) = (tmp_path / "same.jsonl").read_text().splitlines()
+        assert json.loads(line)["completion"] == json.loads(same)["completion"]

@@ -1,5 +1,6 @@
 """Prompt files and what is wrong with them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,72 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "top_p": 2}', "line 1 .* top_p is 2; it must be at most 1"),
         ('{"prompt": "a", "max_new_tokens": 1.5}', "line 1 .* max_new_tokens is 1.5; write a whole number"),
         ('{"prompt": "a", "seed": true}', "line 1 .* seed is True; write a whole number"),
-        ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is no list"),
+        ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is not a list"),
         ('{"prompt": "a", "stop": [3]}', "line 1 .* stop holds what is no text"),
         ('{"prompt": "a", "stop": [""]}', "line 1 .* stop holds an empty text"),
         ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop holds half of a surrogate pair"),
         ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id holds half of a surrogate pair"),
         (f'{{"prompt": "a", "top_k": {10**30}}}', "line 1 .* it must be at most 2147483647"),
         (f'{{"prompt": "a", "temperature": {10**400}}}', "line 1 .* it must be at most 100"),
-        ('{"text": "a"}', "line 1 .* either 'prompt' or 'messages'"),
+        ('{"text": "a"}', "line 1 .* unknown key 'text'; use prompt, messages, id, max_new_tokens"),
+        ('{"id": 1}', "line 1 .* either 'prompt' or 'messages'"),
+        ('{"prompt": "a"}\n{"conversations": [], "prompt": "b"}', "line 2 .* unknown key 'conversations'"),
+        ('{"prompt": "a", "stream": true}', "line 1 .* unknown key 'stream'"),
+        ('{"prompt": "a", "num_beams": 4}', "line 1 .* unknown key 'num_beams'"),
+        ('{"prompt": "a", "frequency_penalty": 0.5}', "line 1 .* unknown key 'frequency_penalty'"),
+        ('{"prompt": "a", "max_tokens": 1, "max_new_tokens": 2}', "line 1 .* keep one of them"),
+        ('{"prompt": "a", "n": 0}', "line 1 .* n is 0; it must be at least 1"),
+        ('{"prompt": "a", "n": 129}', "line 1 .* n is 129; it must be at most 128"),
+        ('{"prompt": "a", "n": "2"}', "line 1 .* n is '2'; write a whole number"),
+        (
+            '{"messages": [{"role": "user", "content": "a", "name": "Bo"}]}',
+            "line 1 .*, message 1 has the unknown key 'name'",
+        ),
         ('{"prompt": "a", "messages": []}', "line 1 .* either 'prompt' or 'messages'"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         read_requests(write(tmp_path, text))
+
+
+def batch_line(body: dict[str, Any], **fields: Any) -> str:
+    line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps({**line, **fields})
+
+
+def test_length_and_number_of_answers_may_have_openai_names(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"prompt": "a", "max_tokens": 5, "n": 2, "stream": false, "logprobs": null}')
+    assert read_requests(path) == [GenerationRequest(prompt="a", max_new_tokens=5, n=2)]
+
+
+def test_lines_in_the_batch_format_of_openai_are_used(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "b"}]
+    chat = batch_line({"model": "gpt-4o", "messages": messages, "max_completion_tokens": 7, "temperature": 0.5, "n": 3})
+    text = batch_line({"model": "m", "prompt": "a", "max_tokens": 5}, custom_id="two", url="/v1/completions")
+    assert read_requests(write(tmp_path, f"{chat}\n{text}")) == [
+        GenerationRequest(
+            messages=[{"role": "user", "content": "b"}], id="one", max_new_tokens=7, temperature=0.5, n=3
+        ),
+        GenerationRequest(prompt="a", id="two", max_new_tokens=5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (batch_line({"messages": []}, url="/v1/embeddings"), "line 1 .* asks for 'POST' '/v1/embeddings'; use"),
+        (batch_line({"messages": []}, method="GET"), "line 1 .* asks for 'GET'"),
+        (batch_line({"messages": [], "tools": []}), "line 1 .* unknown key 'tools'"),
+        (batch_line({"prompt": "a"}), "line 1 .* no 'messages' in its body"),
+        (batch_line({"messages": [], "id": 3}), "line 1 .* name the request by 'custom_id'"),
+        (batch_line({"messages": []}, max_tokens=3), "line 1 .* unknown key 'max_tokens'; a batch line has custom_id"),
+        ('{"custom_id": "a", "url": "/v1/completions", "body": "x"}', "line 1 .* no 'body'"),
+    ],
+)
+def test_malformed_batch_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_requests(write(tmp_path, line))
 
 
 def test_unreadable_files_are_dataset_errors(tmp_path: Path) -> None:

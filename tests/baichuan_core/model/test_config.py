@@ -20,7 +20,11 @@ PUBLISHED: dict[str, tuple[dict[str, Any], str, bool]] = {
         "rope",
         True,
     ),
-    "Baichuan2-13B": ({"vocab_size": 125696, "model_max_length": 4096}, "alibi", True),
+    "Baichuan2-13B": (
+        {"vocab_size": 125696, "hidden_size": 5120, "num_attention_heads": 40, "model_max_length": 4096},
+        "alibi",
+        True,
+    ),
 }
 
 
@@ -48,7 +52,7 @@ def test_explicit_fields_win_and_are_saved(
 
 
 def test_saved_alibi_configuration_has_the_published_length_field_only(tmp_path: Path) -> None:
-    BaichuanConfig(model_max_length=128).save_pretrained(tmp_path)
+    BaichuanConfig(hidden_size=5120, num_attention_heads=40, model_max_length=128).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["model_max_length"] == 128
     assert not {"max_position_embeddings", "rope_parameters"} & set(saved)

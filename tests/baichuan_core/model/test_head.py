@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from baichuan_core import BaichuanForCausalLM
 from baichuan_core.model import row_norms
+from baichuan_core.model.chunked_loss import LinearHead
 
 Load = Callable[..., BaichuanForCausalLM]
 Golden = dict[str, Tensor]
@@ -109,17 +110,23 @@ def test_works_in_inference_mode(model: BaichuanForCausalLM, ids: Tensor) -> Non
         torch.testing.assert_close(model(ids).logits, expected)
 
 
-def test_replaced_head_gives_equal_logits_and_gradients(model: BaichuanForCausalLM, ids: Tensor) -> None:
+@pytest.mark.parametrize("skip_logits", [False, True])
+def test_replaced_head_gives_equal_logits_and_gradients(
+    model: BaichuanForCausalLM, ids: Tensor, skip_logits: bool
+) -> None:
     model.train()
-    plain = model(ids, labels=ids)
+    plain = model(ids, labels=ids, skip_logits=skip_logits)
     plain.loss.backward()
     expected = model.lm_head.weight.grad
     assert expected is not None
     inner = model.lm_head
     inner.weight.grad = None
     model.lm_head = WithoutAWeight(inner)
-    probed = model(ids, labels=ids)
-    torch.testing.assert_close(probed.logits, plain.logits, rtol=0, atol=2e-5)
+    probed = model(ids, labels=ids, skip_logits=skip_logits)
+    assert (probed.logits is None) == skip_logits
+    if not skip_logits:
+        torch.testing.assert_close(probed.logits, plain.logits, rtol=0, atol=2e-5)
+    torch.testing.assert_close(probed.loss, plain.loss)
     probed.loss.backward()
     torch.testing.assert_close(inner.weight.grad, expected, rtol=1e-4, atol=1e-6)
 
@@ -176,20 +183,20 @@ def test_the_head_alone_gives_the_logits_of_chosen_positions(
     torch.testing.assert_close(model.logits(chosen, decoding=decoding), expected, rtol=0, atol=2e-5)
 
 
-class Sharded(nn.Linear):
+class Sharded(LinearHead):
     """A layer as ZeRO-3 keeps it: hooks make the weight whole for a forward or backward pass, and empty after it."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False)
         self.whole = plain.weight.detach().clone()
-        self.gather_log_likelihoods = 0
+        self.gathered = 0
         self.weight.ds_id = 0  # type: ignore[attr-defined]
         self.let_go()
         self.register_forward_pre_hook(lambda *_: self.gather())
         self.register_forward_hook(self._after)
 
     def gather(self) -> None:
-        self.gather_log_likelihoods += 1
+        self.gathered += 1
         self.weight.data = self.whole
 
     def let_go(self) -> None:
@@ -210,12 +217,15 @@ def test_a_sharded_head_is_normalised_while_it_is_gathered(model: BaichuanForCau
     model.lm_head = sharded
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, plain.logits, rtol=0, atol=2e-5)
-    assert sharded.gather_log_likelihoods == 1
+    assert sharded.gathered == 1
     model.train()
-    output = model(ids, labels=ids)
-    assert sharded.gather_log_likelihoods == 2
-    output.loss.backward()
-    torch.testing.assert_close(sharded.weight.grad, expected)
+    for gathered, skip_logits in ((2, True), (4, False)):
+        output = model(ids, labels=ids, skip_logits=skip_logits)
+        assert sharded.gathered == gathered
+        output.loss.backward()
+        torch.testing.assert_close(sharded.weight.grad, expected)
+        sharded.weight.grad = None
+        sharded.let_go()
 
 
 @torch.no_grad()

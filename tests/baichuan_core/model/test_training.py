@@ -55,7 +55,7 @@ def test_training_honours_the_padding_mask(family: Path, load: Load, golden: Gol
 
 def test_z_loss_is_the_mean_squared_largest_logit(family: Path, load: Load, golden: Golden) -> None:
     ids, labels = golden["full.input_ids"], golden["train.labels"]
-    plain = load(family).train()(ids, labels=labels)
+    plain = load(family).train()(ids, labels=labels, skip_logits=False)
     weighted = load(family, z_loss_weight=0.01).train()(ids, labels=labels)
     largest = plain.logits[:, :-1].amax(dim=-1)
     torch.testing.assert_close(weighted.loss, plain.loss + 0.01 * largest.square().mean())

@@ -282,7 +282,7 @@ def test_nan_in_the_statistics_is_rejected(tmp_path: Path, weight: str) -> None:
 def test_one_block_computes_the_same_as_the_model(family: Path, load: Callable[..., BaichuanForCausalLM]) -> None:
     model = load(family)
     states = model.model(torch.arange(5, 29)[None], output_hidden_states=True).hidden_states
-    block = OneBlock(read_config(family), torch.device("cpu"))
+    block = OneBlock(model.config, torch.device("cpu"))
     with TensorReader(family) as reader:
         for number in range(model.config.num_hidden_layers - 1):
             block.load(reader, number)

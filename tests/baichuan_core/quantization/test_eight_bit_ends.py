@@ -22,7 +22,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.checkpoint import write_adapter_identity
-from baichuan_core.checkpoint.adapters import BaseIdentity
+from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.checkpoint.quantized_weights import restore_end
 from baichuan_core.model import row_norms
 from baichuan_core.model.eight_bit_ends import EightBitHead

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import baichuan_core  # noqa: F401 - registers the classes
-from baichuan_core.finetuning.data import read_conversations
+from baichuan_core.finetuning import read_conversations
 from examples.tiny_checkpoint import CONVERSATIONS, Family, make_tiny_checkpoint
 
 

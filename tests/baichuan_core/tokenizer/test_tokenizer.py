@@ -75,9 +75,20 @@ def test_published_files_load_through_auto_tokenizer_without_remote_code(publish
             assert tokenizer.encode(case["text"]) == case["ids"]
 
 
-def test_files_without_a_tokenizer_config_load(published: Path) -> None:
-    (published / "tokenizer_config.json").unlink()
-    assert type(AutoTokenizer.from_pretrained(published)) is BaichuanTokenizer
+@pytest.mark.parametrize("name", ["BaichuanTokenizer", "BaiChuanTokenizer", None])
+@pytest.mark.parametrize("trust", [True, False, None])
+def test_code_of_a_repository_never_runs(published: Path, name: str | None, trust: bool | None) -> None:
+    (published / "tokenization_baichuan.py").write_text("raise SystemExit('the code of the repository ran')")
+    file = published / "tokenizer_config.json"
+    if name is None:
+        file.unlink()
+    else:
+        auto_map = {"AutoTokenizer": [f"tokenization_baichuan.{name}", None]}
+        file.write_text(json.dumps({**PUBLISHED_TOKENIZER_CONFIG, "tokenizer_class": name, "auto_map": auto_map}))
+    flag = {} if trust is None else {"trust_remote_code": trust}
+    tokenizer = AutoTokenizer.from_pretrained(published, **flag)
+    assert type(tokenizer) is BaichuanTokenizer
+    assert tokenizer.encode("hello") == BaichuanTokenizer(str(CHAT / "tokenizer.model")).encode("hello")
 
 
 def test_save_and_load_keep_everything(published: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def parameters(settings: dict[str, Any]) -> Any:
     chosen.verbosity = QUIET
     chosen.api_keys = [settings["key"]]
     chosen.ui = False
+    chosen.chat_template = "chatml"  # prompts come as ids; a template of the file that llama.cpp cannot read stops it
     return chosen
 
 

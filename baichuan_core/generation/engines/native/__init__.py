@@ -5,11 +5,17 @@ from pathlib import Path
 from baichuan_core.checkpoint import load_model
 from baichuan_core.generation.engines.contract import Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
 def obstacle(setup: EngineSetup) -> str | None:
     """See `EngineModule.obstacle`."""
+    if depends_on_length(setup.config):
+        return (
+            "its rope_type scales by the length of each prompt, which prompts in a batch do not have in common "
+            '(set rope_type in config.json to "linear" or "yarn", or use generate() of the model for one prompt)'
+        )
     if _has_torch_weights(setup.checkpoint):
         return None
     return "the checkpoint has no safetensors or .bin weights" if next(setup.checkpoint.glob("*.gguf"), None) else None

@@ -7,6 +7,7 @@ import torch
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.generation.engines.contract import Engine, EngineSetup
 from baichuan_core.generation.engines.vllm.engine import VllmEngine
+from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
@@ -30,6 +31,8 @@ def model_obstacle(config: BaichuanConfig) -> str | None:
         return "it is not used for quantized checkpoints"
     if config.norm_head and config.tie_word_embeddings:
         return "a normalised head that is the embedding as well cannot be normalised in place"
+    if depends_on_length(config):
+        return "its rope_type scales by the length of each prompt"
     if config.hidden_act != "silu":
         return f"it has no activation {config.hidden_act!r}"
     return None

@@ -16,7 +16,7 @@ from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer, 
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.model.alibi import alibi_slopes
-from baichuan_core.model.head import SMALLEST_NORM
+from baichuan_core.model.chunked_loss import MIN_NORM
 
 
 class AlibiAttention(nn.Module):
@@ -97,6 +97,6 @@ def _as_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> 
             for part, rows in zip("qkv", weight.chunk(3), strict=True):
                 yield name.replace("W_pack", f"{part}_proj"), rows
         elif name == "lm_head.weight" and config.norm_head:
-            yield name, nn.functional.normalize(weight.float(), dim=-1, eps=SMALLEST_NORM).to(weight.dtype)
+            yield name, nn.functional.normalize(weight.float(), dim=-1, eps=MIN_NORM).to(weight.dtype)
         else:
             yield name, weight

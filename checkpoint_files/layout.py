@@ -1,6 +1,6 @@
 """Which tensors a Baichuan checkpoint holds, under their published names."""
 
-from baichuan_core.config import BaichuanConfig
+from typing import Protocol
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
@@ -13,24 +13,37 @@ SCALES = (HEAD_SCALE, EMBEDDING_SCALE)
 Shape = tuple[int, ...]
 
 
-def linear_layers(config: BaichuanConfig) -> dict[str, Shape]:
+class Sizes(Protocol):
+    """The fields of a configuration that the tensors depend on."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    tie_word_embeddings: bool
+    quantize_head: bool
+
+
+BLOCK_LAYERS = ("self_attn.W_pack", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def block_layers(block: int) -> list[str]:
+    """Names of the five linear layers of a block, in order."""
+    return [f"model.layers.{block}.{layer}" for layer in BLOCK_LAYERS]
+
+
+def linear_layers(config: Sizes) -> dict[str, Shape]:
     """Weight names and shapes [out, in] of the five linear layers of every block, in order."""
     hidden, intermediate = config.hidden_size, config.intermediate_size
-    of_a_block = {
-        "self_attn.W_pack": (3 * hidden, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (intermediate, hidden),
-        "mlp.up_proj": (intermediate, hidden),
-        "mlp.down_proj": (hidden, intermediate),
-    }
+    shapes = ((3 * hidden, hidden), (hidden, hidden), *((intermediate, hidden),) * 2, (hidden, intermediate))
     return {
-        f"model.layers.{block}.{layer}.weight": shape
+        f"{layer}.weight": shape
         for block in range(config.num_hidden_layers)
-        for layer, shape in of_a_block.items()
+        for layer, shape in zip(block_layers(block), shapes, strict=True)
     }
 
 
-def expected_tensors(config: BaichuanConfig) -> dict[str, Shape]:
+def expected_tensors(config: Sizes) -> dict[str, Shape]:
     """Names and shapes of all tensors of a checkpoint, but for those that bitsandbytes keeps beside a weight."""
     norms = {
         f"model.layers.{block}.{norm}.weight": (config.hidden_size,)

@@ -1,0 +1,18 @@
+"""Faults in files as the engine's errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from baichuan_core.errors import CheckpointError, UnsupportedError
+from checkpoint_files import FileError, UnsupportedFileError
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Raise what `checkpoint_files` finds wrong as `CheckpointError` or `UnsupportedError`."""
+    try:
+        yield
+    except UnsupportedFileError as fault:
+        raise UnsupportedError(str(fault)) from fault
+    except FileError as fault:
+        raise CheckpointError(str(fault)) from fault

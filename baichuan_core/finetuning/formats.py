@@ -1,0 +1,213 @@
+"""The formats of training data: published, ShareGPT, OpenAI chat, Alpaca, and text for continued pre-training."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.json_items import array_items, line_items
+from baichuan_core.text_file import read_text_file
+
+DataFormat = Literal["published", "sharegpt", "openai", "alpaca", "text"]
+Role = Literal["system", "user", "assistant"]
+
+_SHAREGPT_ROLES: Mapping[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+_OPENAI_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One example of the data set.
+
+    Attributes:
+        place: Its place in the file, for messages: "line 12 (example 3)".
+        turns: ``(is_user, text)`` of each turn; none for plain text.
+        system: Text before the first turn, without a marker.
+        text: Plain text that is learned as a whole, instead of turns.
+    """
+
+    place: str
+    turns: tuple[tuple[bool, str], ...]
+    system: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """The examples of a file and its format."""
+
+    format: DataFormat
+    examples: list[Conversation]
+
+
+def read_training_data(path: Path) -> Conversations:
+    """Read a data set, whose format is inferred from its first example.
+
+    Raises:
+        DatasetError: The file is missing, not UTF-8, not JSON, or has a malformed example; the message
+            names the line.
+    """
+    text = read_text_file(path)
+    beginning = text.lstrip()[:1]
+    if not beginning:
+        raise _without_examples(path)
+    if beginning not in "[{":
+        return Conversations("text", [Conversation("line 1 (example 1)", (), text=text.strip())])
+    items = array_items(text) if beginning == "[" else line_items(text)
+    first: DataFormat | None = None
+    examples = []
+    for number, (line, item) in enumerate(items, start=1):
+        place = f"line {line} (example {number})"
+        found = _format_of(item, place)
+        if first is not None and _KEYS[found] != _KEYS[first]:
+            raise DatasetError(f"{place} is in the format {found!r}, but the file began with {first!r}; use one format")
+        first = "sharegpt" if "sharegpt" in (first, found) else found
+        examples.append(_READERS[found](item, place))
+    if first is None:
+        raise _without_examples(path)
+    return Conversations(first, examples)
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """Read the examples of a data set in any format.
+
+    Raises:
+        DatasetError: See ``read_training_data``.
+    """
+    return read_training_data(path).examples
+
+
+def _without_examples(path: Path) -> DatasetError:
+    return DatasetError(f"the training data {path.name} holds no example; add at least one conversation")
+
+
+def _format_of(item: Any, place: str) -> DataFormat:
+    if not isinstance(item, dict):
+        raise DatasetError(f"{place} is not an object; write {{'id': ..., 'conversations': [...]}}")
+    if "conversations" in item:
+        return "sharegpt" if "system" in item or _begins_with_system(item["conversations"]) else "published"
+    if "messages" in item:
+        return "openai"
+    if "instruction" in item:
+        return "alpaca"
+    if "text" in item:
+        return "text"
+    raise DatasetError(
+        f"{place} has no turns; it needs one of the keys 'conversations' (published, ShareGPT), 'messages' (OpenAI),"
+        " 'instruction' (Alpaca) or 'text'"
+    )
+
+
+def _begins_with_system(turns: Any) -> bool:
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and turns[0].get("from") == "system"
+
+
+def _read_sharegpt(item: dict[str, Any], place: str) -> Conversation:
+    turns = item["conversations"]
+    if not isinstance(turns, list) or not turns:
+        raise DatasetError(f"{place} has no turns; set 'conversations' to a list of {{'from': ..., 'value': ...}}")
+    return _conversation(
+        place, _turns(turns, place, ("from", "value"), _SHAREGPT_ROLES, "'human' or 'gpt'"), item.get("system")
+    )
+
+
+def _read_openai(item: dict[str, Any], place: str) -> Conversation:
+    turns = item["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise DatasetError(f"{place} has no messages; set 'messages' to a list of {{'role': ..., 'content': ...}}")
+    return _conversation(
+        place, _turns(turns, place, ("role", "content"), _OPENAI_ROLES, "'system', 'user' or 'assistant'"), None
+    )
+
+
+def _read_alpaca(item: dict[str, Any], place: str) -> Conversation:
+    turns: list[tuple[Role, str]] = []
+    history = item.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(one, list) and len(one) == 2 for one in history):  # noqa: PLR2004
+        raise DatasetError(f"{place} has a malformed 'history'; write a list of [question, answer]")
+    for question, answer in history:
+        turns += [("user", _text(question, place, "history")), ("assistant", _text(answer, place, "history"))]
+    instruction, context = _text(item["instruction"], place, "instruction"), item.get("input") or ""
+    question = f"{instruction}\n{_text(context, place, 'input')}" if context else instruction
+    turns.append(("user", question))
+    if item.get("output") is not None:
+        turns.append(("assistant", _text(item["output"], place, "output")))
+    return _conversation(place, turns, item.get("system"))
+
+
+def _read_text(item: dict[str, Any], place: str) -> Conversation:
+    return Conversation(place, (), text=_text(item["text"], place, "text"))
+
+
+def _turns(
+    turns: list[Any], place: str, keys: tuple[str, str], roles: Mapping[str, Role], choices: str
+) -> Iterator[tuple[Role, str]]:
+    for number, turn in enumerate(turns, start=1):
+        where = f"{place}, turn {number}"
+        if not isinstance(turn, dict) or any(key not in turn for key in keys):
+            raise DatasetError(f"{where} needs both {keys[0]!r} and {keys[1]!r}")
+        _reject_unknown_keys(turn, keys, where)
+        role = turn[keys[0]]
+        if not isinstance(role, str) or role not in roles:
+            raise DatasetError(f"{where} has the unknown role {role!r}; use {choices}")
+        if roles[role] == "system" and number > 1:
+            raise DatasetError(f"{where} is a system message; only the first one may be")
+        yield roles[role], _text(turn[keys[1]], where, keys[1])
+
+
+def _conversation(place: str, turns: Iterator[tuple[Role, str]] | list[tuple[Role, str]], system: Any) -> Conversation:
+    spoken = list(turns)
+    if spoken[0][0] == "system":
+        if system is not None:
+            raise DatasetError(f"{place} has both a system message and the key 'system'; leave one out")
+        system = spoken.pop(0)[1]
+    elif system is not None:
+        system = _text(system, place, "system")
+    return Conversation(place, tuple((role == "user", text) for role, text in spoken), system or None)
+
+
+def _text(value: Any, place: str, key: str) -> str:
+    if not isinstance(value, str):
+        raise DatasetError(f"{place} has a {key!r} that is no text; write it as a string")
+    return value
+
+
+def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
+    for key in item:
+        if key not in known:
+            raise DatasetError(f"{place} has the unknown key {key!r}; remove it, or use {', '.join(map(repr, known))}")
+
+
+_KEYS: Mapping[DataFormat, tuple[str, ...]] = {
+    "published": ("id", "conversations", "system"),
+    "sharegpt": ("id", "conversations", "system"),
+    "openai": ("id", "messages"),
+    "alpaca": ("id", "instruction", "input", "output", "system", "history"),
+    "text": ("id", "text"),
+}
+
+
+def _checked(
+    read: Callable[[dict[str, Any], str], Conversation], name: DataFormat
+) -> Callable[[Any, str], Conversation]:
+    def read_checked(item: dict[str, Any], place: str) -> Conversation:
+        _reject_unknown_keys(item, _KEYS[name], place)
+        return read(item, place)
+
+    return read_checked
+
+
+_READERS: Mapping[DataFormat, Callable[[Any, str], Conversation]] = {
+    "published": _checked(_read_sharegpt, "published"),
+    "sharegpt": _checked(_read_sharegpt, "sharegpt"),
+    "openai": _checked(_read_openai, "openai"),
+    "alpaca": _checked(_read_alpaca, "alpaca"),
+    "text": _checked(_read_text, "text"),
+}

@@ -1,0 +1,91 @@
+"""Records of a run: its series as JSON lines, a plot, and TensorBoard files if that package is installed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+SERIES_FILE = "series.jsonl"
+PLOT_FILE = "training.png"
+TENSORBOARD_FOLDER = "tensorboard"
+SERIES = ("loss", "eval_loss")
+
+Entry = Mapping[str, Any]
+
+
+class SeriesWriter(TrainerCallback):
+    """Appends each logged step to the series file; a resumed run begins with the steps before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / SERIES_FILE
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Write the steps of earlier attempts."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text("".join(map(_line, recorded_steps(state.log_history))), encoding="utf-8")
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Append the newest entry."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.writelines(map(_line, recorded_steps(state.log_history[-1:])))
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def recorded_steps(history: Sequence[Entry]) -> list[Entry]:
+    """Return the entries of steps and evaluations, without the summary at the end."""
+    return [entry for entry in history if any(name in entry for name in SERIES)]
+
+
+def write_records(folder: Path, history: Sequence[Entry]) -> None:
+    """Write the plot, and TensorBoard files if the package is installed, next to the series."""
+    steps = recorded_steps(history)
+    if not steps:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _plot(steps).savefig(folder / PLOT_FILE, dpi=120)
+    if find_spec("tensorboard") is not None:
+        _write_tensorboard(folder / TENSORBOARD_FOLDER, steps)
+
+
+def _plot(steps: Sequence[Entry]) -> Figure:
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    losses, rates, norms = figure.subplots(3, 1, sharex=True)
+    for axes, names in ((losses, SERIES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
+        for name in names:
+            points = [(entry["step"], entry[name]) for entry in steps if name in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else "", label=name)  # noqa: PLR2004
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend()
+    norms.set_xlabel("step")
+    losses.set_ylabel("nats per token")
+    return figure
+
+
+def _write_tensorboard(folder: Path, steps: Sequence[Entry]) -> None:
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - needs the optional package
+
+    with SummaryWriter(str(folder)) as writer:
+        for entry in steps:
+            for name, value in entry.items():
+                if name not in ("step", "epoch"):
+                    writer.add_scalar(name, value, int(entry["step"]))

@@ -1,0 +1,126 @@
+"""Reads generation requests from a JSONL file, in our own format or in that of OpenAI's batch API."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baichuan_core.errors import DatasetError, PromptError
+from baichuan_core.generation.requests import NUMBERS, WHOLE_NUMBERS, GenerationRequest
+from baichuan_core.text_file import read_text_file
+
+KEYS = ("prompt", "messages", "id", *WHOLE_NUMBERS, *NUMBERS, "stop")
+# OpenAI's names of the length limit; the second one replaced the first in its chat API.
+ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+BATCH_KEYS = {"custom_id", "method", "url", "body"}
+SOURCES = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+LABELS = ("model", "user", "metadata", "store")  # do not change an answer
+# Parameters of OpenAI's APIs that change nothing if they have these values.
+NEUTRAL = {
+    "stream": False,
+    "logprobs": False,
+    "echo": False,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "best_of": 1,
+}
+
+
+def read_requests(path: Path | str) -> list[GenerationRequest]:
+    """Read requests from a file with one JSON object per line.
+
+    A line is ``{"prompt": ...}`` or ``{"messages": [...]}``, with ``id`` and the other fields of `GenerationRequest`
+    if needed; ``max_tokens`` is another name of ``max_new_tokens``. A line in OpenAI's batch format is used too:
+    ``custom_id`` is the id; ``model`` in its body is ignored, because a run has one model. Any other key is an error
+    unless its value changes nothing (null, or for example ``"stream": false``).
+
+    Raises:
+        DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names line and key.
+    """
+    path = Path(path)
+    text = read_text_file(path)
+    lines = [(line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip()]
+    if not lines:
+        raise DatasetError(f"the prompts {path.name} hold no request; add one JSON object per line")
+    return [_parse_line(content, f"line {line} of the prompts") for line, content in lines]
+
+
+def _parse_line(content: str, place: str) -> GenerationRequest:
+    try:
+        item = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object per line") from error
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+        raise DatasetError(f"{place} is not JSON: {error}; write one JSON object per line") from error
+    if not isinstance(item, dict):
+        raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
+    fields = _unpack_batch_line(item, place) if "body" in item or "custom_id" in item else item
+    return _make_request(_use_own_names(fields, place), place)
+
+
+def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the fields of a line in OpenAI's batch format under the names of our own format."""
+    _reject_others(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
+    url, body = item.get("url"), item.get("body")
+    if item.get("method", "POST") != "POST" or url not in SOURCES:
+        raise DatasetError(
+            f"{place} asks for {item.get('method', 'POST')!r} {url!r}; use POST and {' or '.join(SOURCES)}"
+        )
+    if not isinstance(body, dict):
+        raise DatasetError(f"{place} has no 'body'; give the parameters of {url} as an object")
+    if "id" in body:
+        raise DatasetError(f"{place} has the unknown key 'id' in its body; name the request by 'custom_id'")
+    if body.get(SOURCES[url]) is None:
+        raise DatasetError(f"{place} has no {SOURCES[url]!r} in its body, which {url} requires")
+    return {key: value for key, value in body.items() if key not in LABELS} | {"id": item.get("custom_id")}
+
+
+def _use_own_names(item: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Drop keys that change nothing, translate aliases and refuse every other key."""
+    fields: dict[str, Any] = {}
+    for key, value in item.items():
+        if value is None or (key in NEUTRAL and value == NEUTRAL[key]):
+            continue
+        name = ALIASES.get(key, key)
+        if name in fields:
+            raise DatasetError(f"{place} has {key!r} besides another key for {name}; keep one of them")
+        fields[name] = value
+    _reject_others(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
+    return fields
+
+
+def _reject_others(item: Mapping[str, Any], known: set[str], place: str, *, hint: str) -> None:
+    for key in item:
+        if key not in known:
+            raise DatasetError(f"{place} has the unknown key {key!r}; {hint}")
+
+
+def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
+    prompt, request_id, stop = item.get("prompt"), item.get("id"), item.get("stop")
+    if prompt is not None and not isinstance(prompt, str):
+        raise DatasetError(f"{place} has a 'prompt' that is not a text; write it as a string")
+    if "messages" in item:
+        _check_messages(item["messages"], place)
+    if stop is not None and not isinstance(stop, str | list):
+        raise DatasetError(f"{place} has a 'stop' that is not a list; write a list of strings")
+    overrides = {name: item.get(name) for name in (*WHOLE_NUMBERS, *NUMBERS)}
+    overrides["stop"] = (stop,) if isinstance(stop, str) else stop and tuple(stop)
+    try:
+        return GenerationRequest(
+            prompt, item.get("messages"), None if request_id is None else str(request_id), **overrides
+        )
+    except PromptError as error:
+        raise DatasetError(f"{place}: {error}") from error
+
+
+def _check_messages(messages: Any, place: str) -> None:
+    if not isinstance(messages, list):
+        raise DatasetError(f"{place} has malformed 'messages'; write a list of messages with 'role' and 'content'")
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            raise DatasetError(
+                f"{place} has malformed 'messages'; message {number} needs 'role' and 'content' as strings"
+            )
+        unknown = {key: value for key, value in message.items() if value is not None}
+        _reject_others(unknown, {"role", "content"}, f"{place}, message {number}", hint="use 'role' and 'content'")

@@ -1,0 +1,22 @@
+"""Recognizes the 4-bit form that Baichuan 2 was published in, which transformers cannot read."""
+
+from os import PathLike
+from pathlib import Path
+
+from baichuan_core.errors import CheckpointError
+from checkpoint_files import FileError
+from checkpoint_files.headers import read_headers
+from checkpoint_files.weights import PICKLED, SAFETENSORS, is_published_int4, published_int4_message
+
+
+def refuse_published_int4(directory: object) -> None:
+    """Raise CheckpointError if a local directory has nothing but weights in the published 4-bit form."""
+    if not isinstance(directory, str | PathLike) or any(Path(directory, name).exists() for name in SAFETENSORS):
+        return
+    file = Path(directory, PICKLED[0])
+    try:
+        is_old = file.is_file() and is_published_int4(read_headers(file))
+    except FileError:
+        return  # transformers names what it cannot read
+    if is_old:
+        raise CheckpointError(published_int4_message(file))

@@ -1,0 +1,174 @@
+"""Chat templates: those of the published chat models, and prompts written by a checkpoint's own template."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import CheckpointError, PromptError
+from baichuan_core.tokenizer.chat_format import ChatFormat, read_generation_settings
+
+if TYPE_CHECKING:
+    from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
+
+# Put into control pieces that stand in the text of a message, so that they are told from those of the template.
+BREAK = "\ufdd0"  # a code point that Unicode reserves for such internal use
+BAICHUAN2_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'system' and loop.first -%}{{ message['content'] }}
+{%- elif message['role'] == 'user' -%}{{ USER + message['content'] }}
+{%- elif message['role'] == 'assistant' -%}{{ ASSISTANT + message['content'] }}
+{%- else -%}{{ raise_exception('only user, assistant and a leading system message are possible') }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt and messages[-1]['role'] != 'assistant' -%}{{ ASSISTANT }}{%- endif -%}
+"""
+BAICHUAN1_13B_TEMPLATE = """\
+{%- set ns = namespace(begun=false) -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{%- set ns.begun = true -%}{{ USER + message['content'] }}
+{%- elif message['role'] == 'assistant' -%}
+{%- if ns.begun -%}{{ ASSISTANT + message['content'] + eos_token }}{%- endif -%}
+{%- else -%}{{ raise_exception('only user and assistant messages are possible') }}
+{%- endif -%}
+{%- endfor -%}
+{%- if not ns.begun -%}{{ raise_exception('the chat has no user message') }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ ASSISTANT }}{%- endif -%}
+"""
+TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEMPLATE}
+
+
+def published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
+    """Return the template whose prompts equal those of `build_chat_prompt`, as long as these fit into the window."""
+    template = TEMPLATES[chat_format.form]
+    for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
+        template = template.replace(name, repr(str(tokenizer.convert_ids_to_tokens(token_id))))
+    return template
+
+
+def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
+    """Return the template of the chat model in whose directory the tokenizer is; None for base models."""
+    directory = Path(tokenizer.vocab_file or "").parent
+    try:
+        settings = read_generation_settings(directory)
+        if "user_token_id" not in settings:
+            return None
+        config = BaichuanConfig.from_pretrained(directory, local_files_only=True)
+        return published_template(tokenizer, ChatFormat.from_settings(settings, config))
+    except (CheckpointError, OSError, ValueError, TypeError):
+        return None  # the model cannot be used, whose loading names the reason
+
+
+def choose_chat_format(
+    tokenizer: "BaichuanTokenizer", config: BaichuanConfig, settings: Mapping[str, Any]
+) -> ChatFormat:
+    """Return the published format of a family, or ``chat_template`` if the tokenizer has a template of its own.
+
+    Args:
+        tokenizer: The checkpoint's tokenizer.
+        config: Configuration of the checkpoint.
+        settings: Its generation settings.
+
+    Raises:
+        CheckpointError: The settings name turn ids that the model does not have.
+    """
+    published = ChatFormat.from_settings(settings, config)
+    template = tokenizer.chat_template
+    if template is None or (isinstance(template, str) and _is_published(template, published)):
+        return published
+    return replace(published, form="chat_template")
+
+
+def _is_published(template: str, chat_format: ChatFormat) -> bool:
+    """Whether a template is that of a published format; its turns are then those that the settings name."""
+    pattern = re.escape(TEMPLATES[chat_format.form].strip())
+    for name in ("USER", "ASSISTANT"):
+        pattern = pattern.replace(name, "'[^']*'")
+    return re.fullmatch(pattern, template.strip()) is not None
+
+
+def encode_by_template(
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]], *, asks: bool | None = None
+) -> list[int]:
+    """Return the ids of a chat as the tokenizer's template writes it.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        messages: The chat.
+        asks: Whether the prompt asks for the next answer; if None, it does unless the last message is the
+            assistant's, which is then left open so that the model continues it.
+
+    Raises:
+        PromptError: The template refuses the messages or cannot be used.
+    """
+    continues = asks is None and messages[-1]["role"] == "assistant"
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=not continues if asks is None else asks,
+            continue_final_message=continues,
+            return_dict=False,
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        raise PromptError(f"the checkpoint's chat template cannot write these messages: {error}") from error
+    return ids
+
+
+def encode_turns_by_template(
+    tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]]
+) -> list[tuple[bool, list[int]]]:
+    """Return the ids of a chat in parts, each with whether it is an answer, for training on the answers.
+
+    Raises:
+        PromptError: The template refuses the messages, or writes earlier turns differently once later ones follow.
+    """
+    parts: list[tuple[bool, list[int]]] = []
+    done: list[int] = []
+    for number in (number for number, message in enumerate(messages) if message["role"] == "assistant"):
+        asked = encode_by_template(tokenizer, messages[:number], asks=True) if number else []
+        answered = encode_by_template(tokenizer, messages[: number + 1], asks=False)
+        if asked[: len(done)] != done or answered[: len(asked)] != asked:
+            raise PromptError(
+                "the checkpoint's chat template writes earlier turns differently once later ones follow, so several"
+                " turns cannot be trained in one example: split the example"
+            )
+        parts += [(False, asked[len(done) :]), (True, answered[len(asked) :])]
+        done = answered
+    if parts and tokenizer.eos_token_id not in parts[-1][1]:
+        parts.append((True, [tokenizer.eos_token_id]))  # the template ends no answer, so the end of the example does
+    return parts
+
+
+def control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
+    """Return a pattern of all control pieces, the longest first; it has one group, the piece."""
+    pieces = {*tokenizer.control_pieces, *tokenizer.all_special_tokens, *tokenizer.added_tokens_encoder}
+    longest_first = sorted(pieces, key=lambda piece: (-len(piece), piece))
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
+    """Return a copy of messages in which no text has a whole control piece; `split_rendered` removes the marks."""
+    if isinstance(value, str):
+        doubled = value.replace(BREAK, BREAK * 2)
+        return pattern.sub(lambda match: match[0][0] + BREAK + match[0][1:], doubled)
+    if isinstance(value, Mapping):
+        return {key: break_control_pieces(part, pattern) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [break_control_pieces(part, pattern) for part in value]
+    return value
+
+
+def split_rendered(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
+    """Split a rendered chat into control pieces and texts, each with whether it is a control piece."""
+    parts: list[tuple[bool, str]] = []
+    for place, part in enumerate(pattern.split(text)):
+        if place % 2:
+            parts.append((True, part))
+            continue
+        texts = [one.replace(BREAK * 2, BREAK) for one in re.split(f"(?<!{BREAK}){BREAK}(?!{BREAK})", part)]
+        parts += [(False, one) for one in texts if one]
+    return parts

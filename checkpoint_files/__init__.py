@@ -1,0 +1,63 @@
+"""What the files of a model directory say: checked without torch, at registration and before a job."""
+
+from .adapter_layers import (
+    AdapterLayers,
+    find_adapter_weights,
+    promised_layers,
+    require_promised,
+    sort_tensors,
+)
+from .adapter_settings import AdapterSettings
+from .config import bitsandbytes_settings, clean_fields, read_config
+from .directory import (
+    check_adapter_files,
+    check_checkpoint_files,
+    check_directory,
+    check_tokenizer_files,
+    read_settled_config,
+)
+from .errors import FileError, UnsupportedFileError
+from .family import (
+    BAICHUAN1_VOCABULARY_SIZE,
+    BAICHUAN2_VOCABULARY_SIZE,
+    PositionEmbedding,
+    infer_norm_head,
+    infer_position_embedding,
+    require_norm_head,
+    unknown_head,
+)
+from .json_files import as_whole_numbers, read_object
+from .tensors import check_tensors, stored_endings
+from .weights import find_weights, read_weight_map
+
+__all__ = [
+    "BAICHUAN1_VOCABULARY_SIZE",
+    "BAICHUAN2_VOCABULARY_SIZE",
+    "AdapterLayers",
+    "AdapterSettings",
+    "FileError",
+    "PositionEmbedding",
+    "UnsupportedFileError",
+    "as_whole_numbers",
+    "bitsandbytes_settings",
+    "check_adapter_files",
+    "check_checkpoint_files",
+    "check_directory",
+    "check_tensors",
+    "check_tokenizer_files",
+    "clean_fields",
+    "find_adapter_weights",
+    "find_weights",
+    "infer_norm_head",
+    "infer_position_embedding",
+    "promised_layers",
+    "read_config",
+    "read_object",
+    "read_settled_config",
+    "read_weight_map",
+    "require_norm_head",
+    "require_promised",
+    "sort_tensors",
+    "stored_endings",
+    "unknown_head",
+]

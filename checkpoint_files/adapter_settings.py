@@ -1,0 +1,157 @@
+"""`adapter_config.json`: which adapters of peft are computed as peft would, and which are rejected by name."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import FileError, UnsupportedFileError
+from .json_files import as_whole_numbers, read_object
+
+CONFIG_FILE = "adapter_config.json"
+# Initializations that only set the starting values of the matrices, which the file replaces.
+PLAIN_INITIALIZATIONS = ("gaussian", "eva", "orthogonal", "mica")
+# Initializations that change the base, and that peft repeats exactly on every load.
+RESTORED_INITIALIZATIONS = ("pissa", "olora")
+# Initializations that change the base by something that is not saved: random numbers, statistics of training data,
+# gradients, or a quantization that peft cannot repeat here. Loaded on the plain base they give another model.
+LOST_INITIALIZATIONS = ("pissa_niter", "corda", "loftq", "lora_ga")
+# Settings of peft with which an adapter is more than B · A and, for DoRA, a magnitude.
+OTHER_FEATURES = (
+    "trainable_token_indices",
+    "target_parameters",
+    "lora_bias",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+# Settings that say nothing about the result: notes, and what only initialization or training reads. The last
+# three are of peft before 0.4.
+WITHOUT_EFFECT = (
+    *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
+    *("inference_mode", "lora_dropout", "bias", "fan_in_fan_out", "megatron_config", "megatron_core"),
+    *("corda_config", "eva_config", "loftq_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying"),
+    *("init_lora_weights", "runtime_config", "merge_weights", "enable_lora", "lora_ids"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """Settings of a LoRA adapter that its result depends on, under peft's names.
+
+    Attributes:
+        init_lora_weights: True, or the initialization that changes the base ("pissa" or "olora").
+    """
+
+    r: int
+    lora_alpha: float
+    target_modules: list[str] | str | None
+    exclude_modules: list[str] | str | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    rank_pattern: Mapping[str, int] | None = None
+    alpha_pattern: Mapping[str, float] | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    init_lora_weights: bool | str = True
+
+    @classmethod
+    def read(cls, adapter: Path) -> Self:
+        """Return the settings of an adapter directory.
+
+        Raises:
+            FileError: `adapter_config.json` is missing or damaged.
+            UnsupportedFileError: The adapter is of another method, or of a kind that cannot be restored.
+        """
+        file = adapter / CONFIG_FILE
+        if not file.is_file():
+            raise FileError(f"{file} is missing: name the directory that fine-tuning wrote")
+        content = as_whole_numbers(read_object(file), ("r",))
+        _require_lora(content, file)
+        _refuse_other_features(content, file)
+        known = {name: content[name] for name in cls.__dataclass_fields__ if content.get(name) is not None}
+        known["init_lora_weights"] = _initialization(content, file)
+        _check_types(known, file)
+        return cls(**{"target_modules": None, **known})
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter belongs to a base that its initialization changed."""
+        return self.init_lora_weights is not True
+
+    def rank(self, layer: str) -> int:
+        """Return the rank of the matrices of a layer."""
+        return int(_by_pattern(self.rank_pattern, layer, self.r))
+
+    def scale(self, layer: str) -> float:
+        """Return the factor of B · A: alpha / rank, or alpha / sqrt(rank) if rank-stabilized."""
+        rank = self.rank(layer)
+        return _by_pattern(self.alpha_pattern, layer, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _by_pattern(patterns: Mapping[str, float] | None, layer: str, default: float) -> float:
+    """Return the value of the first pattern that matches the end of a layer's name, as peft does."""
+    matching = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", layer))
+    return float(next(matching, default))
+
+
+def _require_lora(content: Mapping[str, Any], file: Path) -> None:
+    method = content.get("peft_type")
+    if method is None:
+        raise FileError(f"{file} names no peft_type: use the adapter_config.json that peft wrote")
+    if str(method).upper() != "LORA":
+        raise UnsupportedFileError(
+            f"{file} is of an adapter made by {method}, and only LoRA adapters can be used: "
+            "merge it into its base with peft (merge_and_unload, if the method has it), or train a LoRA adapter"
+        )
+
+
+def _refuse_other_features(content: Mapping[str, Any], file: Path) -> None:
+    if found := [name for name in OTHER_FEATURES if content.get(name)]:
+        raise UnsupportedFileError(f"{file} sets {found[0]}, so it is no plain LoRA adapter: merge it with peft")
+    known = {*AdapterSettings.__dataclass_fields__, *OTHER_FEATURES, *WITHOUT_EFFECT}
+    if unknown := [name for name, value in content.items() if name not in known and value]:
+        raise UnsupportedFileError(
+            f"{file} sets {unknown[0]}, which is not known here and may change the result: merge it with peft"
+        )
+
+
+def _initialization(content: Mapping[str, Any], file: Path) -> bool | str:
+    value = content.get("init_lora_weights", True)
+    name = value.lower() if isinstance(value, str) else ""
+    if not name or name in PLAIN_INITIALIZATIONS:
+        return True
+    if name in RESTORED_INITIALIZATIONS:
+        return name
+    if name.startswith(LOST_INITIALIZATIONS):
+        raise UnsupportedFileError(
+            f'{file} has init_lora_weights "{value}", which changed the base in a way that no file records, so that '
+            "its result cannot be restored: convert it where it was trained (peft's save_pretrained with "
+            "path_initial_model_for_weight_conversion), or name the changed base and set init_lora_weights to true"
+        )
+    raise UnsupportedFileError(
+        f'{file} has init_lora_weights "{value}", which is not known here and may have changed the base: '
+        "merge it with peft"
+    )
+
+
+def _check_types(known: Mapping[str, Any], file: Path) -> None:
+    for name in ("r", "lora_alpha"):
+        value = known.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "r" and not _is_rank(value)):
+            raise FileError(f"{file} is damaged, {name} is {value!r}: copy the adapter again, whole")
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(known.get(name, {}), Mapping):
+            raise FileError(f"{file} is damaged, {name} is no object: copy the adapter again, whole")
+
+
+def _is_rank(value: float) -> bool:
+    return isinstance(value, int) and value > 0

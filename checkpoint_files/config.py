@@ -1,0 +1,105 @@
+"""`config.json`: fields that other tools write, in the one form that the engine reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import FileError, UnsupportedFileError
+from .json_files import as_whole_numbers, read_object
+
+WHOLE_NUMBERS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "model_max_length",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+# Settings of the machine that saved the file, not of the model.
+MACHINE_FIELDS = ("_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset")
+# Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
+GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """Return the cleaned `config.json` of a checkpoint directory.
+
+    Raises:
+        FileError: It is missing, damaged, of another family or contradicts itself.
+        UnsupportedFileError: It was quantized by something other than bitsandbytes.
+    """
+    file = checkpoint / "config.json"
+    if not file.is_file():
+        raise FileError(f"{file} is missing: {checkpoint} is not a checkpoint directory")
+    content = read_object(file)
+    family = content.get("model_type", "baichuan")
+    if family != "baichuan":
+        raise FileError(f"{file} describes a {family} model: use a checkpoint of the Baichuan family")
+    try:
+        return clean_fields(content)
+    except UnsupportedFileError as fault:
+        raise UnsupportedFileError(f"{file}: {fault}") from None
+    except FileError as fault:
+        raise FileError(f"{file} describes no possible model: {fault}") from None
+
+
+def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration without those that repeat others or describe a machine.
+
+    Raises:
+        FileError: A field contradicts others.
+        UnsupportedFileError: Its quantization is not that of bitsandbytes.
+    """
+    fields = as_whole_numbers(config, WHOLE_NUMBERS)
+    heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
+    groups, head_dim = fields.pop("num_key_value_heads", None), fields.pop("head_dim", None)
+    if groups is not None and heads is not None and groups != heads:
+        raise FileError(
+            f"num_key_value_heads is {groups!r} and num_attention_heads {heads!r}: "
+            "no Baichuan model has grouped-query attention, use a checkpoint with equal numbers"
+        )
+    if head_dim is not None and heads and width is not None and head_dim * heads != width:
+        raise FileError(
+            f"head_dim is {head_dim!r}, but hidden_size {width!r} and num_attention_heads {heads!r} give "
+            f"{width / heads:g}: remove head_dim or correct it"
+        )
+    for name in MACHINE_FIELDS:
+        fields.pop(name, None)
+    if "quantization_config" in fields and isinstance(fields["quantization_config"], Mapping | None):
+        settings = bitsandbytes_settings(fields.pop("quantization_config"))
+        if settings:
+            fields["quantization_config"] = settings
+    return fields
+
+
+def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a `quantization_config` of bitsandbytes, None if it quantizes nothing.
+
+    Raises:
+        FileError: It is of 8 and of 4 bits.
+        UnsupportedFileError: It is of another method, named or recognizable by its fields.
+    """
+    if not settings:
+        return None
+    method = settings.get("quant_method")
+    if method not in (None, "bitsandbytes"):
+        raise UnsupportedFileError(
+            f"the checkpoint was quantized by {method}: use an unquantized or bitsandbytes checkpoint"
+        )
+    eight_bits, four_bits = settings.get("load_in_8bit"), settings.get("load_in_4bit")
+    if eight_bits and four_bits:
+        raise FileError("quantization_config sets load_in_8bit and load_in_4bit: set the one that is stored")
+    if eight_bits or four_bits:
+        return dict(settings)
+    if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
+        raise UnsupportedFileError(
+            f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "
+            "use an unquantized or bitsandbytes checkpoint"
+        )
+    return None

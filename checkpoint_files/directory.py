@@ -1,0 +1,126 @@
+"""Checks a model directory as far as its files tell without loading a weight: at registration and before a job."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .adapter_layers import (
+    AdapterLayers,
+    find_adapter_weights,
+    promised_layers,
+    require_promised,
+    sort_tensors,
+)
+from .adapter_settings import CONFIG_FILE, AdapterSettings
+from .config import read_config
+from .errors import FileError
+from .headers import Header, read_headers
+from .json_files import read_object, refuse_byte_order_mark
+from .layout import block_layers
+from .model_fields import ModelFields
+from .tensors import check_tensors, holds_plain_weights
+from .weights import WeightHeaders
+
+# Files that transformers reads by itself.
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_BLOCK_NUMBER = re.compile(r"^model\.layers\.(\d+)\.")
+
+
+def check_directory(folder: Path) -> None:
+    """Check a directory that is to be used as a model: a checkpoint, an adapter or a GGUF file.
+
+    Raises:
+        FileError: It cannot be used; the message names the file, the field and the remedy.
+        OSError: A file cannot be read.
+    """
+    if (folder / CONFIG_FILE).exists():
+        check_adapter_files(folder)
+    elif next(folder.glob("*.gguf"), None):
+        _model_fields(folder, read_config(folder))
+    else:
+        check_checkpoint_files(folder)
+
+
+def check_checkpoint_files(checkpoint: Path) -> None:
+    """Check the configuration of a checkpoint and the headers of its weights.
+
+    Raises:
+        FileError: See `check_directory`.
+    """
+    config = read_config(checkpoint)
+    fields = _model_fields(checkpoint, config)
+    weights = WeightHeaders(checkpoint)
+    if not weights.is_published_int4:
+        quantization = config.get("quantization_config")
+        is_leftover = quantization is not None and holds_plain_weights(weights, fields)
+        check_tensors(weights, fields, None if is_leftover else quantization)
+    check_tokenizer_files(checkpoint)
+    if (checkpoint / "generation_config.json").exists():
+        read_object(checkpoint / "generation_config.json")
+
+
+def check_tokenizer_files(checkpoint: Path) -> None:
+    """Check the JSON files of a tokenizer.
+
+    Raises:
+        FileError: One is damaged, or begins with a byte order mark.
+    """
+    for file in (checkpoint / name for name in TOKENIZER_FILES):
+        if file.exists():
+            read_object(file)
+            refuse_byte_order_mark(file)
+
+
+def check_adapter_files(adapter: Path) -> AdapterLayers:
+    """Check an adapter by itself; whether it fits a base shows when both are known.
+
+    Returns:
+        Its layers.
+
+    Raises:
+        FileError: See `check_directory`.
+    """
+    settings = AdapterSettings.read(adapter)
+    file = find_adapter_weights(adapter)
+    found = sort_tensors(_shapes(file), settings, file)
+    require_promised(found.layers, _promised(settings, found), found.saved_modules, settings, file)
+    return found
+
+
+def read_settled_config(checkpoint: Path) -> dict[str, Any]:
+    """Return the cleaned configuration, without quantization settings that a tool left next to plain weights.
+
+    Raises:
+        FileError: See `check_directory`.
+    """
+    config = read_config(checkpoint)
+    if "quantization_config" in config and not next(checkpoint.glob("*.gguf"), None):
+        weights = WeightHeaders(checkpoint)
+        if not weights.is_published_int4 and holds_plain_weights(weights, _model_fields(checkpoint, config)):
+            del config["quantization_config"]
+    return config
+
+
+def _model_fields(checkpoint: Path, config: dict[str, Any]) -> ModelFields:
+    try:
+        return ModelFields.from_config(config)
+    except FileError as fault:
+        raise type(fault)(f"{checkpoint / 'config.json'} describes no possible model: {fault}") from None
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for name, stored in read_headers(file).items():
+        if not isinstance(stored, Header):
+            raise FileError(f"{file} holds {name}, which is no tensor: copy the adapter again, whole")
+        shapes[name] = stored.shape
+    return shapes
+
+
+def _promised(settings: AdapterSettings, found: AdapterLayers) -> set[str]:
+    """Layers that a base with as many blocks as the adapter has would have to have."""
+    blocks = [int(match[1]) for name in found.layers if (match := _BLOCK_NUMBER.match(name))]
+    linear = [layer for block in range(max(blocks, default=-1) + 1) for layer in block_layers(block)]
+    targets = settings.target_modules
+    named = [] if isinstance(targets, str) else [target for target in targets or () if target == "lm_head"]
+    return promised_layers(settings, [*linear, *named])

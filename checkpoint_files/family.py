@@ -1,0 +1,88 @@
+"""Which family a configuration belongs to: its position embedding and its output head.
+
+Published configurations name neither, so both are inferred from hints. A configuration whose hints are missing or
+contradict each other is rejected until the field is set, because the wrong choice gives a model that answers nonsense.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from .errors import FileError
+
+PositionEmbedding = Literal["rope", "alibi"]
+
+BAICHUAN1_VOCABULARY_SIZE = 64_000
+BAICHUAN2_VOCABULARY_SIZE = 125_696
+# Width of the published models: every 7B has RoPE, every 13B ALiBi.
+PUBLISHED_WIDTHS: Mapping[int, PositionEmbedding] = {4096: "rope", 5120: "alibi"}
+# The class name of Baichuan 1 7B; all others are written "Baichuan".
+BAICHUAN1_7B_PREFIX = "BaiChuan"
+BAICHUAN_PREFIX = "Baichuan"
+
+
+def infer_position_embedding(config: Mapping[str, Any]) -> PositionEmbedding:
+    """Return "rope" or "alibi".
+
+    Raises:
+        FileError: Width and length fields contradict each other.
+    """
+    if (stated := config.get("position_embedding")) is not None:
+        return stated  # type: ignore[no-any-return] # checked with the other fields
+    published = PUBLISHED_WIDTHS.get(config.get("hidden_size", 0))
+    rope_length, length = config.get("max_position_embeddings"), config.get("model_max_length")
+    if rope_length is not None and length is not None:  # derivatives of a 13B model get the other field added
+        return published or "rope"
+    if rope_length is None and length is None:
+        return published or "rope"
+    by_length: PositionEmbedding = "rope" if rope_length is not None else "alibi"
+    if published not in (None, by_length):
+        present = "max_position_embeddings" if by_length == "rope" else "model_max_length"
+        raise FileError(
+            f"position_embedding is not set: hidden_size {config['hidden_size']} is that of a model with {published}, "
+            f'but {present} alone is that of one with {by_length}; set position_embedding to "rope" or "alibi"'
+        )
+    return by_length
+
+
+def infer_norm_head(config: Mapping[str, Any]) -> bool | None:
+    """Return whether the output head is the normalized one of Baichuan 2; None if nothing indicates it."""
+    if (stated := config.get("norm_head")) is not None:
+        return stated  # type: ignore[no-any-return] # checked with the other fields
+    vocabulary, names = config.get("vocab_size"), _class_names(config)
+    if vocabulary in (BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE):
+        return bool(vocabulary == BAICHUAN2_VOCABULARY_SIZE)
+    if any(name.startswith(BAICHUAN1_7B_PREFIX) for name in names):
+        return False
+    if config.get("z_loss_weight") is not None:  # only Baichuan 2 has this field
+        return True
+    if any(name.startswith(BAICHUAN_PREFIX) for name in names) and infer_position_embedding(config) == "rope":
+        return True  # a 7B model whose class is not that of Baichuan 1
+    return None
+
+
+def require_norm_head(config: Mapping[str, Any]) -> bool:
+    """Return whether the output head is normalized.
+
+    Raises:
+        FileError: Nothing indicates it.
+    """
+    norm_head = infer_norm_head(config)
+    if norm_head is None:
+        raise FileError(unknown_head(config.get("vocab_size")))
+    return norm_head
+
+
+def unknown_head(vocabulary: object) -> str:
+    """Return the message for a configuration that does not tell its head."""
+    return (
+        f"norm_head is not set, and vocab_size {vocabulary} is of no published model: set norm_head to true if the "
+        "model derives from Baichuan 2, to false if from Baichuan 1"
+    )
+
+
+def _class_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of the model's classes, without the module that `auto_map` puts before them."""
+    auto_map = config.get("auto_map")
+    mapped = list(auto_map.values()) if isinstance(auto_map, Mapping) else []
+    named = [*mapped, *(config.get("architectures") or [])]
+    return [name.rpartition(".")[2] for name in named if isinstance(name, str)]

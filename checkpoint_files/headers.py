@@ -1,0 +1,129 @@
+"""Names, dtypes and shapes of the tensors in a file, read from its header: no weight is loaded, no code is run."""
+
+import json
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import FileError
+from .json_files import LFS_POINTER, refuse_lfs_pointer
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
+LEGACY_PREAMBLE = 3  # pickles before the tensors in a file of torch before 1.6: magic number, protocol, machine
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A tensor without its numbers.
+
+    Attributes:
+        dtype: As the file spells it, e.g. "BF16" or "BFloat16Storage".
+        shape: Length of each dimension.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the numbers are floats."""
+        return self.dtype.startswith(("F", "BF", "Float", "Half", "Double"))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Something other than a tensor in a `.bin` file."""
+
+    value: Any
+
+
+Headers = Mapping[str, Header | StoredObject]
+
+
+def read_headers(file: Path) -> Headers:
+    """Return what a safetensors or `.bin` file contains, by name.
+
+    Raises:
+        FileError: The file is missing, cut off, damaged or a git-LFS pointer.
+    """
+    if not file.is_file():
+        raise FileError(f"{file} is missing: copy or download this shard of the checkpoint")
+    with file.open("rb") as stream:
+        refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+        stream.seek(0)
+        try:
+            return _safetensors(stream, file) if file.suffix == ".safetensors" else _pickled(stream, file)
+        except pickle.UnpicklingError as error:
+            raise FileError(
+                f"{file} is damaged or holds more than tensors, which is never run ({error}): "
+                "convert it to safetensors where you trust it, or download it again"
+            ) from error
+        except FileError:
+            raise
+        except Exception as error:
+            raise FileError(f"{file} is damaged ({error}): copy or download it again") from error
+
+
+def _safetensors(stream: IO[bytes], file: Path) -> Headers:
+    (length,) = struct.unpack("<Q", stream.read(8))
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes")
+    entries: dict[str, Any] = json.loads(stream.read(length))
+    entries.pop("__metadata__", None)
+    end = max((about["data_offsets"][1] for about in entries.values()), default=0)
+    if file.stat().st_size != 8 + length + end:
+        raise ValueError(f"it has {file.stat().st_size} bytes instead of {8 + length + end}")
+    return {name: Header(about["dtype"], tuple(about["shape"])) for name, about in entries.items()}
+
+
+def _pickled(stream: IO[bytes], file: Path) -> Headers:
+    content = _unpickle_archive(stream) if zipfile.is_zipfile(stream) else _unpickle_legacy(stream)
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise FileError(f"{file} holds no tensors by name: copy or download the checkpoint again")
+    return {name: one if isinstance(one, Header) else StoredObject(one) for name, one in content.items()}
+
+
+def _unpickle_archive(stream: IO[bytes]) -> object:
+    with zipfile.ZipFile(stream) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        if archive.getinfo(name).file_size > MAX_HEADER_BYTES:
+            raise ValueError("its index of tensors is too long")
+        with archive.open(name) as pickled:
+            return _HeaderUnpickler(pickled).load()
+
+
+def _unpickle_legacy(stream: IO[bytes]) -> object:
+    stream.seek(0)
+    for _ in range(LEGACY_PREAMBLE):
+        _HeaderUnpickler(stream).load()
+    return _HeaderUnpickler(stream).load()
+
+
+class _HeaderUnpickler(pickle.Unpickler):
+    """Rebuilds tensors as headers; knows nothing else that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case "collections", "OrderedDict":
+                return OrderedDict
+            case "torch._utils", "_rebuild_tensor_v2":
+                return lambda storage, _offset, size, *_: Header(storage, tuple(size))
+            case "torch._utils", "_rebuild_parameter":
+                return lambda tensor, *_: tensor
+            case "torch", "Size":
+                return tuple
+            case "torch", "device":
+                return lambda *kind: kind
+            case "torch", _:
+                return name  # a storage class or a dtype
+            case _:
+                raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> str:
+        """Return the dtype of a storage, whose numbers are elsewhere in the file."""
+        return str(pid[1])

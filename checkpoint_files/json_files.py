@@ -1,0 +1,84 @@
+"""JSON files as people and tools write them: with a byte order mark, in UTF-16, or as a git-LFS pointer."""
+
+import json
+import os
+import stat
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import FileError
+
+LFS_POINTER = b"version https://git-lfs"
+MAX_BYTES = 2**22  # published configurations have 1 to 2 kB, indexes of shards up to 100 kB
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        FileError: The file is missing, unreadable, not regular, too large or does not contain a JSON object.
+    """
+    try:
+        raw = _read(file)
+    except FileNotFoundError:
+        raise FileError(f"{file} is missing") from None
+    except OSError as error:
+        raise FileError(f"{file} cannot be read: {error.strerror}") from error
+    refuse_lfs_pointer(file, raw)
+    try:
+        # Bytes, so that json detects a byte order mark and UTF-16.
+        content = json.loads(raw, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise FileError(f"{file} is nested too deeply: use the published file") from None
+    except ValueError as error:
+        raise FileError(f"{file} is not valid JSON ({error}): it is damaged, copy or download it again") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{file} must contain a JSON object: it is damaged, copy or download it again")
+    return content
+
+
+def refuse_byte_order_mark(file: Path) -> None:
+    """Raise FileError if a file that transformers reads itself begins with a byte order mark, which it cannot skip."""
+    with file.open("rb") as stream:
+        beginning = stream.read(len(BOM_UTF8))
+    if beginning.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise FileError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
+
+
+def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:
+    """Raise FileError if a file is the pointer that git writes when git-LFS is not installed."""
+    if beginning.startswith(LFS_POINTER):
+        raise FileError(f"{file} is a git-LFS pointer, not the file itself: run `git lfs pull` in its repository")
+
+
+def _read(file: Path) -> bytes:
+    with open(file, "rb", opener=_open_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise FileError(f"{file} is not a regular file: replace it with a copy")
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise FileError(f"{file} is larger than {MAX_BYTES} bytes: use the published file")
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO would otherwise block until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def as_whole_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return `fields` with those of `names` that are floats of integral value, such as 5.0, as integers."""
+    changed = {name: _as_whole(fields[name]) for name in names if name in fields}
+    return {**fields, **changed}
+
+
+def _as_whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

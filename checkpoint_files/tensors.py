@@ -1,0 +1,121 @@
+"""Compares the tensors of a checkpoint with those that its configuration asks for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import FileError, UnsupportedFileError
+from .layout import HEAD, Shape, Sizes, expected_tensors, linear_layers
+
+# Endings of what GPTQ and AWQ store in the place of a weight.
+GPTQ_ENDINGS = (".qweight", ".qzeros")
+STATE = "weight.quant_state.bitsandbytes__"
+
+
+class Tensors(Protocol):
+    """Tensors of a checkpoint that can be asked for what their headers say."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The directory."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds floats."""
+
+
+def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any] | None) -> None:
+    """Find missing, unknown and misshapen tensors before anything is loaded.
+
+    Quantized checkpoints keep more tensors next to a linear weight, under names that begin with its own.
+
+    Raises:
+        FileError: The message names the tensor and the remedy.
+    """
+    expected, linear, names = expected_tensors(sizes), linear_layers(sizes), set(tensors.names)
+    refuse_gptq(tensors)
+    quantized = set(linear) if quantization else set()
+    if missing := sorted(set(expected) - names):
+        raise FileError(
+            f"{tensors.checkpoint} lacks {len(missing)} tensors, the first of them {missing[0]}: "
+            "copy or download the checkpoint again, or correct config.json"
+        )
+    known = set(expected) | ({HEAD} if sizes.tie_word_embeddings else set())
+    if unknown := sorted(name for name in names - known if not _belongs_to(name, quantized)):
+        raise FileError(
+            f"{tensors.checkpoint} holds {len(unknown)} tensors that no Baichuan model of its config.json has, "
+            f"the first of them {unknown[0]}: use a checkpoint whose config.json and weights belong together"
+        )
+    if quantization:
+        _check_scales(tensors, quantization, linear)
+    for name in sorted(set(expected) - quantized):
+        _check_shape(tensors, name, expected[name])
+
+
+def refuse_gptq(tensors: Tensors) -> None:
+    """Raise UnsupportedFileError if the tensors are those of GPTQ or AWQ."""
+    if found := next((name for name in tensors.names if name.endswith(GPTQ_ENDINGS)), None):
+        raise UnsupportedFileError(
+            f"{tensors.checkpoint} was quantized by GPTQ or AWQ (it holds {found}): "
+            "use an unquantized or bitsandbytes checkpoint"
+        )
+
+
+def holds_plain_weights(tensors: Tensors, sizes: Sizes) -> bool:
+    """Return whether all linear weights are stored as floats, so that a `quantization_config` is a leftover.
+
+    Fine-tuning scripts that load in 4 bits and save merged weights leave the settings in `config.json`.
+    """
+    names = set(tensors.names)
+    return all(
+        name in names and tensors.is_float(name) and tensors.shape(name) == shape
+        for name, shape in linear_layers(sizes).items()
+    )
+
+
+def _check_shape(tensors: Tensors, name: str, shape: Shape) -> None:
+    if (found := tensors.shape(name)) != shape:
+        raise FileError(
+            f"{name} in {tensors.checkpoint} has the shape {list(found)}, config.json asks for "
+            f"{list(shape)}: use a checkpoint whose config.json and weights belong together"
+        )
+
+
+def _check_scales(tensors: Tensors, settings: Mapping[str, Any], weights: Mapping[str, Shape]) -> None:
+    """Find codes without their scales: some of them would load and silently compute something else."""
+    names = set(tensors.names)
+    endings = stored_endings(
+        "int8" if settings.get("load_in_8bit") else str(settings.get("bnb_4bit_quant_type", "fp4")),
+        double_quantization=bool(settings.get("bnb_4bit_use_double_quant")),
+    )
+    for weight, shape in weights.items():
+        if tensors.shape(weight) == shape and tensors.is_float(weight):
+            continue  # whoever quantized the checkpoint left this layer out
+        layer = weight.removesuffix(".weight")
+        lacking = [name for ending in endings if (name := f"{layer}.{ending}") not in names]
+        if lacking and not lacking[0].endswith("weight_format"):  # no longer used, so it may be missing
+            raise FileError(
+                f"{tensors.checkpoint} lacks {lacking[0]}, a part of {weight}: "
+                "copy or download the checkpoint again, whole"
+            )
+
+
+def stored_endings(method: str, *, double_quantization: bool) -> list[str]:
+    """Return the endings of all tensors that bitsandbytes stores per layer, e.g. "weight.absmax"."""
+    if method == "int8":
+        return ["weight", "SCB", "weight_format"]
+    nested = ["weight.nested_absmax", "weight.nested_quant_map"] if double_quantization else []
+    return ["weight", "weight.absmax", "weight.quant_map", *nested, STATE + method]
+
+
+def _belongs_to(name: str, weights: set[str]) -> bool:
+    """Whether `x.weight.absmax`, `x.SCB` and their like belong to a weight `x.weight`."""
+    parts = name.split(".")
+    owners = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return any(owner in weights or f"{owner}.weight" in weights for owner in owners)

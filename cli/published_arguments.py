@@ -1,0 +1,96 @@
+"""The command line of Baichuan2's fine-tune.py, among our own options of `baichuan submit finetune`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from jobs.specs.finetune import FinetuneSpec
+from jobs.specs.published_finetuning import PUBLISHED_NAMES, SWITCHES
+
+SCRIPT = "fine-tune.py"
+META_KEY = "published"
+# Published options whose names differ from ours by underscores alone: `--save_strategy epoch`, `--tf32 True`.
+SAME_NAMES = (*(name for name in FinetuneSpec.model_fields if "_" in name), "tf32", "seed", "epochs")
+# Given to click under our names: it requires them, or they are files to upload.
+OPTIONS = {
+    "model_name_or_path": "--model",
+    "data_path": "--training-file",
+    "training_file": "--training-file",
+    "eval_data_path": "--validation-file",
+    "validation_file": "--validation-file",
+}
+
+
+class PublishedCommand(TyperCommand):
+    """A command that takes the published options too; required options of ours may come from them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the published options out and give the required ones to click under our names."""
+        found, rest = split_published(args)
+        ctx.meta[META_KEY] = found
+        for published in found.keys() & OPTIONS.keys():
+            rest += [OPTIONS[published], found[published]]
+        return super().parse_args(ctx, rest)
+
+
+def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split arguments into published options by name, and all others.
+
+    Raises:
+        CommandError: An option lacks its value.
+    """
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument == SCRIPT:
+            continue
+        if not argument.startswith("--") or not _is_published(name, equals, remaining):
+            rest.append(argument)
+            continue
+        if not equals:
+            if not remaining:
+                raise CommandError(f"--{name} lacks its value", ExitCode.USAGE)
+            value = remaining.pop(0)
+        found[name] = value
+    return found, rest
+
+
+def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
+    if name in PUBLISHED_NAMES or name in SWITCHES:
+        return True
+    # `--tf32` alone is our own flag.
+    return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
+
+
+def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec's body with the published options in it, which the spec itself translates.
+
+    Raises:
+        CommandError: The DeepSpeed configuration cannot be read.
+    """
+    if not found:
+        return body
+    fields = {name: value for name, value in found.items() if name not in OPTIONS}
+    if fields.get("deepspeed"):
+        fields["deepspeed"] = _read_deepspeed(Path(fields["deepspeed"]))
+    if "data_path" in found and not {"method", "preset"} & body.keys() and "use_lora" not in fields:
+        fields["use_lora"] = "False"
+    return body | fields
+
+
+def _read_deepspeed(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(
+            f"cannot read the DeepSpeed configuration {file}: {error.strerror}", ExitCode.USAGE
+        ) from error
+    except ValueError as error:
+        raise CommandError(f"the DeepSpeed configuration {file} is not JSON: {error}", ExitCode.USAGE) from error

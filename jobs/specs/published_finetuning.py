@@ -1,0 +1,141 @@
+"""Names and presets of Baichuan2's fine-tune.py, as fields of a `finetune` spec."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+PUBLISHED_NAMES: Mapping[str, str] = {
+    "data_path": "training_file",
+    "eval_data_path": "validation_file",
+    "model_name_or_path": "model",
+    "output_dir": "output_model",
+    "model_max_length": "max_length",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "scheduler",
+    "neftune": "neftune_noise_alpha",
+    "lora_r": "lora_rank",
+    "target_modules": "lora_target_modules",
+    "optim": "optimizer",
+}
+# Those that set other fields, or that only their present value is possible for.
+SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
+PUBLISHED_LORA_RANK = 1
+
+# As in `baichuan_core.finetuning.options`; a test compares them.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "baichuan2-published": {
+        "epochs": 4,
+        "batch_size": 16,
+        "max_length": 512,
+        "learning_rate": 2e-5,
+        "scheduler": "constant",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-8,
+        "max_grad_norm": 1.0,
+        "weight_decay": 1e-4,
+        "warmup_ratio": 0.0,
+        "gradient_checkpointing": True,
+        "save_strategy": "epoch",
+        "lora_rank": PUBLISHED_LORA_RANK,
+        "lora_alpha": 32,
+        "lora_dropout": 0.1,
+        "lora_target_modules": ["W_pack"],
+    },
+    "recommended": {
+        "method": "lora",
+        "epochs": 3,
+        "learning_rate": 2e-4,
+        "scheduler": "cosine",
+        "warmup_ratio": 0.03,
+        "weight_decay": 0.0,
+        "lora_rank": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.05,
+        "lora_target_modules": ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "gradient_checkpointing": True,
+    },
+}
+
+
+def with_our_names(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a spec, some of which may have their published names, and fill in a preset.
+
+    Raises:
+        ValueError: A field is given twice, or a published switch has a value that is not possible here.
+    """
+    ours = {name: value for name, value in body.items() if name not in PUBLISHED_NAMES and name not in SWITCHES}
+    for name, value in body.items():
+        if (field := PUBLISHED_NAMES.get(name)) is not None:
+            _set(ours, name, field, value)
+    for switch, apply in _SWITCHES.items():
+        if switch in body:
+            apply(ours, body[switch])
+    if "data_path" in body and "method" not in ours and "preset" not in ours:
+        ours["method"] = "full"  # as the script without use_lora
+    if isinstance(targets := ours.get("lora_target_modules"), str):
+        ours["lora_target_modules"] = [name.strip() for name in targets.split(",")]
+    preset = ours.get("preset")
+    return {**PRESETS.get(preset, {}), **ours} if isinstance(preset, str) else ours
+
+
+def _set(fields: dict[str, Any], given: str, field: str, value: Any) -> None:
+    if field in fields:
+        raise ValueError(f"{given} is another name of {field}, and both are given; leave one out")
+    fields[field] = value
+
+
+def _truth(name: str, value: Any) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if (truth := known.get(str(value).lower())) is None:
+        raise ValueError(f"{name} is {value!r}; use true or false")
+    return truth
+
+
+def _use_lora(fields: dict[str, Any], value: Any) -> None:
+    uses = _truth("use_lora", value)
+    _set(fields, "use_lora", "method", "lora" if uses else "full")
+    if uses and "preset" not in fields:
+        fields.setdefault("lora_rank", PUBLISHED_LORA_RANK)
+
+
+def _bf16(fields: dict[str, Any], value: Any) -> None:
+    _set(fields, "bf16", "dtype", "bfloat16" if _truth("bf16", value) else "float32")
+
+
+def _report_to(_fields: dict[str, Any], value: Any) -> None:
+    if value not in ("none", "", None, []):
+        raise ValueError(
+            f"report_to is {value!r}; use 'none': the series, a plot and TensorBoard files are artifacts of the job"
+        )
+
+
+def _deepspeed(_fields: dict[str, Any], value: Any) -> None:
+    """Accept a configuration that changes nothing on one device: ZeRO shards over several."""
+    if value in (None, ""):
+        return
+    zero = _json_object("deepspeed", value).get("zero_optimization", {})
+    _json_object("deepspeed.zero_optimization", zero)
+    for name in ("offload_optimizer", "offload_param"):
+        if isinstance(zero.get(name), dict) and zero[name].get("device", "none") != "none":
+            raise ValueError(f"deepspeed.zero_optimization.{name} is not possible on one device here; remove it")
+
+
+def _json_object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {value!r}; it must be a JSON object")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+def _hostfile(_fields: dict[str, Any], value: Any) -> None:
+    if value not in (None, ""):
+        raise ValueError(f"hostfile is {value!r}, but a job runs on one machine; leave it out, or empty")
+
+
+_SWITCHES: Mapping[str, Callable[[dict[str, Any], Any], None]] = {
+    "use_lora": _use_lora,
+    "bf16": _bf16,
+    "report_to": _report_to,
+    "deepspeed": _deepspeed,
+    "hostfile": _hostfile,
+}

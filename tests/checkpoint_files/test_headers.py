@@ -1,0 +1,69 @@
+"""Headers of weight files equal what torch reads, without torch and without running a pickle."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from checkpoint_files import FileError, check_directory
+from checkpoint_files.headers import Header, read_headers
+
+TENSORS = {
+    "a": torch.zeros(3, 4, dtype=torch.bfloat16),
+    "b": torch.zeros(5, dtype=torch.int8),
+    "c": torch.zeros((), dtype=torch.float32),
+    "d": torch.zeros(4, 6, dtype=torch.float16).T,
+    "e": torch.nn.Parameter(torch.zeros(2, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "archive", "legacy"])
+def test_shapes_and_dtypes_are_those_that_torch_reads(tmp_path: Path, kind: str) -> None:
+    if kind == "safetensors":
+        file = tmp_path / "model.safetensors"
+        save_file({name: tensor.detach().contiguous() for name, tensor in TENSORS.items()}, file)
+    else:
+        file = tmp_path / "pytorch_model.bin"
+        torch.save(TENSORS, file, _use_new_zipfile_serialization=kind == "archive")
+    headers = read_headers(file)
+    assert headers.keys() == TENSORS.keys()
+    for name, header in headers.items():
+        assert isinstance(header, Header)
+        assert (header.shape, header.is_float) == (tuple(TENSORS[name].shape), TENSORS[name].is_floating_point())
+
+
+class Payload:
+    """What a pickle runs when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("ran",))
+
+
+def test_no_code_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": Payload()}, file)
+    with pytest.raises(FileError, match=r"pytorch_model\.bin .* more than tensors, which is never run .*print"):
+        read_headers(file)
+    file.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(FileError, match="never run"):
+        read_headers(file)
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{", bytes(8), b"\xff" * 20, b"\x02" + bytes(7) + b"{}more"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=rf"{name} is damaged"):
+        read_headers(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["baichuan2-7b-int4-imitation", "baichuan2-7b-sharded-bin-inv_freq"])
+def test_published_directories_pass(tmp_path: Path, name: str) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "checkpoints" / name
+    folder = shutil.copytree(golden, tmp_path / name)
+    check_directory(folder)

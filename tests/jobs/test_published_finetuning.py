@@ -1,0 +1,81 @@
+"""A finetune spec takes the names of Baichuan2's fine-tune.py; each takes effect, or is rejected with what to do."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.specs import FinetuneSpec
+
+FILE, OTHER_FILE = "file-" + "0" * 26, "file-" + "1" * 26
+
+
+def spec(**fields: Any) -> FinetuneSpec:
+    given = {"kind": "finetune", "model": "m", "training_file": FILE}
+    return FinetuneSpec.model_validate({**given, **fields})
+
+
+@pytest.mark.parametrize(
+    ("published", "ours"),
+    [
+        ({"model_max_length": 64}, {"max_length": 64}),
+        ({"num_train_epochs": 4}, {"epochs": 4}),
+        ({"per_device_train_batch_size": "16"}, {"batch_size": 16}),
+        ({"lr_scheduler_type": "cosine"}, {"scheduler": "cosine"}),
+        ({"neftune": 5}, {"neftune_noise_alpha": 5}),
+        ({"lora_r": 4}, {"lora_rank": 4}),
+        ({"target_modules": "W_pack, o_proj"}, {"lora_target_modules": ["W_pack", "o_proj"]}),
+        ({"optim": "paged_adamw"}, {"optimizer": "paged_adamw"}),
+        ({"output_dir": "mine"}, {"output_model": "mine"}),
+        ({"eval_data_path": OTHER_FILE}, {"validation_file": OTHER_FILE}),
+        ({"bf16": True}, {"dtype": "bfloat16"}),
+        ({"bf16": "False"}, {"dtype": "float32"}),
+        ({"use_lora": True}, {"method": "lora", "lora_rank": 1}),
+        ({"use_lora": True, "lora_r": 2}, {"method": "lora", "lora_rank": 2}),
+        ({"use_lora": False}, {"method": "full"}),
+        ({"report_to": "none", "hostfile": "", "deepspeed": {"zero_optimization": {"stage": 3}}}, {}),
+        ({"preset": "baichuan2-published", "epochs": 1}, {"epochs": 1, "batch_size": 16, "adam_beta2": 0.98}),
+        ({"preset": "recommended", "lora_r": 2}, {"lora_rank": 2, "scheduler": "cosine", "warmup_ratio": 0.03}),
+    ],
+)
+def test_published_names_are_aliases(published: dict[str, Any], ours: dict[str, Any]) -> None:
+    made = spec(**published)
+    assert {name: getattr(made, name) for name in ours} == ours
+    assert FinetuneSpec.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_data_path_alone_means_full_training_as_in_the_script() -> None:
+    body = {"kind": "finetune", "model_name_or_path": "m", "data_path": FILE}
+    made = FinetuneSpec.model_validate(body)
+    assert (made.model, made.training_file, made.method) == ("m", FILE, "full")
+    assert FinetuneSpec.model_validate({**body, "method": "lora"}).method == "lora"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 1, "num_train_epochs": 2}, "num_train_epochs is another name of epochs, and both are given"),
+        ({"use_lora": True, "method": "full"}, "use_lora is another name of method"),
+        ({"use_lora": "yes"}, "use_lora is 'yes'; use true or false"),
+        ({"report_to": "wandb"}, "report_to is 'wandb'; use 'none'"),
+        ({"hostfile": "hosts"}, "hostfile is 'hosts', but a job runs on one machine"),
+        ({"deepspeed": "zero3"}, "deepspeed is 'zero3'; it must be a JSON object"),
+        ({"deepspeed": {"zero_optimization": 3}}, "deepspeed.zero_optimization is 3; it must be a JSON object"),
+        (
+            {"deepspeed": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}},
+            "deepspeed.zero_optimization.offload_optimizer is not possible on one device",
+        ),
+        ({"warmup_ratio": 0.1}, "scheduler 'constant' has no warm-up"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 2, "scheduler": "linear"}, "both given; leave one out"),
+        ({"use_dora": True, "method": "full"}, "need method 'lora'"),
+        ({"validation_file": OTHER_FILE, "validation_split": 0.1}, "both given; leave one out"),
+        ({"eval_steps": 2}, "need a validation_file or validation_split"),
+        ({"early_stopping_patience": 2}, "need a validation_file or validation_split"),
+        ({"preset": "best"}, "preset"),
+        ({"target_modules": "q_proj"}, "lora_target_modules"),
+        ({"tf16": True}, "tf16"),
+    ],
+)
+def test_what_has_no_effect_is_rejected(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        spec(**fields)

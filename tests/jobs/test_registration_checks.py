@@ -1,0 +1,119 @@
+"""Registering a directory runs the checks of the jobs, without torch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import InvalidRequestError
+from jobs.service import models
+from jobs.settings import Settings
+from tests.model_files import write_model_files, write_zeros
+
+LAYER = "base_model.model.model.layers.0.self_attn.W_pack"
+ADAPTER: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["W_pack"]}
+MATRICES: dict[str, tuple[int, ...]] = {f"{LAYER}.lora_A.weight": (2, 8), f"{LAYER}.lora_B.weight": (24, 2)}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_model_files(tmp_path / "models" / "base")
+    return tmp_path / "models" / "base"
+
+
+def write_adapter(folder: Path, shapes: dict[str, tuple[int, ...]], **changes: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | changes))
+    write_zeros(folder / "adapter_model.safetensors", shapes)
+    return folder
+
+
+def refusal(folder: Path, settings: Settings) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        models.check(str(folder), settings)
+    return str(caught.value)
+
+
+def test_whole_directories_are_accepted(folder: Path, settings: Settings) -> None:
+    assert models.check(str(folder), settings).found.kind == "checkpoint"
+    adapter = write_adapter(folder.parent / "adapter", MATRICES)
+    assert models.check(str(adapter), settings).found.kind == "adapter"
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def point(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
+def deepen(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+
+
+def forget_head(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["norm_head"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def quantize_otherwise(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (cut, "model.safetensors is damaged"),
+        (point, "model.safetensors is a git-LFS pointer"),
+        (deepen, "lacks 7 tensors, the first of them model.layers.1.input_layernorm.weight"),
+        (forget_head, "norm_head is not set, and vocab_size 16 is of no published model"),
+        (quantize_otherwise, "quantized by awq"),
+    ],
+)
+def test_a_checkpoint_is_refused_as_a_job_would(
+    folder: Path, settings: Settings, damage: Callable[[Path], None], says: str
+) -> None:
+    damage(folder)
+    assert says in refusal(folder, settings)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "changes", "says"),
+    [
+        ({}, {}, "holds no tensors"),
+        ({f"{LAYER}.lora_A.weight": (2, 8)}, {}, "lacks its lora_B"),
+        (MATRICES, {"target_modules": ["W_pack", "o_proj"]}, "lacks 1 of the 2 layers"),
+        (MATRICES, {"peft_type": "VERA"}, "an adapter made by VERA"),
+        (MATRICES, {"init_lora_weights": "loftq"}, 'init_lora_weights "loftq"'),
+        (MATRICES, {"r": 4}, "gives it rank 4"),
+    ],
+)
+def test_an_adapter_is_refused_as_a_job_would(
+    folder: Path, settings: Settings, shapes: dict[str, tuple[int, ...]], changes: dict[str, Any], says: str
+) -> None:
+    adapter = write_adapter(folder.parent / "adapter", shapes, **changes)
+    assert says in refusal(adapter, settings)
+
+
+def test_the_checks_need_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from checkpoint_files import check_directory;"
+        f"check_directory(Path({str(folder)!r}));"
+        "assert not {'torch', 'numpy', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

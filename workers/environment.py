@@ -1,0 +1,28 @@
+"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code that computes."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+ALLOWED = re.compile(
+    "PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SSL_CERT_FILE|SSL_CERT_DIR"
+    "|(LC|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|GOMP|OPENBLAS|ATEN|DNNL|PYTORCH|TRITON|BNB|BITSANDBYTES|VLLM|TOKENIZERS"
+    "|TRANSFORMERS|HF|XDG|DS)_.*|PYTHON.*|TORCH.*|MPL.*"
+)
+SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
+# What object stores read their credentials from. A runner gets them over its pipe and never in its environment.
+STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
+
+
+def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of this process that a runner may have."""
+    return {name: value for name, value in environment.items() if ALLOWED.fullmatch(name) and name not in SECRETS}
+
+
+def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables from which an object store reads its credentials."""
+    return {name: value for name, value in environment.items() if name.startswith(STORE_PREFIXES)}
+
+
+def device_variables(uuids: Sequence[str]) -> dict[str, str]:
+    """Return the variables by which CUDA shows exactly these devices, and none if the list is empty."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}

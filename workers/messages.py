@@ -1,0 +1,103 @@
+"""What a worker and its runners say to each other: JSON, one message per line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from jobs.artifacts import StoredFile
+from jobs.results import AnyResult
+from jobs.service.claims import Claim
+from workers.failures import Failure
+from workers.handlers.contract import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a runner finds models and writes results.
+
+    Attributes:
+        artifact_root: A directory, or the URL of an object store.
+        cache: Folder for copies of what an object store has.
+        variables: Credentials of the object store, by the names that its library reads.
+        model_roots: Directories below which registered models may be.
+        free_space_reserve_bytes: Room to leave free on the disk.
+    """
+
+    artifact_root: str
+    cache: Path
+    variables: Mapping[str, str]
+    model_roots: Sequence[Path]
+    free_space_reserve_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """To a runner: run this attempt."""
+
+    claim: Claim
+    storage: Storage
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """From a runner: where the operation stands."""
+
+    fraction: float
+    stage: str
+    metrics: Mapping[str, float | None]
+    type: Literal["progressed"] = "progressed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """From a runner: everything is written and published in the store."""
+
+    outcome: Outcome[AnyResult]
+    stored: Sequence[StoredFile]
+    type: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From a runner: the attempt failed."""
+
+    failure: Failure
+    type: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """From a runner: it has saved a resume point and gives its place back, as it was asked to."""
+
+    type: Literal["paused"] = "paused"
+
+
+PAUSE = b"pause\n"  # to a runner, after its assignment
+Message = Progressed | Finished | Failed | Paused
+
+_ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def encode_assignment(assignment: Assignment) -> bytes:
+    """Return the line for a runner."""
+    return _ASSIGNMENT.dump_json(assignment) + b"\n"
+
+
+def decode_assignment(line: bytes) -> Assignment:
+    """Read what `encode_assignment` wrote."""
+    return _ASSIGNMENT.validate_json(line)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the line for a worker."""
+    return _MESSAGE.dump_json(message) + b"\n"
+
+
+def decode_message(line: bytes) -> Message:
+    """Read what `encode_message` wrote."""
+    return _MESSAGE.validate_json(line)

@@ -1,0 +1,282 @@
+"""How runners start: forked from a process that has done the imports, or from a spare process that has done them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from typing import Any, Protocol
+
+from jobs.identifiers import new_id
+from workers.environment import runner_environment
+from workers.inventory import Inventory
+from workers.messages import Assignment
+from workers.process import Pipes, Process, Runner
+from workers.settings import WorkerSettings
+
+CLOSE_SECONDS = 5
+MAX_ANSWER_BYTES = 4096
+
+
+class RunnerSource(Protocol):
+    """Where runners come from."""
+
+    def warm_up(self) -> None:
+        """Begin the imports; return at once."""
+        ...
+
+    def start(self) -> Runner:
+        """Return a runner that waits for its assignment; this may take as long as the imports.
+
+        Raises:
+            RuntimeError: it could not be started.
+        """
+        ...
+
+
+class RunnerStarter:
+    """Starts runners in whichever way suits the machine.
+
+    CUDA does not survive a fork, and whether a fork server's child could use it has not been shown, so a machine with
+    GPUs uses spare processes.
+    """
+
+    def __init__(self, worker: WorkerSettings) -> None:
+        spare = worker.start_method == "spawn" or (worker.start_method == "auto" and Inventory().has_gpu())
+        self._source: RunnerSource = SpareProcess(worker.kinds) if spare else ForkServer(worker.kinds)
+
+    def warm_up(self) -> None:
+        """Begin the imports, so that the first job need not wait for them; return at once."""
+        self._source.warm_up()
+
+    def start(self, assignment: Assignment) -> "StartingRunner":
+        """Begin to start a runner; return at once, even while the imports go on.
+
+        Call it from a thread that lives as long as the worker: the processes that import end with the thread that
+        started them.
+        """
+        self._source.warm_up()  # what had done the imports may have died
+        return StartingRunner(self._source, assignment)
+
+
+class StartingRunner:
+    """A runner that a separate thread starts."""
+
+    def __init__(self, source: RunnerSource, assignment: Assignment) -> None:
+        self._started: Future[Runner] = Future()
+        thread = threading.Thread(target=self._start, args=(source, assignment), name="start runner", daemon=True)
+        thread.start()
+
+    def wait(self, timeout: float) -> Runner | None:
+        """Return the runner, or None if it has not started after `timeout` seconds; raise what prevented its start."""
+        wait([self._started], timeout)
+        return self._started.result() if self._started.done() else None
+
+    def abandon(self) -> None:
+        """Kill the runner as soon as it has started. Until then it cannot do anything."""
+        self._started.add_done_callback(_close_runner)
+
+    def _start(self, source: RunnerSource, assignment: Assignment) -> None:
+        try:
+            runner = source.start()
+        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
+            self._started.set_exception(error)
+            return
+        self._started.set_result(runner)
+        runner.assign(assignment)
+
+
+def _close_runner(started: "Future[Runner]") -> None:
+    if started.exception() is None:
+        started.result().close(CLOSE_SECONDS)
+
+
+class SpareProcess:
+    """Keeps one process that has done the imports and waits for an assignment; a taken one is replaced."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = ",".join(kinds)
+        self._lock = threading.Lock()
+        self._spare: Runner | None = None
+
+    def warm_up(self) -> None:
+        """See `RunnerSource`."""
+        with self._lock:
+            if self._spare is None or self._spare.exit_code is not None:
+                self._spare = self._spawn()
+
+    def start(self) -> Runner:
+        """See `RunnerSource`."""
+        with self._lock:
+            taken, self._spare = self._spare or self._spawn(), None
+        return taken
+
+    def _spawn(self) -> Runner:
+        pipes = Pipes.open()
+        wires = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
+        started = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "workers.runner", self._kinds, *map(str, wires)],
+            pass_fds=wires,
+            stdin=subprocess.DEVNULL,
+            env=runner_environment(os.environ),
+            start_new_session=True,
+        )
+        return Runner(SpawnedProcess(started), pipes)
+
+
+class SpawnedProcess:
+    """A child of this process."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self._child = child
+        self.pid = child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """See `Process`."""
+        return self._child.poll()
+
+    def wait(self, timeout: float) -> None:
+        """See `Process`."""
+        try:
+            self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return
+
+
+class ForkServer:
+    """Starts `workers.fork_server`, and again if it has died, and asks it for runners."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = ",".join(kinds)
+        self._lock = threading.Lock()
+        self._server: _Connection | None = None
+
+    def warm_up(self) -> None:
+        """See `RunnerSource`."""
+        with self._lock:
+            if self._server is None or not self._server.alive:
+                self._server = _Connection(self._kinds)
+
+    def start(self) -> Runner:
+        """See `RunnerSource`."""
+        self.warm_up()
+        with self._lock:
+            server = self._server
+        if server is None:
+            raise RuntimeError("there is no fork server")
+        pipes = Pipes.open()
+        try:
+            process: Process = server.fork(pipes)
+        except BaseException:
+            pipes.close()
+            raise
+        return Runner(process, pipes)
+
+
+class _Connection:
+    """One fork server process, and what it says about its children."""
+
+    def __init__(self, kinds: str) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "workers.fork_server", str(theirs.fileno()), kinds],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=runner_environment(os.environ),
+            )
+        self._channel = ours
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Future[ForkedProcess]] = {}
+        self._children: dict[int, ForkedProcess] = {}
+        self.alive = True
+        threading.Thread(target=self._listen, name="fork server", daemon=True).start()
+
+    def fork(self, pipes: Pipes) -> "ForkedProcess":
+        """Ask for a runner with these pipes, and wait until it exists.
+
+        Raises:
+            RuntimeError: the fork server has died.
+        """
+        token, answer = new_id("run"), Future[ForkedProcess]()
+        with self._lock:
+            self._waiting[token] = answer
+        wires = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
+        try:
+            socket.send_fds(self._channel, [token.encode()], wires)
+        except OSError as error:
+            raise RuntimeError(f"the fork server has died: {error}") from error
+        return answer.result()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                answer = self._channel.recv(MAX_ANSWER_BYTES)
+            except OSError:
+                answer = b""
+            if not answer:
+                break
+            self._hear(json.loads(answer))
+        self._process.wait()
+        self._end()
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        with self._lock:
+            if "token" in said:
+                child = self._children.setdefault(said["pid"], ForkedProcess(said["pid"]))
+                self._waiting.pop(said["token"]).set_result(child)
+            elif said["pid"] in self._children:
+                self._children.pop(said["pid"]).end(said["code"])
+
+    def _end(self) -> None:
+        """The kernel kills nothing but the server: its children end with the worker, and are adopted until then."""
+        with self._lock:
+            self.alive = False
+            for answer in self._waiting.values():
+                answer.set_exception(RuntimeError("the fork server has died"))
+            for child in self._children.values():
+                child.forget_parent()
+            self._waiting.clear()
+            self._channel.close()
+
+
+class ForkedProcess:
+    """A child of the fork server."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._ended = threading.Event()
+        self._code: int | None = None
+        self._orphaned = False
+
+    @property
+    def exit_code(self) -> int | None:
+        """See `Process`; of a process whose fork server has died only the end is known, not the code."""
+        if self._orphaned and self._code is None and not _exists(self.pid):
+            self.end(1)
+        return self._code
+
+    def wait(self, timeout: float) -> None:
+        """See `Process`."""
+        self._ended.wait(0 if self._orphaned else timeout)
+
+    def end(self, code: int) -> None:
+        """Note that it has ended."""
+        self._code = code
+        self._ended.set()
+
+    def forget_parent(self) -> None:
+        """Note that nobody will report its end."""
+        self._orphaned = True
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
