@@ -10,11 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import (
-    DomainError,
-    IdempotencyConflictError,
-    NameTakenError,
-)
+from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
 from jobs.records import JobDetails, ModelRecord
 from jobs.repository import events, files, jobs, models
@@ -33,10 +29,8 @@ class Submission:
     The job's id is chosen here, not at the insertion: submitting the same object again finds the job it has made.
 
     Attributes:
-        spec: What the client sent.
-        stored_spec: What the row stores instead if the input in `spec` has been written to the artifact store.
-        request_digest: Hash of the fields that the client set: a later release has other fields and defaults, but the
-            same requests. It is computed here since a transaction should not wait for the hash of a large spec.
+        stored_spec: What the row stores if the input in `spec` has been written to the artifact store.
+        request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
     """
 
     project_id: str
@@ -125,13 +119,12 @@ def _made_before(connection: Connection, submissions: Mapping[int, Submission]) 
 
 def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
     spec = submission.spec
-    stored_spec = submission.stored_spec or spec
     return {
         "id": submission.job_id,
         "project_id": submission.project_id,
         "kind": spec.kind,
         "state": JobState.QUEUED,
-        "spec": stored_spec.model_dump(mode="json"),
+        "spec": (submission.stored_spec or spec).model_dump(mode="json"),
         "source_model": spec.model,
         "output_model": spec.output_name(),
         "labels": spec.labels,

@@ -110,3 +110,13 @@ def test_a_store_without_room_refuses_the_job(tmp_path: Path) -> None:
         problem_of(send(api, prompts=PROMPTS), 507, "insufficient_storage")
         assert send(api, prompts=["short"]).status_code == 202
         assert len(api.client.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_a_store_that_cannot_be_written_refuses_the_job(api: Api) -> None:
+    api.register_model()
+    incoming = Path(api.settings.artifacts) / "incoming"
+    incoming.write_bytes(b"")  # tests run as root, whom no permission stops
+    problem_of(send(api, prompts=PROMPTS), 503, "storage_unavailable")
+    incoming.unlink()
+    assert send(api, prompts=PROMPTS).status_code == 202
+    assert len(stored_files(api)) == 1
