@@ -34,23 +34,31 @@ class Service:
     store: ArtifactStore
     reader: Lane
     writer: Lane
+    authenticator: Lane
     write_probe: WriteProbe
     closing: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
 def open_service(settings: ApiSettings) -> Iterator[Service]:
-    """Connect to database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher."""
+    """Connect to database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
+
+    One more reads keys only, so that no caller's authentication waits for another caller's list.
+    """
     database = Database(settings.database)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     reader = Lane("reader", database.reading, read_only=True)
+    authenticator = Lane("authenticator", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     try:
-        yield Service(settings, database, transport, open_store(settings), reader, writer, WriteProbe(database))
+        yield Service(
+            settings, database, transport, open_store(settings), reader, writer, authenticator, WriteProbe(database)
+        )
     finally:
         writer.close()
         reader.close()
+        authenticator.close()
         waker.close()
         transport.close()
         database.close()
@@ -82,7 +90,7 @@ class Caller:
 async def get_caller(request: Request) -> Caller:
     """The caller by the key that the request carries; the access log names it too."""
     service = service_of(request)
-    key = await authenticate(service.reader, request.headers.get("Authorization"))
+    key = await authenticate(service.authenticator, request.headers.get("Authorization"))
     request.state.key = key
     return Caller(service, key)
 

@@ -38,7 +38,7 @@ async def follow(service: Service, watched: Watched, after: int) -> AsyncIterato
             if not await _may_stay(service, watched):
                 return
         try:
-            record = await service.reader.call(jobs.find, job)
+            record = await service.reader.call(jobs.find_records, job)
         except NotFoundError:
             return
         while after < record.last_event:
@@ -56,7 +56,7 @@ async def follow(service: Service, watched: Watched, after: int) -> AsyncIterato
 
 async def _may_stay(service: Service, watched: Watched) -> bool:
     try:
-        await authenticate(service.reader, watched.authorization)
+        await authenticate(service.authenticator, watched.authorization)
     except AuthenticationError:
         return False
     return True

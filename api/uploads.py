@@ -79,6 +79,22 @@ def storage_faults() -> Iterator[None]:
         raise StorageUnavailableError(message) from None
 
 
+def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: bytes) -> None:
+    """Write a file to the artifact store, flushed to disk.
+
+    Raises:
+        InsufficientStorageError: the disk has no room for it.
+        StorageUnavailableError: the artifact store cannot be written.
+    """
+    if store.free_bytes() - len(content) < settings.free_space_reserve_bytes:
+        raise _no_room()
+    with storage_faults(), _passing_file(store.scratch()) as (file, path):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        store.put(path, key)
+
+
 async def discard(store: ArtifactStore, key: str) -> None:
     """Delete a file that no row names any more; if that fails, only space is lost, so the client is not told."""
     try:

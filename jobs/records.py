@@ -11,13 +11,23 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. Times are milliseconds since the epoch."""
+    """A job without its spec and result, which are only read where they are needed.
+
+    Times are milliseconds since the epoch.
+
+    Attributes:
+        source_model: The model that the spec names as `model`.
+        output_model: The id that the spec chose for the resulting model.
+        labels: Labels of the spec.
+    """
 
     id: str
     project_id: str
     kind: str
     state: JobState
-    spec: Json
+    source_model: str
+    output_model: str | None
+    labels: Mapping[str, str]
     priority: int
     max_attempts: int
     charged_attempts: int
@@ -29,7 +39,6 @@ class JobRecord:
     requirement: Json
     waiting: Json | None
     progress: Json | None
-    result: Json | None
     error: Json | None
     last_event: int
     version: int
@@ -41,6 +50,14 @@ class JobRecord:
     def attempts_left(self) -> bool:
         """Whether one more attempt may follow the present one."""
         return self.charged_attempts + 1 < self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails(JobRecord):
+    """A job with its spec and result."""
+
+    spec: Json
+    result: Json | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,14 +48,21 @@ class ApiKey(Base):
 
 
 class Job(Base):
-    """One job: its spec, its state, and what came of it."""
+    """One job: its spec, its state, and its result.
+
+    `source_model`, `output_model` and `labels` repeat fields of the spec, so that lists need not read it. In the
+    database, `spec` and `result` come behind these columns, since SQLite walks long values to read what follows them.
+    """
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
-    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    spec: Mapped[dict[str, Any]] = mapped_column(Json, server_default=text("'{}'"))
+    source_model: Mapped[str] = mapped_column(String(128), server_default=text("''"))
+    output_model: Mapped[str | None] = mapped_column(String(128))
+    labels: Mapped[dict[str, str]] = mapped_column(Json, server_default=text("'{}'"))
     priority: Mapped[int] = mapped_column(Integer)
     max_attempts: Mapped[int] = mapped_column(Integer)
     charged_attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))

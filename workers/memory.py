@@ -16,6 +16,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     """
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
+    spec = spec.with_input(context.files)
     on_gpu = memory.chosen_device().type == "cuda"
     for field, folder in context.models.items():
         if field == "adapter" or (model := _known(folder)) is None:

@@ -1,16 +1,17 @@
 """Finds, in the runner, what a spec names: checked paths on this machine's disk, and room for the result."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from baichuan_core.progress import ProgressCallback
-from jobs.artifacts import ArtifactStore, Workspace
+from jobs.artifacts import ArtifactStore, Workspace, input_key
 from jobs.checkpoints import allowed_path
 from jobs.errors import InsufficientStorageError, InvalidRequestError
 from jobs.records import FileRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
-from jobs.specs import AnySpec
+from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
 from workers.handlers.contract import Context, Handler
 
 
@@ -26,7 +27,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
     return Context(
         models={field: locate(model, field, store, model_roots) for field, model in found.items()},
-        files={field: _upload(file, field, store) for field, file in claim.files.items()},
+        files=_find_files(claim, store),
         output=store.workspace(workspace.output),
         checkpoints=store.workspace(workspace.checkpoints),
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
@@ -65,6 +66,27 @@ def require_room(spec: AnySpec, handler: Handler, context: Context, store: Artif
     if free < needed:
         message = f"this job needs about {needed} bytes of disk, {free} are free; delete what is no longer needed"
         raise InsufficientStorageError(message, param="model")
+
+
+def _find_files(claim: Claim, store: ArtifactStore) -> dict[str, Path]:
+    files = {field: _upload(file, field, store) for field, file in claim.files.items()}
+    spec = claim.spec
+    if isinstance(spec, StoredGenerateSpec) and spec.inline_input is not None:
+        files["inline_input"] = _find_inline_input(claim.job.id, spec.inline_input, store)
+    return files
+
+
+def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore) -> Path:
+    try:
+        path = store.local(input_key(job_id))
+        intact = hashlib.sha256(path.read_bytes()).hexdigest() == described.sha256
+    except FileNotFoundError:
+        message = f"the {described.field} of job {job_id} are gone from the artifact store; submit them in a new job"
+        raise InvalidRequestError(message, param=described.field) from None
+    if not intact:
+        message = f"the {described.field} of job {job_id} were changed in the artifact store; submit them in a new job"
+        raise InvalidRequestError(message, param=described.field)
+    return path
 
 
 def _upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:

@@ -43,7 +43,7 @@ async def list_events(
     job = caller.job(job_id)
     types = (query.type,) if query.type else ()
     if "text/event-stream" in request.headers.get("Accept", ""):
-        await caller.service.reader.call(jobs.find, job)
+        await caller.service.reader.call(jobs.find_records, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         watched = Watched(job, types, request.headers.get("Authorization"))
@@ -58,7 +58,7 @@ async def list_events(
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """What the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
     job = caller.job(job_id)
-    last = (await caller.service.reader.call(jobs.find, job)).last_event
+    last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(_lines(caller.service, job, query.after, last), 200, headers, "text/plain; charset=utf-8")
 

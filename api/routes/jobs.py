@@ -6,15 +6,16 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from api.conditions import expected_versions, matches
 from api.dependencies import Caller, FromCaller
+from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
-from api.responses import json_response
-from api.schemas.jobs import AttemptObject, JobObject
+from api.responses import ANY_BYTES, file_response, json_response
+from api.schemas.jobs import AttemptObject, JobObject, JobSummary
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, PageQuery
-from jobs.errors import UnknownCursorError
-from jobs.records import JobFilter, JobRecord
-from jobs.service import jobs, submission
-from jobs.service.submission import Submission
+from jobs.artifacts import input_key
+from jobs.errors import NotFoundError, UnknownCursorError
+from jobs.records import JobDetails, JobFilter
+from jobs.service import jobs
 from jobs.specs import AnySpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
@@ -46,25 +47,25 @@ REPLAYED: dict[int | str, dict[str, Any]] = {
 async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None) -> Response:
     """Submit a job. 202 means that it is safe in the database, even while Redis is down.
 
-    A repeated Idempotency-Key with the same spec answers 200 with the job that it made.
+    A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
+    are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
     """
-    wanted = Submission(caller.project_id, spec, idempotency_key)
-    submitted = await caller.service.writer.call(submission.submit, wanted)
+    submitted = await submit_job(caller.service, caller.project_id, spec, idempotency_key)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:
         return _answer(submitted.job, caller, 202, location)
     return _answer(submitted.job, caller, 200, {**location, "Idempotency-Replayed": "true"})
 
 
-@router.get("", response_model=Page[JobObject])
+@router.get("", response_model=Page[JobSummary])
 async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> Response:
-    """Jobs of the project, newest first."""
+    """List jobs of the project without their specs and results, newest first."""
     key, _, value = (query.label or "").partition(":")
     wanted = JobFilter(query.state, query.kind, (key, value) if query.label else None)
     found = await caller.service.reader.run(
         lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
-    return json_response(Page[JobObject].of([JobObject.of(job, caller.key) for job in found], query.limit))
+    return json_response(Page[JobSummary].of([JobSummary.of(job, caller.key) for job in found], query.limit))
 
 
 @router.get("/{job_id}", response_model=JobObject)
@@ -74,6 +75,23 @@ async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response
     if matches(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
     return _answer(found, caller)
+
+
+@router.get("/{job_id}/input", response_class=Response, responses=ANY_BYTES)
+async def download_input(job_id: str, request: Request, caller: FromCaller) -> Response:
+    """Download the prompts or conversations that the spec describes in `inline_input`, as a JSON list."""
+    found = await caller.service.reader.call(jobs.find, caller.job(job_id))
+    described = found.spec.get("inline_input")
+    if described is None:
+        raise NotFoundError(f"job {job_id} has no separate input; `GET /v1/jobs/{job_id}` shows its whole spec")
+    return await file_response(
+        request,
+        caller.service.store,
+        key=input_key(job_id),
+        size=described["bytes"],
+        sha256=described["sha256"],
+        name=f"{job_id}-{described['field']}.json",
+    )
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
@@ -103,9 +121,9 @@ async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, calle
     return json_response(Page[AttemptObject].of(behind, query.limit))
 
 
-def _answer(job: JobRecord, caller: Caller, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return json_response(JobObject.of(job, caller.key), status, {"ETag": _etag(job), **(headers or {})})
+def _answer(job: JobDetails, caller: Caller, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return json_response(JobObject.from_details(job, caller.key), status, {"ETag": _etag(job), **(headers or {})})
 
 
-def _etag(job: JobRecord) -> str:
+def _etag(job: JobDetails) -> str:
     return f'"{job.version}"'

@@ -1,12 +1,21 @@
 """Jobs and what belongs to one, as clients see them."""
 
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
 from api.schemas.times import optional_seconds, seconds
-from jobs.records import AllocationRecord, ArtifactRecord, AttemptRecord, EventRecord, JobRecord, Json, KeyRecord
+from jobs.records import (
+    AllocationRecord,
+    ArtifactRecord,
+    AttemptRecord,
+    EventRecord,
+    JobDetails,
+    JobRecord,
+    Json,
+    KeyRecord,
+)
 from jobs.results import AnyResult, JobProgress, read_progress, read_result
 from jobs.scheduling import Requirement
 from jobs.specs import AnySpec
@@ -50,13 +59,13 @@ class WaitingObject(BaseModel):
     holders: list[HolderObject] = Field(description="Jobs that hold the rest, the largest first")
 
 
-class JobObject(Identified):
-    """A job."""
+class JobSummary(Identified):
+    """A job in a list."""
 
     object: Literal["job"] = "job"
     kind: str
     state: JobState
-    spec: Json
+    source_model: str = Field(description="Id of the model that the spec names as `model`")
     priority: int
     labels: dict[str, str]
     project: str
@@ -68,37 +77,55 @@ class JobObject(Identified):
     requirements: RequirementObject
     waiting: WaitingObject | None = Field(description="Why a queued job has not started")
     progress: JobProgress | None
-    result: AnyResult | Json | None = Field(
-        description="By the job's kind; an object with other fields if another version of the service stored it"
-    )
     error: Json | None
     model: str | None = Field(description="Id of the model that this job makes")
     version: int
 
     @classmethod
     def of(cls, job: JobRecord, caller: KeyRecord) -> Self:
-        """The job as the caller, whose project it belongs to, sees it."""
-        return cls(
-            id=job.id,
-            kind=job.kind,
-            state=job.state,
-            spec=job.spec,
-            priority=job.priority,
-            labels=job.spec.get("labels", {}),
-            project=caller.project,
-            created_at=seconds(job.created_at),
-            started_at=optional_seconds(job.started_at),
-            finished_at=optional_seconds(job.finished_at),
-            attempts=job.attempt_count,
-            max_attempts=job.max_attempts,
-            requirements=RequirementObject.of(job.requirement),
-            waiting=WaitingObject(**job.waiting) if job.waiting else None,
-            progress=read_progress(job.progress),
-            result=read_result(job.kind, job.result),
-            error=job.error,
-            model=job.spec.get("output_model") or job.id if job.kind in MODEL_MAKERS else None,
-            version=job.version,
-        )
+        """Return the job as the caller, whose project it belongs to, sees it in a list."""
+        return cls(**_summary_fields(job, caller))
+
+
+class JobObject(JobSummary):
+    """A job."""
+
+    spec: Json = Field(
+        description="The spec as sent, with all defaults. Prompts or conversations that are too long for it are null;"
+        " `inline_input` then has their `field`, `count`, `bytes`, `sha256` and a `preview`, and"
+        " `GET /v1/jobs/{id}/input` returns them."
+    )
+    result: AnyResult | Json | None = Field(
+        description="By the job's kind; an object with other fields if another version of the service stored it"
+    )
+
+    @classmethod
+    def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
+        """Return the job with spec and result as the caller, whose project it belongs to, sees it."""
+        return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
+
+
+def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "source_model": job.source_model,
+        "priority": job.priority,
+        "labels": job.labels,
+        "project": caller.project,
+        "created_at": seconds(job.created_at),
+        "started_at": optional_seconds(job.started_at),
+        "finished_at": optional_seconds(job.finished_at),
+        "attempts": job.attempt_count,
+        "max_attempts": job.max_attempts,
+        "requirements": RequirementObject.of(job.requirement),
+        "waiting": WaitingObject(**job.waiting) if job.waiting else None,
+        "progress": read_progress(job.progress),
+        "error": job.error,
+        "model": job.output_model or job.id if job.kind in MODEL_MAKERS else None,
+        "version": job.version,
+    }
 
 
 class EventObject(Identified):

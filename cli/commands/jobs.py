@@ -103,4 +103,4 @@ def _post(client: Client, job: str, action: str) -> Any:
 def _row(job: Any) -> tuple[Any, ...]:
     progress = f"{job['progress']['fraction']:.0%}" if job["progress"] else None
     error = job["error"]["code"] if job["error"] else None
-    return job["id"], job["kind"], job["state"], progress, job["spec"]["model"], moment(job["created_at"]), error
+    return job["id"], job["kind"], job["state"], progress, job["source_model"], moment(job["created_at"]), error

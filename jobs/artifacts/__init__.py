@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
 from jobs.artifacts.store import ArtifactStore, StoredFile, describe
-from jobs.artifacts.workspace import Workspace
+from jobs.artifacts.workspace import Workspace, input_key
 from jobs.settings import Settings
 
 
@@ -48,6 +48,7 @@ __all__ = [
     "Workspace",
     "cache_folder",
     "describe",
+    "input_key",
     "open_store",
     "open_store_at",
 ]

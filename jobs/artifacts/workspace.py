@@ -1,4 +1,4 @@
-"""Where an attempt's files are in the artifact store."""
+"""Where the files of a job and of its attempts are in the artifact store."""
 
 from dataclasses import dataclass
 
@@ -24,3 +24,8 @@ class Workspace:
     def checkpoints(self) -> str:
         """Key of the files that a later attempt resumes from."""
         return f"{self.key}/checkpoints"
+
+
+def input_key(job_id: str) -> str:
+    """Return the key of the prompts or conversations that were sent with a job."""
+    return f"jobs/{job_id}/input.json"

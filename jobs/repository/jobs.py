@@ -1,15 +1,19 @@
 """Rows of `jobs` and `job_labels`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
-from jobs.records import JobFilter, JobRecord, QueuedJob
+from jobs.records import JobDetails, JobFilter, JobRecord, QueuedJob
 from jobs.state import JobState
 from jobs.tables import Job, JobLabel
+
+_RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
+_DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -25,22 +29,28 @@ def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         connection.execute(sa.insert(JobLabel), list(rows))
 
 
-def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobRecord]:
+def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobDetails]:
     """The jobs that were submitted under these (project, key) pairs."""
     pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
-    rows = connection.execute(sa.select(Job.__table__).where(pairs.in_(list(keys))))
-    return {(row.project_id, row.idempotency_key): _record(row) for row in rows}
+    rows = connection.execute(sa.select(*_DETAILS).where(pairs.in_(list(keys))))
+    return {(row.project_id, row.idempotency_key): _details(row) for row in rows}
 
 
 def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """The jobs of these ids, by id; unknown ids are absent."""
-    rows = connection.execute(sa.select(Job.__table__).where(Job.id.in_(list(ids))))
+    rows = connection.execute(sa.select(*_RECORD).where(Job.id.in_(list(ids))))
     return {row.id: _record(row) for row in rows}
+
+
+def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDetails]:
+    """Read jobs with their specs and results, by id; unknown ids are absent."""
+    rows = connection.execute(sa.select(*_DETAILS).where(Job.id.in_(list(ids))))
+    return {row.id: _details(row) for row in rows}
 
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
     """The job, locked until the transaction ends (on SQLite the transaction holds the lock already)."""
-    row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update()).first()
+    row = connection.execute(sa.select(*_RECORD).where(Job.id == job_id).with_for_update()).first()
     return _record(row) if row else None
 
 
@@ -54,7 +64,7 @@ def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
     """Up to `limit` jobs of a project, newest first, those before the job `after`."""
-    query = sa.select(Job.__table__).where(Job.project_id == project_id)
+    query = sa.select(*_RECORD).where(Job.project_id == project_id)
     if wanted.state:
         query = query.where(Job.state == wanted.state)
     if wanted.kind:
@@ -111,6 +121,12 @@ def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any
 
 
 def _record(row: sa.Row[Any]) -> JobRecord:
-    values = dict(row._mapping)
-    values["state"] = JobState(values["state"])
-    return JobRecord(**values)
+    return JobRecord(**_values(row))
+
+
+def _details(row: sa.Row[Any]) -> JobDetails:
+    return JobDetails(**_values(row))
+
+
+def _values(row: sa.Row[Any]) -> dict[str, Any]:
+    return {**row._mapping, "state": JobState(row.state)}

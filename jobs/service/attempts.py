@@ -94,7 +94,7 @@ class HeldAttempt:
     def make_claim(self) -> Claim | None:
         """Return all that is needed to run the attempt, or None after failing a job whose spec is not accepted."""
         try:
-            spec = read_spec(self.job)
+            spec = read_spec(jobs.get_details(self.connection, [self.job.id])[self.job.id])
         except OutdatedSpecError as error:
             running = jobs.get_many(self.connection, [self.job.id])[self.job.id]
             outdated = {"code": error.code, "message": error.message}

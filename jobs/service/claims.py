@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.records import AllocationRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
 from jobs.repository import attempts, files, models
-from jobs.specs import AnySpec
+from jobs.specs import StoredSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Claim:
     Attributes:
         job: The job.
         attempt: The attempt.
-        spec: What the user asked for.
+        spec: What the user asked for; long inline inputs are in the artifact store.
         allocation: Where this worker's node of the attempt runs.
         models: Models that the spec names, by field.
         bases: Models that named adapters were made for, under the adapter's field.
@@ -28,7 +28,7 @@ class Claim:
 
     job: JobRecord
     attempt: AttemptRecord
-    spec: AnySpec
+    spec: StoredSpec
     allocation: AllocationRecord
     models: Mapping[str, ModelRecord]
     bases: Mapping[str, ModelRecord]
@@ -36,7 +36,9 @@ class Claim:
     earlier_attempts: Sequence[str]
 
 
-def make_claim(connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: AnySpec, worker_id: str) -> Claim:
+def make_claim(
+    connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: StoredSpec, worker_id: str
+) -> Claim:
     """Read all that belongs to an attempt which `worker_id` has just claimed."""
     now = now_ms(connection)
     named = spec.model_references()

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
 from jobs.errors import NameTakenError, NotFoundError, UnknownCursorError, VersionConflictError
-from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobFilter, JobRecord
+from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobDetails, JobFilter, JobRecord
 from jobs.repository import attempts, events, files, models
 from jobs.repository import jobs as repository
 from jobs.service.stored_specs import read_spec
@@ -15,6 +16,8 @@ from jobs.service.submission import pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings
 from jobs.state import Event
+
+Job = TypeVar("Job", bound=JobRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +28,20 @@ class JobKey:
     job_id: str
 
 
-def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
-    """The jobs of these keys, read together; an answer a key."""
+def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
+    """Read the jobs of these keys together; one answer per key."""
+    found = repository.get_details(connection, {key.job_id for key in keys})
+    return [_own(found.get(key.job_id), key) for key in keys]
+
+
+def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
+    """Read the jobs of these keys together, without specs and results; one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
     return [_own(found.get(key.job_id), key) for key in keys]
 
 
-def get(connection: Connection, key: JobKey) -> JobRecord:
-    """One job.
+def get(connection: Connection, key: JobKey) -> JobDetails:
+    """Read one job with its spec and result.
 
     Raises:
         NotFoundError: there is none of this id in the project.
@@ -58,7 +67,7 @@ def page(
 
 def cancel(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
-) -> JobRecord:
+) -> JobDetails:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
 
     Raises:
@@ -75,7 +84,7 @@ def cancel(
 
 def retry(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
-) -> JobRecord:
+) -> JobDetails:
     """Queue a failed or cancelled job again, with all its attempts anew.
 
     Raises:
@@ -89,7 +98,7 @@ def retry(
     _check_version(job, versions)
     now = now_ms(connection)
     advance(connection, job, Event.RETRY, now=now, settings=settings)
-    spec = read_spec(job)
+    spec = read_spec(get(connection, key))
     if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
         message = f"model {spec.output_name()!r} exists by now; submit the job again with another output_model"
         raise NameTakenError(message, param="output_model")
@@ -100,13 +109,13 @@ def event_page(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """The job's log behind the sequence number `after`."""
-    get(connection, key)
+    _require(connection, key)
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
 def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
     """All attempts at the job, first to last."""
-    get(connection, key)
+    _require(connection, key)
     return attempts.of_job(connection, key.job_id)
 
 
@@ -117,7 +126,7 @@ def artifact_page(connection: Connection, key: JobKey, *, after: str | None, lim
         NotFoundError: there is no such job.
         UnknownCursorError: `after` is not an artifact of the job.
     """
-    get(connection, key)
+    _require(connection, key)
     if after and not files.artifact_exists(connection, key.job_id, after):
         raise UnknownCursorError(after)
     return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
@@ -129,7 +138,7 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     Raises:
         NotFoundError: there is no such job or file.
     """
-    get(connection, key)
+    _require(connection, key)
     found = files.get_artifact(connection, key.job_id, path)
     if found is None:
         message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
@@ -143,7 +152,14 @@ def _check_version(job: JobRecord, versions: Collection[int] | None) -> None:
         raise VersionConflictError(message, param="If-Match")
 
 
-def _own(job: JobRecord | None, key: JobKey) -> JobRecord | NotFoundError:
-    if job is None or job.project_id != key.project_id:
-        return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")
-    return job
+def _own(job: Job | None, key: JobKey) -> Job | NotFoundError:
+    return _unknown(key) if job is None or job.project_id != key.project_id else job
+
+
+def _require(connection: Connection, key: JobKey) -> None:
+    if not repository.exists(connection, key.project_id, key.job_id):
+        raise _unknown(key)
+
+
+def _unknown(key: JobKey) -> NotFoundError:
+    return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")

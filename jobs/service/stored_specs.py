@@ -6,20 +6,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.errors import OutdatedSpecError
-from jobs.records import JobRecord
-from jobs.specs import SPEC, AnySpec
+from jobs.records import JobDetails
+from jobs.specs import STORED_SPEC, StoredSpec
 
 MAX_SHOWN = 5
 
 
-def read_spec(job: JobRecord) -> AnySpec:
+def read_spec(job: JobDetails) -> StoredSpec:
     """Return the job's spec as this version understands it.
 
     Raises:
         OutdatedSpecError: this version does not accept the spec.
     """
     try:
-        return SPEC.validate_python(dict(job.spec))
+        return STORED_SPEC.validate_python(dict(job.spec))
     except ValidationError as error:
         faults = [(_field(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)]
         shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN])

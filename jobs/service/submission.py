@@ -10,19 +10,15 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import (
-    DomainError,
-    IdempotencyConflictError,
-    NameTakenError,
-)
+from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
-from jobs.records import JobRecord, ModelRecord
+from jobs.records import JobDetails, ModelRecord
 from jobs.repository import events, files, jobs, models
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines, use_gpus
 from jobs.service.references import require_files, resolve_models
 from jobs.service.requirements import check_pool, require
-from jobs.specs import AnySpec
+from jobs.specs import AnySpec, StoredSpec
 from jobs.state import JobState
 
 
@@ -31,24 +27,30 @@ class Submission:
     """A validated spec of a project; `idempotency_key` makes repeating the request harmless.
 
     The job's id is chosen here, not at the insertion: submitting the same object again finds the job it has made.
+
+    Attributes:
+        stored_spec: What the row stores if the input in `spec` has been written to the artifact store.
+        request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
     """
 
     project_id: str
     spec: AnySpec
     idempotency_key: str | None = None
+    stored_spec: StoredSpec | None = None
     job_id: str = dataclass_field(default_factory=lambda: new_id("job"))
+    request_digest: str = dataclass_field(init=False)
 
-    def digest(self) -> str:
-        """Hash the fields that the client set: a later release has other fields and defaults, but the same requests."""
+    def __post_init__(self) -> None:
         sent = self.spec.model_dump(mode="json", exclude_unset=True)
-        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+        object.__setattr__(self, "request_digest", digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """The job of a submission; `created` is False if the idempotency key had made it before."""
 
-    job: JobRecord
+    job: JobDetails
     created: bool
 
 
@@ -110,7 +112,7 @@ def _made_before(connection: Connection, submissions: Mapping[int, Submission]) 
     """Answers of the submissions whose own job is stored."""
     if not submissions:
         return {}
-    stored = jobs.get_many(connection, [each.job_id for each in submissions.values()])
+    stored = jobs.get_details(connection, [each.job_id for each in submissions.values()])
     found = {index: each.job_id for index, each in submissions.items() if each.job_id in stored}
     return {index: Submitted(stored[job_id], created=True) for index, job_id in found.items()}
 
@@ -122,12 +124,15 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
         "project_id": submission.project_id,
         "kind": spec.kind,
         "state": JobState.QUEUED,
-        "spec": spec.model_dump(mode="json"),
+        "spec": (submission.stored_spec or spec).model_dump(mode="json"),
+        "source_model": spec.model,
+        "output_model": spec.output_name(),
+        "labels": spec.labels,
         "requirement": requirement.to_row(),
         "priority": spec.priority,
         "max_attempts": spec.max_attempts,
         "idempotency_key": submission.idempotency_key,
-        "request_digest": submission.digest(),
+        "request_digest": submission.request_digest,
         "last_event": 1,
         "created_at": now,
     }
@@ -140,8 +145,8 @@ def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> d
     return {index: _replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
 
 
-def _replay(submission: Submission, job: JobRecord) -> Answer:
-    if job.request_digest == submission.digest():
+def _replay(submission: Submission, job: JobDetails) -> Answer:
+    if job.request_digest == submission.request_digest:
         return Submitted(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
         f"this Idempotency-Key made job {job.id} from another request; use a new key for a new request",

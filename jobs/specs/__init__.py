@@ -12,18 +12,26 @@ from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
+from jobs.specs.stored_generate import InlineInput, StoredGenerateSpec, has_long_input, separate_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
 ]
 
+# As rows, claims and runners have it; clients cannot send the fields that are only stored.
+StoredSpec = Annotated[
+    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
+]
+
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
+STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate")
 
 __all__ = [
     "KINDS",
     "SPEC",
+    "STORED_SPEC",
     "AdapterUse",
     "AnySpec",
     "ChosenModel",
@@ -31,9 +39,14 @@ __all__ = [
     "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
+    "InlineInput",
     "JobSpec",
     "KnownModel",
     "Misfit",
     "QuantizeSpec",
     "Resources",
+    "StoredGenerateSpec",
+    "StoredSpec",
+    "has_long_input",
+    "separate_input",
 ]

@@ -28,6 +28,7 @@ class GenerateSpec(JobSpec):
 
     produces_model: ClassVar[bool] = False
     runs_gguf: ClassVar[bool] = True
+    input_fields: ClassVar[tuple[str, ...]] = ("prompts", "conversations", "input_file")
 
     kind: Literal["generate"]
     adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
@@ -62,7 +63,7 @@ class GenerateSpec(JobSpec):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("prompts", "conversations", "input_file") if getattr(self, name) is not None]
+        given = [name for name in self.input_fields if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of prompts, conversations and input_file; found {found}")

@@ -1,7 +1,8 @@
 """What all job specs share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -47,6 +48,10 @@ class JobSpec(StrictModel):
     def file_references(self) -> dict[str, str]:
         """The uploaded files that the spec names, by field."""
         return {}
+
+    def with_input(self, files: Mapping[str, Path]) -> Self:  # noqa: ARG002 - only generate specs have such an input
+        """Return the spec with the input that a client sent in it, if that is stored in one of `files`."""
+        return self
 
     @abstractmethod
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:

@@ -43,7 +43,7 @@ def test_a_result_is_shown_with_the_fields_of_its_kind(either_api: Api) -> None:
     result = ConvertResult(target="safetensors", tensors=3, bytes_before=9, bytes_after=8).model_dump(mode="json")
     with api.database.writing() as connection:
         assert hold(connection, attempt, "wrk-1", api.settings).succeed(result, [], None)
-    (shown,) = api.client.get("/v1/jobs").json()["data"]
+    shown = api.client.get(f"/v1/jobs/{job['id']}").json()
     assert shown["result"] == result | {"kind": "convert"}
     (model,) = api.client.get("/v1/models").json()["data"]
     assert (model["details"]["hidden_size"], model["details"]["vocab_size"]) == (8, 16)
@@ -57,7 +57,8 @@ def test_rows_that_another_version_stored_never_fail_a_list(either_api: Api) -> 
     api.finish(done, api.start(done), {"model/config.json": b"{}"})  # its result and its details name other fields
     jobs = {job["id"]: job for job in api.client.get("/v1/jobs").json()["data"]}
     assert (jobs[running]["state"], jobs[running]["progress"]) == ("running", None)
-    assert jobs[done]["result"] == {"files": 1}
+    assert jobs[done]["state"] == "succeeded"
+    assert api.client.get(f"/v1/jobs/{done}").json()["result"] == {"files": 1}
     models = {model["id"]: model for model in api.client.get("/v1/models").json()["data"]}
     assert models["small"]["details"] == {}
 

@@ -10,7 +10,7 @@ import pytest
 from footprint import Precision
 from jobs.bootstrap import prepare
 from jobs.database import Database
-from jobs.records import JobRecord, ModelRecord
+from jobs.records import JobDetails, ModelRecord
 from jobs.repository import models
 from jobs.service import keys
 from jobs.service.submission import Submission, Submitted, submit
@@ -68,7 +68,7 @@ class Deployment:
         spec = SPEC.validate_python({"kind": "quantize", "model": "base", **fields})
         return Submission(self.project_id, spec, key)
 
-    def submit(self, **fields: Any) -> JobRecord:
+    def submit(self, **fields: Any) -> JobDetails:
         """Submit one job that must be accepted."""
         with self.database.writing() as connection:
             answer = submit(connection, [self.submission(**fields)])[0]

@@ -15,7 +15,7 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.errors import DomainError
 from jobs.reaper import reap
-from jobs.records import JobRecord
+from jobs.records import JobDetails
 from jobs.repository import allocations
 from jobs.repository import attempts as rows
 from jobs.service import attempts, models
@@ -76,7 +76,7 @@ class Pool:
             allocations.update(connection, attempt_id, {"deadline": 1})
         reap(self.database, self.settings)
 
-    def job(self, job_id: str) -> JobRecord:
+    def job(self, job_id: str) -> JobDetails:
         with self.database.reading() as connection:
             return service.get(connection, JobKey(self.project_id, job_id))
 
@@ -264,7 +264,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.pool.run_out(attempt[0])
 
     @rule(job=jobs, wanted=st.sampled_from([service.cancel, service.retry]))
-    def user(self, job: str, wanted: Callable[[Connection, JobKey, Settings], JobRecord]) -> None:
+    def user(self, job: str, wanted: Callable[[Connection, JobKey, Settings], JobDetails]) -> None:
         try:
             with self.pool.database.writing() as connection:
                 wanted(connection, JobKey(self.pool.project_id, job), self.pool.settings)

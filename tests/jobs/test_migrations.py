@@ -7,7 +7,9 @@ from alembic.runtime.migration import MigrationContext
 
 from jobs.database import Database, alembic_config
 from jobs.repository import jobs
+from jobs.service.stored_specs import read_spec
 from jobs.settings import Settings
+from jobs.specs import StoredGenerateSpec
 from jobs.tables import Base
 
 # Alembic cannot compare indexes with DESC columns; a separate test looks for this one.
@@ -66,11 +68,20 @@ def test_data_of_the_first_schema_survives_the_way_up_and_down(settings: Setting
         assert [tuple(row) for row in rows] == [("att-1", "w1", 500), ("att-2", "w1", None)]
         waiting = jobs.list_queued(connection, now=1, limit=10)
         assert [(job.id, job.requirement) for job in waiting] == [("job-2", {})]
+        listed = jobs.get_many(connection, ["job-1", "job-2", "job-3"])
+        shown = {job.id: (job.source_model, job.output_model, job.labels) for job in listed.values()}
+        assert shown["job-3"] == ("base", "small", {"team": "a"})
+        assert shown["job-2"] == ("", None, {})
+        spec = read_spec(jobs.get_details(connection, ["job-4"])["job-4"])
+        assert isinstance(spec, StoredGenerateSpec)
+        assert (spec.prompts, spec.with_input({}).prompts) == (["hello"], ["hello"])
     with database.engine.connect() as connection:
         command.downgrade(alembic_config(connection), "0001")
     with database.reading() as connection:
         kept = connection.execute(sa.text("SELECT id, deadline, state FROM attempts ORDER BY id")).all()
         assert [tuple(row) for row in kept] == [("att-1", 500, "running"), ("att-2", 0, "lost")]
+        specs = connection.execute(sa.text("SELECT spec FROM jobs WHERE id = 'job-3'").columns(spec=sa.JSON))
+        assert specs.scalar_one()["output_model"] == "small"
     database.migrate()
     database.close()
 
@@ -82,6 +93,12 @@ FIRST_SCHEMA_ROWS = [
     "INSERT INTO projects (id, name, created_at) VALUES ('p', 'team', 1)",
     _JOB + "('job-1', 'p', 'generate', 'running', '{}', 0, 3, 'att-1', 1)",
     _JOB + "('job-2', 'p', 'generate', 'queued', '{}', 0, 3, NULL, 1)",
+    _JOB
+    + """('job-3', 'p', 'quantize', 'succeeded',
+        '{"kind": "quantize", "model": "base", "output_model": "small", "labels": {"team": "a"}}', 0, 3, NULL, 1)""",
+    _JOB
+    + """('job-4', 'p', 'generate', 'failed',
+        '{"kind": "generate", "model": "base", "prompts": ["hello"]}', 0, 3, NULL, 1)""",
     _ATTEMPT + "('att-1', 'job-1', 1, 'w1', 'running', 500, 1)",
     _ATTEMPT + "('att-2', 'job-2', 1, 'w1', 'lost', 400, 1)",
     _WORKER + "('w1', 'h', 1, 'active', '[]', 1, '[]', 1, 1)",

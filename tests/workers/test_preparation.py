@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from baichuan_core.progress import Progress
-from jobs.artifacts import DirectoryStore
+from jobs.artifacts import DirectoryStore, input_key
 from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAllowedError
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import STORED_SPEC, AnySpec, GenerateSpec, separate_input
 from jobs.state import JobState
 from workers.handlers.contract import handler_of
 from workers.preparation import prepare, require_room
@@ -31,13 +31,15 @@ def ignore(_progress: Progress) -> None:
 def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | None = None, **fields: Any) -> Claim:
     """A claimed job whose spec names these models."""
     names = {field: model.id for field, model in models.items()}
-    spec = SPEC.validate_python({**(fields or GENERATE), **names})
+    spec = STORED_SPEC.validate_python({**(fields or GENERATE), **names})
     job = JobRecord(
         id="job-1",
         project_id="p",
         kind=spec.kind,
         state=JobState.RUNNING,
-        spec=spec.model_dump(mode="json"),
+        source_model=spec.model,
+        output_model=None,
+        labels={},
         priority=0,
         max_attempts=3,
         charged_attempts=0,
@@ -49,7 +51,6 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         requirement={},
         waiting=None,
         progress=None,
-        result=None,
         error=None,
         last_event=1,
         version=1,
@@ -106,6 +107,27 @@ def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path)
         prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
 
 
+def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_path: Path) -> None:
+    whole = GenerateSpec(kind="generate", model="base", prompts=["x" * 3000, "y"])
+    separated = separate_input(whole)
+    claim = replace(claim_of({"model": BASE}), spec=separated.spec)
+    key = input_key(claim.job.id)
+
+    def find() -> AnySpec:
+        return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore).files)
+
+    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are gone from the artifact store"):
+        find()
+    store.local(key).parent.mkdir(parents=True)
+    store.local(key).write_bytes(separated.content)
+    restored = find()
+    assert isinstance(restored, GenerateSpec)
+    assert restored.model_dump(exclude={"inline_input"}) == whole.model_dump()
+    store.local(key).write_bytes(separated.content.replace(b"y", b"z"))
+    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 were changed in the artifact store"):
+        find()
+
+
 def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -118,7 +140,7 @@ def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_pat
 def test_missing_room_is_told_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
-    spec = SPEC.validate_python(dict(claim.job.spec))
+    spec = claim.spec
     context = prepare(claim, store, settings.allowed_model_roots, ignore)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
         require_room(spec, handler_of(spec), context, store, settings.free_space_reserve_bytes)

@@ -35,7 +35,7 @@ def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
     )
     report = generate(
         context.models["model"],
-        _requests(spec, context),
+        _requests(spec.with_input(context.files), context),
         context.output / COMPLETIONS,
         options,
         adapter=context.models.get("adapter"),

@@ -1,0 +1,48 @@
+"""Submissions whose prompts or conversations are too long for a row: they are written to the artifact store first."""
+
+import asyncio
+
+from api.dependencies import Service
+from api.uploads import discard, store_bytes
+from jobs.artifacts import input_key
+from jobs.errors import OutcomeUnknownError
+from jobs.identifiers import new_id
+from jobs.service import submission
+from jobs.service.submission import Submission, Submitted
+from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, separate_input
+
+
+async def submit(service: Service, project_id: str, spec: AnySpec, idempotency_key: str | None) -> Submitted:
+    """Submit a job, after writing a long input to the artifact store.
+
+    Raises:
+        DomainError: the job is not accepted.
+    """
+    if isinstance(spec, GenerateSpec) and has_long_input(spec):
+        return await asyncio.shield(_submit_with_input(service, project_id, spec, idempotency_key))
+    return await service.writer.call(submission.submit, Submission(project_id, spec, idempotency_key))
+
+
+async def _submit_with_input(
+    service: Service, project_id: str, spec: GenerateSpec, idempotency_key: str | None
+) -> Submitted:
+    """Write the file before the row, so that no job lacks its input; delete it if there is no such job."""
+    job_id = new_id("job")
+    try:
+        stored_spec = await asyncio.to_thread(_store_input, service, spec, job_id)
+        wanted = await asyncio.to_thread(Submission, project_id, spec, idempotency_key, stored_spec, job_id)
+        submitted = await service.writer.call(submission.submit, wanted)
+    except OutcomeUnknownError:
+        raise  # the job may have been made, and would need its input
+    except Exception:
+        await discard(service.store, input_key(job_id))
+        raise
+    if not submitted.created:
+        await discard(service.store, input_key(job_id))  # the first request has stored the same input
+    return submitted
+
+
+def _store_input(service: Service, spec: GenerateSpec, job_id: str) -> StoredGenerateSpec:
+    separated = separate_input(spec)
+    store_bytes(service.store, service.settings, input_key(job_id), separated.content)
+    return separated.spec
