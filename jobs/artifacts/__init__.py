@@ -13,7 +13,7 @@ def open_store(settings: Settings) -> ArtifactStore:
     """The store that `ARTIFACT_ROOT` names: a directory, or a URL such as s3://bucket/prefix."""
     root = settings.artifacts
     if "://" in root:
-        return ObjectStore.from_url(root, cache=settings.home / "cache")
+        return ObjectStore.from_url(root, cache=settings.home / "cache", limit=settings.cache_bytes)
     return DirectoryStore(Path(root))
 
 
