@@ -6,7 +6,7 @@ route, since FastAPI's bookkeeping for each costs as much as the query behind it
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -51,10 +51,11 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     reader = Lane("reader", database.reading, read_only=True)
     authenticator = Lane("authenticator", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
+    store = open_store(settings)
+    with suppress(OSError):  # a store that cannot be written is told to those who upload
+        store.tidy()
     try:
-        yield Service(
-            settings, database, transport, open_store(settings), reader, writer, authenticator, WriteProbe(database)
-        )
+        yield Service(settings, database, transport, store, reader, writer, authenticator, WriteProbe(database))
     finally:
         writer.close()
         reader.close()

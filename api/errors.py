@@ -46,6 +46,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
     domain.VersionConflictError: ProblemType(HTTPStatus.PRECONDITION_FAILED, "The job has changed"),
     domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
+    domain.InUseError: ProblemType(HTTPStatus.CONFLICT, "In use"),
     domain.OutdatedSpecError: ProblemType(HTTPStatus.CONFLICT, "The spec is outdated"),
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
     domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),

@@ -3,12 +3,13 @@
 import asyncio
 
 from api.dependencies import Service
-from api.uploads import discard, store_bytes
+from api.uploads import store_bytes
 from jobs.artifacts import input_key
 from jobs.errors import OutcomeUnknownError
 from jobs.identifiers import new_id
 from jobs.service import submission
 from jobs.service.submission import Submission, Submitted
+from jobs.service.unneeded import expect_input, give_up_input
 from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, separate_input
 
 
@@ -26,8 +27,9 @@ async def submit(service: Service, project_id: str, spec: AnySpec, idempotency_k
 async def _submit_with_input(
     service: Service, project_id: str, spec: GenerateSpec, idempotency_key: str | None
 ) -> Submitted:
-    """Write the file before the row, so that no job lacks its input; delete it if there is no such job."""
+    """Write the file before the row, so that no job lacks its input; without such a job the leader deletes it."""
     job_id = new_id("job")
+    await service.writer.run(lambda connection: expect_input(connection, job_id))
     try:
         stored_spec = await asyncio.to_thread(_store_input, service, spec, job_id)
         wanted = await asyncio.to_thread(Submission, project_id, spec, idempotency_key, stored_spec, job_id)
@@ -35,10 +37,10 @@ async def _submit_with_input(
     except OutcomeUnknownError:
         raise  # the job may have been made, and would need its input
     except Exception:
-        await discard(service.store, input_key(job_id))
+        await service.writer.run(lambda connection: give_up_input(connection, job_id))
         raise
-    if not submitted.created:
-        await discard(service.store, input_key(job_id))  # the first request has stored the same input
+    if not submitted.created:  # the first request has stored the same input
+        await service.writer.run(lambda connection: give_up_input(connection, job_id))
     return submitted
 
 

@@ -95,14 +95,6 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
         store.put(path, key)
 
 
-async def discard(store: ArtifactStore, key: str) -> None:
-    """Delete a file that no row names any more; if that fails, only space is lost, so the client is not told."""
-    try:
-        await asyncio.to_thread(store.delete, key)
-    except OSError:
-        log.exception("the artifact store cannot delete %s", key)
-
-
 def safe_filename(given: str) -> str:
     """The last part of a name that a client sent, without characters that control anything."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]

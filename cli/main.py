@@ -53,6 +53,7 @@ app.command(rich_help_panel=JOBS)(watch.watch)
 app.command(rich_help_panel=JOBS)(logs.logs)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
 app.command(rich_help_panel=JOBS)(jobs.retry)
+app.command(rich_help_panel=JOBS)(jobs.delete)
 app.command(rich_help_panel=JOBS)(artifacts.artifacts)
 
 REST = "What jobs use"

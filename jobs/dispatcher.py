@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
+from jobs.maintenance import Janitor
 from jobs.reaper import reap
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
@@ -33,6 +34,7 @@ class Dispatcher:
         self._settings = settings
         self._database = Database(settings.database)
         self._transport = Transport(settings)
+        self._janitor = Janitor(self._database, settings)
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
         self._expired_at: dict[str, float] = {}
@@ -47,6 +49,7 @@ class Dispatcher:
             try:
                 if self._leads():
                     self.repair()
+                    self._janitor.work()
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
                 self._outage = None
@@ -151,6 +154,7 @@ class Dispatcher:
         self._seen_at = seen, passed
 
     def _resign(self) -> None:
+        self._janitor.stop()
         try:
             with self._database.writing() as connection:
                 workers.drop_lease(connection, LEASE, self._holder)

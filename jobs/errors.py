@@ -11,6 +11,7 @@ DomainError
  │    ├── IllegalTransitionError
  │    ├── VersionConflictError
  │    ├── IdempotencyConflictError
+ │    ├── InUseError
  │    ├── OutdatedSpecError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
@@ -98,6 +99,12 @@ class IdempotencyConflictError(ConflictError):
     """An Idempotency-Key was used before with another request."""
 
     code = "idempotency_conflict"
+
+
+class InUseError(ConflictError):
+    """The thing cannot be deleted: it is not final, or something uses it."""
+
+    code = "in_use"
 
 
 class OutdatedSpecError(ConflictError):

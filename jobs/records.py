@@ -169,6 +169,25 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionRecord:
+    """One thing to delete: the key of a file or folder in the artifact store, or the job itself if `key` is None.
+
+    Attributes:
+        reason: Why it is deleted; see `jobs.service.unneeded.Reason`.
+        not_before: When the leader may delete it.
+        attempts: How many times the leader has begun to.
+    """
+
+    id: str
+    key: str | None
+    job_id: str | None
+    reason: str
+    not_before: int
+    attempts: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileFilter:
     """Which files a list shows; None shows those of all purposes."""
 

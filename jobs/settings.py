@@ -42,6 +42,23 @@ class Settings(BaseSettings):
     backoff_limit_seconds: float = Field(300, ge=0, description="Longest wait between two attempts")
     free_space_reserve_bytes: int = Field(256 * 2**20, ge=0, description="Left free on the artifact store's disk")
 
+    cache_bytes: int = Field(
+        100 * 2**30, ge=0, description="Limit of what a machine keeps of an object store's files; 0: no limit"
+    )
+    keep_resume_points_days: float = Field(
+        7, ge=0, description="How long a failed fine-tune can be retried from its last resume point; 0: for ever"
+    )
+    keep_events_days: float = Field(
+        0, ge=0, description="State changes and progress of final jobs are deleted after this; 0: never"
+    )
+    keep_logs_days: float = Field(0, ge=0, description="Output lines of final jobs are deleted after this; 0: never")
+    keep_artifacts_days: float = Field(
+        0, ge=0, description="Artifacts of final jobs, except models, are deleted after this; 0: never"
+    )
+    keep_jobs_days: float = Field(
+        0, ge=0, description="Final jobs with all they made are deleted after this unless their model is used; 0: never"
+    )
+
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -209,7 +209,28 @@ class File(Base):
     created_at: Mapped[int] = mapped_column(Milliseconds)
     expires_at: Mapped[int | None] = mapped_column(Milliseconds)
 
-    __table_args__ = (Index("ix_files_project_id_id", "project_id", "id"),)
+    __table_args__ = (
+        Index("ix_files_project_id_id", "project_id", "id"),
+        Index(
+            "ix_files_expires_at",
+            "expires_at",
+            sqlite_where=text("expires_at IS NOT NULL"),
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+    )
+
+
+class Deletion(Base):
+    """One thing to delete: the key of a file or folder in the artifact store, or, if `key` is NULL, the job itself."""
+
+    __tablename__ = "deletions"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    key: Mapped[str | None] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(Identifier, index=True)
+    reason: Mapped[str] = mapped_column(String(32))
+    not_before: Mapped[int] = mapped_column(Milliseconds, index=True)
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
 
 
 class Worker(Base):

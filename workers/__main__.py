@@ -18,6 +18,7 @@ from workers.inventory import Inventory
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
 from workers.tasks import install
+from workers.tidying import Tidying
 
 log = logging.getLogger("workers")
 
@@ -33,7 +34,8 @@ def main() -> None:
     starter.warm_up()
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
-    execution = Execution(settings, worker, database, open_store(settings), starter, waker.wake)
+    execution = Execution(settings, worker, database, starter, waker.wake)
+    tidying = Tidying(database, open_store(settings), settings)
 
     def stop() -> None:
         execution.drain()
@@ -52,7 +54,9 @@ def main() -> None:
     install(app, execution)
     celery_worker = build_worker(app, worker, on_ready=heartbeat.start, on_message=hearing.hear, on_stop=stop)
     log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
+    tidying.start()
     celery_worker.start()
+    tidying.stop()
     heartbeat.leave()
     forget_queue(app, worker)
     waker.close()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import ArtifactStore, Workspace, cache_folder
+from jobs.artifacts import cache_folder
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Gathering
@@ -40,14 +40,12 @@ class Execution:
         settings: Settings,
         worker: WorkerSettings,
         database: Database,
-        store: ArtifactStore,
         starter: RunnerStarter,
         wake_dispatcher: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._worker = worker
         self._database = database
-        self._store = store
         self._starter = starter
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
@@ -55,6 +53,7 @@ class Execution:
         self._storage = Storage(
             artifact_root=settings.artifacts,
             cache=cache_folder(settings).resolve(),
+            cache_bytes=settings.cache_bytes,
             variables=store_variables(os.environ),
             model_roots=settings.allowed_model_roots,
             free_space_reserve_bytes=settings.free_space_reserve_bytes,
@@ -127,7 +126,7 @@ class Execution:
         return Supervision(claim, lease, self._worker, self._draining, self._runners).watch(starting)
 
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
-        """Record how the attempt ended, and tidy up behind it."""
+        """Record how the attempt ended."""
         match ending:
             case Finished():
                 self._publish(claim, lease, ending)
@@ -139,7 +138,6 @@ class Execution:
                 self._give_up(claim, lease, Event.STOP)
             case Verdict.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
-                self._delete(Workspace(claim.job.id, claim.attempt.id).output)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id
@@ -153,16 +151,13 @@ class Execution:
             result = outcome.result.model_dump(mode="json")
             return held is not None and held.succeed(result, finished.stored, outcome.model)
 
-        own = Workspace(claim.job.id, claim.attempt.id)
         if self._end(lease, succeed):
             log.info("%s: succeeded", attempt_id)
-            self._delete(own.checkpoints, *self._workspaces(claim)[1:])
         else:
             log.warning("%s: cancelled or superseded, nothing is published", attempt_id)
-            self._delete(own.output)
 
     def _give_up(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
-        """End the attempt without a result; what a later attempt may resume from stays, unless a user cancelled."""
+        """End the attempt without a result."""
         attempt_id = claim.attempt.id
         error = failure.error() if failure else None
 
@@ -172,23 +167,9 @@ class Execution:
 
         state = self._end(lease, end)
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
-        output = Workspace(claim.job.id, attempt_id).output
-        self._delete(*self._workspaces(claim) if state is JobState.CANCELLED else (output,))
 
     def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
         """End the attempt, and say at once that a slot is free: the next job need not wait for the next poll."""
         ended = lease.settle(ending)
         self._wake_dispatcher()
         return ended
-
-    def _workspaces(self, claim: Claim) -> list[str]:
-        """Keys of all that was written for the job, this attempt's first."""
-        ids = (claim.attempt.id, *claim.earlier_attempts)
-        return [Workspace(claim.job.id, attempt_id).key for attempt_id in ids]
-
-    def _delete(self, *keys: str) -> None:
-        for key in keys:
-            try:
-                self._store.delete(key)
-            except Exception:
-                log.warning("%s could not be deleted", key, exc_info=True)

@@ -21,6 +21,7 @@ class Storage:
     Attributes:
         artifact_root: A directory, or the URL of an object store.
         cache: Folder for copies of what an object store has.
+        cache_bytes: Most bytes of such copies that are kept.
         variables: Credentials of the object store, by the names that its library reads.
         model_roots: Directories below which registered models may be.
         free_space_reserve_bytes: Room to leave free on the disk.
@@ -28,6 +29,7 @@ class Storage:
 
     artifact_root: str
     cache: Path
+    cache_bytes: int
     variables: Mapping[str, str]
     model_roots: Sequence[Path]
     free_space_reserve_bytes: int

@@ -97,7 +97,9 @@ def _work(assignment: Assignment, messages: int, pause: threading.Event) -> Fini
         if value:
             print(f"{name}={value}")  # noqa: T201 - the job's log
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
-    store = open_store_at(storage.artifact_root, cache=storage.cache, variables=storage.variables)
+    store = open_store_at(
+        storage.artifact_root, cache=storage.cache, cache_bytes=storage.cache_bytes, variables=storage.variables
+    )
     prepared = prepare(claim, store, storage.model_roots, Reporter(messages))
     context = replace(prepared, should_pause=pause.is_set)
     handler = handler_of(claim.spec)

@@ -9,7 +9,8 @@ from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.jobs import ArtifactObject
 from api.schemas.pages import Page
 from api.schemas.requests import PageQuery
-from jobs.service import jobs
+from api.schemas.resources import Deleted
+from jobs.service import deletions, jobs
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
@@ -30,3 +31,10 @@ async def download(path: str, request: Request, job_id: str, caller: FromCaller)
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
     )
+
+
+@router.delete("/{path:path}", response_model=Deleted)
+async def delete(path: str, job_id: str, caller: FromCaller) -> Response:
+    """Delete a file; 409 if it is part of a model, which can only be deleted as a whole."""
+    found = await caller.service.writer.run(lambda c: deletions.delete_artifact(c, caller.job(job_id), path))
+    return json_response(Deleted(id=found.id, object="job.artifact"))

@@ -1,6 +1,7 @@
 """/v1/files: training data and prompts."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,9 +13,10 @@ from api.schemas.pages import Page
 from api.schemas.purposes import equivalent_purposes
 from api.schemas.requests import FileQuery
 from api.schemas.resources import Deleted, FileObject
-from api.uploads import Arrived, discard, received, storage_faults
+from api.uploads import Arrived, received, storage_faults
+from jobs.database import OUTAGES
 from jobs.records import FileFilter, FileRecord
-from jobs.service import files
+from jobs.service import deletions, files
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -56,20 +58,22 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 
 @router.delete("/{file_id}", response_model=Deleted)
 async def delete(file_id: str, caller: FromCaller) -> Response:
-    """Delete a file; jobs that name it and have not started will fail."""
-    found = await caller.service.writer.run(lambda c: files.delete(c, caller.project_id, file_id))
-    await discard(caller.service.store, found.key)
+    """Delete a file; 409 names the jobs that use it and are not final."""
+    await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id))
     return json_response(Deleted(id=file_id, object="file"))
 
 
 async def _keep(caller: Caller, arrived: Arrived) -> FileRecord:
-    """Bytes first, then the row: a file without its bytes is never visible."""
+    """Store the bytes, then the row; before both a record, so that bytes without their row are deleted one day."""
     record = files.new_file(caller.project_id, arrived.filename, arrived.purpose, arrived.bytes, arrived.sha256)
+    writer = caller.service.writer
+    await writer.run(lambda c: files.expect(c, record))
     try:
         with storage_faults():
             await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
         lifetime = arrived.lifetime_seconds
-        return await caller.service.writer.run(lambda c: files.add(c, record, lifetime_seconds=lifetime))
+        return await writer.run(lambda c: files.add(c, record, lifetime_seconds=lifetime))
     except Exception:
-        await discard(caller.service.store, record.key)
+        with suppress(*OUTAGES):
+            await writer.run(lambda c: files.give_up(c, record))
         raise

@@ -10,8 +10,8 @@ from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import NewModel, PageQuery
-from api.schemas.resources import ModelObject
-from jobs.service import models
+from api.schemas.resources import Deleted, ModelObject
+from jobs.service import deletions, models
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 
@@ -38,3 +38,13 @@ async def get_model(model: str, caller: FromCaller) -> Response:
     """One model; its id may hold slashes."""
     found = await caller.service.reader.run(lambda c: models.get(c, caller.project_id, model))
     return json_response(ModelObject.of(found, caller.key))
+
+
+@router.delete("/{model:path}", response_model=Deleted)
+async def delete_model(model: str, caller: FromCaller) -> Response:
+    """Delete a model that nothing uses; 409 names the jobs or models that do.
+
+    The files of a job's result are deleted with it; a registered directory stays on the disk.
+    """
+    await caller.service.writer.run(lambda c: deletions.delete_model(c, caller.project_id, model))
+    return json_response(Deleted(id=model, object="model"))

@@ -1,13 +1,15 @@
 """What clients send: bodies and queries, whose unknown fields are refused."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
 LARGEST_SEQUENCE = 2**31 - 1
+LARGEST_TIME = 10**11  # seconds; in milliseconds it fits into the database's 64 bits
+LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=128)]
 
@@ -30,7 +32,25 @@ class JobQuery(PageQuery):
 
     state: JobState | None = None
     kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
-    label: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$", description="key:value")
+    label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
+
+
+class JobSelectionRequest(Request):
+    """Which final jobs to delete; all given conditions must hold, and at least one must be given."""
+
+    state: Literal["succeeded", "failed", "cancelled"] | None = None
+    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
+    label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
+    before: int | None = Field(
+        None, ge=0, le=LARGEST_TIME, description="Only jobs created before this time, in seconds since the epoch"
+    )
+    dry_run: bool = Field(default=False, description="Only count")
+
+    @model_validator(mode="after")
+    def _require_condition(self) -> Self:
+        if not any((self.state, self.kind, self.label, self.before is not None)):
+            raise ValueError("give at least one of state, kind, label and before; they choose the jobs to delete")
+        return self
 
 
 class FileQuery(PageQuery):

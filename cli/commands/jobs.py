@@ -1,4 +1,4 @@
-"""Looking at jobs, and ending or repeating them: list, show, cancel, retry."""
+"""Looking at jobs, and ending, repeating or deleting them: list, show, cancel, retry, delete."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -68,6 +68,15 @@ def retry(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = Fals
     _each(jobs, url, key, "retry", as_json=as_json)
 
 
+def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
+    """Delete final jobs with their logs, artifacts and models."""
+    with connect(url, key) as client:
+        deleted, refused = _attempt_all(jobs, lambda job: _delete(client, job))
+    for job in deleted:
+        say(f"deleted {job}")
+    _report_refused(refused)
+
+
 def _each(
     jobs: list[str], url: str | None, key: str | None, action: Literal["cancel", "retry"], *, as_json: bool
 ) -> None:
@@ -79,6 +88,10 @@ def _each(
     else:
         for answer in answers:
             show(one_line(answer))
+    _report_refused(refused)
+
+
+def _report_refused(refused: list[tuple[str, CommandError]]) -> None:
     if refused:
         for job, error in refused[:-1]:
             say(f"error: {job}: {error}")
@@ -98,6 +111,11 @@ def _attempt_all(jobs: list[str], act: Callable[[str], Any]) -> tuple[list[Any],
 
 def _post(client: Client, job: str, action: str) -> Any:
     return client.post(job_address(job, action))
+
+
+def _delete(client: Client, job: str) -> str:
+    client.delete(job_address(job))
+    return job
 
 
 def _row(job: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -11,12 +12,14 @@ from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
-app = typer.Typer(help="List models, register one, or make the GGUF form of one.", invoke_without_command=True)
+app = typer.Typer(
+    help="List models, register or delete one, or make the GGUF form of one.", invoke_without_command=True
+)
 
 
 @app.callback()
 def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name; `models add` registers one."""
+    """List the models that jobs can name; `models add` registers one, `models delete` removes one."""
     if not context.invoked_subcommand:
         list_models(url, key, as_json=as_json)
     elif url or key or as_json:
@@ -50,6 +53,18 @@ def add(
     with connect(url, key) as client:
         made = client.post("/v1/models", {"id": model, "path": str(path.absolute())})
     emit(made) if as_json else show(made["id"])
+
+
+@app.command("delete")
+def delete(
+    model: Annotated[str, typer.Argument(metavar="ID", help="A model that nothing uses.")],
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Delete a model: of a registered directory only the registration, of a job's result the files as well."""
+    with connect(url, key) as client:
+        client.delete(f"/v1/models/{quote(model, safe='')}")
+    say(f"deleted {model}")
 
 
 @app.command("gguf")

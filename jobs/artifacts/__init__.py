@@ -13,7 +13,7 @@ from jobs.settings import Settings
 
 def open_store(settings: Settings) -> ArtifactStore:
     """Open the store that `ARTIFACT_ROOT` names: a directory, or a URL such as s3://bucket/prefix."""
-    return open_store_at(settings.artifacts, cache=cache_folder(settings))
+    return open_store_at(settings.artifacts, cache=cache_folder(settings), cache_bytes=settings.cache_bytes)
 
 
 def cache_folder(settings: Settings) -> Path:
@@ -21,12 +21,15 @@ def cache_folder(settings: Settings) -> Path:
     return settings.home / "cache"
 
 
-def open_store_at(root: str, *, cache: Path, variables: Mapping[str, str] | None = None) -> ArtifactStore:
+def open_store_at(
+    root: str, *, cache: Path, cache_bytes: int, variables: Mapping[str, str] | None = None
+) -> ArtifactStore:
     """Open a store.
 
     Args:
         root: A directory, or a URL such as s3://bucket/prefix.
         cache: Folder for copies of what an object store has.
+        cache_bytes: Most bytes of such copies that are kept.
         variables: Environment variables that are set while an object store is opened, and not afterwards: its library
             reads credentials nowhere else.
     """
@@ -34,7 +37,7 @@ def open_store_at(root: str, *, cache: Path, variables: Mapping[str, str] | None
         return DirectoryStore(Path(root))
     os.environ.update(variables or {})
     try:
-        return ObjectStore.from_url(root, cache=cache)
+        return ObjectStore.from_url(root, cache=cache, limit=cache_bytes)
     finally:
         for name in variables or {}:
             os.environ.pop(name, None)

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+
 PIECE = 1 << 20
 
 
@@ -54,11 +56,11 @@ class DirectoryStore:
 
     def delete(self, key: str) -> None:
         """See `ArtifactStore.delete`."""
-        path = self._path(key)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        delete_path(self._path(key))
+
+    def tidy(self) -> None:
+        """See `ArtifactStore.tidy`."""
+        delete_older((self.root / "incoming").glob("*"), ARRIVAL_SECONDS)
 
     def free_bytes(self) -> int:
         """See `ArtifactStore.free_bytes`."""

@@ -11,21 +11,25 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
+from jobs.artifacts.cache import Cache
+from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+from jobs.artifacts.workspace import Workspace
 from jobs.identifiers import new_id
 
 
 class ObjectStore:
     """Workspaces are local; publishing uploads them. Credentials come from the environment (AWS_ACCESS_KEY_ID, …)."""
 
-    def __init__(self, backend: Backend, cache: Path) -> None:
+    def __init__(self, backend: Backend, cache: Path, limit: int = 0) -> None:
         self._backend = backend
         self._cache = cache.resolve()
         self._cache.mkdir(parents=True, exist_ok=True)
+        self._fetched = Cache(self._cache / "fetched", limit)
 
     @classmethod
-    def from_url(cls, url: str, *, cache: Path) -> Self:
-        """Open a URL such as s3://bucket/prefix."""
-        return cls(from_url(url), cache)
+    def from_url(cls, url: str, *, cache: Path, limit: int = 0) -> Self:
+        """Open a URL such as s3://bucket/prefix; `limit` is that of the cache in bytes, 0 for none."""
+        return cls(from_url(url), cache, limit)
 
     def workspace(self, key: str) -> Path:
         """See `ArtifactStore.workspace`."""
@@ -39,7 +43,7 @@ class ObjectStore:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
-        fetched = self._cache / "fetched" / key
+        fetched = self._fetched.path(key)
         if not fetched.exists():  # a job on this machine that names the result need not fetch it again
             fetched.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(fetched)
@@ -65,19 +69,9 @@ class ObjectStore:
 
     def local(self, key: str) -> Path:
         """Fetch a file, or all files below a folder; what was fetched completely before is used again."""
-        target = self._cache / "fetched" / key
-        if target.exists():
-            return target
-        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # runners may fetch the same at once
-        names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
-        for name in names or [key]:
-            self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
-        try:
-            arriving.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            shutil.rmtree(arriving)  # another runner was faster with the same folder
+        target = self._fetched.path(key)
+        while not self._fetched.hold(key):  # what has just been fetched may be evicted before it is held
+            self._arrive(key, target)
         return target
 
     def delete(self, key: str) -> None:
@@ -88,13 +82,39 @@ class ObjectStore:
                 obstore.delete(self._backend, name)
             except (NotFoundError, FileNotFoundError):
                 continue
-        for folder in ("work", "fetched"):
-            shutil.rmtree(self._cache / folder / key, ignore_errors=True)
-            (self._cache / folder / key).unlink(missing_ok=True)
+        self.delete_workspace(key)
+        self._fetched.delete(key)
+
+    def tidy(self) -> None:
+        """See `ArtifactStore.tidy`."""
+        delete_older((self._cache / "work" / "incoming").glob("*"), ARRIVAL_SECONDS)
+        self._fetched.evict()
+
+    def workspaces(self) -> list[Workspace]:
+        """Return the attempts whose workspaces are on this machine."""
+        folders = (self._cache / "work").glob("jobs/*/*")
+        return [Workspace(folder.parent.name, folder.name) for folder in folders]
+
+    def delete_workspace(self, key: str) -> None:
+        """Delete what is below `key` on this machine's disk and was not published."""
+        delete_path(self._cache / "work" / key)
 
     def free_bytes(self) -> int:
         """See `ArtifactStore.free_bytes`."""
         return shutil.disk_usage(self._cache).free
+
+    def _arrive(self, key: str, target: Path) -> None:
+        """Fetch to `target`, which appears as a whole or not at all."""
+        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # runners may fetch the same at once
+        names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
+        for name in names or [key]:
+            self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
+        try:
+            arriving.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(arriving)  # another runner was faster with the same folder
 
     def _fetch(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

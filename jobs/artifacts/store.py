@@ -5,7 +5,10 @@ is ever visible, and what a superseded attempt leaves behind is garbage that nob
 """
 
 import hashlib
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +21,9 @@ class StoredFile:
     path: str
     bytes: int
     sha256: str
+
+
+ARRIVAL_SECONDS = 24 * 3600  # an upload or a fetch that has written nothing for this long is dead
 
 
 class ArtifactStore(Protocol):
@@ -51,9 +57,37 @@ class ArtifactStore(Protocol):
         """Delete the file or folder `key`; nothing happens if there is none."""
         ...
 
+    def tidy(self) -> None:
+        """Delete from this machine's disk what died while it arrived, and what exceeds the limit of the cache."""
+        ...
+
     def free_bytes(self) -> int:
         """Room left for a workspace on this machine."""
         ...
+
+
+def delete_older(paths: Iterable[Path], seconds: float) -> None:
+    """Delete files and folders that nothing has been written to for this long."""
+    for path in paths:
+        with suppress(FileNotFoundError):  # it has arrived, or another process deletes it as well
+            newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
+            if newest < time.time() - seconds:
+                delete_path(path)
+
+
+def delete_path(path: Path) -> None:
+    """Delete a file, or a folder with everything in it; nothing happens if there is none.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    try:
+        shutil.rmtree(path)
+    except NotADirectoryError:
+        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        if path.exists():  # another process deletes in the same folder
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def describe(folder: Path) -> list[StoredFile]:

@@ -15,9 +15,13 @@ def add_file(connection: Connection, file: FileRecord) -> None:
     connection.execute(sa.insert(File).values(**asdict(file)))
 
 
-def get_files(connection: Connection, project_id: str, ids: Iterable[str], *, now: int) -> dict[str, FileRecord]:
-    """Read the files of these ids that have not expired, by id."""
+def get_files(
+    connection: Connection, project_id: str, ids: Iterable[str], *, now: int, keep: bool = False
+) -> dict[str, FileRecord]:
+    """Read the files of these ids that have not expired, by id; with `keep`, nobody deletes them meanwhile."""
     query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(list(ids)), _unexpired(now))
+    if keep:
+        query = query.order_by(File.id).with_for_update(read=True, key_share=True)
     return {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
 
 

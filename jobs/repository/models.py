@@ -35,9 +35,13 @@ def update_registered(connection: Connection, model: ModelRecord) -> None:
     connection.execute(statement.values(kind=model.kind, details=dict(model.details)))
 
 
-def get_many(connection: Connection, project_id: str, ids: Iterable[str]) -> dict[str, ModelRecord]:
-    """The models of these names, by name."""
+def get_many(
+    connection: Connection, project_id: str, ids: Iterable[str], *, keep: bool = False
+) -> dict[str, ModelRecord]:
+    """The models of these names, by name; with `keep`, nobody deletes them before the transaction ends."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.id.in_(list(ids)))
+    if keep:
+        query = query.order_by(Model.id).with_for_update(read=True, key_share=True)
     return {row.id: ModelRecord(**row._mapping) for row in connection.execute(query)}
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.records import AllocationRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
 from jobs.repository import attempts, files, models
+from jobs.service.unneeded import list_resumable
 from jobs.specs import StoredSpec
 
 
@@ -47,6 +48,7 @@ def make_claim(
     uploads = files.get_files(connection, job.project_id, spec.file_references().values(), now=now)
     tries = attempts.of_job(connection, job.id)
     allocations = next(each.allocations for each in tries if each.id == attempt.id)
+    earlier = [each.id for each in tries if each.id != attempt.id and each.claimed_at is not None]
     return Claim(
         job=job,
         attempt=attempt,
@@ -55,7 +57,7 @@ def make_claim(
         models=by_field,
         bases=_find_bases(connection, job.project_id, by_field),
         files={field: uploads[name] for field, name in spec.file_references().items() if name in uploads},
-        earlier_attempts=[each.id for each in tries if each.id != attempt.id and each.claimed_at is not None],
+        earlier_attempts=list_resumable(connection, job.id, earlier),
     )
 
 

@@ -9,7 +9,8 @@ from jobs.database import now_ms
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
 from jobs.records import FileFilter, FileRecord
-from jobs.repository import files
+from jobs.repository import deletions, files
+from jobs.service.unneeded import DAY_MS, Reason, record_keys
 from jobs.specs.fields import FILE_ID_PATTERN
 
 FILE_ID = re.compile(FILE_ID_PATTERN)
@@ -22,8 +23,21 @@ def new_file(project_id: str, filename: str, purpose: str, size: int, sha256: st
     return FileRecord(file_id, project_id, filename, purpose, key, size, sha256, created_at=0, expires_at=None)
 
 
+def expect(connection: Connection, file: FileRecord) -> None:
+    """Record, before the bytes of a file are stored, that they are deleted unless `add` is called within a day."""
+    now = now_ms(connection)
+    record_keys(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
+
+
+def give_up(connection: Connection, file: FileRecord) -> None:
+    """Record that the bytes of a file are deleted now: it could not be added."""
+    deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
+    record_keys(connection, [file.key], Reason.UPLOAD, now=now_ms(connection))
+
+
 def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | None = None) -> FileRecord:
     """Make a file visible whose bytes are in the store, for this time or until it is deleted."""
+    deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
     now = now_ms(connection)
     expires_at = None if lifetime_seconds is None else now + lifetime_seconds * 1000
     stamped = replace(file, created_at=now, expires_at=expires_at)
@@ -54,14 +68,3 @@ def page(
     if after and not FILE_ID.fullmatch(after):
         raise UnknownCursorError(after)
     return files.page_files(connection, project_id, wanted, after=after, limit=limit, now=now_ms(connection))
-
-
-def delete(connection: Connection, project_id: str, file_id: str) -> FileRecord:
-    """Forget a file; the caller deletes its bytes afterwards.
-
-    Raises:
-        NotFoundError: there is none of this id in the project.
-    """
-    found = get(connection, project_id, file_id)
-    files.delete_file(connection, file_id)
-    return found

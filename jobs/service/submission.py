@@ -164,10 +164,11 @@ def _check(
     for project_id in {submission.project_id for submission in submissions.values()}:
         mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
         named = _names(mine)
-        known_models = models.get_many(connection, project_id, named) if named else {}
+        known_models = models.get_many(connection, project_id, named, keep=True) if named else {}
         bases = _find_bases(connection, project_id, known_models)
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
-        known_files = files.get_files(connection, project_id, wanted, now=now_ms(connection)) if wanted else {}
+        now = now_ms(connection)
+        known_files = files.get_files(connection, project_id, wanted, now=now, keep=True) if wanted else {}
         taken = set(known_models)
         for index, spec in mine:
             if error := _fault(spec, known_models, bases, set(known_files), taken):

@@ -9,6 +9,7 @@ from jobs.database import now_ms
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models
+from jobs.service.unneeded import keep_resume_points, record_unneeded
 from jobs.settings import Settings
 from jobs.state import CHARGED, Event, JobState, Transition, next_transition
 
@@ -53,6 +54,10 @@ def advance(
             allocations.update(connection, attempt_id, {"deadline": None})
     if row.target.final and row.target is not JobState.SUCCEEDED:
         models.drop_pending(connection, job.id)
+    if row.event is Event.RETRY:
+        keep_resume_points(connection, job.id)
+    ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN else None
+    record_unneeded(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
     events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)
     return row.target

@@ -19,6 +19,7 @@ from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, Workspace, describe, open_store
 from jobs.bootstrap import prepare
 from jobs.database import Database
+from jobs.maintenance import Cleaner
 from jobs.service.attempts import ProducedModel
 from tests.jobs.pool import hold, start_on
 from tests.model_files import write_model_files
@@ -41,6 +42,10 @@ class Api:
     def store(self) -> ArtifactStore:
         """The artifact store, opened once more as another process would."""
         return open_store(self.settings)
+
+    def clean(self) -> None:
+        """Delete from the store what is due, as the leader does."""
+        Cleaner(self.database, self.store, self.settings).clean()
 
     def client_for(self, secret: str) -> httpx.Client:
         """A client with this key."""

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
+from obstore.store import S3Store
 
 from footprint import Precision
+from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.records import JobDetails, ModelRecord
@@ -45,6 +48,50 @@ def database(settings: Settings) -> Iterator[Database]:
     opened = Database(settings.database)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A server that speaks S3, with the bucket "results"."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    import boto3  # noqa: PLC0415 - comes with moto, and only this fixture needs it
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="results")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.integration)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    """An empty store of each kind."""
+    if request.param == "directory":
+        return DirectoryStore(tmp_path / "store")
+    made: ArtifactStore = request.getfixturevalue("s3_store")
+    return made
+
+
+@pytest.fixture
+def s3_store(s3_endpoint: str, tmp_path: Path) -> ObjectStore:
+    """An empty object store."""
+    backend = S3Store(
+        "results",
+        prefix=tmp_path.name,
+        endpoint=s3_endpoint,
+        region="us-east-1",
+        access_key_id="test",
+        secret_access_key="test",
+        client_options={"allow_http": True},
+    )
+    return ObjectStore(backend, tmp_path / "cache")
 
 
 class Deployment:

@@ -1,54 +1,16 @@
 """Both artifact stores do the same: a directory, and an object store behind a real HTTP server."""
 
+import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
-from obstore.store import S3Store
 
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, StoredFile, Workspace, describe, open_store
 from jobs.settings import Settings
 
 KEY = Workspace("job-1", "att-1").output
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """A server that speaks S3, with the bucket "results"."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    import boto3  # noqa: PLC0415 - comes with moto, and only this fixture needs it
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="results")
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    if request.param == "directory":
-        return DirectoryStore(tmp_path / "store")
-    backend = S3Store(
-        "results",
-        prefix=tmp_path.name,
-        endpoint=request.getfixturevalue("s3_endpoint"),
-        region="us-east-1",
-        access_key_id="test",
-        secret_access_key="test",
-        client_options={"allow_http": True},
-    )
-    return ObjectStore(backend, tmp_path / "cache")
 
 
 def elsewhere(store: ArtifactStore, tmp_path: Path) -> ArtifactStore:
@@ -133,3 +95,55 @@ def test_no_key_leads_out_of_the_directory(tmp_path: Path, key: str) -> None:
 def test_the_setting_chooses_the_store(tmp_path: Path) -> None:
     assert isinstance(open_store(Settings(home=tmp_path)), DirectoryStore)
     assert isinstance(open_store(Settings(home=tmp_path, artifact_root="s3://results/prefix")), ObjectStore)
+
+
+def publish_attempts(store: ArtifactStore, count: int) -> list[str]:
+    """Results of a thousand bytes each."""
+    keys = [Workspace("job-1", f"att-{number}").output for number in range(count)]
+    for key in keys:
+        (store.workspace(key) / "data").write_bytes(bytes(1000))
+        store.publish(key)
+    return keys
+
+
+@pytest.mark.integration
+def test_the_cache_evicts_what_was_used_least_recently(s3_store: ObjectStore, tmp_path: Path) -> None:
+    keys = publish_attempts(s3_store, 4)
+    for position, key in enumerate((keys[1], keys[2], keys[3], keys[0])):
+        reader = ObjectStore(s3_store._backend, tmp_path / "machine", limit=2500)
+        folder = reader.local(key)
+        os.utime(folder.parent, (position, position))
+        del reader  # so nobody uses it
+    machine = ObjectStore(s3_store._backend, tmp_path / "machine", limit=2500)
+    machine.tidy()
+    left = {key for key in keys if (tmp_path / "machine" / "fetched" / key).exists()}
+    assert left == {keys[0], keys[3]}
+    assert (machine.local(keys[1]) / "data").read_bytes() == bytes(1000)
+
+
+@pytest.mark.integration
+def test_the_cache_keeps_what_a_process_uses(s3_store: ObjectStore, tmp_path: Path) -> None:
+    first, second = publish_attempts(s3_store, 2)
+    user = ObjectStore(s3_store._backend, tmp_path / "machine", limit=1)
+    used = user.local(first)
+    ObjectStore(s3_store._backend, tmp_path / "machine").local(second)
+    ObjectStore(s3_store._backend, tmp_path / "machine", limit=1).tidy()
+    assert (used / "data").exists()
+    assert not (tmp_path / "machine" / "fetched" / second).exists()
+    del user
+    ObjectStore(s3_store._backend, tmp_path / "machine", limit=1).tidy()
+    assert not used.exists()
+
+
+def test_arrivals_that_died_are_swept_and_living_ones_are_not(store: ArtifactStore, tmp_path: Path) -> None:
+    dead, living = store.scratch() / "upload-dead", store.scratch() / "upload-living"
+    arriving = [tmp_path / "cache" / "fetched" / "files" / f"file-1.arriving-{name}" for name in ("dead", "living")]
+    for path in (dead, living, *arriving):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (dead, arriving[0]):
+        os.utime(path, (1, 1))
+    store.tidy()
+    assert (dead.exists(), living.exists()) == (False, True)
+    if isinstance(store, ObjectStore):
+        assert [path.exists() for path in arriving] == [False, True]

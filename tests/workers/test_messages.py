@@ -23,7 +23,7 @@ from workers.messages import (
 
 
 def test_an_assignment_arrives_as_it_was_sent() -> None:
-    storage = Storage("s3://bucket/prefix", Path("/cache"), {"AWS_ACCESS_KEY_ID": "k"}, [Path("/models")], 1)
+    storage = Storage("s3://bucket/prefix", Path("/cache"), 10, {"AWS_ACCESS_KEY_ID": "k"}, [Path("/models")], 1)
     sent = Assignment(claim_of({"model": BASE}), storage, 2)
     line = encode_assignment(sent)
     assert line.endswith(b"\n")

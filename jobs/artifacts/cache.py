@@ -1,0 +1,105 @@
+"""The files of an object store that a machine keeps on its own disk: the least recently used are evicted."""
+
+import fcntl
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+from jobs.identifiers import new_id
+
+ENTRY_PARTS = {"jobs": 3}  # jobs/JOB/ATTEMPT is evicted as a whole, and so is files/FILE
+
+
+class Cache:
+    """Entries below a folder. Those in use are locked by the processes that use them, and never evicted."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._held: dict[Path, int] = {}
+        weakref.finalize(self, _close, self._held)
+
+    def path(self, key: str) -> Path:
+        """Return where the file or folder `key` is kept, if it is."""
+        return self._folder / key
+
+    def hold(self, key: str) -> bool:
+        """Keep the entry of `key` until this object is gone, as used just now; False if `key` is not cached."""
+        entry = self._folder.joinpath(*_entry_of(Path(key)).parts)
+        try:
+            if entry not in self._held:
+                self._held[entry] = _lock(entry, fcntl.LOCK_SH)
+            os.utime(entry)
+        except OSError:
+            return False
+        if self.path(key).exists() and _is_same(self._held[entry], entry):
+            return True
+        os.close(self._held.pop(entry))  # evicted before it was locked
+        return False
+
+    def evict(self) -> None:
+        """Delete fetches that died, and then the least recently used entries until the rest is within the limit."""
+        delete_older(self._folder.rglob("*.arriving-*"), ARRIVAL_SECONDS)
+        if not self._limit:
+            return
+        entries = sorted((entry.stat().st_mtime, entry) for entry in self._entries())
+        sizes = {entry: _size(entry) for _, entry in entries}
+        excess = sum(sizes.values()) - self._limit
+        for _, entry in entries:
+            if excess > 0 and self._evict(entry):
+                excess -= sizes[entry]
+
+    def delete(self, key: str) -> None:
+        """Delete the file or folder `key`, whoever uses it."""
+        delete_path(self.path(key))
+
+    def _entries(self) -> Iterator[Path]:
+        for pattern in ("files/*", "jobs/*/*"):
+            yield from (path for path in self._folder.glob(pattern) if ".arriving-" not in path.name)
+
+    def _evict(self, entry: Path) -> bool:
+        """Delete an entry; False if a process uses it."""
+        try:
+            descriptor = _lock(entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        try:
+            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")  # swept later if we die here
+            entry.rename(doomed)
+        finally:
+            os.close(descriptor)
+        delete_path(doomed)
+        return True
+
+
+def _entry_of(key: Path) -> Path:
+    return Path(*key.parts[: ENTRY_PARTS.get(key.parts[0], 2)])
+
+
+def _lock(path: Path, how: int) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _size(entry: Path) -> int:
+    return sum(path.stat().st_size for path in (entry, *entry.rglob("*")) if path.is_file())
+
+
+def _close(held: dict[Path, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()

@@ -1,0 +1,70 @@
+"""Processes deletion records: the only code that deletes from the artifact store."""
+
+import logging
+
+from jobs.artifacts import ArtifactStore
+from jobs.database import Database, is_outage, now_ms
+from jobs.records import DeletionRecord
+from jobs.repository import deletions
+from jobs.service.deletions import erase_jobs
+from jobs.service.unneeded import is_key_in_use
+from jobs.settings import Settings
+
+BATCH = 100
+TAKEN_MS = 60_000  # a leader that dies while it deletes is replaced; its records are taken again after this
+MAX_BACKOFF_MS = 3_600_000
+
+log = logging.getLogger(__name__)
+
+
+class Cleaner:
+    """Deletes what is due, batch by batch; what fails is tried again later."""
+
+    def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
+        self._database = database
+        self._store = store
+        self._settings = settings
+
+    def clean(self) -> int:
+        """Process one batch; return how many records it had."""
+        with self._database.writing() as connection:
+            now = now_ms(connection)
+            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + TAKEN_MS)
+        self._erase_jobs([record for record in due if record.key is None])
+        done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
+        if done:
+            with self._database.writing() as connection:
+                deletions.remove(connection, done)
+        return len(due)
+
+    def _erase_jobs(self, records: list[DeletionRecord]) -> None:
+        """Delete jobs, all or none of the batch; their files follow as records of their own."""
+        if not records:
+            return
+        with self._database.writing() as connection:
+            erased = erase_jobs(connection, [record.job_id for record in records if record.job_id], self._settings)
+            deletions.remove(connection, [record.id for record in records])
+        if erased < len(records):
+            log.info("%d of %d jobs are kept: they are in use or no longer final", len(records) - erased, len(records))
+
+    def _delete(self, record: DeletionRecord, key: str) -> bool:
+        """Delete a key from the store; False if that has to be tried again."""
+        try:
+            with self._database.reading() as connection:
+                in_use = is_key_in_use(connection, key, record.job_id)
+            if in_use:
+                log.warning("%s is in use, so it is not deleted (%s)", key, record.reason)
+            else:
+                self._store.delete(key)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self._postpone(record, error)
+            return False
+        return True
+
+    def _postpone(self, record: DeletionRecord, error: Exception) -> None:
+        backoff_ms = min(MAX_BACKOFF_MS, TAKEN_MS * 2 ** min(record.attempts - 1, 10))
+        log.warning("%s cannot be deleted, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
+        with self._database.writing() as connection:
+            deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)

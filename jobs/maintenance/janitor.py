@@ -1,0 +1,55 @@
+"""Runs the leader's deletions in a thread, so that a slow store does not hold up the dispatcher."""
+
+import logging
+import threading
+import time
+
+from jobs.artifacts import open_store
+from jobs.database import Database
+from jobs.maintenance.cleaner import BATCH, Cleaner
+from jobs.maintenance.retention import Retention
+from jobs.settings import Settings
+
+CLEAN_SECONDS = 1.0
+EXPIRE_SECONDS = 300.0
+
+log = logging.getLogger(__name__)
+
+
+class Janitor:
+    """Works while its owner leads: each call of `work` may start a thread that deletes what is due, and ends."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._clean_at = 0.0
+        self._expire_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def work(self) -> None:
+        """Begin with what is due unless the thread is still at it; never waits."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if busy or time.monotonic() < self._clean_at:
+            return
+        self._clean_at = time.monotonic() + CLEAN_SECONDS
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5) -> None:
+        """Begin nothing more, and wait this long for what is under way; a successor repeats what is left."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            if time.monotonic() >= self._expire_at:
+                self._expire_at = time.monotonic() + EXPIRE_SECONDS
+                Retention(self._database, self._settings).expire()
+                open_store(self._settings).tidy()
+            cleaner = Cleaner(self._database, open_store(self._settings), self._settings)
+            while not self._stopping.is_set() and cleaner.clean() == BATCH:
+                pass
+        except Exception as error:  # noqa: BLE001 - deletions are tried again, whatever fails
+            log.warning("deletions are tried again: %s", error)

@@ -1,0 +1,69 @@
+"""Deletes what is older than the operator wants to keep, and files whose time is over."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from sqlalchemy import Connection
+
+from jobs.database import Database, now_ms
+from jobs.records import ArtifactRecord
+from jobs.repository import removal
+from jobs.service import deletions
+from jobs.service.unneeded import DAY_MS, Reason, record_keys
+from jobs.settings import Settings
+from jobs.state import JobState
+
+BATCH = 200
+
+
+class Retention:
+    """One pass over everything that can expire; each batch is a separate transaction."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+
+    def expire(self) -> None:
+        """Delete what has expired: files, then jobs, artifacts, log lines and events of final jobs."""
+        kept = self._settings
+        self._expire_files()
+        self._walk(kept.keep_jobs_days, self._erase_jobs)
+        self._walk(kept.keep_artifacts_days, self._expire_artifacts)
+        self._walk(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))
+        self._walk(kept.keep_events_days, lambda c, jobs: removal.delete_events(c, jobs, ["state", "progress"]))
+
+    def _walk(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
+        """Treat all jobs that finished more than `days` ago; 0 keeps everything."""
+        after: str | None = "" if days else None
+        while after is not None:
+            with self._database.writing() as connection:
+                time = now_ms(connection) - int(days * DAY_MS)
+                found = removal.list_jobs_finished_before(connection, time, after=after, limit=BATCH)
+                if found:
+                    treat(connection, found)
+            after = found[-1] if found else None
+
+    def _erase_jobs(self, connection: Connection, job_ids: Sequence[str]) -> None:
+        """Delete jobs; a model is in use while any job exists that names it, final or not."""
+        deletions.erase_jobs(connection, job_ids, self._settings, users=tuple(JobState))
+
+    def _expire_files(self) -> None:
+        after: str | None = ""
+        while after is not None:
+            with self._database.writing() as connection:
+                found = removal.list_expired_files(connection, now=now_ms(connection), after=after, limit=BATCH)
+                for file in found:
+                    deletions.expire_file(connection, file)
+            after = found[-1].id if found else None
+
+    @staticmethod
+    def _expire_artifacts(connection: Connection, job_ids: Collection[str]) -> None:
+        """Delete artifacts that are not files of a model."""
+        loose = [each for each in removal.list_artifacts(connection, job_ids) if not _is_of_model(connection, each)]
+        removal.delete_artifacts(connection, [artifact.id for artifact in loose])
+        for artifact in loose:
+            now = now_ms(connection)
+            record_keys(connection, [artifact.key], Reason.EXPIRED, now=now, job_id=artifact.job_id)
+
+
+def _is_of_model(connection: Connection, artifact: ArtifactRecord) -> bool:
+    return removal.find_model_around(connection, artifact) is not None

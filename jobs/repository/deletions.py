@@ -1,0 +1,68 @@
+"""Rows of `deletions`."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.records import DeletionRecord
+from jobs.tables import Deletion
+
+
+def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:
+    """Insert deletions."""
+    if deletions:
+        connection.execute(sa.insert(Deletion), [asdict(deletion) for deletion in deletions])
+
+
+def take_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
+    """Take up to `limit` due deletions in their order; nobody else takes them before `until`."""
+    due = (
+        sa.select(Deletion.id)
+        .where(Deletion.not_before <= now)
+        .order_by(Deletion.not_before, Deletion.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(connection.execute(due).scalars())
+    if not ids:
+        return []
+    statement = sa.update(Deletion).where(Deletion.id.in_(ids))
+    connection.execute(statement.values(not_before=until, attempts=Deletion.attempts + 1))
+    rows = connection.execute(sa.select(Deletion.__table__).where(Deletion.id.in_(ids)).order_by(Deletion.id))
+    return [DeletionRecord(**row._mapping) for row in rows]
+
+
+def postpone(connection: Connection, deletion_id: str, not_before: int) -> None:
+    """Let a deletion be tried again later, or sooner."""
+    connection.execute(sa.update(Deletion).where(Deletion.id == deletion_id).values(not_before=not_before))
+
+
+def remove(connection: Connection, ids: Collection[str]) -> None:
+    """Remove deletions that are done."""
+    if ids:
+        connection.execute(sa.delete(Deletion).where(Deletion.id.in_(list(ids))))
+
+
+def remove_untaken(connection: Connection, job_id: str, reason: str) -> None:
+    """Remove deletions of a job for this reason that the leader has never begun."""
+    statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
+    connection.execute(statement)
+
+
+def remove_by_key(connection: Connection, key: str, reason: str) -> None:
+    """Remove the deletions of a key for this reason."""
+    connection.execute(sa.delete(Deletion).where(Deletion.key == key, Deletion.reason == reason))
+
+
+def list_keys(connection: Connection, job_id: str) -> list[str]:
+    """Return the keys of a job that are to be deleted."""
+    query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
+    return [key for key in connection.execute(query).scalars() if key is not None]
+
+
+def list_pending_jobs(connection: Connection) -> set[str]:
+    """Return the jobs that are to be deleted themselves."""
+    query = sa.select(Deletion.job_id).where(Deletion.key.is_(None))
+    return {job_id for job_id in connection.execute(query).scalars() if job_id is not None}

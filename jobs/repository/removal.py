@@ -1,0 +1,110 @@
+"""Deleting rows of jobs and what belongs to them, and finding those that may be deleted."""
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.records import ArtifactRecord, FileRecord, JobFilter, ModelRecord
+from jobs.repository.uses import FINAL
+from jobs.tables import Allocation, Artifact, Attempt, File, Job, JobEvent, JobLabel, Model
+
+
+def lock_model(connection: Connection, project_id: str, name: str) -> ModelRecord | None:
+    """Return a model, locked against submissions that name it until the transaction ends."""
+    query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.id == name)
+    row = connection.execute(query.with_for_update()).first()
+    return ModelRecord(**row._mapping) if row else None
+
+
+def lock_models_of_jobs(connection: Connection, job_ids: Collection[str]) -> list[ModelRecord]:
+    """Return the models that some jobs have made, locked against submissions that name them."""
+    query = sa.select(Model.__table__).where(Model.job_id.in_(list(job_ids))).order_by(Model.id)
+    return [ModelRecord(**row._mapping) for row in connection.execute(query.with_for_update())]
+
+
+def lock_file(connection: Connection, file_id: str) -> None:
+    """Lock a file against submissions that name it until the transaction ends."""
+    connection.execute(sa.select(File.id).where(File.id == file_id).with_for_update())
+
+
+def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, list[str]]:
+    """Return those jobs that are final by project, locked so that nobody can retry them."""
+    query = sa.select(Job.project_id, Job.id).where(Job.id.in_(list(job_ids)), Job.state.in_(FINAL))
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(query.order_by(Job.id).with_for_update()):
+        found.setdefault(row.project_id, []).append(row.id)
+    return found
+
+
+def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
+    """Delete final jobs with everything that refers to them."""
+    for table in (Artifact, JobEvent, Allocation, Attempt, JobLabel, Model):
+        connection.execute(sa.delete(table).where(table.job_id.in_(list(job_ids))))
+    connection.execute(sa.delete(Job).where(Job.id.in_(list(job_ids))))
+
+
+def delete_model(connection: Connection, project_id: str, name: str) -> None:
+    """Delete the row of a model."""
+    connection.execute(sa.delete(Model).where(Model.project_id == project_id, Model.id == name))
+
+
+def find_model_around(connection: Connection, artifact: ArtifactRecord) -> str | None:
+    """Return the model that an artifact is a file of."""
+    query = sa.select(Model.id, Model.key).where(Model.job_id == artifact.job_id, Model.key.is_not(None))
+    return next((row.id for row in connection.execute(query) if artifact.key.startswith(f"{row.key}/")), None)
+
+
+def delete_artifacts(connection: Connection, artifact_ids: Collection[str]) -> None:
+    """Delete rows of artifacts."""
+    connection.execute(sa.delete(Artifact).where(Artifact.id.in_(list(artifact_ids))))
+
+
+def delete_artifacts_below(connection: Connection, job_id: str, key: str) -> None:
+    """Delete the rows of a job's artifacts below a key of the store."""
+    below = sa.func.substr(Artifact.key, 1, len(key) + 1) == f"{key}/"
+    connection.execute(sa.delete(Artifact).where(Artifact.job_id == job_id, below))
+
+
+def list_final_jobs(
+    connection: Connection, project_id: str, wanted: JobFilter, *, created_before: int | None
+) -> list[str]:
+    """Return the ids of the final jobs of a project that match, newest first."""
+    query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(FINAL))
+    if wanted.state:
+        query = query.where(Job.state == wanted.state)
+    if wanted.kind:
+        query = query.where(Job.kind == wanted.kind)
+    if wanted.label:
+        key, value = wanted.label
+        labelled = sa.select(JobLabel.job_id).where(
+            JobLabel.project_id == project_id, JobLabel.key == key, JobLabel.value == value
+        )
+        query = query.where(Job.id.in_(labelled))
+    if created_before is not None:
+        query = query.where(Job.created_at < created_before)
+    return list(connection.execute(query.order_by(Job.id.desc())).scalars())
+
+
+def list_jobs_finished_before(connection: Connection, time: int, *, after: str, limit: int) -> list[str]:
+    """Return up to `limit` final jobs that finished before a time, in the order of their ids from behind `after`."""
+    query = sa.select(Job.id).where(Job.state.in_(FINAL), Job.finished_at < time, Job.id > after)
+    return list(connection.execute(query.order_by(Job.id).limit(limit)).scalars())
+
+
+def delete_events(connection: Connection, job_ids: Collection[str], types: Sequence[str]) -> int:
+    """Delete the events of these types from the logs of some jobs; return how many there were."""
+    statement = sa.delete(JobEvent).where(JobEvent.job_id.in_(list(job_ids)), JobEvent.type.in_(types))
+    return connection.execute(statement).rowcount
+
+
+def list_artifacts(connection: Connection, job_ids: Collection[str]) -> list[ArtifactRecord]:
+    """Return all artifacts of some jobs."""
+    rows = connection.execute(sa.select(Artifact.__table__).where(Artifact.job_id.in_(list(job_ids))))
+    return [ArtifactRecord(**row._mapping) for row in rows]
+
+
+def list_expired_files(connection: Connection, *, now: int, after: str, limit: int) -> list[FileRecord]:
+    """Return up to `limit` files whose time is over, in the order of their ids from behind `after`."""
+    query = sa.select(File.__table__).where(File.expires_at <= now, File.expires_at.is_not(None), File.id > after)
+    return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(File.id).limit(limit))]

@@ -1,0 +1,119 @@
+"""Queries across tables: who uses a model, a file or a key of the artifact store."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.repository.attempts import OPEN
+from jobs.state import JobState
+from jobs.tables import Artifact, Attempt, File, Job, Model
+
+# Fields of specs that name models and files; a test compares them with the specs.
+MODEL_FIELDS = ("model", "adapter", "compare_with")
+FILE_FIELDS = ("training_file", "input_file", "quality_text_file", "calibration_file", "data_file")
+FINAL = tuple(state for state in JobState if state.final)
+UNFINISHED = tuple(state for state in JobState if not state.final)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A job that names something, and the name."""
+
+    job_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeModel:
+    """A model with the model that it was made from, and the job that made it."""
+
+    id: str
+    base: str | None
+    job_id: str | None
+
+
+def find_jobs_naming(
+    connection: Connection,
+    project_id: str,
+    fields: Sequence[str],
+    names: Collection[str],
+    *,
+    states: Collection[JobState] = UNFINISHED,
+) -> list[Use]:
+    """Return the jobs in these states whose specs name one of `names` in one of `fields`."""
+    found = []
+    for field in fields:
+        named = Job.spec[field].as_string()
+        query = sa.select(Job.id, named).where(
+            Job.project_id == project_id, Job.state.in_(list(states)), named.in_(list(names))
+        )
+        found += [Use(*row) for row in connection.execute(query.order_by(Job.id))]
+    return found
+
+
+def list_named_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Use]:
+    """Return all models that jobs in these states name."""
+    found = []
+    for field in MODEL_FIELDS:
+        named = Job.spec[field].as_string()
+        query = sa.select(Job.id, named).where(
+            Job.project_id == project_id, Job.state.in_(list(states)), named.is_not(None)
+        )
+        found += [Use(*row) for row in connection.execute(query)]
+    return found
+
+
+def list_made_models(connection: Connection, project_id: str) -> list[MadeModel]:
+    """Return all models of a project, with where they come from."""
+    rows = connection.execute(sa.select(Model.id, Model.base, Model.job_id).where(Model.project_id == project_id))
+    return [MadeModel(*row) for row in rows]
+
+
+def find_models_made_from(connection: Connection, project_id: str, name: str) -> list[str]:
+    """Return the models whose base is `name`, those still being made included."""
+    query = sa.select(Model.id).where(Model.project_id == project_id, Model.base == name)
+    return list(connection.execute(query.order_by(Model.id)).scalars())
+
+
+def is_job(connection: Connection, job_id: str) -> bool:
+    """Whether there is a job of this id."""
+    return connection.execute(sa.select(Job.id).where(Job.id == job_id)).first() is not None
+
+
+def is_file_named(connection: Connection, file_id: str) -> bool:
+    """Whether the uploaded file has its row."""
+    return connection.execute(sa.select(File.id).where(File.id == file_id)).first() is not None
+
+
+def is_published(connection: Connection, job_id: str, key: str) -> bool:
+    """Whether an artifact or a model of the job is at this key of the store, or below it."""
+    for table in (Artifact, Model):
+        below = sa.func.substr(table.key, 1, len(key) + 1) == f"{key}/"
+        query = sa.select(table.id).where(table.job_id == job_id, sa.or_(table.key == key, below))
+        if connection.execute(query.limit(1)).first() is not None:
+            return True
+    return False
+
+
+def list_open_attempts(connection: Connection, job_id: str) -> list[str]:
+    """Return the ids of the attempts at a job that have not ended."""
+    query = sa.select(Attempt.id).where(Attempt.job_id == job_id, Attempt.state.in_(OPEN))
+    return list(connection.execute(query).scalars())
+
+
+def list_claimed_attempts(connection: Connection, job_id: str) -> dict[str, str]:
+    """Return the states of all attempts at a job that a worker has claimed, by id."""
+    query = sa.select(Attempt.id, Attempt.state).where(Attempt.job_id == job_id, Attempt.claimed_at.is_not(None))
+    return {row.id: row.state for row in connection.execute(query.order_by(Attempt.number))}
+
+
+def is_workspace_needed(connection: Connection, job_id: str, *, failed_since: int) -> bool:
+    """Whether a worker must keep what attempts at a job have written: it is not final, or has failed lately."""
+    state = connection.execute(sa.select(Job.state, Job.finished_at).where(Job.id == job_id)).first()
+    if state is None:
+        return False
+    if state.state == JobState.FAILED:
+        return bool((state.finished_at or 0) >= failed_since)
+    return state.state in UNFINISHED

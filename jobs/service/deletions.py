@@ -1,0 +1,203 @@
+"""What users delete: jobs, artifacts, models and files, unless something uses them."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.errors import InUseError
+from jobs.records import ArtifactRecord, FileRecord, JobFilter
+from jobs.repository import deletions, files, removal, uses
+from jobs.service import files as file_service
+from jobs.service import jobs as job_service
+from jobs.service import models as model_service
+from jobs.service.jobs import JobKey
+from jobs.service.transitions import lock_job
+from jobs.service.unneeded import Reason, record_job_files, record_jobs, record_keys
+from jobs.settings import Settings
+from jobs.state import JobState
+
+NAMED_USERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class JobSelection:
+    """Which final jobs a bulk deletion takes."""
+
+    wanted: JobFilter
+    created_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkDeletion:
+    """How many jobs match a selection, and how many of them are kept because something uses their models."""
+
+    matched: int
+    in_use: int
+
+    @property
+    def deleted(self) -> int:
+        """How many jobs are deleted."""
+        return self.matched - self.in_use
+
+
+def delete_job(connection: Connection, key: JobKey, settings: Settings) -> None:
+    """Delete a final job with its log, artifacts and model.
+
+    Raises:
+        NotFoundError: there is no such job.
+        InUseError: it is not final, or its model is used.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    if not job.state.final:
+        raise InUseError(f"job {job.id} is {job.state}; cancel it first", param="job_id")
+    for model in removal.lock_models_of_jobs(connection, [job.id]):
+        _require_unused_model(connection, key.project_id, model.id, f"job {job.id} made")
+    removal.delete_jobs(connection, [job.id])
+    record_job_files(connection, [job.id], now=now_ms(connection), settings=settings)
+
+
+def delete_jobs(connection: Connection, selection: JobSelection, project_id: str, *, dry_run: bool) -> BulkDeletion:
+    """Record that all matching final jobs are to be deleted; the leader deletes them and checks their uses again."""
+    matched = removal.list_final_jobs(connection, project_id, selection.wanted, created_before=selection.created_before)
+    blocked = find_blocked_jobs(connection, project_id, matched)
+    if not dry_run:
+        pending = deletions.list_pending_jobs(connection)
+        chosen = [job_id for job_id in matched if job_id not in blocked and job_id not in pending]
+        record_jobs(connection, chosen, now=now_ms(connection))
+    return BulkDeletion(len(matched), len(blocked))
+
+
+def erase_jobs(
+    connection: Connection,
+    job_ids: Sequence[str],
+    settings: Settings,
+    *,
+    users: Collection[JobState] = uses.UNFINISHED,
+) -> int:
+    """Delete those of some jobs that are final and whose models nothing uses; return how many.
+
+    Args:
+        connection: The transaction.
+        job_ids: The jobs.
+        settings: Lease time.
+        users: States in which another job keeps the models that it names.
+    """
+    erased = 0
+    for project_id, final in removal.lock_final_jobs(connection, job_ids).items():
+        removal.lock_models_of_jobs(connection, final)
+        blocked = find_blocked_jobs(connection, project_id, final, users=users)
+        free = [job_id for job_id in final if job_id not in blocked]
+        removal.delete_jobs(connection, free)
+        record_job_files(connection, free, now=now_ms(connection), settings=settings)
+        erased += len(free)
+    return erased
+
+
+def delete_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
+    """Delete one published file, and return what it was.
+
+    Raises:
+        NotFoundError: there is no such job or file.
+        InUseError: it belongs to a model.
+    """
+    lock_job(connection, key.job_id, key.project_id)
+    found = job_service.artifact(connection, key, path)
+    if model := removal.find_model_around(connection, found):
+        raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
+    removal.delete_artifacts(connection, [found.id])
+    record_keys(connection, [found.key], Reason.USER, now=now_ms(connection), job_id=key.job_id)
+    return found
+
+
+def delete_model(connection: Connection, project_id: str, name: str) -> None:
+    """Delete a model; of a registered directory only the registration, of a job's result the files as well.
+
+    Raises:
+        NotFoundError: there is none.
+        InUseError: a job or another model uses it.
+    """
+    removal.lock_model(connection, project_id, name)
+    model = model_service.get(connection, project_id, name)
+    _require_unused_model(connection, project_id, name)
+    removal.delete_model(connection, project_id, name)
+    if model.key is not None and model.job_id is not None:
+        removal.delete_artifacts_below(connection, model.job_id, model.key)
+        record_keys(connection, [model.key], Reason.USER, now=now_ms(connection), job_id=model.job_id)
+
+
+def delete_file(connection: Connection, project_id: str, file_id: str) -> None:
+    """Delete an uploaded file.
+
+    Raises:
+        NotFoundError: there is none of this id in the project.
+        InUseError: a job that is not final names it.
+    """
+    removal.lock_file(connection, file_id)
+    found = file_service.get(connection, project_id, file_id)
+    if users := uses.find_jobs_naming(connection, project_id, uses.FILE_FIELDS, [file_id]):
+        jobs = _join(use.job_id for use in users)
+        message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
+        raise InUseError(f"{message}, or cancel first", param="file_id")
+    _erase_file(connection, found, Reason.USER)
+
+
+def expire_file(connection: Connection, file: FileRecord) -> bool:
+    """Delete a file whose time is over; False if a job that is not final names it."""
+    removal.lock_file(connection, file.id)
+    if uses.find_jobs_naming(connection, file.project_id, uses.FILE_FIELDS, [file.id]):
+        return False
+    _erase_file(connection, file, Reason.EXPIRED)
+    return True
+
+
+def find_blocked_jobs(
+    connection: Connection,
+    project_id: str,
+    job_ids: Sequence[str],
+    *,
+    users: Collection[JobState] = uses.UNFINISHED,
+) -> set[str]:
+    """Return those of some jobs whose models are used by anything that is not deleted together with them."""
+    wanted = set(job_ids)
+    made = uses.list_made_models(connection, project_id)
+    makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}
+    if not makers:
+        return set()
+    named = uses.list_named_models(connection, project_id, users)
+    blocked = {makers[use.name] for use in named if use.name in makers and use.job_id not in wanted}
+    while more := {
+        makers[model.base]
+        for model in made
+        if model.base in makers and makers[model.base] not in blocked and _is_kept(model, wanted, blocked)
+    }:
+        blocked |= more
+    return blocked
+
+
+def _is_kept(model: uses.MadeModel, wanted: Collection[str], blocked: Collection[str]) -> bool:
+    return model.job_id not in wanted or model.job_id in blocked
+
+
+def _erase_file(connection: Connection, file: FileRecord, reason: Reason) -> None:
+    files.delete_file(connection, file.id)
+    record_keys(connection, [file.key], reason, now=now_ms(connection))
+
+
+def _require_unused_model(connection: Connection, project_id: str, name: str, whose: str = "") -> None:
+    jobs = [use.job_id for use in uses.find_jobs_naming(connection, project_id, uses.MODEL_FIELDS, [name])]
+    made_from = [repr(model) for model in uses.find_models_made_from(connection, project_id, name)]
+    if not jobs and not made_from:
+        return
+    users = [f"jobs {_join(jobs)}"] if jobs else []
+    users += [f"models {_join(made_from)}, which are made from it"] if made_from else []
+    subject = f"model {name!r}" + (f", which {whose}," if whose else "")
+    raise InUseError(f"{subject} is used by {' and '.join(users)}; delete or cancel those first", param="model")
+
+
+def _join(names: Iterable[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    shown = ", ".join(distinct[:NAMED_USERS])
+    more = len(distinct) - NAMED_USERS
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,148 @@
+"""Deletion records: written in the transaction that makes something unneeded, and processed by the leader.
+
+Nothing else deletes from the artifact store.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+
+from sqlalchemy import Connection
+
+from jobs.artifacts import Workspace, input_key
+from jobs.database import now_ms
+from jobs.identifiers import new_id
+from jobs.records import DeletionRecord
+from jobs.repository import deletions, uses
+from jobs.settings import Settings
+from jobs.state import AttemptState, JobState
+
+DAY_MS = 24 * 3600 * 1000
+# An attempt that was lost may still write until its worker looks at its lease, which it does well within this many.
+ZOMBIE_LEASES = 2
+
+
+class Reason(StrEnum):
+    """Why something is deleted."""
+
+    ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
+    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded or was cancelled
+    RESUME_POINTS = "resume_points"  # of a job that has failed, once it has been kept long enough for a retry
+    USER = "user"  # a user deleted it
+    EXPIRED = "expired"
+    UPLOAD = "upload"  # bytes that have not got their row: removed together with the insertion of the row
+
+
+def record_keys(
+    connection: Connection,
+    keys: Iterable[str],
+    reason: Reason,
+    *,
+    now: int,
+    job_id: str | None = None,
+    not_before: int = 0,
+    repeat_at: int | None = None,
+) -> None:
+    """Record that these keys of the artifact store are to be deleted, and again at `repeat_at`."""
+    times = [max(now, not_before), *([] if repeat_at is None else [repeat_at])]
+    records = [_record(key, job_id, reason, now, time) for key in keys for time in times]
+    deletions.add(connection, records)
+
+
+def record_jobs(connection: Connection, job_ids: Sequence[str], *, now: int, reason: Reason = Reason.USER) -> None:
+    """Record that these jobs are to be deleted with all that belongs to them, in this order."""
+    deletions.add(connection, [_record(None, job_id, reason, now, now) for job_id in job_ids])
+
+
+def record_unneeded(
+    connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
+) -> None:
+    """Record what nobody needs any longer after a job has moved to `target`.
+
+    Args:
+        connection: The transaction of the move, which has recorded the attempt's new state.
+        job_id: The job.
+        target: Its new state.
+        ended_attempt: The attempt that has ended by this move, if any.
+        now: Time of the move.
+        settings: Lease time, and how long resume points are kept.
+    """
+    if not target.final and ended_attempt is None:
+        return
+    states = uses.list_claimed_attempts(connection, job_id)
+    if not target.final:
+        states = {attempt: state for attempt, state in states.items() if attempt == ended_attempt}
+    repeat_at = _repeat_at(now, settings) if AttemptState.LOST in states.values() else None
+    for reason, keys in _find_unneeded(job_id, target, states).items():
+        kept_days = settings.keep_resume_points_days
+        if reason is not Reason.RESUME_POINTS:
+            record_keys(connection, keys, reason, now=now, job_id=job_id, repeat_at=repeat_at)
+        elif kept_days:
+            not_before = now + int(kept_days * DAY_MS)
+            record_keys(connection, keys, reason, now=now, job_id=job_id, not_before=not_before)
+
+
+def expect_input(connection: Connection, job_id: str) -> None:
+    """Record, before the input of a new job is stored, that it is deleted after a day unless there is such a job."""
+    now = now_ms(connection)
+    record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
+
+
+def give_up_input(connection: Connection, job_id: str) -> None:
+    """Record that the input of a job that was not accepted is deleted now."""
+    record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now_ms(connection), job_id=job_id)
+
+
+def keep_resume_points(connection: Connection, job_id: str) -> None:
+    """Withdraw the deletion of a failed job's resume points: a user retries it."""
+    deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
+
+
+def list_resumable(connection: Connection, job_id: str, attempt_ids: Sequence[str]) -> list[str]:
+    """Return those of a job's earlier attempts whose resume points are not about to be deleted."""
+    doomed = set(deletions.list_keys(connection, job_id))
+    spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
+    return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
+
+
+def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
+    """Record that all files of jobs whose rows are deleted are to be deleted; again once no attempt can write."""
+    for job_id in job_ids:
+        repeat_at = _repeat_at(now, settings)
+        record_keys(connection, [f"jobs/{job_id}"], Reason.USER, now=now, job_id=job_id, repeat_at=repeat_at)
+
+
+def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
+    """Whether a row names a key of the store or something below it, or an open attempt may write there."""
+    if job_id is None:
+        return uses.is_file_named(connection, key.rpartition("/")[2])
+    if key == input_key(job_id):
+        return uses.is_job(connection, job_id)
+    if uses.is_published(connection, job_id, key):
+        return True
+    spaces = [Workspace(job_id, attempt_id).key for attempt_id in uses.list_open_attempts(connection, job_id)]
+    return any(f"{space}/".startswith(f"{key}/") or key.startswith(f"{space}/") for space in spaces)
+
+
+def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> dict[Reason, list[str]]:
+    spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in states}
+    outputs = [space.output for space in spaces.values()]
+    match target:
+        case JobState.SUCCEEDED:
+            kept = {attempt_id for attempt_id, state in states.items() if state == AttemptState.SUCCEEDED}
+            keys = [space.checkpoints if each in kept else space.key for each, space in spaces.items()]
+            return {Reason.JOB_ENDED: keys}
+        case JobState.CANCELLED:
+            return {Reason.JOB_ENDED: [space.key for space in spaces.values()]}
+        case JobState.FAILED:
+            resume_points = [space.checkpoints for space in spaces.values()]
+            return {Reason.ATTEMPT_ENDED: outputs, Reason.RESUME_POINTS: resume_points}
+        case _:
+            return {Reason.ATTEMPT_ENDED: outputs}
+
+
+def _repeat_at(now: int, settings: Settings) -> int:
+    return now + int(ZOMBIE_LEASES * settings.lease_seconds * 1000)
+
+
+def _record(key: str | None, job_id: str | None, reason: Reason, now: int, not_before: int) -> DeletionRecord:
+    return DeletionRecord(new_id("del"), key, job_id, reason, not_before, attempts=0, created_at=now)

@@ -1,0 +1,50 @@
+"""Keeps this machine's disk tidy while the worker runs."""
+
+import logging
+import threading
+
+from jobs.artifacts import ArtifactStore, ObjectStore
+from jobs.database import Database
+from jobs.service.workspaces import list_unneeded
+from jobs.settings import Settings
+
+TIDY_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Tidying:
+    """A thread that bounds the cache, and deletes workspaces that only this machine has and nobody needs."""
+
+    def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
+        self._database = database
+        self._store = store
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tidying", daemon=True)
+
+    def start(self) -> None:
+        """Tidy now, and from then on regularly."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after what is under way; that is not waited for."""
+        self._stopping.set()
+
+    def tidy(self) -> None:
+        """Do it once."""
+        self._store.tidy()
+        if not isinstance(self._store, ObjectStore):  # a directory is shared: the leader deletes there
+            return
+        with self._database.reading() as connection:
+            unneeded = list_unneeded(connection, self._store.workspaces(), self._settings)
+        for key in unneeded:
+            self._store.delete_workspace(key)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.tidy()
+            except Exception as error:  # noqa: BLE001 - it is tried again, whatever fails
+                log.warning("the disk could not be tidied, trying again: %s", error)
+            self._stopping.wait(TIDY_SECONDS)
