@@ -7,7 +7,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from jobs.repository import attempts as rows
+from jobs.repository import allocations
 from jobs.transport import TASK, celery_app, worker_queue
 from tests.workers.deployment import Deployment, wait_for
 
@@ -59,7 +59,7 @@ def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment
 
     def lose() -> bool:
         with service.database.writing() as connection:
-            rows.update(connection, lost, {"deadline": 1})
+            allocations.update(connection, lost, {"deadline": 1})
         return service.attempts(job_id)[0].state == "lost"
 
     wait_for("the attempt to be lost", lose)
