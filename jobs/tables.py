@@ -103,7 +103,7 @@ class JobLabel(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(128), primary_key=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
 
 
 class Attempt(Base):
@@ -133,7 +133,7 @@ class Allocation(Base):
     __tablename__ = "allocations"
     attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"), primary_key=True)
     node: Mapped[int] = mapped_column(Integer, primary_key=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     worker_id: Mapped[str] = mapped_column(Identifier)
     devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     host_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -169,7 +169,7 @@ class Artifact(Base):
     __tablename__ = "artifacts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"))
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"), index=True)
     path: Mapped[str] = mapped_column(Text)
     key: Mapped[str] = mapped_column(Text)
     bytes: Mapped[int] = mapped_column(BigInteger)

