@@ -15,6 +15,7 @@ SCRIPT = "fine-tune.py"
 META_KEY = "published"
 # Published options whose names differ from ours by underscores alone: `--save_strategy epoch`, `--tf32 True`.
 SAME_NAMES = (*(name for name in FinetuneSpec.model_fields if "_" in name), "tf32", "seed", "epochs")
+TEXTS = ("output_dir",)  # may look like a number
 # Given to click under our names: it requires them, or they are files to upload.
 OPTIONS = {
     "model_name_or_path": "--model",
@@ -77,12 +78,22 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
     """
     if not found:
         return body
-    fields = {name: value for name, value in found.items() if name not in OPTIONS}
+    fields = {name: _as_number(name, value) for name, value in found.items() if name not in OPTIONS}
     if fields.get("deepspeed"):
         fields["deepspeed"] = _read_deepspeed(Path(fields["deepspeed"]))
     if "data_path" in found and not {"method", "preset"} & body.keys() and "use_lora" not in fields:
         fields["use_lora"] = "False"
     return body | fields
+
+
+def _as_number(name: str, value: str) -> str | int | float:
+    """Return a number as such: a shell knows only texts, but the service reads JSON strictly."""
+    for kind in (int, float):
+        try:
+            return value if name in TEXTS else kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def _read_deepspeed(file: Path) -> Any:

@@ -96,7 +96,7 @@ def test_ten_thousand_jobs_are_deleted_by_one_short_request(busy: Api) -> None:
     job = busy.submit(labels={"keep": "no"})
     busy.client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
     with busy.database.writing() as connection:
-        stored = rows.get_many(connection, [job["id"]])[job["id"]]
+        stored = rows.get_details(connection, [job["id"]])[job["id"]]
         shared = {
             "project_id": stored.project_id,
             "kind": "quantize",
