@@ -172,10 +172,10 @@ def test_jobs_models_and_files_are_deleted(service: Shell, model: str, done: str
     assert f"{waiting}: " in refused.err
     assert "cancel it first" in refused.err
     assert f"deleted {done}" in refused.err
-    assert service("show", done).code == ExitCode.NOT_FOUND
+    assert service("show", done).code == ExitCode.REFUSED
     assert waiting in service("models", "delete", model).err
     service("cancel", waiting)
     assert service("delete", waiting).code == 0
     unknown = service("models", "delete", "no/such")
-    assert unknown.code == ExitCode.NOT_FOUND
+    assert unknown.code == ExitCode.REFUSED
     assert "'no/such'" in unknown.err
