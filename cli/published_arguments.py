@@ -78,16 +78,18 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
     """
     if not found:
         return body
-    fields = {name: _as_number(name, value) for name, value in found.items() if name not in OPTIONS}
-    if fields.get("deepspeed"):
-        fields["deepspeed"] = _read_deepspeed(Path(fields["deepspeed"]))
+    fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in OPTIONS}
+    if found.get("deepspeed"):
+        fields["deepspeed"] = _read_deepspeed(Path(found["deepspeed"]))
     if "data_path" in found and not {"method", "preset"} & body.keys() and "use_lora" not in fields:
         fields["use_lora"] = "False"
     return body | fields
 
 
-def _as_number(name: str, value: str) -> str | int | float:
-    """Return a number as such: a shell knows only texts, but the service reads JSON strictly."""
+def _typed_value(name: str, value: str) -> str | int | float | bool:
+    """Return a number or a truth value as such: a shell knows only texts, but the service reads JSON strictly."""
+    if value in ("True", "False"):
+        return value == "True"
     for kind in (int, float):
         try:
             return value if name in TEXTS else kind(value)

@@ -30,7 +30,9 @@ def test_the_published_command_line_is_accepted_as_it_is(
     config = service.directory / "ds_config.json"
     config.write_text('{"zero_optimization": {"stage": 3, "overlap_comm": true}, "gradient_clipping": 1.0}')
     command = ["finetune", *(part.replace("{model}", model) for part in PUBLISHED_COMMAND)]
-    job = json.loads(service("submit", *command, "--json").out)
+    accepted = service("submit", *command, "--json")
+    assert accepted.code == 0, accepted.err
+    job = json.loads(accepted.out)
     expected = {
         "method": "full", "max_length": 512, "epochs": 4, "batch_size": 16, "save_strategy": "epoch",
         "learning_rate": 2e-5, "scheduler": "constant", "adam_beta2": 0.98, "adam_epsilon": 1e-8, "max_grad_norm": 1.0,
