@@ -196,7 +196,7 @@ def test_a_leader_renews_its_lease_only_when_a_third_of_it_has_passed(
         dispatcher = Dispatcher(settings)
         thread = threading.Thread(target=dispatcher.run, daemon=True)
         thread.start()
-        wait_until(lambda: statements["SELECT attempts"] >= 10)
+        wait_until(lambda: statements["SELECT allocations"] >= 10)
         assert statements["INSERT INTO leases"] == 1
         now += 2 * 10**9
         wait_until(lambda: statements["INSERT INTO leases"] == 2)
