@@ -24,6 +24,11 @@ class Base(DeclarativeBase):
     )
 
 
+def _only_where(condition: str) -> dict[str, Any]:
+    """Return the options of an index that has only the rows which meet a condition."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class Project(Base):
     """A team: jobs, files and models belong to one."""
 
@@ -86,13 +91,7 @@ class Job(Base):
         Index("uq_jobs_project_id_idempotency_key", "project_id", "idempotency_key", unique=True),
         Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
         Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
-        Index(
-            "ix_jobs_queued",
-            text("priority DESC"),
-            "id",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
+        Index("ix_jobs_queued", text("priority DESC"), "id", **_only_where("state = 'queued'")),
     )
 
 
@@ -141,14 +140,7 @@ class Allocation(Base):
     claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
     deadline: Mapped[int | None] = mapped_column(Milliseconds)
 
-    __table_args__ = (
-        Index(
-            "ix_allocations_open",
-            "deadline",
-            sqlite_where=text("deadline IS NOT NULL"),
-            postgresql_where=text("deadline IS NOT NULL"),
-        ),
-    )
+    __table_args__ = (Index("ix_allocations_open", "deadline", **_only_where("deadline IS NOT NULL")),)
 
 
 class JobEvent(Base):
@@ -211,12 +203,7 @@ class File(Base):
 
     __table_args__ = (
         Index("ix_files_project_id_id", "project_id", "id"),
-        Index(
-            "ix_files_expires_at",
-            "expires_at",
-            sqlite_where=text("expires_at IS NOT NULL"),
-            postgresql_where=text("expires_at IS NOT NULL"),
-        ),
+        Index("ix_files_expires_at", "expires_at", **_only_where("expires_at IS NOT NULL")),
     )
 
 
