@@ -15,6 +15,13 @@ def matches(header: str | None, etag: str) -> bool:
     return "*" in tags or etag.removeprefix("W/") in tags
 
 
+def allows(header: str | None, etag: str) -> bool:
+    """Whether an If-Match header allows this entity tag; strong comparison, so a weak tag matches nothing."""
+    if header is None or header.strip() == "*":
+        return True
+    return etag in [tag.strip() for tag in header.split(",")]
+
+
 def expected_versions(header: str | None) -> frozenset[int] | None:
     """Parse an If-Match header into the versions that it allows; None allows all.
 

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from api.conditions import ByteRange, UnsatisfiableRangeError, matches, parse_range
+from api.conditions import ByteRange, UnsatisfiableRangeError, allows, matches, parse_range
 from api.errors import problem
 from jobs.artifacts import ArtifactStore
 
@@ -36,7 +36,7 @@ async def file_response(
     """A stored file, or the part that the request asks for; it is read piece by piece.
 
     Args:
-        request: Its Range, If-Range and If-None-Match headers count.
+        request: Its Range, If-Range, If-Match and If-None-Match headers count.
         store: Where the file is.
         key: The store's key of the file.
         size: Bytes of the whole file.
@@ -51,6 +51,8 @@ async def file_response(
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
         "X-Content-Type-Options": "nosniff",
     }
+    if not allows(request.headers.get("If-Match"), etag):
+        return precondition_failed(request, "the file has changed since; fetch it without If-Match")
     if matches(request.headers.get("If-None-Match"), etag):
         return Response(status_code=304, headers=headers)
     try:
@@ -82,6 +84,13 @@ def _unsatisfiable(request: Request, size: int) -> Response:
     headers = {"Content-Range": f"bytes */{size}"}
     title = "Range not satisfiable"
     return problem(request.state.request_id, 416, "range_not_satisfiable", title, detail, headers=headers)
+
+
+def precondition_failed(request: Request, detail: str) -> Response:
+    """Return the answer to a request whose If-Match names another version."""
+    return problem(
+        request.state.request_id, 412, "precondition_failed", "Precondition failed", detail, param="If-Match"
+    )
 
 
 def _media_type(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.database import OUTAGES, is_outage
+from jobs.database import OUTAGES, is_outage, is_rolled_back
 from jobs.errors import DomainError, OutcomeUnknownError
 
 BATCH_LIMIT = 256
@@ -144,7 +144,7 @@ class Lane:
             with self._begin() as connection:
                 answers = list(_answers(connection, calls))
         except OUTAGES as error:
-            if answers is None or self._read_only:
+            if answers is None or self._read_only or is_rolled_back(error):
                 raise
             message = (
                 "the database's answer to the commit was lost, so this request may have taken effect or not; "

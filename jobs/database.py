@@ -108,6 +108,12 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OUTAGES) and code != STATEMENT_TIMEOUT and not code.startswith(STATEMENT_CLASSES)
 
 
+def is_rolled_back(error: Exception) -> bool:
+    """Whether an outage during a commit certainly left nothing behind, as SQLite says if the disk is full."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def insert(connection: Connection, table: type[Base]) -> SQLiteInsert | PostgreSQLInsert:
     """An INSERT that knows ON CONFLICT, in the dialect of the connection."""
     return SQLiteInsert(table) if connection.dialect.name == "sqlite" else PostgreSQLInsert(table)

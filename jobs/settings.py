@@ -6,12 +6,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 EXIT_INVALID = 2  # of a process whose environment cannot be used; `baichuan up` does not start it again
 DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
+STORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file", "http", "https")
 REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
 
 S = TypeVar("S", bound=BaseSettings)
@@ -76,6 +78,17 @@ class Settings(BaseSettings):
     def _check_redis(cls, value: str) -> str:
         if value and not REDIS_SCHEMES.match(value):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        _ = urlsplit(value).port  # raises ValueError if it is no number
+        return value
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _check_artifact_root(cls, value: str) -> str:
+        if "://" not in value:
+            return value
+        url = urlsplit(value)
+        if url.scheme not in STORE_SCHEMES or not (url.netloc or url.scheme == "file"):
+            raise ValueError(f"must be a directory, or a URL such as s3://bucket/prefix ({', '.join(STORE_SCHEMES)})")
         return value
 
     @property

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from api.conditions import expected_versions, matches
+from api.conditions import allows, expected_versions, matches
 from api.dependencies import Caller, FromCaller
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
-from api.responses import ANY_BYTES, file_response, json_response
+from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
 from api.schemas.jobs import AttemptObject, JobObject, JobSummary
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, PageQuery
@@ -72,6 +72,8 @@ async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> 
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
     """One job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
     found = await caller.service.reader.call(jobs.find, caller.job(job_id))
+    if not allows(request.headers.get("If-Match"), _etag(found)):
+        return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
     if matches(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
     return _answer(found, caller)

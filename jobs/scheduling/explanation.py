@@ -95,9 +95,9 @@ def _too_small(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     worker, count = best.machine.worker_id, _large_devices(need, best)
     if need.devices > count > 0:
         return Explanation("devices", f"needs {_per_node(need)}; {worker} has {count} such devices in all", worker)
-    sizes = [(device.memory_bytes, room.machine.worker_id) for room in rooms for device in room.machine.devices]
+    sizes = [(device.limit_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices]
     size, worker = max(sizes, default=(0, worker))
-    message = f"needs {_per_node(need)}; the largest device, on {worker}, has {in_gib(size)} in all"
+    message = f"needs {_per_node(need)}; the largest device, on {worker}, has {in_gib(size)} for jobs"
     return Explanation("device_memory", message, worker, size)
 
 

@@ -32,12 +32,15 @@ class Device:
         """Whether processes outside the service use more memory than an idle device shows."""
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
+    def limit_bytes(self, requirement: Requirement) -> int:
+        """Return the most that a job could have here: a CPU's memory is also what its runner needs of the host."""
+        return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
+
     def wanted_bytes(self, requirement: Requirement) -> int:
         """Return the bytes that a job would reserve here."""
         if requirement.exclusive and not self.on_host:
             return self.memory_bytes
-        limit = self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0)
-        return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), max(limit, 0))
+        return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.limit_bytes(requirement))
 
     def is_large_enough(self, requirement: Requirement) -> bool:
         """Whether the job could run here if nothing else did."""
@@ -102,9 +105,13 @@ class Machine:
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
+    def has_labels(self, requirement: Requirement) -> bool:
+        """Whether it has the labels that the job asks for."""
+        return all(self.labels.get(key) == value for key, value in requirement.labels)
+
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
         """Whether it runs jobs of this kind and has the labels that the job asks for."""
-        return kind in self.kinds and all(self.labels.get(key) == value for key, value in requirement.labels)
+        return kind in self.kinds and self.has_labels(requirement)
 
 
 class Room:

@@ -44,22 +44,34 @@ def require(
 
 
 def check_pool(
-    requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord]
+    requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
-    """Return the error for a job that no machine of the pool could ever hold; None if one could, or none is known."""
-    if not machines or sum(machine.could_hold(requirement) for machine in machines) >= requirement.nodes:
-        return None
+    """Return the error for a job that no machine of the pool could ever hold; None if one could, or none is known.
+
+    Args:
+        requirement: What the job requires.
+        machines: All machines that are known.
+        named: Models that the spec names, to say which smaller forms would fit.
+        asked: Whether the user gave the memory instead of the estimate.
+    """
+    # If no worker has the labels, one that has them may still come.
+    machines = [machine for machine in machines if machine.has_labels(requirement)]
     able = sum(machine.could_hold(requirement) for machine in machines)
+    if not machines or able >= requirement.nodes:
+        return None
     if able:
         message = (
             f"{able} of {len(machines)} workers could hold a node of this job, and it asks for {requirement.nodes}"
         )
         return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
-    devices = [(device.memory_bytes, machine) for machine in machines for device in machine.devices]
+    devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
         needed = f"this needs at least {in_gib(requirement.device_memory_bytes)} of memory"
         message = f"{needed} and the largest device, on {machine.worker_id}, has {in_gib(size)}"
+        if asked:
+            remedy = "ask for less, or start a worker with a larger device"
+            return InvalidRequestError(f"{message}; {remedy}", param="resources.device_memory_bytes")
         return InvalidRequestError(f"{message}; {_remedy(requirement, named, size)}", param="model")
     if requirement.devices > max(len(machine.devices) for machine in machines):
         most = max(len(machine.devices) for machine in machines)
@@ -68,6 +80,11 @@ def check_pool(
     host = max(machine.host_memory_bytes for machine in machines)
     message = f"this needs {in_gib(requirement.host_memory_bytes)} of host memory and no worker has more than"
     return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more", param="model")
+
+
+def asks_for_memory(spec: AnySpec) -> bool:
+    """Whether the user gave the memory of a device instead of the estimate."""
+    return spec.resources is not None and spec.resources.device_memory_bytes is not None
 
 
 def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:

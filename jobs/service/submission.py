@@ -17,7 +17,7 @@ from jobs.repository import events, files, jobs, models
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines, use_gpus
 from jobs.service.references import require_files, resolve_models
-from jobs.service.requirements import check_pool, require
+from jobs.service.requirements import asks_for_memory, check_pool, require
 from jobs.specs import AnySpec, StoredSpec
 from jobs.state import JobState
 
@@ -177,7 +177,7 @@ def _check(
             used = {field: known_models[name] for field, name in spec.model_references().items()}
             made_for = {field: bases[model.base] for field, model in used.items() if model.base in bases}
             required[index] = require(spec, used, made_for, on_gpu=use_gpus(machines))
-            if error := check_pool(required[index], machines, made_for | used):
+            if error := check_pool(required[index], machines, made_for | used, asked=asks_for_memory(spec)):
                 refused[index] = error
                 del required[index]
             elif (output := spec.output_name()) is not None:

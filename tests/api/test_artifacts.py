@@ -102,3 +102,20 @@ def test_a_file_that_the_store_has_lost_is_an_error_before_the_answer_begins(sto
     job, attempt = _finished(api, {"lost.json": b"{}"})
     api.store.delete(Workspace(job, attempt).output)
     problem_of(api.client.get(f"/v1/jobs/{job}/artifacts/lost.json"), 500, "internal_error")
+
+
+def test_a_file_that_must_match_is_sent_only_as_it_was(stored: tuple[Api, str]) -> None:
+    api, address = stored
+    path = f"{address}/model/weights.safetensors"
+    for tags in ('"other"', f'W/"{HASH}"', "nonsense"):
+        problem_of(api.client.get(path, headers={"If-Match": tags, "Range": "bytes=0-1"}), 412, "precondition_failed")
+    for tags in ("*", f'"other", "{HASH}"'):
+        assert api.client.get(path, headers={"If-Match": tags}).content == CONTENT
+
+
+def test_a_job_that_must_match_is_shown_only_as_it_was(stored: tuple[Api, str]) -> None:
+    api, address = stored
+    job = address.removesuffix("/artifacts")
+    now = api.client.get(job).headers["ETag"]
+    assert api.client.get(job, headers={"If-Match": now}).status_code == 200
+    problem_of(api.client.get(job, headers={"If-Match": '"0"'}), 412, "precondition_failed")

@@ -14,7 +14,7 @@ from jobs.specs import FinetuneSpec
 from jobs.specs.published_finetuning import PUBLISHED_NAMES, SWITCHES
 
 GUIDE = Path(__file__).parents[2] / "docs" / "finetuning.md"
-OF_EVERY_KIND = {"kind", "priority", "labels", "max_attempts", "timeout_seconds"}
+OF_EVERY_KIND = {"kind", "priority", "labels", "max_attempts", "timeout_seconds", "resources"}
 
 
 def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_jobs_models_and_files_are_deleted(service: Shell, model: str, done: str
     assert "cancel it first" in refused.err
     assert f"deleted {done}" in refused.err
     assert service("show", done).code == ExitCode.REFUSED
-    assert waiting in service("models", "delete", model).err
+    assert f"model '{model}' is used by jobs" in service("models", "delete", model).err
     service("cancel", waiting)
     assert service("delete", waiting).code == 0
     unknown = service("models", "delete", "no/such")

@@ -1,6 +1,7 @@
 """A COMMIT whose answer is lost: a submission makes one job, and nothing else runs twice."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from jobs.batching import Lane
-from jobs.database import Database
+from jobs.database import Database, is_rolled_back
 from jobs.errors import OutcomeUnknownError
 from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission
@@ -120,3 +121,12 @@ def test_submitting_again_what_was_committed_finds_its_job(deployment: Deploymen
             answers.append(submission.submit(connection, wanted))
     assert answers[0] == answers[1]
     assert len(stored(deployment)) == 2
+
+
+@pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_READONLY_DBMOVED", "SQLITE_BUSY"])
+def test_sqlite_knows_that_a_commit_on_a_full_disk_did_nothing(name: str) -> None:
+    cause = sqlite3.OperationalError("database or disk is full")
+    cause.sqlite_errorname = name
+    assert is_rolled_back(OperationalError("COMMIT", None, cause))
+    cause.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    assert not is_rolled_back(OperationalError("COMMIT", None, cause))

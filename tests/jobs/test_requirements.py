@@ -139,3 +139,19 @@ def test_weights_of_the_preset_are_those_of_the_message() -> None:
 def test_host_memory_and_fewer_nodes_are_named() -> None:
     machine = Machine("w", frozenset(KINDS), 1, (Device("g", 0, 80 * GIB),), GIB // 4)
     assert not machine.could_hold(required("convert"))
+
+
+def test_labels_and_what_a_runner_needs_of_a_cpu_count(deployment: Deployment) -> None:
+    cpu = {"type": "cpu", "index": 0, "uuid": "cpu-0", "name": "CPU", "memory_bytes": 2 * GIB}
+    for name, room, size in (("a", "1", 8), ("b", "2", 2)):
+        device = cpu | {"memory_bytes": size * GIB}
+        labelled = WorkerRecord(name, "host", 1, "active", list(KINDS), 1, [device], 1, 1, labels={"room": room})
+        with deployment.database.writing() as connection:
+            workers.report(connection, labelled)
+    asked = {"device_memory_bytes": 7 * GIB // 4, "labels": {"room": "2"}}
+    answer = submit_to(deployment, resources=asked)
+    assert isinstance(answer, InvalidRequestError)
+    assert answer.param == "resources.device_memory_bytes"
+    assert "needs at least 1.75 GiB of memory and the largest device, on b, has 1.50 GiB" in answer.message
+    assert not isinstance(submit_to(deployment, resources=asked | {"labels": {"room": "1"}}), Exception)
+    assert not isinstance(submit_to(deployment, resources=asked | {"labels": {"room": "3"}}), Exception)

@@ -157,7 +157,7 @@ def test_a_worker_that_let_an_attempt_expire_gets_what_no_other_can_take() -> No
         (
             job("a", device_memory_bytes=90 * GB),
             [gpu_machine()],
-            "needs 1 device with 90.00 GiB; the largest device, on gpu-b, has 80.00 GiB in all",
+            "needs 1 device with 90.00 GiB; the largest device, on gpu-b, has 80.00 GiB for jobs",
         ),
         (
             job("a", device_memory_bytes=14 * GB, reserve_bytes=30 * GB),

@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.workers.deployment import Deployment
+from tests.workers.deployment import Deployment, wait_for
 
 
 def test_generate_answers_in_order_and_publishes_whole_files(service: Deployment) -> None:
@@ -116,7 +116,8 @@ def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: 
     adapter = service.model("tiny-lora")
     assert (adapter.kind, adapter.base) == ("adapter", "tiny")
     attempt = service.attempts(job_id)[0]
-    assert not (service.store.workspace(f"jobs/{job_id}/{attempt.id}") / "checkpoints").exists()
+    checkpoints = service.settings.home / "artifacts" / "jobs" / job_id / attempt.id / "checkpoints"
+    wait_for("the leader to delete the resume points", lambda: not checkpoints.exists())
     alone = service.submit(kind="generate", model="tiny-lora", prompts=["hello"], max_new_tokens=4, temperature=0)
     named = service.submit(
         kind="generate", model="tiny", adapter="tiny-lora", prompts=["hello"], max_new_tokens=4, temperature=0

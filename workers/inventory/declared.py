@@ -19,6 +19,7 @@ class DeclaredDevice(BaseModel):
     memory_bytes: Annotated[int, Field(gt=0)]
 
 
+MAX_CHARACTERS = 2**20  # a list of a hundred devices has 20,000
 DEVICES = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
 
 
@@ -32,7 +33,8 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
     if not text.lstrip().startswith("["):
         where = text
         try:
-            text = Path(text).read_text(encoding="utf-8")
+            with Path(text).open(encoding="utf-8") as file:
+                text = file.read(MAX_CHARACTERS)
         except OSError as error:
             raise ValueError(f"{where} is neither a JSON list nor a file that can be read: {error.strerror}") from None
     try:

@@ -205,7 +205,7 @@ def test_damaged_adapters_are_named(make_checkpoint: MakeCheckpoint, tmp_path: P
     weights = whole / "adapter_model.safetensors"
     half = dict(list(load_file(weights).items())[:2])
     damages: dict[str, tuple[str, bytes | None]] = {
-        r"adapter_config\.json is damaged": ("adapter_config.json", b"{"),
+        r"adapter_config\.json is not valid JSON": ("adapter_config.json", b"{"),
         r"holds no adapter_model\.safetensors": (weights.name, None),
         "is damaged": (weights.name, weights.read_bytes()[:500]),
         r"lacks 1 of the 2 layers .* model\.layers\.\d\.self_attn\.W_pack": (weights.name, save(half)),

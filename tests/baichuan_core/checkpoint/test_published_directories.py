@@ -21,6 +21,7 @@ from baichuan_core import (
     generate,
     quantize,
 )
+from baichuan_core.model.chunked_loss import LinearHead
 
 REMOTE_CODE = "raise SystemExit('remote code ran')"
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
@@ -121,7 +122,7 @@ def test_quantized_while_loading_it_can_be_saved_and_loaded(
 ) -> None:
     quantization = BitsAndBytesConfig(load_in_8bit=True)
     model = load(published, family, quantization_config=quantization, device_map=device_map)
-    assert type(model.lm_head) is torch.nn.Linear
+    assert type(model.lm_head) is LinearHead
     model.save_pretrained(tmp_path / "saved")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     ids = golden["full.input_ids"]

@@ -19,6 +19,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.checkpoint import TensorReader, load_model, read_config
+from baichuan_core.model.chunked_loss import LinearHead
 from baichuan_core.quantization.quantize import estimate_bytes
 
 MakeCheckpoint = Callable[..., Path]
@@ -60,7 +61,7 @@ def test_result_loads_without_a_flag(
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "quantized")
     assert isinstance(model, BaichuanForCausalLM)
     assert model.config.norm_head is norm_head
-    assert type(model.lm_head) is torch.nn.Linear
+    assert type(model.lm_head) is LinearHead
     assert not model.model.layers[0].mlp.up_proj.weight.is_floating_point()
     expected = load_model(checkpoint, device="cpu")(IDS).logits
     error = (model(IDS).logits - expected).norm() / expected.norm()

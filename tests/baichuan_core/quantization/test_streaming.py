@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from baichuan_core import BaichuanConfig, QuantizationOptions, UnsupportedError, load_model, quantize
 from baichuan_core.checkpoint import expected_tensors, tensor_writer
+from baichuan_core.model.chunked_loss import LinearHead
 from baichuan_core.model.quantization import QuantizationMethod
 
 MakeCheckpoint = Callable[..., Path]
@@ -69,7 +70,8 @@ def test_custom_settings_give_the_same_result_as_transformers(make_checkpoint: M
 def test_skipped_modules_still_leave_the_head_unquantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["o_proj"])
     model: Any = load_model(make_checkpoint(), device="cpu", quantization=settings)
-    assert type(model.lm_head) is type(model.model.layers[0].self_attn.o_proj) is torch.nn.Linear
+    assert type(model.lm_head) is LinearHead
+    assert type(model.model.layers[0].self_attn.o_proj) is torch.nn.Linear
     model.save_pretrained(tmp_path / "saved")
     again = load_model(tmp_path / "saved", device="cpu")
     assert torch.equal(again(IDS).logits, model(IDS).logits)
