@@ -39,7 +39,7 @@ class RequirementObject(BaseModel):
     @classmethod
     def of(cls, stored: Json) -> Self:
         """Return the requirement of a job's row."""
-        return cls(**Requirement.from_row(stored).to_row())
+        return cls(**(stored or Requirement.from_row(stored).to_row()))
 
 
 class HolderObject(BaseModel):

@@ -35,6 +35,8 @@ def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapp
 
 def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
     """Return stored progress; None if another version stored other fields, since the next report replaces it."""
+    if stored is None:
+        return None
     try:
         return JobProgress.model_validate(stored)
     except ValidationError:

@@ -1,7 +1,7 @@
 """What a job needs to run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 
@@ -38,4 +38,12 @@ class Requirement:
 
     def to_row(self) -> dict[str, Any]:
         """Return the form in which the database stores it."""
-        return asdict(self) | {"labels": dict(self.labels)}
+        return {
+            "nodes": self.nodes,
+            "devices": self.devices,
+            "device_memory_bytes": self.device_memory_bytes,
+            "reserve_bytes": self.reserve_bytes,
+            "host_memory_bytes": self.host_memory_bytes,
+            "exclusive": self.exclusive,
+            "labels": dict(self.labels),
+        }
