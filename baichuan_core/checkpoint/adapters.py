@@ -17,6 +17,7 @@ from checkpoint_files import (
     AdapterSettings,
     find_adapter_weights,
     promised_layers,
+    refuse_integers,
     require_promised,
     sort_tensors,
 )
@@ -64,6 +65,7 @@ class LoraAdapter:
             file = find_adapter_weights(directory)
         with TensorReader(directory, file) as reader, engine_errors():
             found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
+            refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
             # Copied, because the file is closed before they are used.
             layers = {

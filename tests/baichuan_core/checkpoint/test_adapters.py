@@ -211,6 +211,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
         ),
         "holds both",
     ),
+    "integers": (
+        lambda tensors: {name: one.to(torch.int8) for name, one in tensors.items()},
+        r"lora_[AB]\.weight in .*adapter_model\.safetensors has the dtype I8",
+    ),
     "surplus": (
         lambda tensors: tensors | {name.replace("W_pack", "o_proj"): o_proj(one) for name, one in tensors.items()},
         r"self_attn\.o_proj, which target_modules .* does not name",

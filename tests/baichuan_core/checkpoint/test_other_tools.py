@@ -103,6 +103,29 @@ def test_gptq_and_awq_are_named_without_a_label(checkpoint: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "name", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight", "model.norm.weight"]
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_integers_that_are_not_declared_quantized_are_rejected(
+    checkpoint: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors[name] = (tensors[name] * 100).to(torch.int8)
+    (checkpoint / "model.safetensors").unlink()
+    if suffix == "bin":
+        torch.save(tensors, checkpoint / "pytorch_model.bin")
+    else:
+        save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    message = rf"{name} in .*model\.{suffix} has the dtype (I8|torch\.int8|CharStorage), .* declares no quantization"
+    with pytest.raises(CheckpointError, match=message):
+        load_model(checkpoint, device="cpu")
+    with pytest.raises(CheckpointError, match=message):
+        convert(checkpoint, tmp_path / "baichuan1", "baichuan1")
+    with pytest.raises(FileError, match=message):
+        check_directory(checkpoint)
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"num_key_value_heads": 4},
