@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import AdapterMismatchError, CheckpointError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.model.quantization import prepare_dora_layers
 from checkpoint_files import (
     AdapterLayers,
     AdapterSettings,
@@ -97,6 +98,7 @@ class LoraAdapter:
             raise CheckpointError(
                 f"the adapter {self.directory} and its settings differ in {name}: copy it again, whole"
             )
+        prepare_dora_layers(model)
         model._hf_peft_config_loaded = True  # what transformers' load_adapter sets, and saving and merging ask
         model.eval()
         for name, parameter in model.named_parameters():
