@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from baichuan_core import (
     BaichuanConfig,
     BaichuanError,
+    BaichuanForCausalLM,
     CheckpointError,
     GenerationOptions,
     GenerationRequest,
@@ -78,6 +79,27 @@ def test_settings_that_quantize_nothing_load_through_transformers_too(
     rewrite(checkpoint / "config.json", quantization_config=settings)
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert getattr(model.config, "quantization_config", None) is None
+
+
+@pytest.mark.parametrize("by", [AutoModelForCausalLM, BaichuanForCausalLM])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    ],
+)
+@torch.no_grad()
+def test_leftover_quantization_settings_are_a_plain_model_through_transformers_too(
+    checkpoint: Path, tmp_path: Path, by: Any, settings: dict[str, Any]
+) -> None:
+    wanted = logits(checkpoint)
+    rewrite(checkpoint / "config.json", quantization_config=settings)
+    model = by.from_pretrained(checkpoint)
+    assert torch.equal(model(IDS).logits, wanted)
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(tmp_path / "saved"), wanted)
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
 
 
 def test_gptq_and_awq_are_named_without_a_label(checkpoint: Path, tmp_path: Path) -> None:
