@@ -4,6 +4,7 @@ from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
     promised_layers,
+    refuse_integers,
     require_promised,
     sort_tensors,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "read_object",
     "read_settled_config",
     "read_weight_map",
+    "refuse_integers",
     "require_norm_head",
     "require_promised",
     "sort_tensors",

@@ -93,6 +93,24 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
     return AdapterLayers(layers, saved)
 
 
+def refuse_integers(integers: Mapping[str, str], file: Path) -> None:
+    """Reject an adapter's file with integers, which would be used as the values of its matrices.
+
+    Args:
+        integers: Dtype of each tensor that holds no floats, by name.
+        file: The file.
+
+    Raises:
+        FileError: There is such a tensor.
+    """
+    if integers:
+        name, dtype = next(iter(integers.items()))
+        raise FileError(
+            f"{name} in {file} has the dtype {dtype}, but the matrices of an adapter are floats: "
+            "save the adapter again, unquantized"
+        )
+
+
 def promised_layers(settings: AdapterSettings, linear: Iterable[str]) -> set[str]:
     """Return which of the linear layers of a base the settings name, by peft's rules."""
     return {name for name in linear if _is_target(settings, name) and _is_in_chosen_block(settings, name)}

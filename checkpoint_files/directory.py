@@ -8,6 +8,7 @@ from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
     promised_layers,
+    refuse_integers,
     require_promised,
     sort_tensors,
 )
@@ -82,7 +83,9 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
     """
     settings = AdapterSettings.read(adapter)
     file = find_adapter_weights(adapter)
-    found = sort_tensors(_shapes(file), settings, file)
+    headers = _tensor_headers(file)
+    found = sort_tensors({name: header.shape for name, header in headers.items()}, settings, file)
+    refuse_integers({name: header.dtype for name, header in headers.items() if not header.is_float}, file)
     require_promised(found.layers, _promised(settings, found), found.saved_modules, settings, file)
     return found
 
@@ -108,13 +111,13 @@ def _model_fields(checkpoint: Path, config: dict[str, Any]) -> ModelFields:
         raise type(fault)(f"{checkpoint / 'config.json'} describes no possible model: {fault}") from None
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+def _tensor_headers(file: Path) -> dict[str, Header]:
+    headers = {}
     for name, stored in read_headers(file).items():
         if not isinstance(stored, Header):
             raise FileError(f"{file} holds {name}, which is no tensor: copy the adapter again, whole")
-        shapes[name] = stored.shape
-    return shapes
+        headers[name] = stored
+    return headers
 
 
 def _promised(settings: AdapterSettings, found: AdapterLayers) -> set[str]:

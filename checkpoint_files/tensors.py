@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import FileError, UnsupportedFileError
-from .layout import HEAD, Shape, Sizes, expected_tensors, linear_layers
+from .layout import EMBEDDING, HEAD, Shape, Sizes, expected_tensors, linear_layers
 
 # Endings of what GPTQ and AWQ store in the place of a weight.
 GPTQ_ENDINGS = (".qweight", ".qzeros")
@@ -28,6 +28,12 @@ class Tensors(Protocol):
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds floats."""
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor, as its file spells it."""
+
+    def file(self, name: str) -> Path:
+        """File with a tensor."""
 
 
 def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any] | None) -> None:
@@ -56,6 +62,9 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
         _check_scales(tensors, quantization, linear)
     for name in sorted(set(expected) - quantized):
         _check_shape(tensors, name, expected[name])
+    rows_in_8_bits = {EMBEDDING, HEAD} if sizes.quantize_head else set()
+    for name in sorted(set(expected) - quantized - rows_in_8_bits):
+        _require_floats(tensors, name)
 
 
 def refuse_gptq(tensors: Tensors) -> None:
@@ -84,6 +93,15 @@ def _check_shape(tensors: Tensors, name: str, shape: Shape) -> None:
         raise FileError(
             f"{name} in {tensors.checkpoint} has the shape {list(found)}, config.json asks for "
             f"{list(shape)}: use a checkpoint whose config.json and weights belong together"
+        )
+
+
+def _require_floats(tensors: Tensors, name: str) -> None:
+    """Reject integers that config.json does not declare quantized: they would be used as the values themselves."""
+    if not tensors.is_float(name):
+        raise FileError(
+            f"{name} in {tensors.file(name)} has the dtype {tensors.dtype(name)}, and config.json declares no "
+            "quantization of it: copy the config.json that belongs to these weights, or use an unquantized checkpoint"
         )
 
 

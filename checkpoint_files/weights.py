@@ -95,6 +95,7 @@ class WeightHeaders:
                     "copy or download this shard again"
                 )
         self._headers = {name: stored for headers in by_file.values() for name, stored in headers.items()}
+        self._files = {name: file for file, headers in by_file.items() for name in headers}
         self.is_published_int4 = is_published_int4(self._headers)
         strange = next((name for name, stored in self._headers.items() if isinstance(stored, StoredObject)), None)
         if strange and not self.is_published_int4:
@@ -112,6 +113,14 @@ class WeightHeaders:
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds floats."""
         return self._tensor(name).is_float
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor, as its file spells it."""
+        return self._tensor(name).dtype
+
+    def file(self, name: str) -> Path:
+        """File with a tensor."""
+        return self._files[name]
 
     def _tensor(self, name: str) -> Header:
         stored = self._headers[name]

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import AdapterMismatchError, CheckpointError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.model.quantization import prepare_dora_layers
 from checkpoint_files import (
     AdapterLayers,
     AdapterSettings,
     find_adapter_weights,
     promised_layers,
+    refuse_integers,
     require_promised,
     sort_tensors,
 )
@@ -64,6 +66,7 @@ class LoraAdapter:
             file = find_adapter_weights(directory)
         with TensorReader(directory, file) as reader, engine_errors():
             found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
+            refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
             # Copied, because the file is closed before they are used.
             layers = {
@@ -95,6 +98,7 @@ class LoraAdapter:
             raise CheckpointError(
                 f"the adapter {self.directory} and its settings differ in {name}: copy it again, whole"
             )
+        prepare_dora_layers(model)
         model._hf_peft_config_loaded = True  # what transformers' load_adapter sets, and saving and merging ask
         model.eval()
         for name, parameter in model.named_parameters():

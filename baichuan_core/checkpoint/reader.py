@@ -94,8 +94,19 @@ class TensorReader:
         """Whether a tensor holds floats, read from the file's header where it has one."""
         file = self._where[name]
         if file.suffix == ".safetensors":
-            return "F" in str(self._map(file).get_slice(name).get_dtype())
+            return "F" in self.dtype(name)
         return self._unpickle(file)[name].is_floating_point()
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor, as its file spells it: e.g. "BF16" in safetensors."""
+        file = self._where[name]
+        if file.suffix == ".safetensors":
+            return str(self._map(file).get_slice(name).get_dtype())
+        return str(self._unpickle(file)[name].dtype)
+
+    def file(self, name: str) -> Path:
+        """File with a tensor."""
+        return self._where[name]
 
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU, backed by the file where it can be.

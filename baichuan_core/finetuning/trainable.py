@@ -15,6 +15,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.training import Hardware
 from baichuan_core.memory import Precision, Shape, Training, finetuning, read_config, require_memory
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.model.quantization import prepare_dora_layers
 
 
 def trainable_model(
@@ -45,6 +46,7 @@ def trainable_model(
     model = get_peft_model(base, adapter)
     if not isinstance(model, PeftModel):
         raise UnsupportedError(f"this version of peft makes a {type(model).__name__}; install the pinned one")
+    prepare_dora_layers(base)
     # With an adapted head, peft would write the whole embedding and head next to the adapter.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model

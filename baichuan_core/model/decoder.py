@@ -20,6 +20,7 @@ from .chunked_loss import LossTargets, logits_loss, select_positions
 from .eight_bit_ends import output_head, require_codes, token_embedding
 from .head import HeadNorms, head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
+from .leftover_settings import without_leftover_settings
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
@@ -60,10 +61,15 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU.
 
+        Settings of a quantization that a tool left beside plain weights are ignored, as by `load_model`.
+
         Raises:
             CheckpointError: The checkpoint is in the published 4-bit form, which transformers cannot read.
         """
-        refuse_published_int4(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
+        directory = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        refuse_published_int4(directory)
+        if (config := without_leftover_settings(directory, kwargs.get("config"))) is not None:
+            kwargs["config"] = config
         loaded = super().from_pretrained(*args, **kwargs)
         keep_four_bit_scales(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info
         return loaded

@@ -239,6 +239,28 @@ def keep_four_bit_scales(model: nn.Module) -> None:
             keep_scales(state)
 
 
+def prepare_dora_layers(model: nn.Module) -> None:
+    """Make bitsandbytes' layers under a DoRA adapter keep what peft reads and replaces in every forward pass on a CPU.
+
+    For the norms of the rows, peft dequantizes the weight. It takes 4-bit codes that bitsandbytes has packed for a CPU
+    for unpacked ones, so the norms would be those of another matrix; and it replaces an 8-bit weight by one that lacks
+    its scales.
+    """
+    for module in model.modules():
+        if len(getattr(module, "lora_magnitude_vector", ())):
+            base: Any = module.get_submodule("base_layer")
+            if hasattr(base, "support_avx512bf16_for_cpu"):
+                base.support_avx512bf16_for_cpu = False
+                unpack(base.weight)
+            elif isinstance(getattr(base.weight, "CB", None), Tensor):
+                base.register_forward_pre_hook(_restore_int8_scales)
+
+
+def _restore_int8_scales(layer: Any, _inputs: object) -> None:
+    if layer.weight.CB is not None and layer.weight.SCB is None:
+        layer.weight.SCB = layer.state.SCB
+
+
 def _replace(parent: Any, name: str, layer: nn.Module) -> None:
     """Replace a layer, keeping its training mode and accelerate hook."""
     old = parent.get_submodule(name)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from baichuan_core import (
     BaichuanConfig,
     BaichuanError,
+    BaichuanForCausalLM,
     CheckpointError,
     GenerationOptions,
     GenerationRequest,
@@ -80,6 +81,27 @@ def test_settings_that_quantize_nothing_load_through_transformers_too(
     assert getattr(model.config, "quantization_config", None) is None
 
 
+@pytest.mark.parametrize("by", [AutoModelForCausalLM, BaichuanForCausalLM])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    ],
+)
+@torch.no_grad()
+def test_leftover_quantization_settings_are_a_plain_model_through_transformers_too(
+    checkpoint: Path, tmp_path: Path, by: Any, settings: dict[str, Any]
+) -> None:
+    wanted = logits(checkpoint)
+    rewrite(checkpoint / "config.json", quantization_config=settings)
+    model = by.from_pretrained(checkpoint)
+    assert torch.equal(model(IDS).logits, wanted)
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(tmp_path / "saved"), wanted)
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+
+
 def test_gptq_and_awq_are_named_without_a_label(checkpoint: Path, tmp_path: Path) -> None:
     unlabelled = shutil.copytree(checkpoint, tmp_path / "unlabelled")
     rewrite(unlabelled / "config.json", quantization_config={"bits": 4, "group_size": 128})
@@ -100,6 +122,29 @@ def test_gptq_and_awq_are_named_without_a_label(checkpoint: Path, tmp_path: Path
             load_model(directory, device="cpu")
         with pytest.raises(FileError, match=message):
             check_directory(directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight", "model.norm.weight"]
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_integers_that_are_not_declared_quantized_are_rejected(
+    checkpoint: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors[name] = (tensors[name] * 100).to(torch.int8)
+    (checkpoint / "model.safetensors").unlink()
+    if suffix == "bin":
+        torch.save(tensors, checkpoint / "pytorch_model.bin")
+    else:
+        save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    message = rf"{name} in .*model\.{suffix} has the dtype (I8|torch\.int8|CharStorage), .* declares no quantization"
+    with pytest.raises(CheckpointError, match=message):
+        load_model(checkpoint, device="cpu")
+    with pytest.raises(CheckpointError, match=message):
+        convert(checkpoint, tmp_path / "baichuan1", "baichuan1")
+    with pytest.raises(FileError, match=message):
+        check_directory(checkpoint)
 
 
 @pytest.mark.parametrize(

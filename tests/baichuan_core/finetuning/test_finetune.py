@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,8 +26,10 @@ from baichuan_core import (
     finetune,
     generate,
     latest_checkpoint,
+    load_model,
     quantize,
 )
+from baichuan_core.finetuning.trainable import trainable_model
 from baichuan_core.finetuning.training import Hardware, make_arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
@@ -241,3 +243,17 @@ def test_a_base_without_tokenizer_is_told(base: Path, tmp_path: Path) -> None:
 def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FinetuningOptions(**wrong)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+def test_an_untrained_dora_adapter_on_a_quantized_base_computes_as_the_base(
+    base: Path, tmp_path: Path, method: Literal["int8", "nf4"]
+) -> None:
+    quantize(base, tmp_path / "base", QuantizationOptions(method))
+    options = FinetuningOptions(**QUICK | {"method": "lora", "use_dora": True})
+    model, ids = trainable_model(tmp_path / "base", options, Hardware.of(options)), torch.tensor([[5, 6, 7, 8, 9]])
+    wanted = load_model(tmp_path / "base", dtype="float32", device="cpu")(ids).logits
+    for training in (False, True, False):  # bitsandbytes packs 4-bit weights in a forward pass outside training
+        logits = model.train(training)(input_ids=ids).logits
+        torch.testing.assert_close(logits, wanted, rtol=0, atol=0.05)

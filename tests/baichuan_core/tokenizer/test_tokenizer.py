@@ -91,6 +91,23 @@ def test_code_of_a_repository_never_runs(published: Path, name: str | None, trus
     assert tokenizer.encode("hello") == BaichuanTokenizer(str(CHAT / "tokenizer.model")).encode("hello")
 
 
+@pytest.mark.parametrize(
+    "name", [None, "BaichuanTokenizer2", "BaichuanTokenizerFast", "PreTrainedTokenizer", "LlamaTokenizer"]
+)
+@pytest.mark.parametrize("trust", [True, False, None])
+@pytest.mark.parametrize("auto_map", [{"AutoTokenizer": ["own.Own", None]}, ["own.Own", None]])
+def test_code_never_runs_under_another_class_name(
+    published: Path, name: str | None, trust: bool | None, auto_map: object
+) -> None:
+    (published / "own.py").write_text("raise SystemExit('the code of the repository ran')")
+    settings = {**PUBLISHED_TOKENIZER_CONFIG, "tokenizer_class": name, "auto_map": auto_map}
+    if name is None:
+        del settings["tokenizer_class"]
+    (published / "tokenizer_config.json").write_text(json.dumps(settings))
+    flag = {} if trust is None else {"trust_remote_code": trust}
+    assert type(AutoTokenizer.from_pretrained(published, **flag)) is BaichuanTokenizer
+
+
 def test_save_and_load_keep_everything(published: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(published, add_eos_token=True)
     again = tmp_path / "again"
