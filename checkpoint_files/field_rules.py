@@ -63,8 +63,8 @@ def is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
-def is_token(value: Any) -> bool:
-    """Whether a value is the id of a token or a list of such ids."""
+def is_whole_or_wholes(value: Any) -> bool:
+    """Whether a value is a whole number or a list of them."""
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
 
@@ -75,6 +75,6 @@ def is_texts(value: Any) -> bool:
 
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
-TOKENS = Rule(is_token, "a whole number or a list of them")
+TOKENS = Rule(is_whole_or_wholes, "a whole number or a list of them")
 # 1 and 0 equal true and false, as in files of old tools.
 SWITCH = Rule(lambda value: value in (True, False), "true or false")
