@@ -27,6 +27,7 @@ from .family import (
     require_norm_head,
     unknown_head,
 )
+from .generation_values import read_generation_config
 from .json_files import as_whole_numbers, read_object
 from .tensors import check_tensors, stored_endings
 from .weights import find_weights, read_weight_map
@@ -53,6 +54,7 @@ __all__ = [
     "infer_position_embedding",
     "promised_layers",
     "read_config",
+    "read_generation_config",
     "read_object",
     "read_settled_config",
     "read_weight_map",

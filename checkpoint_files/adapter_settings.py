@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import FileError, UnsupportedFileError
+from .field_rules import SWITCH, Rule, check_fields, is_number, is_texts, is_whole, is_whole_or_wholes
 from .json_files import as_whole_numbers, read_object
 
 CONFIG_FILE = "adapter_config.json"
@@ -68,13 +69,15 @@ class AdapterSettings:
         """Return the settings of an adapter directory.
 
         Raises:
-            FileError: `adapter_config.json` is missing or damaged.
+            FileError: `adapter_config.json` is missing or damaged, or a field has a value that it cannot have.
             UnsupportedFileError: The adapter is of another method, or of a kind that cannot be restored.
         """
         file = adapter / CONFIG_FILE
         if not file.is_file():
             raise FileError(f"{file} is missing: name the directory that fine-tuning wrote")
-        content = as_whole_numbers(read_object(file), ("r",))
+        content = as_whole_numbers(read_object(file), ("r", "layers_to_transform"))
+        if isinstance(ranks := content.get("rank_pattern"), dict):
+            content["rank_pattern"] = as_whole_numbers(ranks, ranks)
         _require_lora(content, file)
         _refuse_other_features(content, file)
         known = {name: content[name] for name in cls.__dataclass_fields__ if content.get(name) is not None}
@@ -146,12 +149,62 @@ def _initialization(content: Mapping[str, Any], file: Path) -> bool | str:
 def _check_types(known: Mapping[str, Any], file: Path) -> None:
     for name in ("r", "lora_alpha"):
         value = known.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "r" and not _is_rank(value)):
+        if not (_is_rank(value) if name == "r" else is_number(value)):
             raise FileError(f"{file} is damaged, {name} is {value!r}: copy the adapter again, whole")
-    for name in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(known.get(name, {}), Mapping):
-            raise FileError(f"{file} is damaged, {name} is no object: copy the adapter again, whole")
+    try:
+        check_fields(known, RULES)
+        for name, expression in _expressions(known):
+            _check_expression(name, expression)
+    except FileError as fault:
+        raise FileError(f"{file} cannot be used: {fault}") from None
+    if known.get("layers_pattern") and "layers_to_transform" not in known:
+        raise FileError(
+            f"{file} sets layers_pattern and no layers_to_transform: add the numbers of the blocks, or remove it"
+        )
 
 
-def _is_rank(value: float) -> bool:
-    return isinstance(value, int) and value > 0
+def _expressions(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the regular expressions in the settings, each with the name of its field."""
+    whole = [(name, known.get(name)) for name in ("target_modules", "exclude_modules", "layers_pattern")]
+    found = [(name, value) for name, value in whole if isinstance(value, str)]
+    if isinstance(patterns := known.get("layers_pattern"), list):
+        found += [("layers_pattern", pattern) for pattern in patterns]
+    return found + [(name, pattern) for name in ("rank_pattern", "alpha_pattern") for pattern in known.get(name, {})]
+
+
+def _check_expression(name: str, expression: str) -> None:
+    try:
+        # A pattern stands inside a longer expression, where for example "(?i)" is not allowed.
+        re.compile(rf"(.*\.)?({expression})$" if name.endswith("_pattern") else expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise FileError(
+            f"{name} has {expression!r}, which is no regular expression ({error}): "
+            "correct it as in the original adapter"
+        ) from None
+
+
+def _is_rank(value: Any) -> bool:
+    return is_whole(value) and value > 0
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, str) or is_texts(value)
+
+
+NAMES = Rule(_is_names, "a list of names or one regular expression")
+RULES = {
+    "target_modules": NAMES,
+    "exclude_modules": NAMES,
+    "layers_pattern": NAMES,
+    "modules_to_save": Rule(is_texts, "a list of names"),
+    "layers_to_transform": Rule(is_whole_or_wholes, "the number of a block or a list of such numbers"),
+    "use_rslora": SWITCH,
+    "use_dora": SWITCH,
+    "rank_pattern": Rule(
+        lambda value: isinstance(value, Mapping) and all(map(_is_rank, value.values())),
+        "an object of whole numbers above 0",
+    ),
+    "alpha_pattern": Rule(
+        lambda value: isinstance(value, Mapping) and all(map(is_number, value.values())), "an object of numbers"
+    ),
+}

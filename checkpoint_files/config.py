@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .config_values import check_values
 from .errors import FileError, UnsupportedFileError
+from .field_rules import is_whole
 from .json_files import as_whole_numbers, read_object
 
 WHOLE_NUMBERS = (
@@ -22,7 +24,12 @@ WHOLE_NUMBERS = (
     "eos_token_id",
 )
 # Settings of the machine that saved the file, not of the model.
-MACHINE_FIELDS = ("_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset")
+MACHINE_FIELDS = (
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_attn_implementation_autoset",
+)
 # Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
 GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
 
@@ -42,11 +49,13 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     if family != "baichuan":
         raise FileError(f"{file} describes a {family} model: use a checkpoint of the Baichuan family")
     try:
-        return clean_fields(content)
+        fields = clean_fields(content)
+        check_values(fields)
     except UnsupportedFileError as fault:
         raise UnsupportedFileError(f"{file}: {fault}") from None
     except FileError as fault:
         raise FileError(f"{file} describes no possible model: {fault}") from None
+    return fields
 
 
 def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +73,9 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
             f"num_key_value_heads is {groups!r} and num_attention_heads {heads!r}: "
             "no Baichuan model has grouped-query attention, use a checkpoint with equal numbers"
         )
-    if head_dim is not None and heads and width is not None and head_dim * heads != width:
+    if head_dim is not None and not is_whole(head_dim):
+        raise FileError(f"head_dim is {head_dim!r}: remove it or give a whole number")
+    if head_dim is not None and heads and is_whole(heads) and is_whole(width) and head_dim * heads != width:
         raise FileError(
             f"head_dim is {head_dim!r}, but hidden_size {width!r} and num_attention_heads {heads!r} give "
             f"{width / heads:g}: remove head_dim or correct it"
@@ -96,7 +107,9 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     if eight_bits and four_bits:
         raise FileError("quantization_config sets load_in_8bit and load_in_4bit: set the one that is stored")
     if eight_bits or four_bits:
-        return dict(settings)
+        threshold = settings.get("llm_int8_threshold")
+        # bitsandbytes wants a float, other tools write 6.
+        return {**settings, "llm_int8_threshold": float(threshold)} if is_whole(threshold) else dict(settings)
     if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
         raise UnsupportedFileError(
             f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "

@@ -15,8 +15,9 @@ from .adapter_layers import (
 from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
 from .errors import FileError
+from .generation_values import read_generation_config
 from .headers import Header, read_headers
-from .json_files import read_object, refuse_byte_order_mark
+from .json_files import LFS_POINTER, read_object, refuse_byte_order_mark, refuse_lfs_pointer
 from .layout import block_layers
 from .model_fields import ModelFields
 from .tensors import check_tensors, holds_plain_weights
@@ -56,20 +57,32 @@ def check_checkpoint_files(checkpoint: Path) -> None:
         is_leftover = quantization is not None and holds_plain_weights(weights, fields)
         check_tensors(weights, fields, None if is_leftover else quantization)
     check_tokenizer_files(checkpoint)
-    if (checkpoint / "generation_config.json").exists():
-        read_object(checkpoint / "generation_config.json")
+    read_generation_config(checkpoint)
 
 
 def check_tokenizer_files(checkpoint: Path) -> None:
-    """Check the JSON files of a tokenizer.
+    """Check the files of a tokenizer.
 
     Raises:
         FileError: One is damaged, or begins with a byte order mark.
     """
+    _check_pieces(checkpoint / "tokenizer.model")
     for file in (checkpoint / name for name in TOKENIZER_FILES):
         if file.exists():
             read_object(file)
             refuse_byte_order_mark(file)
+
+
+def _check_pieces(file: Path) -> None:
+    if not file.exists():
+        return  # reported by those who need a tokenizer
+    if not file.is_file():
+        raise FileError(f"{file} is not a regular file: replace it with the published tokenizer.model")
+    with file.open("rb") as stream:
+        beginning = stream.read(len(LFS_POINTER))
+    refuse_lfs_pointer(file, beginning)
+    if not beginning:
+        raise FileError(f"{file} is empty: copy or download it again")
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:

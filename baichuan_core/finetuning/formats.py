@@ -1,5 +1,6 @@
 """The formats of training data: published, ShareGPT, OpenAI chat, Alpaca, and text for continued pre-training."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.json_items import array_items, line_items
 from baichuan_core.text_file import read_text_file
+from checkpoint_files.json_files import LFS_POINTER
 
 DataFormat = Literal["published", "sharegpt", "openai", "alpaca", "text"]
 Role = Literal["system", "user", "assistant"]
@@ -20,6 +22,11 @@ _SHAREGPT_ROLES: Mapping[str, Role] = {
     "system": "system",
 }
 _OPENAI_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+ZIP_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06")
+HTML_BEGINNINGS = (b"<!doctype html", b"<html")
+BEGINNING_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,10 @@ def read_training_data(path: Path) -> Conversations:
     """Read a data set, whose format is inferred from its first example.
 
     Raises:
-        DatasetError: The file is missing, not UTF-8, not JSON, or has a malformed example; the message
-            names the line.
+        DatasetError: The file is missing, not UTF-8, not JSON, of another kind (a table, a web page, an archive or a
+            git-LFS pointer), or has a malformed example; the message names the line.
     """
+    _refuse_other_files(path)
     text = read_text_file(path)
     beginning = text.lstrip()[:1]
     if not beginning:
@@ -82,6 +90,27 @@ def read_conversations(path: Path) -> list[Conversation]:
         DatasetError: See ``read_training_data``.
     """
     return read_training_data(path).examples
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse files that would otherwise be learned as plain text, or called damaged, without naming the cause."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        raise DatasetError(f"the training data {path.name} is a table; convert it to JSON lines, one object per row")
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(BEGINNING_BYTES).removeprefix(BOM_UTF8).lstrip()
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read: {error.strerror}") from error
+    if beginning.startswith(LFS_POINTER):
+        raise DatasetError(
+            f"{path.name} is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository"
+        )
+    if beginning.startswith(ZIP_BEGINNINGS):
+        raise DatasetError(
+            f"the training data {path.name} is a ZIP archive or a workbook; unpack or convert it to JSON"
+        )
+    if beginning.lower().startswith(HTML_BEGINNINGS):
+        raise DatasetError(f"the training data {path.name} is a web page; download the file that the page shows")
 
 
 def _without_examples(path: Path) -> DatasetError:

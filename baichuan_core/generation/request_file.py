@@ -63,7 +63,7 @@ def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the fields of a line in OpenAI's batch format under the names of our own format."""
     _reject_others(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
     url, body = item.get("url"), item.get("body")
-    if item.get("method", "POST") != "POST" or url not in SOURCES:
+    if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in SOURCES:
         raise DatasetError(
             f"{place} asks for {item.get('method', 'POST')!r} {url!r}; use POST and {' or '.join(SOURCES)}"
         )

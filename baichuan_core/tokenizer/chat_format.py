@@ -11,22 +11,11 @@ from checkpoint_files import (
     BAICHUAN1_VOCABULARY_SIZE,
     BAICHUAN2_VOCABULARY_SIZE,
     FileError,
-    as_whole_numbers,
-    read_object,
+    read_generation_config,
 )
 
 ChatForm = Literal["baichuan2", "baichuan1-13b", "chat_template"]
 
-# Settings that some tools write as floats.
-WHOLE_NUMBERS = (
-    "user_token_id",
-    "assistant_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "max_new_tokens",
-    "top_k",
-)
 USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
 ASSISTANT_TOKEN_ID = 196
 
@@ -81,13 +70,9 @@ def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
     """What stands in ``generation_config.json``, null values left out; empty where there is no such file.
 
     Raises:
-        CheckpointError: The file is not a JSON object.
+        CheckpointError: The file is damaged, or a field has a value that cannot be used.
     """
-    path = checkpoint / "generation_config.json"
-    if not path.exists():
-        return {}
     try:
-        settings = as_whole_numbers(read_object(path), WHOLE_NUMBERS)
-        return {name: value for name, value in settings.items() if value is not None}
+        return read_generation_config(checkpoint)
     except FileError as error:
-        raise CheckpointError(f"{path} is no JSON object; take it from the published model") from error
+        raise CheckpointError(str(error)) from error

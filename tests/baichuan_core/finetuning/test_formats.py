@@ -142,3 +142,27 @@ def test_a_malformed_example_is_named_by_its_line(tmp_path: Path, bad: Any, mess
 def test_malformed_examples_of_other_formats_are_named(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         read_training_data(write(tmp_path, bad))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("data.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
+        ("data.CSV", b"question,answer\nhi,yes\n", "is a table; convert it to JSON lines"),
+        ("data.tsv", b"question\tanswer\n", "is a table"),
+        ("data.xlsx", b"PK\x03\x04", "is a table"),
+        ("data.json", b"PK\x03\x04plain", "is a ZIP archive"),
+        ("data.json", b"\xef\xbb\xbf\n<!DOCTYPE html><p>Sign in", "is a web page"),
+    ],
+)
+def test_files_of_other_kinds_are_not_learned_as_text(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{name} .*{says}"):
+        read_training_data(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["a, b, c", "<p> is a tag.", "PKW", "version 2 of git-lfs"])
+def test_plain_text_stays_training_data(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.txt").write_text(text)
+    (example,) = read_training_data(tmp_path / "data.txt").examples
+    assert example.text == text

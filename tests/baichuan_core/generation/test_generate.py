@@ -225,7 +225,7 @@ def test_broken_directories_are_told(checkpoint: Path, tmp_path: Path) -> None:
     for path in checkpoint.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "generation_config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"generation_config\.json is no JSON object"):
+    with pytest.raises(CheckpointError, match=r"generation_config\.json must contain a JSON object"):
         generate(tmp_path, prompts("a"), tmp_path / "out.jsonl", GREEDY)
     (tmp_path / "generation_config.json").unlink()
     (tmp_path / "tokenizer.model").unlink()

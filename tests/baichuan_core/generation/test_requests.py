@@ -58,6 +58,11 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ("[" * 100_000, "line 1 .* is not JSON"),
         (f'{{"prompt": {"1" * 5000}}}', "line 1 .* is not JSON"),
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
+        (
+            '{"prompt": "a"}\n{"custom_id": "a", "url": ["a"], "body": {}}',
+            r"line 2 .* asks for 'POST' \['a'\]; use POST",
+        ),
+        ('{"custom_id": "a", "url": {"a": 1}, "body": {}}', "line 1 .* asks for 'POST' {'a': 1}; use POST"),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
         ('{"prompt": "a", "temperature": "hot"}', "line 1 .* temperature is 'hot'; write a number"),
         ('{"prompt": "a", "temperature": NaN}', "line 1 .* temperature is nan; it must be at least 0"),

@@ -1,0 +1,136 @@
+"""Values of a `config.json` with which no model can be computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import FileError
+from .family import infer_position_embedding
+from .field_rules import (
+    NUMBER,
+    POSITIVE,
+    SWITCH,
+    TOKENS,
+    Rule,
+    check_fields,
+    is_number,
+    is_positive,
+    is_texts,
+    is_whole,
+)
+
+DEFAULT_THETA = 10_000
+DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
+# Those of transformers (ACT2FN); a test keeps them equal.
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh"),
+    *("gelu_accurate", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
+    *("relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "prelu", "xielu"),
+)
+_DTYPE = Rule(
+    lambda value: isinstance(value, str) and value.removeprefix("torch.") in DTYPES,
+    "float16, bfloat16 or float32 (the type that the weights are stored in)",
+)
+RULES = {
+    "rms_norm_eps": Rule(is_positive, "a number above 0 (the published models have 1e-06)", nullable=False),
+    "hidden_act": Rule(
+        lambda value: isinstance(value, str) and value in ACTIVATIONS,
+        'an activation function (the published models have "silu")',
+        nullable=False,
+    ),
+    "torch_dtype": _DTYPE,
+    "dtype": _DTYPE,
+    "pad_token_id": Rule(is_whole, "a whole number"),
+    "bos_token_id": TOKENS,
+    "eos_token_id": TOKENS,
+    "z_loss_weight": NUMBER,
+    "norm_head": SWITCH,
+    "quantize_head": SWITCH,
+    "tie_word_embeddings": SWITCH,
+}
+_BITSANDBYTES_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false", nullable=False)
+BITSANDBYTES_RULES = {
+    "load_in_8bit": _BITSANDBYTES_SWITCH,
+    "load_in_4bit": _BITSANDBYTES_SWITCH,
+    "bnb_4bit_use_double_quant": _BITSANDBYTES_SWITCH,
+    "bnb_4bit_compute_dtype": Rule(
+        lambda value: isinstance(value, str) and value in DTYPES, "float16, bfloat16 or float32"
+    ),
+    "llm_int8_skip_modules": Rule(is_texts, "a list of names of layers"),
+    "llm_int8_threshold": Rule(is_number, "a number (bitsandbytes has 6.0)", nullable=False),
+}
+_REQUIRED = Rule(is_positive, "a number above 0", nullable=False)
+_FACTORS = ("long_factor", "short_factor")
+# What each rope_type needs; those of transformers (ROPE_INIT_FUNCTIONS), a test keeps them equal.
+REQUIRED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": (),
+    "proportional": (),
+}
+OPTIONAL_ROPE_RULES = {
+    "factor": POSITIVE,
+    "original_max_position_embeddings": POSITIVE,
+    "attention_factor": NUMBER,
+    "beta_fast": NUMBER,
+    "beta_slow": NUMBER,
+    "mscale": NUMBER,
+    "mscale_all_dim": NUMBER,
+}
+
+
+def check_values(fields: Mapping[str, Any]) -> None:
+    """Check the values of a cleaned configuration that is read from a file.
+
+    Raises:
+        FileError: One is of the wrong type or range; the message names the field.
+    """
+    check_fields(fields, RULES)
+    settings = fields.get("quantization_config")
+    if isinstance(settings, Mapping):
+        check_fields(settings, BITSANDBYTES_RULES, within="quantization_config.")
+    if infer_position_embedding(fields) == "rope":
+        _check_rotation(fields)
+
+
+def _check_rotation(fields: Mapping[str, Any]) -> None:
+    theta = fields.get("rope_theta", DEFAULT_THETA)
+    for name in ("rope_scaling", "rope_parameters"):
+        parameters = fields.get(name) or {}
+        if not isinstance(parameters, Mapping):
+            raise FileError(f"{name} is {parameters!r}: give an object with rope_type and its factors, or null")
+        _check_scaling(name, parameters, fields)
+        theta = parameters.get("rope_theta", theta)
+    _REQUIRED.check("rope_theta", theta)
+
+
+def _check_scaling(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if not isinstance(kind, str) or kind not in REQUIRED_BY_TYPE:
+        raise FileError(f"{name}.rope_type is {kind!r}: give one of {', '.join(REQUIRED_BY_TYPE)}")
+    for field in REQUIRED_BY_TYPE[kind]:
+        if field not in parameters:
+            raise FileError(f'{name} has no {field}, which rope_type "{kind}" needs: add it, or set {name} to null')
+        _REQUIRED.check(f"{name}.{field}", parameters[field])
+    check_fields(parameters, OPTIONAL_ROPE_RULES, within=f"{name}.")
+    if kind == "llama3" and parameters["high_freq_factor"] <= parameters["low_freq_factor"]:
+        raise FileError(f"{name}.high_freq_factor is not above low_freq_factor: correct them")
+    if kind == "longrope":
+        _check_factors(name, parameters, fields)
+
+
+def _check_factors(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
+    if not (is_whole(width) and is_whole(heads) and width and heads):
+        return  # rejected with the other sizes
+    length = width // heads // 2
+    for field in _FACTORS:
+        factors = parameters.get(field)
+        if not isinstance(factors, list) or not all(map(is_positive, factors)):
+            raise FileError(f"{name}.{field} is {factors!r}: give a list of {length} numbers above 0")
+        if len(factors) != length:
+            raise FileError(
+                f"{name}.{field} has {len(factors)} numbers: give {length}, half as many as a head has dimensions"
+            )

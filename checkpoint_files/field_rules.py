@@ -1,0 +1,80 @@
+"""What a field of a JSON file may hold, in one form for the code and for the message."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import FileError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a field may hold.
+
+    Attributes:
+        holds: Whether a value is allowed.
+        wants: The allowed values in words, after "give".
+        nullable: Whether null is allowed, as if the field were missing.
+    """
+
+    holds: Callable[[Any], bool]
+    wants: str
+    nullable: bool = True
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise FileError if a field has a value that is not allowed."""
+        if value is None and self.nullable:
+            return
+        if not self.holds(value):
+            shown = "null" if value is None else repr(value)
+            raise FileError(f"{name} is {shown}: give {self.wants}")
+
+
+def check_fields(fields: Mapping[str, Any], rules: Mapping[str, Rule], *, within: str = "") -> None:
+    """Check the fields that are present.
+
+    Args:
+        fields: The object in the file.
+        rules: What each of its fields may hold.
+        within: Name of the field that the object stands in, with a dot: "rope_scaling."
+
+    Raises:
+        FileError: The first field whose value is not allowed.
+    """
+    for name, rule in rules.items():
+        if name in fields:
+            rule.check(f"{within}{name}", fields[name])
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    most = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; booleans are none."""
+    return type(value) is int
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
+def is_whole_or_wholes(value: Any) -> bool:
+    """Whether a value is a whole number or a list of them."""
+    return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
+
+
+def is_texts(value: Any) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+NUMBER = Rule(is_number, "a number")
+POSITIVE = Rule(is_positive, "a number above 0")
+TOKENS = Rule(is_whole_or_wholes, "a whole number or a list of them")
+# 1 and 0 equal true and false, as in files of old tools.
+SWITCH = Rule(lambda value: value in (True, False), "true or false")
