@@ -109,7 +109,7 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     if eight_bits or four_bits:
         threshold = settings.get("llm_int8_threshold")
         # bitsandbytes wants a float, other tools write 6.
-        return {**settings, "llm_int8_threshold": float(threshold)} if is_whole(threshold) else dict(settings)
+        return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else dict(settings)
     if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
         raise UnsupportedFileError(
             f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "
