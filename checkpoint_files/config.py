@@ -25,7 +25,6 @@ WHOLE_NUMBERS = (
 )
 # Settings of the machine that saved the file, not of the model.
 MACHINE_FIELDS = (
-    "attn_implementation",
     "_attn_implementation",
     "_attn_implementation_internal",
     "_attn_implementation_autoset",
@@ -49,7 +48,8 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     if family != "baichuan":
         raise FileError(f"{file} describes a {family} model: use a checkpoint of the Baichuan family")
     try:
-        fields = clean_fields(content)
+        # Not in `clean_fields`, which a configuration object uses too: there it is what a caller asks for.
+        fields = clean_fields({name: value for name, value in content.items() if name != "attn_implementation"})
         check_values(fields)
     except UnsupportedFileError as fault:
         raise UnsupportedFileError(f"{file}: {fault}") from None
