@@ -7,7 +7,7 @@ import pytest
 
 from baichuan_core import FinetuningOptions, GenerationOptions, GenerationRequest, finetune, generate
 from baichuan_core.tokenizer.chat import Message
-from benchmarks.real_model import CACHE, GGUF, make_real_checkpoint
+from benchmarks.real_model import make_real_checkpoint
 
 SEEN = [
     "apple",
@@ -31,10 +31,7 @@ SEEN = [
 ]
 UNSEEN = ["ocean", "pencil", "paper", "river", "island", "forest"]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CACHE / GGUF).is_file(), reason="python -m benchmarks.real_model fetches the model"),
-]
+pytestmark = pytest.mark.slow
 
 
 def test_lora_learns_a_pattern_for_unseen_cases(tmp_path: Path) -> None:
