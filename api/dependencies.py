@@ -15,8 +15,8 @@ from fastapi import Depends, Request
 from api.security import authenticate, require_admin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
-from jobs.batching import Lane
 from jobs.database import Database
+from jobs.database.batching import Lane
 from jobs.health import WriteProbe
 from jobs.records import KeyRecord
 from jobs.service import submission

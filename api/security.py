@@ -1,6 +1,6 @@
 """Who asks: bearer keys, and what their roles allow."""
 
-from jobs.batching import Lane
+from jobs.database.batching import Lane
 from jobs.errors import AuthenticationError, PermissionDeniedError
 from jobs.records import KeyRecord
 from jobs.service import keys

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
 from jobs.maintenance import Janitor
-from jobs.reaper import reap
+from jobs.maintenance.reaper import reap
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
 from jobs.scheduling import Placement, Requirement, Round, WaitingJob, explain, place
-from jobs.service.dispatching import dispatch, take_back
+from jobs.service.dispatching import dispatch, requeue
 from jobs.service.pool import read_machines
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import BrokerUnreachableError, Transport
@@ -126,7 +126,7 @@ class Dispatcher:
             except BrokerUnreachableError:
                 with self._database.writing() as connection:
                     for _, unsent in made[position:]:
-                        take_back(connection, unsent, self._settings)
+                        requeue(connection, unsent, self._settings)
                 raise
             names = " and ".join(node.worker_id for node in placement.nodes)
             log.info("%s goes to %s as %s", placement.job_id, names, attempt_id)

@@ -4,8 +4,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 from jobs.database import Database
+from jobs.database.tables import Base
 from jobs.settings import Settings
-from jobs.tables import Base
 
 
 def run(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Gathering
 from jobs.service.claims import Claim
-from jobs.service.dispatching import take_back
+from jobs.service.dispatching import requeue
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers.environment import store_variables
@@ -23,7 +23,7 @@ from workers.lease import Lease, LeaseOverError
 from workers.messages import Assignment, Failed, Finished, Storage
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
-from workers.supervision import Ending, Supervision, Verdict
+from workers.supervision import Ending, StopReason, Supervision
 
 GATHER_SECONDS = 0.2
 
@@ -70,7 +70,7 @@ class Execution:
     def run(self, attempt_id: str) -> None:
         """Run an attempt to its end; a message about one that is not ours to run does nothing."""
         if self._draining.is_set():
-            self._take_back(attempt_id)
+            self._requeue(attempt_id)
             return
         taken_at = time.monotonic()
         claim = self._claim(attempt_id)
@@ -99,7 +99,7 @@ class Execution:
                 if not isinstance(answer, Gathering):
                     return answer
                 if self._draining.wait(GATHER_SECONDS):
-                    self._take_back(attempt_id)
+                    self._requeue(attempt_id)
                     return None
             except OUTAGES as error:
                 if time.monotonic() > gives_up_at or self._draining.is_set():
@@ -107,9 +107,9 @@ class Execution:
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
 
-    def _take_back(self, attempt_id: str) -> None:
+    def _requeue(self, attempt_id: str) -> None:
         with self._database.writing() as connection:
-            take_back(connection, attempt_id, self._settings)
+            requeue(connection, attempt_id, self._settings)
 
     def _attempt(self, claim: Claim, lease: Lease) -> None:
         try:
@@ -132,11 +132,11 @@ class Execution:
                 self._publish(claim, lease, ending)
             case Failed(failure):
                 self._give_up(claim, lease, Event.FAIL if failure.permanent else Event.STUMBLE, failure)
-            case Verdict.RELEASED:
+            case StopReason.RELEASED:
                 self._give_up(claim, lease, Event.RELEASE)
-            case Verdict.STOPPED:
+            case StopReason.STOPPED:
                 self._give_up(claim, lease, Event.STOP)
-            case Verdict.ABANDONED:
+            case StopReason.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:

@@ -82,7 +82,7 @@ class Lease:
                 lines = [*self._log.pop()[1]["lines"], *lines]
             self._log.append(("log", {"stream": stream, "lines": lines}))
 
-    def insist(self, operation: Callable[[Connection], T]) -> T:
+    def retry_until_expiry(self, operation: Callable[[Connection], T]) -> T:
         """Run a transaction; while the database is away, again and again until the lease is over.
 
         Raises:
@@ -111,12 +111,12 @@ class Lease:
             self._record(connection, entries, progress)
             return ending(connection)
 
-        return self.insist(transaction)
+        return self.retry_until_expiry(transaction)
 
     def _run(self) -> None:
-        while not self._closing.wait(self._worker.order_seconds):
+        while not self._closing.wait(self._worker.directive_seconds):
             try:
-                self._directive = self._renew() if self._must_renew() else self._look()
+                self._directive = self._renew() if self._must_renew() else self._peek()
             except Exception as error:  # noqa: BLE001 - an outage is waited out; the lease is longer
                 log.warning("%s: the lease was not renewed, trying again: %s", self._attempt_id, error)
 
@@ -126,9 +126,9 @@ class Lease:
             news = bool(self._log or self._progress)
         return age >= self._settings.heartbeat_seconds or (news and age >= self._worker.progress_seconds)
 
-    def _look(self) -> Directive:
+    def _peek(self) -> Directive:
         with self._database.reading() as connection:
-            return attempts.look(connection, self._attempt_id, self._worker.id)
+            return attempts.peek(connection, self._attempt_id, self._worker.id)
 
     def _renew(self) -> Directive:
         begun = time.monotonic()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from baichuan_core.progress import ProgressCallback
 from jobs.artifacts import ArtifactStore, Workspace, input_key
-from jobs.checkpoints import allowed_path
 from jobs.errors import InsufficientStorageError, InvalidRequestError
+from jobs.models.directories import allowed_path
 from jobs.records import FileRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models

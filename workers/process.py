@@ -37,7 +37,7 @@ class Process(Protocol):
 
 
 @dataclass(slots=True)
-class Pipes:
+class RunnerPipes:
     """The pipes of a runner: our ends, and its ends until they are handed over."""
 
     control: int
@@ -48,7 +48,7 @@ class Pipes:
     handed_over: bool = False
 
     @classmethod
-    def open(cls) -> "Pipes":
+    def open(cls) -> "RunnerPipes":
         """Make all pipes."""
         their_control, control = os.pipe()
         messages, their_messages = os.pipe()
@@ -76,7 +76,7 @@ class Runner:
     """One runner process."""
 
     process: Process
-    pipes: Pipes
+    pipes: RunnerPipes
     _open: set[int] = field(init=False)
     _partial: bytes = b""
     _lines: dict[int, tuple[str, LineReader]] = field(init=False)

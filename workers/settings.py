@@ -35,7 +35,7 @@ class WorkerSettings(BaseSettings):
         "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
-    order_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
+    directive_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
     progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
     log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
     start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, imports included")

@@ -14,7 +14,7 @@ from jobs.identifiers import new_id
 from workers.environment import runner_environment
 from workers.inventory import Inventory
 from workers.messages import Assignment
-from workers.process import Pipes, Process, Runner
+from workers.process import Process, Runner, RunnerPipes
 from workers.settings import WorkerSettings
 
 CLOSE_SECONDS = 5
@@ -115,7 +115,7 @@ class SpareProcess:
         return taken
 
     def _spawn(self) -> Runner:
-        pipes = Pipes.open()
+        pipes = RunnerPipes.open()
         wires = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
         started = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "workers.runner", self._kinds, *map(str, wires)],
@@ -168,7 +168,7 @@ class ForkServer:
             server = self._server
         if server is None:
             raise RuntimeError("there is no fork server")
-        pipes = Pipes.open()
+        pipes = RunnerPipes.open()
         try:
             process: Process = server.fork(pipes)
         except BaseException:
@@ -196,7 +196,7 @@ class _Connection:
         self.alive = True
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 
-    def fork(self, pipes: Pipes) -> "ForkedProcess":
+    def fork(self, pipes: RunnerPipes) -> "ForkedProcess":
         """Ask for a runner with these pipes, and wait until it exists.
 
         Raises:

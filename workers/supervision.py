@@ -21,7 +21,7 @@ LISTEN_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-class Verdict(Enum):
+class StopReason(Enum):
     """Why the worker ended a runner that was still at work."""
 
     STOPPED = auto()  # a user cancelled the job
@@ -29,13 +29,13 @@ class Verdict(Enum):
     ABANDONED = auto()  # the attempt is no longer ours
 
 
-AT_ONCE = {Directive.STOP: Verdict.STOPPED, Directive.ABANDON: Verdict.ABANDONED}
+AT_ONCE = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
 
-Ending = Finished | Failed | Verdict
+Ending = Finished | Failed | StopReason
 
 
 class Supervision:
-    """One attempt under way. Orders, draining and time limits hold from the beginning, while the runner starts too."""
+    """Supervises one attempt. Directives, draining and time limits apply even while the runner starts."""
 
     def __init__(
         self,
@@ -61,40 +61,40 @@ class Supervision:
     def watch(self, starting: StartingRunner) -> Ending:
         """Watch until the runner is gone with all that it started."""
         while (runner := starting.wait(LISTEN_SECONDS)) is None:
-            if (verdict := self._verdict(None)) is not None:
+            if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
-                return verdict
+                return reason
         log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
         self._limit(self._timeout_seconds, failures.timeout(self._timeout_seconds))
         self._runners.add(runner.pid)
         try:
-            verdict = self._accompany(runner)
+            reason = self._accompany(runner)
         finally:
             runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
         if isinstance(self._last_word, Paused):
-            return verdict or Verdict.RELEASED
-        return verdict or self._last_word or Failed(failures.death(runner.exit_code))
+            return reason or StopReason.RELEASED
+        return reason or self._last_word or Failed(failures.death(runner.exit_code))
 
     def _limit(self, seconds: float, failure: Failure) -> None:
         self._ends_at = time.monotonic() + seconds
         self._too_late = Failed(failure)
 
     def _accompany(self, runner: Runner) -> Ending | None:
-        verdict: Ending | None = None
-        while not runner.silent and verdict is None and not self._lingers(runner):
+        reason: Ending | None = None
+        while not runner.silent and reason is None and not self._lingers(runner):
             self._listen(runner, LISTEN_SECONDS)
-            verdict = self._verdict(runner)
+            reason = self._stop_reason(runner)
         runner.kill()
         while not runner.silent and self._listen(runner, 0):
             pass  # what it had printed before
-        return verdict
+        return reason
 
-    def _verdict(self, runner: Runner | None) -> Ending | None:
+    def _stop_reason(self, runner: Runner | None) -> Ending | None:
         """Return why the runner must be ended now, if it must."""
         directive = self._lease.directive
-        if verdict := AT_ONCE.get(directive):
-            return verdict
+        if reason := AT_ONCE.get(directive):
+            return reason
         if self._last_word is not None:
             return None
         if directive is Directive.YIELD or self._draining.is_set():
@@ -104,13 +104,13 @@ class Supervision:
     def _give_back(self, runner: Runner | None) -> Ending | None:
         """Ask a runner that can pause to do so, and release the job once it had time for that."""
         if runner is None or not self._can_pause:
-            return Verdict.RELEASED
+            return StopReason.RELEASED
         if self._pause_ends_at is None:
             # A worker that shuts down is gone after `drain_seconds`, and has to record the release before.
             limit = self._worker.drain_seconds / 2 if self._draining.is_set() else self._worker.pause_seconds
             self._pause_ends_at = time.monotonic() + min(limit, self._worker.pause_seconds)
             runner.ask_to_pause()
-        return Verdict.RELEASED if time.monotonic() >= self._pause_ends_at else None
+        return StopReason.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
     def _lingers(self, runner: Runner) -> bool:
         """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""

@@ -10,7 +10,7 @@ from api.dependencies import Service, service_of
 from api.errors import problem
 from api.responses import json_response
 from api.schemas.health import Health, Readiness
-from jobs.database_file import DatabaseFileGoneError
+from jobs.database.file import DatabaseFileGoneError
 
 log = logging.getLogger(__name__)
 

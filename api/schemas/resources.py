@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from api.schemas.pages import Identified
 from api.schemas.purposes import shown_purpose
 from api.schemas.times import optional_seconds, seconds
-from jobs.model_details import ModelDetails, read_details
+from jobs.models.details import ModelDetails, read_details
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
 

@@ -1,7 +1,8 @@
-"""What the leader does besides dispatching: it deletes what is recorded as unneeded, and what is too old."""
+"""What the leader does besides dispatching: end lost attempts, delete what is unneeded, expire what is too old."""
 
 from jobs.maintenance.cleaner import Cleaner
 from jobs.maintenance.janitor import Janitor
+from jobs.maintenance.reaper import reap
 from jobs.maintenance.retention import Retention
 
-__all__ = ["Cleaner", "Janitor", "Retention"]
+__all__ = ["Cleaner", "Janitor", "Retention", "reap"]

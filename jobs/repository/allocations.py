@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Allocation
 from jobs.records import AllocationRecord
-from jobs.tables import Allocation
 
 _OPEN = sa.text("deadline IS NOT NULL")  # literally the condition of the partial index
 

@@ -7,10 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Allocation, Attempt, Job, Worker
 from jobs.records import AttemptRecord
 from jobs.repository import allocations
 from jobs.state import AttemptState
-from jobs.tables import Allocation, Attempt, Job, Worker
 
 OPEN = (AttemptState.DISPATCHED, AttemptState.RUNNING)
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Deletion
 from jobs.records import DeletionRecord
-from jobs.tables import Deletion
 
 
 def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Job, JobEvent
 from jobs.records import EventRecord
-from jobs.tables import Job, JobEvent
 
 
 def append(

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Artifact, File
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
-from jobs.tables import Artifact, File
 
 
 def add_file(connection: Connection, file: FileRecord) -> None:

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
+from jobs.database.tables import Job, JobLabel
 from jobs.records import JobDetails, JobFilter, JobRecord, QueuedJob
 from jobs.state import JobState
-from jobs.tables import Job, JobLabel
 
 _RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
+from jobs.database.tables import ApiKey, Project
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
-from jobs.tables import ApiKey, Project
 
 _COLUMNS = (
     ApiKey.id,

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
+from jobs.database.tables import Model
 from jobs.records import ModelRecord
-from jobs.tables import Model
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:

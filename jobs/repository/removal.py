@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Allocation, Artifact, Attempt, File, Job, JobEvent, JobLabel, Model
 from jobs.records import ArtifactRecord, FileRecord, JobFilter, ModelRecord
 from jobs.repository.uses import FINAL
-from jobs.tables import Allocation, Artifact, Attempt, File, Job, JobEvent, JobLabel, Model
 
 
 def lock_model(connection: Connection, project_id: str, name: str) -> ModelRecord | None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.tables import Artifact, Attempt, File, Job, Model
 from jobs.repository.attempts import OPEN
 from jobs.state import JobState
-from jobs.tables import Artifact, Attempt, File, Job, Model
 
 # Fields of specs that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import insert
+from jobs.database.tables import Lease, Worker
 from jobs.records import WorkerRecord
-from jobs.tables import Lease, Worker
 
 
 def save(connection: Connection, worker: WorkerRecord) -> None:

@@ -180,7 +180,7 @@ def await_others(
     return held.make_claim() if held else None
 
 
-def look(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
+def peek(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
     """Return what a renewal would answer, without renewing or locking: cheap, for short intervals."""
     now, found = now_ms(connection), attempts.standing(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:

@@ -29,7 +29,7 @@ def dispatch(connection: Connection, placement: Placement, settings: Settings) -
     return attempt.id
 
 
-def take_back(connection: Connection, attempt_id: str, settings: Settings) -> None:
+def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None:
     """Queue a job again whose message could not be sent."""
     attempt = attempts.get(connection, attempt_id)
     job = jobs.lock(connection, attempt.job_id) if attempt else None

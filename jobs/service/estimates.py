@@ -3,8 +3,8 @@
 from sqlalchemy import Connection
 
 from footprint import Footprint
-from jobs.checkpoints import GGUF
 from jobs.errors import InvalidRequestError, UnknownModelError
+from jobs.models.directories import GGUF
 from jobs.repository import models
 from jobs.specs import AnySpec, KnownModel
 

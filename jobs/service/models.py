@@ -6,9 +6,9 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from checkpoint_files import FileError, check_directory
-from jobs.checkpoints import Inspection, allowed_path, inspect
 from jobs.database import now_ms
 from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
+from jobs.models.directories import Inspection, allowed_path, inspect
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings

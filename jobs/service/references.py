@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from jobs.checkpoints import GGUF, LLAMA
 from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
+from jobs.models.directories import GGUF, LLAMA
 from jobs.records import ModelRecord
 from jobs.specs import AdapterUse, AnySpec, ChosenModel
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from footprint import Footprint, in_gib, smaller_models, smaller_trainings
-from jobs.checkpoints import GGUF
 from jobs.errors import InvalidRequestError
+from jobs.models.directories import GGUF
 from jobs.records import ModelRecord
 from jobs.scheduling import Machine, Requirement
 from jobs.specs import AnySpec, KnownModel, Resources

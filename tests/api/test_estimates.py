@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import update
 
 from footprint import PRESETS, Precision
-from jobs.tables import Model
+from jobs.database.tables import Model
 from tests.api.conftest import Api, problem_of
 from tests.model_files import write_model_files
 

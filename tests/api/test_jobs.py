@@ -5,9 +5,9 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from jobs.database.tables import Job
 from jobs.results import ConvertResult
 from jobs.state import Event
-from jobs.tables import Job
 from tests.api.conftest import Api, problem_of
 from tests.jobs.pool import hold
 

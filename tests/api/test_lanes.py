@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.batching import Lane
+from jobs.database.batching import Lane
 from tests.api.conftest import Api
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from jobs.artifacts import input_key
-from jobs.tables import Job
+from jobs.database.tables import Job
 from tests.api.conftest import Api, problem_of, serving, small
 
 PROMPTS = ["你好 " * 500, "second", "third"]

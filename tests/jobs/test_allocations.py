@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobs.database import Database
 from jobs.errors import NotFoundError
-from jobs.reaper import reap
+from jobs.maintenance.reaper import reap
 from jobs.records import AllocationRecord, JobRecord
 from jobs.repository import allocations
 from jobs.scheduling import NodePlacement, Placement, Reservation
@@ -53,9 +53,9 @@ class Gang:
             allocations.update(connection, self.attempt_id, {"deadline": 1}, worker_id=worker)
         reap(self.database, self.settings)
 
-    def look(self, worker: str) -> Directive:
+    def peek(self, worker: str) -> Directive:
         with self.database.reading() as connection:
-            return attempts.look(connection, self.attempt_id, worker)
+            return attempts.peek(connection, self.attempt_id, worker)
 
     @property
     def job(self) -> JobRecord:
@@ -98,7 +98,7 @@ def test_a_gang_that_loses_one_member_is_lost(deployment: Deployment, silent: st
     gang.claim("b")
     gang.let_run_out(silent)
     assert (gang.job.state, gang.job.charged_attempts) == (JobState.QUEUED, 1)
-    assert [gang.look("a"), gang.look("b")] == [Directive.ABANDON] * 2
+    assert [gang.peek("a"), gang.peek("b")] == [Directive.ABANDON] * 2
     assert gang.open_allocations == []
 
 
@@ -108,7 +108,7 @@ def test_cancelling_stops_every_member(deployment: Deployment) -> None:
     gang.claim("b")
     with deployment.database.writing() as connection:
         service.cancel(connection, JobKey(deployment.project_id, gang.job_id), gang.settings)
-    assert [gang.look("a"), gang.look("b")] == [Directive.STOP] * 2
+    assert [gang.peek("a"), gang.peek("b")] == [Directive.STOP] * 2
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -118,7 +118,7 @@ def test_no_order_of_events_leaves_part_of_a_gang(deployment: Deployment, choose
     gang = Gang(deployment, *names)
     for _ in range(12):
         name = chooser.choice(names)
-        step = chooser.choice([gang.claim, gang.claim, gang.await_others, gang.look, gang.let_run_out])
+        step = chooser.choice([gang.claim, gang.claim, gang.await_others, gang.peek, gang.let_run_out])
         step(name)
         open_now = {each.worker_id for each in gang.open_allocations}
         alive = gang.job.attempt_id == gang.attempt_id
@@ -149,7 +149,7 @@ def test_draining_takes_nothing_new_and_yields_at_its_deadline(database: Databas
         attempt_id = start_on(connection, job.id, "w1", clock)
         workers.drain(connection, "w1", None, clock)
         assert read_machines(connection, clock) == []
-        assert attempts.look(connection, attempt_id, "w1") is Directive.CONTINUE
+        assert attempts.peek(connection, attempt_id, "w1") is Directive.CONTINUE
         drained = workers.drain(connection, "w1", 0, clock)
         assert drained.drain_at is not None
     with database.writing() as connection:

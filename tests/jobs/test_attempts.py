@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 from jobs.artifacts import StoredFile
 from jobs.bootstrap import prepare
 from jobs.database import Database
+from jobs.database.tables import Job, Model
 from jobs.errors import DomainError
-from jobs.reaper import reap
+from jobs.maintenance.reaper import reap
 from jobs.records import JobDetails
 from jobs.repository import allocations
 from jobs.repository import attempts as rows
@@ -25,7 +26,6 @@ from jobs.service.claims import Claim
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from jobs.tables import Job, Model
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import dispatch_to, hold, start_on
 

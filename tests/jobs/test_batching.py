@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.batching import Lane
 from jobs.database import Database
+from jobs.database.batching import Lane
 from jobs.errors import DomainError, NotFoundError
 
 
@@ -150,7 +150,7 @@ def test_an_outage_fails_all_that_waits_at_once(table: Database) -> None:
 def test_a_timeout_of_one_statement_is_no_outage_but_not_waited_for_200_times(
     table: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.batching.MAX_ALONE_SECONDS", 0)
+    monkeypatch.setattr("jobs.database.batching.MAX_ALONE_SECONDS", 0)
     timeout = sa.exc.OperationalError("UPDATE", None, psycopg.errors.LockNotAvailable("lock timeout"))
     database = FailingDatabase(table, timeout)
     assert failures_of(database, 200) == [timeout] * 200

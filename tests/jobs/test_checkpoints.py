@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.checkpoints import allowed_path, inspect
 from jobs.errors import InvalidRequestError, PathNotAllowedError
+from jobs.models.directories import allowed_path, inspect
 from tests.model_files import write_model_files
 
 

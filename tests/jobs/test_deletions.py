@@ -15,9 +15,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe
 from jobs.bootstrap import prepare
 from jobs.database import Database
+from jobs.database.tables import Deletion, File, Job
 from jobs.errors import DomainError, InUseError, NotFoundError
 from jobs.maintenance import Cleaner, Retention
-from jobs.reaper import reap
+from jobs.maintenance.reaper import reap
 from jobs.records import JobFilter, JobRecord, ModelRecord
 from jobs.repository import allocations, uses
 from jobs.repository import models as model_rows
@@ -30,7 +31,6 @@ from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.specs import AnySpec
 from jobs.state import Event, JobState
-from jobs.tables import Deletion, File, Job
 from tests.jobs.conftest import DETAILS, Deployment
 from tests.jobs.pool import dispatch_to, hold, start_on
 

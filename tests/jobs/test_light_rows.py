@@ -13,7 +13,7 @@ from jobs.database import Database, now_ms
 from jobs.records import JobDetails, JobFilter
 from jobs.repository import jobs as repository
 from jobs.service import jobs, keys
-from jobs.service.attempts import look
+from jobs.service.attempts import peek
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted, submit
 from jobs.specs import GenerateSpec, StoredGenerateSpec, separate_input
@@ -78,7 +78,7 @@ def test_leases_read_no_spec(deployment: Deployment) -> None:
         attempt = start_on(connection, job.id, "w1", deployment.settings)
     with statements(deployment.database) as seen:
         with deployment.database.writing() as connection:
-            look(connection, attempt, "w1")
+            peek(connection, attempt, "w1")
             hold(connection, attempt, "w1", deployment.settings).renew({"fraction": 0.5, "stage": "a", "metrics": {}})
         with deployment.database.writing() as connection:
             hold(connection, attempt, "w1", deployment.settings).end(Event.RELEASE)

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from jobs.batching import Lane
 from jobs.database import Database, is_rolled_back
+from jobs.database.batching import Lane
 from jobs.errors import OutcomeUnknownError
 from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission

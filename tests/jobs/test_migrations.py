@@ -6,11 +6,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from jobs.database import Database, alembic_config
+from jobs.database.tables import Base
 from jobs.repository import jobs
 from jobs.service.stored_specs import read_spec
 from jobs.settings import Settings
 from jobs.specs import StoredGenerateSpec
-from jobs.tables import Base
 
 # Alembic cannot compare indexes with DESC columns; a separate test looks for this one.
 DESCENDING = {"ix_jobs_queued"}

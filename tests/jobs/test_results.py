@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.errors import InvalidRequestError
-from jobs.model_details import AdapterDetails, CheckpointDetails, check_details, read_details
+from jobs.models.details import AdapterDetails, CheckpointDetails, check_details, read_details
 from jobs.results import (
     RESULT,
     AnyResult,

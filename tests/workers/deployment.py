@@ -119,7 +119,7 @@ class Deployment:
 
     def start_worker(self, name: str, redis_url: str = "", **settings: str) -> subprocess.Popen[bytes]:
         """`python -m workers` under this id; waits until it is registered."""
-        chosen = {"id": name, "threads": "1", "order_seconds": "0.2", **settings}
+        chosen = {"id": name, "threads": "1", "directive_seconds": "0.2", **settings}
         environment = {f"BAICHUAN_WORKER_{key.upper()}": chosen[key] for key in chosen}
         process = self._start(name, "workers", environment | {"REDIS_URL": redis_url or self.server.url})
         wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))

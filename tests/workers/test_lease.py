@@ -24,7 +24,7 @@ from tests.workers.deployment import wait_for
 from workers.lease import Lease, LeaseOverError
 from workers.settings import WorkerSettings
 
-WORKER = WorkerSettings(id="w", order_seconds=0.05, progress_seconds=0.1)
+WORKER = WorkerSettings(id="w", directive_seconds=0.05, progress_seconds=0.1)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
     with outage(database), lease:
         wait_for("the end of the lease", lambda: lease.directive is Directive.ABANDON)
     with pytest.raises(LeaseOverError):
-        lease.insist(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
+        lease.retry_until_expiry(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
 
 
 def test_an_order_to_stop_arrives_without_a_renewal(claim: Claim, database: Database, settings: Settings) -> None:

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 
 from jobs.artifacts import ObjectStore, Workspace
 from jobs.database import Database
+from jobs.database.tables import Job
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from jobs.tables import Job
 from tests.jobs.conftest import Deployment
 from tests.jobs.conftest import database as database  # noqa: PLC0414 - a fixture
 from tests.jobs.conftest import deployment as deployment  # noqa: PLC0414

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 
 from baichuan_core.conversion import ConversionReport, convert
-from jobs.checkpoints import LLAMA
-from jobs.model_details import LlamaDetails
+from jobs.models.details import LlamaDetails
+from jobs.models.directories import LLAMA
 from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from jobs.specs import ConvertSpec

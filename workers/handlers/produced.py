@@ -1,6 +1,6 @@
 """The model that a handler has written."""
 
-from jobs.checkpoints import inspect
+from jobs.models.directories import inspect
 from jobs.service.attempts import ProducedModel
 from workers.handlers.contract import MODEL_FOLDER, Context
 

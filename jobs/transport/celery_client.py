@@ -1,8 +1,6 @@
-"""Redis and Celery: how messages travel. Nothing here is the truth; all of it may be lost at any moment."""
+"""The Celery application, and the sending side of its queues."""
 
 import logging
-import threading
-from collections.abc import Callable
 
 import redis
 from celery import Celery
@@ -31,7 +29,7 @@ def celery_app(settings: Settings) -> Celery:
     app = Celery("baichuan", broker=settings.redis)
     app.conf.update(
         task_ignore_result=True,
-        broker_transport="jobs.redis_queues:Transport",
+        broker_transport="jobs.transport.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # an error that Redis answers, out of memory for example, ends no worker
@@ -105,30 +103,3 @@ class Transport:
         """Close all connections."""
         self._celery.close()
         self._redis.close()
-
-
-class Waker:
-    """Wakes the dispatcher from a thread of its own, so that a dead Redis never delays a request."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._wanted = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Ask for a wake-up; several before it is sent become one."""
-        self._wanted.set()
-
-    def close(self) -> None:
-        """Send what is wanted still, and end the thread."""
-        self._stopping = True
-        self._wanted.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wanted.wait()
-            self._wanted.clear()
-            self._wake()

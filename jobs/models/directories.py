@@ -9,8 +9,8 @@ from typing import Any
 from checkpoint_files import FileError, read_config, read_object, read_settled_config
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
-from jobs.model_details import check_details
-from jobs.shown_config import ShownAdapterConfig, ShownConfig
+from jobs.models.details import check_details
+from jobs.models.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"

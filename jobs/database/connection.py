@@ -17,8 +17,8 @@ from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from jobs.database_file import DatabaseFile
-from jobs.tables import Base
+from jobs.database.file import DatabaseFile
+from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
 # PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.

@@ -1,0 +1,13 @@
+"""Redis and Celery: how messages travel. SQL is the truth, so any message may be lost at any moment."""
+
+from jobs.transport.celery_client import (
+    TASK,
+    WAKE_KEY,
+    BrokerUnreachableError,
+    Transport,
+    celery_app,
+    worker_queue,
+)
+from jobs.transport.waker import Waker
+
+__all__ = ["TASK", "WAKE_KEY", "BrokerUnreachableError", "Transport", "Waker", "celery_app", "worker_queue"]
