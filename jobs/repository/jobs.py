@@ -14,12 +14,15 @@ from jobs.state import JobState
 
 _RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
+# Polls and submissions run these. A statement that is built once saves half of what such a query costs in Python.
+_RECORDS_BY_ID = sa.select(*_RECORD).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
+_DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert the rows whose id and idempotency key are unused; return the inserted ids."""
-    statement = insert(connection, Job).on_conflict_do_nothing()
-    inserted = connection.execute(statement.values(list(rows)).returning(Job.id))
+    # Rows are passed as parameters: a statement with all rows in its VALUES would be compiled anew at each call.
+    inserted = connection.execute(insert(connection, Job).on_conflict_do_nothing().returning(Job.id), list(rows))
     return set(inserted.scalars())
 
 
@@ -38,13 +41,13 @@ def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) 
 
 def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """The jobs of these ids, by id; unknown ids are absent."""
-    rows = connection.execute(sa.select(*_RECORD).where(Job.id.in_(list(ids))))
+    rows = connection.execute(_RECORDS_BY_ID, {"ids": list(ids)})
     return {row.id: _record(row) for row in rows}
 
 
 def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDetails]:
     """Read jobs with their specs and results, by id; unknown ids are absent."""
-    rows = connection.execute(sa.select(*_DETAILS).where(Job.id.in_(list(ids))))
+    rows = connection.execute(_DETAILS_BY_ID, {"ids": list(ids)})
     return {row.id: _details(row) for row in rows}
 
 

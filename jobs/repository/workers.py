@@ -9,6 +9,12 @@ from jobs.database import insert
 from jobs.database.tables import Lease, Worker
 from jobs.records import WorkerRecord
 
+_SEEN_SINCE = (
+    sa.select(Worker.__table__)
+    .where(Worker.seen_at >= sa.bindparam("since"), Worker.state != "gone")
+    .order_by(Worker.id)
+)
+
 
 def save(connection: Connection, worker: WorkerRecord) -> None:
     """Insert a worker or renew what it reports."""
@@ -35,8 +41,7 @@ def get_drain_time(connection: Connection, worker_id: str) -> int | None:
 
 def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
     """Workers that reported at or after `since` and have not said good-bye."""
-    query = sa.select(Worker.__table__).where(Worker.seen_at >= since, Worker.state != "gone").order_by(Worker.id)
-    return [WorkerRecord(**row._mapping) for row in connection.execute(query)]
+    return [WorkerRecord(**row._mapping) for row in connection.execute(_SEEN_SINCE, {"since": since})]
 
 
 def exists(connection: Connection, worker_id: str) -> bool:
