@@ -62,6 +62,7 @@ class Lane:
         self._repeatable = repeatable
         self._read_only = read_only
         self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -71,8 +72,11 @@ class Lane:
         Raises:
             DomainError: that is the answer; OutcomeUnknownError if nobody knows whether the commit succeeded.
         """
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
         self._waiting.put(_Call(operation, item, future))
+        # Wake the thread only after the loop has run all callbacks that are ready: their calls join this batch.
+        loop.call_soon(self._bell.put, None)
         return await future
 
     async def run(self, function: Callable[[Connection], R]) -> R:
@@ -82,10 +86,12 @@ class Lane:
     def close(self) -> None:
         """Finish what waits, and end the thread."""
         self._waiting.put(None)
+        self._bell.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
+        while True:
+            batch = self._next_batch()
             calls = [call for call in batch if call is not None]
             answers = self._answer(calls) if calls else []
             for loop, group in groupby(zip(calls, answers, strict=True), key=lambda pair: pair[0].future.get_loop()):
@@ -96,9 +102,17 @@ class Lane:
                 return
 
     def _next_batch(self) -> list[_Call | None]:
-        batch = [self._waiting.get()]
-        while len(batch) < BATCH_LIMIT and batch[-1] is not None and not self._waiting.empty():
+        """Return the calls that wait once the bell has rung; none if an earlier batch has taken them."""
+        self._bell.get()
+        while not self._bell.empty():  # a call waits before its bell rings, so no ring is lost
+            self._bell.get()
+        batch: list[_Call | None] = []
+        while len(batch) < BATCH_LIMIT and not self._waiting.empty():
             batch.append(self._waiting.get())
+            if batch[-1] is None:
+                break
+        if not self._waiting.empty():
+            self._bell.put(None)
         return batch
 
     def _answer(self, calls: Sequence[_Call]) -> list[Any]:
