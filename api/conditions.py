@@ -1,9 +1,9 @@
-"""Conditional requests: what If-None-Match, If-Range and Range ask for (RFC 9110)."""
+"""Conditional requests: If-Match, If-None-Match, If-Range and Range (RFC 9110)."""
 
 import re
 from dataclasses import dataclass
 
-VERSION = re.compile(r'"(\d{1,18})"', re.ASCII)
+TAG = re.compile(r'"([^"]*)"')
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -22,15 +22,15 @@ def allows(header: str | None, etag: str) -> bool:
     return etag in [tag.strip() for tag in header.split(",")]
 
 
-def expected_versions(header: str | None) -> frozenset[int] | None:
-    """Parse an If-Match header into the versions that it allows; None allows all.
+def expected_tags(header: str | None) -> frozenset[str] | None:
+    """Parse an If-Match header into the entity tags that it allows, without quotes; None allows all.
 
-    Other entity tags than ours, weak ones too, match no version.
+    Weak tags are left out: the comparison is strong, so they match nothing.
     """
     if header is None or header.strip() == "*":
         return None
     tags = (tag.strip() for tag in header.split(","))
-    return frozenset(int(found[1]) for tag in tags if (found := VERSION.fullmatch(tag)))
+    return frozenset(found[1] for tag in tags if (found := TAG.fullmatch(tag)))
 
 
 @dataclass(frozen=True, slots=True)

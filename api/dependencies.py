@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
+from api.conditions import expected_tags
 from api.security import authenticate, require_admin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
 from jobs.database import Database
 from jobs.database.batching import Lane
+from jobs.errors import VersionConflictError
 from jobs.health import WriteProbe
 from jobs.records import KeyRecord
 from jobs.service import submission
@@ -69,6 +71,22 @@ def service_of(request: Request) -> Service:
     """The service, which the application's lifespan has opened."""
     service: Service = request.app.state.service
     return service
+
+
+IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the current ETag is one of these")]
+
+
+def refuse_tags(if_match: IfMatch = None) -> None:
+    """Refuse entity tags for something that has none: a client that sends one expects it to be compared.
+
+    Raises:
+        VersionConflictError: the request has an If-Match header other than `*`.
+    """
+    if expected_tags(if_match) is not None:
+        raise VersionConflictError("this has no ETag to compare with; leave If-Match out", param="If-Match")
+
+
+WithoutTags = Depends(refuse_tags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     if known and _is_same_port(address, known.url):
         address = known.url
     if not address.startswith(("http://", "https://")):
-        raise CommandError(f"the address {address!r} must begin with http:// or https://", ExitCode.USAGE)
+        message = f"{address!r} is not an address: --url or BAICHUAN_URL must begin with http:// or https://"
+        raise CommandError(message, ExitCode.USAGE)
     secret = (
         api_key or os.environ.get("BAICHUAN_API_KEY") or (known.api_key if known and known.url == address else None)
     )

@@ -90,7 +90,7 @@ class IllegalTransitionError(ConflictError):
 
 
 class VersionConflictError(ConflictError):
-    """The job has changed since the client looked at it."""
+    """The job or file is not the version that the client expects."""
 
     code = "version_conflict"
 

@@ -68,7 +68,10 @@ class WorkerSettings(BaseSettings):
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
         if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
             raise ValueError(f"{wrong[0]!r} is not of the form name=value")
-        return {name.strip(): label.strip() for name, _, label in pairs}
+        labels = {name.strip(): label.strip() for name, _, label in pairs}
+        if len(labels) < len(pairs):
+            raise ValueError("a name appears twice; give each label one value")
+        return labels
 
     @property
     def threads_per_job(self) -> int:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import FromCaller
+from api.conditions import expected_tags
+from api.dependencies import FromCaller, IfMatch
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.jobs import ArtifactObject
 from api.schemas.pages import Page
@@ -34,7 +35,8 @@ async def download(path: str, request: Request, job_id: str, caller: FromCaller)
 
 
 @router.delete("/{path:path}", response_model=Deleted)
-async def delete(path: str, job_id: str, caller: FromCaller) -> Response:
+async def delete(path: str, job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a file; 409 if it is part of a model, which can only be deleted as a whole."""
-    found = await caller.service.writer.run(lambda c: deletions.delete_artifact(c, caller.job(job_id), path))
+    job, hashes = caller.job(job_id), expected_tags(if_match)
+    found = await caller.service.writer.run(lambda c: deletions.delete_artifact(c, job, path, hashes=hashes))
     return json_response(Deleted(id=found.id, object="job.artifact"))

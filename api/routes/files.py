@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import Caller, FromCaller
+from api.conditions import expected_tags
+from api.dependencies import Caller, FromCaller, IfMatch
 from api.file_form import REQUEST_BODY
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.pages import Page
@@ -57,9 +58,10 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 
 
 @router.delete("/{file_id}", response_model=Deleted)
-async def delete(file_id: str, caller: FromCaller) -> Response:
+async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a file; 409 names the jobs that use it and are not final."""
-    await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id))
+    hashes = expected_tags(if_match)
+    await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))
 
 

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import FromCaller
+from api.conditions import expected_tags
+from api.dependencies import FromCaller, IfMatch
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.requests import JobSelectionRequest
@@ -30,8 +31,8 @@ async def delete_jobs(selection: JobSelectionRequest, caller: FromCaller) -> Res
 
 
 @router.delete("/{job_id}", response_model=Deleted)
-async def delete_job(job_id: str, caller: FromCaller) -> Response:
+async def delete_job(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a final job with its log, artifacts and model; 409 names who uses the model."""
-    settings = caller.service.settings
-    await caller.service.writer.run(lambda c: deletions.delete_job(c, caller.job(job_id), settings))
+    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
+    await caller.service.writer.run(lambda c: deletions.delete_job(c, job, settings, versions=versions))
     return json_response(Deleted(id=job_id, object="job"))

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from api.conditions import allows, expected_versions, matches
-from api.dependencies import Caller, FromCaller
+from api.conditions import allows, expected_tags, matches
+from api.dependencies import Caller, FromCaller, IfMatch
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
 from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
@@ -36,8 +36,6 @@ IdempotencyKey = Annotated[
     Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Makes repeating a request harmless"),
 ]
 
-
-IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the job's ETag is one of these")]
 REPLAYED: dict[int | str, dict[str, Any]] = {
     200: {"model": JobObject, "description": "The job that an earlier request with this Idempotency-Key made"}
 }
@@ -99,7 +97,7 @@ async def download_input(job_id: str, request: Request, caller: FromCaller) -> R
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
 async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
-    job, settings, versions = caller.job(job_id), caller.service.settings, expected_versions(if_match)
+    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings, versions=versions))
     return _answer(changed, caller, 202)
 
@@ -107,7 +105,7 @@ async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> R
 @router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
 async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Queue a failed or cancelled job again."""
-    job, settings, versions = caller.job(job_id), caller.service.settings, expected_versions(if_match)
+    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
     return _answer(changed, caller, 202)
 

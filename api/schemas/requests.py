@@ -1,8 +1,9 @@
 """What clients send: bodies and queries, whose unknown fields are refused."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
@@ -12,6 +13,16 @@ LARGEST_TIME = 10**11  # seconds; in milliseconds it fits into the database's 64
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=128)]
+
+
+def _require_digits(value: object) -> object:
+    """Reject "1.0" and " 1", which pydantic takes for whole numbers: a query contains only strings."""
+    if isinstance(value, str) and not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+        raise ValueError("must be a whole number in decimal digits")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
 
 
 class Request(BaseModel):
@@ -24,7 +35,7 @@ class PageQuery(Request):
     """Which part of a list."""
 
     after: Cursor | None = Field(None, description="The id of the last item seen")
-    limit: int = Field(20, ge=1, le=100)
+    limit: WholeNumber = Field(20, ge=1, le=100)
 
 
 class JobQuery(PageQuery):
@@ -57,22 +68,22 @@ class FileQuery(PageQuery):
     """Which files."""
 
     purpose: str | None = Field(None, pattern=r"^[a-z_-]{1,32}$")
-    limit: int = Field(20, ge=1, le=10_000)
+    limit: WholeNumber = Field(20, ge=1, le=10_000)
     order: Literal["asc", "desc"] = Field("desc", description="By the time of creation")
 
 
 class EventQuery(Request):
     """Which part of a job's log."""
 
-    after: int = Field(0, ge=0, le=LARGEST_SEQUENCE, description="The last sequence number seen")
-    limit: int = Field(20, ge=1, le=100)
+    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="The last sequence number seen")
+    limit: WholeNumber = Field(20, ge=1, le=100)
     type: Literal["state", "progress", "log"] | None = None
 
 
 class LogQuery(Request):
     """Which part of a job's output."""
 
-    after: int = Field(0, ge=0, le=LARGEST_SEQUENCE, description="The value of X-Last-Sequence of the last answer")
+    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="X-Last-Sequence of the last answer")
 
 
 class NewModel(Request):

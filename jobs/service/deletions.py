@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import InUseError
+from jobs.errors import InUseError, VersionConflictError
 from jobs.records import ArtifactRecord, FileRecord, JobFilter
 from jobs.repository import deletions, files, removal, uses
 from jobs.service import files as file_service
@@ -42,14 +42,18 @@ class BulkDeletion:
         return self.matched - self.in_use
 
 
-def delete_job(connection: Connection, key: JobKey, settings: Settings) -> None:
+def delete_job(
+    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
+) -> None:
     """Delete a final job with its log, artifacts and model.
 
     Raises:
         NotFoundError: there is no such job.
+        VersionConflictError: the job's version is not one of `versions`.
         InUseError: it is not final, or its model is used.
     """
     job = lock_job(connection, key.job_id, key.project_id)
+    job_service.check_version(job, versions)
     if not job.state.final:
         raise InUseError(f"job {job.id} is {job.state}; cancel it first", param="job_id")
     for model in removal.lock_models_of_jobs(connection, [job.id]):
@@ -95,15 +99,19 @@ def erase_jobs(
     return erased
 
 
-def delete_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
+def delete_artifact(
+    connection: Connection, key: JobKey, path: str, *, hashes: Collection[str] | None = None
+) -> ArtifactRecord:
     """Delete one published file, and return what it was.
 
     Raises:
         NotFoundError: there is no such job or file.
+        VersionConflictError: the file's SHA-256 is not one of `hashes`.
         InUseError: it belongs to a model.
     """
     lock_job(connection, key.job_id, key.project_id)
     found = job_service.artifact(connection, key, path)
+    _check_hash(path, found.sha256, hashes)
     if model := removal.find_model_around(connection, found):
         raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
@@ -127,15 +135,19 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
         record_keys(connection, [model.key], Reason.USER, now=now_ms(connection), job_id=model.job_id)
 
 
-def delete_file(connection: Connection, project_id: str, file_id: str) -> None:
+def delete_file(
+    connection: Connection, project_id: str, file_id: str, *, hashes: Collection[str] | None = None
+) -> None:
     """Delete an uploaded file.
 
     Raises:
         NotFoundError: there is none of this id in the project.
+        VersionConflictError: the file's SHA-256 is not one of `hashes`.
         InUseError: a job that is not final names it.
     """
     removal.lock_file(connection, file_id)
     found = file_service.get(connection, project_id, file_id)
+    _check_hash(file_id, found.sha256, hashes)
     if users := uses.find_jobs_naming(connection, project_id, uses.FILE_FIELDS, [file_id]):
         jobs = _join(use.job_id for use in users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
@@ -174,6 +186,11 @@ def find_blocked_jobs(
     }:
         blocked |= more
     return blocked
+
+
+def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
+    if hashes is not None and sha256 not in hashes:
+        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; look at it again", param="If-Match")
 
 
 def _is_kept(model: uses.MadeModel, wanted: Collection[str], blocked: Collection[str]) -> bool:

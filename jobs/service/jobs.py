@@ -65,8 +65,19 @@ def page(
     return repository.page(connection, project_id, wanted, after=after, limit=limit)
 
 
+def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
+    """Check that the job has one of the versions that the client allows; None allows all.
+
+    Raises:
+        VersionConflictError: it has another one.
+    """
+    if versions is not None and str(job.version) not in versions:
+        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; look at it again"
+        raise VersionConflictError(message, param="If-Match")
+
+
 def cancel(
-    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
+    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
     """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
 
@@ -76,14 +87,14 @@ def cancel(
         IllegalTransitionError: the job has succeeded or failed already.
     """
     job = lock_job(connection, key.job_id, key.project_id)
-    _check_version(job, versions)
+    check_version(job, versions)
     if job.state not in ("cancelling", "cancelled"):
         advance(connection, job, Event.CANCEL, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 
 def retry(
-    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[int] | None = None
+    connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
     """Queue a failed or cancelled job again, with all its attempts anew.
 
@@ -95,7 +106,7 @@ def retry(
         NameTakenError: the name of its result was given to another model meanwhile.
     """
     job = lock_job(connection, key.job_id, key.project_id)
-    _check_version(job, versions)
+    check_version(job, versions)
     now = now_ms(connection)
     advance(connection, job, Event.RETRY, now=now, settings=settings)
     spec = read_spec(get(connection, key))
@@ -144,12 +155,6 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
         message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
         raise NotFoundError(message, param="path")
     return found
-
-
-def _check_version(job: JobRecord, versions: Collection[int] | None) -> None:
-    if versions is not None and job.version not in versions:
-        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; look at it again"
-        raise VersionConflictError(message, param="If-Match")
 
 
 def _own(job: Job | None, key: JobKey) -> Job | NotFoundError:

@@ -77,6 +77,25 @@ def test_a_file_that_a_job_needs_is_kept(busy: Api) -> None:
     busy.client.delete(f"/v1/files/{file}").raise_for_status()
 
 
+def test_if_match_guards_deletions(busy: Api) -> None:
+    job = made(busy, "small")
+    report = f"/v1/jobs/{job}/artifacts/report.json"
+    form = {"files": {"file": ("p.jsonl", b'{"prompt": "a"}')}, "data": {"purpose": "prompts"}}
+    file = busy.client.post("/v1/files", **form).json()["id"]  # type: ignore[arg-type]
+    tags = {
+        report: busy.client.get(report).headers["ETag"],
+        f"/v1/files/{file}": busy.client.get(f"/v1/files/{file}/content").headers["ETag"],
+        "/v1/models/small": "*",
+        f"/v1/jobs/{job}": busy.client.get(f"/v1/jobs/{job}").headers["ETag"],
+    }
+    for address, tag in tags.items():
+        for other in ('"0"', f"W/{tag}", ""):
+            problem_of(busy.client.delete(address, headers={"If-Match": other}), 412, "version_conflict")
+        busy.client.delete(address, headers={"If-Match": tag}).raise_for_status()
+    key = busy.client.get("/v1/keys").json()["data"][-1]["id"]
+    problem_of(busy.client.delete(f"/v1/keys/{key}", headers={"If-Match": '"0"'}), 412, "version_conflict")
+
+
 def test_another_project_deletes_nothing_of_ours(busy: Api) -> None:
     job = made(busy, "small")
     stranger = busy.new_key("others")

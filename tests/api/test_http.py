@@ -109,6 +109,11 @@ def test_whole_numbers_are_accepted_where_fractions_are(api: Api) -> None:
     assert (job["spec"]["temperature"], job["priority"]) == (1, 3)
 
 
+@pytest.mark.parametrize("value", ["1.0", "1e1", " 1", "+1", "٣", "1_0", ""])
+def test_a_whole_number_in_a_query_has_only_digits(shared_api: Api, value: str) -> None:
+    problem_of(shared_api.client.get("/v1/jobs", params={"limit": value}), 422, "invalid_request")
+
+
 def test_if_match_guards_changes_of_a_job(either_api: Api) -> None:
     api = either_api
     api.register_model()

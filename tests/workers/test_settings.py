@@ -31,6 +31,9 @@ def test_labels_are_names_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "a100")
     with pytest.raises(ValidationError, match="'a100' is not of the form name=value"):
         WorkerSettings()
+    monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "gpu=a100,gpu=h100")
+    with pytest.raises(ValidationError, match="a name appears twice"):
+        WorkerSettings()
 
 
 def test_devices_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
