@@ -32,9 +32,7 @@ def append(
     lines = [len(data["lines"]) if kind == "log" else 0 for kind, data in entries]
     counted = sa.update(Job).where(Job.id == job_id)
     counted = counted.values(last_event=Job.last_event + len(entries), log_lines=Job.log_lines + sum(lines))
-    job = connection.execute(
-        counted.returning(Job.last_event, Job.log_lines, Job.project_id, Job.kind)
-    ).one()
+    job = connection.execute(counted.returning(Job.last_event, Job.log_lines, Job.project_id, Job.kind)).one()
     first_lines = [job.log_lines - sum(lines[position:]) + 1 for position in range(len(entries))]
     _insert(
         connection,

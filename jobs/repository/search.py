@@ -57,14 +57,12 @@ def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -
     return dict(connection.execute(query).tuples().all())
 
 
-def _newest(ids: sa.Select[tuple[str]], *, after: str | None, limit: int) -> sa.Select[tuple[str]]:
+def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[str]:
     column = ids.selected_columns.id
     return (ids.where(column < after) if after else ids).order_by(column.desc()).limit(limit)
 
 
-def _select(
-    connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False
-) -> sa.Select[tuple[str]]:
+def _select(connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False) -> sa.Select[str]:
     """Select the ids of matching jobs, from the narrow rows alone if that is possible."""
     narrow = _narrow_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind) or not narrow
