@@ -8,7 +8,6 @@ Everything is asked over HTTP of a real service without workers. DATABASE_URL se
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -52,9 +51,9 @@ class Bench:
 
     def fill_jobs(self, count: int, states: Sequence[str], label: str) -> list[str]:
         """Insert jobs as they are after some time: most have ended, and many have failed with a long message."""
-        chance, ids = random.Random(1), []
+        ids: list[str] = []
         for start in range(0, count, BATCH):
-            rows = [self._job(chance, states, label) for _ in range(min(BATCH, count - start))]
+            rows = [self._job(number, states, label) for number in range(start, min(start + BATCH, count))]
             search = [_search_row(row) for row in rows]
             with self.database.writing() as connection:
                 connection.execute(sa.insert(Job), rows)
@@ -63,22 +62,22 @@ class Bench:
             ids += [row["id"] for row in rows]
         return ids
 
-    def _job(self, chance: random.Random, states: Sequence[str], label: str) -> dict[str, Any]:
-        method, rate = chance.choice(["nf4", "int8", "fp4"]), chance.choice([1e-5, 5e-5, 1e-4])
+    def _job(self, number: int, states: Sequence[str], label: str) -> dict[str, Any]:
+        method, rate = ["nf4", "int8", "fp4"][number % 3], [0.1, 0.5, 1.0][number % 3]
         prompts = ["Please explain in three sentences how a job queue works. " * 4]
         spec = SPEC.validate_python(
             {"kind": "generate", "model": "base", "prompts": prompts, "temperature": rate, "labels": {"run": label}}
-            if chance.random() < 0.5  # noqa: PLR2004 - half of them
+            if number % 2
             else {"kind": "quantize", "model": "base", "method": method, "labels": {"run": label}}
         )
-        state, now = chance.choice(states), int(time.time() * 1000)
-        message = f"GPU {chance.randint(0, 7)} has {chance.randint(1, 80)} GB free; lower batch_size or max_length"
+        state, now = states[number % len(states)], int(time.time() * 1000)
+        message = f"GPU {number % 8} has {number % 80} GB free; lower batch_size or max_length"
         return {
             "id": new_id("job"),
             "project_id": self.project_id,
             "kind": spec.kind,
             "state": state,
-            "submitter": "nightly" if chance.random() < 0.01 else "first key",  # noqa: PLR2004 - few
+            "submitter": "first key" if number % 100 else "nightly",
             "spec": spec.model_dump(mode="json"),
             "source_model": "base",
             "labels": spec.labels,
