@@ -245,8 +245,8 @@ def streams(bench: Bench) -> dict[str, float]:
         for each in heard:
             each.wait(10)
         delay = (time.perf_counter() - begun) * 1000
-        for each in following:
-            each.result()
+        for reader in following:
+            reader.result()
     print(
         f"| {STREAMS} idle streams | {idle:.2%} of a core | | |\n| a change reaches all of them | {delay:.0f} ms | | |"
     )
@@ -296,7 +296,7 @@ def main() -> None:
             again = [sys.executable, "-m", "benchmarks.dashboard", *sys.argv[1:]]
             baichuan = Path(sys.executable).with_name("baichuan")
             environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
-            up = [baichuan, "up", "--no-worker", "--", *again]
+            up = [str(baichuan), "up", "--no-worker", "--", *again]
             sys.exit(subprocess.run(up, env=environment, check=False).returncode)
     for bench in opened():
         print("| what | median | p95 | answer |\n| --- | --- | --- | --- |")
