@@ -12,16 +12,47 @@ from fastapi_offline import FastAPIOffline
 from api import errors
 from api.dependencies import open_service
 from api.middleware import BodyLimit, HeadAsGet, Reception
-from api.routes import artifacts, estimates, events, files, health, job_deletion, jobs, keys, models, workers
+from api.routes import (
+    artifacts,
+    bulk_operations,
+    dashboard,
+    estimates,
+    events,
+    feed,
+    files,
+    health,
+    history,
+    job_deletion,
+    jobs,
+    keys,
+    logs,
+    metrics,
+    models,
+    session,
+    workers,
+)
 from api.schemas.problems import Problem
+from api.security import SESSION_COOKIE
 from api.settings import ApiSettings
 
 PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
 EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
-KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
-RESOURCES = (jobs, job_deletion, estimates, events, artifacts, files, models, workers, keys)
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": "A browser's session; `POST /v1/session` begins one",
+    },
+}
+OPEN_TO_ALL = {("/v1/session", "post")}
+RESOURCES = (
+    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, artifacts, files, models),
+    *(workers, history, keys, session, feed),
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -31,7 +62,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_service(settings) as service:
             app.state.service = service
-            yield
+            async with service.hub.running():
+                yield
 
     app = FastAPIOffline(
         title="Baichuan Jobs",
@@ -44,6 +76,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(dashboard.router)
     for resource in RESOURCES:
         app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])
@@ -58,10 +91,11 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()
-        document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+        document["components"]["securitySchemes"] = SCHEMES
         for path in (path for path in document["paths"] if path.startswith("/v1/")):
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"key": []}]
+            for method, operation in document["paths"][path].items():
+                if (path, method) not in OPEN_TO_ALL:
+                    operation["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = document
     return app.openapi_schema
 

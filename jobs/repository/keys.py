@@ -10,7 +10,7 @@ from jobs.database.tables import ApiKey, Project
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 
-_COLUMNS = (
+COLUMNS = (
     ApiKey.id,
     ApiKey.project_id,
     Project.name.label("project"),
@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 # Every request runs this; building the statement once saves most of its cost in Python.
 _BY_HASH = (
-    sa.select(ApiKey.key_hash, *_COLUMNS)
+    sa.select(ApiKey.key_hash, *COLUMNS)
     .join(Project, Project.id == ApiKey.project_id)
     .where(ApiKey.key_hash.in_(sa.bindparam("hashes", expanding=True)), ApiKey.revoked_at.is_(None))
 )
@@ -62,7 +62,7 @@ def exists(connection: Connection, key_id: str) -> bool:
 
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Up to `limit` keys of all projects, oldest first, those behind `after`; revoked ones too."""
-    query = sa.select(*_COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
+    query = sa.select(*COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
     if after:
         query = query.where(ApiKey.id > after)
     return [KeyRecord(*row) for row in connection.execute(query)]

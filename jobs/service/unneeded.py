@@ -48,11 +48,6 @@ def record_keys(
     deletions.add(connection, records)
 
 
-def record_jobs(connection: Connection, job_ids: Sequence[str], *, now: int, reason: Reason = Reason.USER) -> None:
-    """Record that these jobs are to be deleted with all that belongs to them, in this order."""
-    deletions.add(connection, [_record(None, job_id, reason, now, now) for job_id in job_ids])
-
-
 def record_unneeded(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:
@@ -106,9 +101,11 @@ def list_resumable(connection: Connection, job_id: str, attempt_ids: Sequence[st
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
     """Record that all files of jobs whose rows are deleted are to be deleted; again once no attempt can write."""
-    for job_id in job_ids:
-        repeat_at = _repeat_at(now, settings)
-        record_keys(connection, [f"jobs/{job_id}"], Reason.USER, now=now, job_id=job_id, repeat_at=repeat_at)
+    times = (now, _repeat_at(now, settings))
+    deletions.add(
+        connection,
+        [_record(f"jobs/{job_id}", job_id, Reason.USER, now, time) for job_id in job_ids for time in times],
+    )
 
 
 def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
