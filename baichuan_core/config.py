@@ -35,6 +35,8 @@ CLEANED = (
     "eos_token_id",
     "position_embedding",
     "norm_head",
+    "quantize_head",
+    "tie_word_embeddings",
     "z_loss_weight",
     "architectures",
 )

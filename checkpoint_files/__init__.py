@@ -9,12 +9,12 @@ from .adapter_layers import (
     sort_tensors,
 )
 from .adapter_settings import AdapterSettings
+from .chat_templates import MORE_TEMPLATES
 from .config import bitsandbytes_settings, clean_fields, read_config
 from .directory import (
     check_adapter_files,
     check_checkpoint_files,
     check_directory,
-    check_tokenizer_files,
     read_settled_config,
 )
 from .errors import FileError, UnsupportedFileError
@@ -30,11 +30,13 @@ from .family import (
 from .generation_values import read_generation_config
 from .json_files import as_whole_numbers, read_object
 from .tensors import check_tensors, stored_endings
+from .tokenizer_files import check_tokenizer_files, missing_row
 from .weights import find_weights, read_weight_map
 
 __all__ = [
     "BAICHUAN1_VOCABULARY_SIZE",
     "BAICHUAN2_VOCABULARY_SIZE",
+    "MORE_TEMPLATES",
     "AdapterLayers",
     "AdapterSettings",
     "FileError",
@@ -52,6 +54,7 @@ __all__ = [
     "find_weights",
     "infer_norm_head",
     "infer_position_embedding",
+    "missing_row",
     "promised_layers",
     "read_config",
     "read_generation_config",

@@ -1,12 +1,14 @@
 """`config.json`: fields that other tools write, in the one form that the engine reads."""
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .config_values import check_values
 from .errors import FileError, UnsupportedFileError
-from .field_rules import is_whole
+from .family import class_names
+from .field_rules import SWITCH, check_fields, is_switch, is_whole
 from .json_files import as_whole_numbers, read_object
 
 WHOLE_NUMBERS = (
@@ -23,12 +25,15 @@ WHOLE_NUMBERS = (
     "bos_token_id",
     "eos_token_id",
 )
+# Written as 1 and 0 by old tools.
+SWITCHES = ("norm_head", "quantize_head", "tie_word_embeddings")
 # Settings of the machine that saved the file, not of the model.
 MACHINE_FIELDS = (
     "_attn_implementation",
     "_attn_implementation_internal",
     "_attn_implementation_autoset",
 )
+METHODS = ("load_in_8bit", "load_in_4bit")
 # Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
 GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
 
@@ -41,12 +46,10 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         UnsupportedFileError: It was quantized by something other than bitsandbytes.
     """
     file = checkpoint / "config.json"
-    if not file.is_file():
+    if not file.exists():
         raise FileError(f"{file} is missing: {checkpoint} is not a checkpoint directory")
     content = read_object(file)
-    family = content.get("model_type", "baichuan")
-    if family != "baichuan":
-        raise FileError(f"{file} describes a {family} model: use a checkpoint of the Baichuan family")
+    _require_family(content, file)
     try:
         # Not in `clean_fields`, which a configuration object uses too: there it is what a caller asks for.
         fields = clean_fields({name: value for name, value in content.items() if name != "attn_implementation"})
@@ -58,6 +61,14 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     return fields
 
 
+def _require_family(content: Mapping[str, Any], file: Path) -> None:
+    family, names = content.get("model_type"), class_names(content)
+    if family is not None and family != "baichuan":
+        raise FileError(f"{file} describes a {reprlib.repr(family)} model: use a checkpoint of the Baichuan family")
+    if family is None and names and not any(name.lower().startswith("baichuan") for name in names):
+        raise FileError(f"{file} describes a {names[0]} model: use a checkpoint of the Baichuan family")
+
+
 def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration without those that repeat others or describe a machine.
 
@@ -66,6 +77,7 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedFileError: Its quantization is not that of bitsandbytes.
     """
     fields = as_whole_numbers(config, WHOLE_NUMBERS)
+    fields |= {name: bool(fields[name]) for name in SWITCHES if name in fields and is_switch(fields[name])}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     groups, head_dim = fields.pop("num_key_value_heads", None), fields.pop("head_dim", None)
     if groups is not None and heads is not None and groups != heads:
@@ -103,13 +115,15 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
         raise UnsupportedFileError(
             f"the checkpoint was quantized by {method}: use an unquantized or bitsandbytes checkpoint"
         )
+    check_fields(settings, dict.fromkeys(METHODS, SWITCH), within="quantization_config.")
+    settings = {**settings, **{name: bool(settings[name]) for name in METHODS if name in settings}}
     eight_bits, four_bits = settings.get("load_in_8bit"), settings.get("load_in_4bit")
     if eight_bits and four_bits:
         raise FileError("quantization_config sets load_in_8bit and load_in_4bit: set the one that is stored")
     if eight_bits or four_bits:
         threshold = settings.get("llm_int8_threshold")
         # bitsandbytes wants a float, other tools write 6.
-        return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else dict(settings)
+        return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else settings
     if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
         raise UnsupportedFileError(
             f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "

@@ -49,8 +49,6 @@ RULES = {
 }
 _BITSANDBYTES_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false", nullable=False)
 BITSANDBYTES_RULES = {
-    "load_in_8bit": _BITSANDBYTES_SWITCH,
-    "load_in_4bit": _BITSANDBYTES_SWITCH,
     "bnb_4bit_use_double_quant": _BITSANDBYTES_SWITCH,
     "bnb_4bit_compute_dtype": Rule(
         lambda value: isinstance(value, str) and value in DTYPES, "float16, bfloat16 or float32"

@@ -68,6 +68,11 @@ def is_whole_or_wholes(value: Any) -> bool:
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
 
+def is_switch(value: Any) -> bool:
+    """Whether a value is true or false, or 1 or 0 as in files of old tools."""
+    return value in (True, False)
+
+
 def is_texts(value: Any) -> bool:
     """Whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -76,5 +81,4 @@ def is_texts(value: Any) -> bool:
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
 TOKENS = Rule(is_whole_or_wholes, "a whole number or a list of them")
-# 1 and 0 equal true and false, as in files of old tools.
-SWITCH = Rule(lambda value: value in (True, False), "true or false")
+SWITCH = Rule(is_switch, "true or false")

@@ -1,12 +1,11 @@
 """What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files import FileError, read_config, read_object, read_settled_config
+from checkpoint_files import MORE_TEMPLATES, FileError, read_config, read_object, read_settled_config
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.model_details import check_details
@@ -47,7 +46,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
         raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
     if _printable(real) != real.name:
         raise InvalidRequestError(f"the name {_printable(real)} is not valid UTF-8; rename it", param="path")
-    for file in real.iterdir():
+    for file in (*real.iterdir(), *(real / MORE_TEMPLATES).glob("*")):
         _check_entry(file, roots)
     return real
 
@@ -94,11 +93,6 @@ def _inspect(folder: Path) -> Inspection:
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
         return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
-    found = read_object(folder / CONFIG)
-    if found.get("model_type") != "baichuan":
-        family = reprlib.repr(found.get("model_type"))
-        message = f"{CONFIG} says model_type {family}; only 'baichuan' checkpoints can be used"
-        raise InvalidRequestError(message, param="path")
     shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):

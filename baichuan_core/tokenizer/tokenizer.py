@@ -56,7 +56,8 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_eos_token: bool = False,
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("auto_map", None)
+        for name in ("auto_map", "legacy"):  # the published class does not know `legacy`, so it had no effect
+            kwargs.pop(name, None)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
         super().__init__(  # type: ignore[no-untyped-call] # transformers leaves it untyped

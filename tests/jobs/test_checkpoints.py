@@ -78,7 +78,7 @@ def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "must contain a JSON object"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "only 'baichuan'"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "describes a 'llama' model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
         (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer.model is missing; copy it"),
     ],
