@@ -102,6 +102,13 @@ class BaichuanConfig(PreTrainedConfig):
         super().__post_init__(**known)  # type: ignore[no-untyped-call]
         self._check_fields()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers', without an attention implementation in the file: it describes the machine that saved it."""
+        return super().from_dict(
+            {key: config_dict[key] for key in config_dict if key != "attn_implementation"}, **kwargs
+        )
+
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""

@@ -1,5 +1,6 @@
 """Importing this module registers the model family with transformers' `Auto` classes, for `model_type: baichuan`."""
 
+from collections.abc import Mapping
 from functools import wraps
 from os import PathLike
 from typing import Any
@@ -22,14 +23,24 @@ def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *a
     settings = _read_tokenizer_config(pretrained_model_name_or_path, *args, **kwargs)
     if "auto_map" in settings:
         place = {name: kwargs[name] for name in _PLACE if name in kwargs}
-        try:
-            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **place)
-        except OSError:
-            return settings  # a tokenizer without a model
-        if config.get("model_type") == BaichuanConfig.model_type:
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **place)
+        family = config.get("model_type")
+        names = _class_names(settings)  # for a tokenizer without a model
+        is_ours = family == "baichuan" or (
+            family is None and any(name.lower().startswith("baichuan") for name in names)
+        )
+        if is_ours:
             del settings["auto_map"]
             settings["tokenizer_class"] = BaichuanTokenizer.__name__
     return settings
+
+
+def _class_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the tokenizer's class names; those in `auto_map` follow the name of their module."""
+    auto_map = settings["auto_map"]
+    mapped = auto_map.get("AutoTokenizer") if isinstance(auto_map, Mapping) else auto_map
+    named = [settings.get("tokenizer_class"), *(mapped if isinstance(mapped, list | tuple) else [mapped])]
+    return [name.rpartition(".")[2] for name in named if isinstance(name, str)]
 
 
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from jobs.specs import KINDS
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
@@ -12,6 +13,15 @@ LARGEST_TIME = 10**11  # seconds; in milliseconds it fits into the database's 64
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=128)]
+
+
+def _require_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind {kind!r}; use one of {', '.join(KINDS)}")
+    return kind
+
+
+JobKind = Annotated[str, AfterValidator(_require_kind), Field(json_schema_extra={"enum": list(KINDS)})]
 
 
 class Request(BaseModel):
@@ -31,7 +41,7 @@ class JobQuery(PageQuery):
     """Which jobs."""
 
     state: JobState | None = None
-    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
+    kind: JobKind | None = None
     label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
 
 
@@ -39,7 +49,7 @@ class JobSelectionRequest(Request):
     """Which final jobs to delete; all given conditions must hold, and at least one must be given."""
 
     state: Literal["succeeded", "failed", "cancelled"] | None = None
-    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
+    kind: JobKind | None = None
     label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
     before: int | None = Field(
         None, ge=0, le=LARGEST_TIME, description="Only jobs created before this time, in seconds since the epoch"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import InvalidRequestError
+from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.service import models
 from jobs.settings import Settings
 from tests.model_files import write_model_files, write_zeros
@@ -49,6 +49,53 @@ def test_whole_directories_are_accepted(folder: Path, settings: Settings) -> Non
     assert models.check(str(adapter), settings).found.kind == "adapter"
 
 
+def rewrite(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text()) | changes
+    kept = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": None, "architectures": ["BaichuanForCausalLM"]},
+        {"model_type": None, "auto_map": {"AutoConfig": "configuration_baichuan.BaiChuanConfig"}},
+        {"norm_head": 0, "tie_word_embeddings": 0},
+        {"quantization_config": {"load_in_4bit": 0, "load_in_8bit": None}},
+    ],
+)
+def test_a_clear_configuration_is_accepted(folder: Path, settings: Settings, changes: dict[str, Any]) -> None:
+    rewrite(folder, **changes)
+    assert models.check(str(folder), settings).found.details["norm_head"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model_type": "llama"}, "config.json describes a 'llama' model"),
+        ({"model_type": None, "architectures": ["LlamaForCausalLM"]}, "config.json describes a LlamaForCausalLM model"),
+        ({"norm_head": 2}, "norm_head is 2: give true or false"),
+        (
+            {"quantization_config": {"load_in_4bit": "false", "load_in_8bit": "false"}},
+            "quantization_config.load_in_8bit is 'false': give true or false",
+        ),
+    ],
+)
+def test_an_unclear_configuration_is_refused(
+    folder: Path, settings: Settings, changes: dict[str, Any], says: str
+) -> None:
+    rewrite(folder, **changes)
+    assert says in refusal(folder, settings)
+
+
+def test_a_template_elsewhere_is_not_read(folder: Path, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("{{")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "a.jinja").symlink_to(tmp_path / "secret")
+    with pytest.raises(PathNotAllowedError):
+        models.check(str(folder), settings)
+
+
 def cut(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -74,6 +121,14 @@ def quantize_otherwise(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
 
 
+def add_tokens(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text('{"<new>": 16}')
+
+
+def break_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for message in messages %}")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -82,6 +137,8 @@ def quantize_otherwise(folder: Path) -> None:
         (deepen, "lacks 7 tensors, the first of them model.layers.1.input_layernorm.weight"),
         (forget_head, "norm_head is not set, and vocab_size 16 is of no published model"),
         (quantize_otherwise, "quantized by awq"),
+        (add_tokens, "has the added token '<new>' with id 16, but vocab_size in config.json is 16"),
+        (break_template, "chat_template.jinja is not a valid Jinja template (line 1"),
     ],
 )
 def test_a_checkpoint_is_refused_as_a_job_would(

@@ -153,6 +153,9 @@ def test_integers_that_are_not_declared_quantized_are_rejected(
         {"num_key_value_heads": 4},
         {"head_dim": 16},
         {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_2"},
+        {"norm_head": 1, "tie_word_embeddings": 0},
+        {"architectures": ["BaichuanForCausalLM"], "auto_map": {"AutoConfig": "configuration_baichuan.BaichuanConfig"}},
         {"hidden_size": 64.0, "vocab_size": 768.0, "eos_token_id": 2.0},
         {"pad_token_id": 768},
         {"pad_token_id": -1},
@@ -167,6 +170,14 @@ def test_fields_of_other_tools_are_understood(checkpoint: Path, fields: dict[str
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert model.config.pad_token_id == 0
     assert type(model.config.eos_token_id) is int
+
+
+def test_an_attention_implementation_that_a_caller_asks_for_is_used(checkpoint: Path) -> None:
+    rewrite(checkpoint / "config.json", attn_implementation="flash_attention_2")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="eager")
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ImportError, match="FlashAttention2"):
+        AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="flash_attention_2")
 
 
 @pytest.mark.parametrize(

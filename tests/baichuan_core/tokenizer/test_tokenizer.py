@@ -108,6 +108,20 @@ def test_code_never_runs_under_another_class_name(
     assert type(AutoTokenizer.from_pretrained(published, **flag)) is BaichuanTokenizer
 
 
+@pytest.mark.parametrize("name", ["BaichuanTokenizer", "BaiChuanTokenizer", None])
+@pytest.mark.parametrize("trust", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_code_never_runs_in_a_tokenizer_without_a_model(
+    published: Path, name: str | None, trust: bool, listed: bool
+) -> None:
+    (published / "config.json").unlink()
+    (published / "tokenization_baichuan.py").write_text("raise SystemExit('the code of the repository ran')")
+    code = ["tokenization_baichuan.BaichuanTokenizer", None]
+    settings = {**PUBLISHED_TOKENIZER_CONFIG, "auto_map": code if listed else {"AutoTokenizer": code}}
+    (published / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": name}))
+    assert type(AutoTokenizer.from_pretrained(published, trust_remote_code=trust)) is BaichuanTokenizer
+
+
 def test_save_and_load_keep_everything(published: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(published, add_eos_token=True)
     again = tmp_path / "again"
