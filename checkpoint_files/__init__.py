@@ -3,6 +3,7 @@
 from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
+    is_saved,
     promised_layers,
     refuse_integers,
     require_promised,
@@ -10,7 +11,7 @@ from .adapter_layers import (
 )
 from .adapter_settings import AdapterSettings
 from .chat_templates import MORE_TEMPLATES
-from .config import bitsandbytes_settings, clean_fields, read_config
+from .config import bitsandbytes_settings, clean_fields, clean_file_fields, read_config
 from .directory import (
     check_adapter_files,
     check_checkpoint_files,
@@ -27,7 +28,7 @@ from .family import (
     require_norm_head,
     unknown_head,
 )
-from .generation_values import read_generation_config
+from .generation_values import check_end_tokens, read_generation_config
 from .json_files import as_whole_numbers, read_object
 from .tensors import check_tensors, stored_endings
 from .tokenizer_files import check_tokenizer_files, missing_row
@@ -47,13 +48,16 @@ __all__ = [
     "check_adapter_files",
     "check_checkpoint_files",
     "check_directory",
+    "check_end_tokens",
     "check_tensors",
     "check_tokenizer_files",
     "clean_fields",
+    "clean_file_fields",
     "find_adapter_weights",
     "find_weights",
     "infer_norm_head",
     "infer_position_embedding",
+    "is_saved",
     "missing_row",
     "promised_layers",
     "read_config",

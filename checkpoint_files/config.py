@@ -33,6 +33,9 @@ MACHINE_FIELDS = (
     "_attn_implementation_internal",
     "_attn_implementation_autoset",
 )
+DTYPE_FIELDS = ("dtype", "torch_dtype")
+# Spellings of the method "bitsandbytes", after the name of an enumeration and a dot.
+BITSANDBYTES_NAMES = ("bitsandbytes", "BITS_AND_BYTES")
 METHODS = ("load_in_8bit", "load_in_4bit")
 # Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
 GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
@@ -47,12 +50,11 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     """
     file = checkpoint / "config.json"
     if not file.exists():
-        raise FileError(f"{file} is missing: {checkpoint} is not a checkpoint directory")
+        raise FileError(f"{file} is missing: {_describe_directory(checkpoint)}")
     content = read_object(file)
     _require_family(content, file)
     try:
-        # Not in `clean_fields`, which a configuration object uses too: there it is what a caller asks for.
-        fields = clean_fields({name: value for name, value in content.items() if name != "attn_implementation"})
+        fields = clean_fields(clean_file_fields(content))
         check_values(fields)
     except UnsupportedFileError as fault:
         raise UnsupportedFileError(f"{file}: {fault}") from None
@@ -63,10 +65,41 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 def _require_family(content: Mapping[str, Any], file: Path) -> None:
     family, names = content.get("model_type"), class_names(content)
+    if isinstance(family, str) and family != "baichuan" and family.lower() == "baichuan":
+        raise FileError(f'{file} has the model_type {family!r}: write "baichuan"')
     if family is not None and family != "baichuan":
         raise FileError(f"{file} describes a {reprlib.repr(family)} model: use a checkpoint of the Baichuan family")
     if family is None and names and not any(name.lower().startswith("baichuan") for name in names):
         raise FileError(f"{file} describes a {names[0]} model: use a checkpoint of the Baichuan family")
+
+
+def _describe_directory(folder: Path) -> str:
+    """Return what a directory without `config.json` is, and what to do."""
+    if (folder / "adapter_config.json").exists():
+        return f"{folder} is an adapter; name its base as the model, and this directory as the adapter"
+    if next(folder.glob("adapter_model.*"), None):
+        return f"{folder} has the matrices of an adapter; copy its adapter_config.json too"
+    if inner := sorted(path.name for path in folder.glob("checkpoint-*")):
+        return f"{folder} has the checkpoints of a training; name one of them, for example {folder / inner[-1]}"
+    return f"{folder} is not a checkpoint directory"
+
+
+def clean_file_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a file in the form that a configuration object takes.
+
+    Without an attention implementation, which in an object is what a caller asks for.
+
+    Raises:
+        FileError: `quantization_config` is not an object.
+    """
+    fields = {name: value for name, value in content.items() if name != "attn_implementation"}
+    for name in DTYPE_FIELDS:
+        if isinstance(fields.get(name), str):
+            fields[name] = fields[name].removeprefix("torch.")
+    settings = fields.get("quantization_config")
+    if not isinstance(settings, Mapping | None):
+        raise FileError(f"quantization_config is {settings!r}: give an object as bitsandbytes writes it, or remove it")
+    return fields
 
 
 def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +144,8 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     if not settings:
         return None
     method = settings.get("quant_method")
+    if str(method).rpartition(".")[2] in BITSANDBYTES_NAMES:
+        settings = {**settings, "quant_method": (method := "bitsandbytes")}
     if method not in (None, "bitsandbytes"):
         raise UnsupportedFileError(
             f"the checkpoint was quantized by {method}: use an unquantized or bitsandbytes checkpoint"

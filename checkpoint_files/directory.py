@@ -1,6 +1,7 @@
 """Checks a model directory as far as its files tell without loading a weight: at registration and before a job."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from .adapter_layers import (
 from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
 from .errors import FileError
-from .generation_values import read_generation_config
+from .generation_values import FILE as GENERATION_CONFIG
+from .generation_values import check_end_tokens, read_generation_config
 from .headers import Header, read_headers
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 from .layout import block_layers
@@ -49,15 +51,14 @@ def check_gguf_files(folder: Path) -> None:
     Raises:
         FileError: See `check_directory`.
     """
-    fields = _model_fields(folder, read_config(folder))
+    config = read_config(folder)
     for file in folder.glob("*.gguf"):
         with file.open("rb") as stream:
             beginning = stream.read(len(LFS_POINTER))
         refuse_lfs_pointer(file, beginning)
         if not beginning.startswith(GGUF_MAGIC):
             raise FileError(f"{file} is not a GGUF file: copy or convert it again")
-    check_tokenizer_files(folder, fields.vocab_size)
-    read_generation_config(folder)
+    check_companions(folder, config, _model_fields(folder, config).vocab_size)
 
 
 def check_checkpoint_files(checkpoint: Path) -> None:
@@ -73,8 +74,18 @@ def check_checkpoint_files(checkpoint: Path) -> None:
         quantization = config.get("quantization_config")
         is_leftover = quantization is not None and holds_plain_weights(weights, fields)
         check_tensors(weights, fields, None if is_leftover else quantization)
-    check_tokenizer_files(checkpoint, fields.vocab_size)
-    read_generation_config(checkpoint)
+    check_companions(checkpoint, config, fields.vocab_size)
+
+
+def check_companions(folder: Path, config: Mapping[str, Any], vocab_size: int) -> None:
+    """Check the tokenizer and the generation settings of a model with this configuration.
+
+    Raises:
+        FileError: See `check_directory`.
+    """
+    check_tokenizer_files(folder, vocab_size)
+    check_end_tokens(config, vocab_size, folder / "config.json")
+    check_end_tokens(read_generation_config(folder), vocab_size, folder / GENERATION_CONFIG)
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:

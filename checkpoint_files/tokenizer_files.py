@@ -6,6 +6,7 @@ from typing import Any
 
 from .chat_templates import check_chat_templates
 from .errors import FileError
+from .family import BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE
 from .field_rules import NUMBER, SWITCH, Rule, check_fields, is_whole
 from .json_files import read_object, refuse_byte_order_mark
 from .sentencepiece_model import read_pieces
@@ -90,7 +91,7 @@ def _check_rows(
     pieces = read_pieces(folder / MODEL)
     effective = settings if "added_tokens_decoder" in settings else {**settings, **special}
     padding = _text({**DEFAULT_TOKENS, **effective}["pad_token"] or "")
-    if len(pieces) > vocab_size:
+    if len(pieces) > vocab_size or (len(pieces), vocab_size) == (BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE):
         raise FileError(
             f"{folder / MODEL} has {len(pieces)} pieces, but vocab_size in config.json is {vocab_size}: "
             "use the tokenizer that belongs to these weights"

@@ -5,7 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files import MORE_TEMPLATES, FileError, read_config, read_object, read_settled_config
+from checkpoint_files import (
+    MORE_TEMPLATES,
+    AdapterSettings,
+    FileError,
+    find_weights,
+    read_config,
+    read_object,
+    read_settled_config,
+)
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.model_details import check_details
@@ -13,7 +21,6 @@ from jobs.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 GGUF = "gguf"  # the kind of models that llama.cpp runs
 LLAMA = "llama"  # the kind of converted models that are for other programs
 
@@ -90,13 +97,14 @@ def inspect(folder: Path) -> Inspection:
 def _inspect(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / ADAPTER_CONFIG).exists():
+        AdapterSettings.read(folder)
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
         return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
     shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
-    if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
-        raise InvalidRequestError("no weights: expected *.safetensors, pytorch_model*.bin or *.gguf", param="path")
+    if not is_gguf:
+        find_weights(folder)
     if not (folder / "tokenizer.model").exists():
         message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
         raise InvalidRequestError(message, param="path")

@@ -17,11 +17,12 @@ from baichuan_core.model.quantization import (
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
-from checkpoint_files import FileError, check_tokenizer_files, missing_row
+from checkpoint_files import FileError, check_end_tokens, check_tokenizer_files, missing_row
 from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
 from .companions import read_config
+from .file_errors import engine_errors
 from .reader import TensorReader
 from .streaming import StreamingConfig
 from .validation import check_tensors, is_quantized
@@ -126,7 +127,11 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
 
 def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
     """As transformers reads it, also from a file with a byte order mark or with whole numbers as floats."""
-    if settings := read_generation_settings(checkpoint):
+    settings = read_generation_settings(checkpoint)
+    with engine_errors():
+        check_end_tokens({"eos_token_id": config.eos_token_id}, config.vocab_size, checkpoint / "config.json")
+        check_end_tokens(settings, config.vocab_size, checkpoint / "generation_config.json")
+    if settings:
         return GenerationConfig.from_dict(settings)
     return GenerationConfig.from_model_config(config)
 

@@ -40,6 +40,8 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
     """
     path = Path(path)
     text = read_text_file(path)
+    if text.lstrip().startswith("["):
+        raise DatasetError(f"{path.name} is a JSON array; write one object per line instead")
     lines = [(line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip()]
     if not lines:
         raise DatasetError(f"{path.name} has no requests; add one JSON object per line")

@@ -91,8 +91,13 @@ class BaichuanTokenizer(SentencePieceBackend):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as transformers does; the tokenizer of a published chat model gets the template of its format."""
+        """Load as transformers does; the tokenizer of a published chat model gets the template of its format.
+
+        A byte order mark before a template is removed.
+        """
         tokenizer = super().from_pretrained(*args, **kwargs)
+        if isinstance(tokenizer.chat_template, str):
+            tokenizer.chat_template = tokenizer.chat_template.removeprefix("\ufeff")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = find_published_template(tokenizer)
         return tokenizer

@@ -102,8 +102,8 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "NUL": (config(position_embedding="rope\0"), "config.json: position_embedding: "),
     "long string": (config(position_embedding="x" * 10_000_000), "config.json is larger than"),
     "long model type": (config(model_type="\ud800" * 100_000), "config.json describes a"),
-    "list": (config(quantization_config=[1]), "config.json: quantization_config: "),
-    "string": (config(quantization_config="int8"), "config.json: quantization_config: "),
+    "list": (config(quantization_config=[1]), "quantization_config is [1]: give an object"),
+    "string": (config(quantization_config="int8"), "quantization_config is 'int8': give an object"),
     "unknown quantization": (
         config(quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "\ud800"}),
         "config.json: quantization_config.bnb_4bit_quant_type: ",

@@ -105,6 +105,13 @@ def test_more_pieces_than_embeddings_are_rejected(folder: Path) -> None:
         check_directory(folder)
 
 
+def test_the_tokenizer_of_the_other_family_is_rejected(folder: Path) -> None:
+    write_pieces(folder / "tokenizer.model", "<unk>", "<s>", "</s>", *map(str, range(63_997)))
+    check_tokenizer_files(folder, 64_000)
+    with pytest.raises(FileError, match=r"tokenizer.model has 64000 pieces, but vocab_size in config.json is 125696"):
+        check_tokenizer_files(folder, 125_696)
+
+
 def test_a_gguf_directory_is_checked_too(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")

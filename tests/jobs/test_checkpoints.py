@@ -45,7 +45,7 @@ def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: P
 
 def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
     (root / "lora").mkdir()
-    (root / "lora" / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    (root / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
     assert inspect(root / "lora").kind == "adapter"
 
 

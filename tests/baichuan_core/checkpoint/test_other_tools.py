@@ -176,7 +176,7 @@ def test_an_attention_implementation_that_a_caller_asks_for_is_used(checkpoint: 
     rewrite(checkpoint / "config.json", attn_implementation="flash_attention_2")
     model = AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="eager")
     assert model.config._attn_implementation == "eager"
-    with pytest.raises(ImportError, match="FlashAttention2"):
+    with pytest.raises((ImportError, ValueError), match=r"Flash ?Attention ?2"):
         AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="flash_attention_2")
 
 
@@ -186,7 +186,7 @@ def test_an_attention_implementation_that_a_caller_asks_for_is_used(checkpoint: 
         ({"num_key_value_heads": 2}, "num_key_value_heads is 2 and num_attention_heads 4.* grouped-query"),
         ({"head_dim": 32}, "head_dim is 32, but hidden_size 64 and num_attention_heads 4 give 16"),
         ({"vocab_size": 768.5}, "vocab_size is 768.5"),
-        ({"model_type": "llama"}, "describes a llama model"),
+        ({"model_type": "llama"}, "describes a 'llama' model"),
         ({"quantization_config": {"load_in_4bit": True, "load_in_8bit": True}}, "sets load_in_8bit and load_in_4bit"),
     ],
 )
