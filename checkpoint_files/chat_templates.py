@@ -10,7 +10,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import FileError
-from .field_rules import Rule
+from .field_rules import Rule, show
 from .json_files import read_bytes, refuse_byte_order_mark
 
 DEFAULT_FILE = "chat_template.jinja"
@@ -67,9 +67,9 @@ def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Iterat
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping):
-        yield from ((f"{name!r} of {place}", template) for name, template in value.items())
+        yield from ((f"{show(name)} of {place}", template) for name, template in value.items())
     elif isinstance(value, list):
-        yield from ((f"{one['name']!r} of {place}", one["template"]) for one in value)
+        yield from ((f"{show(one['name'])} of {place}", one["template"]) for one in value)
 
 
 def _read_template(file: Path) -> str:
@@ -90,7 +90,8 @@ def _check_syntax(template: str, place: str) -> None:
         tree = environment.parse(template)
     except TemplateSyntaxError as error:
         raise FileError(
-            f"{place} is not a valid Jinja template (line {error.lineno}: {error.message}): correct or remove it"
+            f"{place} is not a valid Jinja template (line {error.lineno}: {str(error.message)[:200]}): "
+            "correct or remove it"
         ) from None
     except RecursionError:
         raise FileError(f"{place} is nested too deeply: simplify or remove it") from None
@@ -98,6 +99,6 @@ def _check_syntax(template: str, place: str) -> None:
         kind, known = ("filter", environment.filters) if isinstance(node, nodes.Filter) else ("test", environment.tests)
         if node.name not in known:
             raise FileError(
-                f"{place} is not a valid Jinja template (line {node.lineno}: no {kind} named {node.name!r}): "
+                f"{place} is not a valid Jinja template (line {node.lineno}: no {kind} named {show(node.name)}): "
                 "correct or remove it"
             )

@@ -1,6 +1,5 @@
 """`config.json`: fields that other tools write, in the one form that the engine reads."""
 
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from .config_values import check_values
 from .errors import FileError, UnsupportedFileError
 from .family import class_names
-from .field_rules import SWITCH, check_fields, is_switch, is_whole
+from .field_rules import SWITCH, check_fields, is_switch, is_whole, show
 from .json_files import as_whole_numbers, read_object
 
 WHOLE_NUMBERS = (
@@ -68,9 +67,9 @@ def _require_family(content: Mapping[str, Any], file: Path) -> None:
     if isinstance(family, str) and family != "baichuan" and family.lower() == "baichuan":
         raise FileError(f'{file} has the model_type {family!r}: write "baichuan"')
     if family is not None and family != "baichuan":
-        raise FileError(f"{file} describes a {reprlib.repr(family)} model: use a checkpoint of the Baichuan family")
+        raise FileError(f"{file} describes a {show(family)} model: use a checkpoint of the Baichuan family")
     if family is None and names and not any(name.lower().startswith("baichuan") for name in names):
-        raise FileError(f"{file} describes a {names[0]} model: use a checkpoint of the Baichuan family")
+        raise FileError(f"{file} describes a {names[0][:100]} model: use a checkpoint of the Baichuan family")
 
 
 def _describe_directory(folder: Path) -> str:
@@ -98,7 +97,9 @@ def clean_file_fields(content: Mapping[str, Any]) -> dict[str, Any]:
             fields[name] = fields[name].removeprefix("torch.")
     settings = fields.get("quantization_config")
     if not isinstance(settings, Mapping | None):
-        raise FileError(f"quantization_config is {settings!r}: give an object as bitsandbytes writes it, or remove it")
+        raise FileError(
+            f"quantization_config is {show(settings)}: give an object as bitsandbytes writes it, or remove it"
+        )
     return fields
 
 

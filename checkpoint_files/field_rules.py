@@ -7,6 +7,14 @@ from typing import Any
 
 from .errors import FileError
 
+MAX_SHOWN_CHARACTERS = 100  # of a value, in a message
+
+
+def show(value: Any) -> str:
+    """Return a value as messages show it, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -27,7 +35,7 @@ class Rule:
         if value is None and self.nullable:
             return
         if not self.holds(value):
-            shown = "null" if value is None else repr(value)
+            shown = "null" if value is None else show(value)
             raise FileError(f"{name} is {shown}: give {self.wants}")
 
 

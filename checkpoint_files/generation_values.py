@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FileError
-from .field_rules import SWITCH, TOKENS, Rule, check_fields, is_number, is_positive, is_whole
+from .field_rules import SWITCH, TOKENS, Rule, check_fields, is_number, is_positive, is_whole, show
 from .json_files import as_whole_numbers, read_object
 
 FILE = "generation_config.json"
@@ -66,6 +66,6 @@ def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> 
     ends = fields.get("eos_token_id")
     if ends is not None and not any(0 <= end < vocab_size for end in (ends if isinstance(ends, list) else [ends])):
         raise FileError(
-            f"{file} has the eos_token_id {ends!r}, but the model has only the tokens 0 to {vocab_size - 1}: "
+            f"{file} has the eos_token_id {show(ends)}, but the model has only the tokens 0 to {vocab_size - 1}: "
             "correct it (the published models have 2)"
         )

@@ -7,7 +7,7 @@ from typing import Any
 from .chat_templates import check_chat_templates
 from .errors import FileError
 from .family import BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE
-from .field_rules import NUMBER, SWITCH, Rule, check_fields, is_whole
+from .field_rules import NUMBER, SWITCH, Rule, check_fields, is_whole, show
 from .json_files import read_object, refuse_byte_order_mark
 from .sentencepiece_model import read_pieces
 
@@ -104,8 +104,8 @@ def _check_rows(
 def missing_row(folder: Path, token: str, token_id: int, vocab_size: int) -> str:
     """Return the message for a token that the model has no embedding for."""
     return (
-        f"the tokenizer in {folder} has the added token {token!r} with id {token_id}, but vocab_size in config.json is "
-        f"{vocab_size}: use the tokenizer that belongs to these weights, or remove the token from its JSON files"
+        f"the tokenizer in {folder} has the added token {show(token)} with id {token_id}, but vocab_size in config.json "
+        f"is {vocab_size}: use the tokenizer that belongs to these weights, or remove the token from its JSON files"
     )
 
 
@@ -140,7 +140,7 @@ def _refuse_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
     for token, token_id in ids.items():
         if (other := by_id.setdefault(token_id, token)) != token:
             raise FileError(
-                f"the tokens {other!r} and {token!r} of the tokenizer in {folder} both get the id {token_id}: "
+                f"the tokens {show(other)} and {show(token)} of the tokenizer in {folder} both get the id {token_id}: "
                 f"give both an id in {ADDED_TOKENS}"
             )
 
