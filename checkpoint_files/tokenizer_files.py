@@ -104,8 +104,9 @@ def _check_rows(
 def missing_row(folder: Path, token: str, token_id: int, vocab_size: int) -> str:
     """Return the message for a token that the model has no embedding for."""
     return (
-        f"the tokenizer in {folder} has the added token {show(token)} with id {token_id}, but vocab_size in config.json "
-        f"is {vocab_size}: use the tokenizer that belongs to these weights, or remove the token from its JSON files"
+        f"the tokenizer in {folder} has the added token {show(token)} with id {token_id}, but vocab_size in "
+        f"config.json is {vocab_size}: use the tokenizer that belongs to these weights, or remove the token from its "
+        "JSON files"
     )
 
 
