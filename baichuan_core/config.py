@@ -9,6 +9,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from checkpoint_files import (
     PositionEmbedding,
     clean_fields,
+    clean_file_fields,
     infer_norm_head,
     infer_position_embedding,
     unknown_head,
@@ -27,6 +28,7 @@ SIZES = (
     "max_position_embeddings",
     "model_max_length",
 )
+LENGTHS = ("max_position_embeddings", "model_max_length")  # None until both are set to the one that is given
 # Fields that other tools write in other forms, and hints of the family.
 CLEANED = (
     *SIZES,
@@ -35,6 +37,8 @@ CLEANED = (
     "eos_token_id",
     "position_embedding",
     "norm_head",
+    "quantize_head",
+    "tie_word_embeddings",
     "z_loss_weight",
     "architectures",
 )
@@ -89,6 +93,7 @@ class BaichuanConfig(PreTrainedConfig):
         fields["norm_head"] = infer_norm_head(fields)
         for name in CLEANED:
             setattr(self, name, fields.pop(name))
+        self._check_sizes()
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             self.pad_token_id = PUBLISHED_PAD_TOKEN_ID  # a token that the model has no embedding for
         context_length = self.max_position_embeddings or self.model_max_length or DEFAULT_CONTEXT_LENGTH
@@ -99,6 +104,11 @@ class BaichuanConfig(PreTrainedConfig):
         known = {key: value for key, value in fields.items() if key not in FOREIGN_KEYS}
         super().__post_init__(**known)  # type: ignore[no-untyped-call]
         self._check_fields()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers', from a file in which other tools may have written fields in another form."""
+        return super().from_dict(clean_file_fields(config_dict), **kwargs)
 
     @property
     def head_dim(self) -> int:
@@ -120,16 +130,23 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(unknown_head(self.vocab_size))
         self._check_fields()
 
-    def _check_fields(self) -> None:
+    def _check_sizes(self) -> None:
         for name in SIZES:
-            if type(size := getattr(self, name)) is not int or size < 1:
+            size = getattr(self, name)
+            if size is None and name in LENGTHS:
+                continue
+            if type(size) is not int or size < 1:
                 raise ValueError(f"{name} is {size!r}: give a whole number above 0")
+
+    def _check_fields(self) -> None:
+        self._check_sizes()
         if self.position_embedding not in ("rope", "alibi"):
             raise ValueError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.norm_head not in (True, False, None):
             raise ValueError(f"norm_head is {self.norm_head!r}: use true or false")
-        if self.quantize_head not in (True, False):
-            raise ValueError(f"quantize_head is {self.quantize_head!r}: use true or false")
+        for name in ("quantize_head", "tie_word_embeddings"):
+            if getattr(self, name) not in (True, False):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use true or false")
         if self.quantize_head and self.tie_word_embeddings:
             raise ValueError("quantize_head and tie_word_embeddings are both true: an 8-bit head is one of its own")
         if self.hidden_act not in ACT2FN:
@@ -148,6 +165,9 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(
                 f"rope_parameters is {parameters}: give rope_theta, and as rope_type one of {', '.join(kinds)}"
             )
+        theta = parameters["rope_theta"]
+        if type(theta) not in (int, float) or theta <= 0:
+            raise ValueError(f"rope_theta is {theta!r}: give a number above 0")
         if self.head_dim % 2:
             raise ValueError(f"heads of {self.head_dim} dimensions cannot be rotated: change num_attention_heads")
 

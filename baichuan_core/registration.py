@@ -1,5 +1,6 @@
 """Importing this module registers the model family with transformers' `Auto` classes, for `model_type: baichuan`."""
 
+from collections.abc import Mapping
 from functools import wraps
 from os import PathLike
 from typing import Any
@@ -11,6 +12,7 @@ from .config import BaichuanConfig
 from .model import BaichuanForCausalLM, BaichuanModel
 from .tokenizer import BaichuanTokenizer
 
+TOKENIZER, BAICHUAN1_7B_TOKENIZER = "BaichuanTokenizer", "BaiChuanTokenizer"  # in published tokenizer_config.json
 _read_tokenizer_config: Any = tokenization_auto.get_tokenizer_config
 # What decides which config.json belongs to a tokenizer_config.json.
 _PLACE = ("cache_dir", "token", "revision", "local_files_only", "subfolder", "proxies", "force_download")
@@ -20,24 +22,34 @@ _PLACE = ("cache_dir", "token", "revision", "local_files_only", "subfolder", "pr
 def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
     """As transformers', but a Baichuan model's settings name this package's class in place of the repository's code."""
     settings = _read_tokenizer_config(pretrained_model_name_or_path, *args, **kwargs)
-    if "auto_map" in settings:
+    if "auto_map" in settings or settings.get("tokenizer_class", TOKENIZER) not in (TOKENIZER, BAICHUAN1_7B_TOKENIZER):
         place = {name: kwargs[name] for name in _PLACE if name in kwargs}
-        try:
-            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **place)
-        except OSError:
-            return settings  # a tokenizer without a model
-        if config.get("model_type") == BaichuanConfig.model_type:
-            del settings["auto_map"]
-            settings["tokenizer_class"] = BaichuanTokenizer.__name__
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **place)
+        family = config.get("model_type")
+        names = _class_names(settings)  # for a tokenizer without a model
+        is_ours = family == "baichuan" or (
+            family is None and any(name.lower().startswith("baichuan") for name in names)
+        )
+        if is_ours:
+            settings.pop("auto_map", None)
+            settings["tokenizer_class"] = TOKENIZER
     return settings
+
+
+def _class_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the tokenizer's class names; those in `auto_map` follow the name of their module."""
+    auto_map = settings.get("auto_map")
+    mapped = auto_map.get("AutoTokenizer") if isinstance(auto_map, Mapping) else auto_map
+    named = [settings.get("tokenizer_class"), *(mapped if isinstance(mapped, list | tuple) else [mapped])]
+    return [name.rpartition(".")[2] for name in named if isinstance(name, str)]
 
 
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
 AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
 # `AutoTokenizer.register` would not do: if `trust_remote_code` is true, transformers would run a repository's own
-# tokenizer file. `BaiChuanTokenizer` is the name in the tokenizer_config.json of Baichuan 1 7B.
+# tokenizer file.
 tokenization_auto.REGISTERED_TOKENIZER_CLASSES.update(
-    BaichuanTokenizer=BaichuanTokenizer, BaiChuanTokenizer=BaichuanTokenizer
+    {TOKENIZER: BaichuanTokenizer, BAICHUAN1_7B_TOKENIZER: BaichuanTokenizer}
 )
 tokenization_auto.get_tokenizer_config = _get_tokenizer_config

@@ -3,18 +3,19 @@
 from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
+    is_saved,
     promised_layers,
     refuse_integers,
     require_promised,
     sort_tensors,
 )
 from .adapter_settings import AdapterSettings
-from .config import bitsandbytes_settings, clean_fields, read_config
+from .chat_templates import MORE_TEMPLATES
+from .config import bitsandbytes_settings, clean_fields, clean_file_fields, read_config
 from .directory import (
     check_adapter_files,
     check_checkpoint_files,
     check_directory,
-    check_tokenizer_files,
     read_settled_config,
 )
 from .errors import FileError, UnsupportedFileError
@@ -27,14 +28,16 @@ from .family import (
     require_norm_head,
     unknown_head,
 )
-from .generation_values import read_generation_config
+from .generation_values import check_end_tokens, read_generation_config
 from .json_files import as_whole_numbers, read_object
 from .tensors import check_tensors, stored_endings
+from .tokenizer_files import check_tokenizer_files, missing_row
 from .weights import find_weights, read_weight_map
 
 __all__ = [
     "BAICHUAN1_VOCABULARY_SIZE",
     "BAICHUAN2_VOCABULARY_SIZE",
+    "MORE_TEMPLATES",
     "AdapterLayers",
     "AdapterSettings",
     "FileError",
@@ -45,13 +48,17 @@ __all__ = [
     "check_adapter_files",
     "check_checkpoint_files",
     "check_directory",
+    "check_end_tokens",
     "check_tensors",
     "check_tokenizer_files",
     "clean_fields",
+    "clean_file_fields",
     "find_adapter_weights",
     "find_weights",
     "infer_norm_head",
     "infer_position_embedding",
+    "is_saved",
+    "missing_row",
     "promised_layers",
     "read_config",
     "read_generation_config",

@@ -13,14 +13,14 @@ Part = Literal["A", "B", "magnitude"]
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # `.default` is peft's name for the adapter: left in by tools that save the state dict of the model itself, such as
-# DeepSpeed's zero_to_fp32. `module.` is put before names by data parallel wrappers.
+# DeepSpeed's zero_to_fp32. `module.` is put before names by data parallel wrappers, `_orig_mod.` by torch.compile, and
+# peft's own prefix is repeated if a model was wrapped twice.
+_PREFIXES = r"^(?:module\.|base_model\.model\.|_orig_mod\.)*"
 _MATRIX = re.compile(
-    r"^(?:module\.)?(?:base_model\.model\.)?(?P<layer>.+)\."
+    _PREFIXES + r"(?P<layer>.+)\."
     r"(?:lora_(?P<side>[AB])(?:\.default)?\.weight|lora_magnitude_vector(?:\.default)?(?:\.weight)?)$"
 )
-_SAVED_MODULE = re.compile(
-    r"^(?:module\.)?(?:base_model\.model\.)?(?P<layer>.+?)(?:\.modules_to_save\.default)?\.weight$"
-)
+_SAVED_MODULE = re.compile(_PREFIXES + r"(?P<layer>.+?)(?:\.modules_to_save\.default)?\.weight$")
 _BLOCK = re.compile(r".*\.[^.]*\.(\d+)\.")  # as peft finds the number of a block
 _WHOLE_LAYER = {"A", "B"}
 
@@ -83,7 +83,7 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
         if found := _MATRIX.match(name):
             layer = layers.setdefault(found["layer"], AdapterLayer())
             _add_part(layer, cast("Part", found["side"] or "magnitude"), name, shape, file)
-        elif (module := _SAVED_MODULE.match(name)) and _is_named(module["layer"], settings.modules_to_save or ()):
+        elif (module := _SAVED_MODULE.match(name)) and is_saved(module["layer"], settings):
             saved[module["layer"]] = name
         else:
             raise UnsupportedFileError(
@@ -116,6 +116,11 @@ def promised_layers(settings: AdapterSettings, linear: Iterable[str]) -> set[str
     return {name for name in linear if _is_target(settings, name) and _is_in_chosen_block(settings, name)}
 
 
+def is_saved(module: str, settings: AdapterSettings) -> bool:
+    """Whether `modules_to_save` names a module; by peft's rule "norm" names `input_layernorm` too."""
+    return module.endswith(tuple(settings.modules_to_save or ()))
+
+
 def require_promised(
     present: Collection[str], promised: Collection[str], saved: Collection[str], settings: AdapterSettings, file: Path
 ) -> None:
@@ -134,7 +139,7 @@ def require_promised(
             "Baichuan model has: copy both files from the same adapter"
         )
     for module in settings.modules_to_save or ():
-        if not any(_is_named(name, (module,)) for name in saved):
+        if not any(name.endswith(module) for name in saved):
             raise FileError(f"{file} lacks {module}, which modules_to_save names: copy the adapter again, whole")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import FileError, UnsupportedFileError
-from .field_rules import SWITCH, Rule, check_fields, is_number, is_texts, is_whole, is_whole_or_wholes
+from .field_rules import SWITCH, Rule, check_fields, is_number, is_positive, is_texts, is_whole, is_whole_or_wholes
 from .json_files import as_whole_numbers, read_object
 
 CONFIG_FILE = "adapter_config.json"
@@ -149,7 +149,7 @@ def _initialization(content: Mapping[str, Any], file: Path) -> bool | str:
 def _check_types(known: Mapping[str, Any], file: Path) -> None:
     for name in ("r", "lora_alpha"):
         value = known.get(name)
-        if not (_is_rank(value) if name == "r" else is_number(value)):
+        if not (_is_rank(value) if name == "r" else is_positive(value)):
             raise FileError(f"{file} is damaged, {name} is {value!r}: copy the adapter again, whole")
     try:
         check_fields(known, RULES)

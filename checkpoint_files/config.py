@@ -6,7 +6,8 @@ from typing import Any
 
 from .config_values import check_values
 from .errors import FileError, UnsupportedFileError
-from .field_rules import is_whole
+from .family import class_names
+from .field_rules import SWITCH, check_fields, is_switch, is_whole, show
 from .json_files import as_whole_numbers, read_object
 
 WHOLE_NUMBERS = (
@@ -23,12 +24,18 @@ WHOLE_NUMBERS = (
     "bos_token_id",
     "eos_token_id",
 )
+# Written as 1 and 0 by old tools.
+SWITCHES = ("norm_head", "quantize_head", "tie_word_embeddings")
 # Settings of the machine that saved the file, not of the model.
 MACHINE_FIELDS = (
     "_attn_implementation",
     "_attn_implementation_internal",
     "_attn_implementation_autoset",
 )
+DTYPE_FIELDS = ("dtype", "torch_dtype")
+# Spellings of the method "bitsandbytes", after the name of an enumeration and a dot.
+BITSANDBYTES_NAMES = ("bitsandbytes", "BITS_AND_BYTES")
+METHODS = ("load_in_8bit", "load_in_4bit")
 # Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
 GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
 
@@ -41,20 +48,58 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         UnsupportedFileError: It was quantized by something other than bitsandbytes.
     """
     file = checkpoint / "config.json"
-    if not file.is_file():
-        raise FileError(f"{file} is missing: {checkpoint} is not a checkpoint directory")
+    if not file.exists():
+        raise FileError(f"{file} is missing: {_describe_directory(checkpoint)}")
     content = read_object(file)
-    family = content.get("model_type", "baichuan")
-    if family != "baichuan":
-        raise FileError(f"{file} describes a {family} model: use a checkpoint of the Baichuan family")
+    _require_family(content, file)
     try:
-        # Not in `clean_fields`, which a configuration object uses too: there it is what a caller asks for.
-        fields = clean_fields({name: value for name, value in content.items() if name != "attn_implementation"})
+        fields = clean_fields(clean_file_fields(content))
         check_values(fields)
     except UnsupportedFileError as fault:
         raise UnsupportedFileError(f"{file}: {fault}") from None
     except FileError as fault:
         raise FileError(f"{file} describes no possible model: {fault}") from None
+    return fields
+
+
+def _require_family(content: Mapping[str, Any], file: Path) -> None:
+    family, names = content.get("model_type"), class_names(content)
+    if isinstance(family, str) and family != "baichuan" and family.lower() == "baichuan":
+        raise FileError(f'{file} has the model_type {family!r}: write "baichuan"')
+    if family is not None and family != "baichuan":
+        raise FileError(f"{file} describes a {show(family)} model: use a checkpoint of the Baichuan family")
+    if family is None and names and not any(name.lower().startswith("baichuan") for name in names):
+        raise FileError(f"{file} describes a {names[0][:100]} model: use a checkpoint of the Baichuan family")
+
+
+def _describe_directory(folder: Path) -> str:
+    """Return what a directory without `config.json` is, and what to do."""
+    if (folder / "adapter_config.json").exists():
+        return f"{folder} is an adapter; name its base as the model, and this directory as the adapter"
+    if next(folder.glob("adapter_model.*"), None):
+        return f"{folder} has the matrices of an adapter; copy its adapter_config.json too"
+    if inner := sorted(path.name for path in folder.glob("checkpoint-*")):
+        return f"{folder} has the checkpoints of a training; name one of them, for example {folder / inner[-1]}"
+    return f"{folder} is not a checkpoint directory"
+
+
+def clean_file_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a file in the form that a configuration object takes.
+
+    Without an attention implementation, which in an object is what a caller asks for.
+
+    Raises:
+        FileError: `quantization_config` is not an object.
+    """
+    fields = {name: value for name, value in content.items() if name != "attn_implementation"}
+    for name in DTYPE_FIELDS:
+        if isinstance(fields.get(name), str):
+            fields[name] = fields[name].removeprefix("torch.")
+    settings = fields.get("quantization_config")
+    if not isinstance(settings, Mapping | None):
+        raise FileError(
+            f"quantization_config is {show(settings)}: give an object as bitsandbytes writes it, or remove it"
+        )
     return fields
 
 
@@ -66,6 +111,7 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedFileError: Its quantization is not that of bitsandbytes.
     """
     fields = as_whole_numbers(config, WHOLE_NUMBERS)
+    fields |= {name: bool(fields[name]) for name in SWITCHES if name in fields and is_switch(fields[name])}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     groups, head_dim = fields.pop("num_key_value_heads", None), fields.pop("head_dim", None)
     if groups is not None and heads is not None and groups != heads:
@@ -99,17 +145,21 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     if not settings:
         return None
     method = settings.get("quant_method")
+    if str(method).rpartition(".")[2] in BITSANDBYTES_NAMES:
+        settings = {**settings, "quant_method": (method := "bitsandbytes")}
     if method not in (None, "bitsandbytes"):
         raise UnsupportedFileError(
             f"the checkpoint was quantized by {method}: use an unquantized or bitsandbytes checkpoint"
         )
+    check_fields(settings, dict.fromkeys(METHODS, SWITCH), within="quantization_config.")
+    settings = {**settings, **{name: bool(settings[name]) for name in METHODS if name in settings}}
     eight_bits, four_bits = settings.get("load_in_8bit"), settings.get("load_in_4bit")
     if eight_bits and four_bits:
         raise FileError("quantization_config sets load_in_8bit and load_in_4bit: set the one that is stored")
     if eight_bits or four_bits:
         threshold = settings.get("llm_int8_threshold")
         # bitsandbytes wants a float, other tools write 6.
-        return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else dict(settings)
+        return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else settings
     if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
         raise UnsupportedFileError(
             f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "

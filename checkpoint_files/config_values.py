@@ -18,6 +18,10 @@ from .field_rules import (
     is_whole,
 )
 
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "model_max_length"),
+)
 DEFAULT_THETA = 10_000
 DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
 # Those of transformers (ACT2FN); a test keeps them equal.
@@ -31,6 +35,7 @@ _DTYPE = Rule(
     "float16, bfloat16 or float32 (the type that the weights are stored in)",
 )
 RULES = {
+    **dict.fromkeys(SIZES, Rule(lambda value: is_whole(value) and value > 0, "a whole number above 0")),
     "rms_norm_eps": Rule(is_positive, "a number above 0 (the published models have 1e-06)", nullable=False),
     "hidden_act": Rule(
         lambda value: isinstance(value, str) and value in ACTIVATIONS,
@@ -49,8 +54,6 @@ RULES = {
 }
 _BITSANDBYTES_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false", nullable=False)
 BITSANDBYTES_RULES = {
-    "load_in_8bit": _BITSANDBYTES_SWITCH,
-    "load_in_4bit": _BITSANDBYTES_SWITCH,
     "bnb_4bit_use_double_quant": _BITSANDBYTES_SWITCH,
     "bnb_4bit_compute_dtype": Rule(
         lambda value: isinstance(value, str) and value in DTYPES, "float16, bfloat16 or float32"
@@ -102,6 +105,10 @@ def _check_rotation(fields: Mapping[str, Any]) -> None:
         if not isinstance(parameters, Mapping):
             raise FileError(f"{name} is {parameters!r}: give an object with rope_type and its factors, or null")
         _check_scaling(name, parameters, fields)
+        if parameters.get("rope_theta", theta) != theta and "rope_theta" in fields:
+            raise FileError(
+                f"rope_theta is {theta!r} and {name}.rope_theta {parameters['rope_theta']!r}: keep one of them"
+            )
         theta = parameters.get("rope_theta", theta)
     _REQUIRED.check("rope_theta", theta)
 

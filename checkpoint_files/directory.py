@@ -1,6 +1,7 @@
 """Checks a model directory as far as its files tell without loading a weight: at registration and before a job."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from .adapter_layers import (
 from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
 from .errors import FileError
-from .generation_values import read_generation_config
+from .generation_values import FILE as GENERATION_CONFIG
+from .generation_values import check_end_tokens, read_generation_config
 from .headers import Header, read_headers
-from .json_files import LFS_POINTER, read_object, refuse_byte_order_mark, refuse_lfs_pointer
+from .json_files import LFS_POINTER, refuse_lfs_pointer
 from .layout import block_layers
 from .model_fields import ModelFields
 from .tensors import check_tensors, holds_plain_weights
+from .tokenizer_files import check_tokenizer_files
 from .weights import WeightHeaders
 
-# Files that transformers reads by itself.
-TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+GGUF_MAGIC = b"GGUF"
 _BLOCK_NUMBER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
@@ -38,9 +40,25 @@ def check_directory(folder: Path) -> None:
     if (folder / CONFIG_FILE).exists():
         check_adapter_files(folder)
     elif next(folder.glob("*.gguf"), None):
-        _model_fields(folder, read_config(folder))
+        check_gguf_files(folder)
     else:
         check_checkpoint_files(folder)
+
+
+def check_gguf_files(folder: Path) -> None:
+    """Check a directory with a GGUF file and the tokenizer that encodes its prompts.
+
+    Raises:
+        FileError: See `check_directory`.
+    """
+    config = read_config(folder)
+    for file in folder.glob("*.gguf"):
+        with file.open("rb") as stream:
+            beginning = stream.read(len(LFS_POINTER))
+        refuse_lfs_pointer(file, beginning)
+        if not beginning.startswith(GGUF_MAGIC):
+            raise FileError(f"{file} is not a GGUF file: copy or convert it again")
+    check_companions(folder, config, _model_fields(folder, config).vocab_size)
 
 
 def check_checkpoint_files(checkpoint: Path) -> None:
@@ -56,33 +74,18 @@ def check_checkpoint_files(checkpoint: Path) -> None:
         quantization = config.get("quantization_config")
         is_leftover = quantization is not None and holds_plain_weights(weights, fields)
         check_tensors(weights, fields, None if is_leftover else quantization)
-    check_tokenizer_files(checkpoint)
-    read_generation_config(checkpoint)
+    check_companions(checkpoint, config, fields.vocab_size)
 
 
-def check_tokenizer_files(checkpoint: Path) -> None:
-    """Check the files of a tokenizer.
+def check_companions(folder: Path, config: Mapping[str, Any], vocab_size: int) -> None:
+    """Check the tokenizer and the generation settings of a model with this configuration.
 
     Raises:
-        FileError: One is damaged, or begins with a byte order mark.
+        FileError: See `check_directory`.
     """
-    _check_pieces(checkpoint / "tokenizer.model")
-    for file in (checkpoint / name for name in TOKENIZER_FILES):
-        if file.exists():
-            read_object(file)
-            refuse_byte_order_mark(file)
-
-
-def _check_pieces(file: Path) -> None:
-    if not file.exists():
-        return  # reported by those who need a tokenizer
-    if not file.is_file():
-        raise FileError(f"{file} is not a regular file: replace it with the published tokenizer.model")
-    with file.open("rb") as stream:
-        beginning = stream.read(len(LFS_POINTER))
-    refuse_lfs_pointer(file, beginning)
-    if not beginning:
-        raise FileError(f"{file} is empty: copy or download it again")
+    check_tokenizer_files(folder, vocab_size)
+    check_end_tokens(config, vocab_size, folder / "config.json")
+    check_end_tokens(read_generation_config(folder), vocab_size, folder / GENERATION_CONFIG)
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:

@@ -48,7 +48,7 @@ def infer_norm_head(config: Mapping[str, Any]) -> bool | None:
     """Return whether the output head is the normalized one of Baichuan 2; None if nothing indicates it."""
     if (stated := config.get("norm_head")) is not None:
         return stated  # type: ignore[no-any-return] # checked with the other fields
-    vocabulary, names = config.get("vocab_size"), _class_names(config)
+    vocabulary, names = config.get("vocab_size"), class_names(config)
     if vocabulary in (BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE):
         return bool(vocabulary == BAICHUAN2_VOCABULARY_SIZE)
     if any(name.startswith(BAICHUAN1_7B_PREFIX) for name in names):
@@ -80,9 +80,9 @@ def unknown_head(vocabulary: object) -> str:
     )
 
 
-def _class_names(config: Mapping[str, Any]) -> list[str]:
-    """Names of the model's classes, without the module that `auto_map` puts before them."""
-    auto_map = config.get("auto_map")
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the model's classes, without the module that `auto_map` puts before them."""
+    auto_map, architectures = config.get("auto_map"), config.get("architectures")
     mapped = list(auto_map.values()) if isinstance(auto_map, Mapping) else []
-    named = [*mapped, *(config.get("architectures") or [])]
+    named = [*mapped, *(architectures if isinstance(architectures, list) else [architectures])]
     return [name.rpartition(".")[2] for name in named if isinstance(name, str)]

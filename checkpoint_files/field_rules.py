@@ -7,6 +7,14 @@ from typing import Any
 
 from .errors import FileError
 
+MAX_SHOWN_CHARACTERS = 100  # of a value, in a message
+
+
+def show(value: Any) -> str:
+    """Return a value as messages show it, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -27,7 +35,7 @@ class Rule:
         if value is None and self.nullable:
             return
         if not self.holds(value):
-            shown = "null" if value is None else repr(value)
+            shown = "null" if value is None else show(value)
             raise FileError(f"{name} is {shown}: give {self.wants}")
 
 
@@ -68,6 +76,11 @@ def is_whole_or_wholes(value: Any) -> bool:
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
 
+def is_switch(value: Any) -> bool:
+    """Whether a value is true or false, or 1 or 0 as in files of old tools."""
+    return value in (True, False)
+
+
 def is_texts(value: Any) -> bool:
     """Whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -76,5 +89,4 @@ def is_texts(value: Any) -> bool:
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
 TOKENS = Rule(is_whole_or_wholes, "a whole number or a list of them")
-# 1 and 0 equal true and false, as in files of old tools.
-SWITCH = Rule(lambda value: value in (True, False), "true or false")
+SWITCH = Rule(is_switch, "true or false")

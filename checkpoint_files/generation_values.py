@@ -1,10 +1,11 @@
 """`generation_config.json`: how a checkpoint recommends to generate."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import FileError
-from .field_rules import SWITCH, TOKENS, Rule, check_fields, is_number, is_positive, is_whole
+from .field_rules import SWITCH, TOKENS, Rule, check_fields, is_number, is_positive, is_whole, show
 from .json_files import as_whole_numbers, read_object
 
 FILE = "generation_config.json"
@@ -49,3 +50,22 @@ def read_generation_config(checkpoint: Path) -> dict[str, Any]:
     except FileError as fault:
         raise FileError(f"{file} cannot be used: {fault}, or remove the field") from None
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> None:
+    """Check that a model can write one of the tokens that end an answer.
+
+    Args:
+        fields: Content of a file with `eos_token_id`.
+        vocab_size: Number of tokens of the model.
+        file: The file.
+
+    Raises:
+        FileError: It cannot, so that no answer would end before the limit.
+    """
+    ends = fields.get("eos_token_id")
+    if ends is not None and not any(0 <= end < vocab_size for end in (ends if isinstance(ends, list) else [ends])):
+        raise FileError(
+            f"{file} has the eos_token_id {show(ends)}, but the model has only the tokens 0 to {vocab_size - 1}: "
+            "correct it (the published models have 2)"
+        )

@@ -14,19 +14,13 @@ LFS_POINTER = b"version https://git-lfs"
 MAX_BYTES = 2**22  # published configurations have 1 to 2 kB, indexes of shards up to 100 kB
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
         FileError: The file is missing, unreadable, not regular, too large or does not contain a JSON object.
     """
-    try:
-        raw = _read(file)
-    except FileNotFoundError:
-        raise FileError(f"{file} is missing") from None
-    except OSError as error:
-        raise FileError(f"{file} cannot be read: {error.strerror}") from error
-    refuse_lfs_pointer(file, raw)
+    raw = read_bytes(file, max_bytes)
     try:
         # Bytes, so that json detects a byte order mark and UTF-16.
         content = json.loads(raw, parse_constant=_refuse_constant)
@@ -36,6 +30,27 @@ def read_object(file: Path) -> dict[str, Any]:
         raise FileError(f"{file} is not valid JSON ({error}): it is damaged, copy or download it again") from error
     if not isinstance(content, dict):
         raise FileError(f"{file} must contain a JSON object: it is damaged, copy or download it again")
+    return content
+
+
+def read_bytes(file: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        FileError: The file is missing, unreadable, not regular, too large or a git-LFS pointer.
+    """
+    try:
+        with open(file, "rb", opener=_open_without_waiting) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise FileError(f"{file} is not a regular file: replace it with a copy")
+            content = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise FileError(f"{file} is missing") from None
+    except OSError as error:
+        raise FileError(f"{file} cannot be read: {error.strerror}") from error
+    if len(content) > max_bytes:
+        raise FileError(f"{file} is larger than {max_bytes} bytes: use the published file")
+    refuse_lfs_pointer(file, content)
     return content
 
 
@@ -51,16 +66,6 @@ def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:
     """Raise FileError if a file is the pointer that git writes when git-LFS is not installed."""
     if beginning.startswith(LFS_POINTER):
         raise FileError(f"{file} is a git-LFS pointer, not the file itself: run `git lfs pull` in its repository")
-
-
-def _read(file: Path) -> bytes:
-    with open(file, "rb", opener=_open_without_waiting) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise FileError(f"{file} is not a regular file: replace it with a copy")
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise FileError(f"{file} is larger than {MAX_BYTES} bytes: use the published file")
-    return content
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

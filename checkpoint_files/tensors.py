@@ -9,6 +9,12 @@ from .layout import EMBEDDING, HEAD, Shape, Sizes, expected_tensors, linear_laye
 
 # Endings of what GPTQ and AWQ store in the place of a weight.
 GPTQ_ENDINGS = (".qweight", ".qzeros")
+# What is put before the names of tensors, with its origin and the remedy.
+WRAPPERS = {
+    "module.": "DeepSpeed and data parallel training: save the wrapped model (model.module.save_pretrained)",
+    "_orig_mod.": "torch.compile: save the model that was compiled (model._orig_mod.save_pretrained)",
+    "base_model.model.": "peft: merge the adapter before saving (model.merge_and_unload().save_pretrained)",
+}
 STATE = "weight.quant_state.bitsandbytes__"
 
 
@@ -48,6 +54,7 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
     refuse_gptq(tensors)
     quantized = set(linear) if quantization else set()
     if missing := sorted(set(expected) - names):
+        _refuse_prefix(tensors, expected)
         raise FileError(
             f"{tensors.checkpoint} lacks {len(missing)} tensors, the first of them {missing[0]}: "
             "copy or download the checkpoint again, or correct config.json"
@@ -65,6 +72,16 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
     rows_in_8_bits = {EMBEDDING, HEAD} if sizes.quantize_head else set()
     for name in sorted(set(expected) - quantized - rows_in_8_bits):
         _require_floats(tensors, name)
+
+
+def _refuse_prefix(tensors: Tensors, expected: Mapping[str, Shape]) -> None:
+    """Raise FileError if all names begin with one that training tools put before them."""
+    for prefix, origin in WRAPPERS.items():
+        if all(f"{prefix}{name}" in tensors.names for name in expected):
+            raise FileError(
+                f'the names of the tensors in {tensors.checkpoint} begin with "{prefix}", which is put before them by '
+                f"{origin}, or remove it from the names"
+            )
 
 
 def refuse_gptq(tensors: Tensors) -> None:

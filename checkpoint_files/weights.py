@@ -1,6 +1,7 @@
 """Which weight files a checkpoint consists of, and the headers of all of them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import FileError, UnsupportedFileError
@@ -11,6 +12,7 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # In the order in which transformers looks for them.
 WEIGHT_FILES = (*SAFETENSORS, *PICKLED)
+SAFETENSORS_SHARDS, PICKLED_SHARDS = "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin"
 # Settings that AutoGPTQ and AutoAWQ write next to weights with names of their own.
 GPTQ_SETTINGS = ("quantize_config.json", "quant_config.json")
 # Baichuan 1 7B stores these; they follow from the configuration.
@@ -36,6 +38,16 @@ def find_weights(checkpoint: Path) -> Path:
             return checkpoint / name
     if next(checkpoint.glob("*.gguf"), None):
         raise FileError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint it was made from")
+    for shards, index in ((SAFETENSORS_SHARDS, SAFETENSORS[1]), (PICKLED_SHARDS, PICKLED[1])):
+        if next(checkpoint.glob(shards), None):
+            raise FileError(
+                f"{checkpoint} holds no weights that can be found: copy or download {index}, which names the shards"
+            )
+    if next(checkpoint.glob("global_step*"), None):
+        raise FileError(
+            f"{checkpoint} holds no weights, only the training state of DeepSpeed: run its zero_to_fp32.py, or name a "
+            "checkpoint that was saved with stage3_gather_16bit_weights_on_model_save"
+        )
     raise FileError(f"{checkpoint} holds no weights: expected one of {', '.join(WEIGHT_FILES)}")
 
 
@@ -71,6 +83,13 @@ def published_int4_message(file: Path) -> str:
     )
 
 
+def strange_object(file: Path, name: str, *, is_mapping: bool) -> str:
+    """Return the message for something other than a tensor in a `.bin` file."""
+    if is_mapping:
+        return f"{file} keeps its tensors in {name!r}, as training scripts do: save that object alone"
+    return f"{file} holds {name}, which is no tensor: copy or download the checkpoint again"
+
+
 class WeightHeaders:
     """Headers of all tensors of a checkpoint.
 
@@ -97,9 +116,12 @@ class WeightHeaders:
         self._headers = {name: stored for headers in by_file.values() for name, stored in headers.items()}
         self._files = {name: file for file, headers in by_file.items() for name in headers}
         self.is_published_int4 = is_published_int4(self._headers)
-        strange = next((name for name, stored in self._headers.items() if isinstance(stored, StoredObject)), None)
-        if strange and not self.is_published_int4:
-            raise FileError(f"{checkpoint} holds {strange}, which is no tensor: copy or download the checkpoint again")
+        if not self.is_published_int4:
+            for name, stored in self._headers.items():
+                if isinstance(stored, StoredObject):
+                    raise FileError(
+                        strange_object(self._files[name], name, is_mapping=isinstance(stored.value, Mapping))
+                    )
 
     @property
     def names(self) -> list[str]:

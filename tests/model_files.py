@@ -23,11 +23,11 @@ CONFIG: dict[str, Any] = {
 
 
 def write_model_files(folder: Path, **config: Any) -> None:
-    """Write a checkpoint whose weights are zeros and whose tokenizer is empty."""
+    """Write a checkpoint whose weights are zeros and whose tokenizer has three pieces."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = CONFIG | config
     (folder / "config.json").write_text(json.dumps(fields))
-    (folder / "tokenizer.model").write_bytes(b"tokens")
+    write_pieces(folder / "tokenizer.model", "<unk>", "<s>", "</s>")
     sizes = ModelFields.from_config(fields)
     shapes = expected_tensors(sizes)
     if settings := fields.get("quantization_config"):
@@ -36,6 +36,12 @@ def write_model_files(folder: Path, **config: Any) -> None:
         layers = [name.removesuffix(".weight") for name in linear_layers(sizes)]
         shapes |= {f"{layer}.{ending}": (1,) for layer in layers for ending in endings}
     write_zeros(folder / "model.safetensors", shapes)
+
+
+def write_pieces(file: Path, *pieces: str) -> None:
+    """Write a SentencePiece model that has nothing but short pieces."""
+    texts = [piece.encode() for piece in pieces]
+    file.write_bytes(b"".join(bytes([0x0A, len(text) + 2, 0x0A, len(text)]) + text for text in texts))
 
 
 def write_zeros(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:

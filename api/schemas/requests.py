@@ -3,9 +3,18 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from jobs.records import BulkAction, JobFilter
+from jobs.specs import KINDS
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
@@ -29,6 +38,15 @@ def _require_digits(value: object) -> object:
 WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
 
 
+def _require_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind {kind!r}; use one of {', '.join(KINDS)}")
+    return kind
+
+
+JobKind = Annotated[str, AfterValidator(_require_kind), Field(json_schema_extra={"enum": list(KINDS)})]
+
+
 class Request(BaseModel):
     """A body or a query whose unknown fields are refused."""
 
@@ -48,7 +66,7 @@ class JobSelection(Request):
     state: str | None = Field(
         None, pattern=rf"^({STATES})(,({STATES}))*$", description="One state, or several separated by commas"
     )
-    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
+    kind: JobKind | None = None
     label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
     field: str | None = Field(
         None,
@@ -61,8 +79,10 @@ class JobSelection(Request):
     )
     id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="The beginning of the id")
     submitter: str | None = Field(None, min_length=1, max_length=128, description="Name of the API key that sent it")
-    created_after: int | None = Field(None, ge=0, le=LARGEST_TIME, description="At or after this time, in seconds")
-    created_before: int | None = Field(None, ge=0, le=LARGEST_TIME, description="Before this time, in seconds")
+    created_after: WholeNumber | None = Field(
+        None, ge=0, le=LARGEST_TIME, description="At or after this time, in seconds"
+    )
+    created_before: WholeNumber | None = Field(None, ge=0, le=LARGEST_TIME, description="Before this time, in seconds")
 
     def to_filter(self) -> JobFilter:
         """Return the conditions as the job domain names them."""

@@ -17,13 +17,14 @@ from checkpoint_files import (
     AdapterLayers,
     AdapterSettings,
     find_adapter_weights,
+    is_saved,
     promised_layers,
     refuse_integers,
     require_promised,
     sort_tensors,
 )
 from checkpoint_files.adapter_layers import Part
-from checkpoint_files.layout import HEAD, linear_layers
+from checkpoint_files.layout import HEAD, expected_tensors, linear_layers
 
 from .base_identity import IDENTITY_FILE, BaseIdentity
 from .companions import read_config
@@ -68,6 +69,8 @@ class LoraAdapter:
             found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
             refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
+            replaced = {module: reader.shape(name) for module, name in found.saved_modules.items()}
+            _check_saved_modules(directory, settings, replaced, base)
             # Copied, because the file is closed before they are used.
             layers = {
                 layer: {part: reader.read(name).clone() for part, name in parts.names.items()}
@@ -162,6 +165,26 @@ def _check_base(directory: Path, settings: AdapterSettings, found: AdapterLayers
         raise UnsupportedError(
             f'the adapter {directory} was initialized by "{settings.init_lora_weights}", which changed the weights of '
             f"its base before training: use it on the base that is not quantized, not on {base}"
+        )
+
+
+def _check_saved_modules(
+    directory: Path, settings: AdapterSettings, saved: Mapping[str, tuple[int, ...]], base: Path
+) -> None:
+    """Compare the modules of `modules_to_save` with those of the base, which they replace."""
+    config = read_config(base)
+    tensors = {HEAD: (config.vocab_size, config.hidden_size), **expected_tensors(config)}
+    shapes = {name.removesuffix(".weight"): shape for name, shape in tensors.items()}
+    for module, shape in saved.items():
+        if shapes.get(module) != shape:
+            raise AdapterMismatchError(
+                f"the adapter {directory} replaces {module} by a weight of shape {list(shape)} (modules_to_save); "
+                f"it has the shape {list(shapes.get(module, ()))} in {BaseIdentity.of(base).describe()}: "
+                "load it on its own base"
+            )
+    if missing := [module for module in shapes if is_saved(module, settings) and module not in saved]:
+        raise CheckpointError(
+            f"the adapter {directory} lacks {missing[0]}, which modules_to_save names: copy it again, whole"
         )
 
 

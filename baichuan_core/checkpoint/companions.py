@@ -5,7 +5,7 @@ from pathlib import Path
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
-from checkpoint_files import read_settled_config
+from checkpoint_files import MORE_TEMPLATES, read_settled_config
 
 from .file_errors import engine_errors
 
@@ -18,7 +18,6 @@ COMPANIONS = (
     "chat_template.jinja",
     "generation_config.json",
 )
-MORE_TEMPLATES = "additional_chat_templates"  # transformers' folder for a tokenizer with several chat templates
 
 
 def read_config(checkpoint: Path) -> BaichuanConfig:

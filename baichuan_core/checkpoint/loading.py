@@ -17,11 +17,12 @@ from baichuan_core.model.quantization import (
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
-from checkpoint_files import FileError, check_tokenizer_files
+from checkpoint_files import FileError, check_end_tokens, check_tokenizer_files, missing_row
 from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
 from .companions import read_config
+from .file_errors import engine_errors
 from .reader import TensorReader
 from .streaming import StreamingConfig
 from .validation import check_tensors, is_quantized
@@ -93,15 +94,16 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     """The tokenizer of a checkpoint directory.
 
     Raises:
-        TokenizerError: It is missing, cannot be read, or has more pieces than the model has embeddings.
+        TokenizerError: It is missing, cannot be read, or has a token without an embedding.
         CheckpointError: `config.json` is missing or damaged.
     """
     checkpoint = Path(checkpoint)
     file = checkpoint / "tokenizer.model"
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json beside the weights")
+    embeddings = read_config(checkpoint).vocab_size
     try:
-        check_tokenizer_files(checkpoint)
+        check_tokenizer_files(checkpoint, embeddings)
         tokenizer = BaichuanTokenizer.from_pretrained(checkpoint, local_files_only=True)
     except FileError as error:
         raise TokenizerError(str(error)) from error
@@ -111,24 +113,25 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
         ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
         raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
-    embeddings = read_config(checkpoint).vocab_size
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
         # Fine-tuning tools add a token for padding alone and leave the model as it is. Padding is masked, so any id
         # the model has will do: that of the published tokenizers.
         _forget_token(tokenizer, padding)
         tokenizer.pad_token = tokenizer.unk_token
-    if len(tokenizer) > embeddings:
-        raise TokenizerError(
-            f"{file} and added_tokens.json have {len(tokenizer)} pieces and the model {embeddings} embeddings: "
-            "use the tokenizer that belongs to these weights"
-        )
+    for token, token_id in tokenizer.added_tokens_encoder.items():
+        if token_id >= embeddings:
+            raise TokenizerError(missing_row(checkpoint, token, token_id, embeddings))
     return tokenizer
 
 
 def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
     """As transformers reads it, also from a file with a byte order mark or with whole numbers as floats."""
-    if settings := read_generation_settings(checkpoint):
+    settings = read_generation_settings(checkpoint)
+    with engine_errors():
+        check_end_tokens({"eos_token_id": config.eos_token_id}, config.vocab_size, checkpoint / "config.json")
+        check_end_tokens(settings, config.vocab_size, checkpoint / "generation_config.json")
+    if settings:
         return GenerationConfig.from_dict(settings)
     return GenerationConfig.from_model_config(config)
 

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
 from checkpoint_files.json_files import LFS_POINTER, refuse_lfs_pointer
-from checkpoint_files.weights import DERIVED, find_weights, published_int4_message, read_weight_map
+from checkpoint_files.weights import DERIVED, find_weights, published_int4_message, read_weight_map, strange_object
 
 from .file_errors import engine_errors
 from .published_int4 import holds_published_int4, import_published_int4
@@ -183,9 +183,7 @@ class TensorReader:
             return import_published_int4(content, file)
         strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
         if strange:
-            raise CheckpointError(
-                f"{file} holds {strange[0]}, which is no tensor: copy or download the checkpoint again"
-            )
+            raise CheckpointError(strange_object(file, strange[0], is_mapping=isinstance(content[strange[0]], Mapping)))
         tensors: Mapping[str, Tensor] = content
         return tensors
 

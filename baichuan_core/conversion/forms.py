@@ -101,7 +101,7 @@ def merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
     if adapter is None:
         raise UnsupportedError("the target merged needs an adapter: give its directory")
     dense = DenseTensors(source.reader, source.config, _dtype(dtype))
-    tensors = list(Adapter(adapter, source.checkpoint).tensors(dense))
+    tensors = list(Adapter(adapter, source.checkpoint, source.config).tensors(dense))
     _declare_dense(source.config, dense.dtype)
     return _baichuan(source, tensors)
 

@@ -9,14 +9,17 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from baichuan_core.checkpoint import LoraAdapter
+from baichuan_core.checkpoint import EMBEDDING, HEAD, LoraAdapter
 from baichuan_core.checkpoint.adapters import initial_matrices
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
+from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from checkpoint_files.adapter_layers import Part
 
 from .dense import DenseTensors
 from .rows import require_finite
+
+TIED = {EMBEDDING, HEAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +39,37 @@ class LowRank:
 
 
 class Adapter:
-    """The matrices of a LoRA adapter that belongs to a base.
+    """The matrices of a LoRA adapter that belongs to a base, and the weights that it replaces.
 
     Args:
         adapter: Its directory.
         base: The checkpoint it was made for.
+        config: Configuration of the base.
 
     Raises:
         CheckpointError: It is damaged, or of another base.
         UnsupportedError: It is of a kind that cannot be merged.
     """
 
-    def __init__(self, adapter: Path, base: Path) -> None:
+    def __init__(self, adapter: Path, base: Path, config: BaichuanConfig) -> None:
         self._adapter = LoraAdapter.read(adapter, base)
         self._lock = Lock()
-        if saved := next(iter(self._adapter.saved_modules), None):
+        saved = self._adapter.saved_modules
+        if config.tie_word_embeddings and (tied := TIED & {f"{module}.weight" for module in saved}):
             raise UnsupportedError(
-                f"{adapter} replaces {saved} besides its LoRA matrices (modules_to_save): merge it with peft"
+                f"{adapter} replaces {min(tied)} (modules_to_save), but {base} uses one weight as embedding and head "
+                "(tie_word_embeddings): use the adapter unmerged"
             )
 
     def tensors(self, source: DenseTensors) -> Iterator[PlannedTensor]:
-        """All tensors of the base in its dtype, with what the adapter adds in float32."""
+        """All tensors of the base in its dtype, replaced or with what the adapter adds in float32."""
         for name in source.names:
             layer = name.removesuffix(".weight")
-            parts = self._adapter.layers.get(layer)
+            parts, saved = self._adapter.layers.get(layer), self._adapter.saved_modules.get(layer)
             tensor = source.tensor(name)
-            if parts is None:
+            if saved is not None:
+                yield _replaced(tensor, saved)
+            elif parts is None:
                 yield tensor
             else:
                 exact = source.exact(name)
@@ -91,6 +99,15 @@ class Adapter:
 
 def _whole(tensor: PlannedTensor) -> Tensor:
     return tensor.rows(0, tensor.shape[0]).float()
+
+
+def _replaced(tensor: PlannedTensor, saved: Tensor) -> PlannedTensor:
+    def rows(start: int, stop: int) -> Tensor:
+        result = saved[start:stop].to(tensor.dtype)
+        require_finite(result, tensor.name)
+        return result
+
+    return replace(tensor, rows=rows)
 
 
 def _changed(tensor: PlannedTensor, exact: PlannedTensor, change: LowRank) -> PlannedTensor:

@@ -42,7 +42,8 @@ class Encoder:
         encoded: list[EncodedRequest] = []
         for index, request in enumerate(requests):
             settings = self.defaults.complete(request.applied_to(self.options))
-            ids = self._prompt_ids(request, number=index + 1, max_new_tokens=settings.max_new_tokens or 1)
+            place = request.place or f"request {index + 1}"
+            ids = self._prompt_ids(request, place=place, max_new_tokens=settings.max_new_tokens or 1)
             occurrence = seen[ids] if request.seed is None else 0
             seen[ids] += request.seed is None
             encoded += [
@@ -60,7 +61,7 @@ class Encoder:
             ]
         return encoded
 
-    def _prompt_ids(self, request: GenerationRequest, *, number: int, max_new_tokens: int) -> tuple[int, ...]:
+    def _prompt_ids(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
         """A chat leaves room for ``max_new_tokens``; a plain prompt may take all but one token."""
         try:
             if request.messages is not None:
@@ -76,12 +77,12 @@ class Encoder:
             self.tokenizer.encode_text(request.prompt or "")  # refuses what cannot be encoded
             ids: tuple[int, ...] = tuple(self.tokenizer.encode(request.prompt or ""))
         except (PromptError, TokenizerError) as error:
-            raise PromptError(f"request {number}: {error}") from error
+            raise PromptError(f"{place}: {error}") from error
         if not ids:
-            raise PromptError(f"request {number}: the prompt is empty; give it at least one character")
+            raise PromptError(f"{place}: the prompt is empty; give it at least one character")
         if len(ids) >= self.window:
             raise PromptError(
-                f"request {number}: the prompt has {len(ids)} tokens and the window of the model {self.window};"
+                f"{place}: the prompt has {len(ids)} tokens and the window of the model {self.window};"
                 f" shorten it to fewer than {self.window}"
             )
         return ids

@@ -36,14 +36,16 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
     unless its value changes nothing (null, or for example ``"stream": false``).
 
     Raises:
-        DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names line and key.
+        DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message says where.
     """
     path = Path(path)
     text = read_text_file(path)
+    if text.lstrip().startswith("["):
+        raise DatasetError(f"{path.name} is a JSON array; write one object per line instead")
     lines = [(line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip()]
     if not lines:
-        raise DatasetError(f"the prompts {path.name} hold no request; add one JSON object per line")
-    return [_parse_line(content, f"line {line} of the prompts") for line, content in lines]
+        raise DatasetError(f"{path.name} has no requests; add one JSON object per line")
+    return [_parse_line(content, f"line {line} of {path.name}") for line, content in lines]
 
 
 def _parse_line(content: str, place: str) -> GenerationRequest:
@@ -108,7 +110,7 @@ def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
     overrides["stop"] = (stop,) if isinstance(stop, str) else stop and tuple(stop)
     try:
         return GenerationRequest(
-            prompt, item.get("messages"), None if request_id is None else str(request_id), **overrides
+            prompt, item.get("messages"), None if request_id is None else str(request_id), **overrides, place=place
         )
     except PromptError as error:
         raise DatasetError(f"{place}: {error}") from error

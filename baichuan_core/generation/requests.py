@@ -1,7 +1,7 @@
 """The requests of a generation run: plain prompts or chats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from baichuan_core.errors import PromptError
 from baichuan_core.generation.options import GenerationOptions, half_of_a_pair
@@ -21,6 +21,7 @@ class GenerationRequest:
         id: The caller's own name of the request; it comes back with the completion.
         max_new_tokens, temperature, top_k, top_p, stop, n: In place of the run's options, for this request alone.
         seed: In place of the run's; then equal prompts with equal seeds get equal answers.
+        place: Where the request comes from, for messages: "line 12 of prompts.jsonl".
     """
 
     prompt: str | None = None
@@ -33,6 +34,7 @@ class GenerationRequest:
     seed: int | None = None
     stop: tuple[str, ...] | None = None
     n: int | None = None
+    place: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):

@@ -1,6 +1,6 @@
 """Chat prompts: messages in, the ids that the published chat models were trained to answer out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from baichuan_core.errors import PromptError
@@ -60,10 +60,14 @@ def build_chat_prompt(
 
 
 def _check_messages(messages: Sequence[Message], form: ChatForm) -> None:
+    if isinstance(messages, str | Mapping):
+        raise PromptError('messages is not a list; use for example [{"role": "user", "content": "Hello"}]')
     if not messages:
         raise PromptError("messages is empty; give at least one user message")
     allowed = {"user", "assistant"} if form == "baichuan1-13b" else {"system", "user", "assistant"}
     for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping):
+            raise PromptError(f"message {number} is a {type(message).__name__}; use an object with role and content")
         role, content = message.get("role"), message.get("content")
         if role not in allowed:
             raise PromptError(f"message {number} has role {role!r}; use one of {', '.join(sorted(allowed))}")

@@ -56,7 +56,8 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_eos_token: bool = False,
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("auto_map", None)
+        for name in ("auto_map", "legacy"):  # the published class does not know `legacy`, so it had no effect
+            kwargs.pop(name, None)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
         super().__init__(  # type: ignore[no-untyped-call] # transformers leaves it untyped
@@ -90,8 +91,13 @@ class BaichuanTokenizer(SentencePieceBackend):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as transformers does; the tokenizer of a published chat model gets the template of its format."""
+        """Load as transformers does; the tokenizer of a published chat model gets the template of its format.
+
+        A byte order mark before a template is removed.
+        """
         tokenizer = super().from_pretrained(*args, **kwargs)
+        if isinstance(tokenizer.chat_template, str):
+            tokenizer.chat_template = tokenizer.chat_template.removeprefix("\ufeff")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = find_published_template(tokenizer)
         return tokenizer

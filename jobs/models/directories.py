@@ -1,12 +1,19 @@
 """What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files import FileError, read_config, read_object, read_settled_config
+from checkpoint_files import (
+    MORE_TEMPLATES,
+    AdapterSettings,
+    FileError,
+    find_weights,
+    read_config,
+    read_object,
+    read_settled_config,
+)
 from footprint import Precision, ShapeError
 from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.models.details import check_details
@@ -14,7 +21,6 @@ from jobs.models.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 GGUF = "gguf"  # the kind of models that llama.cpp runs
 LLAMA = "llama"  # the kind of converted models that are for other programs
 
@@ -47,7 +53,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
         raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
     if _printable(real) != real.name:
         raise InvalidRequestError(f"the name {_printable(real)} is not valid UTF-8; rename it", param="path")
-    for file in real.iterdir():
+    for file in (*real.iterdir(), *(real / MORE_TEMPLATES).glob("*")):
         _check_entry(file, roots)
     return real
 
@@ -91,18 +97,14 @@ def inspect(folder: Path) -> Inspection:
 def _inspect(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / ADAPTER_CONFIG).exists():
+        AdapterSettings.read(folder)
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
         return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
-    found = read_object(folder / CONFIG)
-    if found.get("model_type") != "baichuan":
-        family = reprlib.repr(found.get("model_type"))
-        message = f"{CONFIG} says model_type {family}; only 'baichuan' checkpoints can be used"
-        raise InvalidRequestError(message, param="path")
     shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
-    if not is_gguf and not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
-        raise InvalidRequestError("no weights: expected *.safetensors, pytorch_model*.bin or *.gguf", param="path")
+    if not is_gguf:
+        find_weights(folder)
     if not (folder / "tokenizer.model").exists():
         message = "tokenizer.model is missing; copy it from the published checkpoint into the directory"
         raise InvalidRequestError(message, param="path")

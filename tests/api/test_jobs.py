@@ -151,6 +151,9 @@ def test_lists_are_walked_with_cursors_and_filtered(either_api: Api) -> None:
     assert listed("label=n:1") == [ids[3], ids[1]]
     assert listed("label=colon:a:b") == ids[::-1]
     assert listed("kind=generate") == []
+    refused = api.client.get("/v1/jobs?kind=nope")
+    assert refused.status_code == 422
+    assert "there is no kind 'nope'; use one of generate, quantize" in refused.json()["error"]["message"]
     assert listed("kind=quantize&state=queued&label=n:0") == [ids[4], ids[2]]
 
 

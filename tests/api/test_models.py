@@ -66,7 +66,7 @@ def test_directories_that_are_no_checkpoint_are_refused_with_what_is_missing(api
     (folder / "config.json").write_text("{")
     assert "not valid JSON" in refusal()
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    assert "only 'baichuan'" in refusal()
+    assert "use a checkpoint of the Baichuan family" in refusal()
     for body, param in (
         ({"id": "m"}, "path"),
         ({"id": "a b", "path": "/x"}, "id"),
@@ -101,9 +101,11 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "lone surrogate": (config(position_embedding="\ud800"), "config.json: position_embedding: "),
     "NUL": (config(position_embedding="rope\0"), "config.json: position_embedding: "),
     "long string": (config(position_embedding="x" * 10_000_000), "config.json is larger than"),
-    "long model type": (config(model_type="\ud800" * 100_000), "config.json says model_type"),
-    "list": (config(quantization_config=[1]), "config.json: quantization_config: "),
-    "string": (config(quantization_config="int8"), "config.json: quantization_config: "),
+    "long model type": (config(model_type="\ud800" * 100_000), "config.json describes a"),
+    "list": (config(quantization_config=[1]), "quantization_config is [1]: give an object"),
+    "string": (config(quantization_config="int8"), "quantization_config is 'int8': give an object"),
+    "long quantization": (config(quantization_config="x" * 4_000_000), "quantization_config is 'xxx"),
+    "long template": (text("{% " + "x" * 1_000_000, "chat_template.jinja"), "chat_template.jinja is not a valid Jinja"),
     "unknown quantization": (
         config(quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "\ud800"}),
         "config.json: quantization_config.bnb_4bit_quant_type: ",
@@ -111,18 +113,18 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "brackets": (text("[" * 100_000), "config.json is nested too deeply"),
     "NaN": (text('{"model_type": "baichuan", "hidden_size": NaN}'), "config.json is not valid JSON (NaN"),
     "Infinity": (text('{"model_type": "baichuan", "hidden_size": -Infinity}'), "config.json is not valid JSON"),
-    "overflow": (text('{"model_type": "baichuan", "hidden_size": 1e999}'), "config.json: hidden_size: "),
+    "overflow": (text('{"model_type": "baichuan", "hidden_size": 1e999}'), "hidden_size is inf: give a whole number"),
     "many digits": (text('{"model_type": "baichuan", "vocab_size": %s}' % ("9" * 400)), "config.json: vocab_size: "),
     "too many digits": (text('{"model_type": "baichuan", "x": %s}' % ("9" * 9000)), "config.json is not valid JSON"),
-    "number as text": (config(vocab_size="64000"), "config.json: vocab_size: "),
-    "true": (config(vocab_size=True), "config.json: vocab_size: "),
+    "number as text": (config(vocab_size="64000"), "vocab_size is '64000': give a whole number"),
+    "true": (config(vocab_size=True), "vocab_size is True: give a whole number"),
     "latin-1": (lambda folder: (folder / "config.json").write_bytes(b"\xe4"), "config.json is not valid JSON"),
     "symlink to itself": (replaced("config.json", lambda path: path.symlink_to(path)), "config.json is a"),
     "dangling symlink": (replaced("model.safetensors", lambda path: path.symlink_to(f"{path}2")), "model.safetensors"),
     "FIFO": (replaced("config.json", os.mkfifo), "config.json is neither a file nor a directory"),
     "FIFO as tokenizer": (replaced("tokenizer.model", os.mkfifo), "tokenizer.model is neither"),
     "FIFO as adapter": (replaced("adapter_config.json", os.mkfifo), "adapter_config.json is neither"),
-    "adapter rank": (text('{"r": [8]}', "adapter_config.json"), "adapter_config.json: r: "),
+    "adapter rank": (text('{"peft_type": "LORA", "r": [8]}', "adapter_config.json"), "r is [8]"),
     "adapter NaN": (text('{"lora_alpha": NaN}', "adapter_config.json"), "adapter_config.json is not valid JSON"),
 }
 

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     [
         (lambda file: file.write_text(POINTER), "is a git-LFS pointer, not the file itself: run `git lfs pull`"),
         (lambda file: file.write_bytes(b""), "is empty: copy or download it again"),
-        (lambda file: file.mkdir(), "is not a regular file"),
+        (lambda file: file.mkdir(), "cannot be read: Is a directory"),
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_rejected(folder: Path, write: Callable[[Path], None], says: str) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from baichuan_core import CheckpointError, load_model
 from checkpoint_files import FileError, check_directory
 from checkpoint_files.headers import Header, read_headers
+from tests.model_files import write_model_files
 
 TENSORS = {
     "a": torch.zeros(3, 4, dtype=torch.bfloat16),
@@ -67,3 +69,15 @@ def test_published_directories_pass(tmp_path: Path, name: str) -> None:
     golden = Path(__file__).parents[1] / "golden" / "checkpoints" / name
     folder = shutil.copytree(golden, tmp_path / name)
     check_directory(folder)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "module"])
+def test_wrapped_tensors_are_named(tmp_path: Path, key: str) -> None:
+    write_model_files(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({key: TENSORS, "epoch": 3}, tmp_path / "pytorch_model.bin")
+    message = rf"pytorch_model\.bin keeps its tensors in '{key}', as training scripts do: save that object alone"
+    with pytest.raises(FileError, match=message):
+        check_directory(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path, device="cpu")

@@ -45,7 +45,7 @@ def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: P
 
 def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
     (root / "lora").mkdir()
-    (root / "lora" / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    (root / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
     assert inspect(root / "lora").kind == "adapter"
 
 
@@ -78,7 +78,7 @@ def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "must contain a JSON object"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "only 'baichuan'"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "describes a 'llama' model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
         (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer.model is missing; copy it"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from baichuan_core import Progress
+from baichuan_core import BaichuanError, Progress
 from jobs.specs import GenerateSpec
 from jobs.specs.generate import Message
 from workers.handlers import generate as handler
@@ -72,3 +72,21 @@ def test_the_result_states_how_conversations_were_written(tiny_checkpoint: Path,
     conversations = [[Message(role="user", content="Who are you?")]]
     spec = GenerateSpec(kind="generate", model="m", conversations=conversations, max_new_tokens=2)
     assert handler.run(spec, context(tmp_path, checkpoint, "run", [])).result.chat_format == form
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"prompts": ["a", "1" * 600]}, r"prompts\[1\]"),
+        (
+            {"conversations": [[{"role": "user", "content": "a"}], [{"role": "system", "content": "a"}] * 2]},
+            "message 2",
+        ),
+    ],
+)
+def test_an_inline_request_that_cannot_be_answered_is_named_by_its_place(
+    tiny_checkpoint: Path, tmp_path: Path, given: dict[str, Any], place: str
+) -> None:
+    spec = GenerateSpec(**{**SPEC, "prompts": None, **given})
+    with pytest.raises(BaichuanError, match=place):
+        handler.run(spec, context(tmp_path, tiny_checkpoint, "run", []))

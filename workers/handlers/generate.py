@@ -53,10 +53,12 @@ def _finished_lines(context: Context) -> Path | None:
 
 def _requests(spec: GenerateSpec, context: Context) -> list[GenerationRequest]:
     if spec.prompts is not None:
-        return [GenerationRequest(prompt=prompt) for prompt in spec.prompts]
+        return [GenerationRequest(prompt=text, place=f"prompts[{i}]") for i, text in enumerate(spec.prompts)]
     if spec.conversations is not None:
         return [
-            GenerationRequest(messages=[{"role": turn.role, "content": turn.content} for turn in turns])
-            for turns in spec.conversations
+            GenerationRequest(
+                messages=[{"role": turn.role, "content": turn.content} for turn in turns], place=f"conversations[{i}]"
+            )
+            for i, turns in enumerate(spec.conversations)
         ]
     return read_requests(context.files["input_file"])

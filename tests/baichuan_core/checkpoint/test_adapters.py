@@ -152,7 +152,7 @@ def test_an_adapter_that_changed_its_base_is_rejected_on_a_quantized_one(base: P
         load_model(base, device="cpu", adapter=adapter, quantization="int8")
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "base_model.model.", "_orig_mod."])
 @pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
 def test_names_of_a_model_state_dict_are_read(
     base: Path, tmp_path: Path, settings: dict[str, Any], prefix: str

@@ -87,7 +87,7 @@ def test_codes_without_their_scales_are_refused(
     [
         (None, "is not a checkpoint directory"),
         ("{", "is damaged"),
-        ('{"model_type": "llama"}', "describes a llama model"),
+        ('{"model_type": "llama"}', "describes a 'llama' model"),
         ('{"hidden_size": 30, "num_attention_heads": 4}', "describes no possible model"),
     ],
 )
@@ -105,7 +105,7 @@ def test_tokenizer_loads(make_checkpoint: MakeCheckpoint) -> None:
 def test_missing_and_damaged_tokenizers_are_named(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     (checkpoint / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.model or .* cannot be read"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model is not a SentencePiece model"):
         load_tokenizer(checkpoint)
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(TokenizerError, match=r"tokenizer\.model is missing: copy"):
@@ -174,7 +174,7 @@ def test_damaged_adapter_record_is_named(make_checkpoint: MakeCheckpoint, tmp_pa
 
 
 def test_tokenizer_with_more_pieces_than_the_model_is_refused(make_checkpoint: MakeCheckpoint) -> None:
-    with pytest.raises(TokenizerError, match="760 pieces and the model 512 embeddings"):
+    with pytest.raises(TokenizerError, match="760 pieces, but vocab_size in config"):
         load_tokenizer(make_checkpoint(vocab_size=512))
 
 

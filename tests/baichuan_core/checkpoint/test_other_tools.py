@@ -153,6 +153,9 @@ def test_integers_that_are_not_declared_quantized_are_rejected(
         {"num_key_value_heads": 4},
         {"head_dim": 16},
         {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_2"},
+        {"norm_head": 1, "tie_word_embeddings": 0},
+        {"architectures": ["BaichuanForCausalLM"], "auto_map": {"AutoConfig": "configuration_baichuan.BaichuanConfig"}},
         {"hidden_size": 64.0, "vocab_size": 768.0, "eos_token_id": 2.0},
         {"pad_token_id": 768},
         {"pad_token_id": -1},
@@ -169,13 +172,21 @@ def test_fields_of_other_tools_are_understood(checkpoint: Path, fields: dict[str
     assert type(model.config.eos_token_id) is int
 
 
+def test_an_attention_implementation_that_a_caller_asks_for_is_used(checkpoint: Path) -> None:
+    rewrite(checkpoint / "config.json", attn_implementation="flash_attention_2")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="eager")
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises((ImportError, ValueError), match=r"Flash ?Attention ?2"):
+        AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="flash_attention_2")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"num_key_value_heads": 2}, "num_key_value_heads is 2 and num_attention_heads 4.* grouped-query"),
         ({"head_dim": 32}, "head_dim is 32, but hidden_size 64 and num_attention_heads 4 give 16"),
         ({"vocab_size": 768.5}, "vocab_size is 768.5"),
-        ({"model_type": "llama"}, "describes a llama model"),
+        ({"model_type": "llama"}, "describes a 'llama' model"),
         ({"quantization_config": {"load_in_4bit": True, "load_in_8bit": True}}, "sets load_in_8bit and load_in_4bit"),
     ],
 )

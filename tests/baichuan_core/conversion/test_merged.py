@@ -33,7 +33,7 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
     model = AutoModelForCausalLM.from_pretrained(base)
     adapted: Any = get_peft_model(model, LoraConfig(**settings))
     for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or "modules_to_save" in name:
             parameter.data += torch.randn_like(parameter) * 0.1
     adapted.save_pretrained(directory)
     write_adapter_identity(directory, base)
@@ -61,6 +61,7 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
         {"init_lora_weights": "eva"},
         {"init_lora_weights": "mica", "target_modules": r".*\.(W_pack|o_proj)", "exclude_modules": ["o_proj"]},
         {"target_modules": ["W_pack", "o_proj"], "layers_to_transform": [1]},
+        {"modules_to_save": ["embed_tokens", "lm_head", "norm"]},
     ],
     ids=[
         "W_pack",
@@ -74,6 +75,7 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
         "eva",
         "mica",
         "one block",
+        "replaced modules",
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using Rank-Stabilized LoRA")
@@ -126,10 +128,38 @@ def test_an_adapter_of_another_base_is_refused(make_checkpoint: MakeCheckpoint, 
     assert not (tmp_path / "merged").exists()
 
 
-def test_adapters_that_replace_a_module_are_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_a_replaced_module_of_another_shape_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     base = make_checkpoint()
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["embed_tokens"])
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "embed_tokens" in name)
+    save_file(tensors | {name: torch.zeros(770, 64)}, file)
+    for use in (
+        lambda: convert(base, tmp_path / "merged", "merged", adapter=adapter),
+        lambda: load_model(base, adapter=adapter),
+    ):
+        with pytest.raises(
+            AdapterMismatchError, match=r"replaces model.embed_tokens .* \[770, 64\] .* shape \[768, 64\]"
+        ):
+            use()
+
+
+def test_a_missing_replaced_module_is_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = make_checkpoint()
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["norm"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    lost = next(name for name in tensors if "1.input_layernorm" in name)
+    save_file({name: tensors[name] for name in tensors if name != lost}, adapter / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks model.layers.1.input_layernorm, which modules_to_save names"):
+        convert(base, tmp_path / "merged", "merged", adapter=adapter)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_a_replaced_module_of_a_tied_base_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = make_checkpoint(tie_word_embeddings=True, norm_head=False)
     adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
-    with pytest.raises(UnsupportedError, match="merge it with peft"):
+    with pytest.raises(UnsupportedError, match=r"replaces lm_head.weight .* use the adapter unmerged"):
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
 
 

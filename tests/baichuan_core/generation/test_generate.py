@@ -21,7 +21,7 @@ from baichuan_core import (
     TokenizerError,
     generate,
 )
-from baichuan_core.generation import TextDelta
+from baichuan_core.generation import TextDelta, read_requests
 from baichuan_core.tokenizer import Message
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -206,6 +206,12 @@ def test_a_prompt_that_cannot_be_answered_is_named_and_nothing_is_written(
     with pytest.raises(PromptError, match=message):
         generate(checkpoint, [*prompts("a"), GenerationRequest(**second)], tmp_path / "out.jsonl", GREEDY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_from_a_file_is_named_by_its_line(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n\n{"prompt": ""}\n')
+    with pytest.raises(PromptError, match=r"line 3 of prompts\.jsonl: the prompt is empty"):
+        generate(checkpoint, read_requests(tmp_path / "prompts.jsonl"), tmp_path / "out.jsonl", GREEDY)
 
 
 def test_a_chat_without_room_beside_its_answer_is_refused(checkpoint: Path, tmp_path: Path) -> None:

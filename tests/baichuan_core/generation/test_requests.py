@@ -51,11 +51,12 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "hold no request"),
-        ('{"prompt": "a"}\n{"prompt"', "line 2 of the prompts is not JSON"),
-        ('{"prompt": "a"}\n\n[]', "line 3 of the prompts is not an object"),
+        ("", "prompts.jsonl has no requests"),
+        ('{"prompt": "a"}\n{"prompt"', "line 2 of prompts.jsonl is not JSON"),
+        ('{"prompt": "a"}\n\n[]', "line 3 of prompts.jsonl is not an object"),
+        ('[\n{"prompt": "a"}\n]', "prompts.jsonl is a JSON array; write one object per line"),
         ('{"prompt": 3}', "line 1 .* write it as a string"),
-        ("[" * 100_000, "line 1 .* is not JSON"),
+        ('{"a":' * 100_000, "line 1 .* is not JSON"),
         (f'{{"prompt": {"1" * 5000}}}', "line 1 .* is not JSON"),
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         (

@@ -136,3 +136,11 @@ def test_wrong_messages_and_tokenizers_are_named(model: BaichuanForCausalLM, tok
     other: Any = object()
     with pytest.raises(TypeError, match="needs the BaichuanTokenizer of the checkpoint, not a object"):
         model.chat(other, MESSAGES)
+
+
+@pytest.mark.parametrize("messages", ["hi", {"role": "user", "content": "hi"}, ["hi"], [], [None]])
+def test_something_other_than_messages_is_refused(
+    model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, messages: Any
+) -> None:
+    with pytest.raises(PromptError, match=r"messages is not a list; use|message 1 is a|messages is empty"):
+        model.chat(tokenizer, messages)

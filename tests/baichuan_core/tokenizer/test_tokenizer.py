@@ -95,17 +95,39 @@ def test_code_of_a_repository_never_runs(published: Path, name: str | None, trus
     "name", [None, "BaichuanTokenizer2", "BaichuanTokenizerFast", "PreTrainedTokenizer", "LlamaTokenizer"]
 )
 @pytest.mark.parametrize("trust", [True, False, None])
-@pytest.mark.parametrize("auto_map", [{"AutoTokenizer": ["own.Own", None]}, ["own.Own", None]])
+@pytest.mark.parametrize("auto_map", [{"AutoTokenizer": ["own.Own", None]}, ["own.Own", None], None])
 def test_code_never_runs_under_another_class_name(
     published: Path, name: str | None, trust: bool | None, auto_map: object
 ) -> None:
     (published / "own.py").write_text("raise SystemExit('the code of the repository ran')")
     settings = {**PUBLISHED_TOKENIZER_CONFIG, "tokenizer_class": name, "auto_map": auto_map}
-    if name is None:
-        del settings["tokenizer_class"]
-    (published / "tokenizer_config.json").write_text(json.dumps(settings))
+    kept = {key: value for key, value in settings.items() if value is not None}
+    (published / "tokenizer_config.json").write_text(json.dumps(kept))
     flag = {} if trust is None else {"trust_remote_code": trust}
     assert type(AutoTokenizer.from_pretrained(published, **flag)) is BaichuanTokenizer
+
+
+@pytest.mark.parametrize("name", ["BaichuanTokenizer", "BaiChuanTokenizer", None])
+@pytest.mark.parametrize("trust", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_code_never_runs_in_a_tokenizer_without_a_model(
+    published: Path, name: str | None, trust: bool, listed: bool
+) -> None:
+    (published / "config.json").unlink()
+    (published / "tokenization_baichuan.py").write_text("raise SystemExit('the code of the repository ran')")
+    code = ["tokenization_baichuan.BaichuanTokenizer", None]
+    settings = {**PUBLISHED_TOKENIZER_CONFIG, "auto_map": code if listed else {"AutoTokenizer": code}}
+    (published / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": name}))
+    assert type(AutoTokenizer.from_pretrained(published, trust_remote_code=trust)) is BaichuanTokenizer
+
+
+def test_settings_that_the_published_class_does_not_know_have_no_effect(published: Path) -> None:
+    file = published / "tokenizer_config.json"
+    file.write_text(json.dumps({**PUBLISHED_TOKENIZER_CONFIG, "legacy": False}))
+    (published / "chat_template.jinja").write_text("\ufeff{{ messages }}", encoding="utf-8")
+    loaded = AutoTokenizer.from_pretrained(published)
+    assert loaded.chat_template == "{{ messages }}"
+    assert loaded.encode("hello") == BaichuanTokenizer(str(CHAT / "tokenizer.model")).encode("hello")
 
 
 def test_save_and_load_keep_everything(published: Path, tmp_path: Path) -> None:
