@@ -63,9 +63,7 @@ class TextGenerator:
         self.choice: EngineChoice = choose_engine(self.setup)
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
-        self._encoder = Encoder(
-            self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format
-        )
+        self._encoder = Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
 
@@ -129,9 +127,7 @@ class TextGenerator:
         """
         if not requests:
             return iter(())
-        feed = self._load_batch().submit(
-            requests, stream=stream, capacity=capacity_for(requests, self.setup.settings)
-        )
+        feed = self._load_batch().submit(requests, stream=stream, capacity=capacity_for(requests, self.setup.settings))
         feed.wait_until_added()
         return iter(feed)
 

@@ -100,9 +100,9 @@ class OpenBatch:
                     ticket.open_ids.discard(output.id)
         for ticket, outputs in news.values():
             ticket.mailbox.put(Step(tuple(outputs)))
-            if error := next((one.error for one in outputs if one.error), None):
+            if failure := next((one.error for one in outputs if one.error), None):
                 self._abort(ticket)
-                ticket.mailbox.close(error)
+                ticket.mailbox.close(failure)
             elif not ticket.open_ids:
                 ticket.mailbox.close()
 

@@ -30,9 +30,7 @@ def is_enough(capacity: Capacity, needed: Capacity) -> bool:
 
 def grow(capacity: Capacity, needed: Capacity, settings: GenerationOptions) -> Capacity:
     """Return the capacity to restart with: enough for both if the settings allow that, else for what is needed now."""
-    both = _limited(
-        max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings
-    )
+    both = _limited(max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings)
     return both if is_enough(both, needed) else needed
 
 

@@ -251,7 +251,7 @@ class Engine(Protocol):
         ...
 
     def abort(self, request_id: int) -> None:
-        """Remove a completion, whether waiting or running; its slot is free in the next step. Unknown ids are ignored."""
+        """Remove a waiting or running completion; its slot is free in the next step. Unknown ids are ignored."""
         ...
 
     def step(self) -> Step:

@@ -15,8 +15,7 @@ from baichuan_core import (
     UnsupportedError,
     generate,
 )
-from baichuan_core.generation.engines.capacity import Capacity
-from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, Sampling
 from baichuan_core.generation.engines.vllm import model_obstacle
 from baichuan_core.generation.engines.vllm.engine import engine_arguments, sampling_arguments, token_logprobs
 from examples.tiny_checkpoint import make_tiny_checkpoint

@@ -19,8 +19,7 @@ import pytest
 from baichuan_core import GenerationOptions, GenerationRequest, convert
 from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
-from baichuan_core.generation.engines.capacity import Capacity
-from baichuan_core.generation.engines.contract import Step
+from baichuan_core.generation.engines.contract import Capacity, Step
 from baichuan_core.generation.engines.llama_cpp import engine
 from baichuan_core.generation.engines.llama_cpp.server import SCRIPT, LlamaServer
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -39,7 +38,6 @@ SHORT = GenerationRequest(prompt="Redis", max_new_tokens=3)
 PARENT = """
 import sys
 from pathlib import Path
-from baichuan_core.generation.engines.capacity import Capacity
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 server = LlamaServer(Path(sys.argv[1]), Capacity(1, 256), threads=1)
 print("started", flush=True)

@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -47,7 +47,7 @@ class Calls:
         self.unread = False
         return answer
 
-    def stream(self, question: Mapping[str, Any]) -> Iterator[Piece]:
+    def stream(self, question: Mapping[str, Any]) -> Generator[Piece]:
         """Return the pieces of a completion as they come. Closing the iterator ends the work.
 
         Raises:

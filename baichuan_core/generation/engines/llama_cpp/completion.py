@@ -125,9 +125,7 @@ class RunningCompletion:
                 found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
         return found
 
-    def _read_entry(
-        self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]
-    ) -> TokenLogprobs | None:
+    def _read_entry(self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]) -> TokenLogprobs | None:
         if self._request.logprobs is None:
             return None
         if entry is None or entry["id"] != token:

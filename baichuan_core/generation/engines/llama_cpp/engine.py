@@ -28,9 +28,7 @@ class LlamaCppEngine:
         self._model = next(iter(sorted(setup.checkpoint.glob("*.gguf"))))
         self._setup = setup
         self._tokenizer = tokenizer
-        self._vocabulary = Vocabulary(
-            ByteTokens(tokenizer), setup.config.vocab_size, min(setup.end_token_ids)
-        )
+        self._vocabulary = Vocabulary(ByteTokens(tokenizer), setup.config.vocab_size, min(setup.end_token_ids))
         self._server: LlamaServer | None = None
         self._waiting = WaitingQueue()
         self._streamed: set[int] = set()

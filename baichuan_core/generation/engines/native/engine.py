@@ -84,9 +84,7 @@ class NativeEngine:
     def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
         """See `Engine.add_request`."""
         transcript = Transcript(self._tokenizer, request, self._end_token_ids)
-        row = Row(
-            next(self._ids), request, transcript, list(request.prompt_ids), stream, may_save=request.may_continue
-        )
+        row = Row(next(self._ids), request, transcript, list(request.prompt_ids), stream, may_save=request.may_continue)
         self._rows[row.id] = row
         self._arrived.append(row)
         return row.id

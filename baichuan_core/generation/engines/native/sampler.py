@@ -80,9 +80,7 @@ class Sampler:
             chosen = torch.where(self._is_greedy, best, self._sample(scores.float(), noise))
         return chosen.masked_fill(broken, -1)[:, 0]
 
-    def _apply_penalties(
-        self, logits: Tensor, history: Tensor | None, completions: Sequence[Sequence[int]]
-    ) -> Tensor:
+    def _apply_penalties(self, logits: Tensor, history: Tensor | None, completions: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits [rows, vocab] after bias, repetition penalty, and frequency and presence penalty."""
         scores = logits
         if self._biases:

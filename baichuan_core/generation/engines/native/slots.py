@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.native.cache import CacheSize, SavedStates, round_up_to_step
+from baichuan_core.generation.engines.native.cache import CacheSize, round_up_to_step
 from baichuan_core.generation.engines.native.forward import Forward
 from baichuan_core.generation.engines.native.passes import PASS_OVERHEAD_TOKENS, group_into_passes
 from baichuan_core.generation.engines.native.prefix_cache import Match, PrefixCache
@@ -178,7 +178,9 @@ class Slots:
             Level 1: S in slot 0. Level 2: S is copied into slots 0 and 1, then E and F are computed after it.
             The rows then start from copies of S+E and S+F.
         """
-        missing = {id(one): one for row in joining if row.prefix for one in row.prefix.chain() if not self._is_saved(one)}
+        missing = {
+            id(one): one for row in joining if row.prefix for one in row.prefix.chain() if not self._is_saved(one)
+        }
         while missing:
             level = [one for one in missing.values() if one.parent is None or id(one.parent) not in missing]
             lengths = [len(one.tokens) - self._find(one.tokens, one.parent).length for one in level]
