@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -148,10 +148,10 @@ class OpenBatch:
 
 
 class Feed:
-    """Outputs of the completions that were submitted together, step by step: an iterator, asynchronous too.
+    """Outputs of the completions that were submitted together, step by step.
 
-    Iterating ends with the last completion. It raises the error of the first one that fails, which removes the others.
-    A feed that is left before its end, or no longer referenced, is cancelled.
+    After the last completion comes the end. The first one that fails is raised as an error, and the others are removed.
+    A feed that is no longer referenced is cancelled.
     """
 
     def __init__(self, batch: OpenBatch, ticket: Ticket) -> None:
@@ -169,23 +169,28 @@ class Feed:
         self._ticket.added.result()
 
     def cancel(self) -> None:
-        """Remove the completions from the batch, and end the iteration, whoever iterates."""
+        """Remove the completions from the batch; whoever reads gets the end. Any thread may call this."""
         self._ticket.mailbox.close(discard=True)
         self._batch.cancel(self._ticket)
 
-    def __iter__(self) -> Iterator[Step]:
-        try:
-            while True:
-                yield self._ticket.mailbox.get()
-        except EOFError:
-            return
-        finally:
-            self.cancel()
+    def get(self) -> Step:
+        """Wait for the next step.
 
-    async def __aiter__(self) -> AsyncIterator[Step]:
+        Raises:
+            EOFError: All completions have ended, or the feed was cancelled.
+            BaichuanError: A completion failed.
+        """
+        return self._ticket.mailbox.get()
+
+    async def aget(self) -> Step:
+        """Wait for the next step in an event loop; see `get`."""
+        return await self._ticket.mailbox.aget()
+
+    def __iter__(self) -> Iterator[Step]:
+        """Iterate over the steps; leaving the loop early cancels the completions."""
         try:
             while True:
-                yield await self._ticket.mailbox.aget()
+                yield self.get()
         except EOFError:
             return
         finally:

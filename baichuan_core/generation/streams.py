@@ -1,17 +1,17 @@
 """The completions of one request, as they come."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from typing import Self
 
 from baichuan_core.generation.engines.contract import Completion, Step, TextDelta
 from baichuan_core.generation.open_batch import Feed
 
 
 class CompletionStream:
-    """Text of a submitted request as it comes: iterate over it in any thread, or with `async for` in any event loop.
+    """Text of a submitted request as it comes: an iterator for any thread, and an asynchronous one for any event loop.
 
-    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is whole. Iterating
-    raises the error if one of them fails. One consumer may iterate at a time. Leaving the loop early, or dropping the
-    stream, cancels the request.
+    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is whole; if one of them
+    fails, it raises the error. One consumer may iterate at a time. A stream that is no longer referenced is cancelled.
 
     Example:
         stream = generator.submit(request)
@@ -21,13 +21,14 @@ class CompletionStream:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._events: deque[TextDelta | Completion] = deque()
 
     def cancel(self) -> None:
         """Stop the request and end the iteration; any thread may call this. Its slots are free in the next step."""
         self._feed.cancel()
 
     def result(self) -> list[Completion]:
-        """Wait for the completions and return them, ordered by sample.
+        """Wait for the completions that have not been read, and return them ordered by sample.
 
         Raises:
             CheckpointError: The model computes NaN.
@@ -35,14 +36,27 @@ class CompletionStream:
         """
         return sorted((one for one in self if isinstance(one, Completion)), key=lambda one: one.sample)
 
-    def __iter__(self) -> Iterator[TextDelta | Completion]:
-        for step in self._feed:
-            yield from list_events(step)
+    def __iter__(self) -> Self:
+        return self
 
-    async def __aiter__(self) -> AsyncIterator[TextDelta | Completion]:
-        async for step in self._feed:
-            for event in list_events(step):
-                yield event
+    def __next__(self) -> TextDelta | Completion:
+        try:
+            while not self._events:
+                self._events += list_events(self._feed.get())
+        except EOFError:
+            raise StopIteration from None
+        return self._events.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TextDelta | Completion:
+        try:
+            while not self._events:
+                self._events += list_events(await self._feed.aget())
+        except EOFError:
+            raise StopAsyncIteration from None
+        return self._events.popleft()
 
 
 def list_events(step: Step) -> list[TextDelta | Completion]:

@@ -85,7 +85,10 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "presence_penalty": "1"}', "line 1 .* presence_penalty is '1'; write a number"),
         ('{"prompt": "a", "logit_bias": [1]}', "line 1 .* 'logit_bias' that is not an object"),
         ('{"prompt": "a", "logit_bias": {"x": 1}}', "line 1 .* 'logit_bias' with a key that is not a token id"),
-        ('{"prompt": "a", "logit_bias": {"7": 101}}', "line 1 .* logit_bias of token 7 is 101; it must be a number from"),
+        (
+            '{"prompt": "a", "logit_bias": {"7": 101}}',
+            "line 1 .* logit_bias of token 7 is 101; it must be a number from",
+        ),
         ('{"prompt": "a", "logit_bias": {"7": true}}', "line 1 .* logit_bias of token 7 is True"),
         ('{"prompt": "a", "logit_bias": {"-7": 1}}', "line 1 .* logit_bias has the key -7"),
         ('{"prompt": "a", "logprobs": 21}', "line 1 .* logprobs is 21; it must be at most 20"),
