@@ -64,18 +64,10 @@ class PrefixCache:
 
     def find(self, ids: Sequence[int]) -> Match:
         """Return the longest saved prefix of `ids`, and count this as a use of it."""
-        ids = tuple(ids)
-        self._time += 1
-        segment, length = self._root, 0
-        parts: list[tuple[Segment, int]] = []
-        while length < len(ids) and (child := segment.children.get(ids[length])):
-            common = _common_length(child.tokens, ids[length : length + len(child.tokens)])
-            child.used = self._time
-            parts.append((child, common))
-            segment, length = child, length + common
-            if common < len(child.tokens):
-                break
-        return Match(length, tuple(parts))
+        match = self._walk(tuple(ids))
+        if match.parts:
+            self._use(match.parts[-1][0])
+        return match
 
     def add(self, ids: Sequence[int], save: Callable[[int, int], SavedStates]) -> None:
         """Save a sequence, unless it is in the cache. May exceed `max_tokens` until the next call of `evict`.
@@ -84,18 +76,36 @@ class PrefixCache:
             ids: Token ids.
             save: Returns keys and values of the positions from a first one to before a second one.
         """
-        match = self.find(ids)
-        if match.length == len(ids):
-            return
-        states = save(match.length, len(ids))
-        parent = self._root
-        if match.parts:
-            parent, common = match.parts[-1]
-            if common < len(parent.tokens):
-                parent = _split(parent, common)
-        rest = tuple(ids[match.length :])
-        parent.children[rest[0]] = Segment(rest, states, parent, used=self._time)
-        self.tokens += len(rest)
+        ids = tuple(ids)
+        match = self._walk(ids)
+        last, common = match.parts[-1] if match.parts else (self._root, 0)
+        if match.length < len(ids):
+            states = save(match.length, len(ids))
+            # The tokens of the segment that do not belong to `ids` are not used now, so they get their own segment.
+            parent = _split(last, common) if common < len(last.tokens) else last
+            last = Segment(ids[match.length :], states, parent)
+            parent.children[last.tokens[0]] = last
+            self.tokens += len(last.tokens)
+        self._use(last)
+
+    def _walk(self, ids: tuple[int, ...]) -> Match:
+        segment, length = self._root, 0
+        parts: list[tuple[Segment, int]] = []
+        while length < len(ids) and (child := segment.children.get(ids[length])):
+            common = _common_length(child.tokens, ids[length : length + len(child.tokens)])
+            parts.append((child, common))
+            segment, length = child, length + common
+            if common < len(child.tokens):
+                break
+        return Match(length, tuple(parts))
+
+    def _use(self, segment: Segment) -> None:
+        """Count a use of a segment and of those before it."""
+        self._time += 1
+        above: Segment | None = segment
+        while above is not None:
+            above.used = self._time
+            above = above.parent
 
     def evict(self, max_tokens: int | None = None) -> None:
         """Evict until at most `max_tokens` tokens, by default the cache's own limit, or one sequence are left."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, capacity_for, grow, is_enough
 from baichuan_core.generation.engines.contract import (
     Capacity,
@@ -39,7 +40,7 @@ def engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
         "model": str(setup.checkpoint),
         "skip_tokenizer_init": True,
         "dtype": dtype,
-        "max_model_len": capacity.slot_tokens,
+        "max_model_len": min(capacity.slot_tokens, config.model_max_length or DEFAULT_CONTEXT_LENGTH),
         "max_num_seqs": capacity.slots,
         "kv_cache_memory_bytes": tokens * token_bytes,
         "gpu_memory_utilization": LEAST_SHARE,
