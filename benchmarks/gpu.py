@@ -21,8 +21,10 @@ from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines import vllm
-from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup, Sampling
+from baichuan_core.generation.engines.capacity import capacity_for
+from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.memory import peak_memory
 from benchmarks.gpu_training import Case, peak_flops, train_case
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -202,11 +204,12 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     options = GenerationOptions(
         batch_size=size.prompts, batch_tokens=room, dtype="bfloat16", device=device.type, engine="transformers"
     )
-    engine = NativeEngine(model, tokenizer, options, frozenset())
+    engine = OpenBatch(NativeEngine(model, tokenizer, options, frozenset()))
     requests = [EncodedRequest(index, 0, tuple(ids), size.new_tokens, 0, GREEDY) for index, ids in enumerate(prompts)]
-    ours = seconds(partial(_run_all, engine, requests), device, repeats=1)
+    ours = seconds(partial(_run_all, engine, requests, options), device, repeats=1)
     yield "batch 7B, our engine", f"{total / ours:.1f} tokens/s"
     settings = GenerationConfig(max_new_tokens=size.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    engine.close()
     _collect(device)  # generate_batch takes all free memory
     theirs = seconds(partial(model.generate_batch, prompts, generation_config=settings), device, repeats=1)
     yield (
@@ -221,12 +224,14 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
         model.save_pretrained(folder)
         del model, engine
         _collect(device)
-        others = seconds(partial(_run_all, vllm.start(setup, tokenizer), requests), device, repeats=1)
+        others = seconds(
+            partial(_run_all, OpenBatch(vllm.start(setup, tokenizer)), requests, options), device, repeats=1
+        )
         yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f}x as fast"
 
 
-def _run_all(engine: Engine, requests: list[EncodedRequest]) -> None:
-    for _ in engine.run(requests):
+def _run_all(batch: OpenBatch, requests: list[EncodedRequest], options: GenerationOptions) -> None:
+    for _ in batch.submit(requests, capacity=capacity_for(requests, options)):
         pass
 
 

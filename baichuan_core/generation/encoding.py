@@ -23,6 +23,7 @@ class Encoder:
         options: Of the run; what is open in them comes from ``defaults``.
         defaults: What the checkpoint recommends.
         window: The model's length in tokens.
+        vocabulary: Number of token ids of the model.
         chat_format: How the checkpoint writes chats.
     """
 
@@ -30,6 +31,7 @@ class Encoder:
     options: GenerationOptions
     defaults: GenerationDefaults
     window: int
+    vocabulary: int
     chat_format: ChatFormat
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
@@ -44,6 +46,8 @@ class Encoder:
             settings = self.defaults.complete(request.applied_to(self.options))
             place = request.place or f"request {index + 1}"
             ids = self._prompt_ids(request, place=place, max_new_tokens=settings.max_new_tokens or 1)
+            self._check_logit_bias(settings, place)
+            sampling = _sampling(settings)
             occurrence = seen[ids] if request.seed is None else 0
             seen[ids] += request.seed is None
             encoded += [
@@ -53,13 +57,22 @@ class Encoder:
                     prompt_ids=ids,
                     limit=min(settings.max_new_tokens or 1, self.window - len(ids)),
                     seed=request_seed(settings.seed, ids, occurrence, sample),
-                    sampling=_sampling(settings),
-                    stop=settings.stop,
+                    sampling=sampling,
+                    stop=tuple(settings.stop),
                     logprobs=settings.logprobs,
                 )
                 for sample in range(settings.n)
             ]
         return encoded
+
+    def _check_logit_bias(self, settings: GenerationOptions, place: str) -> None:
+        """Reject biases of tokens outside the vocabulary."""
+        unknown = max(settings.logit_bias, default=0)
+        if unknown >= self.vocabulary:
+            raise PromptError(
+                f"{place}: logit_bias names token {unknown}, but the model's token ids end at"
+                f" {self.vocabulary - 1}; use ids of this model's tokenizer"
+            )
 
     def _prompt_ids(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
         """A chat leaves room for ``max_new_tokens``; a plain prompt may take all but one token."""
@@ -95,4 +108,7 @@ def _sampling(settings: GenerationOptions) -> Sampling:
         top_k=settings.top_k or 0,
         top_p=1.0 if settings.top_p is None else settings.top_p,
         repetition_penalty=settings.repetition_penalty or 1.0,
+        presence_penalty=float(settings.presence_penalty),
+        frequency_penalty=float(settings.frequency_penalty),
+        logit_bias=tuple(sorted((token, float(bias)) for token, bias in settings.logit_bias.items())),
     )

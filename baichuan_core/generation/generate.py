@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,38 +69,36 @@ def generate(
     make_directory(output.parent)
     partial = output.with_name(f"{output.name}.partial") if partial is None else Path(partial)
     on_progress(Progress(0.0, "loading"))
-    generator = TextGenerator(checkpoint, options, adapter=adapter)
-    encoded = generator.encode(requests)
-    fingerprint = _fingerprint(generator, requests, encoded)
-    with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:
-        resumed = len(kept.lines)
-        wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
-        if wanted:
-            generator.load()
-        meter = Meter(wanted, on_progress)
-        steps = generator.run(wanted) if wanted else ()
-        started = time.monotonic()
-        for step in steps:
-            for completion in step.completions:
-                line = _line(requests[completion.index], completion, generator.tokenizer)
-                kept.append((completion.index, completion.sample), line)
-            meter.take(step)
-        seconds = time.monotonic() - started
-        on_progress(Progress(1.0, "writing"))
-        write_completions(output, kept.lines)
-        kept.remove()
-    return GenerationReport(
-        requests=len(requests),
-        completions=len(kept.lines),
-        resumed=resumed,
-        prompt_tokens=sum(len(one.prompt_ids) for one in encoded if one.sample == 0),
-        completion_tokens=sum(json.loads(line)["completion_tokens"] for line in kept.lines.values()),
-        generated_tokens=meter.generated,
-        seconds=seconds,
-        engine=generator.choice.name,
-        engine_reason=generator.choice.reason,
-        chat_format=generator.chat_format.form if any(one.messages is not None for one in requests) else None,
-    )
+    with closing(TextGenerator(checkpoint, options, adapter=adapter)) as generator:
+        encoded = generator.encode(requests)
+        fingerprint = _fingerprint(generator, requests, encoded)
+        with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:
+            resumed = len(kept.lines)
+            wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
+            steps = generator.run(wanted)
+            meter = Meter(wanted, on_progress)
+            started = time.monotonic()
+            for step in steps:
+                for completion in step.completions:
+                    line = _line(requests[completion.index], completion, generator.tokenizer)
+                    kept.append((completion.index, completion.sample), line)
+                meter.take(step)
+            seconds = time.monotonic() - started
+            on_progress(Progress(1.0, "writing"))
+            write_completions(output, kept.lines)
+            kept.remove()
+        return GenerationReport(
+            requests=len(requests),
+            completions=len(kept.lines),
+            resumed=resumed,
+            prompt_tokens=sum(len(one.prompt_ids) for one in encoded if one.sample == 0),
+            completion_tokens=sum(json.loads(line)["completion_tokens"] for line in kept.lines.values()),
+            generated_tokens=meter.generated,
+            seconds=seconds,
+            engine=generator.choice.name,
+            engine_reason=generator.choice.reason,
+            chat_format=generator.chat_format.form if any(one.messages is not None for one in requests) else None,
+        )
 
 
 def _fingerprint(

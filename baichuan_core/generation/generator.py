@@ -1,20 +1,27 @@
 """A model that stays loaded and answers requests as they come: for notebooks, chats and runs over files."""
 
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
-from baichuan_core.generation.engines.choice import EngineChoice, choose_engine, start_engine
+from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving
+from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
+from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
+from baichuan_core.generation.streams import CompletionStream, list_events
 from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
 
 class TextGenerator:
     """Answers requests with one checkpoint. The model is loaded with the first of them, or by `load`.
+
+    All requests, of all methods and threads, run in one batch; each is answered as it would be alone.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
@@ -54,32 +61,78 @@ class TextGenerator:
             adapter=None if adapter is None else Path(adapter),
         )
         self.choice: EngineChoice = choose_engine(self.setup)
-        window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
+        self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
-        self._encoder = Encoder(self.tokenizer, options, defaults, window, self.chat_format)
-        self._engine: Engine | None = None
+        self._encoder = Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
+        self._batch: OpenBatch | None = None
+        self._loading = threading.Lock()
 
     def load(self) -> Engine:
-        """Loads the model if it is not there yet.
+        """Load the model if it is not loaded yet.
 
         Raises:
             CheckpointError: The weights or the adapter cannot be used.
             UnsupportedError: The dtype or device does not exist here.
         """
-        if self._engine is None:
-            self._engine = start_engine(self.choice.name, self.setup, self.tokenizer)
-        return self._engine
+        return self._load_batch().engine
+
+    def close(self) -> None:
+        """Free the model's memory; what has not been answered fails. The next request loads the model again."""
+        with self._loading:
+            if self._batch is not None:
+                self._batch.close()
+                self._batch = None
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
-        """See `Encoder.encode`."""
-        return self._encoder.encode(requests)
+        """Encode requests, see `Encoder.encode`.
+
+        Raises:
+            PromptError: A request cannot be answered; the message names it.
+            UnsupportedError: The engine cannot do what a request asks for; the message names the parameter.
+        """
+        encoded = self._encoder.encode(requests)
+        check_requests(self.choice.name, encoded)
+        return encoded
+
+    def submit(self, request: GenerationRequest) -> CompletionStream:
+        """Add a request to those that run, and return its text as it comes. Any thread may call this.
+
+        It returns at once if the model is loaded. The keys and values of a chat are kept as long as there is room, so
+        that its next turn starts where this one ended.
+
+        Raises:
+            PromptError: The request cannot be answered.
+            UnsupportedError: The engine cannot do what the request asks for; the message names the parameter.
+            CheckpointError: The weights or the adapter cannot be used.
+        """
+        encoded = self.encode([request])
+        if request.messages is not None:
+            encoded = [replace(one, may_continue=True) for one in encoded]
+        capacity = capacity_for_serving(self._window, self.setup.settings)
+        return CompletionStream(self._load_batch().submit(encoded, stream=True, capacity=capacity))
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """See `Engine.run`."""
-        return self.load().run(requests, stream=stream)
+        """Answer encoded requests in whatever order is fastest. The model is loaded when this returns.
+
+        Args:
+            requests: The requests.
+            stream: Whether steps contain text as it comes.
+
+        Returns:
+            The steps in which at least one of these requests advanced. Closing the iterator cancels the requests.
+
+        Raises:
+            CheckpointError: The weights or the adapter cannot be used, or the model computes NaN.
+            UnsupportedError: A completion does not fit into memory even alone.
+        """
+        if not requests:
+            return iter(())
+        feed = self._load_batch().submit(requests, stream=stream, capacity=capacity_for(requests, self.setup.settings))
+        feed.wait_until_added()
+        return iter(feed)
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """All completions, in the order of the requests and their samples.
+        """Return all completions, in the order of the requests and their samples.
 
         Raises:
             PromptError: A request cannot be answered; the message names it.
@@ -89,19 +142,24 @@ class TextGenerator:
         return sorted((one for step in steps for one in step.completions), key=lambda one: (one.index, one.sample))
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[TextDelta | Completion]:
-        """Text as it comes, of all requests side by side, and each completion once it is whole.
+        """Return the text of all requests as it comes, and each completion once it is whole.
 
         Raises:
             PromptError: A request cannot be answered; the message names it. Nothing was generated then.
             CheckpointError: The model computes NaN.
         """
-        return _events(self.run(self.encode(requests), stream=True))
+        return _list_all_events(self.run(self.encode(requests), stream=True))
+
+    def _load_batch(self) -> OpenBatch:
+        with self._loading:
+            if self._batch is None:
+                self._batch = OpenBatch(start_engine(self.choice.name, self.setup, self.tokenizer))
+            return self._batch
 
 
-def _events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
+def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
     for step in steps:
-        yield from step.deltas
-        yield from step.completions
+        yield from list_events(step)
 
 
 def _end_token_ids(

@@ -1,8 +1,8 @@
 """Settings and result of a generation run."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import index
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +13,10 @@ from baichuan_core.tokenizer import ChatForm, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
-MOST = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
+MOST: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
+MOST |= {"presence_penalty": 2, "frequency_penalty": 2}
+MAX_LOGIT_BIAS = 100  # in either direction, as in OpenAI's API
+MAX_BIASED_TOKENS = 1024  # OpenAI's API takes 300
 # Settings in generation_config.json that do not change an answer here: ids that are used elsewhere, the form of
 # transformers' output, how it computes, and what only matters together with others (beams, assistants).
 BOOKKEEPING = {
@@ -42,9 +45,13 @@ class GenerationOptions:
         top_k: Sample among the k most probable tokens; 0 means all.
         top_p: Sample among the most probable tokens that hold this share of the probability.
         repetition_penalty: Above 1 makes tokens that have occurred less probable (Keskar et al. 2019).
+        presence_penalty: Subtracted from the logits of tokens that the completion already contains (-2 to 2), as in
+            OpenAI's API. Tokens of the prompt do not count.
+        frequency_penalty: Subtracted from the logit of a token for each time the completion contains it (-2 to 2).
+        logit_bias: Added to the logits of these token ids (-100 to 100), before all penalties.
         seed: Of the sampling. A prompt's noise follows from the seed, the prompt and how often the same prompt
             came before, not from the batch it stands in.
-        stop: Texts that end a completion; they are not part of it.
+        stop: Texts that end a completion; they are not part of it. A single string is one text.
         n: Completions a request, each with noise of its own.
         logprobs: Report the model's own logarithm of the probability of each token, and of this many alternatives
             (0 to 20).
@@ -62,8 +69,11 @@ class GenerationOptions:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     n: int = 1
     logprobs: int | None = None
     engine: EngineName | Literal["auto"] = "auto"
@@ -78,6 +88,8 @@ class GenerationOptions:
             "temperature": 0,
             "top_k": 0,
             "top_p": 0,
+            "presence_penalty": -2,
+            "frequency_penalty": -2,
             "n": 1,
             "logprobs": 0,
             "batch_tokens": 1,
@@ -95,10 +107,42 @@ class GenerationOptions:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if self.engine not in ("auto", *get_args(EngineName)):
             raise ValueError(f"engine is {self.engine!r}; use 'auto' or one of {', '.join(get_args(EngineName))}")
-        if "" in self.stop:
-            raise ValueError("stop holds an empty text; leave it out")
-        if any(half_of_a_pair(text) for text in self.stop):
-            raise ValueError("stop holds half of a surrogate pair; write the whole character")
+        object.__setattr__(self, "stop", read_stop_texts(self.stop))
+        check_logit_bias(self.logit_bias)
+
+
+def read_stop_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """Return stop texts as a tuple; a single string is one text, as in OpenAI's API.
+
+    Raises:
+        ValueError: One of them is not a string, is empty or cannot be written as UTF-8.
+    """
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("stop contains something that is not a string; pass a string or a list of strings")
+    if "" in texts:
+        raise ValueError("stop contains an empty string; leave it out")
+    if any(half_of_a_pair(text) for text in texts):
+        raise ValueError("stop contains half of a surrogate pair; write the whole character")
+    return texts
+
+
+def check_logit_bias(bias: Mapping[Any, Any]) -> None:
+    """Reject biases that are not numbers from -100 to 100 by token id.
+
+    Raises:
+        ValueError: The message names `logit_bias` and the token.
+    """
+    if len(bias) > MAX_BIASED_TOKENS:
+        raise ValueError(f"logit_bias has {len(bias)} tokens; it must have at most {MAX_BIASED_TOKENS}")
+    for token, value in bias.items():
+        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            raise ValueError(f"logit_bias has the key {token!r}; keys must be token ids")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_LOGIT_BIAS:
+            raise ValueError(
+                f"logit_bias of token {token} is {value!r};"
+                f" it must be a number from {-MAX_LOGIT_BIAS} to {MAX_LOGIT_BIAS}"
+            )
 
 
 def half_of_a_pair(text: str) -> bool:
@@ -125,7 +169,7 @@ class GenerationDefaults:
         Raises:
             CheckpointError: ``generation_config.json`` is damaged or holds values out of range.
         """
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)}
         settings = read_generation_settings(checkpoint)
         defaults = cls(**{name: value for name, value in settings.items() if name in known})
         end = defaults.eos_token_id
@@ -158,7 +202,7 @@ class GenerationDefaults:
 
 def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the generation settings of a checkpoint that would change answers elsewhere and are not used here."""
-    used = {field.name for field in fields(GenerationDefaults)}
+    used = {one.name for one in fields(GenerationDefaults)}
     return {
         name: value
         for name, value in settings.items()

@@ -6,34 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from baichuan_core.errors import DatasetError, PromptError
-from baichuan_core.generation.requests import NUMBERS, WHOLE_NUMBERS, GenerationRequest
+from baichuan_core.generation.requests import OPTIONS, GenerationRequest
 from baichuan_core.text_file import read_text_file
 
-KEYS = ("prompt", "messages", "id", *WHOLE_NUMBERS, *NUMBERS, "stop")
+KEYS = ("prompt", "messages", "id", *OPTIONS)
 # OpenAI's names of the length limit; the second one replaced the first in its chat API.
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 SOURCES = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 LABELS = ("model", "user", "metadata", "store")  # do not change an answer
 # Parameters of OpenAI's APIs that change nothing if they have these values.
-NEUTRAL = {
-    "stream": False,
-    "logprobs": False,
-    "echo": False,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "best_of": 1,
-}
+NEUTRAL = {"stream": False, "echo": False, "best_of": 1}
 
 
 def read_requests(path: Path | str) -> list[GenerationRequest]:
     """Read requests from a file with one JSON object per line.
 
     A line is ``{"prompt": ...}`` or ``{"messages": [...]}``, with ``id`` and the other fields of `GenerationRequest`
-    if needed; ``max_tokens`` is another name of ``max_new_tokens``. A line in OpenAI's batch format is used too:
-    ``custom_id`` is the id; ``model`` in its body is ignored, because a run has one model. Any other key is an error
-    unless its value changes nothing (null, or for example ``"stream": false``).
+    if needed; `max_tokens` is another name of `max_new_tokens`. A line in OpenAI's batch format is used too:
+    `custom_id` is the id; `model` in its body is ignored, because a run has one model. In both formats,
+    log-probabilities are requested by `"logprobs": 2`, or as in OpenAI's chat API by `"logprobs": true,
+    "top_logprobs": 2`. Any other key is an error unless its value changes nothing (null, or for example
+    `"stream": false`).
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message says where.
@@ -88,8 +82,31 @@ def _use_own_names(item: Mapping[str, Any], place: str) -> dict[str, Any]:
         if name in fields:
             raise DatasetError(f"{place} has {key!r} besides another key for {name}; keep one of them")
         fields[name] = value
+    _translate_logprobs(fields, place)
     _reject_others(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
     return fields
+
+
+def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
+    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+    top = fields.pop("top_logprobs", None)
+    wanted = fields.get("logprobs")
+    if isinstance(wanted, bool):
+        del fields["logprobs"]
+        if wanted:
+            fields["logprobs"] = top or 0
+    if top is not None and wanted is not True:
+        raise DatasetError(f"{place} has 'top_logprobs' without \"logprobs\": true; add it, or remove 'top_logprobs'")
+
+
+def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
+    """Return biases by token ids, which are strings in JSON."""
+    if not isinstance(bias, dict):
+        raise DatasetError(f"{place} has a 'logit_bias' that is not an object; write {{\"token id\": bias}}")
+    try:
+        return {int(token): value for token, value in bias.items()}
+    except ValueError as error:
+        raise DatasetError(f"{place} has a 'logit_bias' with a key that is not a token id ({error})") from error
 
 
 def _reject_others(item: Mapping[str, Any], known: set[str], place: str, *, hint: str) -> None:
@@ -106,11 +123,12 @@ def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
         _check_messages(item["messages"], place)
     if stop is not None and not isinstance(stop, str | list):
         raise DatasetError(f"{place} has a 'stop' that is not a list; write a list of strings")
-    overrides = {name: item.get(name) for name in (*WHOLE_NUMBERS, *NUMBERS)}
-    overrides["stop"] = (stop,) if isinstance(stop, str) else stop and tuple(stop)
+    options = {name: item.get(name) for name in OPTIONS}
+    if options["logit_bias"] is not None:
+        options["logit_bias"] = _read_logit_bias(options["logit_bias"], place)
     try:
         return GenerationRequest(
-            prompt, item.get("messages"), None if request_id is None else str(request_id), **overrides, place=place
+            prompt, item.get("messages"), None if request_id is None else str(request_id), **options, place=place
         )
     except PromptError as error:
         raise DatasetError(f"{place}: {error}") from error

@@ -1,26 +1,28 @@
 """The requests of a generation run: plain prompts or chats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from baichuan_core.errors import PromptError
-from baichuan_core.generation.options import GenerationOptions, half_of_a_pair
+from baichuan_core.generation.options import GenerationOptions, half_of_a_pair, read_stop_texts
 from baichuan_core.tokenizer import Message
 
-WHOLE_NUMBERS = ("max_new_tokens", "top_k", "seed", "n")
-NUMBERS = ("temperature", "top_p")
+WHOLE_NUMBERS = ("max_new_tokens", "top_k", "seed", "n", "logprobs")
+NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+OPTIONS = (*WHOLE_NUMBERS, *NUMBERS, "stop", "logit_bias")
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request: a text to go on with, or a chat to answer.
+    """One request: a text to continue, or a chat to answer.
 
     Attributes:
         prompt: Text, tokenized as it is; control pieces in it are control pieces.
-        messages: A chat in place of ``prompt``; text in it never yields a control id.
-        id: The caller's own name of the request; it comes back with the completion.
-        max_new_tokens, temperature, top_k, top_p, stop, n: In place of the run's options, for this request alone.
-        seed: In place of the run's; then equal prompts with equal seeds get equal answers.
+        messages: A chat in place of `prompt`; text in it never yields a control id.
+        id: The caller's own name of the request; it is returned with the completion.
+        max_new_tokens, temperature, top_k, top_p, presence_penalty, frequency_penalty, logit_bias, stop, n, logprobs:
+            Override the run's options for this request, see `GenerationOptions`.
+        seed: Overrides the run's seed; then equal prompts with equal seeds get equal completions.
         place: Where the request comes from, for messages: "line 12 of prompts.jsonl".
     """
 
@@ -32,8 +34,12 @@ class GenerationRequest:
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
-    stop: tuple[str, ...] | None = None
+    stop: str | Sequence[str] | None = None
     n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+    logprobs: int | None = None
     place: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -44,16 +50,15 @@ class GenerationRequest:
                 value = getattr(self, name)
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
                     raise PromptError(f"{name} is {value!r}; write {word}")
-        if self.stop is not None and not all(isinstance(text, str) for text in self.stop):
-            raise PromptError("stop holds what is no text; write a list of strings")
         if half_of_a_pair(self.id or ""):
             raise PromptError("id holds half of a surrogate pair; write the whole character")
         try:
+            if self.stop is not None:
+                object.__setattr__(self, "stop", read_stop_texts(self.stop))
             self.applied_to(GenerationOptions())
         except ValueError as error:
             raise PromptError(str(error)) from error
 
     def applied_to(self, options: GenerationOptions) -> GenerationOptions:
-        """``options`` with what this request wants otherwise."""
-        names = (*WHOLE_NUMBERS, *NUMBERS, "stop")
-        return replace(options, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        """Return `options` with the values that this request overrides."""
+        return replace(options, **{name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None})

@@ -1,4 +1,4 @@
-"""What one completion has become so far: its tokens, where it ends, and the text that is certain."""
+"""One completion as it grows: its tokens, where it ends, and the text that is certain."""
 
 from baichuan_core.generation.engines.contract import (
     Completion,
@@ -10,14 +10,18 @@ from baichuan_core.generation.engines.contract import (
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 BYTES_OF_A_CHARACTER = 4
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what an incomplete character decodes to
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # an incomplete character decodes to this
 
 
 class Transcript:
-    """Collects the tokens of one completion. Every engine's completions end and read the same by it.
+    """Collects the tokens of one completion, so that completions of every engine end and read the same.
+
+    Example:
+        With the stop text " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
+        "The" and " energy": " en" is held back, because it may be the start of the stop text.
 
     Attributes:
-        request: What is answered.
+        request: The request.
         ids: Tokens so far, the end token included.
         finish_reason: Why it has ended, None while it has not.
     """
@@ -35,9 +39,11 @@ class Transcript:
         self._window = 0  # first token that is decoded again
         self._read = 0  # first token whose text is not settled
         self._settled = ""
+        self._settled_at: list[tuple[int, int]] = []  # lengths of the settled text, and their numbers of tokens
+        self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
-        """Takes the next token; says why the completion has ended by it, if it has."""
+        """Add the next token, and return the reason if the completion has ended with it."""
         self.ids.append(token_id)
         if logprobs is not None and token_id not in self._end_token_ids:
             self._logprobs.append(logprobs)
@@ -48,7 +54,7 @@ class Transcript:
         return self.finish_reason
 
     def delta(self) -> TextDelta | None:
-        """The text that has become certain since the last call, None if there is none."""
+        """Return the text that has become certain since the last call, None if there is none."""
         if self.finish_reason is None:
             self._settle()
             certain = len(self._settled) - _possible_stop(self._settled, self.request.stop)
@@ -56,10 +62,11 @@ class Transcript:
         else:
             text = self._text()[self._sent :]
         self._sent += len(text)
-        return TextDelta(self.request.index, self.request.sample, text) if text else None
+        logprobs = self._unsent_logprobs()
+        return TextDelta(self.request.index, self.request.sample, text, logprobs) if text or logprobs else None
 
     def completion(self) -> Completion:
-        """The whole of it, once it has ended."""
+        """Return the whole completion, once it has ended."""
         text = self._text()
         return Completion(
             index=self.request.index,
@@ -92,13 +99,29 @@ class Transcript:
         if len(now) > len(before) and not now.endswith(UNFINISHED):
             self._settled += now[len(before) :]
             self._window, self._read = self._read, len(self.ids)
+            if self.request.logprobs is not None:
+                self._settled_at.append((len(self._settled), self._read))
+
+    def _unsent_logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """Return the log-probabilities of the tokens whose text has been sent since the last call."""
+        if self.request.logprobs is None:
+            return ()
+        if self.finish_reason is None:
+            end = self._sent_logprobs
+            while self._settled_at and self._settled_at[0][0] <= self._sent:
+                end = self._settled_at.pop(0)[1]
+            unsent = self._logprobs[self._sent_logprobs : end]
+        else:
+            unsent = self._logprobs_of(self._text())[self._sent_logprobs :]
+        self._sent_logprobs += len(unsent)
+        return tuple(unsent)
 
     def _logprobs_of(self, text: str) -> list[TokenLogprobs]:
-        """Those of the tokens that are in the text, the last of them in part perhaps."""
+        """Return those of the tokens of the text; the last token may be in it only in part."""
         if text == self._decode(self._text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
-        return self._logprobs[:kept]
+        return self._logprobs[: kept if kept is None else max(kept, self._sent_logprobs)]
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from baichuan_core import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from tests.baichuan_core.generation.driving import run
 
 ROWS = 8
 LONGEST = 60_000  # what keys and values are taken for, though the first token ends an answer
@@ -43,7 +44,7 @@ def main(checkpoint: str, more: str) -> None:
     model.model.register_forward_pre_hook(note, with_kwargs=True)
     if int(more):
         limit_memory(int(more))
-    steps = list(engine.run(requests))
+    steps = list(run(engine, requests))
     answered = sorted(one.index for step in steps for one in step.completions)
     sys.stdout.write(json.dumps([rows, answered]))
 

@@ -1,1 +1,1 @@
-"""Engines: each takes encoded requests and yields text. Which one runs is told by `choice`."""
+"""Engines: each answers encoded requests in an open batch (`contract`). `choice` decides which one runs."""

@@ -1,11 +1,12 @@
 """Which engine runs, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.contract import Engine, EngineModule, EngineSetup
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineModule, EngineSetup
 from baichuan_core.generation.options import EngineName
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -41,6 +42,17 @@ def choose_engine(setup: EngineSetup) -> EngineChoice:
             return EngineChoice(name, "; ".join([*obstacles, f"{name} runs it"]))
         obstacles.append(f"not {name}: {obstacle}")
     raise UnsupportedError(f"no engine can run this: {'; '.join(obstacles)}")
+
+
+def check_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None:
+    """Reject requests that the engine of this name cannot answer as they say.
+
+    Raises:
+        UnsupportedError: The message names the request, the parameter and the engine.
+    """
+    for request in requests:
+        if reason := _module(name).find_unsupported_parameter(request):
+            raise UnsupportedError(f"request {request.index + 1}: {reason}")
 
 
 def start_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:

@@ -1,11 +1,11 @@
-"""What every engine is given and gives back. Prompts are token ids of our tokenizer, whatever the engine."""
+"""The input and output of every engine. Prompts are token ids of our tokenizer, whatever the engine."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import BaichuanError
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -14,35 +14,44 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request chooses its tokens; every value is settled.
+    """How one request chooses its tokens; every value is settled. Logits are changed in the order of these attributes.
 
     Attributes:
-        temperature: Divides the logits; 0 takes the most probable token each time.
+        temperature: Divides the logits, after bias and penalties; 0 takes the most probable token each time.
         top_k: Choose among the k most probable tokens; 0 means all.
-        top_p: Choose among the most probable tokens that hold this share of the probability.
+        top_p: Choose among the most probable tokens whose probabilities sum to this fraction.
         repetition_penalty: Divides positive and multiplies negative logits of all tokens of prompt and completion so
-            far (Keskar et al. 2019), before the temperature.
+            far (Keskar et al. 2019), after the bias.
+        presence_penalty: Subtracted from the logits of all tokens of the completion so far, after the repetition
+            penalty. Tokens of the prompt do not count (as in OpenAI's API and in vLLM).
+        frequency_penalty: Subtracted from the logit of a token for each time it occurs in the completion so far.
+        logit_bias: Pairs of a token id and a number that is added to its logit before everything else.
     """
 
     temperature: float
     top_k: int
     top_p: float
     repetition_penalty: float
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """One completion that is wanted. A request for ``n`` of them becomes ``n`` of these with equal ``prompt_ids``.
+    """One requested completion. A request for `n` of them becomes `n` of these with equal `prompt_ids`.
 
     Attributes:
         index: The place of the request in the input.
-        sample: Which of its completions this is, from 0.
+        sample: Number of the completion within its request, from 0.
         prompt_ids: The prompt, never empty.
-        limit: Most tokens of the completion; prompt and limit fit into the model's window.
-        seed: Of the noise, 63 bits. The same seed and prompt give the same text, alone or in any batch.
+        limit: Maximum number of tokens of the completion; prompt and limit fit into the model's window.
+        seed: Of the random numbers, 63 bits. The same seed and prompt give the same text, alone or in any batch.
         sampling: How tokens are chosen.
-        stop: Texts that end the completion and are no part of it.
+        stop: Texts that end the completion and are not part of it.
         logprobs: How many alternatives to report for each token; None reports nothing.
+        may_continue: Whether a later prompt is likely to start with this prompt and its completion, like the next turn
+            of a chat. Engines keep the keys and values of such a completion as long as there is room.
     """
 
     index: int
@@ -53,11 +62,17 @@ class EncodedRequest:
     sampling: Sampling
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    may_continue: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Maximum number of tokens of prompt and completion together."""
+        return len(self.prompt_ids) + self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """What the model itself thought of a generated token, before penalty, temperature and filters.
+    """The model's own probability of a generated token, before bias, penalties, temperature and filters.
 
     Attributes:
         token_id: The token.
@@ -72,14 +87,22 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of a completion as it comes. The pieces of a completion joined are its text.
+    """New text of a completion. The deltas of a completion joined are its text, and so are their log-probabilities.
 
-    A piece never ends inside a character, and text that may turn out to be the beginning of a stop text waits.
+    A delta never ends inside a character, and text that may be the start of a stop text is held back until it is
+    certain. The log-probabilities of a token come with the delta that completes its text.
+
+    Attributes:
+        index: Index of the request.
+        sample: Number of the completion within its request.
+        text: The new text; empty only if a token without text has log-probabilities.
+        logprobs: One entry per token of the text, if they were requested.
     """
 
     index: int
     sample: int
     text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +110,13 @@ class Completion:
     """A finished completion.
 
     Attributes:
-        index: Of its request.
-        sample: Which completion of the request.
-        text: What the model wrote, without end token and stop text.
-        finish_reason: ``stop`` at an end token or stop text, ``length`` at the limit.
+        index: Index of its request.
+        sample: Number of the completion within its request.
+        text: The text of the completion, without end token and stop text.
+        finish_reason: `stop` at an end token or stop text, `length` at the limit.
         prompt_tokens: Tokens of the prompt.
         completion_tokens: Tokens generated, the end token included.
-        logprobs: One entry a token of the text, if they were asked for.
+        logprobs: One entry per token of the text, if they were requested.
     """
 
     index: int
@@ -106,28 +129,59 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What is new since the step before.
+class Output:
+    """News of one completion.
 
     Attributes:
-        tokens: How many tokens were generated, of all completions together.
-        deltas: New text, if it was asked to be streamed; a completion's last piece comes before it or with it.
-        completions: What has finished.
+        id: The id that `Engine.add_request` returned.
+        tokens: Number of tokens generated since the last output of this completion.
+        delta: New text, if it is streamed. The last one comes with the completion.
+        completion: The whole completion once it has finished; nothing follows it.
+        error: Why this completion failed while others go on; nothing follows it.
     """
 
+    id: int
     tokens: int
-    deltas: tuple[TextDelta, ...] = ()
-    completions: tuple[Completion, ...] = ()
+    delta: TextDelta | None = None
+    completion: Completion | None = None
+    error: BaichuanError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the completion has finished or failed."""
+        return self.completion is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """News of all completions since the step before; a completion may have several outputs, which are in order."""
+
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens generated, of all completions together."""
+        return sum(one.tokens for one in self.outputs)
+
+    @property
+    def deltas(self) -> tuple[TextDelta, ...]:
+        """New text of streamed completions."""
+        return tuple(one.delta for one in self.outputs if one.delta)
+
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """The completions that have finished."""
+        return tuple(one.completion for one in self.outputs if one.completion)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSetup:
-    """What an engine is started with.
+    """Everything that an engine needs to start.
 
     Attributes:
         checkpoint: Directory of the model.
         config: Its configuration.
-        settings: The run's options with nothing left open; limits and sampling come with each request.
+        settings: The run's options, all of them set; limits and sampling come with each request.
         end_token_ids: Tokens that end a completion.
         adapter: Directory of a LoRA adapter for the checkpoint.
     """
@@ -139,16 +193,83 @@ class EngineSetup:
     adapter: Path | None = None
 
 
-class Engine(Protocol):
-    """A loaded model that answers encoded requests."""
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Room for completions.
 
-    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """Answers all requests in whatever order is fastest; closing the iterator ends the work.
+    Attributes:
+        slots: Number of completions that run at the same time.
+        slot_tokens: Maximum number of tokens of a prompt and its completion together.
+    """
+
+    slots: int
+    slot_tokens: int
+
+
+class Engine(Protocol):
+    """A loaded model with an open batch: completions join and leave while others run.
+
+    One thread at a time may call an engine (`OpenBatch` makes one usable from many), except for `wake`.
+
+    Example:
+        first = engine.add_request(a)
+        engine.step()                  computes tokens of a
+        engine.add_request(b)
+        engine.step()                  computes tokens of a and b
+        engine.abort(first)
+        engine.step()                  computes tokens of b only
+    """
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no completion is waiting or running."""
+        ...
+
+    def prepare(self, capacity: Capacity) -> None:
+        """Make room for the requests to come, so that the first `step` does not have to.
+
+        Engines that reserve their memory when they start (llama.cpp, vLLM) start here, if nothing is running. If
+        completions are running in too little room, requests added from now on wait until those have finished.
 
         Raises:
-            CheckpointError: The model computes NaN.
-            UnsupportedError: A request asks for what the engine cannot do, or one alone does not fit into memory.
+            CheckpointError: The model cannot be loaded.
+            InsufficientMemoryError: There is not enough memory.
         """
+        ...
+
+    def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
+        """Add a completion to the batch; it starts in a later step, as soon as it fits.
+
+        Args:
+            request: The request. Requests added between the same two steps start in whatever order is fastest;
+                those that were added before earlier ones finish waiting first.
+            stream: Whether outputs contain new text as it comes.
+
+        Returns:
+            An id that this engine never uses again.
+        """
+        ...
+
+    def abort(self, request_id: int) -> None:
+        """Remove a waiting or running completion; its slot is free in the next step. Unknown ids are ignored."""
+        ...
+
+    def step(self) -> Step:
+        """Let waiting completions join, compute at least one token of each running one, and return the news.
+
+        An engine that computes in another process waits for news, at most until `wake` is called.
+
+        Raises:
+            BaichuanError: No completion can go on. The caller aborts all of them.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make a `step` that waits in another thread return early; any thread may call this."""
+        ...
+
+    def close(self) -> None:
+        """Stop all completions and free the memory that `prepare` and `step` took."""
         ...
 
 
@@ -156,9 +277,13 @@ class EngineModule(Protocol):
     """A module of this folder."""
 
     def obstacle(self, setup: EngineSetup) -> str | None:
-        """Why the engine cannot run this here, in a few words without its name; None if it can."""
+        """Return the reason why the engine cannot run this here, in a few words without its name; None if it can."""
+        ...
+
+    def find_unsupported_parameter(self, request: EncodedRequest) -> str | None:
+        """Return which parameter of a request the engine cannot do, why, and what to do; None if it can do all."""
         ...
 
     def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-        """Loads the model."""
+        """Load the model."""
         ...

@@ -15,10 +15,11 @@ from baichuan_core import BaichuanForCausalLM, BaichuanTokenizer, UnsupportedErr
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
-from baichuan_core.generation.engines.native import passes, slots
+from baichuan_core.generation.engines.native import forward, passes, slots
 from baichuan_core.generation.engines.native.cache import SlotCache
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
+from tests.baichuan_core.generation.driving import complete, run
 
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 PENALISED = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1.5)
@@ -78,9 +79,7 @@ def answers(
 ) -> list[str]:
     """Return the texts in the order of the requests."""
     options = GenerationOptions(batch_size=batch_size, batch_tokens=batch_tokens)
-    run = NativeEngine(model, tokenizer, options, NO_END, **engine).run(requests)
-    found = {(one.index, one.sample): one.text for step in run for one in step.completions}
-    return [found[one.index, one.sample] for one in requests]
+    return [one.text for one in complete(NativeEngine(model, tokenizer, options, NO_END, **engine), requests)]
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def test_few_common_beginnings_are_kept_and_those_that_are_not_change_nothing(
     whole = slots.Slots.decode
 
     def decode(self: slots.Slots) -> Tensor:
-        held.append(sum(len(one.tokens) for one in self._kept if one.saved is not None))
+        held.append(self.prefixes.tokens)
         return whole(self)
 
     monkeypatch.setattr(slots.Slots, "decode", decode)
@@ -184,10 +183,10 @@ def test_where_memory_lacks_common_beginnings_are_given_up_before_an_answer_is(
     saved: list[weakref.ref[Tensor]] = []
     save = SlotCache.save
 
-    def save_few(self: SlotCache, slot: int, length: int) -> Any:
+    def save_few(self: SlotCache, slot: int, start: int, end: int) -> Any:
         if sum(one() is not None for one in saved) >= most_kept:
             raise torch.OutOfMemoryError
-        kept = save(self, slot, length)
+        kept = save(self, slot, start, end)
         saved.append(weakref.ref(kept[0][0]))
         return kept
 
@@ -215,7 +214,7 @@ def test_long_prompts_go_in_pieces(
 ) -> None:
     requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
     expected = answers(model, tokenizer, requests)
-    for module in (passes, slots):
+    for module in (passes, forward):
         monkeypatch.setattr(module, "MAX_PREFILL_TOKENS", 32)
     seen: list[int] = []
     hook = model.model.register_forward_pre_hook(
@@ -252,8 +251,8 @@ def test_waiting_rows_take_the_places_of_those_that_end(
 
 def test_logprobs_are_those_of_a_plain_forward(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
     requests = [replace(one, logprobs=3) for one in requests_of([SAMPLED, GREEDY])]
-    run = NativeEngine(model, tokenizer, GenerationOptions(batch_size=4), NO_END).run(requests)
-    for completion in (one for step in run for one in step.completions):
+    engine = NativeEngine(model, tokenizer, GenerationOptions(batch_size=4), NO_END)
+    for completion in complete(engine, requests):
         entries = completion.logprobs
         assert entries is not None
         request = requests[completion.index]
@@ -310,7 +309,7 @@ def test_text_streams_piece_by_piece(one_model: tuple[BaichuanForCausalLM, Baich
     texts: dict[int, list[str]] = {request.index: [] for request in requests}
     ended: set[int] = set()
     tokens = 0
-    for step in engine.run(requests, stream=True):
+    for step in run(engine, requests, stream=True):
         tokens += step.tokens
         for delta in step.deltas:
             assert delta.index not in ended
@@ -321,16 +320,23 @@ def test_text_streams_piece_by_piece(one_model: tuple[BaichuanForCausalLM, Baich
     assert max(map(len, texts.values())) > 5
 
 
-def test_a_closed_stream_computes_no_more(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
+def test_aborted_rows_are_not_computed_any_further(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
     model, tokenizer = one_model
-    run: Iterator[Any] = NativeEngine(model, tokenizer, GenerationOptions(), NO_END).run(
-        requests_of([GREEDY]), stream=True
-    )
-    with counted_tokens(model) as count:
-        next(run)
-        before = count()
-        run.close()  # type: ignore[attr-defined]
-        assert count() == before > 0
+    engine = NativeEngine(model, tokenizer, GenerationOptions(batch_size=3), NO_END)
+    ids = [engine.add_request(request) for request in requests_of([GREEDY], [(5, 20)] * 4)]
+    engine.step()
+    rows: list[int] = []
+    hook = model.model.register_forward_pre_hook(lambda _m, _a, k: rows.append(len(k["input_ids"])), with_kwargs=True)
+    for request_id in (ids[0], ids[3], ids[3], 999):  # running, waiting, gone and unknown
+        engine.abort(request_id)
+    engine.step()
+    assert rows == [2]
+    for request_id in ids:
+        engine.abort(request_id)
+    assert engine.is_idle
+    assert engine.step().outputs == ()
+    hook.remove()
+    assert rows == [2]
 
 
 @pytest.mark.slow

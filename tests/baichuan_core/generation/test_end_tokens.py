@@ -13,7 +13,7 @@ import pytest
 
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, convert
 from baichuan_core.generation import Completion, TextDelta
-from baichuan_core.generation.engines.contract import Engine
+from baichuan_core.generation.engines.choice import EngineChoice
 from baichuan_core.generation.engines.vllm import engine as vllm_engine
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -104,8 +104,7 @@ def use_vllm(generator: TextGenerator, fake: FakeVllm, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
     monkeypatch.setattr(vllm_engine, "_started", lambda _arguments: fake)
-    adapter: Engine = vllm_engine.VllmEngine(generator.setup, generator.tokenizer)
-    monkeypatch.setattr(generator, "load", lambda: adapter)
+    generator.choice = EngineChoice("vllm", "a fake of it is installed")
 
 
 class _AnyParameters:

@@ -15,13 +15,12 @@ from baichuan_core import (
     UnsupportedError,
     generate,
 )
-from baichuan_core.generation.engines.capacity import Capacity
-from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, Sampling
 from baichuan_core.generation.engines.vllm import model_obstacle
 from baichuan_core.generation.engines.vllm.engine import engine_arguments, sampling_arguments, token_logprobs
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
-SAMPLED = Sampling(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.05)
+SAMPLED = Sampling(0.3, 5, 0.85, 1.05, presence_penalty=0.5, frequency_penalty=-1.0, logit_bias=((7, 2.0),))
 REQUEST = EncodedRequest(4, 1, (7, 8), 20, 99, SAMPLED, ("stop",), 3)
 
 
@@ -83,6 +82,9 @@ def test_our_options_in_the_words_of_vllm(checkpoint: Path) -> None:
         "top_k": 5,
         "top_p": 0.85,
         "repetition_penalty": 1.05,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -1.0,
+        "logit_bias": {7: 2.0},
         "seed": 99,
         "stop_token_ids": [1, 2],
         "ignore_eos": True,

@@ -1,14 +1,15 @@
 """llama.cpp's process: what is in it, how it ends, and what its end means to those who wait for answers."""
 
-import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,9 +20,10 @@ import pytest
 from baichuan_core import GenerationOptions, GenerationRequest, convert
 from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
-from baichuan_core.generation.engines.capacity import Capacity
-from baichuan_core.generation.engines.contract import Step
+from baichuan_core.generation.engines.contract import Capacity, Step
 from baichuan_core.generation.engines.llama_cpp import engine
+from baichuan_core.generation.engines.llama_cpp.calls import Calls
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.server import SCRIPT, LlamaServer
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -39,7 +41,7 @@ SHORT = GenerationRequest(prompt="Redis", max_new_tokens=3)
 PARENT = """
 import sys
 from pathlib import Path
-from baichuan_core.generation.engines.capacity import Capacity
+from baichuan_core.generation.engines.contract import Capacity
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 server = LlamaServer(Path(sys.argv[1]), Capacity(1, 256), threads=1)
 print("started", flush=True)
@@ -58,10 +60,11 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def generator(gguf: Path) -> TextGenerator:
-    """With nothing started yet, and nothing left of an earlier test, which its errors may keep alive."""
-    gc.collect()
-    return TextGenerator(gguf, LONG)
+def generator(gguf: Path) -> Iterator[TextGenerator]:
+    """With nothing started yet."""
+    generator = TextGenerator(gguf, LONG)
+    yield generator
+    generator.close()
 
 
 def test_torch_is_not_in_the_process_and_the_key_not_on_its_command_line(generator: TextGenerator) -> None:
@@ -120,31 +123,60 @@ def test_closing_a_stream_frees_its_slots(generator: TextGenerator, monkeypatch:
     assert max(slot["n_prompt_tokens"] for slot in until_idle(started[0])) < LIMIT  # its answer is counted there, too
 
 
-def test_breaking_off_whole_answers_ends_what_writes_them(generator: TextGenerator) -> None:
-    steps = cast(Generator[Step], generator.run(generator.encode([SHORT, *LONG_REQUESTS])))
+def test_runs_side_by_side_share_a_process_and_do_not_touch_each_other(generator: TextGenerator) -> None:
+    whole = [one.text for one in generator.complete([SHORT, SHORT])]
+    long = generator.submit(LONG_REQUESTS[0])
+    next(long)
+    short = generator.run(generator.encode([SHORT, SHORT]))
+    assert [one.text for step in short for one in step.completions] == whole
     assert len(processes(os.getpid())) == 1
-    next(steps)
-    steps.close()
+    long.cancel()
+
+
+def test_a_request_that_no_slot_has_room_for_waits_and_gets_a_longer_one(generator: TextGenerator) -> None:
+    stream = generator.submit(SHORT)
+    assert stream.result()[0].completion_tokens <= 3
+    (process,) = processes(os.getpid())
+    assert generator.complete([SHORT])
+    assert processes(os.getpid()) == {process}  # `submit` has started it with slots for the whole window
+    generator.close()
+    running = generator.run(generator.encode([replace(SHORT, max_new_tokens=200)]))
+    (process,) = processes(os.getpid())
+    longer = generator.run(generator.encode([replace(SHORT, max_new_tokens=300)]))
+    for steps in (running, longer):
+        assert [one.finish_reason for step in steps for one in step.completions]
+    assert process not in processes(os.getpid())
+
+
+def test_a_whole_completion_that_is_broken_off_ends_the_process_that_computes_it(
+    generator: TextGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of unfinished characters that cannot be inferred make the engine request a completion once more."""
+    monkeypatch.setattr(ByteTokens, "before", lambda *_: None)
+    asked = threading.Event()
+    whole = Calls.complete
+
+    def complete(self: Calls, question: dict[str, Any]) -> Any:
+        asked.set()
+        return whole(self, question)
+
+    monkeypatch.setattr(Calls, "complete", complete)
+    steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS[:1])))
+    assert asked.wait(60)
+    generator.close()
+    with pytest.raises(UnsupportedError, match="was closed"):
+        list(steps)
     assert not processes(os.getpid())
+    monkeypatch.undo()
     assert generator.complete([SHORT])
 
 
-def test_runs_side_by_side_do_not_touch_each_other(generator: TextGenerator) -> None:
-    whole = [one.text for one in generator.complete([SHORT])]
-    first = generator.run(generator.encode([SHORT]))
-    second = cast(Generator[Step], generator.run(generator.encode([SHORT, *LONG_REQUESTS])))
-    next(second)
-    second.close()
-    assert [one.text for step in first for one in step.completions] == whole
-
-
 def test_the_process_ends_with_its_generator(gguf: Path) -> None:
-    gc.collect()
     generator = TextGenerator(gguf, LONG)
     next(generator.stream([SHORT]))
     assert len(processes(os.getpid())) == 1
     del generator
-    assert not processes(os.getpid())
+    until(lambda: not processes(os.getpid()))
 
 
 @pytest.mark.slow

@@ -71,9 +71,9 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "max_new_tokens": 1.5}', "line 1 .* max_new_tokens is 1.5; write a whole number"),
         ('{"prompt": "a", "seed": true}', "line 1 .* seed is True; write a whole number"),
         ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is not a list"),
-        ('{"prompt": "a", "stop": [3]}', "line 1 .* stop holds what is no text"),
-        ('{"prompt": "a", "stop": [""]}', "line 1 .* stop holds an empty text"),
-        ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop holds half of a surrogate pair"),
+        ('{"prompt": "a", "stop": [3]}', "line 1 .* stop contains something that is not a string"),
+        ('{"prompt": "a", "stop": [""]}', "line 1 .* stop contains an empty string"),
+        ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop contains half of a surrogate pair"),
         ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id holds half of a surrogate pair"),
         (f'{{"prompt": "a", "top_k": {10**30}}}', "line 1 .* it must be at most 2147483647"),
         (f'{{"prompt": "a", "temperature": {10**400}}}', "line 1 .* it must be at most 100"),
@@ -82,7 +82,18 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a"}\n{"conversations": [], "prompt": "b"}', "line 2 .* unknown key 'conversations'"),
         ('{"prompt": "a", "stream": true}', "line 1 .* unknown key 'stream'"),
         ('{"prompt": "a", "num_beams": 4}', "line 1 .* unknown key 'num_beams'"),
-        ('{"prompt": "a", "frequency_penalty": 0.5}', "line 1 .* unknown key 'frequency_penalty'"),
+        ('{"prompt": "a", "frequency_penalty": 2.5}', "line 1 .* frequency_penalty is 2.5; it must be at most 2"),
+        ('{"prompt": "a", "presence_penalty": "1"}', "line 1 .* presence_penalty is '1'; write a number"),
+        ('{"prompt": "a", "logit_bias": [1]}', "line 1 .* 'logit_bias' that is not an object"),
+        ('{"prompt": "a", "logit_bias": {"x": 1}}', "line 1 .* 'logit_bias' with a key that is not a token id"),
+        (
+            '{"prompt": "a", "logit_bias": {"7": 101}}',
+            "line 1 .* logit_bias of token 7 is 101; it must be a number from",
+        ),
+        ('{"prompt": "a", "logit_bias": {"7": true}}', "line 1 .* logit_bias of token 7 is True"),
+        ('{"prompt": "a", "logit_bias": {"-7": 1}}', "line 1 .* logit_bias has the key -7"),
+        ('{"prompt": "a", "logprobs": 21}', "line 1 .* logprobs is 21; it must be at most 20"),
+        ('{"prompt": "a", "top_logprobs": 2}', "line 1 .* 'top_logprobs' without"),
         ('{"prompt": "a", "max_tokens": 1, "max_new_tokens": 2}', "line 1 .* keep one of them"),
         ('{"prompt": "a", "n": 0}', "line 1 .* n is 0; it must be at least 1"),
         ('{"prompt": "a", "n": 129}', "line 1 .* n is 129; it must be at most 128"),
@@ -118,6 +129,32 @@ def test_lines_in_the_batch_format_of_openai_are_used(tmp_path: Path) -> None:
             messages=[{"role": "user", "content": "b"}], id="one", max_new_tokens=7, temperature=0.5, n=3
         ),
         GenerationRequest(prompt="a", id="two", max_new_tokens=5),
+    ]
+
+
+def test_penalties_biases_and_probabilities_have_openai_names(tmp_path: Path) -> None:
+    messages: list[Any] = [{"role": "user", "content": "b"}]
+    penalties = {"presence_penalty": 1, "frequency_penalty": -0.5}
+    asked = {"logit_bias": {"7": -100}, "logprobs": True, "top_logprobs": 2, "stop": "x"}
+    lines = [
+        batch_line({"messages": messages, **penalties, **asked}),
+        '{"prompt": "a", "logprobs": true}',
+        '{"prompt": "a", "logprobs": false}',
+        '{"prompt": "a", "logprobs": 3}',
+    ]
+    assert read_requests(write(tmp_path, "\n".join(lines))) == [
+        GenerationRequest(
+            messages=messages,
+            id="one",
+            presence_penalty=1,
+            frequency_penalty=-0.5,
+            logit_bias={7: -100},
+            logprobs=2,
+            stop=["x"],
+        ),
+        GenerationRequest(prompt="a", logprobs=0),
+        GenerationRequest(prompt="a"),
+        GenerationRequest(prompt="a", logprobs=3),
     ]
 
 

@@ -15,7 +15,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), max_size=40)
 def rows_of(sizes: list[tuple[int, int]]) -> list[Row]:
     requests = [EncodedRequest(i, 0, (5,) * length, limit, 0, GREEDY) for i, (length, limit) in enumerate(sizes)]
     tokenizer = BaichuanTokenizer.__new__(BaichuanTokenizer)  # nothing is decoded here
-    return [Row(one, Transcript(tokenizer, one, frozenset()), list(one.prompt_ids)) for one in requests]
+    return [Row(one.index, one, Transcript(tokenizer, one, frozenset()), list(one.prompt_ids)) for one in requests]
 
 
 @given(
@@ -37,7 +37,7 @@ def test_every_row_joins_once_and_within_the_limits(
         active += joining
         joined += [row.request.index for row in joining]
         assert len(active) <= slots
-        assert len(active) == 1 or len(active) * max(row.max_tokens for row in active) <= tokens
+        assert len(active) == 1 or len(active) * max(row.request.tokens for row in active) <= tokens
         assert len(active) <= schedule.max_rows_with(active) <= max(slots, 1)
         del active[:leaving]
     assert sorted(joined) == list(range(len(sizes)))

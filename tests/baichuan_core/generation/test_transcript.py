@@ -94,6 +94,25 @@ def test_an_end_token_ends_it_and_counts_but_is_no_text(tokenizer: BaichuanToken
     assert completion.completion_tokens == len(tokenizer.encode_text("ab")) + 1
 
 
+@given(ids=TOKENS, stop=st.lists(st.sampled_from(["a", "ab", "e", " ", "\N{REPLACEMENT CHARACTER}"]), max_size=2))
+def test_probabilities_come_with_their_text_and_joined_are_those_of_the_completion(
+    tokenizer: BaichuanTokenizer, ids: list[int], stop: list[str]
+) -> None:
+    one = transcript(tokenizer, len(ids), tuple(stop), logprobs=0)
+    found: list[TokenLogprobs] = []
+    text = ""
+    for token_id in ids:
+        ended = one.add(token_id, TokenLogprobs(token_id, -1.0, ()))
+        if delta := one.delta():
+            text += delta.text
+            found += delta.logprobs
+        if not ended and found:
+            assert text.startswith(str(tokenizer.decode([entry.token_id for entry in found], skip_special_tokens=True)))
+        if ended:
+            break
+    assert tuple(found) == one.completion().logprobs
+
+
 def test_logprobs_are_those_of_the_tokens_in_the_text(tokenizer: BaichuanTokenizer) -> None:
     ids = [tokenizer.encode_text(letter)[0] for letter in "abcd"]
     one = transcript(tokenizer, 10, stop=("cd",), logprobs=0)

@@ -9,7 +9,6 @@ import pytest
 
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, UnsupportedError, generate
 from baichuan_core.generation.engines.contract import Completion, TextDelta
-from baichuan_core.generation.engines.vllm.engine import VllmEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -26,13 +25,6 @@ GREEDY = replace(ON_VLLM, engine="transformers")
 CLOSE = 1e-4  # of two float32 computations that add in another order
 
 
-def ended(generator: TextGenerator) -> None:
-    """Gives the memory of vLLM back."""
-    engine = generator.load()
-    assert isinstance(engine, VllmEngine)
-    engine.end()
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
@@ -43,7 +35,7 @@ def started(checkpoint: Path) -> Iterator[TextGenerator]:
     generator = TextGenerator(checkpoint, ON_VLLM)
     generator.complete(REQUESTS)  # so much room it is started for
     yield generator
-    ended(generator)
+    generator.close()
 
 
 def assert_equal(ours: list[Completion], theirs: list[Completion]) -> None:
@@ -65,7 +57,7 @@ def test_every_family_answers_as_our_own_engine(family: Family, tmp_path: Path) 
     requests = REQUESTS[:-1]
     theirs = TextGenerator(directory, ON_VLLM)
     found = theirs.complete(requests)
-    ended(theirs)
+    theirs.close()
     assert_equal(TextGenerator(directory, GREEDY).complete(requests), found)
 
 
@@ -106,11 +98,31 @@ def test_streamed_pieces_make_the_text_and_a_closed_stream_leaves_nothing(starte
             assert texts[event.index] == event.text
     stream = started.stream(REQUESTS)
     next(stream)
-    with pytest.raises(UnsupportedError, match="answering another run"):
-        started.complete(REQUESTS)
+    together = started.complete(REQUESTS)
     stream.close()  # type: ignore[attr-defined] # it is a generator
     again = started.complete(REQUESTS)
-    assert [one.text for one in again] == list(texts.values())
+    assert [one.text for one in again] == [one.text for one in together] == list(texts.values())
+
+
+def test_requests_are_submitted_and_cancelled_while_others_run(checkpoint: Path, started: TextGenerator) -> None:
+    expected = [one.text for one in TextGenerator(checkpoint, GREEDY).complete(REQUESTS)]
+    streams = [started.submit(one) for one in REQUESTS]
+    cancelled = [started.submit(one) for one in REQUESTS[:2]]
+    next(cancelled[0])
+    for one in cancelled:
+        one.cancel()
+    assert [one.result()[0].text for one in streams] == expected
+    assert started.load().is_idle
+
+
+def test_biases_and_penalties_are_ours(checkpoint: Path, started: TextGenerator) -> None:
+    requests = [
+        replace(one, presence_penalty=1.5, frequency_penalty=0.5, logit_bias={300: 3.0, 400: -100.0}, logprobs=3)
+        for one in REQUESTS
+    ]
+    ours = TextGenerator(checkpoint, GREEDY).complete(requests)
+    assert [one.text for one in ours] != [one.text for one in TextGenerator(checkpoint, GREEDY).complete(REQUESTS)]
+    assert_equal(ours, started.complete(requests))
 
 
 def test_longer_requests_start_it_anew_with_room_for_them(started: TextGenerator) -> None:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.llama_cpp.engine import LlamaCppEngine
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -19,6 +19,17 @@ def obstacle(setup: EngineSetup) -> str | None:
         return "the dtype of a GGUF file is its own (leave 'dtype' at 'auto')"
     if (setup.settings.device or "cpu") != "cpu":
         return "it runs on the CPU here"
+    return None
+
+
+def find_unsupported_parameter(request: EncodedRequest) -> str | None:
+    """See `EngineModule.find_unsupported_parameter`."""
+    for name in ("presence_penalty", "frequency_penalty"):
+        if value := getattr(request.sampling, name):
+            return (
+                f"{name} is {value}, but llama.cpp would also count the tokens of the prompt; leave it out, or use the"
+                " checkpoint from which the GGUF file was converted"
+            )
     return None
 
 

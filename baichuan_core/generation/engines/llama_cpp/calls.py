@@ -1,9 +1,9 @@
-"""The connections to llama.cpp's server: one a completion, so that closing it frees the slot."""
+"""The connections to llama.cpp's server: one per completion, so that closing it frees the slot."""
 
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -15,14 +15,15 @@ from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the answer any more."""
+    """The completion was aborted."""
 
 
 class Calls:
-    """Questions of one run, asked from several threads; all of them can be given up at once.
+    """The requests that one completion takes; another thread can break them off.
 
     Attributes:
-        unread: Whether whole answers were given up. llama.cpp writes them to their ends; streams it breaks off.
+        unread: Whether a whole completion is requested. llama.cpp computes it to its end even if it is broken off,
+            while it stops streams.
     """
 
     def __init__(self, server: LlamaServer) -> None:
@@ -33,26 +34,25 @@ class Calls:
         self._given_up = False
 
     def complete(self, question: Mapping[str, Any]) -> Answer:
-        """The whole completion.
+        """Return a whole completion.
 
         Raises:
-            GivenUpError: By another thread.
-            UnsupportedError: llama.cpp refuses the question, or its process broke down.
+            GivenUpError: Another thread called `give_up`.
+            UnsupportedError: llama.cpp rejects the request, or its process broke down.
             MemoryOccupiedError: Its process was killed.
         """
-        try:
-            with self._ask(question) as response:
-                return Answer.of(json.load(response))
-        except GivenUpError:
-            self.unread = True
-            raise
+        self.unread = question["n_predict"] > 1
+        with self._ask(question) as response:
+            answer = Answer.of(json.load(response))
+        self.unread = False
+        return answer
 
-    def stream(self, question: Mapping[str, Any]) -> Iterator[Piece]:
-        """Pieces of a completion as they come. Closing the iterator ends the work.
+    def stream(self, question: Mapping[str, Any]) -> Generator[Piece]:
+        """Return the pieces of a completion as they come. Closing the iterator ends the work.
 
         Raises:
-            GivenUpError: By another thread.
-            UnsupportedError: llama.cpp refuses the question, or its process broke down.
+            GivenUpError: Another thread called `give_up`.
+            UnsupportedError: llama.cpp rejects the request, or its process broke down.
             MemoryOccupiedError: Its process was killed.
         """
         with self._ask({**question, "stream": True}) as response:
@@ -64,11 +64,12 @@ class Calls:
                     if "stop_type" in told:
                         return
                     if told["tokens"]:
-                        yield Piece(told["tokens"][-1], told["content"], told["tokens_predicted"])
+                        entry = next(iter(told.get("completion_probabilities", ())), None)
+                        yield Piece(told["tokens"][-1], told["content"], told["tokens_predicted"], entry)
             raise ConnectionAbortedError
 
     def give_up(self) -> None:
-        """Break off all questions, those to come as well."""
+        """Break off all requests, and those to come as well. Any thread may call this."""
         with self._lock:
             self._given_up = True
             for one in self._open:

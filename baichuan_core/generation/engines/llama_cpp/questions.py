@@ -1,4 +1,4 @@
-"""What llama.cpp's server is asked, and what it answers."""
+"""Requests to llama.cpp's server, and its responses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,11 +41,13 @@ class Piece:
         token: Its last token. Earlier ones that left a character unfinished are not named.
         text: The text of them all.
         count: Tokens of the completion so far.
+        entry: The log-probability of the last token in OpenAI's format with ids, if it was requested.
     """
 
     token: int
     text: str
     count: int
+    entry: Mapping[str, Any] | None = None
 
 
 def question(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def question(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, 
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
         "repeat_last_n": len(request.prompt_ids) + request.limit,  # all of both
+        "logit_bias": [list(pair) for pair in sampling.logit_bias],
         "samplers": list(GREEDY if greedy else SAMPLERS),
         "seed": request.seed % RANDOM_SEED,
         "stop": list(stop),

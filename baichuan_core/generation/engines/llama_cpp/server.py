@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedError, UnsupportedError
-from baichuan_core.generation.engines.capacity import Capacity
+from baichuan_core.generation.engines.contract import Capacity
 
 SCRIPT = Path(__file__).with_name("child.py")
 # How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from baichuan_core.checkpoint import load_model
-from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
@@ -19,6 +19,11 @@ def obstacle(setup: EngineSetup) -> str | None:
     if _has_torch_weights(setup.checkpoint):
         return None
     return "the checkpoint has no safetensors or .bin weights" if next(setup.checkpoint.glob("*.gguf"), None) else None
+
+
+def find_unsupported_parameter(_request: EncodedRequest) -> str | None:
+    """See `EngineModule.find_unsupported_parameter`."""
+    return None
 
 
 def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:

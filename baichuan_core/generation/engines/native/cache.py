@@ -107,15 +107,15 @@ class SlotCache(Cache):
             for tensor in layer.tensors():
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def save(self, slot: int, length: int) -> SavedStates:
-        """Return a copy of the first `length` positions of a slot."""
-        return [tuple(tensor[slot, :, :length].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
+    def save(self, slot: int, start: int, end: int) -> SavedStates:
+        """Return a copy of the positions from `start` to before `end` of a slot."""
+        return [tuple(tensor[slot, :, start:end].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
-    def restore(self, saved: SavedStates, slots: list[int]) -> None:
-        """Copy saved keys and values to the first positions of slots."""
+    def restore(self, saved: SavedStates, slot: int, start: int, count: int) -> None:
+        """Copy the first `count` saved positions to a slot, from position `start` on."""
         for layer, kept in zip(self.slot_layers, saved, strict=True):
             for tensor, source in zip(layer.tensors(), kept, strict=True):
-                tensor[slots, :, : source.shape[1]] = source
+                tensor[slot, :, start : start + count] = source[:, :count]
 
     def resize(self, size: CacheSize, rows: int, length: int) -> None:
         """Reallocate the cache, keeping the first `length` positions of the first `rows` slots."""

@@ -1,14 +1,14 @@
-"""Continuous batching: when a completion ends, a waiting one takes its place in the batch."""
+"""Continuous batching: completions join the batch when there is room, and leave it when they end or are aborted."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
 
-from baichuan_core.errors import UnsupportedError
+from baichuan_core.errors import BaichuanError, CheckpointError, UnsupportedError
 from baichuan_core.free_memory import release_memory
-from baichuan_core.generation.engines.contract import EncodedRequest, Step
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Output, Step, TokenLogprobs
 from baichuan_core.generation.engines.native.prefixes import find_common_prefixes
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
 from baichuan_core.generation.engines.native.schedule import Row, Schedule
@@ -20,10 +20,11 @@ from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 MIN_STEPS_TO_COMPILE = 1000  # compiled code takes about this number of steps to save the time of compiling it
+KEPT_FRACTION = 4  # a quarter of `batch_tokens` is for prefixes; `footprint` counts on it
 
 
 class NativeEngine:
-    """A loaded model that completes encoded requests in batches."""
+    """A loaded model with an open batch, see `Engine`."""
 
     def __init__(
         self,
@@ -45,120 +46,189 @@ class NativeEngine:
                 kernel. None compiles on a GPU once enough steps have run or are about to run.
         """
         self.model = model
-        self.tokenizer = tokenizer
-        self.settings = settings
-        self.end_token_ids = end_token_ids
-        self.on_gpu = model.device.type == "cuda"
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._end_token_ids = end_token_ids
+        self._on_gpu = model.device.type == "cuda"
         self._steps_to_compile = MIN_STEPS_TO_COMPILE if compiled is None else 0
-        self._may_compile = self.on_gpu if compiled is None else compiled
-        self._compiled: Any = None
-
-    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """See `Engine.run`."""
-        if not requests:
-            return
-        prefixes = find_common_prefixes([request.prompt_ids for request in requests])
-        rows = [
-            Row(request, Transcript(self.tokenizer, request, self.end_token_ids), list(request.prompt_ids), prefix)
-            for request, prefix in zip(requests, prefixes, strict=True)
-        ]
-        run = _Run(self, rows, stream=stream)
-        while run.schedule or run.slots.rows:
-            yield from run.run_steps()
-
-    def get_decoder(self, requests: Sequence[EncodedRequest]) -> Any:
-        """Return the compiled decoder if compiling pays off for the requests so far, else None."""
-        self._steps_to_compile -= sum(one.limit for one in requests) // min(len(requests), self.settings.batch_size)
-        if self._may_compile and self._compiled is None and self._steps_to_compile <= 0:
-            mode = "reduce-overhead" if self.on_gpu else "default"
-            self._compiled = torch.compile(self.model.model, mode=mode)
-        return self._compiled
-
-
-class _Run:
-    """One call of `NativeEngine.run`."""
-
-    def __init__(self, engine: NativeEngine, rows: Sequence[Row], *, stream: bool) -> None:
-        slots, tokens = engine.settings.batch_size, engine.settings.batch_tokens
+        self._may_compile = self._on_gpu if compiled is None else compiled
+        slots, tokens = settings.batch_size, settings.batch_tokens
         # On a GPU a pass takes as long for one prompt as for several, and an empty slot costs nothing.
-        min_joining = max(1, slots // 8) if engine.on_gpu else 1
-        self.schedule = Schedule(rows, slots=slots, tokens=tokens, min_joining=min_joining)
-        compiled = engine.get_decoder([row.request for row in rows])
-        self.slots = Slots(engine.model, compiled, kept_tokens=tokens // 4)
-        self.stream = stream
-        self.sampler: Sampler | None = None  # for all active rows; recreated when they change
+        min_joining = max(1, slots // 8) if self._on_gpu else 1
+        self._schedule = Schedule(slots=slots, tokens=tokens, min_joining=min_joining)
+        self._slots = Slots(model, kept_tokens=tokens // KEPT_FRACTION)
+        self._rows: dict[int, Row] = {}  # all that are waiting or running, by id
+        self._arrived: list[Row] = []  # those that have come since the last step
+        self._arrivals = 0
+        self._ids = count()
+        self._sampler: Sampler | None = None  # for all active rows; recreated when they change
 
-    def run_steps(self) -> list[Step]:
-        """Add the waiting rows that can join, then decode one token for every row."""
-        joining = self.schedule.take(self.slots.rows)
-        steps: list[Step] = []
+    @property
+    def is_idle(self) -> bool:
+        """See `Engine.is_idle`."""
+        return not self._rows
+
+    def prepare(self, capacity: Capacity) -> None:
+        """See `Engine.prepare`; nothing to do, because memory is allocated for the rows that run."""
+
+    def wake(self) -> None:
+        """See `Engine.wake`; nothing to do, because a step never waits."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for request_id in list(self._rows):
+            self.abort(request_id)
+        self._slots.clear()
+        release_memory()
+
+    def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
+        """See `Engine.add_request`."""
+        transcript = Transcript(self._tokenizer, request, self._end_token_ids)
+        row = Row(next(self._ids), request, transcript, list(request.prompt_ids), stream, may_save=request.may_continue)
+        self._rows[row.id] = row
+        self._arrived.append(row)
+        return row.id
+
+    def abort(self, request_id: int) -> None:
+        """See `Engine.abort`."""
+        row = self._rows.pop(request_id, None)
+        if row is None:
+            return
+        if row in self._arrived:
+            self._arrived.remove(row)
+        elif row in self._slots.rows:
+            self._leave(self._slots.rows.index(row))
+        else:
+            self._schedule.remove(row)
+
+    def step(self) -> Step:
+        """See `Engine.step`: add the waiting rows that can join, then decode one token for every row."""
+        self._queue_arrived()
+        joining = self._schedule.take(self._slots.rows)
+        outputs: list[Output] = []
         out_of_memory = False
         try:
             if joining:
-                steps.append(self._join(joining))
+                outputs += self._join(joining)
                 joining = []
-            if self.slots.rows:
-                steps.append(self._decode())
+            if self._slots.rows:
+                outputs += self._decode()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             out_of_memory = True  # the tensors of the failed pass are freed only after this block
         if out_of_memory:
-            self._halve_batch(joining)
-        return steps
+            outputs += self._halve_batch(joining)
+        if self.is_idle:
+            self._schedule.slots = self._settings.batch_size  # memory that was lacking may be free by the next request
+        return Step(tuple(outputs))
 
-    def _join(self, joining: Sequence[Row]) -> Step:
-        before = len(self.slots.rows)
-        self.slots.reserve(joining, most=self.schedule.max_rows_with([*self.slots.rows, *joining]))
-        logits = self.slots.join(joining)
-        sampler = self._create_sampler(self.slots.rows[before:])
-        self.sampler = None
+    def _queue_arrived(self) -> None:
+        """Plan the requests that have come since the last step together: their shared prefixes and their order."""
+        if not self._arrived:
+            return
+        rows, self._arrived = self._arrived, []
+        self._arrivals += 1
+        prefixes = find_common_prefixes([row.request.prompt_ids for row in rows])
+        for row, prefix in zip(rows, prefixes, strict=True):
+            row.arrival, row.prefix = self._arrivals, prefix
+        self._schedule.add(rows)
+        self._steps_to_compile -= sum(row.request.limit for row in rows) // min(len(rows), self._settings.batch_size)
+        if self._may_compile and self._slots.forward.compiled is None and self._steps_to_compile <= 0:
+            mode = "reduce-overhead" if self._on_gpu else "default"
+            self._slots.forward.compiled = torch.compile(self.model.model, mode=mode)
+
+    def _join(self, joining: Sequence[Row]) -> list[Output]:
+        before = len(self._slots.rows)
+        self._slots.reserve(joining, most=self._count_slots([*self._slots.rows, *joining]))
+        logits = self._slots.join(joining)
+        sampler = self._create_sampler(self._slots.rows[before:])
+        self._sampler = None
         return self._choose_tokens(logits, sampler, first=before)
 
-    def _decode(self) -> Step:
-        logits = self.slots.decode()
-        self.sampler = self.sampler or self._create_sampler(self.slots.rows)
-        return self._choose_tokens(logits, self.sampler, first=0)
+    def _count_slots(self, rows: Sequence[Row]) -> int:
+        """Return how many slots to allocate if `rows` do not fit: for those that wait, and for as many to come.
+
+        While requests keep arriving one by one, doubling the slots makes reallocation rare.
+        """
+        wanted = len(rows) + self._schedule.count_waiting()
+        to_come = 2 * self._slots.allocated if self._arrivals > 1 else 0
+        return min(self._schedule.max_rows_with(rows), max(wanted, to_come))
+
+    def _decode(self) -> list[Output]:
+        logits = self._slots.decode()
+        self._sampler = self._sampler or self._create_sampler(self._slots.rows)
+        return self._choose_tokens(logits, self._sampler, first=0)
 
     def _create_sampler(self, rows: Sequence[Row]) -> Sampler:
-        return Sampler([row.request.sampling for row in rows], self.slots.device)
+        return Sampler([row.request.sampling for row in rows], self._slots.device)
 
     @torch.inference_mode()
-    def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> Step:
+    def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[Output]:
         """Choose the next token of the rows from slot `first` on, and remove the rows that end."""
-        rows = self.slots.rows[first:]
-        history = self.slots.history(first) if sampler.penalised else None
-        steps = [len(row.transcript.ids) for row in rows]
-        tokens = sampler.choose(logits, history, [row.request.seed for row in rows], steps).tolist()
-        logprobs = compute_logprobs(logits, tokens, [row.request.logprobs for row in rows])
-        ended = []
-        for slot, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True), start=first):
-            row.tokens.append(token)
-            if row.transcript.add(token, logprob):
-                ended.append(slot)
-        deltas = [row.transcript.delta() for row in rows] if self.stream else []
-        completions = [self.slots.rows[slot].transcript.completion() for slot in ended]
-        for slot in reversed(ended):
-            self.slots.leave(slot)
-            self.sampler = None
-        return Step(len(tokens), tuple(filter(None, deltas)), tuple(completions))
+        rows = self._slots.rows[first:]
+        history = self._slots.history(first) if sampler.penalised else None
+        completions = [row.transcript.ids for row in rows]
+        seeds, steps = [row.request.seed for row in rows], [len(ids) for ids in completions]
+        tokens = sampler.choose(logits, history, seeds, steps, completions).tolist()
+        wanted = [None if token < 0 else row.request.logprobs for row, token in zip(rows, tokens, strict=True)]
+        logprobs = compute_logprobs(logits, tokens, wanted)
+        outputs = [_take(row, *news) for row, *news in zip(rows, tokens, logprobs, strict=True)]
+        for slot in reversed(range(first, first + len(rows))):
+            if outputs[slot - first].is_last:
+                del self._rows[self._slots.rows[slot].id]
+                self._leave(slot)
+        return outputs
 
-    def _halve_batch(self, joining: Sequence[Row]) -> None:
-        """Put all rows back in the queue, with their tokens so far, and halve the number of rows that run at once."""
-        had_saved_prefixes = self.slots.has_saved_prefixes
-        active = self.slots.clear()
-        rows = {id(row): row for row in (*active, *joining)}
-        if len(rows) == 1:
-            (alone,) = rows.values()
-            if not had_saved_prefixes and not alone.prefix:
-                raise UnsupportedError(
-                    "there is not enough memory for a single completion: lower max_new_tokens, shorten the prompt,"
-                    " quantize the model, or use a device with more memory"
-                )
-            if alone.prefix:  # frees the keys and values that are kept for other rows
-                alone.prefix.release()
-                alone.prefix = None
-        self.sampler = None
-        self.schedule.slots = max(1, len(rows) // 2)
-        self.schedule.requeue(rows.values())
+    def _leave(self, slot: int) -> None:
+        self._slots.leave(slot)
+        self._sampler = None
+
+    def _halve_batch(self, joining: Sequence[Row]) -> list[Output]:
+        """Put all rows back in the queue, with their tokens so far, and halve the number of rows that run at once.
+
+        Returns:
+            The failure of a row that does not fit even alone and without saved prefixes.
+        """
+        had_saved_prefixes = bool(self._slots.prefixes.tokens)
+        rows = list({row.id: row for row in (*self._slots.clear(), *joining)}.values())
+        self._sampler = None
         release_memory()  # the cache and its layers reference each other, so only this frees them
+        self._schedule.slots = max(1, len(rows) // 2)
+        if len(rows) == 1:
+            (alone,) = rows
+            if not had_saved_prefixes and not alone.prefix:
+                del self._rows[alone.id]
+                return [Output(alone.id, 0, error=_too_little_memory())]
+            alone.prefix, alone.may_save = None, False  # its own keys and values need all the memory
+        self._schedule.requeue(rows)
+        return []
+
+
+def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
+    """Add a token to a row and report it."""
+    if token < 0:
+        row.may_save = False
+        return Output(row.id, 0, error=_no_numbers())
+    row.tokens.append(token)
+    ended = row.transcript.add(token, logprobs)
+    return Output(
+        row.id,
+        1,
+        row.transcript.delta() if row.stream else None,
+        row.transcript.completion() if ended else None,
+    )
+
+
+def _no_numbers() -> BaichuanError:
+    return CheckpointError(
+        "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
+        " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
+    )
+
+
+def _too_little_memory() -> BaichuanError:
+    return UnsupportedError(
+        "there is not enough memory for a single completion: lower max_new_tokens, shorten the prompt,"
+        " quantize the model, or use a device with more memory"
+    )

@@ -1,47 +1,30 @@
 """Find prefixes that several prompts share (system prompts, few-shot examples, n samples), to compute them once."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from baichuan_core.generation.engines.native.cache import SavedStates
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 MIN_SAVED_TOKENS = 64  # a prefix that saves fewer tokens is not worth a separate forward pass
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
     """A prefix that several prompts share.
 
     Attributes:
         tokens: Token ids of the prefix.
         parent: A shorter shared prefix that this one extends.
-        waiting: Number of prompts and longer prefixes that still have to be computed from this one.
-        saved: Keys and values of the prefix, while they are in memory.
     """
 
     tokens: tuple[int, ...]
     parent: "Prefix | None"
-    waiting: int = 0
-    saved: SavedStates | None = field(default=None, repr=False)
 
-    def release(self) -> None:
-        """Count one use; the last one frees the memory."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.saved = None
-
-    def evict(self) -> None:
-        """Free the memory although rows still need the prefix; it will be recomputed."""
-        self.saved = None
-        if self.parent:
-            self.parent.retain()
-
-    def retain(self) -> None:
-        """Count one more row or prefix that needs this one."""
-        self.waiting += 1
-        if self.waiting == 1 and self.parent:  # this prefix was already freed, so recomputing it needs the parent
-            self.parent.retain()
+    def chain(self) -> "Iterator[Prefix]":
+        """Return this prefix and those that it extends, the longest first."""
+        prefix: Prefix | None = self
+        while prefix:
+            yield prefix
+            prefix = prefix.parent
 
 
 def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
@@ -64,8 +47,6 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
         length = min(_common_length(prompts[group[0]], prompts[group[-1]]), min(len(prompts[i]) for i in group) - 1)
         gain = (length - (len(parent.tokens) if parent else 0)) * (len(group) - 1)
         if gain >= MIN_SAVED_TOKENS:
-            if parent:
-                parent.waiting += 1
             parent = Prefix(prompts[group[0]][:length], parent)
         branches: dict[int, list[int]] = defaultdict(list)
         for i in group:
@@ -78,9 +59,6 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
                 groups.append((branch, parent))
             else:
                 found[branch[0]] = parent
-    for prefix in found:
-        if prefix:
-            prefix.waiting += 1
     return found
 
 

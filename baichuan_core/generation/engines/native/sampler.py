@@ -1,11 +1,11 @@
 """Sample tokens from logits; every row has its own settings and random numbers."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling, TokenLogprobs
 from baichuan_core.generation.seeds import uniform_numbers
 
@@ -30,6 +30,8 @@ class Sampler:
     def __init__(self, settings: Sequence[Sampling], device: torch.device) -> None:
         self.greedy = [not one.temperature for one in settings]
         self.penalised = any(one.repetition_penalty != 1 for one in settings)
+        self._counting = [row for row, one in enumerate(settings) if one.presence_penalty or one.frequency_penalty]
+        self._settings = settings
         self._any_sampled = not all(self.greedy)
         sampled = [one for one in settings if one.temperature]
         self._top_k = max((one.top_k for one in sampled), default=0)
@@ -44,8 +46,17 @@ class Sampler:
         self._temperatures = column([one.temperature or 1.0 for one in settings])
         self._top_ks = column([one.top_k or torch.iinfo(torch.int64).max for one in settings])
         self._top_ps = column([one.top_p for one in settings])
+        biases = [(row, token, bias) for row, one in enumerate(settings) for token, bias in one.logit_bias]
+        self._biases = _Changes(biases, device) if biases else None
 
-    def choose(self, logits: Tensor, history: Tensor | None, seeds: Sequence[int], steps: Sequence[int]) -> Tensor:
+    def choose(
+        self,
+        logits: Tensor,
+        history: Tensor | None,
+        seeds: Sequence[int],
+        steps: Sequence[int],
+        completions: Sequence[Sequence[int]] = (),
+    ) -> Tensor:
         """Choose one token per row.
 
         Args:
@@ -54,26 +65,38 @@ class Sampler:
                 if a row has a repetition penalty.
             seeds: Seed of each row.
             steps: Index of the next token within the completion of each row, from 0.
+            completions: Tokens of the completion of each row so far; required if a row has a presence or frequency
+                penalty.
 
         Returns:
-            Token ids [rows].
-
-        Raises:
-            CheckpointError: A logit is NaN.
+            Token ids [rows]; -1 for a row with a logit that is NaN.
         """
-        scores = logits
-        if self.penalised and history is not None:
-            scores = _apply_penalties(scores.float(), history, self._penalties)
+        scores = self._apply_penalties(logits, history, completions)
         best = _argmax(scores)
-        if scores.gather(-1, best).isnan().any():
-            raise CheckpointError(
-                "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
-                " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
-            )
-        if not self._any_sampled:
-            return best[:, 0]
-        noise = torch.from_numpy(uniform_numbers(seeds, steps)).to(logits.device)[:, None]
-        return torch.where(self._is_greedy, best, self._sample(scores.float(), noise))[:, 0]
+        broken = scores.gather(-1, best).isnan()
+        chosen = best
+        if self._any_sampled:
+            noise = torch.from_numpy(uniform_numbers(seeds, steps)).to(logits.device)[:, None]
+            chosen = torch.where(self._is_greedy, best, self._sample(scores.float(), noise))
+        return chosen.masked_fill(broken, -1)[:, 0]
+
+    def _apply_penalties(self, logits: Tensor, history: Tensor | None, completions: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits [rows, vocab] after bias, repetition penalty, and frequency and presence penalty."""
+        scores = logits
+        if self._biases:
+            scores = self._biases.add_to(scores.float())
+        if self.penalised and history is not None:
+            scores = _apply_repetition_penalties(scores.float(), history, self._penalties)
+        if self._counting:
+            reductions = [
+                (row, token, -(settings.frequency_penalty * count + settings.presence_penalty))
+                for row in self._counting
+                for settings in (self._settings[row],)
+                for token, count in Counter(completions[row]).items()
+            ]
+            if reductions:
+                scores = _Changes(reductions, logits.device).add_to(scores.float())
+        return scores
 
     def _sample(self, scores: Tensor, noise: Tensor) -> Tensor:
         """Apply temperature, top-k and top-p in transformers' order, then draw: [rows, vocab] to tokens [rows, 1]."""
@@ -134,7 +157,21 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(sums, noise * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)
 
 
-def _apply_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
+class _Changes:
+    """Numbers to add to single logits."""
+
+    def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:
+        """Take triples of row, token and number, with every pair of row and token at most once."""
+        rows, tokens, values = zip(*changes, strict=True)
+        self._where = (torch.tensor(rows, device=device), torch.tensor(tokens, device=device))
+        self._values = torch.tensor(values, device=device)
+
+    def add_to(self, scores: Tensor) -> Tensor:
+        """Return new scores; those that are passed in are not modified."""
+        return scores.index_put(self._where, self._values, accumulate=True)
+
+
+def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
     """Divide positive scores of tokens that occurred by the penalty, multiply negative ones (Keskar et al. 2019)."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
@@ -145,7 +182,7 @@ def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int
 
     Args:
         logits: [rows, vocab].
-        tokens: The chosen token of each row.
+        tokens: The chosen token of each row, which must not be -1 for rows that want log-probabilities.
         wanted: Number of alternatives per row; None for rows without log-probabilities.
     """
     found: list[TokenLogprobs | None] = [None] * len(tokens)

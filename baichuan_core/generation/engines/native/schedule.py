@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.native.prefixes import Prefix
@@ -14,29 +15,34 @@ class Row:
     """A completion that is waiting or running.
 
     Attributes:
+        id: Its id in the engine.
         request: The encoded request.
         transcript: The completion so far.
         tokens: Token ids of the prompt and of the completion so far.
+        stream: Whether its text is reported as it comes.
+        arrival: Number of the group of requests with which it arrived; earlier groups join first.
         prefix: Prefix of the prompt that is computed once for several rows; None once the row has used it.
+        may_save: Whether its keys and values may be kept for later rows.
     """
 
+    id: int
     request: EncodedRequest
     transcript: Transcript
     tokens: list[int]
-    prefix: Prefix | None = field(default=None)
-
-    @property
-    def max_tokens(self) -> int:
-        """Maximum number of tokens of prompt and completion."""
-        return len(self.request.prompt_ids) + self.request.limit
+    stream: bool = False
+    arrival: int = 0
+    prefix: Prefix | None = None
+    may_save: bool = False
 
 
 class Schedule:
     """The queue of waiting rows, with the limits on what may run at the same time.
 
-    Rows with the longest completions and prompts come first, so that running out of memory shows at the start and not
-    hours later. The next rows in the queue join as long as the number of rows is within `slots` and the cache they
-    need, rows times the longest of them, is within `tokens`.
+    Rows that arrive together are ordered by size: those with the longest completions and prompts come first, so that
+    running out of memory shows at the start and not hours later. Rows that arrive later are behind all of them, so
+    that every row gets its turn although more keep arriving. The next rows in the queue join as long as the number of
+    rows is within `slots` and the cache they need, rows times the longest of them, is within `tokens`. No row passes
+    one that does not fit yet, else a stream of short ones would keep a long one waiting forever.
 
     Example:
         With slots=4 and tokens=100, rows of at most 40 tokens wait.
@@ -50,7 +56,7 @@ class Schedule:
             pass. Fewer rows join only if no row is running or no more are waiting.
     """
 
-    def __init__(self, rows: Iterable[Row], *, slots: int, tokens: int, min_joining: int = 1) -> None:
+    def __init__(self, rows: Iterable[Row] = (), *, slots: int, tokens: int, min_joining: int = 1) -> None:
         self.slots = slots
         self.tokens = tokens
         self.min_joining = min_joining
@@ -59,6 +65,10 @@ class Schedule:
     def __bool__(self) -> bool:
         """Return whether any row is waiting."""
         return bool(self._waiting)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Put rows that arrived together behind all others."""
+        self._waiting += sorted(rows, key=_queue_order)
 
     def take(self, active: Sequence[Row]) -> list[Row]:
         """Remove the rows that may join the active ones now from the queue and return them."""
@@ -69,20 +79,28 @@ class Schedule:
 
     def max_rows_with(self, rows: Sequence[Row]) -> int:
         """Return how many rows may run at the same time as long as `rows` are running, including them."""
-        longest = max(row.max_tokens for row in rows)
-        fitting = max(len(rows), min(self.slots, self.tokens // longest))
-        return min(fitting, len(rows) + len(self._waiting))
+        longest = max(row.request.tokens for row in rows)
+        return max(len(rows), min(self.slots, self.tokens // longest))
+
+    def count_waiting(self) -> int:
+        """Return the number of waiting rows."""
+        return len(self._waiting)
 
     def requeue(self, rows: Iterable[Row]) -> None:
-        """Put rows back into the queue."""
+        """Put rows back into the queue, where they were before they joined."""
         self._waiting = deque(sorted([*rows, *self._waiting], key=_queue_order))
+
+    def remove(self, row: Row) -> None:
+        """Take a row out of the queue, if it is there: a pass that failed may have lost rows that were joining."""
+        with suppress(ValueError):
+            self._waiting.remove(row)
 
     def _count_fitting(self, active: Sequence[Row]) -> int:
         """Return how many rows at the head of the queue fit next to the active ones; at least one if none is active."""
-        longest = max((row.max_tokens for row in active), default=0)
+        longest = max((row.request.tokens for row in active), default=0)
         count = 0
         for row in self._waiting:
-            longest, rows = max(longest, row.max_tokens), len(active) + count + 1
+            longest, rows = max(longest, row.request.tokens), len(active) + count + 1
             if rows > 1 and (rows > self.slots or rows * longest > self.tokens):
                 break
             count += 1
@@ -90,5 +108,4 @@ class Schedule:
 
 
 def _queue_order(row: Row) -> tuple[int, int, int, int]:
-    request = row.request
-    return -request.limit, -len(request.prompt_ids), request.index, request.sample
+    return row.arrival, -row.request.limit, -len(row.request.prompt_ids), row.id

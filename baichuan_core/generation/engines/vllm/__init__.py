@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.generation.engines.contract import Engine, EngineSetup
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.vllm.engine import VllmEngine
 from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
@@ -35,6 +35,11 @@ def model_obstacle(config: BaichuanConfig) -> str | None:
         return "its rope_type scales by the length of each prompt"
     if config.hidden_act != "silu":
         return f"it has no activation {config.hidden_act!r}"
+    return None
+
+
+def find_unsupported_parameter(_request: EncodedRequest) -> str | None:
+    """See `EngineModule.find_unsupported_parameter`."""
     return None
 
 

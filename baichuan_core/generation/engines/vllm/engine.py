@@ -1,19 +1,21 @@
-"""Feeds requests to vLLM's engine and puts what it answers into the form of all engines."""
+"""Passes requests to vLLM's engine, and reports their completions like all engines."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
-from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.capacity import TOKENS_AT_ONCE, Capacity
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, capacity_for, grow, is_enough
 from baichuan_core.generation.engines.contract import (
-    Completion,
+    Capacity,
     EncodedRequest,
     EngineSetup,
+    Output,
     Step,
-    TextDelta,
     TokenLogprobs,
 )
+from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -32,13 +34,13 @@ def engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
     dtype: str = setup.settings.dtype
     if dtype == "auto" and config.dtype is not None:  # vLLM's own "auto" halves float32
         dtype = str(config.dtype).removeprefix("torch.")
-    tokens = capacity.slots * capacity.slot_tokens + TOKENS_AT_ONCE  # one block of vLLM's stays empty
+    tokens = capacity.slots * capacity.slot_tokens + SLOT_TOKENS_STEP  # one block of vLLM's stays empty
     token_bytes = 2 * config.num_hidden_layers * config.hidden_size * (4 if dtype == "float32" else 2)
     return {
         "model": str(setup.checkpoint),
         "skip_tokenizer_init": True,
         "dtype": dtype,
-        "max_model_len": capacity.slot_tokens,
+        "max_model_len": min(capacity.slot_tokens, config.model_max_length or DEFAULT_CONTEXT_LENGTH),
         "max_num_seqs": capacity.slots,
         "kv_cache_memory_bytes": tokens * token_bytes,
         "gpu_memory_utilization": LEAST_SHARE,
@@ -58,6 +60,9 @@ def sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -
         "top_k": sampling.top_k or -1,
         "top_p": sampling.top_p or 1e-6,  # 0 would leave no token; ours and transformers' keep the first
         "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": dict(sampling.logit_bias) or None,
         "seed": request.seed if sampling.temperature else None,
         "stop_token_ids": sorted(end_token_ids),
         "ignore_eos": True,
@@ -66,95 +71,131 @@ def sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -
     }
 
 
-def token_logprobs(token_id: int, found: Mapping[int, Any], count: int) -> TokenLogprobs:
+def token_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
     """vLLM's mapping of ids to ``Logprob`` objects as ours; it has the chosen token beside the best ones."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
-    return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:count]))
+    return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
 
 class VllmEngine:
-    """A checkpoint. vLLM is started with the first requests, for as many and as long ones."""
+    """A checkpoint with an open batch, see `Engine`. vLLM has a fixed number of slots of a fixed length.
+
+    A request that is longer than a slot waits, and those behind it, until the running ones have ended; then vLLM is
+    restarted with longer slots.
+    """
 
     def __init__(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> None:
         self._setup = setup
         self._tokenizer = tokenizer
         self._engine: Any = None
         self._capacity = Capacity(0, 0)
-        self._busy = False
+        self._waiting = WaitingQueue()
+        self._running: dict[int, Transcript] = {}
+        self._streamed: set[int] = set()
+        self._ids = count()
 
-    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
-        """See `Engine.run`. The model is loaded when this returns, and answers one run at a time."""
-        self._require_idle()
-        wanted = Capacity.of(requests, self._setup.settings)
-        if not self._capacity.holds(wanted):
-            self.end()
-            self._engine, self._capacity = _started(engine_arguments(self._setup, wanted)), wanted
-        return self._steps(requests, stream=stream)
+    @property
+    def is_idle(self) -> bool:
+        """See `Engine.is_idle`."""
+        return not self._running and not self._waiting
 
-    def end(self) -> None:
-        """Gives vLLM's memory back."""
+    def prepare(self, capacity: Capacity) -> None:
+        """See `Engine.prepare`."""
+        if not self._running:
+            self._ensure_engine(capacity)
+
+    def wake(self) -> None:
+        """See `Engine.wake`; nothing to do, because a step never waits."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for request_id in list(self._running):
+            self.abort(request_id)
+        self._waiting = WaitingQueue()
         if self._engine is not None:
             self._engine.engine_core.shutdown()
             self._engine, self._capacity = None, Capacity(0, 0)
 
-    def _steps(self, requests: Sequence[EncodedRequest], *, stream: bool) -> Iterator[Step]:
-        self._require_idle()
-        transcripts = {
-            f"{request.index}-{request.sample}": Transcript(self._tokenizer, request, self._setup.end_token_ids)
-            for request in sorted(requests, key=lambda one: (-len(one.prompt_ids) - one.limit, one.index, one.sample))
-        }
-        self._busy = True
-        try:
-            self._add(transcripts)
-            while transcripts:
-                yield self._step(transcripts, stream=stream)
-        finally:
-            self._busy = False
-            if transcripts:
-                self._engine.abort_request(list(transcripts))
+    def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
+        """See `Engine.add_request`."""
+        request_id = next(self._ids)
+        self._waiting.add(request_id, request)
+        if stream:
+            self._streamed.add(request_id)
+        return request_id
 
-    def _require_idle(self) -> None:
-        if self._busy:
-            raise UnsupportedError("vLLM is answering another run: read that to its end or close it first")
+    def abort(self, request_id: int) -> None:
+        """See `Engine.abort`."""
+        self._waiting.remove(request_id)
+        if self._running.pop(request_id, None):
+            self._engine.abort_request([str(request_id)])
+        self._streamed.discard(request_id)
 
-    def _add(self, transcripts: Mapping[str, Transcript]) -> None:
-        from vllm import SamplingParams  # noqa: PLC0415
+    def step(self) -> Step:
+        """See `Engine.step`."""
+        self._start_waiting()
+        if not self._running:
+            return Step()
+        outputs = []
+        for news in self._engine.step():
+            request_id = int(news.request_id)
+            transcript = self._running.get(request_id)
+            if transcript is not None:  # else it was aborted, or ended by a stop text, while this was on its way
+                outputs.append(self._read(request_id, transcript, news))
+        return Step(tuple(outputs))
+
+    def _start_waiting(self) -> None:
+        """Pass on the waiting requests; vLLM runs as many of them as it has slots for."""
+        while self._waiting:
+            if self._waiting.peek().tokens >= self._capacity.slot_tokens:
+                if self._running:
+                    return
+                self._ensure_engine(capacity_for(self._waiting.requests(), self._setup.settings))
+            else:
+                self._start(*self._waiting.pop())
+
+    def _start(self, request_id: int, request: EncodedRequest) -> None:
+        from vllm import SamplingParams  # noqa: PLC0415 - heavy, and rarely installed
         from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
         known = frozenset(one for one in self._setup.end_token_ids if one < self._setup.config.vocab_size)
-        for name, transcript in transcripts.items():
-            arguments = sampling_arguments(transcript.request, known)
-            params = SamplingParams(**arguments, output_kind=RequestOutputKind.DELTA)
-            self._engine.add_request(name, {"prompt_token_ids": list(transcript.request.prompt_ids)}, params)
+        params = SamplingParams(**sampling_arguments(request, known), output_kind=RequestOutputKind.DELTA)
+        self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
+        self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
-    def _step(self, transcripts: dict[str, Transcript], *, stream: bool) -> Step:
-        tokens, deltas = 0, list[TextDelta]()
-        completions: list[Completion] = []
-        for output in self._engine.step():
-            transcript = transcripts.get(output.request_id)
-            if transcript is None:
-                continue  # ended by a stop text while this was on its way
-            tokens += self._take(transcript, output.outputs[0])
-            if output.finished and transcript.finish_reason is None:
-                transcript.finish_reason = "stop"  # at an end token that vLLM kept to itself
-            if stream and (delta := transcript.delta()):
-                deltas.append(delta)
-            if transcript.finish_reason:
-                completions.append(transcript.completion())
-                del transcripts[output.request_id]
-                if not output.finished:
-                    self._engine.abort_request([output.request_id])
-        return Step(tokens, tuple(deltas), tuple(completions))
+    def _read(self, request_id: int, transcript: Transcript, news: Any) -> Output:
+        """Add the new tokens of a completion, and report them."""
+        tokens = _take(transcript, news.outputs[0])
+        if news.finished and transcript.finish_reason is None:
+            transcript.finish_reason = "stop"  # at an end token that vLLM does not report
+        delta = transcript.delta() if request_id in self._streamed else None
+        if transcript.finish_reason is None:
+            return Output(request_id, tokens, delta)
+        del self._running[request_id]
+        self._streamed.discard(request_id)
+        if not news.finished:
+            self._engine.abort_request([news.request_id])
+        return Output(request_id, tokens, delta, transcript.completion())
 
-    @staticmethod
-    def _take(transcript: Transcript, news: Any) -> int:
-        """Adds the new tokens up to the end of the completion; how many they were."""
-        count = transcript.request.logprobs
-        for place, token_id in enumerate(news.token_ids):
-            found = None if count is None else token_logprobs(token_id, news.logprobs[place], count)
-            if transcript.add(token_id, found):
-                return place + 1
-        return len(news.token_ids)
+    def _ensure_engine(self, needed: Capacity) -> None:
+        """Start vLLM with the needed capacity, unless it is running."""
+        if self._engine is not None:
+            if is_enough(self._capacity, needed):
+                return
+            needed = grow(self._capacity, needed, self._setup.settings)
+            self._engine.engine_core.shutdown()
+            self._engine = None
+        self._engine, self._capacity = _started(engine_arguments(self._setup, needed)), needed
+
+
+def _take(transcript: Transcript, news: Any) -> int:
+    """Add the new tokens up to the end of the completion, and return their number."""
+    wanted = transcript.request.logprobs
+    for place, token_id in enumerate(news.token_ids):
+        found = None if wanted is None else token_logprobs(token_id, news.logprobs[place], wanted)
+        if transcript.add(token_id, found):
+            return place + 1
+    return len(news.token_ids)
 
 
 def _started(arguments: Mapping[str, Any]) -> Any:

@@ -1,0 +1,148 @@
+"""One completion of llama.cpp's server, followed by a separate thread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from baichuan_core.errors import BaichuanError, UnsupportedError
+from baichuan_core.generation.engines.contract import EncodedRequest, FinishReason, Output, TokenLogprobs
+from baichuan_core.generation.engines.llama_cpp.calls import Calls, GivenUpError
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
+from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
+from baichuan_core.generation.transcript import Transcript
+
+PROBABLE_TOKENS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a completion has to know about tokens.
+
+    Attributes:
+        bytes: The tokens of single bytes.
+        size: Number of tokens.
+        end_token: A token that ends a completion.
+    """
+
+    bytes: ByteTokens
+    size: int
+    end_token: int
+
+
+class RunningCompletion:
+    """Follows one completion and reports its outputs.
+
+    Tokens are read as they come, because closing the connection then frees the slot. llama.cpp leaves out tokens that
+    end inside a character; they are inferred from the bytes of the text. If that is ambiguous, or the completion ends
+    inside a character, the whole completion is requested once more, which names all tokens.
+
+    Attributes:
+        calls: Its connections.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        transcript: Transcript,
+        calls: Calls,
+        vocabulary: Vocabulary,
+        report: Callable[[Output | BaseException], None],
+        *,
+        stream: bool,
+    ) -> None:
+        self.calls = calls
+        self._id = request_id
+        self._request = transcript.request
+        self._transcript = transcript
+        self._vocabulary = vocabulary
+        self._report = report
+        self._stream = stream
+
+    def run(self) -> None:
+        """Report outputs until the completion has ended, failed or was given up."""
+        try:
+            self._follow()
+        except GivenUpError:
+            pass
+        except BaichuanError as error:
+            self._report(Output(self._id, 0, error=error))
+        except BaseException as error:  # noqa: BLE001 - the engine's step raises it
+            self._report(error)
+
+    def _follow(self) -> None:
+        with closing(self.calls.stream(question(self._request))) as pieces:
+            for piece in pieces:
+                if not self._add_piece(piece):
+                    break
+        if self._transcript.finish_reason is None:
+            self._add_answer(self.calls.complete(question(self._request, stop=self._request.stop)))
+
+    def _add_piece(self, piece: Piece) -> bool:
+        """Add the tokens of a piece; return whether the next one is needed."""
+        known = self._transcript.ids
+        missing = self._vocabulary.bytes.before(piece.token, piece.text, piece.count - len(known) - 1)
+        if missing is None:
+            return False
+        tokens = [*missing, piece.token]
+        logprobs = [self._look_up([*known, *missing[:place]], token) for place, token in enumerate(missing)]
+        logprobs.append(self._read_entry(piece.entry, piece.token, [*known, *missing]))
+        self._add(tokens, logprobs)
+        return self._transcript.finish_reason is None
+
+    def _add_answer(self, answer: Answer) -> None:
+        """Add the tokens of the whole completion that are not known yet."""
+        known = len(self._transcript.ids)
+        logprobs = self._list_logprobs(answer, known)
+        self._add(answer.tokens[known:], logprobs, ended="length" if answer.stop_type == "limit" else "stop")
+
+    def _add(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[TokenLogprobs | None],
+        ended: FinishReason | None = None,
+    ) -> None:
+        before = len(self._transcript.ids)
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            if self._transcript.add(token, logprob):
+                break
+        if self._transcript.finish_reason is None:
+            self._transcript.finish_reason = ended
+        delta = self._transcript.delta() if self._stream else None
+        completion = self._transcript.completion() if self._transcript.finish_reason else None
+        self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
+
+    def _list_logprobs(self, answer: Answer, known: int) -> list[TokenLogprobs | None]:
+        """Return the log-probabilities of the tokens from number `known` on.
+
+        The server has entries for the tokens that complete a character only.
+        """
+        entries = iter(answer.entries)
+        found: list[TokenLogprobs | None] = []
+        for place, unfinished in enumerate(self._vocabulary.bytes.unfinished(answer.tokens)):
+            entry = None if unfinished else next(entries, None)
+            if place >= known:
+                found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
+        return found
+
+    def _read_entry(self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]) -> TokenLogprobs | None:
+        if self._request.logprobs is None:
+            return None
+        if entry is None or entry["id"] != token:
+            return self._look_up(before, token)
+        best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
+        return TokenLogprobs(token, entry["logprob"], tuple(best[: self._request.logprobs]))
+
+    def _look_up(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
+        """Request the distribution after `before`, with a forced end token, which completes no character."""
+        if self._request.logprobs is None:
+            return None
+        prompt = (*self._request.prompt_ids, *before)
+        sampling = replace(self._request.sampling, temperature=0.0, logit_bias=((self._vocabulary.end_token, 1e9),))
+        asked: EncodedRequest = replace(self._request, prompt_ids=prompt, limit=1, sampling=sampling)
+        for many in (PROBABLE_TOKENS, self._vocabulary.size):
+            entry = self.calls.complete(question(replace(asked, logprobs=many))).entries[0]
+            best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
+            if token in (found := dict(best)):
+                return TokenLogprobs(token, found[token], tuple(best[: self._request.logprobs]))
+        raise UnsupportedError("llama.cpp does not report the probability of a token; leave 'logprobs' out")

@@ -1,0 +1,152 @@
+"""Keys and values of token sequences with which later prompts may start."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from baichuan_core.generation.engines.native.cache import SavedStates
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A node of the tree: tokens that follow those of its parent, with their keys and values.
+
+    Attributes:
+        tokens: Token ids of the segment.
+        states: Their keys and values.
+        parent: The segment before this one; None for the root, which is empty.
+        children: The segments that follow, by their first tokens.
+        used: Time of the last use, in uses of the cache.
+    """
+
+    tokens: tuple[int, ...]
+    states: SavedStates = field(repr=False)
+    parent: "Segment | None"
+    children: "dict[int, Segment]" = field(default_factory=dict, repr=False)
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A saved prefix of a prompt.
+
+    Attributes:
+        length: Number of tokens of the prefix.
+        parts: The segments that it consists of, and how many tokens of each belong to it.
+    """
+
+    length: int
+    parts: tuple[tuple[Segment, int], ...]
+
+
+class PrefixCache:
+    """Saved keys and values in a radix tree, so that no token sequence is stored twice.
+
+    A key or value depends only on the tokens up to its position. So every prefix of a saved sequence is usable, and
+    sequences with the same prefix share it. When the cache is full, segments that nothing follows are evicted, the
+    least recently used first.
+
+    Example:
+        A system prompt S was saved with two conversations, S+a and S+b: the tree is S with the children a and b.
+        The next turn of the first, S+a+c, finds S+a; only c is computed.
+        If room is lacking, b is evicted before a, and S last.
+
+    Attributes:
+        max_tokens: Maximum number of tokens to keep. The most recently used sequence may be longer.
+        tokens: Number of tokens in the cache.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.tokens = 0
+        self._root = Segment((), [], None)
+        self._time = 0
+
+    def find(self, ids: Sequence[int]) -> Match:
+        """Return the longest saved prefix of `ids`, and count this as a use of it."""
+        match = self._walk(tuple(ids))
+        if match.parts:
+            self._use(match.parts[-1][0])
+        return match
+
+    def add(self, ids: Sequence[int], save: Callable[[int, int], SavedStates]) -> None:
+        """Save a sequence, unless it is in the cache. May exceed `max_tokens` until the next call of `evict`.
+
+        Args:
+            ids: Token ids.
+            save: Returns keys and values of the positions from a first one to before a second one.
+        """
+        ids = tuple(ids)
+        match = self._walk(ids)
+        last, common = match.parts[-1] if match.parts else (self._root, 0)
+        if match.length < len(ids):
+            states = save(match.length, len(ids))
+            # The tokens of the segment that do not belong to `ids` are not used now, so they get their own segment.
+            parent = _split(last, common) if common < len(last.tokens) else last
+            last = Segment(ids[match.length :], states, parent)
+            parent.children[last.tokens[0]] = last
+            self.tokens += len(last.tokens)
+        self._use(last)
+
+    def _walk(self, ids: tuple[int, ...]) -> Match:
+        segment, length = self._root, 0
+        parts: list[tuple[Segment, int]] = []
+        while length < len(ids) and (child := segment.children.get(ids[length])):
+            common = _common_length(child.tokens, ids[length : length + len(child.tokens)])
+            parts.append((child, common))
+            segment, length = child, length + common
+            if common < len(child.tokens):
+                break
+        return Match(length, tuple(parts))
+
+    def _use(self, segment: Segment) -> None:
+        """Count a use of a segment and of those before it."""
+        self._time += 1
+        above: Segment | None = segment
+        while above is not None:
+            above.used = self._time
+            above = above.parent
+
+    def evict(self, max_tokens: int | None = None) -> None:
+        """Evict until at most `max_tokens` tokens, by default the cache's own limit, or one sequence are left."""
+        limit = self.max_tokens if max_tokens is None else max_tokens
+        while self.tokens > limit:
+            oldest = min(self._leaves(self._root), key=lambda leaf: leaf.used)
+            if oldest.used == self._time and limit:
+                return
+            if oldest.parent is not None:
+                del oldest.parent.children[oldest.tokens[0]]
+            self.tokens -= len(oldest.tokens)
+
+    def clear(self) -> None:
+        """Evict everything."""
+        self.evict(0)
+
+    def _leaves(self, segment: Segment) -> Iterator[Segment]:
+        for child in segment.children.values():
+            if child.children:
+                yield from self._leaves(child)
+            else:
+                yield child
+
+
+def _split(segment: Segment, length: int) -> Segment:
+    """Split a segment after `length` tokens and return the first half, which takes its place in the tree."""
+
+    def cut(first: int, last: int) -> SavedStates:
+        return [tuple(tensor[:, first:last].clone() for tensor in layer) for layer in segment.states]
+
+    parent = segment.parent
+    assert parent is not None  # noqa: S101 - the root is empty and never split
+    first = Segment(segment.tokens[:length], cut(0, length), parent, used=segment.used)
+    parent.children[first.tokens[0]] = first
+    segment.states = cut(length, len(segment.tokens))
+    segment.tokens, segment.parent = segment.tokens[length:], first
+    first.children[segment.tokens[0]] = segment
+    return first
+
+
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    if one == other:
+        return len(one)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

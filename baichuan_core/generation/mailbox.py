@@ -1,0 +1,90 @@
+"""A queue from one thread to a consumer that is a thread or an asyncio task."""
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Mailbox(Generic[Item]):
+    """Items for one consumer. After `close`, it gets those that are left and then the end, or an error.
+
+    Example:
+        mailbox.put(1)              from the engine's thread
+        mailbox.close()
+        mailbox.get()               1, in any thread; or `await mailbox.aget()` in any event loop
+        mailbox.get()               raises `EOFError`
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def put(self, item: Item) -> None:
+        """Add an item, unless the mailbox is closed."""
+        with self._changed:
+            if not self._closed:
+                self._items.append(item)
+                self._notify()
+
+    def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
+        """Let nothing else in; only the first call counts.
+
+        Args:
+            error: What the consumer gets at the end, instead of `EOFError`.
+            discard: Whether the consumer gets the end at once instead of the items that are left.
+        """
+        with self._changed:
+            if discard:
+                self._items.clear()
+            if not self._closed:
+                self._closed, self._error = True, error
+            self._notify()
+
+    def get(self) -> Item:
+        """Wait for the next item.
+
+        Raises:
+            EOFError: The mailbox is closed and empty. If it was closed with an error, that is raised instead.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_news)
+            return self._take()
+
+    async def aget(self) -> Item:
+        """Wait for the next item in an event loop; see `get`."""
+        while True:
+            loop = asyncio.get_running_loop()
+            with self._changed:
+                if self._has_news():
+                    return self._take()
+                future: asyncio.Future[None] = loop.create_future()
+                self._waiter = (loop, future)
+            await future
+
+    def _has_news(self) -> bool:
+        return bool(self._items) or self._closed
+
+    def _take(self) -> Item:
+        if self._items:
+            return self._items.popleft()
+        raise self._error or EOFError
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        if self._waiter:
+            loop, future = self._waiter
+            self._waiter = None
+            with suppress(RuntimeError):  # the loop is closed, and so is its consumer
+                loop.call_soon_threadsafe(_wake, future)
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

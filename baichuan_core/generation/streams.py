@@ -1,0 +1,64 @@
+"""The completions of one request, as they come."""
+
+from collections import deque
+from typing import Self
+
+from baichuan_core.generation.engines.contract import Completion, Step, TextDelta
+from baichuan_core.generation.open_batch import Feed
+
+
+class CompletionStream:
+    """Text of a submitted request as it comes: an iterator for any thread, and an asynchronous one for any event loop.
+
+    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is whole; if one of them
+    fails, it raises the error. One consumer may iterate at a time. A stream that is no longer referenced is cancelled.
+
+    Example:
+        stream = generator.submit(request)
+        for event in stream:                     or `async for event in stream`
+            print(event)                         TextDelta, TextDelta, ..., Completion
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._events: deque[TextDelta | Completion] = deque()
+
+    def cancel(self) -> None:
+        """Stop the request and end the iteration; any thread may call this. Its slots are free in the next step."""
+        self._feed.cancel()
+
+    def result(self) -> list[Completion]:
+        """Wait for the completions that have not been read, and return them ordered by sample.
+
+        Raises:
+            CheckpointError: The model computes NaN.
+            UnsupportedError: A completion does not fit into memory even alone.
+        """
+        return sorted((one for one in self if isinstance(one, Completion)), key=lambda one: one.sample)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> TextDelta | Completion:
+        try:
+            while not self._events:
+                self._events += list_events(self._feed.get())
+        except EOFError:
+            raise StopIteration from None
+        return self._events.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TextDelta | Completion:
+        try:
+            while not self._events:
+                self._events += list_events(await self._feed.aget())
+        except EOFError:
+            raise StopAsyncIteration from None
+        return self._events.popleft()
+
+
+def list_events(step: Step) -> list[TextDelta | Completion]:
+    """Return the news of a step in their order: of each completion its text first."""
+    return [event for one in step.outputs for event in (one.delta, one.completion) if event]
