@@ -209,7 +209,7 @@ def field(directory: Path, name: str) -> Any:
 def test_the_chat_template_is_in_the_file(
     make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, template: str | None
 ) -> None:
-    """Without one in the checkpoint it is that of the published format. llama.cpp loads the file even if it cannot parse the template."""
+    """Without one it is that of the published format. llama.cpp loads files whose template it cannot parse."""
     checkpoint = make_deep("baichuan2-7b", 1)
     chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
     (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))
