@@ -203,11 +203,13 @@ def field(directory: Path, name: str) -> Any:
     return reader(directory).fields[name].contents()
 
 
-@pytest.mark.parametrize("template", [None, "<reserved_9>{{ messages[0].content }}", "{% oops"])
+@pytest.mark.parametrize(
+    "template", [None, "<reserved_9>{{ messages[0].content }}", "{% generation %}a{% endgeneration %}"]
+)
 def test_the_chat_template_is_in_the_file(
     make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, template: str | None
 ) -> None:
-    """Without one in the checkpoint it is that of the published format. llama.cpp loads the file in any case."""
+    """Without one it is that of the published format. llama.cpp loads files whose template it cannot parse."""
     checkpoint = make_deep("baichuan2-7b", 1)
     chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
     (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))
@@ -216,7 +218,7 @@ def test_the_chat_template_is_in_the_file(
     convert(checkpoint, tmp_path / "gguf", "gguf")
     assert field(tmp_path / "gguf", "tokenizer.chat_template") == load_tokenizer(checkpoint).chat_template
     assert load_tokenizer(tmp_path / "gguf").chat_template == load_tokenizer(checkpoint).chat_template
-    if template != "{% oops":
+    if template != "{% generation %}a{% endgeneration %}":
         server = llama_cpp(tmp_path / "gguf" / "model.gguf")
         said = server.post("/apply-template", {"messages": [{"role": "user", "content": "Who are you?"}]})
         assert "Who are you?" in said["prompt"]

@@ -163,7 +163,11 @@ def test_the_last_answer_is_continued_and_old_rounds_make_room(own: Path) -> Non
 
 @pytest.mark.parametrize(
     ("template", "reason"),
-    [("{{ raise_exception('no, thanks') }}", "no, thanks"), ("{% for %}", "cannot write"), ("{{ x.y }}", "undefined")],
+    [
+        ("{{ raise_exception('no, thanks') }}", "no, thanks"),
+        ("{{ 1 + messages }}", "cannot write"),
+        ("{{ x.y }}", "undefined"),
+    ],
 )
 def test_a_template_that_refuses_is_a_prompt_error(own: Path, template: str, reason: str) -> None:
     (own / "chat_template.jinja").write_text(template)
