@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_tokenizer, read_config
+from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.choice import EngineChoice, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
+from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
@@ -28,6 +29,7 @@ class TextGenerator:
         options: GenerationOptions | None = None,
         *,
         adapter: Path | str | None = None,
+        models: ModelKeeper | None = None,
     ) -> None:
         """Looks at everything but the weights.
 
@@ -35,6 +37,7 @@ class TextGenerator:
             checkpoint: Directory of a checkpoint, quantized ones included.
             options: What differs from the checkpoint's own defaults; requests may differ further.
             adapter: Directory of a LoRA adapter for this checkpoint.
+            models: Keeps the model loaded for later operations, and may have it already.
 
         Raises:
             CheckpointError: Its files are missing, damaged or hold what cannot be used.
@@ -57,6 +60,7 @@ class TextGenerator:
         window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = Encoder(self.tokenizer, options, defaults, window, self.chat_format)
+        self._models = models or ModelKeeper()
         self._engine: Engine | None = None
 
     def load(self) -> Engine:
@@ -67,8 +71,17 @@ class TextGenerator:
             UnsupportedError: The dtype or device does not exist here.
         """
         if self._engine is None:
-            self._engine = start_engine(self.choice.name, self.setup, self.tokenizer)
+            self._engine = self._start()
         return self._engine
+
+    def _start(self) -> Engine:
+        """Start the engine. The native one shares its model with evaluations; others load the model themselves."""
+        setup, settings, name = self.setup, self.setup.settings, self.choice.name
+        source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
+        if name == NATIVE:
+            return NativeEngine(self._models.load(source), self.tokenizer, settings, setup.end_token_ids)
+        variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
+        return self._models.keep(source, name, lambda: start_engine(name, setup, self.tokenizer), variant=variant)
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         """See `Encoder.encode`."""
