@@ -102,17 +102,19 @@ class Residents:
             runner: Its runner if that goes on living; None if it is closed.
             kept: What the runner keeps loaded.
         """
-        loaded_at = used.loaded_at if used and kept and used.kept.model == kept.model else time.time()
+        new = None
         with self._lock:
             self._running.pop(claim.attempt.id, None)
             if used is not None:
                 self._residents.remove(used)
-            stays = runner is not None and kept is not None and self._may_keep and not self._closing.is_set()
-            if stays and runner is not None and kept is not None:
-                self._residents.append(_new_resident(runner, kept, claim.allocation, loaded_at))
-        if runner is not None and not stays:
+            if runner is not None and kept is not None and self._may_keep and not self._closing.is_set():
+                is_same = used is not None and (used.runner, used.kept.model) == (runner, kept.model)
+                loaded_at = used.loaded_at if used is not None and is_same else time.time()
+                new = _new_resident(runner, kept, claim.allocation, loaded_at)
+                self._residents.append(new)
+        if runner is not None and new is None:
             runner.close(self._worker.exit_seconds)
-        if stays != (used is not None) or (used and kept and used.kept.model != kept.model):
+        if (used and used.kept.model) != (new and new.kept.model):
             self._on_change()
 
     def drain(self) -> None:

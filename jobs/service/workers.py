@@ -31,8 +31,8 @@ class Orders:
 def report(connection: Connection, worker: WorkerRecord) -> Orders:
     """Record a worker's sign of life; `seen_at` is set here, by the database's clock."""
     workers.save(connection, replace(worker, seen_at=now_ms(connection)))
-    drained = bool(worker.models) and workers.get_drain_time(connection, worker.id) is not None
-    return Orders(drained, _list_obsolete(connection, worker.models))
+    is_drained = workers.get_drain_time(connection, worker.id) is not None
+    return Orders(is_drained, _list_obsolete(connection, worker.models))
 
 
 def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:
