@@ -8,8 +8,9 @@ from typing import Any, Self, TypeVar, cast
 
 from baichuan_core.free_memory import release_memory
 from baichuan_core.model import BaichuanForCausalLM
+from baichuan_core.tokenizer import BaichuanTokenizer
 
-from .loading import DtypeName, load_model
+from .loading import DtypeName, load_model, load_tokenizer
 
 T = TypeVar("T")
 
@@ -61,9 +62,9 @@ class KeptModel:
 
 
 class ModelKeeper:
-    """Holds one loaded model at most: it is released before another one is loaded.
+    """Holds one loaded model at most: it is released before another one is loaded. The last tokenizer is kept, too.
 
-    A kept model is used again only if none of its files has changed since.
+    What is kept is used again only if none of its files has changed since.
 
     Example:
         models = ModelKeeper()
@@ -73,6 +74,7 @@ class ModelKeeper:
 
     def __init__(self) -> None:
         self.kept: KeptModel | None = None
+        self._tokenizer: tuple[tuple[FileStamp, ...], BaichuanTokenizer] | None = None
 
     @classmethod
     @contextmanager
@@ -99,6 +101,17 @@ class ModelKeeper:
             return model.prepack()
 
         return self.keep(source, NATIVE, start)
+
+    def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
+        """Return the tokenizer of a checkpoint; reading a published one takes a second.
+
+        Raises:
+            TokenizerError, CheckpointError: See `load_tokenizer`.
+        """
+        stamps = ModelSource(checkpoint).stamp_files()
+        if self._tokenizer is None or self._tokenizer[0] != stamps:
+            self._tokenizer = stamps, load_tokenizer(checkpoint)
+        return self._tokenizer[1]
 
     def keep(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
         """Return what `start` returned for the same source, engine and variant, or call it and keep its result."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, load_tokenizer, read_config
+from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.choice import EngineChoice, choose_engine, start_engine
@@ -48,7 +48,8 @@ class TextGenerator:
         config = read_config(checkpoint)
         options = options or GenerationOptions()
         defaults = GenerationDefaults.of(checkpoint)
-        self.tokenizer: BaichuanTokenizer = load_tokenizer(checkpoint)
+        self._models = models or ModelKeeper()
+        self.tokenizer: BaichuanTokenizer = self._models.load_tokenizer(checkpoint)
         self.setup = EngineSetup(
             checkpoint=checkpoint,
             config=config,
@@ -60,7 +61,6 @@ class TextGenerator:
         window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = Encoder(self.tokenizer, options, defaults, window, self.chat_format)
-        self._models = models or ModelKeeper()
         self._engine: Engine | None = None
 
     def load(self) -> Engine:
