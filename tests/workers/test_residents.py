@@ -14,6 +14,7 @@ import pytest
 
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from jobs.service import deletions, workers
+from tests.cli.shell import descendants
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import is_gone, runner_of
 
@@ -264,3 +265,47 @@ def test_a_resident_of_a_deleted_model_ends_and_a_model_of_the_same_name_is_anot
     assert not is_gone(service.group(other))
     service.deployment.register(service.a, service.folder(service.b))
     assert service.completions(service.run(service.a)) == service.completions(other)
+
+
+def test_a_gguf_model_stays_loaded_in_llama_cpp(service: Service) -> None:
+    deployed = service.deployment
+    file = deployed.wait(deployed.submit(kind="convert", model=service.a, target="gguf")).id
+    first, second = service.run(file), service.run(file)
+    assert service.group(first) == service.group(second)
+    assert service.completions(first) == service.completions(second)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nothing_leaks_over_two_hundred_jobs(service: Service) -> None:
+    """Two residents run jobs in turn, some of which fail: memory, descriptors and processes remain what they were."""
+    deployed, both = service.deployment, (service.a, service.b)
+    worker = deployed.running["w"].pid
+
+    def run_some(count: int) -> None:
+        for number in range(count):
+            wrong = number % 10 == 9
+            fields = {"prompts": ["word " * 2000]} if wrong else {}
+            deployed.wait(service.generate(both[number % 2], **fields), "failed" if wrong else "succeeded")
+
+    def measure() -> dict[int, tuple[int, int]]:
+        residents = [service.group(service.run(model)) for model in both]
+        return {
+            pid: (anonymous_bytes(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))) for pid in (worker, *residents)
+        }
+
+    run_some(20)
+    before, processes = measure(), len(descendants(worker))
+    run_some(200)
+    after = measure()
+    assert after.keys() == before.keys()
+    assert len(descendants(worker)) == processes
+    for pid, (memory, files) in after.items():
+        assert memory < before[pid][0] + 32 * 2**20
+        assert files <= before[pid][1] + 2
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the memory of a process that is not a file's."""
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
