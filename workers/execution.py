@@ -136,8 +136,8 @@ class Execution:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners)
                 ending = supervision.watch(self._starter.start(assignment, runner))
-                if supervision.has_heard or isinstance(ending, StopReason):
-                    break  # else a resident had died before it learned of the attempt
+                if not supervision.died_unheard:
+                    break  # else a resident had ended before it learned of the attempt
             remains = supervision.remains or remains
         finally:
             self._residents.end(claim, resident, *remains)

@@ -38,7 +38,7 @@ class Supervision:
     """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
 
     Attributes:
-        has_heard: Whether the runner has said anything.
+        died_unheard: Once the attempt is over: whether the runner ended by itself before it said anything.
         remains: Once the attempt is over: the runner, and what it keeps loaded, if it waits for another attempt.
     """
 
@@ -61,7 +61,8 @@ class Supervision:
         self._pause_ends_at: float | None = None
         self._last_word: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
-        self.has_heard = False
+        self._has_heard = False
+        self.died_unheard = False
         self.remains: tuple[Runner, Kept] | None = None
         self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
 
@@ -80,6 +81,7 @@ class Supervision:
             if self.remains is None:
                 runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
+        self.died_unheard = reason is None and not self._has_heard
         if isinstance(self._last_word, Paused):
             return reason or StopReason.RELEASED
         return reason or self._last_word or Failed(failures.death(runner.exit_code))
@@ -146,7 +148,7 @@ class Supervision:
         heard = 0
         for said in runner.listen(timeout):
             heard += 1
-            self.has_heard = True
+            self._has_heard = True
             match said:
                 case Progressed():
                     self._lease.record_progress(
