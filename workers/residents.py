@@ -232,10 +232,10 @@ class Residents:
             for each in ours:
                 self._residents.remove(each)
         for each in ours:
+            log.info("resident %d with model %s ends: %s", each.runner.pid, each.kept.model.id, reason)
             each.runner.kill()  # all of them, before any is waited for
         for each in ours:
             each.runner.close(self._worker.exit_seconds)
-            log.info("resident %d with model %s is closed: %s", each.runner.pid, each.kept.model.id, reason)
         if ours:
             self._on_change()
 
