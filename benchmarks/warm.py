@@ -2,10 +2,10 @@
 
 Usage: python -m benchmarks.warm [--layers 11] [--models 4] [--repeats 5]
 
-A service with one worker runs jobs on random models of the 7B family, which are hard links to the same files. The first
-job on each model loads it: every other time from the disk, else from the system's page cache. Later jobs find it loaded.
-The time is from the job's acceptance to its first token, as the job's log has it. Fails if the first token does not come
-20 times sooner than on a model that is loaded from the disk, or if the models do not stay loaded at the same time.
+A service with one worker runs jobs on random models of the 7B family, which are hard links to the same files. The
+first job on each model loads it: every other time from the disk, else from the system's page cache. Later jobs find it
+loaded. The time is from the job's acceptance to its first token, as the job's log has it. Fails if the first token does
+not come 20 times sooner than on a model that is loaded from the disk, or if the models do not all stay loaded.
 """
 
 import argparse

@@ -26,10 +26,11 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
     held: dict[str, list[AllocationRecord]] = {}
     for allocation in allocations.list_open(connection):
         held.setdefault(allocation.worker_id, []).append(allocation)
-    models = allocations.map_open_to_models(connection)
+    alive = list_alive(connection, settings)
+    models = allocations.map_open_to_models(connection) if any(worker.models for worker in alive) else {}
     return [
         machine_of(worker, held.get(worker.id, ()), models, expired_lately=worker.id in expired_lately)
-        for worker in list_alive(connection, settings)
+        for worker in alive
         if worker.state == "active" and worker.drain_at is None
     ]
 

@@ -46,11 +46,12 @@ def test_any_difference_in_what_is_loaded_makes_another_key() -> None:
 
 
 def test_kinds_that_do_not_run_the_model_have_no_key() -> None:
-    for kind, fields in {
+    fields_of: dict[str, dict[str, Any]] = {
         "convert": {"target": "safetensors"},
         "finetune": {"training_file": FILE},
         "quantize": {"quality_report": False},
-    }.items():
+    }
+    for kind, fields in fields_of.items():
         spec = SPEC.validate_python({"kind": kind, "model": "base", **fields})
         assert require(spec, {"model": BASE}, {}, on_gpu=False).model == ""
 
