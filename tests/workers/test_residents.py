@@ -299,7 +299,7 @@ def test_nothing_leaks_over_two_hundred_jobs(service: Service) -> None:
     run_some(200)
     after = measure()
     assert after.keys() == before.keys()
-    assert len(descendants(worker)) == processes
+    assert len(descendants(worker)) <= processes
     for pid, (memory, files) in after.items():
         assert memory < before[pid][0] + 32 * 2**20
         assert files <= before[pid][1] + 2
