@@ -1,6 +1,7 @@
 """How much memory a device has left."""
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,27 +16,43 @@ KIB = 1024
 
 # What this process may take of each device, if it shares them: bytes by the device's number.
 _limits: dict[int, int] = {}
-_host_baseline = 0
+_host_baseline: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
-    """Limit this process to a part of its devices, which it shares with others.
+    """Limit this process to a part of its devices, which it shares with others; an earlier limit no longer holds.
 
     On a GPU torch's allocator keeps to it, and raises `OutOfMemoryError` beyond. A CPU cannot enforce it; there the
-    functions of this module count only what is left of the limit.
+    functions of this module count only what is left of the limit, to which a model that is loaded later counts. So the
+    first call must come before anything is loaded.
 
     Args:
-        reserved: Bytes on each visible device, in their order.
+        reserved: Bytes on each visible device, in their order; empty if the process has its devices for itself.
     """
     global _host_baseline  # noqa: PLW0603 - a limit of the process
+    limited = set(_limits)
+    _limits.clear()
     if torch.cuda.is_available():
+        for index in limited:
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
         for index, count in enumerate(reserved[: torch.cuda.device_count()]):
             total = torch.cuda.mem_get_info(index)[1]
             torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
             _limits[index] = count
-    elif reserved:
+        return
+    if _host_baseline is None:
         _host_baseline = _own_bytes()
+    if reserved:
         _limits[0] = sum(reserved)
+
+
+def held_bytes() -> tuple[list[int], int]:
+    """Return what this process and those it has started hold: bytes on each GPU by torch's account, and of the host.
+
+    Pages of mapped files do not count, since the system can drop them.
+    """
+    on_gpus = [torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count())]
+    return on_gpus, sum(_own_bytes(pid) for pid in _with_descendants(os.getpid()))
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
@@ -53,7 +70,7 @@ def free_bytes(device: str | torch.device | None = None) -> int:
         free, _total = torch.cuda.mem_get_info(where)
         limit = _limits.get(where.index or 0)
         return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
-    limits = [_limits[0] - (_own_bytes() - _host_baseline)] if _limits else []
+    limits = [_limits[0] - (_own_bytes() - (_host_baseline or 0))] if _limits else []
     return min([_of_the_system("MemAvailable"), *left_in_control_group(CONTROL_GROUP), *limits])
 
 
@@ -69,10 +86,22 @@ def total_bytes(device: str | torch.device | None = None) -> int:
     return min([_of_the_system("MemTotal"), *limits_of_control_group(CONTROL_GROUP)])
 
 
-def _own_bytes() -> int:
-    """Return the memory of this process that is not a file's."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+def _own_bytes(pid: int | str = "self") -> int:
+    """Return the memory of a process that is not a file's; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    except OSError:
+        return 0
     return next((int(line.split()[1]) * KIB for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def _with_descendants(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    try:
+        lists = [(task / "children").read_text("ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+    return [pid, *(below for child in " ".join(lists).split() for below in _with_descendants(int(child)))]
 
 
 def release_memory() -> None:

@@ -15,6 +15,7 @@ from workers.execution import Execution
 from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat, describe_worker
 from workers.inventory import Inventory
+from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
 from workers.tasks import install
@@ -32,11 +33,16 @@ def main() -> None:
     database = Database(settings.database)
     starter = RunnerStarter(worker)
     starter.warm_up()
+
+    def report_soon() -> None:
+        heartbeat.report_soon()
+
+    residents = Residents(worker, inventory, report_soon)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
-    execution = Execution(settings, worker, database, starter, waker.wake)
+    execution = Execution(settings, worker, database, starter, residents, waker.wake)
     tidying = Tidying(database, open_store(settings), settings)
 
     def stop() -> None:
@@ -50,15 +56,22 @@ def main() -> None:
 
     hearing = Hearing(lambda: reconnect(celery_worker), give_up)
     heartbeat = Heartbeat(
-        database, settings, lambda: describe_worker(worker, inventory, execution.runners()), waker.wake, hearing
+        database,
+        settings,
+        lambda: describe_worker(worker, inventory, execution.runners(), residents),
+        waker.wake,
+        hearing,
+        residents,
     )
     app = celery_app(settings)
     install(app, execution)
     celery_worker = build_worker(app, worker, on_ready=heartbeat.start, on_message=hearing.hear, on_stop=stop)
     log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
     tidying.start()
+    residents.start()
     celery_worker.start()
     tidying.stop()
+    residents.close()
     heartbeat.leave()
     forget_queue(app, worker)
     waker.close()

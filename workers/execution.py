@@ -20,7 +20,9 @@ from jobs.state import Event, JobState
 from workers.environment import store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
-from workers.messages import Assignment, Failed, Finished, Storage
+from workers.messages import Assignment, Failed, Finished, Kept, Storage
+from workers.process import Runner
+from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
 from workers.supervision import Ending, StopReason, Supervision
@@ -41,12 +43,14 @@ class Execution:
         worker: WorkerSettings,
         database: Database,
         starter: RunnerStarter,
+        residents: Residents,
         wake_dispatcher: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._worker = worker
         self._database = database
         self._starter = starter
+        self._residents = residents
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
         self._runners: set[int] = set()
@@ -60,12 +64,13 @@ class Execution:
         )
 
     def runners(self) -> frozenset[int]:
-        """Return the process groups of the runners that are at work."""
-        return frozenset(self._runners)
+        """Return the process groups of all runners."""
+        return frozenset(self._runners) | self._residents.process_groups()
 
     def drain(self) -> None:
-        """Take nothing more, and give back what runs."""
+        """Take nothing more, give back what runs, and keep nothing."""
         self._draining.set()
+        self._residents.drain()
 
     def run(self, attempt_id: str) -> None:
         """Run an attempt to its end; a message about one that is not ours to run does nothing."""
@@ -122,8 +127,21 @@ class Execution:
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
-        starting = self._starter.start(Assignment(claim, self._storage, self._worker.threads_per_job))
-        return Supervision(claim, lease, self._worker, self._draining, self._runners).watch(starting)
+        """Run the attempt on a resident with its model, or on a new runner."""
+        keep = self._worker.keep_seconds > 0
+        assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep)
+        resident = self._residents.begin(claim)
+        remains: tuple[Runner, Kept] | tuple[None, None] = None, None
+        try:
+            for runner in [resident.runner, None] if resident else [None]:
+                supervision = Supervision(claim, lease, self._worker, self._draining, self._runners)
+                ending = supervision.watch(self._starter.start(assignment, runner))
+                if not supervision.died_unheard:
+                    break  # else a resident had ended before it learned of the attempt
+            remains = supervision.remains or remains
+        finally:
+            self._residents.end(claim, resident, *remains)
+        return ending
 
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
         """Record how the attempt ended."""

@@ -5,24 +5,34 @@ import re
 import signal
 from dataclasses import dataclass
 
-from baichuan_core.errors import BaichuanError
+from baichuan_core.errors import BaichuanError, DatasetError, PromptError
 from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.errors import DomainError
 
 # OSErrors that say the same on the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 LONGEST_MESSAGE = 4000
+FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # others may have damaged what the runner has loaded
 RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's word and the service's for one thing
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed; a permanent failure would come again."""
+    """Why an attempt failed; a permanent failure would come again.
+
+    Attributes:
+        code: Its name.
+        message: What the job's owner reads.
+        permanent: Whether it would come again.
+        expected: Whether it was raised on purpose: its message says all, a traceback would only be noise.
+        of_request: Whether the request was at fault, so that the runner can go on.
+    """
 
     code: str
     message: str
     permanent: bool
-    expected: bool = True  # raised on purpose: its message says all, a traceback would only be noise
+    expected: bool = True
+    of_request: bool = False
 
     def error(self) -> dict[str, str]:
         """As the job's error, in a form that every database and JSON can hold: messages may quote what users wrote."""
@@ -34,9 +44,11 @@ def failure_of(exception: BaseException) -> Failure:
     """What an exception of the runner means for the job."""
     match exception:
         case DomainError():
-            return Failure(exception.code, exception.message, permanent=True)
+            return Failure(exception.code, exception.message, permanent=True, of_request=True)
         case BaichuanError():
-            return Failure(_code(type(exception)), str(exception), permanent=not exception.may_pass)
+            of_request = isinstance(exception, FAULTS_OF_REQUESTS)
+            code, permanent = _code(type(exception)), not exception.may_pass
+            return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)

@@ -14,6 +14,7 @@ from jobs.service import workers
 from jobs.settings import Settings
 from workers.hearing import Hearing
 from workers.inventory import Inventory, read_host
+from workers.residents import Residents
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ class Heartbeat:
         describe: Callable[[], WorkerRecord],
         wake_dispatcher: Callable[[], None],
         hearing: Hearing,
+        residents: Residents,
     ) -> None:
         self._database = database
         self._settings = settings
         self._describe = describe
         self._wake_dispatcher = wake_dispatcher
         self._hearing = hearing
+        self._residents = residents
         self._worker_id = describe().id
         self._started_at = 0
         self._state = "active"
@@ -46,6 +49,10 @@ class Heartbeat:
         """Register the worker, and report from now on; a second call does nothing."""
         if not self._thread.is_alive() and not self._leaving:
             self._thread.start()
+
+    def report_soon(self) -> None:
+        """Report now instead of after the usual interval."""
+        self._due.set()
 
     def drain(self) -> None:
         """Say at once that this worker takes nothing more."""
@@ -76,24 +83,30 @@ class Heartbeat:
             described = self._describe()
             with self._database.writing() as connection:
                 started_at = self._started_at or now_ms(connection)
-                workers.report(connection, replace(described, state=self._state, started_at=started_at))
+                orders = workers.report(connection, replace(described, state=self._state, started_at=started_at))
                 unclaimed = seconds_unclaimed(connection, self._worker_id, self._settings)
             if not self._started_at:
                 self._started_at = started_at
                 self._wake_dispatcher()  # jobs may be waiting for just this worker
+            self._residents.adapt(
+                may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
+            )
             if self._state == "active":
                 self._hearing.check(unclaimed)
         except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
             log.warning("the database does not take the heartbeat, trying again: %s", error)
 
 
-def describe_worker(worker: WorkerSettings, inventory: Inventory, runners: Collection[int]) -> WorkerRecord:
+def describe_worker(
+    worker: WorkerSettings, inventory: Inventory, runners: Collection[int], residents: Residents
+) -> WorkerRecord:
     """Return what a worker reports now.
 
     Args:
         worker: Its settings, with the number of slots resolved.
         inventory: Its devices.
         runners: Process groups of its runners, whose use of a device is not others'.
+        residents: Its runners that keep a model loaded.
     """
     return WorkerRecord(
         id=worker.id,
@@ -107,4 +120,5 @@ def describe_worker(worker: WorkerSettings, inventory: Inventory, runners: Colle
         seen_at=0,
         host=read_host(),
         labels=worker.labels,
+        models=residents.report(),
     )

@@ -1,5 +1,6 @@
 """Refuses, in the runner, a job that cannot fit into the memory there is, before anything is loaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from footprint import Footprint, ShapeError, in_gib, read_config
@@ -10,6 +11,8 @@ from workers.handlers.contract import Context
 def require_memory(spec: AnySpec, context: Context) -> None:
     """Compare what each step of the job needs with what is free; what may not be enough goes to the job's log.
 
+    A model that is still loaded and leaves too little is released.
+
     Raises:
         MemoryOccupiedError: what it needs at least is there, but others hold a part of it now: worth another attempt.
         InsufficientMemoryError: it is not there.
@@ -17,13 +20,37 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     spec = spec.with_input(context.files)
-    on_gpu = memory.chosen_device().type == "cuda"
-    for field, folder in context.models.items():
-        if field == "adapter" or (model := _known(folder)) is None:
-            continue
-        for needs in spec.footprints(model, on_gpu=on_gpu):
-            memory.require_memory(needs, model.shape)
-            _warn(needs, memory.free_bytes("cpu" if needs.place == "host" else None))
+    steps = _list_steps(spec, context, on_gpu=memory.chosen_device().type == "cuda")
+    if context.loaded is not None and context.loaded.kept is not None:
+        if _fits_beside(context.loaded.kept.source.checkpoint, spec, steps):
+            return
+        context.loaded.release()
+    for _, model, needs in steps:
+        memory.require_memory(needs, model.shape)
+        _warn(needs, _free_for(needs))
+
+
+def _list_steps(spec: AnySpec, context: Context, *, on_gpu: bool) -> list[tuple[Path, KnownModel, Footprint]]:
+    """Return the memory of each step on each model, with the model's directory."""
+    folders = [folder for field, folder in context.models.items() if field != "adapter"]
+    known = [(folder, model) for folder in folders if (model := _known(folder)) is not None]
+    return [(folder, model, needs) for folder, model in known for needs in spec.footprints(model, on_gpu=on_gpu)]
+
+
+def _fits_beside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
+    """Whether the job has the memory it needs although a model is loaded already, which is the first that it uses."""
+    weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
+    if weights is None:
+        return False
+    if spec.produces_model:  # it does other work first, with the model still loaded
+        return all(needs.total <= _free_for(needs) for _, _, needs in steps)
+    return all(needs.least - weights <= _free_for(needs) for _, _, needs in steps)
+
+
+def _free_for(needs: Footprint) -> int:
+    from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
+
+    return memory.free_bytes("cpu" if needs.place == "host" else None)
 
 
 def _known(folder: Path) -> KnownModel | None:

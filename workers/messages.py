@@ -9,8 +9,10 @@ from pydantic import TypeAdapter
 
 from jobs.artifacts import StoredFile
 from jobs.results import AnyResult
+from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
 from jobs.service.metrics import Point
+from jobs.specs import AnySpec
 from workers.failures import Failure
 from workers.handlers.contract import Outcome
 
@@ -38,11 +40,12 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """To a runner: run this attempt."""
+    """To a runner: run this attempt, and if `keep` is set, keep what it has loaded and wait for another one."""
 
     claim: Claim
     storage: Storage
     threads: int
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,33 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """From a runner: what it keeps loaded while it waits for another attempt.
+
+    Attributes:
+        model: The model.
+        engine: What runs it.
+        device_bytes: Memory on each of its GPUs.
+        host_bytes: Memory of the host.
+    """
+
+    model: LoadedModel
+    engine: str
+    device_bytes: Sequence[int]
+    host_bytes: int
+
+    def fits(self, spec: AnySpec) -> bool:
+        """Whether a job can use it: only generation can choose the engine, other jobs need the native one."""
+        return getattr(spec, "engine", NATIVE_ENGINE) in (self.engine, "auto")
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """From a runner: everything is written and published in the store."""
 
     outcome: Outcome[AnyResult]
     stored: Sequence[StoredFile]
+    kept: Kept | None = None
     type: Literal["finished"] = "finished"
 
 
@@ -77,6 +102,7 @@ class Failed:
     """From a runner: the attempt failed."""
 
     failure: Failure
+    kept: Kept | None = None
     type: Literal["failed"] = "failed"
 
 
@@ -87,6 +113,7 @@ class Paused:
     type: Literal["paused"] = "paused"
 
 
+NATIVE_ENGINE = "transformers"
 PAUSE = b"pause\n"  # to a runner, after its assignment
 Message = Progressed | Measured | Finished | Failed | Paused
 

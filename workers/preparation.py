@@ -3,16 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baichuan_core.progress import ProgressCallback
 from jobs.artifacts import ArtifactStore, Workspace, input_key
 from jobs.errors import InsufficientStorageError, InvalidRequestError
 from jobs.models.directories import allowed_path
 from jobs.records import FileRecord, ModelRecord
+from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
-from workers.handlers.contract import Context, Handler
+from workers.handlers.contract import MODEL_FOLDER, Context, Handler
+
+if TYPE_CHECKING:
+    from baichuan_core.checkpoint import ModelSource
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
@@ -33,6 +38,19 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
     )
+
+
+def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> LoadedModel | None:
+    """Return which model was loaded from `source`: one that the spec names, or the one that the job has made."""
+    found = resolve_models(claim.spec, claim.models, claim.bases)
+    if source.checkpoint == context.model_output:
+        name = claim.job.output_model or claim.job.id
+        key = f"{Workspace(claim.job.id, claim.attempt.id).output}/{MODEL_FOLDER}"
+        return LoadedModel(claim.job.project_id, name, key, source.dtype)
+    adapter = None if source.adapter is None else found["adapter"]
+    named = (field for field in found if field != "adapter" and context.models[field] == source.checkpoint)
+    field = next(named, None)
+    return None if field is None else LoadedModel.of(found[field], adapter, source.dtype)
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:

@@ -138,6 +138,12 @@ class Runner:
                 if lines := reader.feed(data) if data else reader.close():
                     yield name, lines
 
+    def cut_lines(self) -> Iterator[Line]:
+        """Yield the unfinished lines of an attempt that has ended: what comes later belongs to another one."""
+        for name, reader in self._lines.values():
+            if lines := reader.close():
+                yield name, lines
+
     def kill(self) -> None:
         """End the runner and all it has started, at once."""
         with suppress(ProcessLookupError, PermissionError):

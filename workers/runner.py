@@ -1,10 +1,14 @@
-"""The runner: a separate process for one attempt. It owns its devices, and ends with its worker or at its word.
+"""The runner: a separate process for an attempt, or for several that use the same model, one after another.
+
+It owns its devices, and ends with its worker or at its word.
 
 Whatever may take long happens here, where it can be killed at any moment: fetching models, computing, hashing and
 publishing. The worker only keeps the books. Nothing heavy is imported at the top, for the worker imports this module.
 """
 
+import ctypes
 import faulthandler
+import gc
 import io
 import multiprocessing
 import os
@@ -16,22 +20,26 @@ import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from baichuan_core.errors import TrainingPausedError
 from baichuan_core.progress import Progress
-from jobs.artifacts import Workspace, describe, open_store_at
+from jobs.artifacts import ArtifactStore, Workspace, describe, open_store_at
 from jobs.records import AllocationRecord
 from jobs.results import JobProgress
+from jobs.scheduling import LoadedModel
 from jobs.service.metrics import to_point
 from workers.environment import device_variables
 from workers.failures import failure_of
-from workers.handlers.contract import handler_of
+from workers.handlers.contract import Context, handler_of
 from workers.memory import require_memory
 from workers.messages import (
     PAUSE,
     Assignment,
     Failed,
     Finished,
+    Kept,
     Measured,
     Message,
     Paused,
@@ -39,7 +47,10 @@ from workers.messages import (
     decode_assignment,
     encode_message,
 )
-from workers.preparation import prepare, require_room
+from workers.preparation import identify_loaded, prepare, require_room
+
+if TYPE_CHECKING:
+    from baichuan_core.checkpoint import KeptModel
 
 REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
 # What handlers import only once they need it; together they cost two seconds.
@@ -60,59 +71,127 @@ def preload(kinds: list[str]) -> None:
     """Import what jobs of these kinds need, ahead of the first assignment."""
     for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LATE_IMPORTS):
         import_module(name)
+    # What exists now stays: not looking at it makes each collection of garbage fast, and lets forks share its memory.
+    gc.collect()
+    gc.freeze()
 
 
 def run(wires: Wires) -> None:
-    """Live the whole life of a runner: wait for the assignment, work, report, exit."""
+    """Live the whole life of a runner: wait for an assignment, work, report, and exit or wait for the next one."""
     with suppress(PermissionError):  # the leader of a session already
         os.setsid()  # one process group with all it starts, for the worker to kill
     _redirect(wires)
     # Under other methods, locks that libraries make would outlive a killed runner.
     multiprocessing.set_start_method("fork", force=True)
-    control = os.fdopen(wires.control, "rb")
-    line = control.readline()
-    if not line.endswith(b"\n"):
-        os._exit(0)  # the worker has ended or needs no runner
-    pause = threading.Event()
-    threading.Thread(target=_obey, args=(control, pause), name="control", daemon=True).start()
-    last_word: Message
-    try:
-        last_word = _work(decode_assignment(line), wires.messages, pause)
-    except TrainingPausedError:
-        last_word = Paused()
-    except BaseException as exception:  # noqa: BLE001 - whatever it is, the job's owner must learn of it
-        failure = failure_of(exception)
-        if not failure.expected:
-            traceback.print_exc()
-        last_word = Failed(failure)
-    _send(wires.messages, last_word)
+    control = Control(os.fdopen(wires.control, "rb"))
+    runner = AttemptRunner(wires.messages, control)
+    while True:
+        last_word = runner.run(control.wait_for_assignment())
+        _flush()
+        _send(wires.messages, last_word)
+        if isinstance(last_word, Paused) or last_word.kept is None:
+            os._exit(0)  # no waiting for threads and exit handlers of the libraries
+
+
+class Control:
+    """What the worker sends: assignments, and requests to pause. Its end, however that comes, ends this process."""
+
+    def __init__(self, pipe: io.BufferedReader) -> None:
+        self.pause = threading.Event()
+        self._assignments: SimpleQueue[bytes] = SimpleQueue()
+        threading.Thread(target=self._obey, args=(pipe,), name="control", daemon=True).start()
+
+    def wait_for_assignment(self) -> Assignment:
+        """Return the next assignment."""
+        line = self._assignments.get()
+        self.pause.clear()
+        return decode_assignment(line)
+
+    def _obey(self, pipe: io.BufferedReader) -> None:
+        for line in pipe:
+            if line == PAUSE:
+                self.pause.set()
+            elif line.endswith(b"\n"):
+                self._assignments.put(line)
+        os.killpg(0, signal.SIGKILL)  # with all that belongs to this runner
+
+
+class AttemptRunner:
+    """Runs attempts one after another, and keeps between them what they have loaded."""
+
+    def __init__(self, messages: int, control: Control) -> None:
+        from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - not in the worker's own process
+
+        self._messages = messages
+        self._control = control
+        self._loaded = ModelKeeper()
+        self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)  # what is loaded, and its name
+        self._context: Context | None = None
+        self._store: ArtifactStore | None = None  # it locks the files of the loaded model, so that no cache evicts them
+
+    def run(self, assignment: Assignment) -> Finished | Failed | Paused:
+        """Run an attempt; whatever happens, return what the worker must learn."""
+        try:
+            return self._work(assignment)
+        except TrainingPausedError:
+            return Paused()
+        except BaseException as exception:  # noqa: BLE001 - whatever it is, the job's owner must learn of it
+            failure = failure_of(exception)
+            if not failure.expected:
+                traceback.print_exc()
+        # The exception is gone here, and with it what it kept alive.
+        return Failed(failure, self._keep(assignment) if failure.of_request else None)
+
+    def _work(self, assignment: Assignment) -> Finished:
+        claim, storage = assignment.claim, assignment.storage
+        _set_up_environment(assignment)
+        store = open_store_at(
+            storage.artifact_root, cache=storage.cache, cache_bytes=storage.cache_bytes, variables=storage.variables
+        )
+        prepared = prepare(claim, store, storage.model_roots, Reporter(self._messages))
+        context = replace(prepared, should_pause=self._control.pause.is_set, loaded=self._loaded)
+        self._store, self._context = store, context
+        handler = handler_of(claim.spec)
+        require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)
+        _set_up_libraries(assignment)
+        require_memory(claim.spec, context)
+        outcome = handler.run(claim.spec, context)
+        _send(self._messages, Progressed(1.0, "publishing", {}))
+        stored = describe(context.output)
+        store.publish(Workspace(claim.job.id, claim.attempt.id).output)
+        return Finished(outcome, stored, self._keep(assignment))
+
+    def _keep(self, assignment: Assignment) -> Kept | None:
+        """Return what stays loaded; None if nothing does, or nothing that another job could name."""
+        from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - not in the worker's process
+
+        kept = self._loaded.kept
+        if not assignment.keep or kept is None:
+            return None
+        if kept is not self._named[0] and self._context is not None:
+            self._named = kept, identify_loaded(kept.source, assignment.claim, self._context)
+        model = self._named[1]
+        if model is None:
+            return None
+        release_memory()
+        on_gpus, of_host = held_bytes()
+        return Kept(model, kept.engine, on_gpus, of_host)
+
+
+def _flush() -> None:
+    """Write out what was printed, by native libraries too: what comes later belongs to no attempt."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # no waiting for threads and exit handlers of the libraries
+    ctypes.CDLL(None).fflush(None)
 
 
-def _work(assignment: Assignment, messages: int, pause: threading.Event) -> Finished:
-    claim, storage = assignment.claim, assignment.storage
-    visible = device_variables(_cuda_devices(claim.allocation))
+def _set_up_environment(assignment: Assignment) -> None:
+    visible = device_variables(_cuda_devices(assignment.claim.allocation))
     os.environ.update(visible)
     for name, value in visible.items():
         if value:
             print(f"{name}={value}")  # noqa: T201 - the job's log
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
-    store = open_store_at(
-        storage.artifact_root, cache=storage.cache, cache_bytes=storage.cache_bytes, variables=storage.variables
-    )
-    prepared = prepare(claim, store, storage.model_roots, Reporter(messages))
-    context = replace(prepared, should_pause=pause.is_set)
-    handler = handler_of(claim.spec)
-    require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)
-    _set_up_libraries(assignment)
-    require_memory(claim.spec, context)
-    outcome = handler.run(claim.spec, context)
-    _send(messages, Progressed(1.0, "publishing", {}))
-    stored = describe(context.output)
-    store.publish(Workspace(claim.job.id, claim.attempt.id).output)
-    return Finished(outcome, stored)
 
 
 class Reporter:
@@ -163,14 +242,6 @@ def _redirect(wires: Wires) -> None:
     faulthandler.enable(file=2)
 
 
-def _obey(control: io.BufferedReader, pause: threading.Event) -> None:
-    """Note a request to pause; when the worker ends, however that comes, end all that belongs to this runner."""
-    for line in control:
-        if line == PAUSE:
-            pause.set()
-    os.killpg(0, signal.SIGKILL)
-
-
 def _set_up_libraries(assignment: Assignment) -> None:
     import torch  # noqa: PLC0415 - not in the worker's own process
     from transformers.utils import logging  # noqa: PLC0415
@@ -180,8 +251,7 @@ def _set_up_libraries(assignment: Assignment) -> None:
     torch.set_num_threads(assignment.threads)
     logging.disable_progress_bar()  # bars are for terminals; a job reports its progress otherwise
     allocation = assignment.claim.allocation
-    if allocation.devices and not allocation.exclusive:
-        limit_memory([device["reserved_bytes"] for device in allocation.devices])
+    limit_memory([] if allocation.exclusive else [device["reserved_bytes"] for device in allocation.devices])
 
 
 def main(arguments: list[str]) -> None:

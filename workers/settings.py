@@ -41,6 +41,12 @@ class WorkerSettings(BaseSettings):
     start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, imports included")
     pause_seconds: float = Field(60, gt=0, description="How long a job may take to save what it needs to continue")
     exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
+    keep_seconds: float = Field(
+        300, ge=0, description="How long a runner keeps its last model loaded for another job; 0: not at all"
+    )
+    memory_reserve_bytes: int = Field(
+        2**30, ge=0, description="Idle runners are closed while the host, or their device, has less than this free"
+    )
     drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
 
     @field_validator("kinds", mode="before")

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Protocol
 
@@ -52,20 +52,22 @@ class RunnerStarter:
         """Begin the imports, so that the first job need not wait for them; return at once."""
         self._source.warm_up()
 
-    def start(self, assignment: Assignment) -> "StartingRunner":
-        """Begin to start a runner; return at once, even while the imports go on.
+    def start(self, assignment: Assignment, resident: Runner | None = None) -> "StartingRunner":
+        """Begin to start a runner, or give a resident another assignment; return at once, even while imports go on.
 
         Call it from a thread that lives as long as the worker: the processes that import end with the thread that
         started them.
         """
+        if resident is not None:
+            return StartingRunner(lambda: resident, assignment)
         self._source.warm_up()  # what had done the imports may have died
-        return StartingRunner(self._source, assignment)
+        return StartingRunner(self._source.start, assignment)
 
 
 class StartingRunner:
     """A runner that a separate thread starts."""
 
-    def __init__(self, source: RunnerSource, assignment: Assignment) -> None:
+    def __init__(self, source: Callable[[], Runner], assignment: Assignment) -> None:
         self._started: Future[Runner] = Future()
         thread = threading.Thread(target=self._start, args=(source, assignment), name="start runner", daemon=True)
         thread.start()
@@ -79,9 +81,9 @@ class StartingRunner:
         """Kill the runner as soon as it has started. Until then it cannot do anything."""
         self._started.add_done_callback(_close_runner)
 
-    def _start(self, source: RunnerSource, assignment: Assignment) -> None:
+    def _start(self, source: Callable[[], Runner], assignment: Assignment) -> None:
         try:
-            runner = source.start()
+            runner = source()
         except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
             self._started.set_exception(error)
             return

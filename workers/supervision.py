@@ -1,4 +1,4 @@
-"""Watches over the runner of one attempt: starts it, relays what it says, and ends it when it must end."""
+"""Watches over the runner of one attempt: relays what it says, and ends it unless it stays for another attempt."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Measured, Paused, Progressed
+from workers.messages import Failed, Finished, Kept, Measured, Paused, Progressed
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
@@ -35,7 +35,12 @@ Ending = Finished | Failed | StopReason
 
 
 class Supervision:
-    """Supervises one attempt. Directives, draining and time limits apply even while the runner starts."""
+    """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
+
+    Attributes:
+        died_unheard: Once the attempt is over: whether the runner ended by itself before it said anything.
+        remains: Once the attempt is over: the runner, and what it keeps loaded, if it waits for another attempt.
+    """
 
     def __init__(
         self,
@@ -56,10 +61,13 @@ class Supervision:
         self._pause_ends_at: float | None = None
         self._last_word: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
+        self._has_heard = False
+        self.died_unheard = False
+        self.remains: tuple[Runner, Kept] | None = None
         self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
-        """Watch until the runner is gone with all that it started."""
+        """Watch until the attempt is over, and the runner is gone with all that it started or `remains`."""
         while (runner := starting.wait(LISTEN_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
@@ -70,8 +78,10 @@ class Supervision:
         try:
             reason = self._accompany(runner)
         finally:
-            runner.close(self._worker.exit_seconds)
+            if self.remains is None:
+                runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
+        self.died_unheard = reason is None and not self._has_heard
         if isinstance(self._last_word, Paused):
             return reason or StopReason.RELEASED
         return reason or self._last_word or Failed(failures.death(runner.exit_code))
@@ -82,13 +92,24 @@ class Supervision:
 
     def _accompany(self, runner: Runner) -> Ending | None:
         reason: Ending | None = None
-        while not runner.silent and reason is None and not self._lingers(runner):
+        while not runner.silent and reason is None and self._kept is None and not self._lingers(runner):
             self._listen(runner, LISTEN_SECONDS)
             reason = self._stop_reason(runner)
-        runner.kill()
+        stays = reason is None and self._kept is not None
+        if not stays:
+            runner.kill()
         while not runner.silent and self._listen(runner, 0):
             pass  # what it had printed before
+        for stream, lines in runner.cut_lines():
+            self._record(stream, lines)
+        if stays and self._kept is not None:
+            self.remains = runner, self._kept
         return reason
+
+    @property
+    def _kept(self) -> Kept | None:
+        """What the runner keeps loaded after its last word."""
+        return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
 
     def _stop_reason(self, runner: Runner | None) -> Ending | None:
         """Return why the runner must be ended now, if it must."""
@@ -127,6 +148,7 @@ class Supervision:
         heard = 0
         for said in runner.listen(timeout):
             heard += 1
+            self._has_heard = True
             match said:
                 case Progressed():
                     self._lease.record_progress(
@@ -137,6 +159,9 @@ class Supervision:
                 case Finished() | Failed() | Paused():
                     self._last_word = said
                 case (stream, lines):
-                    if kept := self._budget.admit(lines):
-                        self._lease.record_lines(stream, kept)
+                    self._record(stream, lines)
         return heard
+
+    def _record(self, stream: str, lines: list[str]) -> None:
+        if kept := self._budget.admit(lines):
+            self._lease.record_lines(stream, kept)

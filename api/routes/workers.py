@@ -19,7 +19,7 @@ async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller)
     """Workers that reported within the last few heartbeats."""
     settings = caller.service.settings
     found = await caller.service.reader.run(lambda c: workers.list_alive_after(c, settings, query.after))
-    return json_response(Page[WorkerObject].of([WorkerObject.of(worker) for worker in found], query.limit))
+    return json_response(Page[WorkerObject].of([WorkerObject.of(worker, caller.key) for worker in found], query.limit))
 
 
 @router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutTags])
@@ -31,7 +31,7 @@ async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest
     """
     seconds, settings = (request or DrainRequest()).deadline_seconds, caller.service.settings
     drained = await caller.service.writer.run(lambda c: workers.drain(c, worker_id, seconds, settings))
-    return json_response(WorkerObject.of(drained))
+    return json_response(WorkerObject.of(drained, caller.key))
 
 
 @router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[WithoutTags])
@@ -39,4 +39,4 @@ async def undrain(worker_id: str, caller: FromAdministrator) -> Response:
     """Let a drained worker take jobs again."""
     settings = caller.service.settings
     active = await caller.service.writer.run(lambda c: workers.undrain(c, worker_id, settings))
-    return json_response(WorkerObject.of(active))
+    return json_response(WorkerObject.of(active, caller.key))

@@ -98,6 +98,41 @@ class HostObject(BaseModel):
     cores: int | None = None
 
 
+class LoadedDeviceObject(BaseModel):
+    """A device of a loaded model, and the memory that the model takes there."""
+
+    uuid: str
+    bytes: int
+
+
+class LoadedModelObject(BaseModel):
+    """A model that a runner keeps loaded; ids are null if it belongs to another project."""
+
+    id: str | None
+    adapter: str | None
+    dtype: str = Field(description="Dtype that its jobs ask for; auto is the checkpoint's own")
+    engine: str
+    devices: list[LoadedDeviceObject]
+    host_bytes: int = Field(description="Memory of the host, a CPU's included")
+    since: int = Field(description="When it was loaded")
+    state: Literal["idle", "busy"] = Field(description="Whether a job uses it now; idle ones make room for other jobs")
+
+    @classmethod
+    def of(cls, reported: Json, caller: KeyRecord) -> Self:
+        """Return a model as its worker reported it, as the caller may see it."""
+        own = reported["project_id"] == caller.project_id
+        return cls(
+            id=reported["id"] if own else None,
+            adapter=reported["adapter"] if own else None,
+            dtype=reported["dtype"],
+            engine=reported["engine"],
+            devices=[LoadedDeviceObject(**device) for device in reported["devices"]],
+            host_bytes=reported["host_bytes"],
+            since=seconds(reported["since"]),
+            state="busy" if reported["busy"] else "idle",
+        )
+
+
 class WorkerObject(Identified):
     """A worker that reported lately."""
 
@@ -110,13 +145,14 @@ class WorkerObject(Identified):
     devices: list[DeviceObject]
     host: HostObject
     labels: dict[str, str]
+    models: list[LoadedModelObject] = Field(description="Models that its runners keep loaded")
     drain_at: int | None = Field(description="When it must give back what it runs; far in the future: never")
     created_at: int
     seen_at: int
 
     @classmethod
-    def of(cls, worker: WorkerRecord) -> Self:
-        """The worker as clients see it."""
+    def of(cls, worker: WorkerRecord, caller: KeyRecord) -> Self:
+        """Return the worker as the caller sees it."""
         return cls(
             id=worker.id,
             hostname=worker.hostname,
@@ -127,6 +163,7 @@ class WorkerObject(Identified):
             devices=[DeviceObject.of(device) for device in worker.devices],
             host=HostObject(**worker.host),
             labels=dict(worker.labels),
+            models=[LoadedModelObject.of(model, caller) for model in worker.models],
             drain_at=optional_seconds(worker.drain_at),
             created_at=seconds(worker.started_at),
             seen_at=seconds(worker.seen_at),

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.free_memory import release_memory
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -21,7 +20,7 @@ from .options import BenchmarkOptions, EvaluatedModel
 from .saved_answers import SavedAnswers, hash_questions
 
 
-def evaluate_benchmark(
+def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of a run
     model: EvaluatedModel | Path | str,
     data: Path | str,
     output: Path | str,
@@ -30,6 +29,7 @@ def evaluate_benchmark(
     compare_with: EvaluatedModel | Path | str | None = None,
     checkpoints: Path | str | None = None,
     resume_from: Sequence[Path] = (),
+    models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> BenchmarkReport:
     """Evaluate a model, or two models one after the other, on a multiple-choice benchmark.
@@ -46,6 +46,7 @@ def evaluate_benchmark(
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
         checkpoints: Directory for saved answers, one file per subject; used by this evaluation only.
         resume_from: `checkpoints` directories of interrupted runs, whose answers are reused.
+        models: Keeps the last model loaded for later operations; by default it is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
@@ -62,18 +63,20 @@ def evaluate_benchmark(
         Path(data), benchmark, split=split, shots=options.shots, subjects=options.subjects, limit=options.limit
     )
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
-    models = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
-    tokenizers = [load_tokenizer(one.checkpoint) for one in models]
+    evaluated = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
+    tokenizers = [load_tokenizer(one.checkpoint) for one in evaluated]
     letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]  # fails before any model is loaded
     runs = [
         _ModelRun(number, *of_model, benchmark, exams, options, saved)
-        for number, of_model in enumerate(zip(models, tokenizers, letters, strict=True))
+        for number, of_model in enumerate(zip(evaluated, tokenizers, letters, strict=True))
     ]
-    answers = [
-        _answer_all(one, part_of(on_progress, one.number / len(models), (one.number + 1) / len(models))) for one in runs
-    ]
+    with ModelKeeper.lend(models) as keeper:
+        answers = [
+            _answer_all(one, keeper, part_of(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
+            for one in runs
+        ]
     on_progress(Progress(1.0, "writing"))
-    names = [one.display_name for one in models]
+    names = [one.display_name for one in evaluated]
     report = build_benchmark_report(benchmark, split, options.shots, list(zip(names, answers, strict=True)))
     write_benchmark_files(report, answers, output)
     return report
@@ -99,8 +102,8 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
     return wanted or benchmark.splits[0]
 
 
-def _answer_all(run: _ModelRun, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
-    """Return the answers by subject; load the model only if some are not saved, and release it afterwards."""
+def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
+    """Return the answers by subject; load the model only if some are not saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"
     window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH
@@ -112,7 +115,7 @@ def _answer_all(run: _ModelRun, on_progress: ProgressCallback) -> dict[str, list
         key = hash_questions(name, prompts, right, letters)
         given = run.saved.find(key)
         if given is None:
-            loaded = loaded or load_for_evaluation(run.model, options)
+            loaded = loaded or load_for_evaluation(run.model, options, models)
             told = part_of(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=told
@@ -120,6 +123,4 @@ def _answer_all(run: _ModelRun, on_progress: ProgressCallback) -> dict[str, list
             run.saved.save(key, given)
         answers[exam.subject] = given
         done += len(prompts)
-    del loaded
-    release_memory()
     return answers

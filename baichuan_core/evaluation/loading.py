@@ -1,12 +1,16 @@
 """Load models for evaluation."""
 
-from baichuan_core.checkpoint import load_model
+from pathlib import Path
+
+from baichuan_core.checkpoint import ModelKeeper, ModelSource
 from baichuan_core.model import BaichuanForCausalLM
 
 from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
 
 
-def load_for_evaluation(model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions) -> BaichuanForCausalLM:
-    """Load a model for inference with the dtype and device from the options."""
-    loaded = load_model(model.checkpoint, dtype=options.dtype, device=options.device, adapter=model.adapter)
-    return loaded.prepack()
+def load_for_evaluation(
+    model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions, models: ModelKeeper
+) -> BaichuanForCausalLM:
+    """Return a model for inference with the dtype and device from the options; a model that `models` keeps is used."""
+    adapter = None if model.adapter is None else Path(model.adapter)
+    return models.load(ModelSource(Path(model.checkpoint), adapter, options.dtype, options.device))

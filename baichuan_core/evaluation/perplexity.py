@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import (
     Comparison,
     Window,
@@ -91,6 +90,7 @@ def evaluate_perplexity(
     options: PerplexityOptions | None = None,
     *,
     compare_with: EvaluatedModel | Path | str | None = None,
+    models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PerplexityReport:
     """Measure a model's perplexity on a text, and optionally compare it with another model.
@@ -104,6 +104,7 @@ def evaluate_perplexity(
         output: Directory for the results.
         options: Options that differ from the defaults.
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
+        models: Keeps the last model loaded for later operations; by default it is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
@@ -119,12 +120,13 @@ def evaluate_perplexity(
     content = read_text_file(Path(text))
     mine = EvaluatedModel.from_path(model)
     windows = _read_windows(mine, content, options)
-    if compare_with is None:
-        report = _evaluate_one(mine, windows, options, on_progress)
-    else:
-        theirs = EvaluatedModel.from_path(compare_with)
-        _require_same_tokens(mine, theirs, content)
-        report = _evaluate_two(mine, theirs, windows, options, on_progress)
+    with ModelKeeper.lend(models) as keeper:
+        if compare_with is None:
+            report = _evaluate_one(mine, windows, options, keeper, on_progress)
+        else:
+            theirs = EvaluatedModel.from_path(compare_with)
+            _require_same_tokens(mine, theirs, content)
+            report = _evaluate_two(mine, theirs, windows, options, keeper, on_progress)
     on_progress(Progress(1.0, "writing"))
     write_text(output / TABLE_FILE, _format_table(report))
     write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
@@ -147,9 +149,13 @@ def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: 
 
 
 def _evaluate_one(
-    model: EvaluatedModel, windows: Sequence[Window], options: PerplexityOptions, on_progress: ProgressCallback
+    model: EvaluatedModel,
+    windows: Sequence[Window],
+    options: PerplexityOptions,
+    models: ModelKeeper,
+    on_progress: ProgressCallback,
 ) -> PerplexityReport:
-    loaded = load_for_evaluation(model, options)
+    loaded = load_for_evaluation(model, options, models)
     found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
     longest = len(windows[0].token_ids)
     return PerplexityReport(
@@ -162,18 +168,18 @@ def _evaluate_two(
     theirs: EvaluatedModel,
     windows: Sequence[Window],
     options: PerplexityOptions,
+    models: ModelKeeper,
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
-        load_for_evaluation(theirs, options),
+        load_for_evaluation(theirs, options, models),
         windows,
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.0, 0.5),
     )
-    release_memory()
     parts = compare_windows(
         reference,
-        load_for_evaluation(mine, options),
+        load_for_evaluation(mine, options, models),
         batch_tokens=options.batch_tokens,
         on_progress=part_of(on_progress, 0.5, 1.0),
     )

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from baichuan_core.checkpoint import make_directory
+from baichuan_core.checkpoint import ModelKeeper, make_directory
 from baichuan_core.errors import CheckpointError, PromptError
 from baichuan_core.generation.completion_file import PartialFile, write_completions
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest
@@ -24,7 +24,7 @@ SAMPLE_BYTES = 65536  # of a weight file, to tell it by
 SAMPLES = 64  # so that every layer of a file of some gigabytes has one
 
 
-def generate(
+def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     checkpoint: Path | str,
     requests: Sequence[GenerationRequest],
     output: Path | str,
@@ -33,6 +33,7 @@ def generate(
     adapter: Path | str | None = None,
     partial: Path | str | None = None,
     resume_from: Path | str | None = None,
+    models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> GenerationReport:
     """Answers every request and writes ``output``, a JSONL file with one line a completion in their order.
@@ -52,6 +53,7 @@ def generate(
             given. It is removed when ``output`` is there.
         resume_from: The partial file of an earlier run, if it is another than ``partial``; lines of other requests or
             options are not taken.
+        models: Keeps the model loaded for later operations, and may have it already.
         on_progress: Told about stages ``loading``, ``generating`` and ``writing``.
 
     Raises:
@@ -69,7 +71,7 @@ def generate(
     make_directory(output.parent)
     partial = output.with_name(f"{output.name}.partial") if partial is None else Path(partial)
     on_progress(Progress(0.0, "loading"))
-    with closing(TextGenerator(checkpoint, options, adapter=adapter)) as generator:
+    with closing(TextGenerator(checkpoint, options, adapter=adapter, models=models)) as generator:
         encoded = generator.encode(requests)
         fingerprint = _fingerprint(generator, requests, encoded)
         with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:

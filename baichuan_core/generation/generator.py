@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from baichuan_core.checkpoint import load_tokenizer, read_config
+from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving
 from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
+from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
@@ -35,6 +36,7 @@ class TextGenerator:
         options: GenerationOptions | None = None,
         *,
         adapter: Path | str | None = None,
+        models: ModelKeeper | None = None,
     ) -> None:
         """Looks at everything but the weights.
 
@@ -42,6 +44,7 @@ class TextGenerator:
             checkpoint: Directory of a checkpoint, quantized ones included.
             options: What differs from the checkpoint's own defaults; requests may differ further.
             adapter: Directory of a LoRA adapter for this checkpoint.
+            models: Keeps the model loaded for later operations, and may have it already.
 
         Raises:
             CheckpointError: Its files are missing, damaged or hold what cannot be used.
@@ -52,7 +55,9 @@ class TextGenerator:
         config = read_config(checkpoint)
         options = options or GenerationOptions()
         defaults = GenerationDefaults.of(checkpoint)
-        self.tokenizer: BaichuanTokenizer = load_tokenizer(checkpoint)
+        self._owns_models = models is None
+        self._models = models or ModelKeeper()
+        self.tokenizer: BaichuanTokenizer = self._models.load_tokenizer(checkpoint)
         self.setup = EngineSetup(
             checkpoint=checkpoint,
             config=config,
@@ -77,11 +82,16 @@ class TextGenerator:
         return self._load_batch().engine
 
     def close(self) -> None:
-        """Free the model's memory; what has not been answered fails. The next request loads the model again."""
+        """Free the model's memory unless a keeper was passed; what has not been answered fails.
+
+        The next request loads the model again.
+        """
         with self._loading:
-            if self._batch is not None:
+            if self._batch is not None and (self.choice.name == NATIVE or self._owns_models):
                 self._batch.close()
-                self._batch = None
+            self._batch = None
+            if self._owns_models:
+                self._models.release()
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         """Encode requests, see `Encoder.encode`.
@@ -153,8 +163,20 @@ class TextGenerator:
     def _load_batch(self) -> OpenBatch:
         with self._loading:
             if self._batch is None:
-                self._batch = OpenBatch(start_engine(self.choice.name, self.setup, self.tokenizer))
+                self._batch = self._start()
             return self._batch
+
+    def _start(self) -> OpenBatch:
+        """Start the engine. The native one shares its model with evaluations; others load the model themselves."""
+        setup, settings, name = self.setup, self.setup.settings, self.choice.name
+        source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
+        if name == NATIVE:
+            model = self._models.load(source)
+            return OpenBatch(NativeEngine(model, self.tokenizer, settings, setup.end_token_ids))
+        variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
+        return self._models.keep(
+            source, name, lambda: OpenBatch(start_engine(name, setup, self.tokenizer)), variant=variant
+        )
 
 
 def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from baichuan_core.checkpoint import TensorReader, load_model, make_directory
+from baichuan_core.checkpoint import ModelKeeper, ModelSource, TensorReader, make_directory
 from baichuan_core.errors import BaichuanError
 from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
@@ -88,6 +88,7 @@ def quality_report(
     text: Path | str | None = None,
     adapter: Path | str | None = None,
     device: str | None = None,
+    models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QualityReport:
     """Compare quantized checkpoints with the original, and write quality.json and quality.png.
@@ -103,6 +104,7 @@ def quality_report(
         text: UTF-8 file to measure on (its first 4096 tokens); by default the built-in Chinese and English text.
         adapter: A LoRA adapter that was merged before quantizing and therefore belongs to the reference.
         device: Device to run on, e.g. "cpu"; by default the first GPU, or the CPU if there is no GPU.
+        models: Keeps the last model loaded for later operations; by default it is released.
         on_progress: Called during the stages `measuring the unquantized model`, `measuring NAME` and `writing`.
 
     Raises:
@@ -115,7 +117,9 @@ def quality_report(
     names = {REFERENCE_NAME: reference} | {one.name: Path(one.checkpoint) for one in candidates}
     sizes = {name: _count_weight_bytes(directory) for name, directory in names.items()}
     make_directory(output)
-    comparisons, missing = _compare_all(reference, candidates, quality_text, adapter, device, on_progress)
+    original = ModelSource(reference, None if adapter is None else Path(adapter), device=device)
+    with ModelKeeper.lend(models) as keeper:
+        comparisons, missing = _compare_all(original, candidates, quality_text, keeper, on_progress)
     on_progress(Progress(1.0, "writing"))
     report = QualityReport(
         text=quality_text.source,
@@ -146,30 +150,29 @@ def _build_models(
 
 
 def _compare_all(
-    reference: Path,
+    reference: ModelSource,
     candidates: Sequence[Candidate],
     text: QualityText,
-    adapter: Path | str | None,
-    device: str | None,
+    models: ModelKeeper,
     on_progress: ProgressCallback,
 ) -> tuple[dict[str, Comparison], str | None]:
     """Return comparisons by candidate name; if any fails, return none of them and the reason."""
     release_memory()
-    missing = text.missing or explain_missing_memory(reference, device, batch_tokens=BATCH_TOKENS)
+    missing = text.missing
+    if missing is None and not models.holds(reference):
+        missing = explain_missing_memory(reference.checkpoint, reference.device, batch_tokens=BATCH_TOKENS)
     if missing is not None:
         return {}, missing
     steps = 1 + len(candidates)
     try:
         told = _start_stage(on_progress, f"measuring the {REFERENCE_NAME} model", 0, steps)
-        model = load_model(reference, device=device, adapter=adapter).prepack()
-        run = run_reference(model, text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
+        run = run_reference(models.load(reference), text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
-            del model
-            release_memory()
             told = _start_stage(on_progress, f"measuring {one.name}", number, steps)
-            model = load_model(one.checkpoint, device=device).prepack()
+            model = models.load(ModelSource(Path(one.checkpoint), device=reference.device))
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
+            del model  # so that the keeper holds the only reference
     except (BaichuanError, RuntimeError, MemoryError) as error:
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
             raise

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.database.tables import Allocation
+from jobs.database.tables import Allocation, Job
 from jobs.records import AllocationRecord
 
 _OPEN = sa.text("deadline IS NOT NULL")  # literally the condition of the partial index
@@ -33,6 +33,13 @@ def list_open(connection: Connection) -> list[AllocationRecord]:
     """Return all allocations whose attempts have not ended."""
     rows = connection.execute(sa.select(Allocation.__table__).where(_OPEN))
     return [AllocationRecord(**row._mapping) for row in rows]
+
+
+def map_open_to_models(connection: Connection) -> dict[str, str]:
+    """Return the key of the model that each job with an open allocation loads, by the job; jobs that load none miss."""
+    key = Job.requirement["model"].as_string()
+    rows = connection.execute(sa.select(Job.id, key).join(Allocation, Allocation.job_id == Job.id).where(_OPEN))
+    return {job_id: model for job_id, model in rows if model}
 
 
 def list_overdue(connection: Connection, *, now: int, limit: int) -> list[AllocationRecord]:

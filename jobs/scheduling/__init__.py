@@ -1,7 +1,8 @@
 """Which job runs where: pure functions of a snapshot of waiting jobs and machines."""
 
 from jobs.scheduling.explanation import Explanation, Holder, explain
-from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Room
+from jobs.scheduling.loaded_model import LoadedModel, find_source
+from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Resident, Room
 from jobs.scheduling.placement import NodePlacement, Placement, Round, WaitingJob, place
 from jobs.scheduling.requirement import Requirement
 
@@ -10,14 +11,17 @@ __all__ = [
     "Explanation",
     "Holder",
     "Holding",
+    "LoadedModel",
     "Machine",
     "NodePlacement",
     "Placement",
     "Requirement",
     "Reservation",
+    "Resident",
     "Room",
     "Round",
     "WaitingJob",
     "explain",
+    "find_source",
     "place",
 ]

@@ -58,12 +58,13 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one job holds of a machine."""
+    """What one job holds of a machine, and the key of the model that it loads."""
 
     job_id: str
     devices: tuple[Reservation, ...] = ()
     host_bytes: int = 0
     exclusive: bool = False
+    model: str = ""
 
     def bytes_on(self, device: Device) -> int:
         """Return the bytes that the job holds of a device."""
@@ -72,6 +73,19 @@ class Holding:
     def uses(self, device: Device) -> bool:
         """Whether the job runs on a device."""
         return any(held.uuid == device.uuid for held in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A runner that keeps a model loaded. It gives its memory back when a job needs it, so it holds nothing.
+
+    Attributes:
+        model: Key of the model.
+        devices: UUIDs of its devices.
+    """
+
+    model: str
+    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class Machine:
         labels: What its operator says about it.
         holdings: What the jobs that it has now hold.
         expired_lately: Whether it let an attempt expire lately: it reports to the database but may not hear the broker.
+        residents: Runners that keep a model loaded, those at work included.
     """
 
     worker_id: str
@@ -97,6 +112,7 @@ class Machine:
     labels: Mapping[str, str] = field(default_factory=dict)
     holdings: tuple[Holding, ...] = ()
     expired_lately: bool = False
+    residents: tuple[Resident, ...] = ()
 
     def could_hold(self, requirement: Requirement) -> bool:
         """Whether its devices could hold one node of the job if it ran nothing else, whatever its labels are."""
@@ -146,11 +162,31 @@ class Room:
     def choose(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
         """Return the devices to reserve for one node of a job, or None if it does not fit now.
 
-        The devices that run the fewest other jobs come first, and of equals the smallest.
+        The devices of an idle resident with the job's model come first, then those that run the fewest other jobs, and
+        of equals the smallest.
         """
         free = [device for device in self.machine.devices if self._is_free_for(requirement, device)]
+        for uuids in self._list_warm_places(requirement.model):
+            warm = [device for uuid in uuids for device in free if device.uuid == uuid]
+            if len(warm) == len(uuids) == requirement.devices and (chosen := self._reserve(requirement, warm)):
+                return chosen
         free.sort(key=lambda device: (len(self.holders(device)), device.memory_bytes, device.index, device.uuid))
-        chosen = free[: requirement.devices]
+        return self._reserve(requirement, free[: requirement.devices])
+
+    def is_warm(self, model: str, chosen: Sequence[Reservation]) -> bool:
+        """Whether an idle resident on just these devices has the model."""
+        return tuple(reserved.uuid for reserved in chosen) in self._list_warm_places(model)
+
+    def _list_warm_places(self, model: str) -> list[tuple[str, ...]]:
+        """Return the devices of the idle residents that have a model: no job which loads it runs there."""
+        places = sorted(resident.devices for resident in self.machine.residents if model and resident.model == model)
+        for holding in self.holdings:
+            taken = tuple(reserved.uuid for reserved in holding.devices)
+            if places and holding.model == model and taken in places:
+                places.remove(taken)
+        return places
+
+    def _reserve(self, requirement: Requirement, chosen: Sequence[Device]) -> tuple[Reservation, ...] | None:
         on_host = sum(device.wanted_bytes(requirement) for device in chosen if device.on_host)
         if len(chosen) < requirement.devices or on_host + requirement.host_memory_bytes > self.free_host_bytes:
             return None

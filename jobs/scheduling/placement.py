@@ -47,9 +47,10 @@ class Round:
 def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """Place jobs by priority and then by age.
 
-    Ids grow with time, so they are the age. A job that fits nowhere now does not hold up those behind it. Jobs spread:
-    each goes to the devices that run the fewest others, then to the machine with the most free slots. Workers that let
-    an attempt expire lately come last: a deaf one would swallow jobs while others are idle.
+    Ids grow with time, so they are the age. A job that fits nowhere now does not hold up those behind it. A job goes
+    where its model is loaded and idle, if it fits there now, but never waits for such a place. Else jobs spread: each
+    goes to the devices that run the fewest others, then to the machine with the most free slots. Workers that let an
+    attempt expire lately come last: a deaf one would swallow jobs while others are idle.
 
     Example: two jobs that need 10 GB, and a machine with an 80 GB device 0 and a 24 GB device 1, both idle. The first
     job goes to device 1, which is the smaller one, the second to device 0, and a third of 20 GB to device 0 as well,
@@ -76,19 +77,21 @@ def _place_one(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
         if room.free_slots > 0 and room.machine.is_eligible(job.kind, job.requirement):
             chosen = room.choose(job.requirement)
             if chosen is not None:
-                able.append((_rank(room, chosen), room, chosen))
+                able.append((_rank(room, chosen, job.requirement.model), room, chosen))
     if len(able) < job.requirement.nodes:
         return None
     able.sort(key=lambda each: each[0])
     nodes = []
     for _, room, chosen in able[: job.requirement.nodes]:
-        room.take(Holding(job.id, chosen, job.requirement.host_memory_bytes, job.requirement.exclusive))
+        need = job.requirement
+        room.take(Holding(job.id, chosen, need.host_memory_bytes, need.exclusive, need.model))
         nodes.append(NodePlacement(room.machine.worker_id, chosen, job.requirement.host_memory_bytes))
     return Placement(job.id, tuple(nodes), job.requirement.exclusive)
 
 
-def _rank(room: Room, chosen: Sequence[Reservation]) -> tuple[bool, int, int, str]:
+def _rank(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
     """Return the sort key of a possible place: the best is the smallest."""
     uuids = {reservation.uuid for reservation in chosen}
     others = sum(len(room.holders(device)) for device in room.machine.devices if device.uuid in uuids)
-    return room.machine.expired_lately, others, -room.free_slots, room.machine.worker_id
+    is_cold = not room.is_warm(model, chosen)
+    return room.machine.expired_lately, is_cold, others, -room.free_slots, room.machine.worker_id

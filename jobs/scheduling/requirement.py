@@ -1,7 +1,7 @@
 """What a job needs to run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 
@@ -18,6 +18,8 @@ class Requirement:
         host_memory_bytes: Memory of the host on each node.
         exclusive: Whether its devices run nothing else at the same time.
         labels: Labels that each node's worker must have.
+        model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use one that is loaded. It says which
+            place is preferred, not which is possible, so it takes no part in comparisons.
     """
 
     nodes: int = 1
@@ -27,6 +29,7 @@ class Requirement:
     host_memory_bytes: int = 0
     exclusive: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    model: str = field(default="", compare=False)
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
@@ -46,4 +49,5 @@ class Requirement:
             "host_memory_bytes": self.host_memory_bytes,
             "exclusive": self.exclusive,
             "labels": dict(self.labels),
+            "model": self.model,
         }

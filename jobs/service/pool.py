@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.records import AllocationRecord, WorkerRecord
 from jobs.repository import allocations, workers
-from jobs.scheduling import Device, Holding, Machine, Reservation
+from jobs.scheduling import Device, Holding, Machine, Reservation, Resident
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
@@ -26,9 +26,11 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
     held: dict[str, list[AllocationRecord]] = {}
     for allocation in allocations.list_open(connection):
         held.setdefault(allocation.worker_id, []).append(allocation)
+    alive = list_alive(connection, settings)
+    models = allocations.map_open_to_models(connection) if any(worker.models for worker in alive) else {}
     return [
-        machine_of(worker, held.get(worker.id, ()), expired_lately=worker.id in expired_lately)
-        for worker in list_alive(connection, settings)
+        machine_of(worker, held.get(worker.id, ()), models, expired_lately=worker.id in expired_lately)
+        for worker in alive
         if worker.state == "active" and worker.drain_at is None
     ]
 
@@ -43,8 +45,21 @@ def use_gpus(machines: Sequence[Machine]) -> bool:
     return not machines or any(not device.on_host for machine in machines for device in machine.devices)
 
 
-def machine_of(worker: WorkerRecord, held: Iterable[AllocationRecord] = (), *, expired_lately: bool = False) -> Machine:
-    """Return the machine of a worker as the scheduler sees it."""
+def machine_of(
+    worker: WorkerRecord,
+    held: Iterable[AllocationRecord] = (),
+    models: Mapping[str, str] | None = None,
+    *,
+    expired_lately: bool = False,
+) -> Machine:
+    """Return the machine of a worker as the scheduler sees it.
+
+    Args:
+        worker: What the worker reported.
+        held: Its open allocations.
+        models: Keys of the models that jobs load, by the job.
+        expired_lately: Whether it let an attempt expire lately.
+    """
     devices = tuple(_device(device) for device in worker.devices)
     on_host = sum(device.memory_bytes for device in devices if device.on_host)
     return Machine(
@@ -54,8 +69,9 @@ def machine_of(worker: WorkerRecord, held: Iterable[AllocationRecord] = (), *, e
         devices=devices,
         host_memory_bytes=int(worker.host.get("memory_bytes", on_host)),
         labels=dict(worker.labels),
-        holdings=tuple(_holding(allocation) for allocation in held),
+        holdings=tuple(_holding(allocation, (models or {}).get(allocation.job_id, "")) for allocation in held),
         expired_lately=expired_lately,
+        residents=tuple(Resident(each["key"], _uuids(each["devices"])) for each in worker.models),
     )
 
 
@@ -70,6 +86,10 @@ def _device(reported: Mapping[str, Any]) -> Device:
     )
 
 
-def _holding(allocation: AllocationRecord) -> Holding:
+def _uuids(devices: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(device["uuid"]) for device in devices)
+
+
+def _holding(allocation: AllocationRecord, model: str) -> Holding:
     devices = tuple(Reservation(each["uuid"], each["index"], each["reserved_bytes"]) for each in allocation.devices)
-    return Holding(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive)
+    return Holding(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive, model)

@@ -6,7 +6,7 @@ from footprint import Footprint, in_gib, smaller_models, smaller_trainings
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF
 from jobs.records import ModelRecord
-from jobs.scheduling import Machine, Requirement
+from jobs.scheduling import LoadedModel, Machine, Requirement
 from jobs.specs import AnySpec, KnownModel, Resources
 
 # Memory that a runner takes beside the tensors: interpreter and libraries on the host, a CUDA context on a GPU.
@@ -40,7 +40,17 @@ def require(
         host_memory_bytes=estimated.host_memory_bytes,
         exclusive=exclusive,
         labels=tuple(sorted(asked.labels.items())),
+        model=_find_model_key(spec, named, bases),
     )
+
+
+def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]) -> str:
+    dtype, model = spec.loaded_dtype, named["model"]
+    if dtype is None:
+        return ""
+    base = bases.get("model")
+    loaded = LoadedModel.of(model, named.get("adapter"), dtype) if base is None else LoadedModel.of(base, model, dtype)
+    return loaded.key
 
 
 def check_pool(

@@ -1,23 +1,51 @@
 """Workers: what they offer, whether they are alive, and draining."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
 from jobs.errors import NotFoundError, UnknownCursorError
-from jobs.records import WorkerRecord
-from jobs.repository import samples, workers
+from jobs.records import Json, WorkerRecord
+from jobs.repository import models, samples, workers
+from jobs.scheduling import find_source
 from jobs.settings import Settings
 
 MISSED_HEARTBEATS = 3
 
 
-def report(connection: Connection, worker: WorkerRecord) -> None:
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """What a worker learns when it reports.
+
+    Attributes:
+        is_drained: Whether an administrator drains it: it must keep nothing loaded.
+        obsolete_models: Keys of loaded models that were deleted or replaced.
+    """
+
+    is_drained: bool
+    obsolete_models: frozenset[str]
+
+
+def report(connection: Connection, worker: WorkerRecord) -> Directions:
     """Record a worker's sign of life; `seen_at` is set here, by the database's clock."""
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
     samples.add(connection, reported)
+    is_drained = workers.get_drain_time(connection, worker.id) is not None
+    return Directions(is_drained, _list_obsolete(connection, worker.models))
+
+
+def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:
+    """Return the keys of loaded models whose files are no longer those of a model that jobs can name."""
+    obsolete = set()
+    for each in loaded:
+        names = {each["id"]: each["source"]} | ({each["adapter"]: each["adapter_source"]} if each["adapter"] else {})
+        found = models.get_many(connection, each["project_id"], names)
+        if any(name not in found or find_source(found[name]) not in ("", source) for name, source in names.items()):
+            obsolete.add(each["key"])
+    return frozenset(obsolete)
 
 
 def leave(connection: Connection, worker_id: str) -> None:

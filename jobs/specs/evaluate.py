@@ -58,6 +58,11 @@ class EvaluateSpec(JobSpec):
         return {"data_file": self.data_file}
 
     @property
+    def loaded_dtype(self) -> Dtype:
+        """See `JobSpec.loaded_dtype`."""
+        return self.dtype
+
+    @property
     def adapter_use(self) -> AdapterUse:
         """See `JobSpec.adapter_use`."""
         return AdapterUse.OPTIONAL

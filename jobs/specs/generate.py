@@ -79,6 +79,11 @@ class GenerateSpec(JobSpec):
         return {"input_file": self.input_file} if self.input_file else {}
 
     @property
+    def loaded_dtype(self) -> Dtype:
+        """See `JobSpec.loaded_dtype`."""
+        return self.dtype
+
+    @property
     def adapter_use(self) -> AdapterUse:
         """See `JobSpec.adapter_use`."""
         return AdapterUse.OPTIONAL

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from footprint import Footprint
-from jobs.specs.fields import LabelKey, LabelValue, ModelName, StrictModel
+from jobs.specs.fields import Dtype, LabelKey, LabelValue, ModelName, StrictModel
 from jobs.specs.known_model import KnownModel
 from jobs.specs.resources import Resources
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
@@ -52,6 +52,11 @@ class JobSpec(StrictModel):
     def with_input(self, files: Mapping[str, Path]) -> Self:  # noqa: ARG002 - only generate specs have such an input
         """Return the spec with the input that a client sent in it, if that is stored in one of `files`."""
         return self
+
+    @property
+    def loaded_dtype(self) -> Dtype | None:
+        """The dtype with which the job loads `model` for inference; None if it does not."""
+        return None
 
     @abstractmethod
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:

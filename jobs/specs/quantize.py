@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from footprint import Footprint, calibrating, quantizing, scoring
-from jobs.specs.fields import FileId
+from jobs.specs.fields import Dtype, FileId
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Misfit
@@ -55,6 +55,11 @@ class QuantizeSpec(ModelProducingSpec):
         """See `JobSpec.file_references`."""
         files = {"quality_text_file": self.quality_text_file, "calibration_file": self.calibration_file}
         return {field: file_id for field, file_id in files.items() if file_id is not None}
+
+    @property
+    def loaded_dtype(self) -> Dtype | None:
+        """See `JobSpec.loaded_dtype`; only the report runs the model."""
+        return "auto" if self.quality_report else None
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
         """See `JobSpec.find_misfit`."""

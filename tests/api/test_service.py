@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from api.openapi import SNAPSHOT, render
-from jobs.records import WorkerRecord
-from jobs.service import workers
-from tests.api.conftest import Api, problem_of
+from jobs.records import KeyRecord, WorkerRecord
+from jobs.service import keys, workers
+from tests.api.conftest import ADMIN_KEY, Api, problem_of
 from tests.jobs.pool import CPU, add_worker
 from tests.workers.deployment import wait_for
 
@@ -90,6 +90,32 @@ def test_workers_that_reported_are_listed(either_api: Api) -> None:
         2,
         CPU["memory_bytes"],
     )
+
+
+def test_loaded_models_are_shown_and_named_to_their_project_only(either_api: Api) -> None:
+    api = either_api
+    with api.database.reading() as connection:
+        (key,) = keys.authenticate(connection, [ADMIN_KEY])
+    assert isinstance(key, KeyRecord)
+    model = {"project_id": key.project_id, "id": "base", "source": "/models/base", "dtype": "auto"}
+    loaded = {"adapter": None, "adapter_source": None, "key": "k", "engine": "transformers", "host_bytes": 7}
+    place = {"devices": [{"uuid": "cpu-0", "bytes": 7}], "since": 1_700_000_000_999, "busy": False}
+    worker = WorkerRecord("w", "host", 7, "active", ["generate"], 2, [CPU], 1, 0, models=[{**model, **loaded, **place}])
+    with api.database.writing() as connection:
+        workers.report(connection, worker)
+    shown = {
+        "id": "base",
+        "adapter": None,
+        "dtype": "auto",
+        "engine": "transformers",
+        "devices": [{"uuid": "cpu-0", "bytes": 7}],
+        "host_bytes": 7,
+        "since": 1_700_000_000,
+        "state": "idle",
+    }
+    assert api.client.get("/v1/workers").json()["data"][0]["models"] == [shown]
+    with api.new_key("another") as other:
+        assert other.get("/v1/workers").json()["data"][0]["models"] == [shown | {"id": None}]
 
 
 def test_the_documents_are_served_without_a_key(shared_api: Api) -> None:

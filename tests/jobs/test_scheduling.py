@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.scheduling import Device, Holding, Machine, Requirement, Reservation, WaitingJob, explain, place
+from jobs.scheduling import Device, Holding, Machine, Requirement, Reservation, Resident, WaitingJob, explain, place
 from jobs.specs import KINDS
 
 GB = 2**30
@@ -21,6 +21,7 @@ requirements = st.builds(
     host_memory_bytes=sizes,
     exclusive=st.booleans(),
     labels=st.sampled_from([(), (), (("room", "a"),)]),
+    model=st.sampled_from(["", "m", "n"]),
 )
 waiting_jobs = st.lists(
     st.builds(WaitingJob, st.uuids().map(str), st.sampled_from(KINDS[:2]), st.integers(-2, 2), requirements),
@@ -39,13 +40,17 @@ def machine(draw: st.DrawFn) -> Machine:
         Device(f"{worker}-{i}", i, size * GB, draw(st.sampled_from([0, 0, GB // 2, 6 * GB])))
         for i, size in enumerate(memories)
     )
+    devices = devices or (Device("cpu", 0, host, on_host=True),)
+    places = st.lists(st.sampled_from(devices), min_size=0, max_size=2, unique=True)
+    residents = draw(st.lists(st.tuples(st.sampled_from(["m", "n"]), places), max_size=3))
     return Machine(
         worker,
         draw(st.frozensets(st.sampled_from(KINDS[:2]), min_size=1)),
         draw(st.integers(0, 5)),
-        devices or (Device("cpu", 0, host, on_host=True),),
+        devices,
         host,
         draw(st.sampled_from([{}, {"room": "a"}, {"room": "b"}])),
+        residents=tuple(Resident(model, tuple(device.uuid for device in where)) for model, where in residents),
     )
 
 
@@ -110,6 +115,61 @@ def test_no_job_waits_that_would_fit_and_none_is_passed_by_its_equal(
 
 
 @given(waiting_jobs, pools)
+def test_the_first_job_is_placed_whether_or_not_models_are_loaded(
+    waiting: list[WaitingJob], pool: list[Machine]
+) -> None:
+    """Residents hold nothing that a job could need, and no job waits for one."""
+    first = sorted(waiting, key=lambda job: (-job.priority, job.id))[:1]
+    cold = [replace(each, residents=()) for each in pool]
+    assert len(place(first, pool).placements) == len(place(first, cold).placements)
+
+
+@given(waiting_jobs, pools)
+def test_a_job_goes_where_its_model_is_loaded_and_idle(waiting: list[WaitingJob], pool: list[Machine]) -> None:
+    for job in waiting:
+        need = job.requirement
+        if need.nodes > 1 or not need.model:
+            continue
+        warm = {
+            (each.worker_id, resident.devices)
+            for each in pool
+            for resident in each.residents
+            if resident.model == need.model and len(resident.devices) == need.devices
+        }
+        alone = [
+            replace(each, devices=tuple(device for device in each.devices if device.uuid in uuids), residents=())
+            for each in pool
+            for worker, uuids in warm
+            if each.worker_id == worker
+        ]
+        for placement in place([job], pool).placements:
+            (node,) = placement.nodes
+            chosen = node.worker_id, tuple(reserved.uuid for reserved in node.devices)
+            possible = any(place([job], [each]).placements for each in alone)
+            assert (chosen in warm) == possible
+
+
+@given(waiting_jobs, pools)
+def test_no_resident_is_given_to_two_jobs(waiting: list[WaitingJob], pool: list[Machine]) -> None:
+    """A second job on the model goes to another resident of it, or where it would go if none were loaded."""
+    done = place(waiting, pool)
+    for room in done.rooms:
+        busy = replace(room.machine, holdings=tuple(room.holdings))
+        for job in waiting:
+            again = [p for p in place([replace(job, id="z")], [busy]).placements if job.requirement.model]
+            for node in (node for placement in again for node in placement.nodes):
+                uuids = tuple(reserved.uuid for reserved in node.devices)
+                mine = [r for r in busy.residents if (r.model, r.devices) == (job.requirement.model, uuids)]
+                runs = [
+                    held
+                    for held in busy.holdings
+                    if held.model == job.requirement.model and tuple(r.uuid for r in held.devices) == uuids
+                ]
+                cold = place([replace(job, id="z")], [replace(busy, residents=())]).placements[0].nodes[0]
+                assert len(runs) < len(mine) or node == cold
+
+
+@given(waiting_jobs, pools)
 def test_every_waiting_job_has_an_explanation(waiting: list[WaitingJob], pool: list[Machine]) -> None:
     done = place(waiting, pool)
     for job in done.left:
@@ -123,7 +183,7 @@ def gpu_machine(worker: str = "gpu-b", slots: int = 8, memories: tuple[int, ...]
     return Machine(worker, frozenset(KINDS), slots, devices, 256 * GB)
 
 
-def job(name: str, **needs: int | bool) -> WaitingJob:
+def job(name: str, **needs: int | bool | str) -> WaitingJob:
     return WaitingJob(name, "generate", 0, Requirement(**needs))  # type: ignore[arg-type]
 
 
@@ -131,6 +191,14 @@ def test_jobs_spread_over_devices_and_the_smallest_sufficient_one_comes_first() 
     waiting = [job("a", reserve_bytes=10 * GB), job("b", reserve_bytes=10 * GB), job("c", reserve_bytes=20 * GB)]
     done = place(waiting, [gpu_machine()])
     assert [p.nodes[0].devices[0].index for p in done.placements] == [1, 0, 0]
+
+
+def test_a_loaded_model_is_preferred_to_an_idle_device() -> None:
+    warm = replace(gpu_machine(), residents=(Resident("m", ("gpu-b-0",)),))
+    waiting = [job(name, reserve_bytes=10 * GB, model="m") for name in "abc"]
+    done = place(waiting, [gpu_machine("gpu-a"), warm])
+    assert [p.nodes[0].devices[0].uuid for p in done.placements] == ["gpu-b-0", "gpu-a-1", "gpu-a-0"]
+    assert place([job("d", reserve_bytes=10 * GB)], [warm]).placements[0].nodes[0].devices[0].uuid == "gpu-b-1"
 
 
 def test_a_job_reserves_a_smaller_device_as_a_whole() -> None:

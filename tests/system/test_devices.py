@@ -142,6 +142,32 @@ def test_labels_choose_the_worker(service: Deployment) -> None:
     assert waiting_message(service, unknown) == "no worker that is running has the labels room=c"
 
 
+def test_a_job_goes_to_the_device_where_its_model_is_loaded(service: Deployment) -> None:
+    service.start_worker("pair", slots="4", devices=gpus("pair", 24, 24))
+    other = endless(service)
+    service.wait_for_progress(other, "training")
+    first = generate(service)
+    service.wait(first)
+    service.cancel(other)
+    service.wait(other, "cancelled")
+    assert [devices_of(service.attempts(each)[0]) for each in (other, first)] == [["GPU-pair-0"], ["GPU-pair-1"]]
+
+    def loaded() -> bool:
+        with service.database.reading() as connection:
+            return any(worker.models for worker in workers.list_alive(connection, service.settings))
+
+    wait_for("the model to be reported", loaded)
+    second = generate(service)
+    service.wait(second)
+    assert devices_of(service.attempts(second)[0]) == ["GPU-pair-1"]
+    exclusive = endless(service), endless(service)  # the resident gives its device back
+    for job_id in exclusive:
+        service.wait_for_progress(job_id, "training")
+    for job_id in exclusive:
+        service.cancel(job_id)
+        service.wait(job_id, "cancelled")
+
+
 def test_a_runner_has_none_of_the_services_variables(service: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("BAICHUAN_API_KEY", "secret")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
+from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC, generate, quantize, separate_input
@@ -97,3 +98,30 @@ def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
     require_memory(spec_of(), context)
     (tmp_path / "config.json").write_text("{")
     require_memory(spec_of(), context)
+
+
+def loaded_from(folder: Path) -> ModelKeeper:
+    models = ModelKeeper()
+    models.keep(ModelSource(folder), NATIVE, lambda: "a model")
+    return models
+
+
+def test_a_loaded_model_counts_as_what_the_job_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = replace(context_of(tmp_path, num_hidden_layers=32), loaded=loaded_from(tmp_path))
+    monkeypatch.setattr(memory, "free_bytes", lambda _device=None: 2**30)
+    monkeypatch.setattr(memory, "total_bytes", lambda _device=None: 15 * 2**30)
+    require_memory(spec_of(), context)
+    assert context.loaded is not None
+    assert context.loaded.kept is not None
+
+
+def test_a_loaded_model_is_released_for_a_job_that_does_not_fit_next_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantizing comes before the report that could use the model."""
+    context = replace(context_of(tmp_path, num_hidden_layers=32), loaded=loaded_from(tmp_path))
+    assert context.loaded is not None
+    free = iter([2**27])
+    monkeypatch.setattr(memory, "free_bytes", lambda _device=None: next(free, 2**34))
+    require_memory(SPEC.validate_python({"kind": "quantize", "model": "m"}), context)
+    assert context.loaded.kept is None

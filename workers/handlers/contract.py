@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from baichuan_core.progress import ProgressCallback
 from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
+
+if TYPE_CHECKING:
+    from baichuan_core.checkpoint import ModelKeeper
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -26,6 +29,7 @@ class Context:
         checkpoints: Existing folder for what a later attempt may resume from.
         earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
         report: To be told about progress.
+        loaded: Keeps the model that is loaded for inference, for this job and the next one.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
     """
 
@@ -35,6 +39,7 @@ class Context:
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
+    loaded: "ModelKeeper | None" = None
     should_pause: Callable[[], bool] = lambda: False
 
     @property

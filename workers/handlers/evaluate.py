@@ -34,6 +34,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
             context.output,
             text,
             compare_with=other,
+            models=context.loaded,
             on_progress=context.report,
         )
         return Outcome(PerplexityResult(**asdict(measured)))
@@ -54,6 +55,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
         compare_with=other,
         checkpoints=context.checkpoints,
         resume_from=context.earlier_checkpoints,
+        models=context.loaded,
         on_progress=context.report,
     )
     return Outcome(BenchmarkResult(**_summarize(report)))

@@ -41,6 +41,7 @@ def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
         adapter=context.models.get("adapter"),
         partial=context.checkpoints / FINISHED_LINES,
         resume_from=_finished_lines(context),
+        models=context.loaded,
         on_progress=context.report,
     )
     return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))

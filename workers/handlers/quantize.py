@@ -75,6 +75,7 @@ def _measured(options: QuantizationOptions, report: QuantizationReport, context:
             candidates,
             context.output,
             text=context.files.get("quality_text_file"),
+            models=context.loaded,
             on_progress=part_of(context.report, done, 1.0),
         )
 

@@ -1,0 +1,131 @@
+"""Measure how much sooner a job has its first token on a model that a runner keeps loaded; see benchmarks/README.md.
+
+Usage: python -m benchmarks.warm [--layers 11] [--models 4] [--repeats 5]
+
+A service with one worker runs jobs on random models of the 7B family, which are hard links to the same files. The
+first job on each model loads it: every other time from the disk, else from the system's page cache. Later jobs find it
+loaded. The time is from the job's acceptance to its first token, as the job's log has it. Fails if the first token does
+not come 20 times sooner than on a model that is loaded from the disk, or if the models do not all stay loaded.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+import sqlalchemy as sa
+import torch
+from safetensors.torch import save_file
+
+from baichuan_core import BaichuanConfig, BaichuanForCausalLM
+from examples.service_client import ServiceClient
+from examples.tiny_checkpoint import make_tiny_checkpoint
+from jobs.database import Database
+from jobs.settings import Settings
+
+MIN_RATIO = 20
+# How precisely the log shows when something happened.
+PROMPT = {"BAICHUAN_WORKER_PROGRESS_SECONDS": "0.01", "BAICHUAN_WORKER_DIRECTIVE_SECONDS": "0.01"}
+SIZES = {"hidden_size": 2048, "intermediate_size": 5504, "num_attention_heads": 16}
+
+
+def make_checkpoint(directory: Path, layers: int) -> int:
+    """Write a random bfloat16 model with the tiny checkpoint's tokenizer; return the bytes of its weights."""
+    make_tiny_checkpoint(directory)
+    settings = json.loads((directory / "config.json").read_text()) | SIZES | {"num_hidden_layers": layers}
+    settings["torch_dtype"] = "bfloat16"
+    (directory / "config.json").write_text(json.dumps(settings))
+    for file in directory.glob("*.safetensors*"):
+        file.unlink()
+    torch.manual_seed(0)
+    model = BaichuanForCausalLM(BaichuanConfig(**settings))
+    weights = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    return (directory / "model.safetensors").stat().st_size
+
+
+def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
+    """Return the milliseconds to the first token by how the model was found, and the bytes of a model."""
+    root = Settings().allowed_model_roots[0]
+    size = make_checkpoint(root / "model-0", options.layers)
+    for number in range(1, options.models):
+        (root / f"model-{number}").mkdir()
+        for file in (root / "model-0").iterdir():
+            os.link(file, root / f"model-{number}" / file.name)
+    found: dict[str, list[str]] = {"on the disk": [], "in the page cache": [], "loaded": []}
+    with ServiceClient() as client:
+        client.register("tiny", make_tiny_checkpoint(root / "tiny"))
+        run(client, "tiny")  # waits for the worker's imports
+        for number in range(options.models):
+            client.register(f"model-{number}", root / f"model-{number}")
+            if number % 2 == 0:
+                evict(root / "model-0" / "model.safetensors")
+            found["in the page cache" if number % 2 else "on the disk"].append(run(client, f"model-{number}"))
+        for number in range(options.models * options.repeats):
+            found["loaded"].append(run(client, f"model-{number % options.models}"))
+    return {how: [first_token(job) for job in jobs] for how, jobs in found.items()}, size
+
+
+def evict(file: Path) -> None:
+    """Remove a file from the page cache."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def run(client: ServiceClient, model: str) -> str:
+    """Run a job of several one-token completions, one after the other, and return its id."""
+    prompts = list("abcdefgh")
+    return str(client.run(kind="generate", model=model, prompts=prompts, max_new_tokens=1, batch_size=1)["id"])
+
+
+def first_token(job_id: str) -> float:
+    """Return the milliseconds from a job's acceptance to the first report of a finished completion."""
+    query = sa.text(
+        "SELECT e.created_at - j.created_at, e.data FROM jobs j JOIN events e ON e.job_id = j.id"
+        " WHERE j.id = :id AND e.type = 'progress' ORDER BY e.sequence"
+    )
+    with Database(Settings().database).reading() as connection:
+        rows = connection.execute(query, {"id": job_id}).all()
+    return next(float(passed) for passed, data in rows if json.loads(data)["stage"] == "generating")
+
+
+def loaded_models() -> set[str]:
+    """Return the models that the worker reports as loaded."""
+    headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
+    answer = httpx.get(f"{os.environ['BAICHUAN_URL']}/v1/workers", headers=headers).raise_for_status().json()
+    return {model["id"] for worker in answer["data"] for model in worker["models"]}
+
+
+def main() -> None:
+    """Start a service and run the measurement against it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=11, help="of 101 MB each")
+    parser.add_argument("--models", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5, help="later jobs on each model")
+    options = parser.parse_args()
+    if "BAICHUAN_URL" not in os.environ:
+        with tempfile.TemporaryDirectory() as home:
+            again = [sys.executable, "-m", "benchmarks.warm", *sys.argv[1:]]
+            baichuan = Path(sys.executable).with_name("baichuan")
+            environment = {**os.environ, **PROMPT, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
+            sys.exit(subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode)
+    measured, size = measure(options)
+    resident = sorted(loaded_models() - {"tiny"})
+    print(f"\nmodels of {size / 1e9:.2f} GB; loaded at the end: {', '.join(resident)}\n")
+    print("| model was | median | worst | of the loaded |\n| --- | --- | --- | --- |")
+    loaded = statistics.median(measured["loaded"])
+    for how, times in measured.items():
+        median = statistics.median(times)
+        print(f"| {how} | {median:.0f} ms | {max(times):.0f} ms | {median / loaded:.1f} |")
+    if statistics.median(measured["on the disk"]) < MIN_RATIO * loaded or len(resident) < options.models:
+        sys.exit("not fast enough, or the models did not stay loaded")
+
+
+if __name__ == "__main__":
+    main()

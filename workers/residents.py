@@ -1,0 +1,277 @@
+"""Residents: runners that keep the model of their last attempt loaded, and wait for another attempt on it.
+
+A resident holds memory only until somebody needs it: a job that starts here, or another process of the machine.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jobs.records import AllocationRecord
+from jobs.service.claims import Claim
+from workers.inventory import Inventory, read_host
+from workers.messages import Kept
+from workers.process import Runner
+from workers.settings import WorkerSettings
+
+WATCH_SECONDS = 0.5
+HOST = "host"  # the memory that CPU devices and everything outside devices share
+
+log = logging.getLogger(__name__)
+
+Bytes = Mapping[str, int]  # by the UUID of a GPU, or HOST
+
+
+@dataclass(eq=False, slots=True)
+class Resident:
+    """A runner with a loaded model.
+
+    Attributes:
+        runner: The process.
+        kept: What it keeps.
+        devices: UUIDs of its devices.
+        bytes: Memory that it holds.
+        loaded_at: When its model was loaded, in seconds since the epoch.
+        idle_since: When its last attempt ended, by the monotonic clock.
+        is_busy: Whether it runs an attempt.
+    """
+
+    runner: Runner
+    kept: Kept
+    devices: tuple[str, ...]
+    bytes: Bytes
+    loaded_at: float
+    idle_since: float = field(default_factory=time.monotonic)
+    is_busy: bool = False
+
+    def report(self) -> dict[str, Any]:
+        """Return the entry of `WorkerRecord.models`."""
+        return {
+            **asdict(self.kept.model),
+            "key": self.kept.model.key,
+            "engine": self.kept.engine,
+            "devices": [{"uuid": uuid, "bytes": self.bytes.get(_pool_of(uuid), 0)} for uuid in self.devices],
+            "host_bytes": self.bytes.get(HOST, 0),
+            "since": int(self.loaded_at * 1000),
+            "busy": self.is_busy,
+        }
+
+
+class Residents:
+    """The residents of a worker, and what its running attempts have reserved.
+
+    `begin` and `end` are called around each attempt, by its thread.
+    """
+
+    def __init__(self, worker: WorkerSettings, inventory: Inventory, on_change: Callable[[], None]) -> None:
+        self._worker = worker
+        self._inventory = inventory
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._residents: list[Resident] = []
+        self._running: dict[str, AllocationRecord] = {}
+        self._closing = threading.Event()
+        self._may_keep = True
+        self._thread = threading.Thread(target=self._watch, name="residents", daemon=True)
+
+    def start(self) -> None:
+        """Watch over idle residents from now on."""
+        self._thread.start()
+
+    def begin(self, claim: Claim) -> Resident | None:
+        """Return the idle resident that an attempt can use, after closing those whose memory the attempt needs."""
+        with self._lock:
+            self._running[claim.attempt.id] = claim.allocation
+            chosen = next((each for each in self._idle() if _serves(each, claim)), None)
+            if chosen is not None:
+                chosen.is_busy = True
+            idle = self._idle()
+        victims = self._choose_victims(claim.allocation, chosen, idle) if idle else []
+        self._close(victims, f"{claim.attempt.id} needs the memory")
+        return chosen
+
+    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: Kept | None) -> None:
+        """Note that an attempt has ended.
+
+        Args:
+            claim: The attempt.
+            used: What `begin` returned.
+            runner: Its runner if that goes on living; None if it is closed.
+            kept: What the runner keeps loaded.
+        """
+        new = None
+        with self._lock:
+            self._running.pop(claim.attempt.id, None)
+            if used is not None:
+                self._residents.remove(used)
+            if runner is not None and kept is not None and self._may_keep and not self._closing.is_set():
+                is_same = used is not None and (used.runner, used.kept.model) == (runner, kept.model)
+                loaded_at = used.loaded_at if used is not None and is_same else time.time()
+                new = _new_resident(runner, kept, claim.allocation, loaded_at)
+                self._residents.append(new)
+        if runner is not None and new is None:
+            runner.close(self._worker.exit_seconds)
+        if (used and used.kept.model) != (new and new.kept.model):
+            self._on_change()
+
+    def drain(self) -> None:
+        """Close idle residents at once and keep no new ones; it returns at once."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Close all residents and stop watching."""
+        self._closing.set()
+        if self._thread.ident:
+            self._thread.join()
+        with self._lock:
+            idle = self._idle()
+        self._close(idle, "the worker ends")
+
+    def adapt(self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]) -> None:
+        """Close what the service no longer wants here, or what a device has no room for.
+
+        Args:
+            may_keep: False if an administrator drains the worker.
+            obsolete: Keys of models that were deleted or replaced.
+            devices: The devices with their present use.
+        """
+        with self._lock:
+            self._may_keep = may_keep
+            idle = self._idle()
+        self._close([each for each in idle if not may_keep], "the worker is drained")
+        self._close([each for each in idle if each.kept.model.key in obsolete], "its model was deleted or replaced")
+        for device in devices:
+            used = device.get("used_bytes")
+            if used is not None and device["memory_bytes"] - used < self._worker.memory_reserve_bytes:
+                self._close(self._oldest_on(device["uuid"]), f"device {device['uuid']} is short of memory")
+
+    def process_groups(self) -> frozenset[int]:
+        """Return the process groups of all residents."""
+        with self._lock:
+            return frozenset(each.runner.pid for each in self._residents)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what a heartbeat reports."""
+        with self._lock:
+            return [each.report() for each in self._residents]
+
+    def _idle(self) -> list[Resident]:
+        """Return the idle residents, the one that waits longest first."""
+        return sorted((each for each in self._residents if not each.is_busy), key=lambda each: each.idle_since)
+
+    def _oldest_on(self, uuid: str) -> list[Resident]:
+        with self._lock:
+            return [each for each in self._idle() if uuid in each.devices][:1]
+
+    def _choose_victims(
+        self, allocation: AllocationRecord, chosen: Resident | None, idle: Sequence[Resident]
+    ) -> list[Resident]:
+        """Return the idle residents to close so that an attempt gets the memory that it has reserved.
+
+        That is checked by the books, and by what the machine has free now, which others may use as well.
+        """
+        capacity, free = self._measure()
+        with self._lock:
+            reserved = _add(_demand(each) for each in self._running.values())
+        mine, present = _demand(allocation), chosen.bytes if chosen else {}
+        victims: list[Resident] = []
+        for pool, count in mine.items():
+            held = sum(each.bytes.get(pool, 0) for each in idle if each not in victims)
+            short = reserved.get(pool, 0) + held - capacity.get(pool, reserved.get(pool, 0) + held)
+            wanted = count - present.get(pool, 0)
+            short = max(short, wanted - free.get(pool, wanted))
+            for each in idle:
+                if short > 0 and each not in victims and each.bytes.get(pool, 0):
+                    victims.append(each)
+                    short -= each.bytes[pool]
+        return victims
+
+    def _measure(self) -> tuple[Bytes, Bytes]:
+        """Return the memory that jobs may have, and what is free now as far as that is known."""
+        host = read_host()
+        capacity, free = {HOST: int(host["memory_bytes"])}, dict[str, int]()
+        if host["available_bytes"] is not None:
+            free[HOST] = int(host["available_bytes"])
+        for device in self._inventory.devices(self.process_groups()):
+            if _pool_of(device["uuid"]) == HOST:
+                continue
+            capacity[device["uuid"]] = device["memory_bytes"] - (device.get("used_by_others_bytes") or 0)
+            if device.get("used_bytes") is not None:
+                free[device["uuid"]] = device["memory_bytes"] - device["used_bytes"]
+        return capacity, free
+
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_SECONDS):
+            try:
+                self._look_after()
+            except Exception:
+                log.exception("residents could not be looked after, trying again")
+        with self._lock:
+            idle = self._idle()
+        self._close(idle, "the worker ends")
+
+    def _look_after(self) -> None:
+        """Close idle residents that have died or waited too long, and the oldest if the host is short of memory."""
+        with self._lock:
+            idle = self._idle()
+            dead = [each for each in idle if _is_dead(each.runner)]
+        too_old = time.monotonic() - self._worker.keep_seconds
+        self._close(dead, "it has died")
+        self._close([each for each in idle if each.idle_since <= too_old], "nothing has used it")
+        available = read_host()["available_bytes"]
+        if available is not None and available < self._worker.memory_reserve_bytes:
+            self._close(idle[:1], "the machine is short of memory")
+
+    def _close(self, residents: Iterable[Resident], reason: str) -> None:
+        """Close those of the residents that are still idle, and wait until their memory is free."""
+        with self._lock:
+            ours = [each for each in residents if each in self._residents and not each.is_busy]
+            for each in ours:
+                self._residents.remove(each)
+        for each in ours:
+            log.info("resident %d with model %s ends: %s", each.runner.pid, each.kept.model.id, reason)
+            each.runner.kill()  # all of them, before any is waited for
+        for each in ours:
+            each.runner.close(self._worker.exit_seconds)
+        if ours:
+            self._on_change()
+
+
+def _new_resident(runner: Runner, kept: Kept, allocation: AllocationRecord, loaded_at: float) -> Resident:
+    devices = tuple(device["uuid"] for device in allocation.devices)
+    on_gpus = zip((uuid for uuid in devices if _pool_of(uuid) != HOST), kept.device_bytes, strict=False)
+    return Resident(runner, kept, devices, {**dict(on_gpus), HOST: kept.host_bytes}, loaded_at)
+
+
+def _serves(resident: Resident, claim: Claim) -> bool:
+    devices = tuple(device["uuid"] for device in claim.allocation.devices)
+    same = resident.devices == devices and resident.kept.model.key == claim.job.requirement.get("model")
+    return same and resident.kept.fits(claim.spec) and not _is_dead(resident.runner)
+
+
+def _is_dead(runner: Runner) -> bool:
+    """Whether an idle runner has ended. What it prints between attempts belongs to none, and is dropped."""
+    for _ in runner.listen(0):
+        pass
+    return runner.silent or runner.exit_code is not None
+
+
+def _demand(allocation: AllocationRecord) -> Bytes:
+    on_devices = ({_pool_of(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
+    return _add([*on_devices, {HOST: allocation.host_bytes}])
+
+
+def _add(parts: Iterable[Bytes]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for pool, count in part.items():
+            total[pool] = total.get(pool, 0) + count
+    return total
+
+
+def _pool_of(uuid: str) -> str:
+    """Return the memory that a device has: a CPU's is the host's."""
+    return HOST if uuid.startswith("cpu") else uuid
