@@ -60,14 +60,14 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(checkpoint: Path) -
     assert models.kept is None
 
 
-def test_an_engine_is_kept_with_its_settings_and_ended_when_released(checkpoint: Path) -> None:
+def test_an_engine_is_kept_with_its_settings_and_closed_when_released(checkpoint: Path) -> None:
     ended: list[str] = []
 
     class Engine:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def end(self) -> None:
+        def close(self) -> None:
             ended.append(self.name)
 
     models, source = ModelKeeper(), ModelSource(checkpoint)
