@@ -11,7 +11,8 @@ from typing import Any
 from baichuan_core.checkpoint import ModelKeeper, make_directory
 from baichuan_core.errors import CheckpointError, PromptError
 from baichuan_core.generation.completion_file import PartialFile, write_completions
-from baichuan_core.generation.engines.contract import Completion, EncodedRequest
+from baichuan_core.generation.engines.contract import EncodedRequest
+from baichuan_core.generation.engines.outputs import Completion
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.logprobs import openai_logprobs
 from baichuan_core.generation.meter import Meter

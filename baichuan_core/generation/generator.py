@@ -10,8 +10,9 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving
 from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
-from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, EngineSetup, Step, TextDelta
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from baichuan_core.generation.engines.contract import TokenLogprobs
+from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")

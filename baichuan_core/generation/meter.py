@@ -4,7 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from baichuan_core.generation.engines.contract import EncodedRequest, Step
+from baichuan_core.generation.engines.contract import EncodedRequest
+from baichuan_core.generation.engines.outputs import Step
 from baichuan_core.progress import Progress, ProgressCallback
 
 LOADED = 0.05  # share of the run that is over when the model is there

@@ -4,11 +4,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Engine, Output, Step
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Engine
+from baichuan_core.generation.engines.outputs import Output, Step
 from baichuan_core.generation.mailbox import Mailbox
 
 Calls = SimpleQueue[Callable[[], None] | None]  # None ends the thread
@@ -81,7 +83,7 @@ class OpenBatch:
         """Fail the completions that have not ended, and free the engine's memory. Nothing can be submitted after it."""
         with self._sending:
             if self._stop():  # the thread has ended, so this one may use the engine
-                self._fail(UnsupportedError("the model was closed before the completion ended; load it again"))
+                self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))
                 self.engine.close()
 
     def step(self) -> None:
@@ -89,7 +91,7 @@ class OpenBatch:
         try:
             step = self.engine.step()
         except BaseException as error:  # noqa: BLE001 - it is raised where the completions are waited for
-            self._fail(error)
+            self.fail(error)
             return
         news: dict[int, tuple[Ticket, list[Output]]] = {}
         for output in step.outputs:
@@ -126,15 +128,18 @@ class OpenBatch:
             ticket.mailbox.close()
 
     def _abort(self, ticket: Ticket) -> None:
-        for request_id in ticket.open_ids:
+        while ticket.open_ids:
+            request_id = ticket.open_ids.pop()
+            self._tickets.pop(request_id, None)
             self.engine.abort(request_id)
-            del self._tickets[request_id]
-        ticket.open_ids.clear()
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Remove all completions, and raise an error where they are waited for; called by the batch's own thread."""
         for ticket in {id(one): one for one in self._tickets.values()}.values():
-            self._abort(ticket)
+            with suppress(Exception):  # the engine may be broken
+                self._abort(ticket)
             ticket.mailbox.close(error)
+        self._tickets.clear()
 
     def _send(self, call: Callable[[], None]) -> None:
         """Let the batch's thread call a function between two steps."""
@@ -199,16 +204,22 @@ class Feed:
 
 def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
     """Carry out calls and step the engine while it has work; waiting for work needs no reference to the batch."""
-    while call := calls.get():
-        call()
+    call = calls.get()
+    while call is not None:
         batch = reference()
-        while batch and not batch.engine.is_idle:
-            while not calls.empty():
-                if not (call := calls.get()):
-                    return
+        while batch is not None:
+            try:
                 call()
-            batch.step()
+            except BaseException as error:  # noqa: BLE001 - as in `OpenBatch.step`
+                batch.fail(error)
+            while calls.empty() and not batch.engine.is_idle:
+                batch.step()
+            if calls.empty():
+                break
+            if (call := calls.get()) is None:
+                return
         del call, batch
+        call = calls.get()
 
 
 def _stop(thread: threading.Thread, calls: Calls, engine: Engine) -> bool:

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Self
 
-from baichuan_core.generation.engines.contract import Completion, Step, TextDelta
+from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
 from baichuan_core.generation.open_batch import Feed
 
 

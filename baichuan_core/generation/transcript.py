@@ -1,12 +1,7 @@
 """One completion as it grows: its tokens, where it ends, and the text that is certain."""
 
-from baichuan_core.generation.engines.contract import (
-    Completion,
-    EncodedRequest,
-    FinishReason,
-    TextDelta,
-    TokenLogprobs,
-)
+from baichuan_core.generation.engines.contract import EncodedRequest
+from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 BYTES_OF_A_CHARACTER = 4

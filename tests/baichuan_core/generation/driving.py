@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from baichuan_core.generation.engines.capacity import capacity_for
-from baichuan_core.generation.engines.contract import Completion, EncodedRequest, Engine, Step
+from baichuan_core.generation.engines.contract import EncodedRequest, Engine
+from baichuan_core.generation.engines.outputs import Completion, Step
 from baichuan_core.generation.options import GenerationOptions
 
 

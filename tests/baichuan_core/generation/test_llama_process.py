@@ -20,11 +20,12 @@ import pytest
 from baichuan_core import GenerationOptions, GenerationRequest, convert
 from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
-from baichuan_core.generation.engines.contract import Capacity, Step
+from baichuan_core.generation.engines.contract import Capacity
 from baichuan_core.generation.engines.llama_cpp import engine
 from baichuan_core.generation.engines.llama_cpp.calls import Calls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.server import SCRIPT, LlamaServer
+from baichuan_core.generation.engines.outputs import Step
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 T = TypeVar("T")

@@ -13,7 +13,6 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from baichuan_core.errors import CheckpointError
 from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
 from baichuan_core.generation.seeds import request_seed, uniform_numbers
@@ -128,12 +127,27 @@ def test_of_equal_tokens_those_of_the_lowest_ids_are_left() -> None:
         assert 5 <= len(drawn) <= most
 
 
-def test_logits_that_are_no_numbers_are_refused_in_any_row() -> None:
+def test_only_a_row_with_a_logit_that_is_nan_gets_no_token() -> None:
     logits = torch.zeros(3, 8)
     logits[1, 5] = float("nan")
     for sampling in SETTINGS:
-        with pytest.raises(CheckpointError, match="computes NaN"):
-            Sampler([sampling] * 3, CPU).choose(logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3)
+        tokens = Sampler([sampling] * 3, CPU).choose(logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3)
+        assert (tokens == -1).tolist() == [False, True, False]
+
+
+def test_bias_and_penalties_change_single_logits_and_leave_the_given_ones() -> None:
+    logits = torch.zeros(3, 6)
+    kept = logits.clone()
+    settings = [
+        Sampling(0, 0, 1, 1, logit_bias=((4, 1.0), (2, -1.0))),
+        Sampling(0, 0, 1, 1, presence_penalty=1.0, logit_bias=((0, 0.9), (1, 0.5))),
+        Sampling(0, 0, 1, 1, frequency_penalty=-0.5),
+    ]
+    completions = [[4, 4], [0, 0], [3, 5, 5]]
+    sampler = Sampler(settings, CPU)
+    assert sampler.choose(logits, None, [0] * 3, [0] * 3, completions).tolist() == [4, 1, 5]
+    assert sampler.choose(logits, None, [0] * 3, [0] * 3, [[], [], []]).tolist() == [4, 0, 0]
+    assert torch.equal(logits, kept)
 
 
 def test_logprobs_are_the_models_own_for_the_rows_that_ask() -> None:

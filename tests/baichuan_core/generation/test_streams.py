@@ -16,8 +16,8 @@ import pytest
 from baichuan_core import CheckpointError, GenerationOptions, GenerationRequest, PromptError, TextGenerator
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation import Completion, TextDelta
-from baichuan_core.generation.engines.contract import Step
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.generation.engines.outputs import Step
 from baichuan_core.generation.mailbox import Mailbox
 from examples.tiny_checkpoint import make_tiny_checkpoint
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from baichuan_core import BaichuanTokenizer
 from baichuan_core.checkpoint import load_tokenizer
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling, TokenLogprobs
+from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 from examples.tiny_checkpoint import make_tiny_checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, UnsupportedError, generate
-from baichuan_core.generation.engines.contract import Completion, TextDelta
+from baichuan_core.generation.engines.outputs import Completion, TextDelta
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

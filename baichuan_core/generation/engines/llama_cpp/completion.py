@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from baichuan_core.errors import BaichuanError, UnsupportedError
-from baichuan_core.generation.engines.contract import EncodedRequest, FinishReason, Output, TokenLogprobs
+from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.llama_cpp.calls import Calls, GivenUpError
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
+from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
 PROBABLE_TOKENS = 1000

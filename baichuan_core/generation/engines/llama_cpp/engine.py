@@ -7,11 +7,12 @@ from queue import SimpleQueue
 import torch
 
 from baichuan_core.generation.engines.capacity import capacity_for, grow, is_enough
-from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, Output, Step
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
 from baichuan_core.generation.engines.llama_cpp.calls import Calls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.completion import RunningCompletion, Vocabulary
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
+from baichuan_core.generation.engines.outputs import Output, Step
 from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from baichuan_core.errors import BaichuanError, CheckpointError, UnsupportedError
 from baichuan_core.free_memory import release_memory
-from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Output, Step, TokenLogprobs
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.engines.native.prefixes import find_common_prefixes
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
 from baichuan_core.generation.engines.native.schedule import Row, Schedule
 from baichuan_core.generation.engines.native.slots import Slots
+from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.model import BaichuanForCausalLM

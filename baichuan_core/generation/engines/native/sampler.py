@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.contract import Sampling, TokenLogprobs
+from baichuan_core.generation.engines.contract import Sampling
+from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import uniform_numbers
 
 MIN_CANDIDATES = 512  # number of most probable tokens that is nearly always enough for top-p

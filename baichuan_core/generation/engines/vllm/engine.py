@@ -7,14 +7,8 @@ from typing import Any
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, capacity_for, grow, is_enough
-from baichuan_core.generation.engines.contract import (
-    Capacity,
-    EncodedRequest,
-    EngineSetup,
-    Output,
-    Step,
-    TokenLogprobs,
-)
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
+from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer

@@ -1,0 +1,112 @@
+"""The output of every engine."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from baichuan_core.errors import BaichuanError
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The model's own probability of a generated token, before bias, penalties, temperature and filters.
+
+    Attributes:
+        token_id: The token.
+        logprob: Natural logarithm of its probability.
+        alternatives: The most probable ids and their logarithms, best first.
+    """
+
+    token_id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text of a completion. The deltas of a completion joined are its text, and so are their log-probabilities.
+
+    A delta never ends inside a character, and text that may be the start of a stop text is held back until it is
+    certain. The log-probabilities of a token come with the delta that completes its text.
+
+    Attributes:
+        index: Index of the request.
+        sample: Number of the completion within its request.
+        text: The new text; empty only if a token without text has log-probabilities.
+        logprobs: One entry per token of the text, if they were requested.
+    """
+
+    index: int
+    sample: int
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished completion.
+
+    Attributes:
+        index: Index of its request.
+        sample: Number of the completion within its request.
+        text: The text of the completion, without end token and stop text.
+        finish_reason: `stop` at an end token or stop text, `length` at the limit.
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens generated, the end token included.
+        logprobs: One entry per token of the text, if they were requested.
+    """
+
+    index: int
+    sample: int
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """News of one completion.
+
+    Attributes:
+        id: The id that `Engine.add_request` returned.
+        tokens: Number of tokens generated since the last output of this completion.
+        delta: New text, if it is streamed. The last one comes with the completion.
+        completion: The whole completion once it has finished; nothing follows it.
+        error: Why this completion failed while others go on; nothing follows it.
+    """
+
+    id: int
+    tokens: int
+    delta: TextDelta | None = None
+    completion: Completion | None = None
+    error: BaichuanError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the completion has finished or failed."""
+        return self.completion is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """News of all completions since the step before; a completion may have several outputs, which are in order."""
+
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens generated, of all completions together."""
+        return sum(one.tokens for one in self.outputs)
+
+    @property
+    def deltas(self) -> tuple[TextDelta, ...]:
+        """New text of streamed completions."""
+        return tuple(one.delta for one in self.outputs if one.delta)
+
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """The completions that have finished."""
+        return tuple(one.completion for one in self.outputs if one.completion)

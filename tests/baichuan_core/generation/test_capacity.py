@@ -1,0 +1,54 @@
+"""Room of engines with a fixed number of slots, and the queue in front of them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baichuan_core.generation import GenerationOptions
+from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving, grow, is_enough
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Sampling
+from baichuan_core.generation.engines.waiting import WaitingQueue
+
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+OPTIONS = GenerationOptions(batch_size=32, batch_tokens=16384)
+
+
+def request_of(prompt: int, limit: int) -> EncodedRequest:
+    return EncodedRequest(0, 0, (5,) * prompt, limit, 0, GREEDY)
+
+
+def test_known_requests_get_what_they_need_and_unknown_ones_the_window() -> None:
+    assert capacity_for([request_of(100, 50), request_of(10, 10)], OPTIONS) == Capacity(2, 256)
+    assert capacity_for([request_of(100, 50)] * 100, OPTIONS) == Capacity(32, 256)
+    assert capacity_for([request_of(1000, 1000)] * 100, OPTIONS) == Capacity(8, 2048)
+    assert capacity_for_serving(4000, OPTIONS) == Capacity(4, 4096)
+    assert capacity_for_serving(4000, GenerationOptions(batch_tokens=1000)) == Capacity(1, 4096)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 500)), min_size=1, max_size=5),
+    slots=st.integers(1, 32),
+    tokens=st.integers(1, 16).map(lambda steps: 256 * steps),
+)
+def test_an_engine_is_restarted_with_enough_room_within_the_settings(
+    sizes: list[tuple[int, int]], slots: int, tokens: int
+) -> None:
+    needed = capacity_for([request_of(*size) for size in sizes], OPTIONS)
+    assert needed.slot_tokens > max(map(sum, sizes))
+    found = grow(Capacity(slots, tokens), needed, OPTIONS)
+    assert is_enough(found, needed)
+    assert found.slots == 1 or found.slots * found.slot_tokens <= OPTIONS.batch_tokens
+
+
+def test_requests_wait_longest_first_behind_those_that_came_earlier() -> None:
+    queue = WaitingQueue()
+    for number, limit in enumerate((1, 9, 5)):
+        queue.add(number, request_of(1, limit))
+    assert queue.peek().limit == 9
+    queue.add(3, request_of(1, 100))
+    queue.remove(2)
+    queue.remove(7)
+    order = []
+    while queue:
+        queue.peek()
+        order.append(queue.pop()[0])
+    assert order == [1, 0, 3]
