@@ -22,12 +22,12 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
-    EncodedExample,
     TrainingData,
     combine_training_data,
     load_training_data,
     split_training_data,
 )
+from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
@@ -51,9 +51,9 @@ class _Data:
     validation: TrainingData | None
 
     @property
-    def validation_examples(self) -> list[EncodedExample]:
+    def validation_examples(self) -> StoredExamples | None:
         """Examples of the evaluations, if there are any."""
-        return [] if self.validation is None else self.validation.examples
+        return None if self.validation is None else self.validation.examples
 
 
 def never_pause() -> bool:
@@ -113,12 +113,14 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     _check_method(config, options)
     _check_validation(validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
-    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
-    require_enough_memory(checkpoint, options, hardware, data.training.examples)
+    make_directory(checkpoints)
+    store = ExampleStore(checkpoints)  # on the disk that has room for resume points
+    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options, store)
+    require_enough_memory(checkpoint, options, hardware, data.training.longest)
     run = Run(
         identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
         examples=data.training.examples,
-        validation=data.validation_examples,
+        validation=data.validation_examples or (),
         collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
         hardware=hardware,
         checkpoints=checkpoints,
@@ -126,7 +128,6 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         records=None if records is None else Path(records),
         should_pause=should_pause,
     )
-    make_directory(checkpoints)
     with staged_output(output) as staging:
         if run.resume_from is not None:
             check_resume_point(run.resume_from, options, run.identity)
@@ -151,7 +152,7 @@ def _report(
         tokens=data.training.tokens,
         dropped_examples=data.training.dropped,
         truncated_examples=data.training.truncated,
-        validation_examples=len(data.validation_examples),
+        validation_examples=len(data.validation_examples or ()),
         trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
         packing=options.packing,
@@ -179,11 +180,12 @@ def _read_data(
     training: Path | str | Mapping[Path | str, float],
     validation: Path | str | None,
     options: FinetuningOptions,
+    store: ExampleStore,
 ) -> _Data:
     longest = _max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     weights = training if isinstance(training, Mapping) else {training: 1.0}
-    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
+    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
     parts = [load(Path(file)) for file in weights]
     held_back = None
     if validation is not None:

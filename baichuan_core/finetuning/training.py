@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
