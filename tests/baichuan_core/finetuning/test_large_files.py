@@ -131,4 +131,3 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     store.append(EncodedExample([1], [1]))
     with pytest.raises(InsufficientSpaceError, match="the disk is full after 1 encoded examples"):
         store.read(0)
-    store._file.raw.close()
