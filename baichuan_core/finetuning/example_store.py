@@ -9,9 +9,10 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import IO, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,7 @@ class ExampleStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - open until the end
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
         self._starts = array("q", [0])  # in numbers; the labels of an example follow its ids
         self._flushed = 0
 
@@ -106,6 +107,11 @@ class ExampleStore:
             f"the disk is full after {len(self)} encoded examples ({4 * self._starts[-1]} bytes): free some space or"
             " write to another disk"
         )
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # nobody needs what a full disk could not take
+        file.close()
 
 
 class StoredExamples(Sequence[EncodedExample]):

@@ -82,9 +82,9 @@ class _Cursor:
             except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
                 raise _not_json(self.line, str(error)) from error
             else:
-                # A number at the end of what has been read may have more digits.
+                # A number so near to the end of what has been read may have more digits, or an exponent.
                 behind = end - self.position
-                if end < len(self.text) or not self.read_on():
+                if end < len(self.text) - CUT_CHARACTERS or not self.read_on():
                     self.move_to(self.position + behind)
                     return item
 
