@@ -12,7 +12,20 @@ from fastapi_offline import FastAPIOffline
 from api import errors
 from api.dependencies import open_service
 from api.middleware import BodyLimit, HeadAsGet, Reception
-from api.routes import artifacts, estimates, events, files, health, job_deletion, jobs, keys, models, workers
+from api.routes import (
+    artifacts,
+    datasets,
+    estimates,
+    events,
+    files,
+    health,
+    job_deletion,
+    jobs,
+    keys,
+    models,
+    resume_points,
+    workers,
+)
 from api.schemas.problems import Problem
 from api.settings import ApiSettings
 
@@ -21,7 +34,7 @@ EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
-RESOURCES = (jobs, job_deletion, estimates, events, artifacts, files, models, workers, keys)
+RESOURCES = (jobs, job_deletion, estimates, events, resume_points, artifacts, datasets, files, models, workers, keys)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

@@ -31,6 +31,7 @@ from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
+from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
 from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
@@ -72,6 +73,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     resume_from: Path | str | None = None,
     records: Path | str | None = None,
     should_pause: Callable[[], bool] = never_pause,
+    on_resume_point: Callable[[Path], None] = ignore_resume_point,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
     """Fine-tune a checkpoint on conversations or text.
@@ -91,6 +93,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
             package ``tensorboard`` is installed.
         should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
+        on_resume_point: Called with the folder of each resume point once it is complete, between two steps; its weights
+            can be loaded like the result's, those of ``full`` in float32.
         on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
@@ -127,6 +131,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         resume_from=None if resume_from is None else Path(resume_from),
         records=None if records is None else Path(records),
         should_pause=should_pause,
+        notice=ResumePointNotice(checkpoint, config, on_resume_point),
     )
     with staged_output(output) as staging:
         if run.resume_from is not None:
