@@ -360,10 +360,12 @@ def add_file(site: Site, name: str, lifetime_seconds: int | None = None) -> str:
     return record.id
 
 
-def test_files_in_use_are_kept_even_if_they_expire(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["generate", "finetune"])
+def test_files_in_use_are_kept_even_if_they_expire(site: Site, kind: str) -> None:
     file_id = add_file(site, "prompts.jsonl", 3600)
     other = add_file(site, "other.jsonl", 3600)
-    job = site.deployment.submit(kind="generate", input_file=file_id)
+    named = {"input_file": file_id} if kind == "generate" else {"training_files": [{"file": file_id, "weight": 2.0}]}
+    job = site.deployment.submit(kind=kind, **named)
     with pytest.raises(InUseError, match=job.id), site.database.writing() as connection:
         deletions.delete_file(connection, site.project_id, file_id)
     site.execute(sa.update(File).values(expires_at=1))
