@@ -33,7 +33,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
 from baichuan_core.finetuning.trackers import require_trackers
-from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
+from baichuan_core.finetuning.trainable import trainable_model, within_memory
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
@@ -123,7 +123,6 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     make_directory(checkpoints)
     store = ExampleStore(checkpoints)  # on the disk that has room for resume points
     data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options, store)
-    require_enough_memory(checkpoint, options, hardware, data.training.longest)
     run = Run(
         identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
         examples=data.training.examples,
@@ -136,7 +135,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         should_pause=should_pause,
         notice=ResumePointNotice(checkpoint, config, on_resume_point),
     )
-    with staged_output(output) as staging:
+    with within_memory(checkpoint, options, hardware, data.training.longest), staged_output(output) as staging:
         if run.resume_from is not None:
             check_resume_point(run.resume_from, options, run.identity)
         model = trainable_model(checkpoint, options, hardware)
