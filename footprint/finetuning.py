@@ -22,6 +22,14 @@ HALF = DTYPE_BYTES["bfloat16"]
 # Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
+# What an adapter keeps of each number of its layer's input: the noise of its dropout and the input with it.
+ADAPTER_BYTES = {False: 8.0, True: 6.25}  # by whether the precision is mixed
+# What the first block does not keep, since nothing before its first adapter has a gradient: bytes per token, times the
+# hidden size and times the width of the feed-forward layers; measured. By whether the precision is mixed.
+SKIPPED_BYTES = {
+    False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
+    True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Bytes besides weights and moments before gradients of the blocks exist: at the loss, or in the last block."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = kept(precision, full=full)
-    block = per_token.block(shape)
+    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
     left, again = (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
     # Mixed precision copies each trained weight once; gradient checkpointing drops the copies before going back.
     casts = HALF * shape.linear_parameters if full and mixed else 0
@@ -111,9 +119,9 @@ def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     at_the_loss = training.positions * per_token.ends * shape.hidden_size + _loss_bytes(shape, precision, training)
     going_back = training.positions * (again + per_token.gradients_in_a_block(shape))
     besides_the_blocks = max(at_the_loss + casts, going_back + casts_going_back) + head_gradient
-    return round(training.positions * shape.layers * left + besides_the_blocks) + precision.dequantized_layer_bytes(
-        shape
-    )
+    skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes(shape, precision, training)
+    in_blocks = training.positions * (shape.layers * left - skipped)
+    return round(in_blocks + besides_the_blocks) + precision.dequantized_layer_bytes(shape)
 
 
 def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
@@ -128,4 +136,23 @@ def _last_block_bytes(shape: Shape, precision: Precision, training: Training) ->
     """Bytes of what the first block keeps, and of the gradients inside it: it is the last to be differentiated."""
     per_token = kept(precision, full=training.method == "full")
     left = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
-    return round(training.positions * (left + per_token.block(shape) + per_token.gradients_in_a_block(shape)))
+    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
+    return round(training.positions * (left + block + per_token.gradients_in_a_block(shape)))
+
+
+def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:
+    """Bytes per token and block that adapters keep beyond one on W_pack alone, which `Kept` includes."""
+    if training.method == "full":
+        return 0.0
+    inputs = dict.fromkeys(BLOCK_LAYERS, shape.hidden_size) | {"down_proj": shape.intermediate_size}
+    kept_inputs = sum(inputs[name] for name in training.lora_targets if name in inputs)
+    return ADAPTER_BYTES[precision.dtype != "float32"] * (kept_inputs - shape.hidden_size)
+
+
+def _skipped_bytes(shape: Shape, precision: Precision, training: Training) -> float:
+    """Bytes per token that the first block does not keep, since its adapters begin behind W_pack."""
+    first = next((name for name in BLOCK_LAYERS if name in training.lora_targets), "W_pack")
+    if training.method == "full":
+        return 0.0
+    hidden, intermediate = SKIPPED_BYTES[precision.dtype != "float32"][first]
+    return hidden * shape.hidden_size + intermediate * shape.intermediate_size
