@@ -22,6 +22,9 @@ HALF = DTYPE_BYTES["bfloat16"]
 # Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
+# Per logit of a chunk, if the head has an adapter: logits of both, their sum, and that over the norms.
+ADAPTED_HEAD_BYTES = 4 * FLOAT32
 # What an adapter keeps of each number of its layer's input: the noise of its dropout and the input with it.
 ADAPTER_BYTES = {False: 8.0, True: 6.25}  # by whether the precision is mixed
 # What the first block does not keep, since nothing before its first adapter has a gradient: bytes per token, times the
@@ -67,7 +70,7 @@ class Training:
             return shape.parameters
         of_blocks = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
         adapted = [of_blocks[name] for name in self.lora_targets if name in of_blocks] * shape.layers
-        if "lm_head" in self.lora_targets:
+        if HEAD in self.lora_targets:
             adapted.append((shape.vocab_size, shape.hidden_size))
         return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
@@ -128,7 +131,12 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Bytes at the loss: the logits of one chunk, and in mixed precision their copy and that of the head."""
     mixed = precision.dtype != "float32"
     chunk = max(1, CHUNK_LOGITS["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
-    logits = min(chunk, training.positions) * shape.vocab_size * (FLOAT32 + (HALF if mixed else 0))
+    per_logit = FLOAT32 + (HALF if mixed else 0)
+    adapter = 0.0
+    if training.method == "lora" and HEAD in training.lora_targets:
+        per_logit += ADAPTED_HEAD_BYTES
+        adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.positions)
+    logits = min(chunk, training.positions) * shape.vocab_size * per_logit + round(adapter)
     return logits + (HALF * shape.head_parameters if mixed and training.method == "full" else 0)
 
 

@@ -189,8 +189,14 @@ def test_a_training_run(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "targets",
-    [("o_proj",), ("gate_proj",), ("down_proj",), ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")],
-    ids=["o_proj", "gate_proj", "down_proj", "all"],
+    [
+        ("o_proj",),
+        ("gate_proj",),
+        ("down_proj",),
+        ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        ("W_pack", "lm_head"),
+    ],
+    ids=["o_proj", "gate_proj", "down_proj", "all", "head"],
 )
 def test_adapters_on_other_layers(
     checkpoints: Callable[..., Path], tmp_path: Path, dtype: Any, targets: tuple[str, ...]
