@@ -16,6 +16,7 @@ from api.routes import (
     artifacts,
     bulk_operations,
     dashboard,
+    datasets,
     estimates,
     events,
     feed,
@@ -28,6 +29,7 @@ from api.routes import (
     logs,
     metrics,
     models,
+    resume_points,
     session,
     workers,
 )
@@ -50,7 +52,20 @@ SCHEMES = {
 }
 OPEN_TO_ALL = {("/v1/session", "post")}
 RESOURCES = (
-    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, artifacts, files, models),
+    *(
+        jobs,
+        job_deletion,
+        bulk_operations,
+        estimates,
+        events,
+        logs,
+        metrics,
+        artifacts,
+        resume_points,
+        datasets,
+        files,
+        models,
+    ),
     *(workers, history, keys, session, feed),
 )
 

@@ -22,6 +22,19 @@ HALF = DTYPE_BYTES["bfloat16"]
 # Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
+# Per logit of a chunk, if the head has an adapter: logits of both, their sum, and that over the norms.
+ADAPTED_HEAD_BYTES = 4 * FLOAT32
+# What an adapter keeps of each number of its layer's input: the noise of its dropout and the input with it.
+ADAPTER_BYTES: dict[bool, float] = {False: 8.0, True: 6.25}  # by whether the precision is mixed
+# Gradients of the adapter on down_proj in a block that is computed again, per token and unit of its width; measured.
+RECOMPUTED_DOWN_BYTES = 7.5
+# What the first block does not keep, since nothing before its first adapter has a gradient: bytes per token, times the
+# hidden size and times the width of the feed-forward layers; measured. By whether the precision is mixed.
+SKIPPED_BYTES: dict[bool, dict[str, tuple[float, float]]] = {
+    False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
+    True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Training:
             return shape.parameters
         of_blocks = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
         adapted = [of_blocks[name] for name in self.lora_targets if name in of_blocks] * shape.layers
-        if "lm_head" in self.lora_targets:
+        if HEAD in self.lora_targets:
             adapted.append((shape.vocab_size, shape.hidden_size))
         return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
@@ -102,25 +115,32 @@ def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Bytes besides weights and moments before gradients of the blocks exist: at the loss, or in the last block."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = kept(precision, full=full)
-    block = per_token.block(shape)
+    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
     left, again = (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
     # Mixed precision copies each trained weight once; gradient checkpointing drops the copies before going back.
     casts = HALF * shape.linear_parameters if full and mixed else 0
     casts_going_back = 0 if training.gradient_checkpointing else casts
     head_gradient = FLOAT32 * shape.head_parameters if full else 0
     at_the_loss = training.positions * per_token.ends * shape.hidden_size + _loss_bytes(shape, precision, training)
+    if training.gradient_checkpointing and not full and "down_proj" in training.lora_targets:
+        again += RECOMPUTED_DOWN_BYTES * shape.intermediate_size
     going_back = training.positions * (again + per_token.gradients_in_a_block(shape))
     besides_the_blocks = max(at_the_loss + casts, going_back + casts_going_back) + head_gradient
-    return round(training.positions * shape.layers * left + besides_the_blocks) + precision.dequantized_layer_bytes(
-        shape
-    )
+    skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes(shape, precision, training)
+    in_blocks = training.positions * (shape.layers * left - skipped)
+    return round(in_blocks + besides_the_blocks) + precision.dequantized_layer_bytes(shape)
 
 
 def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Bytes at the loss: the logits of one chunk, and in mixed precision their copy and that of the head."""
     mixed = precision.dtype != "float32"
     chunk = max(1, CHUNK_LOGITS["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
-    logits = min(chunk, training.positions) * shape.vocab_size * (FLOAT32 + (HALF if mixed else 0))
+    per_logit = FLOAT32 + (HALF if mixed else 0)
+    adapter = 0.0
+    if training.method == "lora" and HEAD in training.lora_targets:
+        per_logit += ADAPTED_HEAD_BYTES
+        adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.positions)
+    logits = min(chunk, training.positions) * shape.vocab_size * per_logit + round(adapter)
     return logits + (HALF * shape.head_parameters if mixed and training.method == "full" else 0)
 
 
@@ -128,4 +148,23 @@ def _last_block_bytes(shape: Shape, precision: Precision, training: Training) ->
     """Bytes of what the first block keeps, and of the gradients inside it: it is the last to be differentiated."""
     per_token = kept(precision, full=training.method == "full")
     left = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
-    return round(training.positions * (left + per_token.block(shape) + per_token.gradients_in_a_block(shape)))
+    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
+    return round(training.positions * (left + block + per_token.gradients_in_a_block(shape)))
+
+
+def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:
+    """Bytes per token and block that adapters keep beyond one on W_pack alone, which `Kept` includes."""
+    if training.method == "full":
+        return 0.0
+    inputs = dict.fromkeys(BLOCK_LAYERS, shape.hidden_size) | {"down_proj": shape.intermediate_size}
+    kept_inputs = sum(inputs[name] for name in training.lora_targets if name in inputs)
+    return float(ADAPTER_BYTES[precision.dtype != "float32"] * (kept_inputs - shape.hidden_size))
+
+
+def _skipped_bytes(shape: Shape, precision: Precision, training: Training) -> float:
+    """Bytes per token that the first block does not keep, since its adapters begin behind W_pack."""
+    first = next((name for name in BLOCK_LAYERS if name in training.lora_targets), "W_pack")
+    if training.method == "full":
+        return 0.0
+    hidden, intermediate = SKIPPED_BYTES[precision.dtype != "float32"][first]
+    return float(hidden * shape.hidden_size + intermediate * shape.intermediate_size)

@@ -22,21 +22,23 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
-    EncodedExample,
     TrainingData,
     combine_training_data,
     load_training_data,
     split_training_data,
 )
+from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
+from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
+from baichuan_core.finetuning.trackers import require_trackers
+from baichuan_core.finetuning.trainable import trainable_model, within_memory
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
 
 # A resume point has the weights and AdamW's two moments in float32; one more than is kept is being written.
 BYTES_PER_RESUMABLE_WEIGHT = 12
@@ -49,11 +51,12 @@ class _Data:
 
     training: TrainingData
     validation: TrainingData | None
+    chat_form: ChatForm
 
     @property
-    def validation_examples(self) -> list[EncodedExample]:
+    def validation_examples(self) -> StoredExamples | None:
         """Examples of the evaluations, if there are any."""
-        return [] if self.validation is None else self.validation.examples
+        return None if self.validation is None else self.validation.examples
 
 
 def never_pause() -> bool:
@@ -72,6 +75,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     resume_from: Path | str | None = None,
     records: Path | str | None = None,
     should_pause: Callable[[], bool] = never_pause,
+    on_resume_point: Callable[[Path], None] = ignore_resume_point,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
     """Fine-tune a checkpoint on conversations or text.
@@ -91,6 +95,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
             package ``tensorboard`` is installed.
         should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
+        on_resume_point: Called with the folder of each resume point once it is complete, between two steps; its weights
+            can be loaded like the result's, those of ``full`` in float32.
         on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
@@ -112,22 +118,24 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     hardware = Hardware.of(options)
     _check_method(config, options)
     _check_validation(validation_data, options)
+    require_trackers(options.report_to)
     tokenizer = load_tokenizer(checkpoint)
-    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
-    require_enough_memory(checkpoint, options, hardware, data.training.examples)
+    make_directory(checkpoints)
+    store = ExampleStore(checkpoints)  # on the disk that has room for resume points
+    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options, store)
     run = Run(
         identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
         examples=data.training.examples,
-        validation=data.validation_examples,
+        validation=data.validation_examples or (),
         collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
         hardware=hardware,
         checkpoints=checkpoints,
         resume_from=None if resume_from is None else Path(resume_from),
         records=None if records is None else Path(records),
         should_pause=should_pause,
+        notice=ResumePointNotice(checkpoint, config, on_resume_point),
     )
-    make_directory(checkpoints)
-    with staged_output(output) as staging:
+    with within_memory(checkpoint, options, hardware, data.training.longest), staged_output(output) as staging:
         if run.resume_from is not None:
             check_resume_point(run.resume_from, options, run.identity)
         model = trainable_model(checkpoint, options, hardware)
@@ -151,12 +159,13 @@ def _report(
         tokens=data.training.tokens,
         dropped_examples=data.training.dropped,
         truncated_examples=data.training.truncated,
-        validation_examples=len(data.validation_examples),
+        validation_examples=len(data.validation_examples or ()),
         trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
         packing=options.packing,
         filled=result.filled,
         data_format=data.training.format,
+        chat_format=None if data.training.format == "text" else data.chat_form,
         best_step=result.best_step,
         best_eval_loss=result.best_eval_loss,
         stopped_early=result.stopped_early,
@@ -179,12 +188,13 @@ def _read_data(
     training: Path | str | Mapping[Path | str, float],
     validation: Path | str | None,
     options: FinetuningOptions,
+    store: ExampleStore,
 ) -> _Data:
     longest = _max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     weights = training if isinstance(training, Mapping) else {training: 1.0}
-    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
-    parts = [load(Path(file)) for file in weights]
+    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
+    parts = [_load_one_of(load, Path(file)) if len(weights) > 1 else load(Path(file)) for file in weights]
     held_back = None
     if validation is not None:
         held_back = load(Path(validation))
@@ -193,7 +203,16 @@ def _read_data(
         pairs = [split_training_data(part, options.validation_split, options.seed) for part in parts]
         parts = [remaining for remaining, _ in pairs]
         held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
-    return _Data(combine_training_data(parts, list(weights.values()), options.seed), held_back)
+    combined = combine_training_data(parts, list(weights.values()), options.seed)
+    return _Data(combined, held_back, chat_format.form)
+
+
+def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
+    """Load one of several files; errors name it."""
+    try:
+        return load(file)
+    except DatasetError as error:
+        raise DatasetError(f"{file.name}: {error}") from error
 
 
 def _check_validation(validation: Path | str | None, options: FinetuningOptions) -> None:

@@ -12,10 +12,12 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
+from baichuan_core.finetuning.resume_points import ResumePointNotice
+from baichuan_core.finetuning.trackers import tracking
 from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
 from baichuan_core.progress import ProgressCallback
 
@@ -95,6 +97,8 @@ class Run:
         checkpoints: Directory for resume points.
         resume_from: One of them.
         records: Directory for the series and the plot; None for none.
+        should_pause: Asked after each step.
+        notice: Told about each resume point.
     """
 
     identity: RunIdentity
@@ -106,6 +110,7 @@ class Run:
     resume_from: Path | None
     records: Path | None
     should_pause: Callable[[], bool]
+    notice: ResumePointNotice
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -161,7 +166,7 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
         args=make_arguments(options, run.hardware, run.checkpoints, evaluates=bool(run.validation)),
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
-        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause],
+        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause, run.notice],
     )
     trainer.remove_callback(PrinterCallback)
     if run.records is not None:
@@ -169,7 +174,8 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     try:
-        trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
+        with tracking(options.report_to, run.records or run.checkpoints):
+            trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
     finally:
         if run.records is not None:
             write_records(run.records, trainer.state.log_history)
@@ -230,7 +236,7 @@ def make_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(options.report_to) or "none",
     )
     # Set here, because the Trainer's own check would tie the steps of resume points to those of evaluations.
     arguments.load_best_model_at_end = evaluates

@@ -185,6 +185,50 @@ def test_a_training_run(
     assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("o_proj",),
+        ("gate_proj",),
+        ("down_proj",),
+        ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        ("W_pack", "lm_head"),
+    ],
+    ids=["o_proj", "gate_proj", "down_proj", "all", "head"],
+)
+def test_adapters_on_other_layers(
+    checkpoints: Callable[..., Path], tmp_path: Path, dtype: Any, targets: tuple[str, ...]
+) -> None:
+    checkpoint = checkpoints("rope", dtype, SMALL)
+    measured = trained_bytes(
+        tmp_path, checkpoint, accumulation=1, dtype=dtype, method="lora", gradient_checkpointing=False,
+        lora_target_modules=targets,
+    )  # fmt: skip
+    training = Training(
+        method="lora", batch=4, tokens=256, gradient_checkpointing=False, lora_targets=targets, on_gpu=False
+    )
+    predicted = finetuning(shape_of(checkpoint), Precision(dtype), training).total
+    assert predicted == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", [("down_proj",), ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")])
+def test_adapters_on_other_layers_of_a_4_bit_base(
+    checkpoints: Callable[..., Path], tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    quantize(checkpoints("rope", "bfloat16", SMALL), tmp_path / "base", QuantizationOptions(method="nf4"))
+    measured = trained_bytes(
+        tmp_path, tmp_path / "base", accumulation=1, dtype="bfloat16", method="lora", gradient_checkpointing=True,
+        lora_target_modules=targets,
+    )  # fmt: skip
+    training = Training(method="lora", batch=4, tokens=256, lora_targets=targets, on_gpu=False)
+    precision = Precision.from_config(read_config(tmp_path / "base"))
+    predicted = finetuning(shape_of(tmp_path / "base"), precision, training).total
+    assert predicted == pytest.approx(measured, rel=WITHIN)
+
+
 def trained_bytes(tmp_path: Path, checkpoint: Path, *, accumulation: int, dtype: Any, **options: Any) -> int:
     """Most bytes of two steps with four examples of 256 tokens per batch."""
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "hello world " * 300}]

@@ -10,6 +10,7 @@ from baichuan_core.progress import ProgressCallback
 from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
+from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
     from baichuan_core.checkpoint import ModelKeeper
@@ -30,6 +31,7 @@ class Context:
         earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
         report: To be told about progress.
         loaded: Keeps the model that is loaded for inference, for this job and the next one.
+        resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
     """
 
@@ -40,6 +42,7 @@ class Context:
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
     loaded: "ModelKeeper | None" = None
+    resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
 
     @property
