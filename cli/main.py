@@ -7,10 +7,25 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import artifacts, doctor, estimate, files, jobs, keys, logs, models, processes, submit, watch, workers
+from cli.commands import (
+    artifacts,
+    doctor,
+    estimate,
+    files,
+    finetune,
+    jobs,
+    keys,
+    logs,
+    models,
+    processes,
+    submit,
+    watch,
+    workers,
+)
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS, ExitCode
 from cli.output import say, show
+from cli.published_arguments import PublishedCommand
 
 app = typer.Typer(
     name="baichuan",
@@ -44,6 +59,9 @@ app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(process
 app.command(rich_help_panel=SERVICE)(processes.init)
 app.command(rich_help_panel=SERVICE)(doctor.doctor)
 app.command(rich_help_panel=SERVICE)(estimate.estimate)
+
+LIBRARY = "Without the service"
+app.command("finetune", cls=PublishedCommand, rich_help_panel=LIBRARY, no_args_is_help=True)(finetune.finetune)
 
 JOBS = "Jobs"
 app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)
