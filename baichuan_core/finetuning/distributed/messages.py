@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from baichuan_core import errors
 from baichuan_core.errors import BaichuanError
 from baichuan_core.finetuning.distributed.distribution import Plan
 from baichuan_core.finetuning.distributed.group import RankGroup
@@ -98,7 +97,16 @@ def decode_message(line: bytes) -> Progress | FinetuningReport | Exception:
         case "report":
             return FinetuningReport(**content)
         case _:
-            found = getattr(errors, content["type"], None)
-            if isinstance(found, type) and issubclass(found, BaichuanError):
+            if content["type"] == MemoryError.__name__:
+                return MemoryError(content["message"])
+            if (found := _find_error(BaichuanError, content["type"])) is not None:
                 return found(content["message"])
             return RuntimeError(f"{content['type']}: {content['message']}")
+
+
+def _find_error(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
+    """Return the error class of that name among `base` and the classes derived from it."""
+    if base.__name__ == name:
+        return base
+    found = (_find_error(derived, name) for derived in base.__subclasses__())
+    return next((error for error in found if error is not None), None)

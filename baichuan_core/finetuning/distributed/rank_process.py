@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import baichuan_core
 from baichuan_core.finetuning.distributed.messages import PAUSE, Task, decode_message
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
@@ -19,6 +18,7 @@ from baichuan_core.progress import Progress
 KEPT_LINES = 20
 READ_BYTES = 1 << 16
 SCRIPT = Path(__file__).with_name("rank_main.py")
+ROOT = SCRIPT.parents[3]  # the folder with this package
 
 
 class RankProcess:
@@ -137,5 +137,4 @@ class RankProcess:
 
 def _search_path(environment: Mapping[str, str]) -> str:
     """Return a PYTHONPATH with which the rank imports the package that runs here."""
-    own = str(Path(baichuan_core.__file__).parents[1])
-    return os.pathsep.join(filter(None, [own, environment.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))

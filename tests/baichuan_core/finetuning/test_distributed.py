@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from tests.baichuan_core.finetuning.distributed_runs import Outcome, rank_proces
 
 Strategy = Literal["ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 SLOW = pytest.mark.slow
+pytestmark = pytest.mark.timeout(1200)  # each rank imports torch and DeepSpeed, on cores that may be busy
 # Everything that changes how batches become steps, with a last batch of 3 of 15 examples. The first rank has two of
 # them and the second has one, and their numbers of labelled tokens differ.
 EVERYTHING = {
@@ -140,3 +143,36 @@ def test_a_run_continues_on_another_number_of_ranks(tmp_path: Path, strategy: St
     assert resumed.report.final_loss == pytest.approx(one.report.final_loss, rel=1e-6)
     for name, weight in one.weights.items():
         assert (resumed.weights[name] - weight).abs().max() <= 3e-7, name
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("strategy", "method"),
+    [("ddp", "full"), ("fsdp2", "full"), ("fsdp2", "lora"), ("zero3", "full"), ("zero3", "lora")],
+)
+def test_mixed_precision_learns_what_one_process_learns(tmp_path: Path, strategy: Strategy, method: str) -> None:
+    """GPUs compute in bfloat16 by default; it has 8 bits, so only the losses are compared, and roughly."""
+    base = make_tiny_checkpoint(tmp_path / "base", family="baichuan2-13b")
+    options = {"method": method, "dtype": "bfloat16", "learning_rate": 1e-2, "adam_epsilon": 1e-8}
+    two = run(base, tmp_path / "two", options | {"batch_size": 2}, Distribution(strategy=strategy, processes=2))
+    one = run(base, tmp_path / "one", options)
+    assert two.losses == pytest.approx(one.losses, rel=0.05)
+    assert one.losses[-1] < 0.9 * one.losses[0]
+    assert {name: weight.dtype for name, weight in two.weights.items()} == {
+        name: weight.dtype for name, weight in one.weights.items()
+    }
+
+
+def test_one_process_never_imports_deepspeed(tmp_path: Path) -> None:
+    base = make_tiny_checkpoint(tmp_path / "base")
+    code = f"""
+import sys
+from baichuan_core import FinetuningOptions, finetune
+from examples.tiny_checkpoint import CONVERSATIONS
+options = FinetuningOptions(method="full", epochs=1, save_steps=2, validation_split=0.2, device="cpu", dtype="float32")
+finetune({str(base)!r}, CONVERSATIONS, {str(tmp_path / "output")!r}, options, checkpoints={str(tmp_path / "steps")!r})
+print("deepspeed" in sys.modules)
+"""
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
