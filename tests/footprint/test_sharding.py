@@ -12,6 +12,7 @@ from footprint import (
     Precision,
     Shape,
     Training,
+    TrainingStrategy,
     choose_strategy,
     explain_misfit,
     finetuning,
@@ -47,7 +48,7 @@ def test_what_each_rank_always_has_is_that_of_the_table() -> None:
 @pytest.mark.parametrize("training", [FULL, LORA])
 @pytest.mark.parametrize("precision", [MIXED, Precision("float32")])
 @pytest.mark.parametrize("strategy", TRAINING_STRATEGIES)
-def test_more_ranks_never_need_more(strategy: str, precision: Precision, training: Training) -> None:
+def test_more_ranks_never_need_more(strategy: TrainingStrategy, precision: Precision, training: Training) -> None:
     needed = [rank_footprint(SEVEN, precision, training, strategy, ranks).device.total for ranks in (2, 4, 8, 64)]
     assert needed == sorted(needed, reverse=True)
     footprint = rank_footprint(SEVEN, precision, training, strategy, 2).device
