@@ -86,9 +86,9 @@ def _with_local_help(option: SpecOption) -> inspect.Parameter:
     parameter = option.parameter()
     if option.field not in LOCAL_HELP:
         return parameter
-    annotation = Annotated[
-        str if option.info.is_required() else str | None, typer.Option(help=LOCAL_HELP[option.field])
-    ]
+    kind: Any = str if option.info.is_required() else str | None
+    shown = typer.Option(help=LOCAL_HELP[option.field])
+    annotation = Annotated[kind, shown]
     return parameter.replace(annotation=annotation)
 
 
