@@ -60,7 +60,7 @@ def launch(
         with _started(inputs, plan, meeting.port, on_gpu=on_gpu) as ranks:
             report = _supervise(ranks, meeting, should_pause, on_progress)
         meeting.close()
-    except BaichuanError as error:
+    except BaseException as error:
         meeting.tell_failure(error)
         raise
     return report

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
-from baichuan_core.errors import BaichuanError, RankFailedError, UnsupportedError
+from baichuan_core.errors import RankFailedError, UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import Plan
 
 ARRIVAL_TIMEOUT = timedelta(minutes=10)  # people start launchers by hand, one machine after the other
@@ -89,11 +89,14 @@ class Meeting:
                     " start all machines with the same"
                 )
 
-    def tell_failure(self, error: BaichuanError) -> None:
+    def tell_failure(self, error: BaseException) -> None:
         """Make the other machines end as well."""
         if self.plan.nodes > 1:
             try:
-                self._store.set("failure", f"machine {self.plan.node_rank} ({socket.gethostname()}): {error}")
+                self._store.set(
+                    "failure",
+                    f"machine {self.plan.node_rank} ({socket.gethostname()}): {str(error) or type(error).__name__}",
+                )
             except RuntimeError:  # machine 0 has gone, so all others will notice
                 return
 

@@ -69,6 +69,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path, strategy: Strategy, family:
     assert not rank_processes()
 
 
+@SLOW
 def test_a_last_batch_smaller_than_the_number_of_ranks_is_shared(tmp_path: Path) -> None:
     """15 examples in batches of 2: the last one leaves a rank without an example."""
     base = make_tiny_checkpoint(tmp_path / "base")
@@ -115,7 +116,8 @@ def test_a_killed_rank_ends_all_and_the_run_continues(
     assert all(torch.equal(resumed.weights[name], weight) for name, weight in whole.weights.items())
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_run_continues_on_another_number_of_ranks(tmp_path: Path, strategy: Strategy) -> None:
     """DDP continues what one process began; FSDP2 what two ranks began, on four."""
     base = make_tiny_checkpoint(tmp_path / "base")

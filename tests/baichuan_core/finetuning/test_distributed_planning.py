@@ -18,12 +18,14 @@ from baichuan_core import (
     UnsupportedError,
     finetune,
 )
+from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.distributed import Plan, planning
 from baichuan_core.finetuning.distributed import meeting as meetings
 from baichuan_core.finetuning.distributed.agreement import require_agreement
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.meeting import Meeting
+from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.distributed.planning import plan_run
 from baichuan_core.finetuning.identity import RunIdentity
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
@@ -178,6 +180,15 @@ def test_ranks_that_disagree_are_named(
     with pytest.raises(error, match=rf"the ranks disagree: on rank 1 \(machine gpu-b\) and rank 0 .*{message}"):
         require_agreement(identity, _Pair(0, 0, 2, theirs))
     require_agreement(identity, _Pair(0, 0, 2, json.dumps(fields, sort_keys=True)))
+
+
+def test_ranks_share_a_batch_and_one_without_an_example_has_no_labels() -> None:
+    examples = [EncodedExample([index, 7, 8], [index, 7, 8]) for index in range(3)]
+    parts = [BatchPart(Collator(0), rank, 4)(examples) for rank in range(4)]
+    assert [part["input_ids"].tolist() for part in parts] == [[[0, 7, 8]], [[1, 7, 8]], [[2, 7, 8]], [[0, 7]]]
+    assert parts[3]["labels"].eq(-100).all()
+    shares = [BatchPart(Collator(0), rank, 2)(examples)["input_ids"][:, 0].tolist() for rank in range(2)]
+    assert shares == [[0, 2], [1]]
 
 
 @pytest.fixture
