@@ -33,6 +33,7 @@ from baichuan_core.finetuning.distributed.agreement import require_agreement, re
 from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
 from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
 from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.distributed.launcher import launch
 from baichuan_core.finetuning.distributed.messages import RunInputs
 from baichuan_core.finetuning.distributed.planning import plan_run
@@ -149,6 +150,17 @@ def run_finetuning(
     on_progress: ProgressCallback,
 ) -> FinetuningReport:
     """Run one rank of a fine-tune, in this process. See `finetune`; rank 0 writes the result."""
+    with hide_deepspeed() if plan.deepspeed is None else nullcontext():
+        return _run(inputs, plan, group, should_pause, on_progress)
+
+
+def _run(
+    inputs: RunInputs,
+    plan: Plan,
+    group: RankGroup,
+    should_pause: Callable[[], bool],
+    on_progress: ProgressCallback,
+) -> FinetuningReport:
     options, checkpoint = inputs.options, inputs.checkpoint
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)

@@ -11,6 +11,7 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -76,6 +77,11 @@ class BaichuanTrainer(Trainer):
         if self.args.fsdp and self.args.use_cpu:
             # accelerate would ignore FSDP on a CPU and train with DDP, although torch's FSDP runs there.
             PartialState().distributed_type = DistributedType.MULTI_GPU
+        if self.args.fsdp and self.args.bf16:
+            # accelerate's own policy would also exchange gradients and return losses in bfloat16.
+            self.args.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
         super().create_accelerator_and_postprocess()
         if (bool(self.args.fsdp), bool(self.args.deepspeed)) != (self.is_fsdp_enabled, self.is_deepspeed_enabled):
             raise UnsupportedError(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
 from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
-from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -137,17 +135,6 @@ def train(
         TrainingDivergedError: The loss or a gradient is not a number.
         TrainingPausedError: The caller asked for a pause; a resume point is saved.
     """
-    with nullcontext() if run.plan.deepspeed else hide_deepspeed():
-        return _train(model, options, run, arguments, on_progress)
-
-
-def _train(
-    model: nn.Module,
-    options: FinetuningOptions,
-    run: Run,
-    arguments: TrainingArguments,
-    on_progress: ProgressCallback,
-) -> TrainingResult:
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
     pause = Pause(lambda: run.group.any(run.should_pause()))
     records = run.records if run.group.is_main else None

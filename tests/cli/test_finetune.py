@@ -17,6 +17,7 @@ from cli.hostfile import find_own_rank, read_hostfile
 from cli.local_finetuning import describe_distribution, describe_run
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
+pytestmark = pytest.mark.timeout(1200)  # the run imports torch and more, on cores that may be busy
 NOTHING: dict[str, Any] = {
     "strategy": None, "deepspeed": None, "hostfile": None, "nproc": None, "nodes": None, "node_rank": None,
     "master_addr": None, "master_port": None,
