@@ -25,11 +25,19 @@ if TYPE_CHECKING:
         InsufficientSpaceError,
         MemoryOccupiedError,
         PromptError,
+        RankFailedError,
         TokenizerError,
         TrainingDivergedError,
         UnsupportedError,
     )
-    from .finetuning import FinetuningOptions, FinetuningReport, finetune, latest_checkpoint, preview_dataset
+    from .finetuning import (
+        Distribution,
+        FinetuningOptions,
+        FinetuningReport,
+        finetune,
+        latest_checkpoint,
+        preview_dataset,
+    )
     from .generation import (
         GenerationOptions,
         GenerationReport,
@@ -57,11 +65,19 @@ _NAMES = {
         "InsufficientSpaceError",
         "MemoryOccupiedError",
         "PromptError",
+        "RankFailedError",
         "TokenizerError",
         "TrainingDivergedError",
         "UnsupportedError",
     ),
-    "finetuning": ("FinetuningOptions", "FinetuningReport", "finetune", "latest_checkpoint", "preview_dataset"),
+    "finetuning": (
+        "Distribution",
+        "FinetuningOptions",
+        "FinetuningReport",
+        "finetune",
+        "latest_checkpoint",
+        "preview_dataset",
+    ),
     "generation": (
         "GenerationOptions",
         "GenerationReport",
@@ -89,6 +105,7 @@ __all__ = [
     "ConversionReport",
     "ConversionTarget",
     "DatasetError",
+    "Distribution",
     "FinetuningOptions",
     "FinetuningReport",
     "GenerationOptions",
@@ -102,6 +119,7 @@ __all__ = [
     "PromptError",
     "QuantizationOptions",
     "QuantizationReport",
+    "RankFailedError",
     "TextGenerator",
     "TokenizerError",
     "TrainingDivergedError",

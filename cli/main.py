@@ -13,6 +13,7 @@ from cli.commands import (
     doctor,
     estimate,
     files,
+    finetune,
     jobs,
     keys,
     logs,
@@ -26,6 +27,7 @@ from cli.commands import (
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS, ExitCode
 from cli.output import say, show
+from cli.published_arguments import PublishedCommand
 
 app = typer.Typer(
     name="baichuan",
@@ -59,6 +61,9 @@ app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(process
 app.command(rich_help_panel=SERVICE)(processes.init)
 app.command(rich_help_panel=SERVICE)(doctor.doctor)
 app.command(rich_help_panel=SERVICE)(estimate.estimate)
+
+LIBRARY = "Without the service"
+app.command("finetune", cls=PublishedCommand, rich_help_panel=LIBRARY, no_args_is_help=True)(finetune.finetune)
 
 JOBS = "Jobs"
 app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)

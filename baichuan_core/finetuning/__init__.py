@@ -1,6 +1,7 @@
 """Fine-tuning on conversations or text, in full or by an adapter."""
 
 from baichuan_core.finetuning.data import encode_training_data, load_training_data
+from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.finetuning.finetune import finetune
 from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -10,6 +11,7 @@ from baichuan_core.finetuning.training import latest_checkpoint
 
 __all__ = [
     "DatasetPreview",
+    "Distribution",
     "FinetuningOptions",
     "FinetuningReport",
     "encode_training_data",

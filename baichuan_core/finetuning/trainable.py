@@ -1,6 +1,6 @@
 """The model that is trained: the whole checkpoint, or a frozen base with an adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -8,28 +8,33 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import Tensor
 
 from baichuan_core.checkpoint import load_model
+from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.planning import describe_training
+from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
-from baichuan_core.finetuning.training import Hardware
 from baichuan_core.memory import (
+    Footprint,
     Precision,
     Shape,
-    Training,
     explain_out_of_memory,
-    finetuning,
     read_config,
     require_memory,
 )
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.quantization import prepare_dora_layers
+from footprint import rank_footprint
 
 
 def trainable_model(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE
 ) -> BaichuanForCausalLM | PeftModel:
-    """Load the model to train.
+    """Load the model to train. A model whose weights are sharded is loaded to the host first.
 
     A frozen base keeps everything that is not quantized in the dtype that is computed in, embedding and head too.
 
@@ -37,10 +42,11 @@ def trainable_model(
         CheckpointError: The base is damaged.
         UnsupportedError: The adapter cannot be put on it.
     """
+    device = "cpu" if plan.shards_weights else hardware.device
     if options.method == "full":
         # Full training keeps its weights in float32 and computes in mixed precision.
-        return load_model(checkpoint, dtype="float32", device=hardware.device)
-    base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=hardware.device)
+        return load_model(checkpoint, dtype="float32", device=device)
+    base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=device)
     torch.manual_seed(options.seed)  # of the adapter's first weights
     adapter = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -60,8 +66,23 @@ def trainable_model(
     return model
 
 
+def with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor]) -> BaichuanForCausalLM:
+    """Return a model that has the given weights, without copying them."""
+    with torch.device("meta"):
+        model = BaichuanForCausalLM(config)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
 @contextmanager
-def within_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardware, longest: int) -> Iterator[None]:
+def within_memory(
+    checkpoint: Path,
+    options: FinetuningOptions,
+    hardware: Hardware,
+    longest: int,
+    plan: Plan = SINGLE,
+    group: RankGroup = ALONE,
+) -> Iterator[None]:
     """Refuse a run whose weights, gradients and optimizer cannot fit, and explain it if the block runs out of memory.
 
     Args:
@@ -69,6 +90,8 @@ def within_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardwa
         options: How to train.
         hardware: Where.
         longest: Tokens of the longest example.
+        plan: How ranks share the work.
+        group: This rank among them.
 
     Raises:
         InsufficientMemoryError: The message has the numbers, and what would fit.
@@ -76,17 +99,24 @@ def within_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardwa
     config = read_config(checkpoint)
     shape = Shape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
-    training = Training(
-        method=options.method,
-        batch=options.batch_size,
-        tokens=longest,
-        lora_rank=options.lora_rank,
-        lora_targets=options.lora_target_modules,
-        gradient_checkpointing=options.gradient_checkpointing,
-        accumulation=options.gradient_accumulation_steps,
-        on_gpu=not hardware.is_cpu,
-    )
-    needs = finetuning(shape, precision, training)
+    training = describe_training(options, hardware, longest)
+    rank = rank_footprint(shape, precision, training, plan.strategy, plan.world_size)
+    needs = _multiply(rank.device, plan.processes if hardware.is_cpu else 1)
     require_memory(needs, shape, device=hardware.device)
+    if rank.host:
+        host = rank.host * plan.processes
+        require_memory(Footprint(host, optimizer=host, least=host, place="host"), shape)
+    group.wait_for_all()  # or a rank could load its weights before another has looked at the memory that is left
     with explain_out_of_memory(needs, shape, device=hardware.device):
         yield
+
+
+def _multiply(needs: Footprint, count: int) -> Footprint:
+    """Return what several ranks need that share a device."""
+    return Footprint(
+        weights=needs.weights * count,
+        activations=needs.activations * count,
+        gradients=needs.gradients * count,
+        optimizer=needs.optimizer * count,
+        least=needs.least * count,
+    )

@@ -5,7 +5,6 @@ them, and needs neither logits nor the weight of the head.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +18,10 @@ CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 CHUNK_WEIGHTS = 2**22  # numbers of the weight that are converted or corrected at a time
 
 
-@dataclass(frozen=True, slots=True)
 class LossTargets:
     """What a head needs to return the loss of some positions instead of their logits.
+
+    Not a dataclass: in mixed precision, FSDP would round the tensors in one to bfloat16.
 
     Attributes:
         labels: Next token of each position, [positions]; -100 for none.
@@ -29,9 +29,12 @@ class LossTargets:
         z_scale: Factor of each position's largest squared logit, a scalar; None for no z loss.
     """
 
-    labels: Tensor
-    scale: Tensor
-    z_scale: Tensor | None = None
+    __slots__ = ("labels", "scale", "z_scale")
+
+    def __init__(self, labels: Tensor, scale: Tensor, z_scale: Tensor | None = None) -> None:
+        self.labels = labels
+        self.scale = scale
+        self.z_scale = z_scale
 
     def chunk(self, positions: slice) -> "LossTargets":
         """Return the targets of some of the positions."""

@@ -1,0 +1,47 @@
+"""Fine-tune on this machine: `python -m baichuan_core.finetuning TASK`, which `baichuan finetune` starts.
+
+TASK is a JSON object with the arguments of `finetune`: `options` and `distribution` are objects, and `resume` is true
+to continue from the newest resume point in `checkpoints`. Progress goes to stderr and the report, as JSON, to stdout.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from baichuan_core.errors import BaichuanError
+from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core.finetuning.distributed import Distribution
+from baichuan_core.progress import Progress
+
+INTERRUPTED = 130  # of a shell, after Ctrl-C
+
+
+def main() -> int:
+    """Run the task and return the exit code."""
+    task: dict[str, Any] = json.loads(sys.argv[1])
+    checkpoints = Path(task["checkpoints"])
+    try:
+        options: dict[str, Any] = task.pop("options")
+        options["lora_target_modules"] = tuple(options["lora_target_modules"])
+        task["distribution"] = Distribution(**task["distribution"])
+        task["resume_from"] = latest_checkpoint(checkpoints) if task.pop("resume") else None
+        report = finetune(options=FinetuningOptions(**options), on_progress=_print_progress, **task)
+    except (BaichuanError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is a command
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print(json.dumps(asdict(report)))  # noqa: T201
+    return 0
+
+
+def _print_progress(progress: Progress) -> None:
+    names = ("step", "steps", "loss", "eval_loss", "learning_rate", "eta_seconds")
+    shown = " ".join(f"{name} {progress.metrics[name]:g}" for name in names if name in progress.metrics)
+    print(f"{progress.fraction:4.0%} {progress.stage} {shown}".rstrip(), file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""`baichuan finetune`: fine-tune on this machine, or on several, without the service."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.local_finetuning import describe_distribution, describe_run
+from cli.published_arguments import META_KEY, published_fields
+from cli.spec_options import SpecOption, options_of, values
+from jobs.specs import FinetuneSpec, JobSpec
+
+Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
+OUTPUT_FIELD = "output_model"
+LOCAL_HELP = {
+    "model": "Directory of the base checkpoint.",
+    "training_file": "Examples in any format of docs/finetuning.md.",
+    "validation_file": "Examples to evaluate on.",
+    OUTPUT_FIELD: "New directory for the result.",
+}
+# Options of the run besides the spec's: name, annotation and default.
+LOCAL: tuple[tuple[str, Any, Any], ...] = (
+    ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
+    ("nproc", Annotated[int | None, typer.Option(min=1, help="Processes here. Default: one per visible GPU.")], None),
+    ("nodes", Annotated[int | None, typer.Option(min=1, help="Machines; run the same command on each.")], None),
+    ("node_rank", Annotated[int | None, typer.Option(min=0, help="Index of this machine.")], None),
+    ("master_addr", Annotated[str | None, typer.Option(help="Address of machine 0.")], None),
+    ("master_port", Annotated[int | None, typer.Option(min=1, max=65_535, help="Port on machine 0.")], None),
+    (
+        "checkpoints",
+        Annotated[Path | None, typer.Option(help="Directory for resume points. Default: OUTPUT-checkpoints.")],
+        None,
+    ),
+    ("records", Annotated[Path | None, typer.Option(help="Directory for the series and the plot.")], None),
+    ("resume", Annotated[bool, typer.Option("--resume", help="Continue from the newest resume point.")], False),
+)
+
+
+def _options() -> list[SpecOption]:
+    of_jobs = JobSpec.model_fields.keys() - {"model"}
+    return [option for option in options_of(FinetuneSpec) if option.field not in of_jobs]
+
+
+def _command() -> Callable[..., None]:
+    """Return the command; typer takes its options from the signature that it is given here."""
+    options = _options()
+
+    def command(**given: Any) -> None:
+        found: dict[str, str] = dict(given["context"].meta.get(META_KEY, {}))
+        deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
+        body = published_fields(found, {"kind": "finetune", **values(options, given)})
+        names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
+        task = describe_run(body)
+        task["distribution"] = describe_distribution(
+            deepspeed=deepspeed, hostfile=hostfile, **{name: given[name] for name in names}
+        )
+        task["checkpoints"] = str(given["checkpoints"] or f"{task['output'].rstrip('/')}-checkpoints")
+        task["records"] = None if given["records"] is None else str(given["records"])
+        task["resume"] = given["resume"]
+        _become(task)
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    parameters += [_with_local_help(option) for option in options]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, annotation, default in LOCAL
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = (
+        "Fine-tune here, without the service; takes the options of Baichuan 2's fine-tune.py, --deepspeed"
+        " (zero2, zero3, zero3-offload or a file) and --hostfile too."
+    )
+    return command
+
+
+def _with_local_help(option: SpecOption) -> inspect.Parameter:
+    """Return the parameter of an option, whose help speaks of paths instead of ids."""
+    parameter = option.parameter()
+    if option.field not in LOCAL_HELP:
+        return parameter
+    kind: Any = str if option.info.is_required() else str | None
+    shown = typer.Option(help=LOCAL_HELP[option.field])
+    annotation = Annotated[kind, shown]
+    return parameter.replace(annotation=annotation)
+
+
+def _become(task: dict[str, Any]) -> None:
+    """Replace this process by the run, so that signals reach it directly."""
+    if not Path(task["checkpoint"]).is_dir():
+        raise CommandError(f"--model {task['checkpoint']} is not a directory; name a checkpoint", ExitCode.USAGE)
+    command = [sys.executable, "-P", "-m", "baichuan_core.finetuning", json.dumps(task)]
+    os.execv(sys.executable, command)  # noqa: S606 - our own program
+
+
+finetune = _command()

@@ -1,0 +1,78 @@
+"""A hostfile as DeepSpeed and MPI have it: one machine per line, `HOST slots=PROCESSES`."""
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+
+LINE = re.compile(r"^(?P<host>[^\s#=]+)\s+slots\s*=\s*(?P<slots>[0-9]+)\s*(#.*)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One machine and its number of processes."""
+
+    name: str
+    slots: int
+
+
+def read_hostfile(path: Path) -> list[Host]:
+    """Read the machines of a hostfile in their order, which is that of their ranks.
+
+    Raises:
+        CommandError: The file cannot be read, a line is malformed, or the machines differ in their slots.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read the hostfile {path}: {error}", ExitCode.USAGE) from error
+    hosts: list[Host] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if (found := LINE.match(line.strip())) is None or not int(found["slots"]):
+            raise CommandError(f"{path}:{number} is {line!r}; write HOST slots=PROCESSES", ExitCode.USAGE)
+        if found["host"] in {host.name for host in hosts}:
+            raise CommandError(f"{path}:{number} names {found['host']} again; remove the line", ExitCode.USAGE)
+        hosts.append(Host(found["host"], int(found["slots"])))
+    if not hosts:
+        raise CommandError(f"{path} names no machine; write HOST slots=PROCESSES", ExitCode.USAGE)
+    if len({host.slots for host in hosts}) > 1:
+        raise CommandError(f"{path} has different slots per machine; give all machines the same", ExitCode.USAGE)
+    return hosts
+
+
+def find_own_rank(hosts: list[Host], path: Path) -> int:
+    """Return the index of this machine in a hostfile.
+
+    Raises:
+        CommandError: None or several of its machines are this one.
+    """
+    own = [index for index, host in enumerate(hosts) if _is_this_machine(host.name)]
+    if len(own) != 1:
+        problem = "several lines of" if own else "no line of"
+        raise CommandError(
+            f"{problem} {path} name this machine ({socket.gethostname()}); pass --node-rank", ExitCode.USAGE
+        )
+    return own[0]
+
+
+def _is_this_machine(host: str) -> bool:
+    """Return whether a host name has an address of this machine: only those can be bound."""
+    if host == socket.gethostname():
+        return True
+    try:
+        addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    for family, kind, _, _, address in addresses:
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind(address)
+            except OSError:
+                continue
+            return True
+    return False

@@ -1,0 +1,111 @@
+"""The task of `baichuan finetune` from its options: what to train, and on which processes and machines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.hostfile import find_own_rank, read_hostfile
+from jobs.specs.finetune import FinetuneSpec
+from jobs.specs.job_spec import JobSpec
+from jobs.specs.published_finetuning import with_our_names
+
+STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
+ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
+DEFAULT_PORT = 29_500  # of torchrun and DeepSpeed
+# Fields that are paths here and ids in a job, and values with which a job would be valid.
+PATHS = {
+    "model": "model",
+    "output_model": "output",
+    "training_file": f"file-{'0' * 26}",
+    "validation_file": f"file-{'0' * 26}",
+}
+JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset"}
+OTHER_NAMES = {"scheduler": "lr_scheduler"}  # of a spec's fields in the library
+
+
+def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `baichuan_core.finetune` for the fields of a spec, by their names or published ones.
+
+    Raises:
+        CommandError: A field is wrong, or the output is missing.
+    """
+    try:
+        fields = with_our_names(body)
+        paths = {name: str(fields[name]) for name in PATHS if fields.get(name) is not None}
+        spec = FinetuneSpec.model_validate({**fields, **{name: PATHS[name] for name in paths}})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}".strip() for one in error.errors())
+        raise CommandError(problems, ExitCode.USAGE) from error
+    except ValueError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
+    if "output_model" not in paths:
+        raise CommandError("--output-model is missing; name a new directory for the result", ExitCode.USAGE)
+    values = spec.model_dump(exclude=JOB_FIELDS)
+    options = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
+    options["dtype"] = None if spec.dtype == "auto" else spec.dtype
+    return {
+        "checkpoint": paths["model"],
+        "training_data": paths["training_file"],
+        "validation_data": paths.get("validation_file"),
+        "output": paths["output_model"],
+        "options": options,
+    }
+
+
+def describe_distribution(
+    *,
+    strategy: str | None,
+    deepspeed: str | None,
+    hostfile: str | None,
+    nproc: int | None,
+    nodes: int | None,
+    node_rank: int | None,
+    master_addr: str | None,
+    master_port: int | None,
+) -> dict[str, Any]:
+    """Return the fields of `baichuan_core.finetuning.distributed.Distribution`.
+
+    Raises:
+        CommandError: Options contradict each other or a file.
+    """
+    found: dict[str, Any] = {"strategy": strategy or "auto"}
+    if deepspeed:
+        if strategy is not None:
+            raise CommandError("--deepspeed and --strategy are both given; leave one out", ExitCode.USAGE)
+        found |= {"strategy": deepspeed} if deepspeed in ZERO_PRESETS else {"deepspeed": _read_config(Path(deepspeed))}
+    if hostfile:
+        path = Path(hostfile)
+        hosts = read_hostfile(path)
+        for name, given, written in (("--nproc", nproc, hosts[0].slots), ("--nodes", nodes, len(hosts))):
+            if given not in (None, written):
+                raise CommandError(f"{name} is {given}, but {path} has {written}; leave one out", ExitCode.USAGE)
+        nproc, nodes = hosts[0].slots, len(hosts)
+        master_addr = master_addr or hosts[0].name
+        if node_rank is None and nodes > 1:
+            node_rank = find_own_rank(hosts, path)
+    nodes = nodes or 1
+    if nodes > 1:
+        if node_rank is None or master_addr is None:
+            missing = "--node-rank" if node_rank is None else "--master-addr"
+            raise CommandError(f"{missing} is missing; {nodes} machines need it", ExitCode.USAGE)
+        found |= {"nodes": nodes, "node_rank": node_rank, "master_addr": master_addr}
+        master_port = master_port or DEFAULT_PORT
+    return found | {"processes": nproc, "master_port": master_port}
+
+
+def _read_config(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        presets = ", ".join(ZERO_PRESETS)
+        raise CommandError(
+            f"cannot read the DeepSpeed configuration {file}: {error.strerror}; name a file or one of {presets}",
+            ExitCode.USAGE,
+        ) from error
+    except ValueError as error:
+        raise CommandError(f"the DeepSpeed configuration {file} is not JSON: {error}", ExitCode.USAGE) from error

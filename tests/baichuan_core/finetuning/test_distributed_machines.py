@@ -1,0 +1,161 @@
+"""Several launchers, one per machine: here on one host, and in two network namespaces."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from baichuan_core import Distribution, Progress, RankFailedError
+from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
+from tests.baichuan_core.finetuning.distributed_runs import OPTIONS, rank_processes, run
+
+ROOT = Path(__file__).parents[3]
+ADAPTER = {"method": "lora", "batch_size": 2, "lora_target_modules": ("W_pack",)}
+pytestmark = pytest.mark.timeout(1200)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_launcher(
+    base: Path, directory: Path, node_rank: int, port: int, *, data: Path = CONVERSATIONS, address: str = "127.0.0.1",
+    prefix: tuple[str, ...] = (),
+) -> subprocess.Popen[str]:  # fmt: skip
+    """Start the launcher of one machine in its own process group, as a shell would."""
+    task: dict[str, Any] = {
+        "checkpoint": str(base),
+        "training_data": str(data),
+        "output": str(directory / "output"),
+        "checkpoints": str(directory / "checkpoints"),
+        "records": str(directory / "records"),
+        "validation_data": None,
+        "resume": False,
+        "options": OPTIONS | ADAPTER,
+        "distribution": {
+            "strategy": "ddp", "processes": 1, "nodes": 2, "node_rank": node_rank, "master_addr": address,
+            "master_port": port,
+        },
+    }  # fmt: skip
+    command = [*prefix, sys.executable, "-m", "baichuan_core.finetuning", json.dumps(task)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def distribution(port: int) -> Distribution:
+    return Distribution(strategy="ddp", processes=1, nodes=2, node_rank=0, master_port=port)
+
+
+def test_two_launchers_train_together_and_end_together(tmp_path: Path) -> None:
+    base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
+    other = start_launcher(base, tmp_path / "two", 1, port)
+    two = run(base, tmp_path / "two", ADAPTER, distribution(port))
+    printed, errors = other.communicate()
+    assert other.returncode == 0, errors
+    assert json.loads(printed)["final_loss"] == two.report.final_loss
+    one = run(base, tmp_path / "one", ADAPTER | {"batch_size": 4})
+    assert two.losses == pytest.approx(one.losses, rel=1e-6)
+    assert all((two.weights[name] - weight).abs().max() <= 3e-7 for name, weight in one.weights.items())
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_takes_its_ranks_and_the_other_machines_with_it(tmp_path: Path) -> None:
+    base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
+    other = start_launcher(base, tmp_path / "two", 1, port)
+    ranks: list[psutil.Process] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.metrics.get("step") == 3:
+            ranks.extend(psutil.Process(other.pid).children())
+            other.send_signal(signal.SIGKILL)
+
+    with pytest.raises(RankFailedError):
+        run(base, tmp_path / "two", ADAPTER, distribution(port), on_progress=kill)
+    other.communicate()
+    assert ranks
+    assert not psutil.wait_procs(ranks, timeout=60)[1]
+    assert not rank_processes()
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_other_machine(tmp_path: Path) -> None:
+    base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
+    other = start_launcher(base, tmp_path / "two", 1, port)
+
+    def kill(progress: Progress) -> None:
+        if progress.metrics.get("step") == 3:
+            rank_processes()[0].send_signal(signal.SIGKILL)
+
+    with pytest.raises(RankFailedError, match="rank 0 was ended by SIGKILL"):
+        run(base, tmp_path / "two", ADAPTER, distribution(port), on_progress=kill)
+    _, errors = other.communicate()
+    assert other.returncode == 1
+    assert "error: " in errors
+
+
+@pytest.mark.slow
+def test_machines_with_other_data_are_told_so(tmp_path: Path) -> None:
+    base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
+    less = tmp_path / "less.json"
+    less.write_text(json.dumps(json.loads(CONVERSATIONS.read_text())[:-1]))
+    other = start_launcher(base, tmp_path / "two", 1, port, data=less)
+    first = start_launcher(base, tmp_path / "two", 0, port)
+    for launcher in (first, other):
+        _, errors = launcher.communicate()
+        assert launcher.returncode == 1
+        assert "the ranks disagree: on rank 1 (machine" in errors
+        assert "the training data is different" in errors
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them."""
+    names = (f"ranks-a-{os.getpid()}", f"ranks-b-{os.getpid()}")
+    ends = ("ranks-a", "ranks-b")
+    if subprocess.run(["ip", "netns", "add", names[0]], capture_output=True, check=False).returncode:
+        pytest.skip("making network namespaces needs root")
+    try:
+        ip("netns", "add", names[1])
+        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
+        for number, (name, end) in enumerate(zip(names, ends, strict=True), start=1):
+            ip("-n", name, "address", "add", f"10.231.7.{number}/24", "dev", end)
+            ip("-n", name, "link", "set", end, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_network_namespaces_train_together(tmp_path: Path, namespaces: tuple[str, str]) -> None:
+    base = make_tiny_checkpoint(tmp_path / "base")
+    launchers = [
+        start_launcher(
+            base, tmp_path / "two", number, 29_511, address="10.231.7.1", prefix=("ip", "netns", "exec", name)
+        )
+        for number, name in enumerate(namespaces)
+    ]
+    reports = []
+    for launcher in launchers:
+        printed, errors = launcher.communicate()
+        assert launcher.returncode == 0, errors
+        reports.append(json.loads(printed))
+    assert reports[0]["final_loss"] == reports[1]["final_loss"]
+    assert (tmp_path / "two" / "output" / "adapter_model.safetensors").is_file()

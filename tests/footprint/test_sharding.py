@@ -1,0 +1,119 @@
+"""Memory of fine-tuning by several ranks, and the choice of a strategy by it."""
+
+from dataclasses import replace
+
+import pytest
+
+from footprint import (
+    GIB,
+    PRESETS,
+    TRAINING_STRATEGIES,
+    Cluster,
+    Precision,
+    Shape,
+    Training,
+    TrainingStrategy,
+    choose_strategy,
+    explain_misfit,
+    finetuning,
+    rank_footprint,
+)
+
+SEVEN = PRESETS["baichuan2-7b"]
+MIXED = Precision("bfloat16")
+FULL = Training(method="full", batch=1, tokens=512)
+LORA = Training(method="lora", batch=1, tokens=512)
+
+
+def gpus(count: int, gib: int, *, host_gib: int = 512, nodes: int = 1) -> Cluster:
+    return Cluster(count, gib * GIB, host_gib * GIB, nodes)
+
+
+def test_what_each_rank_always_has_is_that_of_the_table() -> None:
+    """Weights, float32 copies, moments and gradients, without what exists for a moment only."""
+    numbers, ranks = SEVEN.parameters, 8
+    zero3 = rank_footprint(SEVEN, MIXED, FULL, "zero3", ranks).device
+    assert zero3.optimizer == pytest.approx(8 * numbers / ranks, rel=1e-6)
+    assert rank_footprint(SEVEN, MIXED, FULL, "zero2", ranks).device.weights == pytest.approx(
+        2 * numbers + 4 * numbers / ranks, rel=1e-6
+    )
+    offloaded = rank_footprint(SEVEN, MIXED, FULL, "zero3-offload", ranks)
+    assert offloaded.host == pytest.approx((2 + 4 + 8 + 4) * numbers / ranks, rel=1e-6)
+    assert offloaded.device.optimizer == 0
+    ddp, single = (rank_footprint(SEVEN, MIXED, FULL, name, ranks).device for name in ("ddp", "single"))
+    assert single == finetuning(SEVEN, MIXED, FULL)
+    assert ddp.total - single.total == 4 * numbers
+
+
+@pytest.mark.parametrize("training", [FULL, LORA])
+@pytest.mark.parametrize("precision", [MIXED, Precision("float32")])
+@pytest.mark.parametrize("strategy", TRAINING_STRATEGIES)
+def test_more_ranks_never_need_more(strategy: TrainingStrategy, precision: Precision, training: Training) -> None:
+    needed = [rank_footprint(SEVEN, precision, training, strategy, ranks).device.total for ranks in (2, 4, 8, 64)]
+    assert needed == sorted(needed, reverse=True)
+    footprint = rank_footprint(SEVEN, precision, training, strategy, 2).device
+    assert 0 < footprint.least <= footprint.total
+
+
+@pytest.mark.parametrize(
+    ("training", "cluster", "strategy"),
+    [
+        (LORA, gpus(1, 24), "single"),
+        (LORA, gpus(2, 24), "ddp"),
+        (FULL, gpus(1, 141), "single"),
+        (FULL, gpus(8, 80), "fsdp2"),
+        (FULL, gpus(2, 80), "fsdp2"),
+        (FULL, gpus(4, 24, nodes=8), "fsdp2"),
+        (FULL, gpus(1, 40), "zero3-offload"),
+        (FULL, gpus(2, 24), "zero3-offload"),
+        (FULL, Cluster(2, 0, 1024 * GIB, on_gpu=False), "ddp"),
+        (FULL, Cluster(1, 0, 1024 * GIB, on_gpu=False), "single"),
+    ],
+)
+def test_the_first_strategy_that_fits_is_chosen(training: Training, cluster: Cluster, strategy: str) -> None:
+    choice = choose_strategy(SEVEN, MIXED, training, cluster)
+    assert choice is not None
+    assert choice.strategy == strategy
+    assert cluster.has_room_for(choice.needs)
+    assert f"{choice.needs.device.total / GIB:.2f} GiB" in choice.reason
+    others = {"fsdp2": ["ddp"], "zero3-offload": ["single"] if cluster.ranks == 1 else ["ddp", "fsdp2"]}
+    for name in others.get(strategy, []):
+        assert f"{name} would need" in choice.reason
+
+
+def test_quantized_weights_are_never_sharded() -> None:
+    nf4 = Precision("bfloat16", quantization="nf4")
+    thirteen = PRESETS["baichuan2-13b"]
+    small = gpus(8, 8)
+    assert choose_strategy(thirteen, nf4, LORA, small) is None
+    assert "fsdp2" not in explain_misfit(thirteen, nf4, LORA, small)
+    choice = choose_strategy(SEVEN, nf4, LORA, gpus(8, 16))
+    assert choice is not None
+    assert choice.strategy == "ddp"
+
+
+def test_long_inputs_that_may_not_fit_are_said_so() -> None:
+    long = replace(LORA, tokens=4096, batch=64, gradient_checkpointing=False)
+    choice = choose_strategy(SEVEN, MIXED, long, gpus(1, 24))
+    assert choice is not None
+    assert choice.strategy == "single"
+    assert "may not fit" in choice.reason
+
+
+def test_what_fits_nowhere_is_explained_with_what_would_fit() -> None:
+    cluster = gpus(2, 16, host_gib=32)
+    assert choose_strategy(SEVEN, MIXED, FULL, cluster) is None
+    text = explain_misfit(SEVEN, MIXED, FULL, cluster)
+    for part in (
+        "each of 2 processes",
+        "with ddp",
+        "with fsdp2",
+        "with zero3-offload",
+        "has 15.00 GiB",
+        "16.00 GiB of host",
+    ):
+        assert part in text
+    assert "fsdp2 on" in text
+    assert "method lora on" in text
+    tiny = Shape(8192, 22_016, 80, 64, 64_000)
+    assert explain_misfit(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith("use machines with more")
