@@ -8,11 +8,12 @@ BaichuanError
  ├── PromptError                one prompt cannot be answered (empty, too long for the window)
  ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
  ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
+ ├── RankFailedError            a process of a distributed fine-tuning run was killed or failed unexpectedly
  ├── InsufficientSpaceError     the disk cannot hold the result
  └── InsufficientMemoryError    the device cannot hold what the operation needs at least
       └── MemoryOccupiedError   it could, if others did not hold a part of its memory now
 
-Each message says what is wrong and what to change. None of them goes away by trying again, but the last one may.
+Each message says what is wrong and what to change. None of them goes away by trying again, unless `may_pass` is true.
 """
 
 
@@ -56,6 +57,12 @@ class TrainingDivergedError(BaichuanError):
 
 class TrainingPausedError(BaichuanError):
     """The caller asked a fine-tuning run to pause; it has saved a resume point from which it continues."""
+
+    may_pass = True
+
+
+class RankFailedError(BaichuanError):
+    """A process of a distributed fine-tuning run was killed or failed; the run continues from a resume point."""
 
     may_pass = True
 

@@ -38,6 +38,22 @@ def limit_memory(reserved: Sequence[int]) -> None:
         _limits[0] = sum(reserved)
 
 
+def limit_device(index: int, count: int) -> None:
+    """Limit this process to `count` bytes of one device, like `limit_memory`; the CPU is device 0 without a GPU."""
+    global _host_baseline  # noqa: PLW0603 - a limit of the process
+    if torch.cuda.is_available():
+        total = torch.cuda.mem_get_info(index)[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
+    else:
+        _host_baseline = _own_bytes()
+    _limits[index] = count
+
+
+def reserved_bytes() -> dict[int, int]:
+    """Return the limits of this process by device, for processes that share its devices; empty if it has none."""
+    return dict(_limits)
+
+
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
     """The device that is meant: the first GPU, or else the CPU, if none is named."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from transformers import BitsAndBytesConfig, GenerationConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
@@ -76,13 +77,14 @@ def load_model(
         config=config,  # of which other tools' leftovers are gone
         generation_config=_generation_config(checkpoint, config),
         dtype=wanted,
-        device_map=devices,
+        # ZeRO-3 places the weights itself, in parts on all ranks.
+        device_map=None if is_deepspeed_zero3_enabled() else devices,
         quantization_config=settings and StreamingConfig(settings),
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
-    if isinstance(wanted, torch.dtype):
+    if isinstance(wanted, torch.dtype) and not is_deepspeed_zero3_enabled():
         _cast_floats(model, wanted)
     if lora is not None:
         lora.put_into(model)

@@ -1,6 +1,7 @@
 """The fine-tuning run: a checkpoint and training data in, a checkpoint or an adapter out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,17 @@ from baichuan_core.finetuning.data import (
     load_training_data,
     split_training_data,
 )
+from baichuan_core.finetuning.distributed.agreement import require_agreement, require_shared_directory
+from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
+from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
+from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.launcher import launch
+from baichuan_core.finetuning.distributed.messages import RunInputs
+from baichuan_core.finetuning.distributed.planning import plan_run
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
+from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model, with_weights
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
@@ -71,6 +79,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     validation_data: Path | str | None = None,
     resume_from: Path | str | None = None,
     records: Path | str | None = None,
+    distribution: Distribution | None = None,
     should_pause: Callable[[], bool] = never_pause,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
@@ -90,6 +99,9 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         resume_from: A resume point, see ``latest_checkpoint``.
         records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
             package ``tensorboard`` is installed.
+        distribution: Processes, machines and strategy; None trains in this process, on one device. Otherwise this
+            call starts the processes of this machine (`docs/finetuning.md`, "Several GPUs and machines"). Results and
+            records are written on machine 0.
         should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
         on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
@@ -99,44 +111,80 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         CheckpointError: The base or ``resume_from`` is broken or of another run, ``output`` exists, or there is no
             writing to it or to ``checkpoints``.
         TokenizerError: The base has no tokenizer.
-        UnsupportedError: The base, method and device do not go together.
-        InsufficientMemoryError: The device cannot hold weights, gradients and optimizer.
+        UnsupportedError: The base, method, device and strategy do not go together, or the DeepSpeed configuration is
+            wrong.
+        InsufficientMemoryError: The devices cannot hold weights, gradients and optimizer.
+        RankFailedError: A process was killed or failed unexpectedly; the same call with `resume_from` continues.
         InsufficientSpaceError: The disk cannot hold result and resume points.
         TrainingDivergedError: The loss or a gradient is not a number; the last resume point stays.
         TrainingPausedError: `should_pause` returned true; the same call with `resume_from` continues.
     """
     options = options or FinetuningOptions()
-    checkpoint, output, checkpoints = Path(checkpoint), Path(output), Path(checkpoints)
+    weights = training_data if isinstance(training_data, Mapping) else {training_data: 1.0}
+    inputs = RunInputs(
+        checkpoint=Path(checkpoint),
+        training_data={str(file): weight for file, weight in weights.items()},
+        output=Path(output),
+        options=options,
+        checkpoints=Path(checkpoints),
+        validation_data=None if validation_data is None else Path(validation_data),
+        resume_from=None if resume_from is None else Path(resume_from),
+        records=None if records is None else Path(records),
+    )
+    plan = plan_run(inputs.checkpoint, options, distribution)
+    if plan.is_single:
+        return run_finetuning(inputs, plan, ALONE, should_pause=should_pause, on_progress=on_progress)
+    on_gpu = not Hardware.of(options).is_cpu
+    return launch(inputs, plan, on_gpu=on_gpu, should_pause=should_pause, on_progress=on_progress)
+
+
+def run_finetuning(
+    inputs: RunInputs,
+    plan: Plan,
+    group: RankGroup,
+    *,
+    should_pause: Callable[[], bool],
+    on_progress: ProgressCallback,
+) -> FinetuningReport:
+    """Run one rank of a fine-tune, in this process. See `finetune`; rank 0 writes the result."""
+    options, checkpoint = inputs.options, inputs.checkpoint
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
-    hardware = Hardware.of(options)
+    hardware = Hardware.of(options, group)
     _check_method(config, options)
-    _check_validation(validation_data, options)
+    _check_validation(inputs.validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
-    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
-    require_enough_memory(checkpoint, options, hardware, data.training.examples)
+    data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options)
+    identity = RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options, plan)
+    require_agreement(identity, group)
+    require_enough_memory(checkpoint, options, hardware, data.training.examples, plan)
     run = Run(
-        identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
+        identity=identity,
         examples=data.training.examples,
         validation=data.validation_examples,
         collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
         hardware=hardware,
-        checkpoints=checkpoints,
-        resume_from=None if resume_from is None else Path(resume_from),
-        records=None if records is None else Path(records),
+        checkpoints=inputs.checkpoints,
+        resume_from=inputs.resume_from,
+        records=inputs.records,
         should_pause=should_pause,
+        plan=plan,
+        group=group,
     )
-    make_directory(checkpoints)
-    with staged_output(output) as staging:
+    make_directory(run.checkpoints)
+    require_shared_directory(run.checkpoints, group)
+    with staged_output(inputs.output) if group.is_main else nullcontext() as staging:
         if run.resume_from is not None:
-            check_resume_point(run.resume_from, options, run.identity)
-        model = trainable_model(checkpoint, options, hardware)
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        require_space(output, trained * BYTES_PER_SAVED_WEIGHT)
-        require_space(checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
-        result = train(model, options, run, on_progress=on_progress)
+            check_resume_point(run.resume_from, identity)
+        arguments = run.make_arguments(options)
+        model = trainable_model(checkpoint, options, hardware, plan)
+        trained = count_parameters(model)
+        if staging is not None:
+            require_space(inputs.output, trained * BYTES_PER_SAVED_WEIGHT)
+            require_space(run.checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
+        result = train(model, options, run, arguments, on_progress=on_progress)
         on_progress(Progress(TRAINING_ENDS, "writing"))
-        _write(model, checkpoint, config, staging)
+        _write(model, checkpoint, config, plan, staging)
     on_progress(Progress(1.0, "writing"))
     return _report(data, trained, result, options)
 
@@ -176,24 +224,23 @@ def _read_data(
     checkpoint: Path,
     config: BaichuanConfig,
     tokenizer: BaichuanTokenizer,
-    training: Path | str | Mapping[Path | str, float],
-    validation: Path | str | None,
+    training: Mapping[str, float],
+    validation: Path | None,
     options: FinetuningOptions,
 ) -> _Data:
     longest = _max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
-    weights = training if isinstance(training, Mapping) else {training: 1.0}
     load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
-    parts = [load(Path(file)) for file in weights]
+    parts = [load(Path(file)) for file in training]
     held_back = None
     if validation is not None:
-        held_back = load(Path(validation))
+        held_back = load(validation)
         _require_same_format(parts, held_back)
     elif options.validation_split:
         pairs = [split_training_data(part, options.validation_split, options.seed) for part in parts]
         parts = [remaining for remaining, _ in pairs]
         held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
-    return _Data(combine_training_data(parts, list(weights.values()), options.seed), held_back)
+    return _Data(combine_training_data(parts, list(training.values()), options.seed), held_back)
 
 
 def _check_validation(validation: Path | str | None, options: FinetuningOptions) -> None:
@@ -230,14 +277,21 @@ def _max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
     return options.max_length or window
 
 
-def _write(model: BaichuanForCausalLM | PeftModel, checkpoint: Path, config: BaichuanConfig, staging: Path) -> None:
+def _write(
+    model: BaichuanForCausalLM | PeftModel, checkpoint: Path, config: BaichuanConfig, plan: Plan, staging: Path | None
+) -> None:
+    """Write the result to `staging`, which only rank 0 has; every rank must call this."""
+    weights = None if plan.is_single else gather_trained_weights(model, plan)
+    if staging is None:
+        return
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(staging))
+        model.save_pretrained(str(staging), state_dict=weights)
         (staging / "README.md").unlink(missing_ok=True)  # peft's empty model card
         write_adapter_identity(staging, checkpoint)
     else:
-        model.config.use_cache = config.use_cache  # the trainer switches it off
+        complete = model if weights is None else with_weights(config, weights)
+        complete.config.use_cache = config.use_cache  # the trainer switches it off
         if isinstance(config.dtype, torch.dtype):
-            model.type(config.dtype)
-        model.save_pretrained(staging)
+            complete.type(config.dtype)
+        complete.save_pretrained(staging)
     copy_companions(checkpoint, staging)

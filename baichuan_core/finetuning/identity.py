@@ -11,9 +11,20 @@ from typing import Any, Self
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.errors import CheckpointError
 from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
 from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
+BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
+# Strategies whose resume points have the same files.
+FILE_KINDS = {
+    "single": "one",
+    "ddp": "one",
+    "fsdp2": "fsdp2",
+    "zero2": "zero2",
+    "zero3": "zero3",
+    "zero3-offload": "zero3",
+}
 # What may differ after a resumption: these change no weight.
 FREE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32")
 
@@ -27,12 +38,16 @@ class RunIdentity:
         training_data: Hash of the encoded examples.
         validation_data: The same of those that are evaluated.
         options: That decide about the weights.
+        strategy: How the ranks share the work.
+        processes: Number of ranks.
     """
 
     base: Mapping[str, Any]
     training_data: str
     validation_data: str
     options: Mapping[str, Any]
+    strategy: str = "single"
+    processes: int = 1
 
     @classmethod
     def of(
@@ -41,6 +56,7 @@ class RunIdentity:
         training: Sequence[EncodedExample],
         validation: Sequence[EncodedExample],
         options: FinetuningOptions,
+        plan: Plan = SINGLE,
     ) -> Self:
         """Return the identity of a run that is about to start."""
         base = asdict(BaseIdentity.of(checkpoint))
@@ -50,6 +66,8 @@ class RunIdentity:
             training_data=_digest(training),
             validation_data=_digest(validation),
             options=chosen,
+            strategy=plan.strategy,
+            processes=plan.world_size,
         )
 
     def write(self, resume_point: Path) -> None:
@@ -64,7 +82,8 @@ class RunIdentity:
         """
         try:
             recorded = json.loads((resume_point / RUN_FILE).read_text(encoding="utf-8"))
-            differences = self._differences(recorded)
+            differences = self.find_differences(recorded, json.loads(json.dumps(asdict(self))))
+            differences += find_unusable_files(recorded, self.strategy, self.processes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"{resume_point.name} does not record the run that wrote it ({RUN_FILE}: {error}); start without it"
@@ -75,8 +94,12 @@ class RunIdentity:
                 " started with, or start without it"
             )
 
-    def _differences(self, recorded: dict[str, Any]) -> list[str]:
-        mine = json.loads(json.dumps(asdict(self)))
+    @staticmethod
+    def find_differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
+        """Return what differs between two identities as JSON, in words.
+
+        Processes, batch size and accumulation may differ if every step has as many examples.
+        """
         found = [
             f"the {label} is different"
             for name, label in (
@@ -84,14 +107,43 @@ class RunIdentity:
                 ("training_data", "training data"),
                 ("validation_data", "validation data"),
             )
-            if recorded[name] != mine[name]
+            if recorded[name] != current[name]
         ]
-        theirs, ours = recorded["options"], mine["options"]
+        before, now = recorded["options"], current["options"]
+        names = {*before, *now}
+        if recorded.get("processes", 1) != current["processes"]:
+            names -= {*BATCH_OPTIONS}
+            steps = examples_per_step(recorded), examples_per_step(current)
+            if steps[0] != steps[1]:
+                found.append(
+                    f"a step had {steps[0]} examples and has now {steps[1]} (batch_size * gradient_accumulation_steps *"
+                    " processes)"
+                )
         return found + [
-            f"{name} was {theirs.get(name)!r} and is now {ours.get(name)!r}"
-            for name in sorted({*theirs, *ours})
-            if theirs.get(name) != ours.get(name)
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted(names)
+            if before.get(name) != now.get(name)
         ]
+
+
+def examples_per_step(identity: Mapping[str, Any]) -> int:
+    """Return how many examples of the data one step of the optimizer has, on all ranks together."""
+    options = identity["options"]
+    return int(options["batch_size"] * options["gradient_accumulation_steps"] * identity.get("processes", 1))
+
+
+def find_unusable_files(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
+    """Return why the files of a resume point cannot be read by a strategy, in words.
+
+    `single` and `ddp` write the same files. Those of `fsdp2` can be read by any number of processes, those of ZeRO only
+    by as many as wrote them.
+    """
+    before = recorded.get("strategy", "single")
+    if FILE_KINDS[before] != FILE_KINDS[strategy]:
+        return [f"strategy was {before!r} and is now {strategy!r}, which reads other files"]
+    if FILE_KINDS[strategy].startswith("zero") and (count := recorded["processes"]) != processes:
+        return [f"there were {count} processes and are now {processes}, and ZeRO needs as many as before"]
+    return []
 
 
 def _digest(examples: Sequence[EncodedExample]) -> str:

@@ -1,16 +1,19 @@
 """The model that is trained: the whole checkpoint, or a frozen base with an adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import Tensor
 
 from baichuan_core.checkpoint import load_model
+from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.training import Hardware
 from baichuan_core.memory import Precision, Shape, Training, finetuning, read_config, require_memory
@@ -19,9 +22,9 @@ from baichuan_core.model.quantization import prepare_dora_layers
 
 
 def trainable_model(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE
 ) -> BaichuanForCausalLM | PeftModel:
-    """Load the model to train.
+    """Load the model to train. A model whose weights are sharded is loaded to the host first.
 
     A frozen base keeps everything that is not quantized in the dtype that is computed in, embedding and head too.
 
@@ -29,10 +32,11 @@ def trainable_model(
         CheckpointError: The base is damaged.
         UnsupportedError: The adapter cannot be put on it.
     """
+    device = "cpu" if plan.shards_weights else hardware.device
     if options.method == "full":
         # Full training keeps its weights in float32 and computes in mixed precision.
-        return load_model(checkpoint, dtype="float32", device=hardware.device)
-    base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=hardware.device)
+        return load_model(checkpoint, dtype="float32", device=device)
+    base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=device)
     torch.manual_seed(options.seed)  # of the adapter's first weights
     adapter = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -52,8 +56,20 @@ def trainable_model(
     return model
 
 
+def with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor]) -> BaichuanForCausalLM:
+    """Return a model that has the given weights, without copying them."""
+    with torch.device("meta"):
+        model = BaichuanForCausalLM(config)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
 def require_enough_memory(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, examples: Sequence[EncodedExample]
+    checkpoint: Path,
+    options: FinetuningOptions,
+    hardware: Hardware,
+    examples: Sequence[EncodedExample],
+    plan: Plan = SINGLE,
 ) -> None:
     """Refuse a run whose weights, gradients and optimizer cannot fit, before the model is loaded.
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate import DistributedType, PartialState
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from baichuan_core.errors import TrainingDivergedError
+from baichuan_core.errors import TrainingDivergedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import IGNORED_LABEL, EncodedExample
+from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.progress import Progress, ProgressCallback
 
@@ -42,30 +46,89 @@ class BaichuanTrainer(Trainer):
     Args:
         identity: Of the run, written into each resume point.
         validation: Examples to evaluate on.
+        group: Ranks that share each batch.
         **settings: Of `transformers.Trainer`.
     """
 
-    def __init__(self, *, identity: RunIdentity, validation: Sequence[EncodedExample], **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        identity: RunIdentity,
+        validation: Sequence[EncodedExample],
+        group: RankGroup = ALONE,
+        **settings: Any,
+    ) -> None:
         super().__init__(eval_dataset=Examples(validation) if validation else None, **settings)
         self.identity = identity
         self.validation = validation
+        self.group = group
+        self.part = BatchPart(cast("Collator", self.data_collator), group.rank, group.size)
         self.tokens = self.positions = self.examples = 0
         self.logged = (0, 0, time.monotonic())
         self.begun: tuple[int, float] | None = None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Set up accelerate, and make sure that it does what was asked for.
+
+        Raises:
+            UnsupportedError: The strategy would silently be another one.
+        """
+        if self.args.fsdp and self.args.use_cpu:
+            # accelerate would ignore FSDP on a CPU and train with DDP, although torch's FSDP runs there.
+            PartialState().distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()
+        if (bool(self.args.fsdp), bool(self.args.deepspeed)) != (self.is_fsdp_enabled, self.is_deepspeed_enabled):
+            raise UnsupportedError(
+                f"this version of accelerate trains with {self.accelerator.distributed_type} here, which was not asked"
+                " for; install the pinned one"
+            )
 
     @property
     def filled(self) -> float:
         """Fraction of the positions of all batches so far that were tokens."""
         return self.tokens / self.positions if self.positions else 1.0
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return batches for one step of one process, of which each rank takes its part.
+
+        The Trainer's own sharding would repeat examples to fill up the last batch of an epoch.
+        """
+        if self.group.size == 1:
+            return cast("DataLoader[Any]", super().get_train_dataloader())
+        dataset = cast("Dataset[EncodedExample]", self.train_dataset)
+        whole = DataLoader(
+            dataset,
+            batch_size=self.args.per_device_train_batch_size * self.group.size,
+            sampler=self._get_train_sampler(dataset),
+            collate_fn=self.part,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return prepare_data_loader(
+            whole,
+            device=self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=self.args.data_seed,
+        )
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of one step of the optimizer."""
         self.begun = self.begun or (self.state.global_step, time.monotonic())
         batches, items = super().get_batch_samples(*args, **kwargs)
-        for mask in (batch["attention_mask"] for batch in batches):
-            self.tokens += int((mask != 0).sum())
-            self.positions += mask.numel()
-            self.examples += int(mask.amax(dim=1).sum())  # examples of a row are numbered
+        masks = [batch["attention_mask"] for batch in batches]
+        tokens, positions, examples = self.group.sum(
+            [
+                sum(int((mask != 0).sum()) for mask in masks),
+                sum(mask.numel() for mask in masks),
+                sum(int(mask.amax(dim=1).sum()) for mask in masks),  # examples of a row are numbered
+            ],
+            "cpu",
+        )
+        self.tokens += int(tokens)
+        self.positions += int(positions)
+        self.examples += int(examples)
         return batches, items
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -83,13 +146,13 @@ class BaichuanTrainer(Trainer):
         """Compute the mean loss per labelled token of the validation examples."""
         model = cast("nn.Module", self.model)
         model.eval()
-        collate = cast("Collator", self.data_collator)
         labelled = sum(label != IGNORED_LABEL for example in self.validation for label in example.labels[1:])
         loss = 0.0
-        size = self.args.per_device_eval_batch_size
+        size = self.args.per_device_eval_batch_size * self.group.size
         for start in range(0, len(self.validation), size):
-            batch = self._prepare_inputs(collate(self.validation[start : start + size]))
+            batch = self._prepare_inputs(self.part(self.validation[start : start + size]))
             loss += float(model(**batch, num_items_in_batch=labelled, skip_logits=True).loss)
+        loss = self.group.sum([loss], "cpu")[0]
         model.train()
         metrics = {"eval_loss": loss}
         self.log(metrics)
@@ -133,8 +196,18 @@ class BaichuanTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         folder = Path(cast("str", self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        self.identity.write(folder)
+        if self.group.is_main:
+            self.identity.write(folder)
         super()._save_checkpoint(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights of a resume point; those of FSDP and DeepSpeed are in their own files."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.group.wait_for_all()  # rank 0 then completes the resume point, which needs the files of all ranks
 
 
 def _require_finite(name: str, value: float, step: int) -> None:
@@ -193,6 +266,24 @@ class Pause(TrainerCallback):
         """Look after each step; after the last one there is nothing to pause."""
         if state.global_step < state.max_steps and self.should_pause():
             self.paused = control.should_save = control.should_training_stop = True
+
+
+class RankSeed(TrainerCallback):
+    """Gives each rank its own dropout and noise; a resume point restores them later."""
+
+    def __init__(self, group: RankGroup) -> None:
+        self.group = group
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Set the seed; rank 0 keeps the numbers of a run of one process."""
+        if self.group.rank > 0:
+            torch.manual_seed(args.seed + self.group.rank)
 
 
 class BestKeeper(TrainerCallback):

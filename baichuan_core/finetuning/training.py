@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
-from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
+from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter, RankSeed
 from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -41,8 +46,10 @@ class Hardware:
         return self.device == "cpu"
 
     @classmethod
-    def of(cls, options: FinetuningOptions) -> "Hardware":
+    def of(cls, options: FinetuningOptions, group: RankGroup = ALONE) -> "Hardware":
         """Return what ``options`` ask for, with the gaps filled by what the machine has.
+
+        Each rank of a group has the GPU with its local number.
 
         Raises:
             UnsupportedError: A device that training cannot use, or an optimizer without kernels on it.
@@ -56,6 +63,8 @@ class Hardware:
         if options.optimizer != "adamw" and device == "cpu":
             raise UnsupportedError(f"optimizer {options.optimizer!r} needs a CUDA device; use 'adamw' on a CPU")
         bfloat16 = device != "cpu" if options.dtype is None else options.dtype == "bfloat16"
+        if device == "cuda" and group.size > 1:
+            device = f"cuda:{group.local_rank}"
         return cls(device, bfloat16)
 
 
@@ -95,6 +104,8 @@ class Run:
         checkpoints: Directory for resume points.
         resume_from: One of them.
         records: Directory for the series and the plot; None for none.
+        plan: How ranks share the work.
+        group: This rank among them.
     """
 
     identity: RunIdentity
@@ -106,6 +117,14 @@ class Run:
     resume_from: Path | None
     records: Path | None
     should_pause: Callable[[], bool]
+    plan: Plan = SINGLE
+    group: RankGroup = ALONE
+
+    def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
+        """Return the Trainer's settings; ZeRO-3 needs them before the model is loaded, which it then partitions."""
+        return make_arguments(
+            options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan
+        )
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -125,7 +144,7 @@ def _step_of(checkpoint: Path) -> int | None:
         return None
 
 
-def check_resume_point(resume_from: Path, options: FinetuningOptions, identity: RunIdentity) -> int:
+def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
     """Return the step of a resume point of the same run.
 
     Raises:
@@ -136,15 +155,18 @@ def check_resume_point(resume_from: Path, options: FinetuningOptions, identity: 
         raise CheckpointError(
             f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
         )
-    if (resume_from / "adapter_config.json").is_file() != (options.method == "lora"):
-        raise CheckpointError(
-            f"{resume_from.name} was not written by the method {options.method!r}; resume from another or from none"
-        )
     identity.require_same(resume_from)
     return step
 
 
-def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress: ProgressCallback) -> TrainingResult:
+def train(
+    model: nn.Module,
+    options: FinetuningOptions,
+    run: Run,
+    arguments: TrainingArguments,
+    *,
+    on_progress: ProgressCallback,
+) -> TrainingResult:
     """Train ``model`` in place.
 
     Raises:
@@ -152,27 +174,40 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
         TrainingDivergedError: The loss or a gradient is not a number.
         TrainingPausedError: The caller asked for a pause; a resume point is saved.
     """
-    step = 0 if run.resume_from is None else check_resume_point(run.resume_from, options, run.identity)
-    pause = Pause(run.should_pause)
+    with nullcontext() if run.plan.deepspeed else hide_deepspeed():
+        return _train(model, options, run, arguments, on_progress)
+
+
+def _train(
+    model: nn.Module,
+    options: FinetuningOptions,
+    run: Run,
+    arguments: TrainingArguments,
+    on_progress: ProgressCallback,
+) -> TrainingResult:
+    step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
+    pause = Pause(lambda: run.group.any(run.should_pause()))
+    records = run.records if run.group.is_main else None
     trainer = BaichuanTrainer(
         identity=run.identity,
         validation=run.validation,
+        group=run.group,
         model=model,
-        args=make_arguments(options, run.hardware, run.checkpoints, evaluates=bool(run.validation)),
+        args=arguments,
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
-        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause],
+        callbacks=[BestKeeper(run.resume_from), RankSeed(run.group), ProgressReporter(on_progress), pause],
     )
     trainer.remove_callback(PrinterCallback)
-    if run.records is not None:
-        trainer.add_callback(SeriesWriter(run.records))
+    if records is not None:
+        trainer.add_callback(SeriesWriter(records))
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     try:
         trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
     finally:
-        if run.records is not None:
-            write_records(run.records, trainer.state.log_history)
+        if records is not None:
+            write_records(records, trainer.state.log_history)
     if pause.paused:
         raise TrainingPausedError(f"paused after step {trainer.state.global_step} of {trainer.state.max_steps}")
     return _result(trainer.state, step, trainer.filled)
@@ -192,7 +227,7 @@ def _result(state: TrainerState, resumed_from_step: int, filled: float) -> Train
 
 
 def make_arguments(
-    options: FinetuningOptions, hardware: Hardware, checkpoints: Path, *, evaluates: bool = False
+    options: FinetuningOptions, hardware: Hardware, checkpoints: Path, *, evaluates: bool = False, plan: Plan = SINGLE
 ) -> TrainingArguments:
     """Return the Trainer's settings for our options."""
     arguments = TrainingArguments(
@@ -231,9 +266,23 @@ def make_arguments(
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
         report_to="none",
+        **_distributed_arguments(plan),
     )
     # Set here, because the Trainer's own check would tie the steps of resume points to those of evaluations.
     arguments.load_best_model_at_end = evaluates
     # With several visible GPUs and one process, the Trainer would wrap the model in DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _distributed_arguments(plan: Plan) -> dict[str, Any]:
+    """Return the Trainer's settings for a strategy."""
+    match plan.strategy:
+        case "single":
+            return {}
+        case "ddp":
+            return {"ddp_find_unused_parameters": False}  # every trained weight has a gradient in every batch
+        case "fsdp2":
+            return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}}
+        case "zero2" | "zero3" | "zero3-offload":
+            return {"deepspeed": deepcopy(plan.deepspeed)}  # the Trainer fills it in

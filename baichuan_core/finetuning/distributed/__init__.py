@@ -1,0 +1,5 @@
+"""Fine-tuning by several processes, called ranks, on one or more machines."""
+
+from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
+
+__all__ = ["Distribution", "Plan"]

@@ -1,0 +1,55 @@
+"""Makes sure that all ranks train the same thing."""
+
+import json
+import secrets
+import socket
+from dataclasses import asdict
+from pathlib import Path
+
+from baichuan_core.errors import CheckpointError, DatasetError
+from baichuan_core.finetuning.distributed.group import RankGroup
+from baichuan_core.finetuning.identity import RunIdentity
+
+
+def require_agreement(identity: RunIdentity, group: RankGroup) -> None:
+    """Make sure that all ranks have the same base, data and options; all of them raise the same error.
+
+    Raises:
+        DatasetError: Data or options differ; the message names the ranks, their machines and what differs.
+        CheckpointError: The base differs.
+    """
+    mine = json.dumps(asdict(identity), sort_keys=True)
+    everyone = group.gather((socket.gethostname(), mine))
+    host_0, reference = everyone[0]
+    for rank, (host, theirs) in enumerate(everyone):
+        if theirs == reference:
+            continue
+        differences = identity.find_differences(json.loads(theirs), json.loads(reference))
+        kind = CheckpointError if json.loads(theirs)["base"] != json.loads(reference)["base"] else DatasetError
+        raise kind(
+            f"the ranks disagree: on rank {rank} (machine {host}) and rank 0 (machine {host_0})"
+            f" {'; '.join(differences)}. Give every machine the same files and options"
+        )
+
+
+def require_shared_directory(directory: Path, group: RankGroup) -> None:
+    """Make sure that all ranks see one directory, in which they all write their parts of resume points.
+
+    Raises:
+        CheckpointError: A rank does not see what rank 0 writes.
+    """
+    if group.size == 1:
+        return
+    token = directory / f".shared-{group.gather(secrets.token_hex(8))[0]}"
+    if group.is_main:
+        token.touch()
+    group.wait_for_all()
+    seen = group.gather((socket.gethostname(), token.exists()))
+    if group.is_main:
+        token.unlink(missing_ok=True)
+    for rank, (host, is_seen) in enumerate(seen):
+        if not is_seen:
+            raise CheckpointError(
+                f"{directory} on rank {rank} (machine {host}) is not the directory of rank 0 (machine {seen[0][0]});"
+                " put checkpoints on a file system that all machines share"
+            )

@@ -1,0 +1,131 @@
+"""DeepSpeed configurations: our presets, and those of callers, checked before any process starts."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+from baichuan_core.errors import UnsupportedError
+from baichuan_core.finetuning.options import FinetuningOptions
+
+ZeroStrategy = Literal["zero2", "zero3", "zero3-offload"]
+
+# Top-level keys that are passed on to DeepSpeed.
+KEYS = (
+    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
+    "fp16", "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "communication_data_type",
+    "prescale_gradients", "gradient_predivide_factor", "steps_per_print", "wall_clock_breakdown", "dump_state",
+    "memory_breakdown", "flops_profiler", "comms_logger", "data_types", "aio",
+)  # fmt: skip
+# Keys whose effect our options already have.
+OPTIONS_INSTEAD = {
+    "optimizer": "optimizer, learning_rate, weight_decay and adam_*",
+    "scheduler": "lr_scheduler and warmup_*",
+    "activation_checkpointing": "gradient_checkpointing",
+    "seed": "seed",
+}
+STAGES = (1, 2, 3)
+OFFLOADS = ("offload_optimizer", "offload_param")
+# DeepSpeed's own AdamW is compiled at first use; torch's needs no compiler and is tested here.
+FIXED = {
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+    "steps_per_print": 2**31,
+    "wall_clock_breakdown": False,
+}
+
+
+def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
+    """Return the configuration of a strategy, of the stages of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
+    zero: dict[str, Any] = {"stage": 2 if strategy == "zero2" else 3, "overlap_comm": on_gpu}
+    if strategy == "zero3-offload":
+        zero |= {name: {"device": "cpu", "pin_memory": on_gpu} for name in OFFLOADS}
+    return {"zero_optimization": zero}
+
+
+def complete_config(given: Mapping[str, Any], options: FinetuningOptions) -> dict[str, Any]:
+    """Return a configuration that DeepSpeed takes and that agrees with the options.
+
+    Args:
+        given: A preset or a caller's configuration; the value "auto" stands for that of the options.
+        options: Options of the run.
+
+    Raises:
+        UnsupportedError: A key is unknown, has a wrong value, or contradicts an option; the message names it.
+    """
+    config = deepcopy(dict(given))
+    for key in config:
+        if key in OPTIONS_INSTEAD:
+            raise _invalid(key, f"is set by {OPTIONS_INSTEAD[key]} here; remove it")
+        if key not in KEYS:
+            raise _invalid(key, f"is not known; use some of {', '.join(KEYS)}")
+    _fill_sizes(config, options)
+    _check_precision(config)
+    _check_zero(config)
+    return {**FIXED, **config}
+
+
+def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
+    expected = {
+        "train_micro_batch_size_per_gpu": ("batch_size", options.batch_size),
+        "gradient_accumulation_steps": ("gradient_accumulation_steps", options.gradient_accumulation_steps),
+        "gradient_clipping": ("max_grad_norm", options.max_grad_norm),
+    }
+    for key, (option, value) in expected.items():
+        if config.get(key, "auto") not in ("auto", value):
+            raise _invalid(key, f'is {config[key]!r}, but {option} is {value}; set it to "auto"')
+        config[key] = value
+    if config.pop("train_batch_size", "auto") != "auto":
+        raise _invalid("train_batch_size", 'follows from the number of processes; set it to "auto"')
+
+
+def _check_precision(config: dict[str, Any]) -> None:
+    """Leave the dtype to the options: a fixed one that differs would silently win."""
+    if _section(config, "fp16").get("enabled", False) not in (False, "auto"):
+        raise _invalid("fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16')
+    config.pop("fp16", None)
+    enabled = _section(config, "bf16").get("enabled", "auto")
+    if enabled not in (True, False, "auto"):
+        raise _invalid("bf16.enabled", f'is {enabled!r}; use true, false or "auto"')
+    config["bf16"] = {"enabled": enabled}
+
+
+def _check_zero(config: dict[str, Any]) -> None:
+    zero = _section(config, "zero_optimization")
+    if zero.get("stage") not in STAGES:
+        raise _invalid("zero_optimization.stage", f"is {zero.get('stage')!r}; use 1, 2 or 3, or strategy 'ddp'")
+    for name in OFFLOADS:
+        path = f"zero_optimization.{name}"
+        device = _section(config, path, zero).get("device", "none")
+        if device not in ("cpu", "none"):
+            raise _invalid(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
+    if zero["stage"] < 3 and _section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
+        raise _invalid("zero_optimization.offload_param", "needs stage 3; change the stage or remove it")
+    # The result is gathered tensor by tensor, so DeepSpeed need not collect it as well.
+    zero["stage3_gather_16bit_weights_on_model_save"] = False
+    config["zero_optimization"] = zero
+    _check_zero_fields(zero)
+
+
+def _check_zero_fields(zero: Mapping[str, Any]) -> None:
+    """Check the names and types of the fields of ZeRO by DeepSpeed's own class."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415 - slow, and only ZeRO needs it
+    from pydantic import ValidationError  # noqa: PLC0415 - see above
+
+    try:
+        DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("zero_optimization", *first["loc"])))
+        raise _invalid(path, f"is {first['input']!r}: {first['msg']}; correct or remove it") from error
+
+
+def _section(config: Mapping[str, Any], path: str, inside: Any = None, name: str | None = None) -> dict[str, Any]:
+    section = (config if inside is None else inside).get(name or path.rpartition(".")[2], {})
+    if not isinstance(section, dict):
+        raise _invalid(path or str(name), f"is {json.dumps(section)}; it must be a JSON object")
+    return section
+
+
+def _invalid(path: str, problem: str) -> UnsupportedError:
+    return UnsupportedError(f"the DeepSpeed configuration is wrong: {path} {problem}")

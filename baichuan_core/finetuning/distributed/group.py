@@ -1,0 +1,84 @@
+"""The ranks of a run as one of them sees the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+RANKS_PREFIX = "ranks"  # of the keys that torch keeps in the launcher's store
+TIMEOUT = timedelta(minutes=30)  # loading and saving a large model on one rank keeps the others waiting
+
+
+@dataclass(frozen=True, slots=True)
+class RankGroup:
+    """One rank of a run; the default is a run of one process, for which nothing is exchanged.
+
+    Attributes:
+        rank: Index among all ranks.
+        local_rank: Index among the ranks of this machine, which is also that of its GPU.
+        size: Number of ranks.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes what all share."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order; every rank must call this."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, condition: bool) -> bool:
+        """Return whether the condition holds on any rank; every rank must call this."""
+        return condition if self.size == 1 else any(self.sum([float(condition)], "cpu"))
+
+    def sum(self, values: Sequence[float], device: str | torch.device) -> list[float]:
+        """Return the sums of the values over all ranks; every rank must call this."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def wait_for_all(self) -> None:
+        """Return once every rank has called this."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = RankGroup()
+
+
+def join_group(group: RankGroup, *, address: str, port: int, on_gpu: bool) -> None:
+    """Connect this rank to the others through the store that the launcher of machine 0 keeps."""
+    if on_gpu:
+        torch.cuda.set_device(group.local_rank)
+    store = dist.TCPStore(address, port, is_master=False, timeout=TIMEOUT)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=dist.PrefixStore(RANKS_PREFIX, store),
+        rank=group.rank,
+        world_size=group.size,
+        timeout=TIMEOUT,
+    )
+
+
+def leave_group() -> None:
+    """Disconnect this rank."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+

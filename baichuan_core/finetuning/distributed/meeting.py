@@ -1,0 +1,161 @@
+"""How the launchers of several machines find each other, compare their plans and notice that one has gone."""
+
+import json
+import socket
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from baichuan_core.errors import BaichuanError, RankFailedError, UnsupportedError
+from baichuan_core.finetuning.distributed.distribution import Plan
+
+ARRIVAL_TIMEOUT = timedelta(minutes=10)  # people start launchers by hand, one machine after the other
+ANSWER_TIMEOUT = timedelta(seconds=15)
+SILENCE_SECONDS = 15.0
+BEAT_SECONDS = 1.0
+# Fields of a plan that may differ between machines.
+OWN_FIELDS = ("node_rank", "master_addr", "master_port", "reason")
+
+
+class Meeting:
+    """The launcher's connection to a store on machine 0, through which the ranks find each other as well.
+
+    Attributes:
+        port: Port of the store on machine 0.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Open the store on machine 0, or connect to it.
+
+        Raises:
+            RankFailedError: Machine 0 does not answer.
+            UnsupportedError: The port is taken.
+        """
+        self.plan = plan
+        self._beats = 0
+        self._next_beat = 0.0
+        self._seen = {node: (0, time.monotonic() + ARRIVAL_TIMEOUT.total_seconds()) for node in range(1, plan.nodes)}
+        if plan.node_rank == 0:
+            with _listen(plan) as listener:
+                self.port: int = listener.getsockname()[1]
+                self._store = dist.TCPStore(
+                    plan.master_addr,
+                    self.port,
+                    is_master=True,
+                    wait_for_workers=False,
+                    timeout=ANSWER_TIMEOUT,
+                    master_listen_fd=listener.detach(),
+                )
+        else:
+            self.port = plan.master_port or 0
+            self._store = self._connect()
+
+    def _connect(self) -> dist.TCPStore:
+        try:
+            store = dist.TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
+        except (dist.DistNetworkError, dist.DistStoreError) as error:
+            raise self._lost_machine_0() from error
+        store.set_timeout(ANSWER_TIMEOUT)
+        return store
+
+    def compare_plans(self) -> None:
+        """Make sure that this machine is expected and has the plan of machine 0.
+
+        Raises:
+            UnsupportedError: The message names the field that differs.
+            RankFailedError: Machine 0 does not answer.
+        """
+        if self.plan.nodes == 1:
+            return
+        mine = {name: value for name, value in asdict(self.plan).items() if name not in OWN_FIELDS}
+        node = self.plan.node_rank
+        try:
+            if self._store.add(f"arrived/{node}", 1) > 1:
+                raise UnsupportedError(f"node_rank {node} is already taken; start each machine with its own")
+            if node == 0:
+                self._store.set("plan", json.dumps(mine))
+                return
+            theirs: dict[str, Any] = json.loads(self._store.get("plan"))
+        except RuntimeError as error:
+            raise self._lost_machine_0() from error
+        for name, value in json.loads(json.dumps(mine)).items():
+            if theirs.get(name) != value:
+                raise UnsupportedError(
+                    f"{name} is {theirs.get(name)!r} on machine 0 and {value!r} on machine {node};"
+                    " start all machines with the same"
+                )
+
+    def tell_failure(self, error: BaichuanError) -> None:
+        """Make the other machines end as well."""
+        if self.plan.nodes > 1:
+            try:
+                self._store.set("failure", f"machine {self.plan.node_rank} ({socket.gethostname()}): {error}")
+            except RuntimeError:  # machine 0 has gone, so all others will notice
+                return
+
+    def require_all(self) -> None:
+        """Make sure that the launchers of all machines are alive; costs nothing if there is only one.
+
+        Raises:
+            RankFailedError: One has failed or no longer answers.
+        """
+        if self.plan.nodes == 1 or time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        try:
+            if self._store.check(["failure"]):
+                raise RankFailedError(f"the run ended on another machine: {self._store.get('failure').decode()}")
+            self._beats += 1
+            self._store.set(f"beat/{self.plan.node_rank}", str(self._beats))
+            if self.plan.node_rank == 0:
+                self._require_beats()
+        except RuntimeError as error:
+            raise self._lost_machine_0() from error
+
+    def _require_beats(self) -> None:
+        now = time.monotonic()
+        for node, (known, deadline) in self._seen.items():
+            beats = int(self._store.get(f"beat/{node}")) if self._store.check([f"beat/{node}"]) else 0
+            if beats != known:
+                self._seen[node] = (beats, now + SILENCE_SECONDS)
+            elif now > deadline and not self._store.check([f"done/{node}"]):
+                problem = "no longer answers" if known else "has not arrived"
+                raise RankFailedError(f"machine {node} {problem}; start the run again on all machines")
+
+    def close(self) -> None:
+        """Say that this machine has finished; machine 0 keeps the store until all others have.
+
+        Raises:
+            RankFailedError: Another machine has failed in the meantime.
+        """
+        if self.plan.nodes == 1:
+            return
+        self._store.set(f"done/{self.plan.node_rank}", "")
+        while self.plan.node_rank == 0 and not self._store.check([f"done/{node}" for node in self._seen]):
+            self.require_all()
+            time.sleep(0.05)
+
+    def _lost_machine_0(self) -> RankFailedError:
+        return RankFailedError(
+            f"machine 0 does not answer at {self.plan.master_addr}:{self.port}; check master_addr and master_port, and"
+            " that its launcher runs"
+        )
+
+
+def _listen(plan: Plan) -> socket.socket:
+    """Listen on this machine alone if the run has no other machine."""
+    address = "127.0.0.1" if plan.nodes == 1 else "0.0.0.0"  # noqa: S104 - other machines connect to it
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, plan.master_port or 0))
+    except OSError as error:
+        listener.close()
+        raise UnsupportedError(
+            f"master_port {plan.master_port} cannot be used ({error.strerror}); choose another"
+        ) from error
+    listener.listen(2048)
+    return listener
