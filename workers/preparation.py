@@ -12,7 +12,7 @@ from jobs.records import FileRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
-from workers.handlers.contract import Context, Handler
+from workers.handlers.contract import Context, Handler, Place
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
@@ -32,7 +32,18 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         checkpoints=store.workspace(workspace.checkpoints),
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
+        place=_describe_place(claim),
     )
+
+
+def _describe_place(claim: Claim) -> Place:
+    devices = max(1, len(claim.allocation.devices))
+    if claim.nodes == 1:
+        return Place(devices)
+    if claim.rendezvous is None:
+        raise RuntimeError("the first node has not said where it waits")
+    host, _, port = claim.rendezvous.rpartition(":")
+    return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:

@@ -122,9 +122,7 @@ class Run:
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings; ZeRO-3 needs them before the model is loaded, which it then partitions."""
-        return make_arguments(
-            options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan
-        )
+        return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:

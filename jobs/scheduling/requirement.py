@@ -18,6 +18,7 @@ class Requirement:
         host_memory_bytes: Memory of the host on each node.
         exclusive: Whether its devices run nothing else at the same time.
         labels: Labels that each node's worker must have.
+        workers: Ids of the workers that may run it; all may if it is empty.
     """
 
     nodes: int = 1
@@ -27,6 +28,7 @@ class Requirement:
     host_memory_bytes: int = 0
     exclusive: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    workers: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
@@ -34,7 +36,7 @@ class Requirement:
         if not stored:
             return cls(exclusive=True)
         labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))
-        return cls(**{**stored, "labels": labels})
+        return cls(**{**stored, "labels": labels, "workers": tuple(stored.get("workers", ()))})
 
     def to_row(self) -> dict[str, Any]:
         """Return the form in which the database stores it."""
@@ -46,4 +48,5 @@ class Requirement:
             "host_memory_bytes": self.host_memory_bytes,
             "exclusive": self.exclusive,
             "labels": dict(self.labels),
+            "workers": list(self.workers),
         }

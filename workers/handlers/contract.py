@@ -15,6 +15,25 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a handler runs.
+
+    Attributes:
+        devices: How many devices it has on this machine.
+        nodes: How many machines run the job together.
+        node: Index of this one.
+        address: Address of machine 0.
+        port: Port of machine 0 at which the others find it; None if there is only one machine.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Where a handler finds what the spec names, and where it writes.
 
@@ -27,6 +46,7 @@ class Context:
         earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
         report: To be told about progress.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
+        place: Devices and machines of the job.
     """
 
     models: Mapping[str, Path]
@@ -36,6 +56,7 @@ class Context:
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
     should_pause: Callable[[], bool] = lambda: False
+    place: Place = field(default_factory=Place)
 
     @property
     def model_output(self) -> Path:

@@ -4,9 +4,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core.finetuning.distributed import Distribution
 from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import Context, Outcome, Place
 from workers.handlers.produced import produced_model
 
 RECORDS_FOLDER = "training"
@@ -30,10 +31,25 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         validation_data=context.files.get("validation_file"),
         resume_from=_resume_from(context),
         records=context.output / RECORDS_FOLDER,
+        distribution=distribution_of(spec, context.place),
         should_pause=context.should_pause,
         on_progress=context.report,
     )
-    return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
+    model = produced_model(context) if context.place.node == 0 else None
+    return Outcome(FinetuneResult(**asdict(report)), model)
+
+
+def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
+    """Return how the devices of a job share the work: one process per device."""
+    return Distribution(
+        strategy=spec.strategy,
+        deepspeed=spec.deepspeed,
+        processes=place.devices,
+        nodes=place.nodes,
+        node_rank=place.node,
+        master_addr=place.address,
+        master_port=place.port,
+    )
 
 
 def options_of(spec: FinetuneSpec) -> FinetuningOptions:

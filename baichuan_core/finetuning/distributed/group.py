@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-
 RANKS_PREFIX = "ranks"  # of the keys that torch keeps in the launcher's store
 TIMEOUT = timedelta(minutes=30)  # loading and saving a large model on one rank keeps the others waiting
 
@@ -79,6 +78,3 @@ def leave_group() -> None:
     """Disconnect this rank."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-

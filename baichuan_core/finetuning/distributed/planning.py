@@ -1,8 +1,11 @@
 """temp"""
+
 from pathlib import Path
+
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Distribution, Plan
 from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
 from baichuan_core.finetuning.options import FinetuningOptions
+
 
 def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
     if distribution is None:
