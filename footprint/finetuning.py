@@ -91,6 +91,13 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
     return max(at_the_start, in_the_last_block, at_the_end, key=lambda moment: moment.total)
 
 
+def sharded_activations(shape: Shape, precision: Precision, training: Training) -> int:
+    """Bytes of the activations of a model whose weights are gathered in the dtype that is computed in."""
+    return max(
+        _first_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)
+    )
+
+
 def _weights(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
     """Bytes of the weights; full training has all of them in float32."""
     if training.method == "full":
@@ -98,14 +105,14 @@ def _weights(shape: Shape, precision: Precision, training: Training, trained: in
     return precision.weight_bytes(shape) + trained * FLOAT32
 
 
-def _first_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+def _first_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
     """Bytes besides weights and moments before gradients of the blocks exist: at the loss, or in the last block."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = kept(precision, full=full)
     block = per_token.block(shape)
     left, again = (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
     # Mixed precision copies each trained weight once; gradient checkpointing drops the copies before going back.
-    casts = HALF * shape.linear_parameters if full and mixed else 0
+    casts = HALF * shape.linear_parameters if full and mixed and casts_weights else 0
     casts_going_back = 0 if training.gradient_checkpointing else casts
     head_gradient = FLOAT32 * shape.head_parameters if full else 0
     at_the_loss = training.positions * per_token.ends * shape.hidden_size + _loss_bytes(shape, precision, training)

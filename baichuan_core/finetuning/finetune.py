@@ -36,12 +36,14 @@ from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
 from baichuan_core.finetuning.distributed.launcher import launch
 from baichuan_core.finetuning.distributed.messages import RunInputs
 from baichuan_core.finetuning.distributed.planning import plan_run
+from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.finetuning.records import write_plan
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model, with_weights
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
-from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
+from baichuan_core.finetuning.training import Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
@@ -158,6 +160,7 @@ def run_finetuning(
     identity = RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options, plan)
     require_agreement(identity, group)
     require_enough_memory(checkpoint, options, hardware, data.training.examples, plan)
+    group.wait_for_all()  # or a rank could load its weights before another has looked at the memory that is left
     run = Run(
         identity=identity,
         examples=data.training.examples,
@@ -172,6 +175,8 @@ def run_finetuning(
         group=group,
     )
     make_directory(run.checkpoints)
+    if run.records is not None and group.is_main and not plan.is_single:
+        write_plan(run.records, plan)
     require_shared_directory(run.checkpoints, group)
     with staged_output(inputs.output) if group.is_main else nullcontext() as staging:
         if run.resume_from is not None:

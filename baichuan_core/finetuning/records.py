@@ -9,7 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from baichuan_core.finetuning.distributed.distribution import Plan
+
 SERIES_FILE = "series.jsonl"
+PLAN_FILE = "distribution.json"
 PLOT_FILE = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
 SERIES = ("loss", "eval_loss")
@@ -64,6 +67,13 @@ def write_records(folder: Path, history: Sequence[Entry]) -> None:
     _plot(steps).savefig(folder / PLOT_FILE, dpi=120)
     if find_spec("tensorboard") is not None:
         _write_tensorboard(folder / TENSORBOARD_FOLDER, steps)
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write how the run is distributed, and why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"strategy": plan.strategy, "reason": plan.reason, "nodes": plan.nodes, "processes": plan.processes}
+    (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _plot(steps: Sequence[Entry]) -> Figure:

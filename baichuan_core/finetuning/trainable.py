@@ -14,11 +14,13 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.planning import describe_training
+from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
-from baichuan_core.finetuning.training import Hardware
-from baichuan_core.memory import Precision, Shape, Training, finetuning, read_config, require_memory
+from baichuan_core.memory import Footprint, Precision, Shape, read_config, require_memory
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.quantization import prepare_dora_layers
+from footprint import rank_footprint
 
 
 def trainable_model(
@@ -79,14 +81,21 @@ def require_enough_memory(
     config = read_config(checkpoint)
     shape = Shape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
-    training = Training(
-        method=options.method,
-        batch=options.batch_size,
-        tokens=max(len(example.input_ids) for example in examples),
-        lora_rank=options.lora_rank,
-        lora_targets=options.lora_target_modules,
-        gradient_checkpointing=options.gradient_checkpointing,
-        accumulation=options.gradient_accumulation_steps,
-        on_gpu=not hardware.is_cpu,
+    training = describe_training(options, hardware, max(len(example.input_ids) for example in examples))
+    needs = rank_footprint(shape, precision, training, plan.strategy, plan.world_size)
+    ranks_per_device = plan.processes if hardware.is_cpu else 1
+    require_memory(_multiply(needs.device, ranks_per_device), shape, device=hardware.device)
+    if needs.host:
+        host = needs.host * plan.processes
+        require_memory(Footprint(host, optimizer=host, least=host, place="host"), shape)
+
+
+def _multiply(needs: Footprint, count: int) -> Footprint:
+    """Return what several ranks need that share a device."""
+    return Footprint(
+        weights=needs.weights * count,
+        activations=needs.activations * count,
+        gradients=needs.gradients * count,
+        optimizer=needs.optimizer * count,
+        least=needs.least * count,
     )
-    require_memory(finetuning(shape, precision, training), shape, device=hardware.device)

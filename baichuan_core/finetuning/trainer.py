@@ -94,7 +94,7 @@ class BaichuanTrainer(Trainer):
         The Trainer's own sharding would repeat examples to fill up the last batch of an epoch.
         """
         if self.group.size == 1:
-            return cast("DataLoader[Any]", super().get_train_dataloader())
+            return super().get_train_dataloader()
         dataset = cast("Dataset[EncodedExample]", self.train_dataset)
         whole = DataLoader(
             dataset,
@@ -103,7 +103,7 @@ class BaichuanTrainer(Trainer):
             collate_fn=self.part,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return prepare_data_loader(
+        prepared: DataLoader[Any] = prepare_data_loader(
             whole,
             device=self.args.device,
             num_processes=1,
@@ -112,6 +112,7 @@ class BaichuanTrainer(Trainer):
             use_seedable_sampler=True,
             data_seed=self.args.data_seed,
         )
+        return prepared
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of one step of the optimizer."""

@@ -13,9 +13,9 @@ ZeroStrategy = Literal["zero2", "zero3", "zero3-offload"]
 # Top-level keys that are passed on to DeepSpeed.
 KEYS = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
-    "fp16", "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "communication_data_type",
-    "prescale_gradients", "gradient_predivide_factor", "steps_per_print", "wall_clock_breakdown", "dump_state",
-    "memory_breakdown", "flops_profiler", "comms_logger", "data_types", "aio",
+    "fp16", "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
+    "communication_data_type", "prescale_gradients", "gradient_predivide_factor", "steps_per_print",
+    "wall_clock_breakdown", "dump_state", "memory_breakdown", "flops_profiler", "comms_logger", "data_types", "aio",
 )  # fmt: skip
 # Keys whose effect our options already have.
 OPTIONS_INSTEAD = {
@@ -43,12 +43,13 @@ def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
     return {"zero_optimization": zero}
 
 
-def complete_config(given: Mapping[str, Any], options: FinetuningOptions) -> dict[str, Any]:
+def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfloat16: bool) -> dict[str, Any]:
     """Return a configuration that DeepSpeed takes and that agrees with the options.
 
     Args:
         given: A preset or a caller's configuration; the value "auto" stands for that of the options.
         options: Options of the run.
+        bfloat16: Whether the run computes in bfloat16.
 
     Raises:
         UnsupportedError: A key is unknown, has a wrong value, or contradicts an option; the message names it.
@@ -60,7 +61,7 @@ def complete_config(given: Mapping[str, Any], options: FinetuningOptions) -> dic
         if key not in KEYS:
             raise _invalid(key, f"is not known; use some of {', '.join(KEYS)}")
     _fill_sizes(config, options)
-    _check_precision(config)
+    _check_precision(config, bfloat16=bfloat16)
     _check_zero(config)
     return {**FIXED, **config}
 
@@ -79,15 +80,15 @@ def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
         raise _invalid("train_batch_size", 'follows from the number of processes; set it to "auto"')
 
 
-def _check_precision(config: dict[str, Any]) -> None:
-    """Leave the dtype to the options: a fixed one that differs would silently win."""
+def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
     if _section(config, "fp16").get("enabled", False) not in (False, "auto"):
         raise _invalid("fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16')
     config.pop("fp16", None)
-    enabled = _section(config, "bf16").get("enabled", "auto")
-    if enabled not in (True, False, "auto"):
-        raise _invalid("bf16.enabled", f'is {enabled!r}; use true, false or "auto"')
-    config["bf16"] = {"enabled": enabled}
+    section = _section(config, "bf16")
+    if section.get("enabled", "auto") not in ("auto", bfloat16):
+        dtype = "bfloat16" if bfloat16 else "float32"
+        raise _invalid("bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set it to "auto"')
+    config["bf16"] = {**section, "enabled": bfloat16}
 
 
 def _check_zero(config: dict[str, Any]) -> None:

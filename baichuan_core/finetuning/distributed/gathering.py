@@ -1,6 +1,6 @@
 """Collects the trained weights from all ranks, so that rank 0 can write them."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ def gather_trained_weights(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
     """
     if plan.strategy == "fsdp2":
         settings = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-        return dict(get_model_state_dict(model, options=settings))
+        return cast("dict[str, Tensor]", get_model_state_dict(model, options=settings))
     if plan.deepspeed is not None:
         return _gather_from_zero(model)
     return {name: weight.detach().cpu() for name, weight in model.named_parameters() if weight.requires_grad}

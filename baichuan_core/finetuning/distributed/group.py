@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
 RANKS_PREFIX = "ranks"  # of the keys that torch keeps in the launcher's store
 TIMEOUT = timedelta(minutes=30)  # loading and saving a large model on one rank keeps the others waiting
@@ -64,10 +65,10 @@ def join_group(group: RankGroup, *, address: str, port: int, on_gpu: bool) -> No
     """Connect this rank to the others through the store that the launcher of machine 0 keeps."""
     if on_gpu:
         torch.cuda.set_device(group.local_rank)
-    store = dist.TCPStore(address, port, is_master=False, timeout=TIMEOUT)
+    store = TCPStore(address, port, is_master=False, timeout=TIMEOUT)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=dist.PrefixStore(RANKS_PREFIX, store),
+        store=PrefixStore(RANKS_PREFIX, store),
         rank=group.rank,
         world_size=group.size,
         timeout=TIMEOUT,

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
 from baichuan_core.errors import BaichuanError, RankFailedError, UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import Plan
@@ -41,7 +42,7 @@ class Meeting:
         if plan.node_rank == 0:
             with _listen(plan) as listener:
                 self.port: int = listener.getsockname()[1]
-                self._store = dist.TCPStore(
+                self._store = TCPStore(
                     plan.master_addr,
                     self.port,
                     is_master=True,
@@ -53,9 +54,9 @@ class Meeting:
             self.port = plan.master_port or 0
             self._store = self._connect()
 
-    def _connect(self) -> dist.TCPStore:
+    def _connect(self) -> TCPStore:
         try:
-            store = dist.TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
+            store = TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             raise self._lost_machine_0() from error
         store.set_timeout(ANSWER_TIMEOUT)

@@ -1,15 +1,165 @@
-"""temp"""
+"""Decides how a run is distributed, before any process starts."""
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from baichuan_core.finetuning.distributed.distribution import SINGLE, Distribution, Plan
+import torch
+
+from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
+from baichuan_core.finetuning.distributed.distribution import SINGLE, ConcreteStrategy, Distribution, Plan
 from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
+from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
+from baichuan_core.free_memory import reserved_bytes, total_bytes
+from baichuan_core.memory import Precision, Shape, Training, read_config
+from footprint import Cluster, choose_strategy, explain_misfit, rank_footprint
+
+REPLICAS = ("single", "ddp")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the memory of a run depends on."""
+
+    shape: Shape
+    precision: Precision
+    training: Training
+    cluster: Cluster
 
 
 def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
+    """Return the plan of a run on this machine; without a distribution, this process trains by itself.
+
+    Raises:
+        UnsupportedError: Processes, strategy and options do not go together, or the DeepSpeed configuration is wrong.
+        InsufficientMemoryError: The devices are too small; the message has the numbers and what would fit.
+    """
+    _require_own_ranks()
     if distribution is None:
         return SINGLE
-    d = distribution
-    ds = complete_config(zero_preset(d.strategy, on_gpu=False), options) if d.strategy.startswith("zero") else None
-    return Plan(d.strategy, "test", ds, d.processes, d.nodes, d.node_rank, d.master_addr, d.master_port)
+    hardware = Hardware.of(options)
+    processes = _count_processes(distribution, hardware)
+    deepspeed = distribution.deepspeed
+    if deepspeed is not None:
+        deepspeed = complete_config(deepspeed, options, bfloat16=hardware.bfloat16)
+    config = read_config(checkpoint)
+    shape = Shape.from_config(config)
+    precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
+    training = describe_training(options, hardware, options.max_length or shape.context_length)
+    job = _Job(shape, precision, training, _describe_cluster(distribution, processes, hardware))
+    obstacle = _find_obstacle(options, precision)
+    strategy, reason = _choose_strategy(distribution, deepspeed, job, may_shard=obstacle is None)
+    if obstacle is not None and strategy not in REPLICAS:
+        raise UnsupportedError(f"strategy {strategy!r} cannot be used: {obstacle}; use 'ddp' or 'single'")
+    _require_processes(strategy, job.cluster.ranks)
+    if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
+        preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
+        deepspeed = complete_config(preset, options, bfloat16=hardware.bfloat16)
+    return Plan(
+        strategy=strategy,
+        reason=reason,
+        deepspeed=deepspeed,
+        processes=processes,
+        nodes=distribution.nodes,
+        node_rank=distribution.node_rank,
+        master_addr=distribution.master_addr,
+        master_port=distribution.master_port,
+    )
+
+
+def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
+    """Return what the memory of a run depends on.
+
+    Args:
+        options: Options of the run.
+        hardware: Where it runs.
+        tokens: Length of the longest example.
+    """
+    return Training(
+        method=options.method,
+        batch=options.batch_size,
+        tokens=tokens,
+        lora_rank=options.lora_rank,
+        lora_targets=options.lora_target_modules,
+        gradient_checkpointing=options.gradient_checkpointing,
+        accumulation=options.gradient_accumulation_steps,
+        on_gpu=not hardware.is_cpu,
+    )
+
+
+def _require_own_ranks() -> None:
+    """Reject a process that another launcher has made a rank: each rank would start ranks, or train alone."""
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if ranks not in ("", "1"):
+        raise UnsupportedError(
+            f"WORLD_SIZE is {ranks}, so another launcher has started this process; start one process per machine"
+            " without torchrun or deepspeed, and pass a distribution"
+        )
+
+
+def _count_processes(distribution: Distribution, hardware: Hardware) -> int:
+    """Return the number of processes on this machine."""
+    visible = 0 if hardware.is_cpu else torch.cuda.device_count()
+    if distribution.processes is None:
+        return 1 if distribution.strategy == "single" else max(1, visible)
+    if not hardware.is_cpu and distribution.processes > visible:
+        raise UnsupportedError(
+            f"processes is {distribution.processes}, but {visible} GPUs are visible here; start at most one per GPU"
+        )
+    return distribution.processes
+
+
+def _require_processes(strategy: ConcreteStrategy, ranks: int) -> None:
+    if strategy == "single" and ranks > 1:
+        raise UnsupportedError(f"strategy 'single' is one process, but {ranks} were asked for; use 'ddp' or 'auto'")
+    if strategy in ("ddp", "fsdp2") and ranks == 1:
+        raise UnsupportedError(f"strategy {strategy!r} needs at least two processes, and there is one; use 'single'")
+
+
+def _find_obstacle(options: FinetuningOptions, precision: Precision) -> str | None:
+    """Return why weights and optimizer must stay whole on each rank, or None."""
+    if precision.quantization is not None or precision.quantize_head:
+        return "the base is quantized, and quantized weights cannot be sharded"
+    if options.use_dora:
+        return "use_dora is true, and DoRA needs the norms of whole weights"
+    if options.optimizer != "adamw":
+        return f"optimizer is {options.optimizer!r}, which cannot be sharded"
+    return None
+
+
+def _describe_cluster(distribution: Distribution, processes: int, hardware: Hardware) -> Cluster:
+    limits = reserved_bytes()
+    host_bytes, device_bytes = total_bytes("cpu"), 0
+    if hardware.is_cpu:
+        host_bytes = min(host_bytes, limits.get(0, host_bytes))
+    else:
+        totals = [torch.cuda.get_device_properties(index).total_memory for index in range(processes)]
+        device_bytes = min(limits.get(index, total) for index, total in enumerate(totals))
+    return Cluster(processes, device_bytes, host_bytes, distribution.nodes, on_gpu=not hardware.is_cpu)
+
+
+def _choose_strategy(
+    distribution: Distribution, deepspeed: Mapping[str, Any] | None, job: _Job, *, may_shard: bool
+) -> tuple[ConcreteStrategy, str]:
+    """Return the strategy and the reason for it."""
+    sizes = (job.shape, job.precision, job.training)
+    named = distribution.strategy if deepspeed is None else _name_strategy(deepspeed)
+    if named == "auto":
+        choice = choose_strategy(*sizes, job.cluster, may_shard=may_shard)
+        if choice is None:
+            raise InsufficientMemoryError(explain_misfit(*sizes, job.cluster, may_shard=may_shard))
+        return choice.strategy, choice.reason
+    if not job.cluster.has_room_for(rank_footprint(*sizes, named, job.cluster.ranks), least=True):
+        raise InsufficientMemoryError(explain_misfit(*sizes, job.cluster, named))
+    return named, "it was asked for" if deepspeed is None else "a DeepSpeed configuration was given"
+
+
+def _name_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
+    """Return the strategy whose memory a complete configuration has."""
+    zero = deepspeed["zero_optimization"]
+    if zero["stage"] < 3:  # noqa: PLR2004
+        return "zero2"
+    return "zero3-offload" if zero.get("offload_param", {}).get("device", "none") == "cpu" else "zero3"

@@ -29,8 +29,9 @@ from baichuan_core import (
     load_model,
     quantize,
 )
+from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.trainable import trainable_model
-from baichuan_core.finetuning.training import Hardware, make_arguments
+from baichuan_core.finetuning.training import make_arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 QUICK: dict[str, Any] = {
