@@ -139,7 +139,7 @@ def test_labels_choose_the_worker(service: Deployment) -> None:
     service.wait(job_id)
     assert service.attempts(job_id)[0].worker_id == "b"
     unknown = generate(service, resources={"labels": {"room": "c"}})
-    assert waiting_message(service, unknown) == "no worker that is running has the labels room=c"
+    assert waiting_message(service, unknown) == "no worker that is running and not draining has the labels room=c"
 
 
 def test_a_runner_has_none_of_the_services_variables(service: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
