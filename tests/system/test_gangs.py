@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +60,18 @@ def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) 
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-def ranks_of(service: Deployment, job_id: str) -> list[int]:
-    """Return the processes that train for a job."""
+def ranks_of(service: Deployment) -> list[int]:
+    """Return the processes that train for the jobs of this deployment."""
+    logs = "".join(service.log_of(name) for name in ("a", "b"))
+    groups = {int(group) for group in re.findall(r"runs as process group (\d+)", logs)}
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                variables = (entry / "environ").read_bytes().split(b"\0")
+            with suppress(OSError):
                 command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if any(each.startswith(b"LOCAL_RANK=") for each in variables) and b"rank_main" in command:
-                found.append(int(entry.name))
-    return found
+                if b"rank_main" in command and os.getpgid(int(entry.name)) in groups:
+                    found.append(int(entry.name))
+    return sorted(found)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
@@ -104,7 +105,7 @@ def test_a_killed_worker_ends_the_attempt_everywhere_and_it_continues(service: D
     service.wait_for_progress(job_id, "training")
     service.end(victim, signal.SIGKILL)
     wait_for("the attempt to end", lambda: service.attempts(job_id)[0].finished_at)
-    wait_for("its ranks to be gone", lambda: not ranks_of(service, job_id))
+    wait_for("its ranks to be gone", lambda: not ranks_of(service))
     service.start_worker(victim, devices=gpus(victim, 1))
     job = service.wait(job_id, "succeeded")
     assert len(service.attempts(job_id)) == 2
@@ -117,7 +118,7 @@ def test_a_killed_rank_ends_the_attempt_everywhere_and_it_continues(service: Dep
         service.start_worker(name, devices=gpus(name, 1))
     job_id = train(service, batch_size=1, epochs=30, save_steps=1, resources={"nodes": 2})
     service.wait_for_progress(job_id, "training")
-    os.kill(ranks_of(service, job_id)[0], signal.SIGKILL)
+    os.kill(ranks_of(service)[0], signal.SIGKILL)
     job = service.wait(job_id, "succeeded")
     first, _ = service.attempts(job_id)
     assert first.error is not None
