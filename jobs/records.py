@@ -105,7 +105,13 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class AllocationRecord:
-    """Where one node of an attempt runs; `deadline` is None once the attempt has ended."""
+    """Where one node of an attempt runs.
+
+    Attributes:
+        node: Index of the node; node 0 publishes the result.
+        deadline: When the worker must have claimed the node or renewed its lease; None once the attempt has ended.
+        address: "host:port" where node 0 waits for the others; None if there is one node, or until it is claimed.
+    """
 
     attempt_id: str
     node: int
@@ -116,6 +122,7 @@ class AllocationRecord:
     exclusive: bool
     claimed_at: int | None
     deadline: int | None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from jobs.artifacts import cache_folder
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
-from jobs.service.attempts import Gathering
+from jobs.service.attempts import Directive, Gathering
 from jobs.service.claims import Claim
 from jobs.service.dispatching import requeue
 from jobs.settings import Settings
@@ -22,6 +22,7 @@ from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
 from workers.messages import Assignment, Failed, Finished, Kept, Storage
 from workers.process import Runner
+from workers.rendezvous import offer_address
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
@@ -99,8 +100,10 @@ class Execution:
         while True:
             try:
                 with self._database.writing() as connection:
-                    ask = attempts.claim if answer is Gathering.NOT_BEGUN else attempts.await_others
-                    answer = ask(connection, attempt_id, self._worker.id, self._settings)
+                    if answer is Gathering.NOT_BEGUN:
+                        answer = attempts.claim(connection, attempt_id, self._worker.id, self._settings, self._offer)
+                    else:
+                        answer = attempts.await_others(connection, attempt_id, self._worker.id, self._settings)
                 if not isinstance(answer, Gathering):
                     return answer
                 if self._draining.wait(GATHER_SECONDS):
@@ -111,6 +114,9 @@ class Execution:
                     raise
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
+
+    def _offer(self) -> str:
+        return offer_address(self._worker.address, self._settings.redis)
 
     def _requeue(self, attempt_id: str) -> None:
         with self._database.writing() as connection:
@@ -146,6 +152,8 @@ class Execution:
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
         """Record how the attempt ended."""
         match ending:
+            case Finished() if claim.allocation.node > 0:
+                self._await_first_node(claim, lease)
             case Finished():
                 self._publish(claim, lease, ending)
             case Failed(failure):
@@ -156,6 +164,12 @@ class Execution:
                 self._give_up(claim, lease, Event.STOP)
             case StopReason.ABANDONED:
                 log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
+
+    def _await_first_node(self, claim: Claim, lease: Lease) -> None:
+        """Keep the node until the first one has published, for the attempt has one lease per node."""
+        log.info("%s: node %d has finished", claim.attempt.id, claim.allocation.node)
+        while lease.directive in (Directive.CONTINUE, Directive.YIELD):
+            time.sleep(GATHER_SECONDS)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from footprint import Footprint, ShapeError, in_gib, read_config
-from jobs.specs import AnySpec, KnownModel
+from jobs.specs import AnySpec, FinetuneSpec, KnownModel
 from workers.handlers.contract import Context
 
 
@@ -17,6 +17,8 @@ def require_memory(spec: AnySpec, context: Context) -> None:
         MemoryOccupiedError: what it needs at least is there, but others hold a part of it now: worth another attempt.
         InsufficientMemoryError: it is not there.
     """
+    if isinstance(spec, FinetuneSpec):
+        return  # the engine checks it, once it has chosen how the devices share the work
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     spec = spec.with_input(context.files)

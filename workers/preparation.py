@@ -14,7 +14,7 @@ from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
-from workers.handlers.contract import MODEL_FOLDER, Context, Handler
+from workers.handlers.contract import MODEL_FOLDER, Context, Handler, Place
 from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
         resume_points=ResumePoints(store, workspace, claim.earlier_attempts),
+        place=_describe_place(claim),
     )
 
 
@@ -53,6 +54,16 @@ def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> Lo
     named = (field for field in found if field != "adapter" and context.models[field] == source.checkpoint)
     field = next(named, None)
     return None if field is None else LoadedModel.of(found[field], adapter, source.dtype)
+
+
+def _describe_place(claim: Claim) -> Place:
+    devices = max(1, len(claim.allocation.devices))
+    if claim.nodes == 1:
+        return Place(devices)
+    if claim.rendezvous is None:
+        raise RuntimeError("the first node has not said where it waits")
+    host, _, port = claim.rendezvous.rpartition(":")
+    return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:

@@ -36,6 +36,11 @@ class WorkerSettings(BaseSettings):
     labels: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="What jobs can ask for in `resources.labels`: name=value, separated by commas"
     )
+    address: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9.:-]{0,253}$",
+        description="Address at which other machines reach this one; by default that of the interface to Redis",
+    )
     kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"

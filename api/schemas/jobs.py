@@ -35,6 +35,7 @@ class RequirementObject(BaseModel):
     host_memory_bytes: int = Field(description="Memory of the host on each node")
     exclusive: bool = Field(description="Whether its devices run nothing else meanwhile")
     labels: dict[str, str] = Field(description="Labels that the worker must have")
+    workers: list[str] = Field([], description="Workers that may run it; empty: all")
 
     @classmethod
     def of(cls, stored: Json) -> Self:

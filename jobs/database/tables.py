@@ -143,6 +143,7 @@ class Allocation(Base):
     exclusive: Mapped[bool]
     claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
     deadline: Mapped[int | None] = mapped_column(Milliseconds)
+    address: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (Index("ix_allocations_open", "deadline", **_only_where("deadline IS NOT NULL")),)
 

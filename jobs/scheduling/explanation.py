@@ -53,15 +53,20 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
         rooms: The rooms on all machines after the round of placement.
     """
     if not rooms:
-        return Explanation("no_worker", "no worker is running; start one with `baichuan worker`")
+        return Explanation("no_worker", "no worker is running, or all are draining; start one with `baichuan worker`")
     able = [room for room in rooms if job.kind in room.machine.kinds]
     if not able:
-        return Explanation("kind", f"no worker that is running takes {job.kind} jobs")
+        return Explanation("kind", f"no worker that is running and not draining takes {job.kind} jobs")
     labelled = [room for room in able if room.machine.is_eligible(job.kind, job.requirement)]
     if not labelled:
-        wanted = ", ".join(f"{key}={value}" for key, value in job.requirement.labels)
-        return Explanation("labels", f"no worker that is running has the labels {wanted}")
+        return Explanation("labels", f"no worker that is running and not draining {_wanted(job.requirement)}")
     return _explain_room(job.requirement, labelled)
+
+
+def _wanted(need: Requirement) -> str:
+    named = [f"is one of {', '.join(need.workers)}"] if need.workers else []
+    labels = ", ".join(f"{key}={value}" for key, value in need.labels)
+    return " and ".join([*named, *([f"has the labels {labels}"] if labels else [])])
 
 
 def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:

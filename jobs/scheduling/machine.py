@@ -121,13 +121,14 @@ class Machine:
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
-    def has_labels(self, requirement: Requirement) -> bool:
-        """Whether it has the labels that the job asks for."""
-        return all(self.labels.get(key) == value for key, value in requirement.labels)
+    def is_asked_for(self, requirement: Requirement) -> bool:
+        """Whether it has the labels that the job asks for and is one of the workers that the job names."""
+        named = not requirement.workers or self.worker_id in requirement.workers
+        return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether it runs jobs of this kind and has the labels that the job asks for."""
-        return kind in self.kinds and self.has_labels(requirement)
+        """Whether it runs jobs of this kind and is one that the job asks for."""
+        return kind in self.kinds and self.is_asked_for(requirement)
 
 
 class Room:

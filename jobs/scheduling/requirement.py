@@ -20,6 +20,7 @@ class Requirement:
         labels: Labels that each node's worker must have.
         model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use one that is loaded. It says which
             place is preferred, not which is possible, so it takes no part in comparisons.
+        workers: Ids of the workers that may run it; all may if it is empty.
     """
 
     nodes: int = 1
@@ -30,6 +31,7 @@ class Requirement:
     exclusive: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     model: str = field(default="", compare=False)
+    workers: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
@@ -37,7 +39,7 @@ class Requirement:
         if not stored:
             return cls(exclusive=True)
         labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))
-        return cls(**{**stored, "labels": labels})
+        return cls(**{**stored, "labels": labels, "workers": tuple(stored.get("workers", ()))})
 
     def to_row(self) -> dict[str, Any]:
         """Return the form in which the database stores it."""
@@ -50,4 +52,5 @@ class Requirement:
             "exclusive": self.exclusive,
             "labels": dict(self.labels),
             "model": self.model,
+            "workers": list(self.workers),
         }

@@ -1,6 +1,6 @@
 """What workers do with attempts. The attempt's id is the fencing token: every step checks that the worker holds it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Literal, Self
@@ -79,14 +79,20 @@ class HeldAttempt:
             return None
         return cls(connection, settings, worker_id, job, attempt, now_ms(connection))
 
-    def claim(self) -> Claim | Gathering | None:
+    def claim(self, offer_address: Callable[[], str] | None = None) -> Claim | Gathering | None:
         """Claim this worker's node; once all nodes are claimed, the attempt begins.
+
+        Args:
+            offer_address: Returns the "host:port" at which the other nodes find this one; called if it is the first
+                of several.
 
         Returns:
             The claim, or `Gathering.WAITING` until the other workers have claimed theirs, or None if this version of
             the service does not accept the job's spec: then the job has failed.
         """
-        allocations.update(self.connection, self.attempt.id, {"claimed_at": self.now}, worker_id=self.worker_id)
+        address = offer_address() if offer_address is not None and self._leads_others else None
+        mine = {"claimed_at": self.now, "address": address}
+        allocations.update(self.connection, self.attempt.id, mine, worker_id=self.worker_id)
         others = [place for place in self.attempt.allocations if place.worker_id != self.worker_id]
         if any(place.claimed_at is None for place in others):
             return Gathering.WAITING
@@ -158,6 +164,11 @@ class HeldAttempt:
     def _tell(self, kind: Literal["progress", "metrics"], data: Mapping[str, Any]) -> None:
         tell(self.connection, self.job.project_id, self.job.id, kind, data, now=self.now)
 
+    @property
+    def _leads_others(self) -> bool:
+        nodes = self.attempt.allocations
+        return len(nodes) > 1 and nodes[0].worker_id == self.worker_id
+
     def _extend_all(self) -> None:
         deadline = self.now + int(self.settings.lease_seconds * 1000)
         allocations.update(self.connection, self.attempt.id, {"deadline": deadline})
@@ -175,8 +186,14 @@ class HeldAttempt:
         )
 
 
-def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | Gathering | None:
-    """Claim a dispatched attempt for a worker.
+def claim(
+    connection: Connection,
+    attempt_id: str,
+    worker_id: str,
+    settings: Settings,
+    offer_address: Callable[[], str] | None = None,
+) -> Claim | Gathering | None:
+    """Claim a dispatched attempt for a worker; see `HeldAttempt.claim`.
 
     None if it was claimed, cancelled or given up before: then there is nothing to do.
     """
@@ -184,7 +201,7 @@ def claim(connection: Connection, attempt_id: str, worker_id: str, settings: Set
     if held is None:
         return None
     mine = next(place for place in held.attempt.allocations if place.worker_id == worker_id)
-    return held.claim() if mine.claimed_at is None else None
+    return held.claim(offer_address) if mine.claimed_at is None else None
 
 
 def await_others(

@@ -21,6 +21,8 @@ class Claim:
         attempt: The attempt.
         spec: What the user asked for; long inline inputs are in the artifact store.
         allocation: Where this worker's node of the attempt runs.
+        nodes: How many machines run the attempt together.
+        rendezvous: "host:port" where node 0 waits for the others; None if there is only one.
         models: Models that the spec names, by field.
         bases: Models that named adapters were made for, under the adapter's field.
         files: Uploaded files that the spec names, by field.
@@ -31,6 +33,8 @@ class Claim:
     attempt: AttemptRecord
     spec: StoredSpec
     allocation: AllocationRecord
+    nodes: int
+    rendezvous: str | None
     models: Mapping[str, ModelRecord]
     bases: Mapping[str, ModelRecord]
     files: Mapping[str, FileRecord]
@@ -54,6 +58,8 @@ def make_claim(
         attempt=attempt,
         spec=spec,
         allocation=next(each for each in allocations if each.worker_id == worker_id),
+        nodes=len(allocations),
+        rendezvous=allocations[0].address,
         models=by_field,
         bases=_find_bases(connection, job.project_id, by_field),
         files={field: uploads[name] for field, name in spec.file_references().items() if name in uploads},

@@ -7,6 +7,7 @@ from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF
 from jobs.records import ModelRecord
 from jobs.scheduling import LoadedModel, Machine, Requirement
+from jobs.service.pool import use_gpus
 from jobs.specs import AnySpec, KnownModel, Resources
 
 # Memory that a runner takes beside the tensors: interpreter and libraries on the host, a CUDA context on a GPU.
@@ -14,6 +15,30 @@ RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
 # llama.cpp maps the file and keeps keys and values beside it.
 GGUF_FACTOR = 1.25
+
+
+def find_requirement(
+    spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], machines: Sequence[Machine]
+) -> Requirement | InvalidRequestError:
+    """Return what a job requires, or the error for a job that no machine of the pool could ever hold.
+
+    Args:
+        spec: What the user asked for. Of its alternatives the first one counts that fits the pool.
+        named: Models that the spec names, by field.
+        bases: Base of each adapter among them, by field.
+        machines: All machines that are known.
+    """
+    on_gpu = use_gpus(machines)
+    known = [KnownModel.from_details(model.details) for model in {**bases, **named}.values()]
+    sharded = all(model is None or model.precision.quantization is None for model in known)
+    errors = []
+    for way in spec.list_alternatives(on_gpu=on_gpu, sharded=sharded):
+        requirement = require(way, named, bases, on_gpu=on_gpu)
+        error = check_pool(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
+        if error is None:
+            return requirement
+        errors.append(error)
+    return errors[0]
 
 
 def require(
@@ -41,6 +66,7 @@ def require(
         exclusive=exclusive,
         labels=tuple(sorted(asked.labels.items())),
         model=_find_model_key(spec, named, bases),
+        workers=tuple(sorted(set(asked.workers or ()))),
     )
 
 
@@ -64,8 +90,8 @@ def check_pool(
         named: Models that the spec names, to say which smaller forms would fit.
         asked: Whether the user gave the memory instead of the estimate.
     """
-    # If no worker has the labels, one that has them may still come.
-    machines = [machine for machine in machines if machine.has_labels(requirement)]
+    # If no worker has the labels or names, one that has them may still come.
+    machines = [machine for machine in machines if machine.is_asked_for(requirement)]
     able = sum(machine.could_hold(requirement) for machine in machines)
     if not machines or able >= requirement.nodes:
         return None
@@ -92,7 +118,7 @@ def check_pool(
     return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more", param="model")
 
 
-def asks_for_memory(spec: AnySpec) -> bool:
+def _asks_for_memory(spec: AnySpec) -> bool:
     """Whether the user gave the memory of a device instead of the estimate."""
     return spec.resources is not None and spec.resources.device_memory_bytes is not None
 

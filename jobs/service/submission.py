@@ -17,9 +17,9 @@ from jobs.identifiers import new_id
 from jobs.records import JobDetails, ModelRecord
 from jobs.repository import events, files, jobs, models, search
 from jobs.scheduling import Requirement
-from jobs.service.pool import read_known_machines, use_gpus
+from jobs.service.pool import read_known_machines
 from jobs.service.references import require_files, resolve_models
-from jobs.service.requirements import asks_for_memory, check_pool, require
+from jobs.service.requirements import find_requirement
 from jobs.specs import AnySpec, StoredSpec
 from jobs.specs.searchable import searchable_fields
 from jobs.state import JobState
@@ -185,11 +185,12 @@ def _check(
                 continue
             used = {field: known_models[name] for field, name in spec.model_references().items()}
             made_for = {field: bases[model.base] for field, model in used.items() if model.base in bases}
-            required[index] = require(spec, used, made_for, on_gpu=use_gpus(machines))
-            if error := check_pool(required[index], machines, made_for | used, asked=asks_for_memory(spec)):
-                refused[index] = error
-                del required[index]
-            elif (output := spec.output_name()) is not None:
+            found = find_requirement(spec, used, made_for, machines)
+            if isinstance(found, DomainError):
+                refused[index] = found
+                continue
+            required[index] = found
+            if (output := spec.output_name()) is not None:
                 taken.add(output)
     return refused, required
 

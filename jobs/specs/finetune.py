@@ -6,13 +6,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, Training, finetuning
+from footprint import Footprint, Training, TrainingStrategy, rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.published_finetuning import with_our_names
+from jobs.specs.resources import Resources
 from jobs.specs.suitability import ChosenModel, Misfit
 
+Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
+WIDTHS = (2, 4, 8, 16, 32, 64)  # devices that are tried if the job does not say how many
+SHARDING_STAGE = 3  # of ZeRO: the first that divides the weights
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
 
@@ -24,6 +28,8 @@ class FinetuneSpec(ModelProducingSpec):
 
     exclusive: ClassVar[bool] = True
     can_pause: ClassVar[bool] = True
+    max_devices: ClassVar[int] = 64
+    max_nodes: ClassVar[int] = 256
 
     kind: Literal["finetune"]
     training_file: FileId | None = Field(
@@ -92,6 +98,12 @@ class FinetuneSpec(ModelProducingSpec):
         max_length=2,
         description="Report to wandb or mlflow as well, if the worker has the package; records are artifacts anyway",
     )
+    strategy: Strategy = Field(
+        "auto", description="How several devices share the work; auto takes the fastest one that fits"
+    )
+    deepspeed: dict[str, Any] | None = Field(
+        None, description='A DeepSpeed configuration instead of a strategy; a preset is a strategy, such as "zero3"'
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -99,24 +111,44 @@ class FinetuneSpec(ModelProducingSpec):
         return with_our_names(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
-    def _require_effect(self) -> Self:
-        """Reject options that would have no effect together."""
+    def _require_files(self) -> Self:
+        """Reject data that is missing or given twice."""
         if (self.training_file is None) == (self.training_files is None):
             raise ValueError("training_file and training_files: give one of them")
         ids = [each.file for each in self.training_files or ()]
         if repeated := [file for file in ids if ids.count(file) > 1]:
             raise ValueError(f"training_files has {repeated[0]} twice; give it once, with a higher weight")
+        if self.validation_file is not None and self.validation_split:
+            raise ValueError("validation_file and validation_split are both given; leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _require_effect(self) -> Self:
+        """Reject options that would have no effect together."""
         if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
             raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("warmup_ratio and warmup_steps are both given; leave one out")
         if self.method != "lora" and (self.use_dora or self.use_rslora):
             raise ValueError("use_dora and use_rslora need method 'lora'")
-        if self.validation_file is not None and self.validation_split:
-            raise ValueError("validation_file and validation_split are both given; leave one out")
         evaluates = self.validation_file is not None or self.validation_split
         if not evaluates and (self.eval_steps is not None or self.early_stopping_patience is not None):
             raise ValueError("eval_steps and early_stopping_patience need a validation_file or validation_split")
+        return self
+
+    @model_validator(mode="after")
+    def _require_devices(self) -> Self:
+        """Reject a strategy that does not suit the devices or the method."""
+        if self.deepspeed is not None and self.strategy != "auto":
+            raise ValueError("deepspeed and strategy are both given; leave one out")
+        if self.strategy == "single" and self.ranks > 1:
+            raise ValueError(f"strategy 'single' uses one device, and resources ask for {self.ranks}; use 'auto'")
+        if self.strategy in ("ddp", "fsdp2") and self.ranks == 1:
+            raise ValueError(f"strategy {self.strategy!r} needs several devices; set resources.devices or .nodes")
+        if self.ranks > 1 and self.resources is not None and self.resources.devices == 0:
+            raise ValueError("resources.devices is 0, and several nodes need at least one device each")
+        if not self._may_shard and self._concrete_strategy not in ("single", "ddp"):
+            raise ValueError("use_dora and optimizers other than adamw need whole weights; use the strategy 'ddp'")
         return self
 
     def file_references(self) -> dict[str, str]:
@@ -125,10 +157,24 @@ class FinetuneSpec(ModelProducingSpec):
         files |= {f"training_files.{number}": each.file for number, each in enumerate(self.training_files or ())}
         return {field: file for field, file in files.items() if file is not None}
 
+    @property
+    def ranks(self) -> int:
+        """Processes that train together, one per device."""
+        asked = self.resources
+        return 1 if asked is None else asked.nodes * max(1, asked.devices or 1)
+
+    @property
+    def _may_shard(self) -> bool:
+        """Whether weights and optimizer can be divided among the devices."""
+        return not self.use_dora and self.optimizer == "adamw"
+
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
         """See `JobSpec.find_misfit`."""
         if self.method == "full" and model.is_quantized:
             return Misfit("method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint")
+        if model.is_quantized and (self.deepspeed is not None or self.strategy not in ("auto", "single", "ddp")):
+            param = "strategy" if self.deepspeed is None else "deepspeed"
+            return Misfit(param, "is quantized, and quantized weights cannot be sharded; use the strategy 'ddp'")
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
@@ -145,4 +191,39 @@ class FinetuneSpec(ModelProducingSpec):
         )
         automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
         dtype = automatic if self.dtype == "auto" else self.dtype
-        return [finetuning(model.shape, replace(model.precision, dtype=dtype), training)]
+        precision = replace(model.precision, dtype=dtype)
+        needs = rank_footprint(model.shape, precision, training, self._concrete_strategy, self.ranks)
+        on_node = needs.host * (self.ranks // (self.resources.nodes if self.resources else 1))
+        return [needs.device, *([Footprint(on_node, least=on_node, place="host")] if on_node else [])]
+
+    def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:
+        """See `JobSpec.list_alternatives`: one device, replicas, sharded weights, then weights in host memory."""
+        if self.strategy != "auto" or self.deepspeed is not None:
+            return [self]
+        replicas: TrainingStrategy = "single" if self.ranks == 1 else "ddp"
+        chosen = [self._on(replicas)]
+        if not sharded or not self._may_shard:
+            return chosen
+        if self.resources is None or self.resources.devices is None:
+            chosen += [self._on("fsdp2", devices) for devices in WIDTHS]
+        elif self.ranks > 1:
+            chosen.append(self._on("fsdp2"))
+        return [*chosen, self._on("zero3-offload")] if on_gpu else chosen
+
+    def _on(self, strategy: TrainingStrategy, devices: int | None = None) -> Self:
+        asked = self.resources or Resources()
+        resources = asked if devices is None else asked.model_copy(update={"devices": devices})
+        return self.model_copy(update={"strategy": strategy, "resources": resources})
+
+    @property
+    def _concrete_strategy(self) -> TrainingStrategy:
+        """The strategy whose memory counts; for "auto" the fastest one, which needs the most."""
+        if self.deepspeed is not None:
+            zero = self.deepspeed.get("zero_optimization", {})
+            if zero.get("stage", 0) < SHARDING_STAGE:
+                return "zero2"
+            offload = zero.get("offload_param") or {}
+            return "zero3-offload" if offload.get("device", "none") != "none" else "zero3"
+        if self.strategy == "auto":
+            return "single" if self.ranks == 1 else "ddp"
+        return self.strategy

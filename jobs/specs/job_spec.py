@@ -67,6 +67,15 @@ class JobSpec(StrictModel):
             on_gpu: Whether the job runs on a GPU.
         """
 
+    def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:  # noqa: ARG002 - see `FinetuneSpec`
+        """Return the ways to run the job, the preferred one first: the first that fits the pool decides what it needs.
+
+        Args:
+            on_gpu: Whether the job runs on GPUs.
+            sharded: Whether the weights of its model may be divided among devices; quantized ones may not.
+        """
+        return [self]
+
     def output_name(self) -> str | None:
         """The id that the resulting model shall have, if the user chose one."""
         return None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jobs.specs.hostfile import read_hostfile
+
 PUBLISHED_NAMES: Mapping[str, str] = {
     "data_path": "training_file",
     "eval_data_path": "validation_file",
@@ -21,6 +23,7 @@ PUBLISHED_NAMES: Mapping[str, str] = {
 SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
 TRACKERS = ("wandb", "mlflow")
+DEEPSPEED_PRESETS = ("zero2", "zero3", "zero3-offload")
 
 # As in `baichuan_core.finetuning.options`; a test compares them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -116,15 +119,19 @@ def _report_to(fields: dict[str, Any], value: Any) -> None:
     fields["report_to"] = list(dict.fromkeys(names))
 
 
-def _deepspeed(_fields: dict[str, Any], value: Any) -> None:
-    """Accept a configuration that changes nothing on one device: ZeRO shards over several."""
+def _deepspeed(fields: dict[str, Any], value: Any) -> None:
+    """Accept the name of a preset, which is a strategy, or a whole DeepSpeed configuration."""
     if value in (None, ""):
+        return
+    if isinstance(value, str):
+        if value not in DEEPSPEED_PRESETS:
+            presets = ", ".join(DEEPSPEED_PRESETS)
+            raise ValueError(f"deepspeed is {value!r}; use {presets}, or the JSON object of a configuration")
+        _set(fields, "deepspeed", "strategy", value)
         return
     zero = _json_object("deepspeed", value).get("zero_optimization", {})
     _json_object("deepspeed.zero_optimization", zero)
-    for name in ("offload_optimizer", "offload_param"):
-        if isinstance(zero.get(name), dict) and zero[name].get("device", "none") != "none":
-            raise ValueError(f"deepspeed.zero_optimization.{name} is not possible on one device here; remove it")
+    fields["deepspeed"] = value
 
 
 def _json_object(name: str, value: Any) -> dict[str, Any]:
@@ -133,9 +140,18 @@ def _json_object(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _hostfile(_fields: dict[str, Any], value: Any) -> None:
-    if value not in (None, ""):
-        raise ValueError(f"hostfile is {value!r}, but a job runs on one machine; leave it out, or empty")
+def _hostfile(fields: dict[str, Any], value: Any) -> None:
+    """Accept the content of a hostfile; an empty one asks for nothing."""
+    if value in (None, ""):
+        return
+    if not isinstance(value, str):
+        raise ValueError(f"hostfile is {value!r}; it must be the content of the file")  # noqa: TRY004 - as above
+    resources = _json_object("resources", fields.get("resources") or {})
+    for name, asked in read_hostfile(value).items():
+        if name in resources:
+            raise ValueError(f"hostfile and resources.{name} are both given; leave one out")
+        resources = {**resources, name: asked}
+    fields["resources"] = resources or None
 
 
 _SWITCHES: Mapping[str, Callable[[dict[str, Any], Any], None]] = {

@@ -1,8 +1,12 @@
 """What a user asks for instead of the estimate: devices, memory, sharing and labels of workers."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from jobs.specs.fields import LabelKey, LabelValue, StrictModel
+
+WorkerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class Resources(StrictModel):
@@ -15,6 +19,9 @@ class Resources(StrictModel):
     )
     share: bool | None = Field(
         None, description="Whether other jobs may use the same devices; by default all kinds but finetune share"
+    )
+    workers: list[WorkerName] | None = Field(
+        None, min_length=1, max_length=256, description="Workers that may run it, by BAICHUAN_WORKER_ID; default: all"
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=16, description="Labels that the worker must have (BAICHUAN_WORKER_LABELS)"

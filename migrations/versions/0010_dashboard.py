@@ -1,7 +1,7 @@
 """What a dashboard reads: the feed of a project, filters, line numbers, metrics and bulk operations.
 
 Revision ID: 0010
-Revises: 0006
+Revises: 0009
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from jobs.specs.searchable import describe_error, searchable_fields
 
 revision = "0010"
-down_revision = "0006"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.specs import FinetuneSpec
+from jobs.specs import FinetuneSpec, Resources
 
 FILE, OTHER_FILE = "file-" + "0" * 26, "file-" + "1" * 26
 
@@ -33,9 +33,15 @@ def spec(**fields: Any) -> FinetuneSpec:
         ({"use_lora": True}, {"method": "lora", "lora_rank": 1}),
         ({"use_lora": True, "lora_r": 2}, {"method": "lora", "lora_rank": 2}),
         ({"use_lora": False}, {"method": "full"}),
-        ({"report_to": "none", "hostfile": "", "deepspeed": {"zero_optimization": {"stage": 3}}}, {}),
         ({"report_to": "wandb,mlflow"}, {"report_to": ["wandb", "mlflow"]}),
         ({"report_to": ["mlflow"]}, {"report_to": ["mlflow"]}),
+        ({"report_to": "none", "hostfile": "", "deepspeed": ""}, {"strategy": "auto", "deepspeed": None}),
+        ({"deepspeed": "zero3-offload"}, {"strategy": "zero3-offload", "deepspeed": None}),
+        ({"deepspeed": {"zero_optimization": {"stage": 3}}}, {"deepspeed": {"zero_optimization": {"stage": 3}}}),
+        (
+            {"hostfile": "# two machines\na slots=2\n\nb.c  slots=2 # the second\n"},
+            {"resources": Resources(nodes=2, devices=2, workers=["a", "b.c"]), "ranks": 4},
+        ),
         ({"preset": "baichuan2-published", "epochs": 1}, {"epochs": 1, "batch_size": 16, "adam_beta2": 0.98}),
         ({"preset": "recommended", "lora_r": 2}, {"lora_rank": 2, "scheduler": "cosine", "warmup_ratio": 0.03}),
     ],
@@ -72,13 +78,16 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
         ({"training_file": None}, "training_file and training_files: give one of them"),
         ({"training_file": None, "training_files": [{"file": FILE}, {"file": FILE}]}, f"has {FILE} twice"),
         ({"training_file": None, "training_files": [{"file": FILE, "weight": 0}]}, "greater than 0"),
-        ({"hostfile": "hosts"}, "hostfile is 'hosts', but a job runs on one machine"),
-        ({"deepspeed": "zero3"}, "deepspeed is 'zero3'; it must be a JSON object"),
+        ({"hostfile": "hosts"}, "hostfile, line 1: 'hosts' does not have the form 'host slots=N'"),
+        ({"hostfile": "a slots=1\na slots=1"}, "hostfile, line 2: a appears twice"),
+        ({"hostfile": "a slots=1\nb slots=2"}, "the same number of slots, not a 1, b 2"),
+        ({"hostfile": "a slots=1", "resources": {"nodes": 1}}, "hostfile and resources.nodes are both given"),
+        ({"deepspeed": "zero9"}, "deepspeed is 'zero9'; use zero2, zero3, zero3-offload, or the JSON object"),
+        ({"deepspeed": {}, "strategy": "ddp"}, "deepspeed and strategy are both given"),
+        ({"strategy": "ddp"}, "needs several devices"),
+        ({"strategy": "single", "resources": {"devices": 2}}, "uses one device, and resources ask for 2"),
+        ({"resources": {"nodes": 2, "devices": 0}}, "several nodes need at least one device each"),
         ({"deepspeed": {"zero_optimization": 3}}, "deepspeed.zero_optimization is 3; it must be a JSON object"),
-        (
-            {"deepspeed": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}},
-            "deepspeed.zero_optimization.offload_optimizer is not possible on one device",
-        ),
         ({"warmup_ratio": 0.1}, "scheduler 'constant' has no warm-up"),
         ({"warmup_ratio": 0.1, "warmup_steps": 2, "scheduler": "linear"}, "both given; leave one out"),
         ({"use_dora": True, "method": "full"}, "need method 'lora'"),

@@ -216,11 +216,11 @@ def test_a_worker_that_let_an_attempt_expire_gets_what_no_other_can_take() -> No
 @pytest.mark.parametrize(
     ("waiting", "machines", "message"),
     [
-        (job("a"), [], "no worker is running; start one with `baichuan worker`"),
+        (job("a"), [], "no worker is running, or all are draining; start one with `baichuan worker`"),
         (
             job("a"),
             [replace(gpu_machine(), kinds=frozenset({"convert"}))],
-            "no worker that is running takes generate jobs",
+            "no worker that is running and not draining takes generate jobs",
         ),
         (
             job("a", device_memory_bytes=90 * GB),

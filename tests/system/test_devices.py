@@ -139,7 +139,7 @@ def test_labels_choose_the_worker(service: Deployment) -> None:
     service.wait(job_id)
     assert service.attempts(job_id)[0].worker_id == "b"
     unknown = generate(service, resources={"labels": {"room": "c"}})
-    assert waiting_message(service, unknown) == "no worker that is running has the labels room=c"
+    assert waiting_message(service, unknown) == "no worker that is running and not draining has the labels room=c"
 
 
 def test_a_job_goes_to_the_device_where_its_model_is_loaded(service: Deployment) -> None:

@@ -62,7 +62,7 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
     )
     attempt = AttemptRecord("att-2", "job-1", 2, "w", "running", 1, 1, None, None)
     place = AllocationRecord("att-2", 0, "job-1", "w", [], 0, exclusive=False, claimed_at=1, deadline=2)
-    return Claim(job, attempt, spec, place, models, bases or {}, {}, ["att-1"])
+    return Claim(job, attempt, spec, place, 1, None, models, bases or {}, {}, ["att-1"])
 
 
 @pytest.fixture

@@ -19,6 +19,25 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a handler runs.
+
+    Attributes:
+        devices: How many devices it has on this machine.
+        nodes: How many machines run the job together.
+        node: Index of this one.
+        address: Address of machine 0.
+        port: Port of machine 0 at which the others find it; None if there is only one machine.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Where a handler finds what the spec names, and where it writes.
 
@@ -33,6 +52,7 @@ class Context:
         loaded: Keeps the model that is loaded for inference, for this job and the next one.
         resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
+        place: Devices and machines of the job.
     """
 
     models: Mapping[str, Path]
@@ -44,6 +64,7 @@ class Context:
     loaded: "ModelKeeper | None" = None
     resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
+    place: Place = field(default_factory=Place)
 
     @property
     def model_output(self) -> Path:

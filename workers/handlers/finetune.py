@@ -4,10 +4,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from baichuan_core.finetuning import FinetuningOptions, finetune
+from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.finetuning.resume_points import ignore_resume_point
 from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import Context, Outcome, Place
 from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import produced_model
 
@@ -34,6 +35,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
             validation_data=context.files.get("validation_file"),
             resume_from=find_resume_point(context),
             records=context.output / RECORDS_FOLDER,
+            distribution=distribution_of(spec, context.place),
             should_pause=context.should_pause,
             on_resume_point=points.share if points else ignore_resume_point,
             on_progress=context.report,
@@ -42,7 +44,21 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         if points:
             points.flush()  # the run can continue from them, on any machine
         raise
-    return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
+    model = produced_model(context) if context.place.node == 0 else None
+    return Outcome(FinetuneResult(**asdict(report)), model)
+
+
+def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
+    """Return how the devices of a job share the work: one process per device."""
+    return Distribution(
+        strategy=spec.strategy,
+        deepspeed=spec.deepspeed,
+        processes=place.devices,
+        nodes=place.nodes,
+        node_rank=place.node,
+        master_addr=place.address,
+        master_port=place.port,
+    )
 
 
 def _training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:

@@ -1,0 +1,27 @@
+"""Where the first node of an attempt on several machines waits for the others."""
+
+import socket
+from urllib.parse import urlsplit
+
+UDP_PORT = 9  # of the discard service; nothing is sent to it
+
+
+def offer_address(host: str, redis_url: str) -> str:
+    """Return "host:port" with a port that is free now.
+
+    Args:
+        host: Address of this machine that the other machines can reach; "" takes that of the interface which leads to
+            Redis, since all workers reach Redis.
+        redis_url: The broker.
+    """
+    host = host or _local_address(urlsplit(redis_url).hostname or "127.0.0.1")
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return f"{host}:{probe.getsockname()[1]}"
+
+
+def _local_address(target: str) -> str:
+    """Return this machine's address on the interface that leads to `target`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, UDP_PORT))  # sends nothing: it only chooses the route
+        return str(probe.getsockname()[0])
