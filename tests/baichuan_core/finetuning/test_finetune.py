@@ -208,7 +208,7 @@ def test_what_cannot_be_done_is_told_before_training(base: Path, tmp_path: Path)
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=taken)
     finetune(base, CONVERSATIONS, tmp_path / "adapter", LORA, checkpoints=tmp_path / "lora")
     last = latest_checkpoint(tmp_path / "lora")
-    with pytest.raises(CheckpointError, match="not written by the method 'full'"):
+    with pytest.raises(CheckpointError, match="method was 'lora' and is now 'full'"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=last)
     with pytest.raises(CheckpointError, match="cannot be made"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=taken / "file")
