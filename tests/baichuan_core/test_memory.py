@@ -18,12 +18,14 @@ from baichuan_core import (
     GenerationRequest,
     InsufficientMemoryError,
     QuantizationOptions,
+    TextGenerator,
     finetune,
-    generate,
     load_model,
     quantize,
 )
 from baichuan_core.free_memory import left_in_control_group, limits_of_control_group, total_bytes
+from baichuan_core.generation.engines.contract import EncodedRequest
+from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
 from baichuan_core.memory import (
     PRESETS,
@@ -43,6 +45,7 @@ from baichuan_core.memory import (
 )
 from baichuan_core.model import chunked_loss
 from footprint.finetuning import CHUNK_LOGITS
+from tests.baichuan_core.generation.driving import complete
 
 WITHIN = 0.05
 MIDDLE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
@@ -132,16 +135,24 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
 
 
 @pytest.mark.slow
-def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path]) -> None:
     # Many thin layers, so that keys and values are most of all.
     sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}
     checkpoint = checkpoints("rope", sizes=sizes)
     alike = [GenerationRequest(prompt="hello world " * 125 + str(number)) for number in range(3)]
     options = GenerationOptions(max_new_tokens=4, batch_size=2, batch_tokens=2 * 1100, temperature=0, device="cpu")
-    generate(checkpoint, alike[:1], tmp_path / "warm.jsonl", options)
-    with peak_memory("cpu") as peak:
-        generate(checkpoint, alike, tmp_path / "answers.jsonl", options)
-    prompt = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])["prompt_tokens"]
+    generator = TextGenerator(checkpoint, options)
+    encoded = generator.encode(alike)
+
+    def answer(requests: list[EncodedRequest]) -> None:
+        model = load_model(checkpoint, device="cpu").prepack()
+        setup = generator.setup
+        complete(NativeEngine(model, generator.tokenizer, setup.settings, setup.end_token_ids), requests)
+
+    answer(encoded[:1])
+    with peak_memory("cpu") as peak:  # measures this thread only, and `generate` computes in another one
+        answer(encoded)
+    prompt = len(encoded[0].prompt_ids)
     shared = max_kept_prefix_tokens([prompt] * 3, batch_tokens=options.batch_tokens)
     needs = inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
     assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
