@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, cancel, retry."""
+"""/v1/jobs: submit, look, cancel, pause, resume, retry."""
 
 from typing import Annotated, Any
 
@@ -110,6 +110,20 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_versions(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
     return _answer(changed, caller, 202)
+
+
+@router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
+async def pause(job_id: str, caller: FromCaller) -> Response:
+    """Let a fine-tune wait until it is resumed; a running one saves a resume point first."""
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
+
+
+@router.post("/{job_id}/resume", status_code=202, response_model=JobObject)
+async def resume(job_id: str, caller: FromCaller) -> Response:
+    """Let a paused job continue from its resume point."""
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])

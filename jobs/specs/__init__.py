@@ -1,6 +1,6 @@
 """What a user can ask for: one pydantic model a job kind, told apart by `kind`."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -27,9 +27,13 @@ StoredSpec = Annotated[
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate")
+PAUSABLE_KINDS = frozenset(
+    get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(AnySpec)[0]) if spec.can_pause
+)
 
 __all__ = [
     "KINDS",
+    "PAUSABLE_KINDS",
     "SPEC",
     "STORED_SPEC",
     "AdapterUse",
