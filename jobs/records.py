@@ -54,10 +54,15 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobDetails(JobRecord):
-    """A job with its spec and result."""
+    """A job with its spec and result.
+
+    Attributes:
+        openai: What a client of OpenAI's API sent that the spec has no field for; None if none made the job.
+    """
 
     spec: Json
     result: Json | None
+    openai: Json | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,18 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs a list shows; None shows all."""
+    """Which jobs a list shows; None shows all.
+
+    Attributes:
+        metadata: Values that clients of OpenAI's API have attached to a job, by key.
+        from_openai: Whether only jobs are shown that clients of OpenAI's API have made.
+    """
 
     state: str | None = None
     kind: str | None = None
     label: tuple[str, str] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    from_openai: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +167,13 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An uploaded file."""
+    """An uploaded file, or an artifact as a file.
+
+    Attributes:
+        status: `processed`, or `error` if the content does not suit the purpose.
+        status_details: What is wrong with the content, with the line.
+        job_id: The job that has published it, if it is an artifact.
+    """
 
     id: str
     project_id: str
@@ -166,6 +184,36 @@ class FileRecord:
     sha256: str
     created_at: int
     expires_at: int | None
+    status: str = "processed"
+    status_details: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """A file that arrives in parts."""
+
+    id: str
+    project_id: str
+    filename: str
+    purpose: str
+    bytes: int
+    lifetime_seconds: int | None
+    status: str
+    file_id: str | None
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPartRecord:
+    """One part of an upload; `key` says where the artifact store has it."""
+
+    id: str
+    upload_id: str
+    key: str
+    bytes: int
+    created_at: int
 
 
 @dataclass(frozen=True, slots=True)

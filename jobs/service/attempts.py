@@ -147,7 +147,7 @@ class HeldAttempt:
 
     def _artifact(self, file: StoredFile, prefix: str) -> ArtifactRecord:
         return ArtifactRecord(
-            id=new_id("art"),
+            id=new_id("file"),
             job_id=self.job.id,
             attempt_id=self.attempt.id,
             path=file.path,

@@ -100,10 +100,11 @@ def delete_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactR
 
     Raises:
         NotFoundError: there is no such job or file.
-        InUseError: it belongs to a model.
+        InUseError: it belongs to a model, or a job that is not final names it.
     """
     lock_job(connection, key.job_id, key.project_id)
     found = job_service.artifact(connection, key, path)
+    _require_unused_file(connection, key.project_id, found.id)
     if model := removal.find_model_around(connection, found):
         raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
@@ -128,19 +129,26 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
 
 
 def delete_file(connection: Connection, project_id: str, file_id: str) -> None:
-    """Delete an uploaded file.
+    """Delete an uploaded file, or an artifact.
 
     Raises:
         NotFoundError: there is none of this id in the project.
-        InUseError: a job that is not final names it.
+        InUseError: a job that is not final names it, or it belongs to a model.
     """
     removal.lock_file(connection, file_id)
     found = file_service.get(connection, project_id, file_id)
+    if found.job_id is not None:
+        delete_artifact(connection, JobKey(project_id, found.job_id), found.filename)
+        return
+    _require_unused_file(connection, project_id, file_id)
+    _erase_file(connection, found, Reason.USER)
+
+
+def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
     if users := uses.find_jobs_naming(connection, project_id, uses.FILE_FIELDS, [file_id]):
         jobs = _join(use.job_id for use in users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
         raise InUseError(f"{message}, or cancel first", param="file_id")
-    _erase_file(connection, found, Reason.USER)
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
