@@ -9,6 +9,7 @@ from api.dependencies import Caller, FromCaller
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
 from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
+from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import AttemptObject, JobObject, JobSummary
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, PageQuery
@@ -16,6 +17,8 @@ from jobs.artifacts import input_key
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.records import JobDetails, JobFilter
 from jobs.service import jobs
+from jobs.service.previews import preview
+from jobs.service.submission import Submission
 from jobs.specs import AnySpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
@@ -38,18 +41,27 @@ IdempotencyKey = Annotated[
 
 
 IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the job's ETag is one of these")]
+DryRun = Annotated[bool, Query(description="Make no job; return what it would require and where it would wait")]
 REPLAYED: dict[int | str, dict[str, Any]] = {
-    200: {"model": JobObject, "description": "The job that an earlier request with this Idempotency-Key made"}
+    200: {
+        "model": JobObject | DryRunObject,
+        "description": "The job that an earlier request with this Idempotency-Key made, or the answer to a dry run",
+    }
 }
 
 
 @router.post("", status_code=202, response_model=JobObject, responses=REPLAYED)
-async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None) -> Response:
+async def submit(
+    spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None, *, dry_run: DryRun = False
+) -> Response:
     """Submit a job. 202 means that it is safe in the database, even while Redis is down.
 
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
     """
+    if dry_run:
+        wanted = Submission(caller.project_id, spec)
+        return json_response(DryRunObject.of(await caller.service.writer.run(lambda c: preview(c, wanted))))
     submitted = await submit_job(caller.service, caller.project_id, spec, idempotency_key)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:

@@ -20,6 +20,7 @@ from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, published_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, options_of, settings, spec_classes, values
 from cli.uploads import file_id
+from footprint import in_gib
 from jobs.specs import JobSpec
 
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
@@ -34,6 +35,9 @@ RepeatKey = Annotated[
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, the value as JSON or text; repeatable.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Submit nothing; show what the job would require and where it would wait.")
+]
 Chats = Annotated[
     list[str] | None, typer.Option("--chat", help="A conversation that consists of this question; repeatable.")
 ]
@@ -46,20 +50,25 @@ def submit(
     idempotency_key: RepeatKey = None,
     *,
     watch: Watch = False,
+    dry_run: DryRun = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job: by the options of its kind, or as a spec in a file."""
     if context.invoked_subcommand:
-        if any((file, idempotency_key, watch, url, key, as_json)):
+        if any((file, idempotency_key, watch, dry_run, url, key, as_json)):
             message = f"write the options behind `submit {context.invoked_subcommand}`; --file goes without a job kind"
             raise CommandError(message, ExitCode.USAGE)
         return
     if file is None:
         raise CommandError("give a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)
     with connect(url, key) as client:
-        send(client, _read_spec(file), idempotency_key, watch=watch, as_json=as_json)
+        body = _read_spec(file)
+        if dry_run:
+            show_dry_run(client, body, as_json=as_json)
+        else:
+            send(client, body, idempotency_key, watch=watch, as_json=as_json)
 
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
@@ -73,13 +82,22 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         with connect(given["url"], given["key"]) as client:
             _upload_files(client, kind, options, body)
-            send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
+            if given["dry_run"]:
+                show_dry_run(client, body, as_json=given["as_json"])
+            else:
+                send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [context, *(option.parameter() for option in options)]
     shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
     shared += [("assignments", Assignments, None), ("idempotency_key", RepeatKey, None)]
-    shared += [("watch", Watch, False), ("url", Url, None), ("key", Key, None), ("as_json", AsJson, False)]
+    shared += [
+        ("watch", Watch, False),
+        ("dry_run", DryRun, False),
+        ("url", Url, None),
+        ("key", Key, None),
+        ("as_json", AsJson, False),
+    ]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in shared
@@ -131,3 +149,17 @@ def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool,
         emit(job)
     else:
         show(job["id"])
+
+
+def show_dry_run(client: Client, body: Any, *, as_json: bool) -> None:
+    """Show what a job would require; local files that the spec names have been uploaded."""
+    found = client.post("/v1/jobs?dry_run=true", body)
+    if as_json:
+        emit(found)
+        return
+    required, estimate = found["requirements"], found["estimate"]
+    show(f"would be accepted, as number {found['queue_position']} in the queue")
+    devices = f"{required['devices']} with {in_gib(required['device_memory_bytes'])} each"
+    show(f"devices: {devices} on {required['nodes']} node(s); host memory: {in_gib(required['host_memory_bytes'])}")
+    if estimate is not None:
+        show(f"estimate: {in_gib(estimate['total_bytes'])} of {estimate['place']} memory at most")

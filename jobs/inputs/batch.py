@@ -59,7 +59,9 @@ def check_batch(path: Path) -> BatchSummary:
             if first is not None and endpoint != first[0]:
                 raise _fault("url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint")
             if first is not None and model != first[1]:
-                raise _fault("body.model", f"is {model!r}, but the file began with {first[1]!r}; use one file per model")
+                raise _fault(
+                    "body.model", f"is {model!r}, but the file began with {first[1]!r}; use one file per model"
+                )
         except InputError as error:
             raise InputError(error.message, line=line, param=error.param) from None
         known[custom_id] = line

@@ -87,7 +87,9 @@ class _Window:
     def skip(self, text: str) -> None:
         """Move behind a character, which must be the next one."""
         if not self.next_is(text):
-            raise InputError(f"expected {text!r}; the file must be one JSON array or one object per line", line=self.line)
+            raise InputError(
+                f"expected {text!r}; the file must be one JSON array or one object per line", line=self.line
+            )
         self._move_to(self._position + 1)
 
     def take_value(self) -> tuple[int, Any]:

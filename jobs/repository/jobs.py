@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from jobs.database import insert
 from jobs.database.tables import Job, JobLabel
+from jobs.identifiers import first_id_at
 from jobs.records import JobDetails, JobFilter, JobRecord, QueuedJob
 from jobs.state import JobState
 
@@ -54,6 +55,30 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
     return _record(row) if row else None
 
 
+def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
+    """Return the newest job of a kind that the same request made at or after a time, through OpenAI's API."""
+    query = sa.select(*_DETAILS).where(
+        Job.project_id == project_id,
+        Job.kind == kind,
+        Job.id >= first_id_at("job", since),
+        Job.request_digest == digest,
+        Job.openai.is_not(None),
+    )
+    row = connection.execute(query.order_by(Job.id.desc()).limit(1)).first()
+    return _details(row) if row else None
+
+
+def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
+    """Overwrite what a client of OpenAI's API sent with the job."""
+    connection.execute(sa.update(Job).where(Job.id == job_id).values(openai=dict(openai)))
+
+
+def count_ahead(connection: Connection, priority: int) -> int:
+    """Count the queued jobs that go before a new one of this priority."""
+    query = sa.select(sa.func.count()).where(Job.state == sa.literal_column("'queued'"), Job.priority >= priority)
+    return connection.execute(query).scalar_one()
+
+
 def exists(connection: Connection, project_id: str, job_id: str) -> bool:
     """Whether the project has this job."""
     query = sa.select(Job.id).where(Job.project_id == project_id, Job.id == job_id)
@@ -75,6 +100,10 @@ def page(
             JobLabel.project_id == project_id, JobLabel.key == key, JobLabel.value == value
         )
         query = query.where(Job.id.in_(labelled))
+    if wanted.from_openai:
+        query = query.where(Job.openai.is_not(None))
+    for key, value in wanted.metadata.items():
+        query = query.where(Job.openai["metadata"][key].as_string() == value)
     if after:
         query = query.where(Job.id < after)
     return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]

@@ -12,7 +12,7 @@ from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
-from jobs.specs.stored_generate import InlineInput, StoredGenerateSpec, has_long_input, separate_input
+from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
@@ -38,6 +38,7 @@ __all__ = [
     "STORED_SPEC",
     "AdapterUse",
     "AnySpec",
+    "BatchForm",
     "ChosenModel",
     "ConvertSpec",
     "EvaluateSpec",

@@ -54,9 +54,18 @@ def test_a_batch_file(tmp_path: Path) -> None:
         (line(body={**CHAT, "top_p": True}), "body.top_p must be"),
         (line(body={**CHAT, "n": 0}), "body.n must be a whole number from 1 to 128"),
         (line(body={**CHAT, "stop": [""]}), "body.stop must be"),
-        (line(body={**CHAT, "max_tokens": 1, "max_completion_tokens": 1}), "body.max_completion_tokens is given besides"),
-        (line(body={**CHAT, "messages": [{"role": "tool", "content": "x"}]}), "body.messages has the role 'tool' in message 1"),
-        (line(body={**CHAT, "messages": [{"role": "user", "content": []}]}), "body.messages has no text as content in message 1"),
+        (
+            line(body={**CHAT, "max_tokens": 1, "max_completion_tokens": 1}),
+            "body.max_completion_tokens is given besides",
+        ),
+        (
+            line(body={**CHAT, "messages": [{"role": "tool", "content": "x"}]}),
+            "body.messages has the role 'tool' in message 1",
+        ),
+        (
+            line(body={**CHAT, "messages": [{"role": "user", "content": []}]}),
+            "body.messages has no text as content in message 1",
+        ),
         (line(), "custom_id is 'a', as in line 1"),
     ],
 )
@@ -82,7 +91,9 @@ def test_limits_of_a_batch_file(tmp_path: Path) -> None:
     assert check_batch(path).requests == 50_000
 
 
-values = st.sampled_from([None, 0, 1, 2.5, -1, True, False, "x", "", [], ["x"], {}, 200, [{"role": "user", "content": "q"}]])
+values = st.sampled_from(
+    [None, 0, 1, 2.5, -1, True, False, "x", "", [], ["x"], {}, 200, [{"role": "user", "content": "q"}]]
+)
 parameters = st.sampled_from(
     ["messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop"]
     + ["stream", "logprobs", "echo", "frequency_penalty", "logit_bias", "best_of", "user", "tools", "max_new_tokens"]
