@@ -7,6 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = JSON().with_variant(JSONB(), "postgresql")
+# None is NULL here, not the JSON value null, so that rows can be selected by IS NOT NULL.
+NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Identifier = String(64)
 Milliseconds = BigInteger
 
@@ -82,7 +84,7 @@ class Job(Base):
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    openai: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    openai: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
     last_event: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     created_at: Mapped[int] = mapped_column(Milliseconds)

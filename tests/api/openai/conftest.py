@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.api.conftest import ADMIN_KEY, Api
+from tests.api.conftest import ADMIN_KEY, Api, serving, small
 
 EXAMPLES = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 3
 
@@ -27,6 +27,15 @@ def client(api: Api, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
     api.register_model()
     with client_of(api, strict=request.param) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def refusing_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """A client of one server for many requests that are refused."""
+    with serving(small(tmp_path_factory.mktemp("refusing") / "home")) as running:
+        running.register_model()
+        with client_of(running, strict=False) as made:
+            yield made
 
 
 @pytest.fixture

@@ -35,7 +35,10 @@ def test_artifacts_are_files(client: openai.OpenAI, api: Api) -> None:
     assert report.model_extra["job_id"] == job
     assert client.files.retrieve(report.id) == report
     assert client.files.content(report.id).text == "{}"
-    newest_first = [uploaded.id, *sorted((files[name].id for name in ("report.json", "model/config.json")), reverse=True)]
+    newest_first = [
+        uploaded.id,
+        *sorted((files[name].id for name in ("report.json", "model/config.json")), reverse=True),
+    ]
     assert [file.id for file in client.files.list(limit=1)] == newest_first
     assert [file.id for file in client.files.list(limit=1, order="asc")] == newest_first[::-1]
     assert len([file.id for file in client.files.list(purpose="user_data")]) == 3

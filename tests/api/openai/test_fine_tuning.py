@@ -138,7 +138,9 @@ def test_pausing_and_resuming(client: openai.OpenAI, api: Api, training_file: st
 
 def test_listing(client: openai.OpenAI, api: Api, training_file: str) -> None:
     made = [
-        client.fine_tuning.jobs.create(model="base", training_file=training_file, metadata={"n": str(number), "k.x": "v"}).id
+        client.fine_tuning.jobs.create(
+            model="base", training_file=training_file, metadata={"n": str(number), "k.x": "v"}
+        ).id
         for number in range(3)
     ]
     ours = api.submit(kind="finetune", training_file=training_file, epochs=0.5)["id"]
@@ -185,16 +187,15 @@ def test_listing(client: openai.OpenAI, api: Api, training_file: str) -> None:
     ],
 )
 def test_what_is_not_supported_is_a_400_that_names_the_parameter(
-    api: Api, changes: dict[str, Any], param: str
+    refusing_client: openai.OpenAI, changes: dict[str, Any], param: str
 ) -> None:
-    api.register_model()
-    with openai.OpenAI(base_url=f"{api.url}/v1", api_key="bj-administrator-of-the-tests", max_retries=0) as client:
-        file = client.files.create(file=lines(EXAMPLES), purpose="fine-tune").id
-        with pytest.raises(openai.BadRequestError) as caught:
-            client.fine_tuning.jobs.create(**{"model": "base", "training_file": file, **changes})
-        assert caught.value.param == param
-        assert caught.value.message
-        assert list(client.fine_tuning.jobs.list()) == []
+    client = refusing_client
+    file = client.files.create(file=lines(EXAMPLES), purpose="fine-tune").id
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.fine_tuning.jobs.create(**{"model": "base", "training_file": file, **changes})
+    assert caught.value.param == param
+    assert caught.value.message
+    assert list(client.fine_tuning.jobs.list()) == []
 
 
 def test_a_file_with_errors_is_refused_with_its_line(client: openai.OpenAI) -> None:
