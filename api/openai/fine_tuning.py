@@ -10,7 +10,7 @@ from api.dependencies import Caller, FromCaller
 from api.json_bodies import OpenAIRoute
 from api.openai.bodies import Body, Metadata, Unsupported
 from api.openai.extension import Extension, SpecFields
-from api.openai.fine_tuning_objects import AUTO, CheckpointObject, EventObject, FineTuningJobObject
+from api.openai.fine_tuning_objects import AUTO, FineTuningCheckpointObject, FineTuningEventObject, FineTuningJobObject
 from api.openai.queries import METADATA_PARAMETERS, PARAMETERS, read_query
 from api.openai.submissions import WantedJob, choose_model, make_job, preview_job
 from api.responses import json_response
@@ -147,7 +147,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
     return await _change(jobs.resume, job_id, caller)
 
 
-@router.get("/{job_id}/events", response_model=Page[EventObject], openapi_extra=PARAMETERS)
+@router.get("/{job_id}/events", response_model=Page[FineTuningEventObject], openapi_extra=PARAMETERS)
 async def list_events(job_id: str, request: Request, caller: FromCaller) -> Response:
     """Changes of the job's state and its metrics, newest first."""
     await _find(job_id, caller)
@@ -156,19 +156,21 @@ async def list_events(job_id: str, request: Request, caller: FromCaller) -> Resp
     found = await caller.service.reader.run(
         lambda c: openai_jobs.page_events(c, key, before=before, limit=query.limit + 1, types=EVENT_TYPES)
     )
-    return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
+    return json_response(
+        Page[FineTuningEventObject].of([FineTuningEventObject.of(event) for event in found], query.limit)
+    )
 
 
-@router.get("/{job_id}/checkpoints", response_model=Page[CheckpointObject], openapi_extra=PARAMETERS)
+@router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=PARAMETERS)
 async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) -> Response:
     """List usable checkpoints: the result of the job, once it has succeeded."""
     query = read_query(request)
-    found = CheckpointObject.all_of((await _find(job_id, caller)).job, caller.key)
+    found = FineTuningCheckpointObject.all_of((await _find(job_id, caller)).job, caller.key)
     if query.after is not None:
         if query.after not in [checkpoint.id for checkpoint in found]:
             raise UnknownCursorError(query.after)
         found = []
-    return json_response(Page[CheckpointObject].of(found, query.limit))
+    return json_response(Page[FineTuningCheckpointObject].of(found, query.limit))
 
 
 async def _find(job_id: str, caller: Caller) -> PublishedJob:

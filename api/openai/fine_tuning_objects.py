@@ -31,7 +31,7 @@ STATUSES: Mapping[JobState, Status] = {
 }
 
 
-class ErrorObject(BaseModel):
+class FineTuningErrorObject(BaseModel):
     """Why a job has failed."""
 
     code: str
@@ -44,7 +44,7 @@ class HyperparametersObject(BaseModel):
 
     batch_size: Literal["auto"] | int | None
     learning_rate_multiplier: Literal["auto"] | float | None = Field(
-        description="Of the learning rate in `baichuan` or the preset; null for jobs that were not made through OpenAI's API"
+        description="Of the learning rate in `baichuan` or the preset; null for jobs that were made elsewhere"
     )
     n_epochs: Literal["auto"] | int | None = Field(description="null if it is not a whole number")
 
@@ -67,7 +67,7 @@ class FineTuningJobObject(Identified):
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
-    error: ErrorObject | None
+    error: FineTuningErrorObject | None
     fine_tuned_model: str | None
     finished_at: int | None
     hyperparameters: HyperparametersObject
@@ -124,7 +124,7 @@ class FineTuningJobObject(Identified):
         )
 
 
-class EventObject(Identified):
+class FineTuningEventObject(Identified):
     """An event of a fine-tuning job."""
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
@@ -148,7 +148,7 @@ class EventObject(Identified):
         )
 
 
-class CheckpointObject(Identified):
+class FineTuningCheckpointObject(Identified):
     """A model that a fine-tuning job has written."""
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
@@ -183,13 +183,13 @@ class CheckpointObject(Identified):
         ]
 
 
-def failure_of(job: JobDetails) -> ErrorObject | None:
+def failure_of(job: JobDetails) -> FineTuningErrorObject | None:
     """Return why a job has failed; None for every other job, even if an earlier attempt has failed."""
     if job.state is not JobState.FAILED:
         return None
     error = job.error or {}
     code, message = str(error.get("code", "failed")), str(error.get("message", "the job has failed"))
-    return ErrorObject(code=code, message=message)
+    return FineTuningErrorObject(code=code, message=message)
 
 
 def _fields_from_spec(spec: Json, openai: Json, caller: KeyRecord, *, has_started: bool) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _hyperparameters(spec: Json, openai: Json, *, has_started: bool) -> Hyperpar
         "n_epochs": int(epochs) if epochs is not None and float(epochs).is_integer() else None,
     }
     if not has_started:
-        values |= {name: AUTO for name in openai.get("auto", ())}
+        values |= dict.fromkeys(openai.get("auto", ()), AUTO)
     return HyperparametersObject(**values)
 
 
@@ -256,6 +256,6 @@ def _describe_progress(data: Json) -> str:
 
 def _metrics(data: Json) -> Json:
     """Return the metrics of a progress event, the losses under OpenAI's names."""
-    metrics = dict(data.get("metrics") or {})
+    metrics: Mapping[str, Any] = data.get("metrics") or {}
     names = {"loss": "train_loss", "eval_loss": "valid_loss", "steps": "total_steps"}
     return {names.get(name, name): value for name, value in metrics.items()}

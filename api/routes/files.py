@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 from api.dependencies import FromCaller
 from api.file_form import REQUEST_BODY
 from api.file_keeping import add_once, keep_file
-from api.lost_answers import read_repetition
 from api.json_bodies import OpenAIRoute
+from api.lost_answers import read_repetition
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.pages import Page
 from api.schemas.purposes import equivalent_purposes

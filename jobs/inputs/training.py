@@ -43,12 +43,9 @@ def check_training_data(path: Path) -> None:
     first: str | None = None
     for line, item in read_array(path) if beginning[:1] == b"[" else read_lines(path):
         try:
-            found = _check_example(item)
-            if first is not None and found != first:
-                raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
+            first = _check_example(item, first)
         except InputError as error:
             raise InputError(error.message, line=line) from None
-        first = first or found
     if first is None:
         raise InputError("the file has no example; add at least one conversation")
 
@@ -72,13 +69,15 @@ def _check_text_file(path: Path, *, is_empty: bool) -> None:
         raise InputError(f"the file is not UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
-def _check_example(item: Any) -> str:
-    """Return the key by which the format of a well-formed example is recognized."""
+def _check_example(item: Any, first: str | None) -> str:
+    """Return the key by which the format of a well-formed example is recognized; `first` is that of the first one."""
     if not isinstance(item, dict):
         raise InputError("is not an object; write an example with 'messages' or 'conversations'")
     found = next((key for key in KEYS if key in item), None)
     if found is None:
         raise InputError(f"has none of the keys {', '.join(KEYS)}")
+    if first not in (None, found):
+        raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
     _refuse_others(item, KEYS[found], "")
     _CHECKS[found](item)
     return found

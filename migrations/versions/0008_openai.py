@@ -1,4 +1,4 @@
-"""What OpenAI's API needs: checked files, uploads in parts, artifacts among files, and what its clients sent with a job.
+"""OpenAI's API: checked files, uploads in parts, artifacts among files, and what its clients sent with a job.
 
 Revision ID: 0008
 Revises: 0006

@@ -10,7 +10,6 @@ from openai.types import FilePurpose
 
 from tests.api.conftest import ADMIN_KEY, Api
 
-
 TEXTS = b'{"text": "0123"}\n' * 20
 
 

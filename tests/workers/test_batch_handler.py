@@ -82,7 +82,8 @@ def test_a_batch_of_text_completions(tiny_checkpoint: Path, tmp_path: Path) -> N
 
 def test_requests_that_cannot_be_answered_are_in_the_error_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
     endpoint = "/v1/completions"
-    bodies = [{"prompt": "a"}, {"prompt": "x" * 5000}, {"prompt": "b"}, {"prompt": "c", "tools": []}]
+    bodies: list[dict[str, Any]] = [{"prompt": prompt} for prompt in ("a", "x" * 5000, "b", "c")]
+    bodies[3]["tools"] = []
     there = context(tmp_path, tiny_checkpoint, bodies, endpoint)
     result = handler.run(spec_of(endpoint), there).result
     assert (result.requests, result.rejected) == (2, 2)

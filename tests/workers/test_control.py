@@ -79,7 +79,7 @@ def test_a_paused_fine_tune_continues_from_its_resume_point(service: Deployment,
     assert (paused.error, paused.result, paused.attempt_id) == (None, None, None)
     assert [attempt.state for attempt in service.attempts(job_id)] == ["released"]
     service.resume(job_id)
-    second = wait_for("a second attempt", lambda: (service.attempts(job_id)[1:] or [None])[0])
+    second = wait_for("a second attempt", lambda: service.attempts(job_id)[1:])[0]
 
     def first_step() -> float | None:
         events = [event.data for event in service.events(job_id, "progress") if event.attempt_id == second.id]
