@@ -81,9 +81,13 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body |= settings(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         with connect(given["url"], given["key"]) as client:
-            _upload_files(client, kind, options, body)
+            uploaded = _upload_files(client, kind, options, body)
             if given["dry_run"]:
-                show_dry_run(client, body, as_json=given["as_json"])
+                try:
+                    show_dry_run(client, body, as_json=given["as_json"])
+                finally:
+                    for each in uploaded:
+                        client.delete(f"/v1/files/{each}")
             else:
                 send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
@@ -118,11 +122,16 @@ def _conversations(chats: list[str] | None) -> dict[str, Any]:
     return {"conversations": [[{"role": "user", "content": question}] for question in chats]}
 
 
-def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> None:
+def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> list[str]:
+    """Replace names of local files by ids; return the ids of those that were uploaded."""
+    uploaded = []
     for option in options:
         given = body.get(option.field)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
             body[option.field] = file_id(client, given, PURPOSES.get(kind, OTHER_PURPOSE))
+            if body[option.field] != given:
+                uploaded.append(body[option.field])
+    return uploaded
 
 
 def _read_spec(file: str) -> Any:
@@ -152,8 +161,8 @@ def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool,
 
 
 def show_dry_run(client: Client, body: Any, *, as_json: bool) -> None:
-    """Show what a job would require; local files that the spec names have been uploaded."""
-    found = client.post("/v1/jobs?dry_run=true", body)
+    """Show what a job would require, without submitting it."""
+    found = client.post("/v1/jobs", body, params={"dry_run": "true"})
     if as_json:
         emit(found)
         return
