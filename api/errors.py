@@ -126,15 +126,16 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, domain.DomainError):
         raise error
     kind = PROBLEM_TYPES[type(error)]
-    return problem(
-        request.state.request_id,
-        kind.status,
-        error.code,
-        kind.title,
-        error.message,
-        param=error.param,
-        headers=_headers(kind.status, error),
-    )
+    status = _refusal_status(request, kind.status)
+    headers = _headers(status, error)
+    request_id = request.state.request_id
+    return problem(request_id, status, error.code, kind.title, error.message, param=error.param, headers=headers)
+
+
+def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
+    """Return 400 instead of 422 on routes of OpenAI's API, where clients expect it."""
+    is_openai = getattr(request.state, "answers_400", False)
+    return HTTPStatus.BAD_REQUEST if is_openai and status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
@@ -161,8 +162,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error.body, bytes):
         detail = "send the body as JSON with the header Content-Type: application/json"
         return problem(request_id, 415, "unsupported_media_type", "Unsupported media type", detail)
-    title = "The request is not valid"
-    return problem(request_id, 422, "invalid_request", title, detail, param=fields[0].param, fields=fields)
+    title, status = "The request is not valid", _refusal_status(request, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
 # What the framework refuses by itself: the code, and the remedy unless the error brings its own.

@@ -1,5 +1,6 @@
 """The application, put together."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from api import errors
 from api.dependencies import open_service
 from api.middleware import BodyLimit, HeadAsGet, Reception
+from api.openai import batches, fine_tuning, uploads
 from api.routes import (
     artifacts,
     bulk_operations,
@@ -68,6 +70,8 @@ RESOURCES = (
     ),
     *(workers, history, keys, session, feed),
 )
+OPENAI_RESOURCES = (uploads, fine_tuning, batches)
+STREAMED = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -92,9 +96,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     app.include_router(health.router)
     app.include_router(dashboard.router)
-    for resource in RESOURCES:
+    for resource in (*RESOURCES, *OPENAI_RESOURCES):
         app.include_router(resource.router)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Reception)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]

@@ -142,16 +142,23 @@ class HeadAsGet:
 
 
 class BodyLimit:
-    """Refuses bodies that are too long; routes that read their bodies as a stream have limits of their own."""
+    """Refuses bodies that are too long, except on routes that read their bodies as a stream and have their own limits.
 
-    def __init__(self, app: ASGIApp, limit: int, streamed: Iterable[tuple[str, str]]) -> None:
+    Args:
+        app: The application.
+        limit: Most bytes of a body.
+        streamed: Method and path of those routes.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, streamed: Iterable[re.Pattern[str]]) -> None:
         self._app = app
         self._limit = limit
-        self._streamed = frozenset(streamed)
+        self._streamed = tuple(streamed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or (scope["method"], scope["path"]) in self._streamed:
+        address = f"{scope.get('method')} {scope.get('path')}"
+        if scope["type"] != "http" or any(pattern.fullmatch(address) for pattern in self._streamed):
             await self._app(scope, receive, send)
             return
         left = self._limit

@@ -35,7 +35,8 @@ class FormReader:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise InvalidRequestError("send the file as multipart/form-data with the fields file and purpose")
+            fields = ", ".join(sorted({file_field, *text_fields}))
+            raise InvalidRequestError(f"send the file as multipart/form-data; the form has the fields {fields}")
         self._file_field = file_field
         self._text_fields = text_fields
         self._part = _Part()

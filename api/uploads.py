@@ -40,6 +40,14 @@ class Arrived:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class ArrivedPart:
+    """A part of an upload that is completely here; `path` is deleted afterwards unless somebody moves it away."""
+
+    path: Path
+    bytes: int
+
+
 @asynccontextmanager
 async def received(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[Arrived]:
     """Receive the form with the field `file` and those of `api.file_form`.
@@ -50,18 +58,38 @@ async def received(request: Request, store: ArtifactStore, settings: ApiSettings
         InsufficientStorageError: the disk has no room for it.
         StorageUnavailableError: the artifact store cannot be written.
     """
-    content_type = request.headers.get("Content-Type", "")
-    form = FormReader(content_type, file_field="file", text_fields=TEXT_FIELDS)
+    form = FormReader(request.headers.get("Content-Type", ""), file_field="file", text_fields=TEXT_FIELDS)
+    async with _receive(request, form, store, settings) as (writer, path):
+        yield _arrived(form, writer, path)
+
+
+@asynccontextmanager
+async def received_part(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ArrivedPart]:
+    """Receive the form with the field `data`, one part of an upload.
+
+    Raises:
+        DomainError: as `received`.
+    """
+    form = FormReader(request.headers.get("Content-Type", ""), file_field="data", text_fields=frozenset())
+    async with _receive(request, form, store, settings) as (writer, path):
+        _require_file(form, "data")
+        yield ArrivedPart(path, writer.bytes)
+
+
+@asynccontextmanager
+async def _receive(
+    request: Request, form: FormReader, store: ArtifactStore, settings: ApiSettings
+) -> AsyncIterator[tuple["_Writer", Path]]:
     _check_announced(request, store, settings)
     with storage_faults():
         scratch = await asyncio.to_thread(store.scratch)
-    with _passing_file(scratch) as (file, path):
+    with passing_file(scratch) as (file, path):
         writer = _Writer(file, store, settings)
         async for data in request.stream():
             for piece in form.feed(data):
                 await writer.add(piece)
         await writer.finish()
-        yield _arrived(form, writer, path)
+        yield writer, path
 
 
 @contextmanager
@@ -71,7 +99,7 @@ def storage_faults() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room() from None
+            raise no_room() from None
         log.exception("the artifact store cannot be written")
         message = (
             f"the artifact store cannot be written: {error.strerror or error}; ask its operator to make it writable"
@@ -87,8 +115,8 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
         StorageUnavailableError: the artifact store cannot be written.
     """
     if store.free_bytes() - len(content) < settings.free_space_reserve_bytes:
-        raise _no_room()
-    with storage_faults(), _passing_file(store.scratch()) as (file, path):
+        raise no_room()
+    with storage_faults(), passing_file(store.scratch()) as (file, path):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -103,7 +131,7 @@ def safe_filename(given: str) -> str:
 
 
 @contextmanager
-def _passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file that is gone at the end of the block unless it was moved away."""
     path = folder / new_id("upload")
     with storage_faults():
@@ -129,7 +157,7 @@ class _Writer:
     async def add(self, piece: bytes) -> None:
         self.bytes += len(piece)
         if self.bytes > self._settings.max_upload_bytes:
-            raise _too_large(self._settings)
+            raise too_large(self._settings)
         self._buffer += piece
         if len(self._buffer) >= PIECE:
             await self._flush()
@@ -153,19 +181,24 @@ class _Writer:
 
     def _write(self, data: bytearray) -> None:
         if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:
-            raise _no_room()
+            raise no_room()
         self._hash.update(data)
         with storage_faults():
             self._file.write(data)
 
 
 def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
+    filename = _require_file(form, "file")
+    purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
+    return Arrived(path, safe_filename(filename), purpose, lifetime, writer.bytes, writer.sha256())
+
+
+def _require_file(form: FormReader, field: str) -> str:
     if not form.complete:
         raise InvalidRequestError("the multipart body ends too early; send it again")
     if form.filename is None:
-        raise InvalidRequestError("the form lacks the file; add a field named file", param="file")
-    purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
-    return Arrived(path, safe_filename(form.filename), purpose, lifetime, writer.bytes, writer.sha256())
+        raise InvalidRequestError(f"the form lacks the file; add a field named {field}", param=field)
+    return form.filename
 
 
 def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
@@ -173,15 +206,17 @@ def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettin
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
     if size > settings.max_upload_bytes + FORM_OVERHEAD:
-        raise _too_large(settings)
+        raise too_large(settings)
     if store.free_bytes() - size < settings.free_space_reserve_bytes:
-        raise _no_room()
+        raise no_room()
 
 
-def _too_large(settings: ApiSettings) -> TooLargeError:
+def too_large(settings: ApiSettings, param: str = "file") -> TooLargeError:
+    """The error for a file that is larger than allowed."""
     message = f"a file may have {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
-    return TooLargeError(message, param="file")
+    return TooLargeError(message, param=param)
 
 
-def _no_room() -> InsufficientStorageError:
+def no_room() -> InsufficientStorageError:
+    """The error for a file that the artifact store has no room for."""
     return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")

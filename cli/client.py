@@ -50,9 +50,11 @@ class Client:
         """The JSON of a GET."""
         return self._json(self.request("GET", path, params=params))
 
-    def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    def post(
+        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, params: Params | None = None
+    ) -> Any:
         """The JSON that a POST answers; it is repeated only with an Idempotency-Key."""
-        return self._json(self.request("POST", path, json=body, headers=headers))
+        return self._json(self.request("POST", path, params=params, json=body, headers=headers))
 
     def delete(self, path: str) -> None:
         """DELETE."""

@@ -7,7 +7,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "running": "cyan"}
+COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "pausing": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+}
 NAMES = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
 BAR_WIDTH = 30
 FIRST_METRICS = ("loss", "tokens_per_second")
@@ -58,7 +66,7 @@ def _lines(job: Any) -> list[RenderableType]:
 
 
 def _present_progress(job: Any) -> Any:
-    return job["progress"] if job["state"] in ("running", "cancelling") else None
+    return job["progress"] if job["state"] in ("running", "cancelling", "pausing", "paused") else None
 
 
 def _metrics(progress: Any) -> list[tuple[str, str]]:

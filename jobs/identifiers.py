@@ -19,4 +19,13 @@ def new_id(prefix: str) -> str:
         value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
         _last = value if value > _last else _last + 1
         value = _last
-    return f"{prefix}-" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}-{_encode(value)}"
+
+
+def first_id_at(prefix: str, milliseconds: int) -> str:
+    """Return the smallest id that can be made at a time; ids made earlier sort before it."""
+    return f"{prefix}-{_encode(milliseconds << 80)}"
+
+
+def _encode(value: int) -> str:
+    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))

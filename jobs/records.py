@@ -1,7 +1,8 @@
 """Rows as the rest of the code sees them: frozen, typed, without a connection."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Literal
 
 from jobs.state import JobState
@@ -60,10 +61,15 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobDetails(JobRecord):
-    """A job with its spec and result."""
+    """A job with its spec and result.
+
+    Attributes:
+        openai: What a client of OpenAI's API sent that the spec has no field for; None if none made the job.
+    """
 
     spec: Json
     result: Json | None
+    openai: Json | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class QueuedJob:
 class JobFilter:
     """Which jobs a list shows; all conditions that are given must hold.
 
+
     Attributes:
         states: The job is in one of these, if there are any.
         label: Key and value of a label.
@@ -90,6 +97,8 @@ class JobFilter:
         submitter: Name of the API key that submitted it.
         created_from: Earliest time of submission.
         created_before: The submission was before this time.
+        metadata: Values that clients of OpenAI's API have attached to a job, by key.
+        from_openai: Whether only jobs are shown that clients of OpenAI's API have made.
     """
 
     states: Sequence[str] = ()
@@ -101,6 +110,8 @@ class JobFilter:
     submitter: str | None = None
     created_from: int | None = None
     created_before: int | None = None
+    metadata: Mapping[str, str] = dataclass_field(default_factory=dict)
+    from_openai: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,13 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An uploaded file."""
+    """An uploaded file, or an artifact as a file.
+
+    Attributes:
+        status: `processed`, or `error` if the content does not suit the purpose.
+        status_details: What is wrong with the content, with the line.
+        job_id: The job that has published it, if it is an artifact.
+    """
 
     id: str
     project_id: str
@@ -196,6 +213,36 @@ class FileRecord:
     sha256: str
     created_at: int
     expires_at: int | None
+    status: str = "processed"
+    status_details: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """A file that arrives in parts."""
+
+    id: str
+    project_id: str
+    filename: str
+    purpose: str
+    bytes: int
+    lifetime_seconds: int | None
+    status: str
+    file_id: str | None
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPartRecord:
+    """One part of an upload; `key` says where the artifact store has it."""
+
+    id: str
+    upload_id: str
+    key: str
+    bytes: int
+    created_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +293,8 @@ class WorkerRecord:
     devices: list[dict[str, Any]]
     started_at: int
     seen_at: int
-    host: Json = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    host: Json = dataclass_field(default_factory=dict)
+    labels: Mapping[str, str] = dataclass_field(default_factory=dict)
     models: Sequence[Json] = ()
     drain_at: int | None = None
 

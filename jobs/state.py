@@ -17,6 +17,8 @@ class JobState(StrEnum):
     DISPATCHED = "dispatched"
     RUNNING = "running"
     CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -54,6 +56,8 @@ class Event(StrEnum):
     CANCEL = "cancel"  # a user wants it ended
     STOP = "stop"  # the worker has ended it as asked
     RETRY = "retry"  # a user wants it again
+    PAUSE = "pause"  # a user wants it to wait
+    RESUME = "resume"  # a user lets it continue
 
 
 class Guard(StrEnum):
@@ -97,6 +101,20 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(J.CANCELLING, E.STUMBLE, J.CANCELLED, A.CANCELLED),
     Transition(J.CANCELLING, E.LOSE, J.CANCELLED, A.LOST),
     Transition(J.CANCELLING, E.RELEASE, J.CANCELLED, A.CANCELLED),
+    Transition(J.QUEUED, E.PAUSE, J.PAUSED),
+    Transition(J.DISPATCHED, E.PAUSE, J.PAUSED, A.CANCELLED),
+    Transition(J.RUNNING, E.PAUSE, J.PAUSING),
+    Transition(J.PAUSING, E.RELEASE, J.PAUSED, A.RELEASED),
+    Transition(J.PAUSING, E.SUCCEED, J.SUCCEEDED, A.SUCCEEDED),
+    Transition(J.PAUSING, E.FAIL, J.FAILED, A.FAILED),
+    Transition(J.PAUSING, E.STUMBLE, J.PAUSED, A.FAILED, G.ATTEMPTS_LEFT),
+    Transition(J.PAUSING, E.STUMBLE, J.FAILED, A.FAILED, G.NO_ATTEMPTS_LEFT),
+    Transition(J.PAUSING, E.LOSE, J.PAUSED, A.LOST, G.ATTEMPTS_LEFT),
+    Transition(J.PAUSING, E.LOSE, J.FAILED, A.LOST, G.NO_ATTEMPTS_LEFT),
+    Transition(J.PAUSING, E.RESUME, J.RUNNING),
+    Transition(J.PAUSING, E.CANCEL, J.CANCELLING),
+    Transition(J.PAUSED, E.RESUME, J.QUEUED),
+    Transition(J.PAUSED, E.CANCEL, J.CANCELLED),
     Transition(J.FAILED, E.RETRY, J.QUEUED),
     Transition(J.CANCELLED, E.RETRY, J.QUEUED),
 )
@@ -124,6 +142,10 @@ def _remedy(event: Event) -> str:
         case Event.RETRY:
             return "; only a failed or cancelled job can be retried"
         case Event.CANCEL:
-            return "; only a job that is queued, dispatched or running can be cancelled"
+            return "; only a job that has not ended can be cancelled"
+        case Event.PAUSE:
+            return "; only a job that is queued, dispatched or running can be paused"
+        case Event.RESUME:
+            return "; only a paused job can be resumed"
         case _:
             return ""

@@ -1,32 +1,37 @@
-"""/v1/files: training data and prompts."""
+"""/v1/files: training data and prompts; the artifacts of jobs can be read here by their ids, too."""
 
-import asyncio
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from api.conditions import expected_tags
-from api.dependencies import Caller, FromCaller, IfMatch
+from api.dependencies import FromCaller, IfMatch
 from api.file_form import REQUEST_BODY
+from api.file_keeping import add_once, keep_file
+from api.json_bodies import OpenAIRoute
+from api.lost_answers import read_repetition
 from api.responses import ANY_BYTES, file_response, json_response
 from api.schemas.pages import Page
 from api.schemas.purposes import equivalent_purposes
 from api.schemas.requests import FileQuery
 from api.schemas.resources import Deleted, FileObject
-from api.uploads import Arrived, received, storage_faults
-from jobs.database import OUTAGES
-from jobs.records import FileFilter, FileRecord
+from api.uploads import received
+from jobs.records import FileFilter
 from jobs.service import deletions, files
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = APIRouter(prefix="/v1/files", tags=["files"], route_class=OpenAIRoute)
 
 
 @router.post("", response_model=FileObject, openapi_extra=REQUEST_BODY)
 async def upload(request: Request, caller: FromCaller) -> Response:
-    """Upload a file. It is streamed to the disk and becomes visible when all of it is there."""
+    """Upload a file. It is streamed to the disk and becomes visible when all of it is there.
+
+    The content is checked by its purpose: a file that cannot be used has the status `error`, and `status_details` says
+    where and why.
+    """
+    repetition = read_repetition(request)
     async with received(request, caller.service.store, caller.service.settings) as arrived:
-        stored = await asyncio.shield(_keep(caller, arrived))
+        stored = await keep_file(caller, arrived, add_once(repetition, arrived.lifetime_seconds))
     return json_response(FileObject.of(stored))
 
 
@@ -63,19 +68,3 @@ async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> 
     hashes = expected_tags(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))
-
-
-async def _keep(caller: Caller, arrived: Arrived) -> FileRecord:
-    """Store the bytes, then the row; before both a record, so that bytes without their row are deleted one day."""
-    record = files.new_file(caller.project_id, arrived.filename, arrived.purpose, arrived.bytes, arrived.sha256)
-    writer = caller.service.writer
-    await writer.run(lambda c: files.expect(c, record))
-    try:
-        with storage_faults():
-            await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
-        lifetime = arrived.lifetime_seconds
-        return await writer.run(lambda c: files.add(c, record, lifetime_seconds=lifetime))
-    except Exception:
-        with suppress(*OUTAGES):
-            await writer.run(lambda c: files.give_up(c, record))
-        raise

@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, cancel, retry."""
+"""/v1/jobs: submit, look, cancel, pause, resume, retry."""
 
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
 from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
 from api.schemas.bulk import JobCounts
+from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import AttemptObject, JobObject, JobSummary
 from api.schemas.pages import Page
 from api.schemas.requests import JobQuery, JobSelection, PageQuery
@@ -17,6 +18,8 @@ from jobs.artifacts import input_key
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.records import JobDetails
 from jobs.service import jobs
+from jobs.service.previews import preview
+from jobs.service.submission import Submission
 from jobs.specs import AnySpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
@@ -37,18 +40,27 @@ IdempotencyKey = Annotated[
     Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Makes repeating a request harmless"),
 ]
 
+DryRun = Annotated[bool, Query(description="Make no job; return what it would require and where it would wait")]
 REPLAYED: dict[int | str, dict[str, Any]] = {
-    200: {"model": JobObject, "description": "The job that an earlier request with this Idempotency-Key made"}
+    200: {
+        "model": JobObject | DryRunObject,
+        "description": "The job that an earlier request with this Idempotency-Key made, or the answer to a dry run",
+    }
 }
 
 
 @router.post("", status_code=202, response_model=JobObject, responses=REPLAYED)
-async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None) -> Response:
+async def submit(
+    spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None, *, dry_run: DryRun = False
+) -> Response:
     """Submit a job. 202 means that it is safe in the database, even while Redis is down.
 
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
     """
+    if dry_run:
+        wanted = Submission(caller.project_id, spec)
+        return json_response(DryRunObject.of(await caller.service.writer.run(lambda c: preview(c, wanted))))
     submitted = await submit_job(caller.service, caller.key, spec, idempotency_key)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:
@@ -115,6 +127,20 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
     return _answer(changed, caller, 202)
+
+
+@router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
+async def pause(job_id: str, caller: FromCaller) -> Response:
+    """Let a fine-tune wait until it is resumed; a running one saves a resume point first."""
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
+
+
+@router.post("/{job_id}/resume", status_code=202, response_model=JobObject)
+async def resume(job_id: str, caller: FromCaller) -> Response:
+    """Let a paused job continue from its resume point."""
+    job, settings = caller.job(job_id), caller.service.settings
+    return _answer(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])

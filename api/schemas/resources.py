@@ -12,7 +12,7 @@ from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
 
 class FileObject(Identified):
-    """An uploaded file."""
+    """An uploaded file, or an artifact of a job."""
 
     object: Literal["file"] = "file"
     bytes: int
@@ -21,8 +21,9 @@ class FileObject(Identified):
     purpose: str
     sha256: str
     status: Literal["uploaded", "processed", "error"] = "processed"
-    status_details: str | None = None
+    status_details: str | None = Field(None, description="Why the status is `error`, with the line")
     expires_at: int | None = None
+    job_id: str | None = Field(None, description="The job that has published it as an artifact")
 
     @classmethod
     def of(cls, file: FileRecord) -> Self:
@@ -34,7 +35,10 @@ class FileObject(Identified):
             filename=file.filename,
             purpose=shown_purpose(file.purpose),
             sha256=file.sha256,
+            status="error" if file.status == "error" else "processed",
+            status_details=file.status_details,
             expires_at=optional_seconds(file.expires_at),
+            job_id=file.job_id,
         )
 
 

@@ -104,6 +104,28 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
         )
 
 
+def find_unanswerable(
+    checkpoint: Path | str,
+    requests: Sequence[GenerationRequest],
+    options: GenerationOptions | None = None,
+    *,
+    adapter: Path | str | None = None,
+) -> dict[int, str]:
+    """Find the requests that `generate` would raise a PromptError for, without loading the model.
+
+    Returns:
+        Why each of them cannot be answered, by its index.
+    """
+    generator = TextGenerator(checkpoint, options, adapter=adapter)
+    found = {}
+    for index, request in enumerate(requests):
+        try:
+            generator.encode([request])
+        except PromptError as error:
+            found[index] = str(error).removeprefix("request 1: ")
+    return found
+
+
 def _fingerprint(
     generator: TextGenerator, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedRequest]
 ) -> str:

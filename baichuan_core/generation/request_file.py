@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,43 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
     if not lines:
         raise DatasetError(f"{path.name} has no requests; add one JSON object per line")
     return [_parse_line(content, f"line {line} of {path.name}") for line, content in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One line of a batch file: its request, or why it cannot become one."""
+
+    custom_id: str
+    request: GenerationRequest | None
+    error: str | None = None
+
+
+def read_batch(path: Path | str) -> list[BatchLine]:
+    """Read a file in OpenAI's batch format; unlike in `read_requests`, a malformed line does not concern the others.
+
+    Raises:
+        DatasetError: The file is missing, not UTF-8 or empty, or a line has no ``custom_id``.
+    """
+    path = Path(path)
+    lines = [
+        (line, content) for line, content in enumerate(read_text_file(path).split("\n"), start=1) if content.strip()
+    ]
+    if not lines:
+        raise DatasetError(f"the batch {path.name} has no request; add one JSON object per line")
+    return [_read_batch_line(content, f"line {line} of the batch") for line, content in lines]
+
+
+def _read_batch_line(content: str, place: str) -> BatchLine:
+    try:
+        custom_id = json.loads(content)["custom_id"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        custom_id = None
+    if not isinstance(custom_id, str):
+        raise DatasetError(f"{place} has no 'custom_id'; each request needs one, which must be a text")
+    try:
+        return BatchLine(custom_id, _parse_line(content, place))
+    except DatasetError as error:
+        return BatchLine(custom_id, None, str(error))
 
 
 def _parse_line(content: str, place: str) -> GenerationRequest:

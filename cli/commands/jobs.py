@@ -1,4 +1,4 @@
-"""Looking at jobs, and ending, repeating or deleting them: list, show, cancel, retry, delete."""
+"""Looking at jobs, and ending, pausing, repeating or deleting them."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -68,6 +68,16 @@ def retry(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = Fals
     _each(jobs, url, key, "retry", as_json=as_json)
 
 
+def pause(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Let fine-tunes wait until they are resumed; running ones save a resume point first."""
+    _each(jobs, url, key, "pause", as_json=as_json)
+
+
+def resume(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Let paused jobs continue."""
+    _each(jobs, url, key, "resume", as_json=as_json)
+
+
 def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
     """Delete final jobs with their logs, artifacts and models."""
     with connect(url, key) as client:
@@ -78,7 +88,12 @@ def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
 
 
 def _each(
-    jobs: list[str], url: str | None, key: str | None, action: Literal["cancel", "retry"], *, as_json: bool
+    jobs: list[str],
+    url: str | None,
+    key: str | None,
+    action: Literal["cancel", "pause", "resume", "retry"],
+    *,
+    as_json: bool,
 ) -> None:
     """Do the same to every job; one that is refused keeps none of the others from it."""
     with connect(url, key) as client:

@@ -20,6 +20,7 @@ from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, published_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, options_of, settings, spec_classes, values
 from cli.uploads import file_id
+from footprint import in_gib
 from jobs.specs import JobSpec
 
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
@@ -34,6 +35,9 @@ RepeatKey = Annotated[
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, the value as JSON or text; repeatable.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Submit nothing; show what the job would require and where it would wait.")
+]
 Chats = Annotated[
     list[str] | None, typer.Option("--chat", help="A conversation that consists of this question; repeatable.")
 ]
@@ -46,20 +50,25 @@ def submit(
     idempotency_key: RepeatKey = None,
     *,
     watch: Watch = False,
+    dry_run: DryRun = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job: by the options of its kind, or as a spec in a file."""
     if context.invoked_subcommand:
-        if any((file, idempotency_key, watch, url, key, as_json)):
+        if any((file, idempotency_key, watch, dry_run, url, key, as_json)):
             message = f"write the options behind `submit {context.invoked_subcommand}`; --file goes without a job kind"
             raise CommandError(message, ExitCode.USAGE)
         return
     if file is None:
         raise CommandError("give a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)
     with connect(url, key) as client:
-        send(client, _read_spec(file), idempotency_key, watch=watch, as_json=as_json)
+        body = _read_spec(file)
+        if dry_run:
+            show_dry_run(client, body, as_json=as_json)
+        else:
+            send(client, body, idempotency_key, watch=watch, as_json=as_json)
 
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
@@ -72,14 +81,27 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body |= settings(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         with connect(given["url"], given["key"]) as client:
-            _upload_files(client, kind, options, body)
-            send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
+            uploaded = _upload_files(client, kind, options, body)
+            if given["dry_run"]:
+                try:
+                    show_dry_run(client, body, as_json=given["as_json"])
+                finally:
+                    for each in uploaded:
+                        client.delete(f"/v1/files/{each}")
+            else:
+                send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [context, *(option.parameter() for option in options)]
     shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
     shared += [("assignments", Assignments, None), ("idempotency_key", RepeatKey, None)]
-    shared += [("watch", Watch, False), ("url", Url, None), ("key", Key, None), ("as_json", AsJson, False)]
+    shared += [
+        ("watch", Watch, False),
+        ("dry_run", DryRun, False),
+        ("url", Url, None),
+        ("key", Key, None),
+        ("as_json", AsJson, False),
+    ]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in shared
@@ -100,14 +122,21 @@ def _conversations(chats: list[str] | None) -> dict[str, Any]:
     return {"conversations": [[{"role": "user", "content": question}] for question in chats]}
 
 
-def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> None:
+def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> list[str]:
+    """Replace names of local files by ids; return the ids of those that were uploaded."""
+    uploaded = []
     for option in options:
         given = body.get(option.field)
         purpose = PURPOSES.get(kind, OTHER_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
             body[option.field] = file_id(client, given, purpose)
+            if body[option.field] != given:
+                uploaded.append(body[option.field])
         elif option.form == "weighted files" and isinstance(given, list):
             body[option.field] = [{**each, "file": file_id(client, each["file"], purpose)} for each in given]
+            pairs = zip(given, body[option.field], strict=True)
+            uploaded += [made["file"] for named, made in pairs if made["file"] != named["file"]]
+    return uploaded
 
 
 def _read_spec(file: str) -> Any:
@@ -134,3 +163,17 @@ def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool,
         emit(job)
     else:
         show(job["id"])
+
+
+def show_dry_run(client: Client, body: Any, *, as_json: bool) -> None:
+    """Show what a job would require, without submitting it."""
+    found = client.post("/v1/jobs", body, params={"dry_run": "true"})
+    if as_json:
+        emit(found)
+        return
+    required, estimate = found["requirements"], found["estimate"]
+    show(f"would be accepted, as number {found['queue_position']} in the queue")
+    devices = f"{required['devices']} with {in_gib(required['device_memory_bytes'])} each"
+    show(f"devices: {devices} on {required['nodes']} node(s); host memory: {in_gib(required['host_memory_bytes'])}")
+    if estimate is not None:
+        show(f"estimate: {in_gib(estimate['total_bytes'])} of {estimate['place']} memory at most")

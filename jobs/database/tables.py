@@ -7,6 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = JSON().with_variant(JSONB(), "postgresql")
+# None is NULL here, not the JSON value null, so that rows can be selected by IS NOT NULL.
+NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Identifier = String(64)
 Milliseconds = BigInteger
 
@@ -57,6 +59,7 @@ class Job(Base):
 
     `source_model`, `output_model` and `labels` repeat fields of the spec, so that lists need not read it. In the
     database, `spec` and `result` come behind these columns, since SQLite walks long values to read what follows them.
+    `openai` is what a client of OpenAI's API sent that the spec has no field for, such as metadata.
     """
 
     __tablename__ = "jobs"
@@ -83,6 +86,7 @@ class Job(Base):
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    openai: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
     last_event: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     log_lines: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
@@ -211,11 +215,40 @@ class File(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[int] = mapped_column(Milliseconds)
     expires_at: Mapped[int | None] = mapped_column(Milliseconds)
+    status: Mapped[str] = mapped_column(String(16), server_default="processed")
+    status_details: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         Index("ix_files_project_id_id", "project_id", "id"),
         Index("ix_files_expires_at", "expires_at", **_only_where("expires_at IS NOT NULL")),
     )
+
+
+class Upload(Base):
+    """A file that arrives in parts: pending until it is completed or cancelled, or its time is over."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    lifetime_seconds: Mapped[int | None] = mapped_column(Integer)
+    status: Mapped[str] = mapped_column(String(16))
+    file_id: Mapped[str | None] = mapped_column(Identifier)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    expires_at: Mapped[int] = mapped_column(Milliseconds, index=True)
+
+
+class UploadPart(Base):
+    """One part of an upload, whose bytes are in the artifact store."""
+
+    __tablename__ = "upload_parts"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
 
 
 class Deletion(Base):

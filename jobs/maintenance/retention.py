@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from jobs.database import Database, now_ms
 from jobs.records import ArtifactRecord
 from jobs.repository import feed, metrics, removal, samples, sessions
-from jobs.service import deletions
+from jobs.service import deletions, uploads
 from jobs.service.feed import KEPT_ENTRIES
 from jobs.service.history import HOUR_MS
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
@@ -25,10 +25,12 @@ class Retention:
         self._settings = settings
 
     def expire(self) -> None:
-        """Delete what has expired: files, then jobs, artifacts, log lines and events of final jobs."""
+        """Delete what has expired: files and uploads, then jobs, artifacts, log lines and events of final jobs."""
         kept = self._settings
         self._expire_files()
         self._expire_views()
+        with self._database.writing() as connection:
+            uploads.expire(connection)
         self._walk(kept.keep_jobs_days, self._erase_jobs)
         self._walk(kept.keep_artifacts_days, self._expire_artifacts)
         self._walk(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))

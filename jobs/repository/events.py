@@ -77,6 +77,17 @@ def page(
     return [EventRecord(**row._mapping) for row in rows]
 
 
+def page_back(
+    connection: Connection, job_id: str, *, before: int | None, limit: int, types: Sequence[str]
+) -> list[EventRecord]:
+    """Up to `limit` events of a job with a sequence number below `before`, newest first."""
+    query = sa.select(JobEvent.__table__).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
+    if before is not None:
+        query = query.where(JobEvent.sequence < before)
+    rows = connection.execute(query.order_by(JobEvent.sequence.desc()).limit(limit))
+    return [EventRecord(**row._mapping) for row in rows]
+
+
 def _row(
     job_id: str, sequence: int, entry: Entry, attempt_id: str | None, now: int, first_line: int | None = None
 ) -> dict[str, Any]:

@@ -1,41 +1,92 @@
-"""Rows of `files` and `artifacts`."""
+"""Rows of `files` and `artifacts`: an artifact can be read and listed like an uploaded file, by its id."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.database.tables import Artifact, File
+from jobs.database.tables import Artifact, File, Job
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
+
+# The purpose that artifacts of a kind of job show; OpenAI's API has no other purposes for results.
+PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
+OTHER_PURPOSE = "user_data"
+_PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)
+_ARTIFACT_AS_FILE = (
+    Artifact.id,
+    Job.project_id,
+    Artifact.path.label("filename"),
+    _PURPOSE.label("purpose"),
+    Artifact.key,
+    Artifact.bytes,
+    Artifact.sha256,
+    Artifact.created_at,
+    sa.null().label("expires_at"),
+    Artifact.job_id,
+)
 
 
 def add_file(connection: Connection, file: FileRecord) -> None:
     """Insert an uploaded file."""
-    connection.execute(sa.insert(File).values(**asdict(file)))
+    values = {name: value for name, value in asdict(file).items() if name != "job_id"}
+    connection.execute(sa.insert(File).values(**values))
 
 
 def get_files(
     connection: Connection, project_id: str, ids: Iterable[str], *, now: int, keep: bool = False
 ) -> dict[str, FileRecord]:
     """Read the files of these ids that have not expired, by id; with `keep`, nobody deletes them meanwhile."""
-    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(list(ids)), _unexpired(now))
+    wanted = list(ids)
+    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _unexpired(now))
     if keep:
         query = query.order_by(File.id).with_for_update(read=True, key_share=True)
-    return {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
+    found = {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
+    if len(found) == len(set(wanted)):
+        return found
+    published = sa.select(*_ARTIFACT_AS_FILE).join(Job, Job.id == Artifact.job_id)
+    published = published.where(Job.project_id == project_id, Artifact.id.in_(wanted))
+    if keep:
+        published = published.order_by(Artifact.id).with_for_update(read=True, key_share=True, of=Artifact)
+    return found | {row.id: FileRecord(**row._mapping) for row in connection.execute(published)}
 
 
 def page_files(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
-    """Read up to `limit` files that have not expired, those behind `after`."""
-    query = sa.select(File.__table__).where(File.project_id == project_id, _unexpired(now))
+    """Read up to `limit` files and artifacts that have not expired, those behind `after`."""
+    files = sa.select(File.__table__).where(File.project_id == project_id, _unexpired(now))
+    artifacts = sa.select(*_ARTIFACT_AS_FILE).join(Job, Job.id == Artifact.job_id).where(Job.project_id == project_id)
     if wanted.purposes is not None:
-        query = query.where(File.purpose.in_(wanted.purposes))
+        files = files.where(File.purpose.in_(wanted.purposes))
+        artifacts = artifacts.where(_PURPOSE.in_(wanted.purposes))
+    found: list[FileRecord] = []
+    for query, key in ((files, File.id), (artifacts, Artifact.id)):
+        found += _read_part(connection, query, key, wanted, after, limit)
+    return sorted(found, key=lambda file: file.id, reverse=not wanted.oldest_first)[:limit]
+
+
+def _read_part(
+    connection: Connection, query: sa.Select[Any], key: Any, wanted: FileFilter, after: str | None, limit: int
+) -> list[FileRecord]:
     if after:
-        query = query.where(File.id > after if wanted.oldest_first else File.id < after)
-    order = File.id.asc() if wanted.oldest_first else File.id.desc()
+        query = query.where(key > after if wanted.oldest_first else key < after)
+    order = key.asc() if wanted.oldest_first else key.desc()
     return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(order).limit(limit))]
+
+
+def find_same_file(connection: Connection, file: FileRecord, *, since: int) -> FileRecord | None:
+    """Return the newest file with the same name, purpose and content that was uploaded at or after `since`."""
+    query = sa.select(File.__table__).where(
+        File.project_id == file.project_id,
+        File.sha256 == file.sha256,
+        File.filename == file.filename,
+        File.purpose == file.purpose,
+        File.created_at >= since,
+    )
+    row = connection.execute(query.order_by(File.id.desc()).limit(1)).first()
+    return FileRecord(**row._mapping) if row else None
 
 
 def delete_file(connection: Connection, file_id: str) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from jobs.database import insert
 from jobs.database.tables import Job, JobLabel
+from jobs.identifiers import first_id_at
 from jobs.records import JobDetails, JobRecord, QueuedJob
 from jobs.state import JobState
 
@@ -61,6 +62,30 @@ def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord
     """Return those of the jobs that no other transaction has locked, by id, locked until this one ends."""
     query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
+
+
+def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
+    """Return the newest job of a kind that the same request made at or after a time, through OpenAI's API."""
+    query = sa.select(*_DETAILS).where(
+        Job.project_id == project_id,
+        Job.kind == kind,
+        Job.id >= first_id_at("job", since),
+        Job.request_digest == digest,
+        Job.openai.is_not(None),
+    )
+    row = connection.execute(query.order_by(Job.id.desc()).limit(1)).first()
+    return _details(row) if row else None
+
+
+def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
+    """Overwrite what a client of OpenAI's API sent with the job."""
+    connection.execute(sa.update(Job).where(Job.id == job_id).values(openai=dict(openai)))
+
+
+def count_ahead(connection: Connection, priority: int) -> int:
+    """Count the queued jobs that go before a new one of this priority."""
+    query = sa.select(sa.func.count()).where(Job.state == sa.literal_column("'queued'"), Job.priority >= priority)
+    return connection.execute(query).scalar_one()
 
 
 def exists(connection: Connection, project_id: str, job_id: str) -> bool:

@@ -75,7 +75,7 @@ def _select(
         all_rows: All matches are needed, so that all narrow rows are scanned first; else the scan ends with the limit.
     """
     narrow = _narrow_conditions(connection, wanted)
-    on_jobs = on_jobs or bool(wanted.states or wanted.kind) or not narrow
+    on_jobs = on_jobs or bool(wanted.states or wanted.kind or wanted.from_openai or wanted.metadata) or not narrow
     key = Job.id if on_jobs else JobSearch.job_id
     query = sa.select(key.label("id")).where((Job if on_jobs else JobSearch).project_id == project_id)
     if on_jobs and narrow and all_rows:
@@ -94,6 +94,10 @@ def _select(
             JobLabel.project_id == project_id, JobLabel.key == label, JobLabel.value == value
         )
         query = query.where(key.in_(labelled))
+    if wanted.from_openai:
+        query = query.where(Job.openai.is_not(None))
+    for name, value in wanted.metadata.items():
+        query = query.where(Job.openai["metadata"][name].as_string() == value)
     if wanted.id_prefix:
         query = query.where(sa.func.substr(key, 1, len(wanted.id_prefix)) == wanted.id_prefix)
     return query

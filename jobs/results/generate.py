@@ -24,3 +24,4 @@ class GenerateResult(Result):
     )
     engine: str = Field(description="The engine that ran the model")
     engine_reason: str = Field(description="Why this engine")
+    rejected: int = Field(0, description="Requests of a batch that could not be answered; its error file says why")

@@ -38,7 +38,7 @@ class Directive(Enum):
 
     CONTINUE = auto()
     STOP = auto()  # a user cancelled the job
-    YIELD = auto()  # give the place back: the job is queued again, and the attempt does not count
+    YIELD = auto()  # give the place back: the job waits again or is paused, and the attempt does not count
     ABANDON = auto()  # the attempt is no longer this worker's: whatever it does has no effect
 
 
@@ -136,7 +136,7 @@ class HeldAttempt:
 
         False if a user cancelled the job before.
         """
-        changes = {"result": dict(result), "error": None} if self.job.state is JobState.RUNNING else {}
+        changes = {"result": dict(result), "error": None} if self.job.state is not JobState.CANCELLING else {}
         reached = advance(
             self.connection, self.job, Event.SUCCEED, now=self.now, settings=self.settings, changes=changes
         )
@@ -175,7 +175,7 @@ class HeldAttempt:
 
     def _artifact(self, file: StoredFile, prefix: str) -> ArtifactRecord:
         return ArtifactRecord(
-            id=new_id("art"),
+            id=new_id("file"),
             job_id=self.job.id,
             attempt_id=self.attempt.id,
             path=file.path,
@@ -231,4 +231,6 @@ def has_succeeded(connection: Connection, attempt_id: str) -> bool:
 def _directive(job_state: str, drain_at: int | None, now: int) -> Directive:
     if job_state == JobState.CANCELLING:
         return Directive.STOP
+    if job_state == JobState.PAUSING:
+        return Directive.YIELD
     return Directive.YIELD if drain_at is not None and drain_at <= now else Directive.CONTINUE

@@ -81,11 +81,12 @@ def delete_artifact(
     Raises:
         NotFoundError: there is no such job or file.
         VersionConflictError: the file's SHA-256 is not one of `hashes`.
-        InUseError: it belongs to a model.
+        InUseError: it belongs to a model, or a job that is not final names it.
     """
     lock_job(connection, key.job_id, key.project_id)
     found = job_service.artifact(connection, key, path)
     _check_hash(path, found.sha256, hashes)
+    _require_unused_file(connection, key.project_id, found.id)
     if model := removal.find_model_around(connection, found):
         raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
@@ -112,21 +113,28 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
 def delete_file(
     connection: Connection, project_id: str, file_id: str, *, hashes: Collection[str] | None = None
 ) -> None:
-    """Delete an uploaded file.
+    """Delete an uploaded file, or an artifact.
 
     Raises:
         NotFoundError: there is none of this id in the project.
         VersionConflictError: the file's SHA-256 is not one of `hashes`.
-        InUseError: a job that is not final names it.
+        InUseError: a job that is not final names it, or it belongs to a model.
     """
     removal.lock_file(connection, file_id)
     found = file_service.get(connection, project_id, file_id)
+    if found.job_id is not None:
+        delete_artifact(connection, JobKey(project_id, found.job_id), found.filename, hashes=hashes)
+        return
     _check_hash(file_id, found.sha256, hashes)
+    _require_unused_file(connection, project_id, file_id)
+    _erase_file(connection, found, Reason.USER)
+
+
+def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
     if users := uses.find_jobs_naming_file(connection, project_id, file_id):
         jobs = _join(users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
         raise InUseError(f"{message}, or cancel first", param="file_id")
-    _erase_file(connection, found, Reason.USER)
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:

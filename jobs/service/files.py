@@ -1,4 +1,4 @@
-"""Uploaded files."""
+"""Uploaded files, and artifacts by their ids as files."""
 
 import re
 from dataclasses import replace
@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
+from jobs.inputs import CheckedFile
 from jobs.records import FileFilter, FileRecord
 from jobs.repository import deletions, files
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
@@ -16,11 +17,24 @@ from jobs.specs.fields import FILE_ID_PATTERN
 FILE_ID = re.compile(FILE_ID_PATTERN)
 
 
-def new_file(project_id: str, filename: str, purpose: str, size: int, sha256: str) -> FileRecord:
+def new_file(
+    project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
+) -> FileRecord:
     """The record of a file that has arrived; its key says where in the store to put the bytes."""
-    file_id = new_id("file")
-    key = f"files/{file_id}"
-    return FileRecord(file_id, project_id, filename, purpose, key, size, sha256, created_at=0, expires_at=None)
+    file_id, checked = new_id("file"), checked or CheckedFile()
+    return FileRecord(
+        id=file_id,
+        project_id=project_id,
+        filename=filename,
+        purpose=purpose,
+        key=f"files/{file_id}",
+        bytes=size,
+        sha256=sha256,
+        created_at=0,
+        expires_at=None,
+        status=checked.status,
+        status_details=checked.details,
+    )
 
 
 def expect(connection: Connection, file: FileRecord) -> None:
@@ -43,6 +57,21 @@ def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | Non
     stamped = replace(file, created_at=now, expires_at=expires_at)
     files.add_file(connection, stamped)
     return stamped
+
+
+def find_repeated(
+    connection: Connection, file: FileRecord, *, lifetime_seconds: int | None, within_seconds: float
+) -> FileRecord | None:
+    """Return the file that an earlier request of the same kind has added lately, if there is one."""
+    since = now_ms(connection) - int(within_seconds * 1000)
+    found = files.find_same_file(connection, file, since=since)
+    if found is None or _lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):
+        return None
+    return found
+
+
+def _lifetime_ms(file: FileRecord) -> int | None:
+    return None if file.expires_at is None else file.expires_at - file.created_at
 
 
 def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:

@@ -1,4 +1,4 @@
-"""What users do with jobs that exist: look, cancel, retry."""
+"""What users do with jobs that exist: look, cancel, pause, resume, retry."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.errors import NameTakenError, NotFoundError, UnknownCursorError, VersionConflictError
+from jobs.errors import ConflictError, NameTakenError, NotFoundError, UnknownCursorError, VersionConflictError
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobDetails, JobFilter, JobRecord
 from jobs.repository import attempts, events, files, models, search
 from jobs.repository import jobs as repository
@@ -15,6 +15,7 @@ from jobs.service.stored_specs import read_spec
 from jobs.service.submission import pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings
+from jobs.specs import PAUSABLE_KINDS
 from jobs.state import Event, JobState
 
 Job = TypeVar("Job", bound=JobRecord)
@@ -119,6 +120,35 @@ def retry(
     if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
         message = f"model {spec.output_name()!r} exists by now; submit the job again with another output_model"
         raise NameTakenError(message, param="output_model")
+    return get(connection, key)
+
+
+def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails:
+    """Let a job wait until it is resumed; a running one saves a resume point first. Pausing twice is no error.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: jobs of this kind cannot continue where they stopped.
+        IllegalTransitionError: the job has ended, or is being cancelled.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    if job.state not in (JobState.PAUSING, JobState.PAUSED):
+        if job.kind not in PAUSABLE_KINDS:
+            raise ConflictError(f"{job.kind} jobs cannot be paused, only {', '.join(sorted(PAUSABLE_KINDS))} jobs can")
+        advance(connection, job, Event.PAUSE, now=now_ms(connection), settings=settings)
+    return get(connection, key)
+
+
+def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetails:
+    """Let a paused job continue. Resuming one that waits or runs is no error.
+
+    Raises:
+        NotFoundError: there is no such job.
+        IllegalTransitionError: the job has ended, or is being cancelled.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    if job.state not in (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING):
+        advance(connection, job, Event.RESUME, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 

@@ -14,7 +14,7 @@ from jobs.database import now_ms
 from jobs.database.journal import charge
 from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
-from jobs.records import JobDetails, ModelRecord
+from jobs.records import JobDetails, Json, ModelRecord
 from jobs.repository import events, files, jobs, models, search
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines
@@ -34,8 +34,10 @@ class Submission:
     Attributes:
         key_id: The API key that sends it.
         submitter: That key's name.
-        stored_spec: What the row stores if the input in `spec` has been written to the artifact store.
-        request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
+        stored_spec: What the row stores if it is not `spec` itself.
+        openai: What a client of OpenAI's API sent that the spec has no field for.
+        request: What the client sent, if that is not the spec.
+        request_digest: Hash of what the client set, since later releases have other fields and defaults.
     """
 
     project_id: str
@@ -45,10 +47,12 @@ class Submission:
     key_id: str | None = None
     submitter: str = ""
     job_id: str = dataclass_field(default_factory=lambda: new_id("job"))
+    openai: Json | None = None
+    request: Json | None = None
     request_digest: str = dataclass_field(init=False)
 
     def __post_init__(self) -> None:
-        sent = self.spec.model_dump(mode="json", exclude_unset=True)
+        sent = self.spec.model_dump(mode="json", exclude_unset=True) if self.request is None else self.request
         digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
         object.__setattr__(self, "request_digest", digest)
 
@@ -83,7 +87,7 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
-    refused, required = _check(connection, first)
+    refused, required = check(connection, first)
     # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
     # Or this very submission was committed before, and only the answer to the commit was lost.
     refused_submissions = {index: first[index] for index in refused}
@@ -142,6 +146,7 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
         "max_attempts": spec.max_attempts,
         "idempotency_key": submission.idempotency_key,
         "request_digest": submission.request_digest,
+        "openai": submission.openai,
         "last_event": 1,
         "created_at": now,
     }
@@ -163,7 +168,7 @@ def _replay(submission: Submission, job: JobDetails) -> Answer:
     )
 
 
-def _check(
+def check(
     connection: Connection, submissions: Mapping[int, Submission]
 ) -> tuple[dict[int, Answer], dict[int, Requirement]]:
     """Return the errors of submissions that cannot be accepted, and what the others require of a machine."""

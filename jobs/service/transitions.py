@@ -109,6 +109,8 @@ def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings)
     columns["charged_attempts"] = charged
     if row.target.final:
         columns["finished_at"] = now
+    if row.target is JobState.PAUSED:
+        columns["attempt_id"] = None
     if row.event is Event.CLAIM and job.started_at is None:
         columns["started_at"] = now
     if row.target is JobState.QUEUED:

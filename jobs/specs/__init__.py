@@ -1,6 +1,6 @@
 """What a user can ask for: one pydantic model a job kind, told apart by `kind`."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -13,7 +13,7 @@ from jobs.specs.known_model import KnownModel
 from jobs.specs.preview import PreviewSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
-from jobs.specs.stored_generate import InlineInput, StoredGenerateSpec, has_long_input, separate_input
+from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
@@ -29,13 +29,18 @@ StoredSpec = Annotated[
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview")
+PAUSABLE_KINDS = frozenset(
+    get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(AnySpec)[0]) if spec.can_pause
+)
 
 __all__ = [
     "KINDS",
+    "PAUSABLE_KINDS",
     "SPEC",
     "STORED_SPEC",
     "AdapterUse",
     "AnySpec",
+    "BatchForm",
     "ChosenModel",
     "ConvertSpec",
     "EvaluateSpec",

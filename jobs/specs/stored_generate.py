@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from jobs.specs.fields import StrictModel
+from jobs.specs.fields import ModelName, StrictModel
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.job_spec import JobSpec
 
@@ -29,16 +29,25 @@ class InlineInput(StrictModel):
     preview: str = Field(description="Beginning of the first prompt, or of the first message")
 
 
+class BatchForm(StrictModel):
+    """That a job answers a batch of OpenAI's API, and writes its results as that API does."""
+
+    endpoint: Literal["/v1/chat/completions", "/v1/completions"] = Field(description="The url of all lines")
+    model: ModelName = Field(description="The model that the lines name")
+
+
 class StoredGenerateSpec(GenerateSpec):
-    """A generate spec whose prompts or conversations may be in the artifact store.
+    """A generate spec with what clients cannot send.
 
     Attributes:
-        inline_input: Describes them; then `prompts` and `conversations` are None.
+        inline_input: Describes prompts or conversations that are in the artifact store; then both are None.
+        batch: Set if `input_file` is a batch of OpenAI's API.
     """
 
     input_fields: ClassVar[tuple[str, ...]] = (*GenerateSpec.input_fields, "inline_input")
 
     inline_input: InlineInput | None = None
+    batch: BatchForm | None = None
 
     def with_input(self, files: Mapping[str, Path]) -> Self:
         """See `JobSpec.with_input`."""

@@ -87,7 +87,14 @@ class Api:
         with self.database.writing() as connection:
             hold(connection, attempt, "wrk-1", self.settings).renew(progress, entries)
 
-    def finish(self, job_id: str, attempt: str, files: Mapping[str, bytes]) -> None:
+    def finish(
+        self,
+        job_id: str,
+        attempt: str,
+        files: Mapping[str, bytes],
+        result: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         """Publish files, those below model/ as a model, and succeed."""
         store, key = self.store, Workspace(job_id, attempt).output
         folder = store.workspace(key)
@@ -96,10 +103,11 @@ class Api:
             (folder / name).write_bytes(content)
         stored = describe(folder)
         store.publish(key)
-        model = ProducedModel("model", "checkpoint", {}) if any(name.startswith("model/") for name in files) else None
+        made = any(name.startswith("model/") for name in files)
+        model = ProducedModel("model", "checkpoint", details or {}) if made else None
         with self.database.writing() as connection:
             held = hold(connection, attempt, "wrk-1", self.settings)
-            assert held.succeed({"files": len(stored)}, stored, model)
+            assert held.succeed(result or {"files": len(stored)}, stored, model)
 
 
 def checkpoint(folder: Path) -> None:

@@ -10,6 +10,8 @@ from openai.types import FilePurpose
 
 from tests.api.conftest import ADMIN_KEY, Api
 
+TEXTS = b'{"text": "0123"}\n' * 20
+
 
 @pytest.fixture
 def client(api: Api) -> Iterator[openai.OpenAI]:
@@ -21,10 +23,10 @@ def client(api: Api) -> Iterator[openai.OpenAI]:
 
 
 def test_files(client: openai.OpenAI) -> None:
-    made = client.files.create(file=("训练.jsonl", b"{}\n" * 100), purpose="fine-tune")
-    assert (made.filename, made.bytes, made.status) == ("训练.jsonl", 300, "processed")
+    made = client.files.create(file=("训练.jsonl", TEXTS), purpose="fine-tune")
+    assert (made.filename, made.bytes, made.status) == ("训练.jsonl", 340, "processed")
     assert client.files.retrieve(made.id) == made
-    assert client.files.content(made.id).read() == b"{}\n" * 100
+    assert client.files.content(made.id).read() == TEXTS
     for _ in range(4):
         client.files.create(file=b"{}", purpose="batch")
     assert len([file.id for file in client.files.list(limit=2)]) == 5
@@ -63,7 +65,7 @@ def test_files_expire_and_are_deleted_while_they_are_listed(client: openai.OpenA
     for file in client.files.list(limit=2):
         client.files.delete(file.id)
     assert client.files.list().data == []
-    with pytest.raises(openai.UnprocessableEntityError) as wrong:
+    with pytest.raises(openai.BadRequestError) as wrong:
         client.files.create(file=b"{}", purpose="batch", expires_after={"anchor": "created_at", "seconds": 1})
     assert wrong.value.param == "expires_after[seconds]"
 
@@ -79,7 +81,7 @@ def test_models(client: openai.OpenAI, api: Api) -> None:
 
 
 def test_errors(client: openai.OpenAI, api: Api) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as wrong:
+    with pytest.raises(openai.BadRequestError) as wrong:
         client.files.create(file=b"{}", purpose="porpoise")  # type: ignore[arg-type] # the mistake
     assert (wrong.value.param, wrong.value.type) == ("purpose", "invalid_request_error")
     assert "must be one of" in wrong.value.message

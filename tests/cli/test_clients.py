@@ -249,3 +249,35 @@ def test_output_goes_into_pipes_and_commands_into_processes(service: Shell) -> N
     assert service.process("list").code == 0
     assert service("workers", "--json").out == '{\n  "object": "list",\n  "data": []\n}\n'
     assert Path(service.directory / ".baichuan/client.json").exists()
+
+
+def test_a_dry_run_submits_nothing_and_leaves_no_file(service: Shell, model: str) -> None:
+    data = service.directory / "dry.json"
+    data.write_text(json.dumps(CONVERSATIONS))
+
+    def everything() -> list[str]:
+        return [service("list", "--all", "--json").out, service("files", "list", "--json").out]
+
+    before = everything()
+    fields = ("finetune", "--model", model, "--training-file", str(data), "--dry-run")
+    shown = service("submit", *fields)
+    assert shown.code == 0, shown.err
+    assert "would be accepted, as number" in shown.out
+    found = json.loads(service("submit", *fields, "--json").out)
+    assert found["object"] == "job.dry_run"
+    spec = service.directory / "dry-spec.json"
+    spec.write_text(json.dumps({"kind": "quantize", "model": model, "method": "nf4"}))
+    assert service("submit", "--file", str(spec), "--dry-run").code == 0
+    assert everything() == before
+    refused = service("submit", "quantize", "--model", "nobody", "--method", "nf4", "--dry-run")
+    assert refused.code == ExitCode.REFUSED
+
+
+def test_fine_tunes_can_be_paused_and_resumed(service: Shell, model: str) -> None:
+    data = service.directory / "paused.json"
+    data.write_text(json.dumps(CONVERSATIONS))
+    job = submitted(service, "finetune", "--model", model, "--training-file", str(data))["id"]
+    answers = [json.loads(service(action, job, "--json").out) for action in ("pause", "resume", "pause")]
+    states = [answer["data"][0]["state"] for answer in answers]
+    assert states == ["paused", "queued", "paused"]
+    assert service("cancel", job).code == 0

@@ -14,7 +14,7 @@ from jobs.artifacts import StoredFile
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.database.tables import Job, Model
-from jobs.errors import DomainError
+from jobs.errors import ConflictError, DomainError
 from jobs.maintenance.reaper import reap
 from jobs.records import JobDetails
 from jobs.repository import allocations
@@ -30,6 +30,7 @@ from tests.jobs.conftest import Deployment
 from tests.jobs.pool import dispatch_to, hold, start_on
 
 STORED = [StoredFile("model/config.json", 2, "0" * 64)]
+USER_ACTIONS = (service.cancel, service.pause, service.resume, service.retry)
 MODEL = ProducedModel("model", "checkpoint", {"bytes": 2})
 
 
@@ -208,6 +209,37 @@ def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, 
     assert waits == [10_000, 20_000, 40_000]
 
 
+def test_a_paused_job_gives_its_place_back_and_waits_until_it_is_resumed(deployment: Deployment, pool: Pool) -> None:
+    job = deployment.submit()
+    key = JobKey(deployment.project_id, job.id)
+    with deployment.database.writing() as connection:
+        with pytest.raises(ConflictError, match="quantize jobs cannot be paused, only finetune"):
+            service.pause(connection, key, pool.settings)
+        connection.execute(sa.update(Job).values(kind="finetune"))
+    attempt_id = pool.start(job.id)
+
+    def ask(action: Callable[[Connection, JobKey, Settings], JobDetails]) -> JobState:
+        with deployment.database.writing() as connection:
+            return action(connection, key, pool.settings).state
+
+    assert pool.renew(attempt_id) is Directive.CONTINUE
+    assert [ask(service.pause), ask(service.pause)] == [JobState.PAUSING, JobState.PAUSING]
+    assert pool.renew(attempt_id) is Directive.YIELD
+    assert pool.end(attempt_id, Event.RELEASE) is JobState.PAUSED
+    paused = pool.job(job.id)
+    assert (paused.attempt_id, paused.charged_attempts) == (None, 0)
+    assert pool.dispatch(job.id) is None
+    assert [ask(service.resume), ask(service.resume)] == [JobState.QUEUED, JobState.QUEUED]
+    again = pool.start(job.id)
+    assert [ask(service.pause), ask(service.resume)] == [JobState.PAUSING, JobState.RUNNING]
+    assert ask(service.pause) is JobState.PAUSING
+    assert pool.succeed(again)  # it was done before it could pause
+    done = pool.job(job.id)
+    assert (done.state, done.result) == (JobState.SUCCEEDED, {"ok": True})
+    with pytest.raises(DomainError, match="only a paused job"):
+        ask(service.resume)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Users, dispatcher, two workers and the reaper act in any order; what must always hold is checked after each."""
 
@@ -226,6 +258,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(target=jobs, attempts_allowed=st.integers(1, 3))
     def submit(self, attempts_allowed: int) -> str:
         job = self.deployment.submit(max_attempts=attempts_allowed)
+        with self.pool.database.writing() as connection:  # a kind that can be paused; it needs no file to be submitted
+            connection.execute(sa.update(Job).where(Job.id == job.id).values(kind="finetune"))
         self.known.append(job.id)
         return job.id
 
@@ -263,13 +297,14 @@ class AnyOrder(RuleBasedStateMachine):
         if attempt[0]:
             self.pool.run_out(attempt[0])
 
-    @rule(job=jobs, wanted=st.sampled_from([service.cancel, service.retry]))
+    @rule(job=jobs, wanted=st.sampled_from(USER_ACTIONS))
     def user(self, job: str, wanted: Callable[[Connection, JobKey, Settings], JobDetails]) -> None:
         try:
             with self.pool.database.writing() as connection:
                 wanted(connection, JobKey(self.pool.project_id, job), self.pool.settings)
         except DomainError:
-            assert self.pool.job(job).state not in (JobState.QUEUED, JobState.RUNNING) or wanted is service.retry
+            state = self.pool.job(job).state
+            assert state not in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED) or wanted is service.retry
 
     @invariant()
     def holds(self) -> None:
@@ -280,7 +315,7 @@ class AnyOrder(RuleBasedStateMachine):
                 log = service.event_page(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
                 model = connection.execute(sa.select(Model.state).where(Model.job_id == job_id)).scalar_one_or_none()
             alive = [attempt for attempt in tries if attempt.state in rows.OPEN]
-            busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING)
+            busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING)
             assert [attempt.id for attempt in alive] == ([job.attempt_id] if busy else [])
             assert job.charged_attempts <= job.max_attempts
             assert (self.pool.artifacts(job_id) != []) == (job.state is JobState.SUCCEEDED)

@@ -199,6 +199,16 @@ class Deployment:
         with self.database.writing() as connection:
             jobs.cancel(connection, JobKey(self.project_id, job_id), self.settings)
 
+    def pause(self, job_id: str) -> None:
+        """Let a fine-tune wait."""
+        with self.database.writing() as connection:
+            jobs.pause(connection, JobKey(self.project_id, job_id), self.settings)
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job continue."""
+        with self.database.writing() as connection:
+            jobs.resume(connection, JobKey(self.project_id, job_id), self.settings)
+
     def job(self, job_id: str) -> JobDetails:
         """The job as it stands."""
         with self.database.reading() as connection:

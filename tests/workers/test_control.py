@@ -71,6 +71,25 @@ def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment
     wait_for("all workspaces to be deleted", lambda: not list(folder.parent.iterdir()))
 
 
+def test_a_paused_fine_tune_continues_from_its_resume_point(service: Deployment, conversations: Path) -> None:
+    job_id = endless(service, conversations)
+    service.wait_for_progress(job_id, "training")
+    service.pause(job_id)
+    paused = service.wait(job_id, "paused")
+    assert (paused.error, paused.result, paused.attempt_id) == (None, None, None)
+    assert [attempt.state for attempt in service.attempts(job_id)] == ["released"]
+    service.resume(job_id)
+    second = wait_for("a second attempt", lambda: service.attempts(job_id)[1:])[0]
+
+    def first_step() -> float | None:
+        events = [event.data for event in service.events(job_id, "progress") if event.attempt_id == second.id]
+        return next((data["metrics"]["step"] for data in events if data["stage"] == "training"), None)
+
+    assert wait_for("its first step", first_step) > 1
+    service.cancel(job_id)
+    service.wait(job_id, "cancelled")
+
+
 def test_a_job_that_runs_too_long_fails(service: Deployment, conversations: Path) -> None:
     job = service.wait(endless(service, conversations, timeout_seconds=1), "failed")
     assert job.error is not None

@@ -11,10 +11,13 @@ import pytest
 
 from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import WorkerRecord
-from jobs.service import workers
+from jobs.service import submission, workers
+from jobs.service.submission import Submission, Submitted
+from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
 from tests.jobs.pool import CPU
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import is_gone, runner_of
+from workers.handlers.batch_files import ERROR_FILE, OUTPUT_FILE
 
 STEPS = 150
 EXAMPLES = len(json.loads(CONVERSATIONS.read_text(encoding="utf-8")))
@@ -81,6 +84,44 @@ def test_a_killed_worker_takes_its_runner_along_and_another_finishes_the_job(
     folder = service.settings.home / "artifacts" / "jobs" / job_id
     last = service.attempts(job_id)[1].id
     wait_for("earlier workspaces to be deleted", lambda: [path.name for path in folder.iterdir()] == [last])
+
+
+def test_each_request_of_a_batch_is_answered_once_although_its_worker_was_killed(
+    service: Deployment, tmp_path: Path
+) -> None:
+    first = only_worker(service)
+    names = [f"request {number}" for number in range(200)]
+    bodies = [{"model": "tiny", "prompt": f"{number}"} for number in range(200)]
+    bodies[50] = {"model": "tiny", "prompt": "x" * 5000}  # does not fit into the window
+    line = {"method": "POST", "url": "/v1/completions"}
+    items = [{"custom_id": name, **line, "body": body} for name, body in zip(names, bodies, strict=True)]
+    (tmp_path / "batch.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    uploaded = service.upload(tmp_path / "batch.jsonl", "batch")
+    fields = {"input_file": uploaded.id, "max_new_tokens": 16, "batch_size": 1}
+    spec = GenerateSpec.model_validate({"kind": "generate", "model": "tiny", **fields})
+    stored = StoredGenerateSpec(**spec.model_dump(), batch=BatchForm(endpoint="/v1/completions", model="tiny"))
+    with service.database.writing() as connection:
+        (answer,) = submission.submit(connection, [Submission(service.project_id, spec, stored_spec=stored)])
+    assert isinstance(answer, Submitted)
+    folder = service.settings.home / "artifacts" / "jobs" / answer.job.id
+
+    def has_answers() -> bool:
+        partial = list(folder.glob("*/checkpoints/*.partial.jsonl"))
+        return bool(partial) and partial[0].read_text().count("\n") > 5
+
+    wait_for("the first answers", has_answers, seconds=120)
+    service.end(first, signal.SIGKILL)
+    fresh_worker(service)
+    job = service.wait(answer.job.id, seconds=160)
+    assert [attempt.state for attempt in service.attempts(job.id)] == ["lost", "succeeded"]
+    assert job.result is not None
+    assert job.result["resumed"] > 0
+    artifacts = service.artifacts(job.id)
+    assert artifacts.keys() == {OUTPUT_FILE, ERROR_FILE}
+    written = {name: service.read(artifact).decode().splitlines() for name, artifact in artifacts.items()}
+    answered, failed = ([json.loads(each)["custom_id"] for each in written[name]] for name in (OUTPUT_FILE, ERROR_FILE))
+    assert failed == ["request 50"]
+    assert sorted(answered + failed) == sorted(names)
 
 
 def test_a_worker_told_to_end_gives_its_job_back_at_no_charge(service: Deployment, conversations: Path) -> None:

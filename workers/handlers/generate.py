@@ -1,11 +1,22 @@
 """Generate completions."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from baichuan_core.generation import GenerationOptions, GenerationRequest, generate, read_requests
+from baichuan_core.errors import PromptError
+from baichuan_core.generation import (
+    GenerationOptions,
+    GenerationReport,
+    GenerationRequest,
+    find_unanswerable,
+    generate,
+    read_batch,
+    read_requests,
+)
 from jobs.results import GenerateResult
-from jobs.specs import GenerateSpec
+from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
+from workers.handlers.batch_files import Batch, nothing_answered, write_batch
 from workers.handlers.contract import Context, Outcome
 
 COMPLETIONS = "completions.jsonl"
@@ -18,8 +29,53 @@ def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
-    """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over."""
-    options = GenerationOptions(
+    """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over.
+
+    A batch of OpenAI's API gets its output and error files instead.
+    """
+    if isinstance(spec, StoredGenerateSpec) and spec.batch is not None:
+        return _run_batch(spec, spec.batch, context)
+    report = _generate(spec, _requests(spec.with_input(context.files), context), context.output / COMPLETIONS, context)
+    return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
+
+
+def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome[GenerateResult]:
+    batch = Batch(read_batch(context.files["input_file"]))
+    completions = context.checkpoints / COMPLETIONS
+    try:
+        report = _generate(spec, batch.requests, completions, context)
+    except PromptError:
+        model, adapter = context.models["model"], context.models.get("adapter")
+        batch.reject(find_unanswerable(model, batch.requests, _options(spec), adapter=adapter))
+        if not batch.requests:
+            write_batch(context.output, batch, form, ())
+            return Outcome(nothing_answered(batch))
+        report = _generate(spec, batch.requests, completions, context)
+    with completions.open(encoding="utf-8") as lines:
+        write_batch(context.output, batch, form, lines)
+    completions.unlink()
+    figures = asdict(report) | {"tokens_per_second": report.tokens_per_second, "rejected": len(batch.errors)}
+    return Outcome(GenerateResult(**figures))
+
+
+def _generate(
+    spec: GenerateSpec, requests: Sequence[GenerationRequest], output: Path, context: Context
+) -> GenerationReport:
+    return generate(
+        context.models["model"],
+        requests,
+        output,
+        _options(spec),
+        adapter=context.models.get("adapter"),
+        partial=context.checkpoints / FINISHED_LINES,
+        resume_from=_finished_lines(context),
+        models=context.loaded,
+        on_progress=context.report,
+    )
+
+
+def _options(spec: GenerateSpec) -> GenerationOptions:
+    return GenerationOptions(
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
         top_k=spec.top_k,
@@ -33,18 +89,6 @@ def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
         batch_size=spec.batch_size,
         dtype=spec.dtype,
     )
-    report = generate(
-        context.models["model"],
-        _requests(spec.with_input(context.files), context),
-        context.output / COMPLETIONS,
-        options,
-        adapter=context.models.get("adapter"),
-        partial=context.checkpoints / FINISHED_LINES,
-        resume_from=_finished_lines(context),
-        models=context.loaded,
-        on_progress=context.report,
-    )
-    return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
 
 
 def _finished_lines(context: Context) -> Path | None:

@@ -1,0 +1,63 @@
+"""Keeping a file that has arrived: its content is checked, its bytes are stored, then its row is added."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from api.dependencies import Caller
+from api.lost_answers import Repetition
+from api.uploads import Arrived, storage_faults
+from jobs.database import OUTAGES
+from jobs.inputs import check_file
+from jobs.records import FileRecord
+from jobs.service import files
+
+Add = Callable[[Connection, FileRecord], FileRecord]
+
+
+async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
+    """Check the content, store the bytes, then add the row, even if the client goes away.
+
+    Args:
+        caller: Whose file it is.
+        arrived: The file.
+        add: Adds the row; it may return another file instead, whose row exists.
+    """
+    return await asyncio.shield(_keep(caller, arrived, add))
+
+
+def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
+    """Return how to add the row of a file unless an earlier request, which this one repeats, has added it."""
+
+    def add(connection: Connection, file: FileRecord) -> FileRecord:
+        if repetition.count:
+            within = repetition.within_seconds
+            found = files.find_repeated(connection, file, lifetime_seconds=lifetime_seconds, within_seconds=within)
+            if found is not None:
+                return found
+        return files.add(connection, file, lifetime_seconds=lifetime_seconds)
+
+    return add
+
+
+async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
+    """Before bytes and row comes a record, so that bytes without their row are deleted one day."""
+    checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
+    record = files.new_file(
+        caller.project_id, arrived.filename, arrived.purpose, arrived.bytes, arrived.sha256, checked
+    )
+    writer = caller.service.writer
+    await writer.run(lambda c: files.expect(c, record))
+    try:
+        with storage_faults():
+            await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
+        kept = await writer.run(lambda c: add(c, record))
+    except Exception:
+        with suppress(*OUTAGES):
+            await writer.run(lambda c: files.give_up(c, record))
+        raise
+    if kept.id != record.id:
+        await writer.run(lambda c: files.give_up(c, record))
+    return kept

@@ -1,0 +1,38 @@
+"""Requests that a client repeats because it has not seen the answer to the first one.
+
+The `openai` client repeats a request up to twice, without an Idempotency-Key, and counts in `x-stainless-retry-count`.
+A repeated creation first looks for what the earlier request has made (docs/decisions/0025).
+"""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+COUNT_HEADER = "x-stainless-retry-count"
+TIMEOUT_HEADER = "x-stainless-read-timeout"
+DEFAULT_TIMEOUT_SECONDS = 600.0  # of the client
+MAX_TIMEOUT_SECONDS = 3600.0
+BACKOFF_SECONDS = 60.0  # more than the client waits between two requests
+MAX_COUNT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """How often a request was sent before, and how long ago the first one was at most."""
+
+    count: int
+    within_seconds: float
+
+
+def read_repetition(request: Request) -> Repetition:
+    """Read the headers of the client; a count of 0 for other clients."""
+    count = _number(request.headers.get(COUNT_HEADER), 0.0, MAX_COUNT)
+    timeout = _number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
+    return Repetition(int(count), count * (timeout + BACKOFF_SECONDS))
+
+
+def _number(text: str | None, default: float, most: float) -> float:
+    try:
+        return min(most, max(0.0, float(text or default)))
+    except ValueError:
+        return default

@@ -1,0 +1,183 @@
+"""Batches of OpenAI's API, as they show our generate jobs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.openai.fine_tuning_objects import failure_of
+from api.schemas.dry_runs import DryRunObject
+from api.schemas.jobs import JobSummary
+from api.schemas.pages import Identified
+from api.schemas.times import optional_seconds, seconds
+from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
+from jobs.service.openai_jobs import PublishedJob
+from jobs.state import JobState
+
+OUTPUT_FILE = "batch_output.jsonl"  # as `workers.handlers.batch_files` writes them
+ERROR_FILE = "batch_errors.jsonl"
+COMPLETION_WINDOW = "24h"
+LAST_STAGES = ("writing", "publishing")
+
+Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
+STATUSES: Mapping[JobState, Status] = {
+    JobState.QUEUED: "validating",
+    JobState.DISPATCHED: "validating",
+    JobState.PAUSED: "validating",
+    JobState.RUNNING: "in_progress",
+    JobState.PAUSING: "in_progress",
+    JobState.CANCELLING: "cancelling",
+    JobState.SUCCEEDED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
+
+
+class RequestCounts(BaseModel):
+    """How many requests are done."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchErrorObject(BaseModel):
+    """Why a batch has failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(BaseModel):
+    """All reasons."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchErrorObject]
+
+
+class InputTokensDetails(BaseModel):
+    """Part of the usage; nothing is cached across batches."""
+
+    cached_tokens: int = 0
+
+
+class OutputTokensDetails(BaseModel):
+    """Part of the usage; the models do not reason in tokens of their own."""
+
+    reasoning_tokens: int = 0
+
+
+class BatchUsage(BaseModel):
+    """Tokens of a completed batch."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails = InputTokensDetails()
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    total_tokens: int
+
+
+class BatchObject(Identified):
+    """A batch."""
+
+    object: Literal["batch"] = "batch"
+    completion_window: str = COMPLETION_WINDOW
+    created_at: int
+    endpoint: str
+    input_file_id: str
+    status: Status
+    model: str
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    expires_at: int | None = Field(None, description="null: batches do not expire; `timeout_seconds` limits a run")
+    expired_at: int | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: BatchErrors | None = None
+    metadata: dict[str, str] | None
+    request_counts: RequestCounts
+    usage: BatchUsage | None = None
+    baichuan: Annotated[JobSummary | DryRunObject, Field(description="The job itself, with its true state")]
+
+    @classmethod
+    def of(cls, published: PublishedJob, caller: KeyRecord) -> Self:
+        """Return a generate job as clients of OpenAI's API see it."""
+        job = published.job
+        finished = {
+            JobState.SUCCEEDED: "completed_at",
+            JobState.FAILED: "failed_at",
+            JobState.CANCELLED: "cancelled_at",
+        }
+        times = {finished[job.state]: optional_seconds(job.finished_at)} if job.state in finished else {}
+        return cls(
+            id=job.id,
+            created_at=seconds(job.created_at),
+            input_file_id=str(job.spec.get("input_file")),
+            status=_status(job),
+            in_progress_at=optional_seconds(job.started_at),
+            output_file_id=_file_id(published.artifacts, OUTPUT_FILE),
+            error_file_id=_file_id(published.artifacts, ERROR_FILE),
+            errors=_errors(job),
+            usage=_usage(job),
+            request_counts=_counts(job),
+            baichuan=JobSummary.of(job, caller),
+            **_stored(job.openai or {}),
+            **times,
+        )
+
+    @classmethod
+    def of_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
+        """Return a batch that was not made."""
+        counts = RequestCounts(total=int(openai["requests"]), completed=0, failed=0)
+        return cls(
+            id="dry-run",
+            created_at=int(time.time()),
+            input_file_id=input_file_id,
+            status="validating",
+            request_counts=counts,
+            baichuan=found,
+            **_stored(openai),
+        )
+
+
+def _stored(openai: Json) -> dict[str, object]:
+    return {name: openai.get(name) for name in ("endpoint", "model", "metadata")}
+
+
+def _status(job: JobDetails) -> Status:
+    is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in LAST_STAGES
+    return "finalizing" if is_writing else STATUSES[job.state]
+
+
+def _file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
+    return next((artifact.id for artifact in artifacts if artifact.path == path), None)
+
+
+def _errors(job: JobDetails) -> BatchErrors | None:
+    failure = failure_of(job)
+    if failure is None:
+        return None
+    return BatchErrors(data=[BatchErrorObject(code=failure.code, message=failure.message)])
+
+
+def _usage(job: JobDetails) -> BatchUsage | None:
+    if job.state is not JobState.SUCCEEDED or job.result is None:
+        return None
+    read, written = int(job.result.get("prompt_tokens") or 0), int(job.result.get("completion_tokens") or 0)
+    return BatchUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def _counts(job: JobDetails) -> RequestCounts:
+    """While the job runs, what its newest report says; an attempt counts from its own beginning."""
+    result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
+    done = result.get("requests") if job.result else metrics.get("requests_done")
+    failed = int(result.get("rejected") or 0)
+    total = int((job.openai or {}).get("requests") or 0)
+    return RequestCounts(total=total, completed=int(done or 0), failed=failed)

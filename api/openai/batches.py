@@ -1,0 +1,135 @@
+"""/v1/batches: generate jobs whose requests are the lines of an uploaded file, as OpenAI's API has them."""
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from api.dependencies import Caller, FromCaller
+from api.json_bodies import OpenAIRoute
+from api.openai.batch_objects import BatchObject
+from api.openai.bodies import Body, Metadata, Unsupported
+from api.openai.extension import Extension, SpecFields
+from api.openai.queries import PARAMETERS, read_query
+from api.openai.submissions import WantedJob, choose_model, make_job, preview_job
+from api.responses import json_response
+from api.schemas.dry_runs import DryRunObject
+from api.schemas.pages import Page
+from api.uploads import storage_faults
+from jobs.errors import InvalidRequestError, NotFoundError
+from jobs.identifiers import new_id
+from jobs.inputs import BatchSummary, InputError, check_batch
+from jobs.records import JobDetails, JobFilter
+from jobs.service import jobs, openai_jobs
+from jobs.service.openai_jobs import PublishedJob
+from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
+from jobs.specs.fields import FileId
+
+router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=OpenAIRoute)
+
+KIND = "generate"
+PURPOSE = "batch"
+PARAMETER_NAMES = {"input_file": "input_file_id"}
+CLOSED = ("kind", "model", "prompts", "conversations", "input_file", "logprobs")
+
+
+class BatchBody(Body):
+    """A batch to make."""
+
+    input_file_id: FileId
+    endpoint: Literal["/v1/chat/completions", "/v1/completions"]
+    completion_window: Literal["24h"]
+    metadata: Metadata | None = None
+    output_expires_after: Unsupported = None
+    baichuan: Extension = Field(Extension(), description="Other fields of a generate spec, such as `engine`")
+
+
+@router.post("", response_model=BatchObject)
+async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
+    """Make a batch. A repeated request of a client that lost the answer makes no second one."""
+    wanted = await _read(body, caller)
+    if body.baichuan.dry_run:
+        found = DryRunObject.of(await preview_job(caller, wanted))
+        return json_response(BatchObject.of_dry_run(body.input_file_id, wanted.openai, found))
+    return _answer(await make_job(caller, request, body, wanted), caller)
+
+
+@router.get("", response_model=Page[BatchObject], openapi_extra=PARAMETERS)
+async def list_batches(request: Request, caller: FromCaller) -> Response:
+    """List the generate jobs of the project that were made here, newest first."""
+    query = read_query(request)
+    wanted = JobFilter(kind=KIND, from_openai=True)
+    found = await caller.service.reader.run(
+        lambda c: openai_jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+    )
+    return json_response(Page[BatchObject].of([BatchObject.of(job, caller.key) for job in found], query.limit))
+
+
+@router.get("/{batch_id}", response_model=BatchObject)
+async def get(batch_id: str, caller: FromCaller) -> Response:
+    """One batch."""
+    return json_response(BatchObject.of(await _find(batch_id, caller), caller.key))
+
+
+@router.post("/{batch_id}/cancel", response_model=BatchObject)
+async def cancel(batch_id: str, caller: FromCaller) -> Response:
+    """Cancel a batch; it has no results then."""
+    await _find(batch_id, caller)
+    settings = caller.service.settings
+    changed = await caller.service.writer.run(lambda c: jobs.cancel(c, caller.job(batch_id), settings))
+    return _answer(changed, caller)
+
+
+async def _find(batch_id: str, caller: Caller) -> PublishedJob:
+    try:
+        found = await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job(batch_id), KIND))
+    except NotFoundError:
+        found = None
+    if found is None or found.job.openai is None:
+        raise NotFoundError(f"there is no batch {batch_id}; `GET /v1/batches` lists yours", param="batch_id")
+    return found
+
+
+def _answer(job: JobDetails, caller: Caller) -> Response:
+    return json_response(BatchObject.of(PublishedJob(job, ()), caller.key))
+
+
+async def _read(body: BatchBody, caller: Caller) -> WantedJob:
+    """Return the job that a body asks for."""
+    summary = await _summarize(body, caller)
+    model = await choose_model(caller, summary.model, body.baichuan)
+    given = {"kind": KIND, "model": model, "input_file": body.input_file_id}
+    fields = SpecFields(given, PARAMETER_NAMES, CLOSED)
+    spec = fields.build(GenerateSpec, body.baichuan)
+    form = BatchForm.model_validate({"endpoint": summary.endpoint, "model": summary.model})
+    stored = StoredGenerateSpec(**spec.model_dump(), batch=form)
+    openai: dict[str, Any] = {"endpoint": summary.endpoint, "model": summary.model, "requests": summary.requests}
+    if body.metadata is not None:
+        openai["metadata"] = body.metadata
+    return WantedJob(new_id("job"), spec, fields, openai, stored)
+
+
+async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
+    """Read the input file.
+
+    Raises:
+        InvalidRequestError: It is no batch file, or one for another endpoint.
+    """
+    param = "input_file_id"
+    file = await caller.service.reader.run(
+        lambda c: openai_jobs.require_valid_file(c, caller.project_id, body.input_file_id, param)
+    )
+    if file.purpose != PURPOSE:
+        message = f"file {file.id} has the purpose {file.purpose!r}; upload it with the purpose {PURPOSE!r}"
+        raise InvalidRequestError(message, param=param)
+    try:
+        with storage_faults():
+            path = await asyncio.to_thread(caller.service.store.local, file.key)
+            summary = await asyncio.to_thread(check_batch, path)
+    except InputError as error:
+        raise InvalidRequestError(f"file {file.id} cannot be used: {error}", param=param) from None
+    if summary.endpoint != body.endpoint:
+        message = f"is {body.endpoint}, but the lines of file {file.id} have the url {summary.endpoint}"
+        raise InvalidRequestError(message, param="endpoint")
+    return summary

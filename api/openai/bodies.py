@@ -1,0 +1,27 @@
+"""What all bodies of OpenAI's API have in common: an unknown or unsupported parameter is an error that names it."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from jobs.specs.fields import WITHOUT_NUL
+
+
+class Body(BaseModel):
+    """A body whose unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), WITHOUT_NUL]
+MetadataValue = Annotated[str, StringConstraints(max_length=512), WITHOUT_NUL]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+def _refuse(value: object) -> None:
+    """Refuse any value but null."""
+    if value is not None:
+        raise ValueError("is not supported here; leave it out")
+
+
+Unsupported = Annotated[object, AfterValidator(_refuse)]

@@ -1,0 +1,78 @@
+"""The parameter `baichuan` of our own: fields of a job's spec that OpenAI's API has no parameter for."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.validation import field_errors
+from jobs.errors import DomainError, InvalidRequestError
+from jobs.specs import JobSpec
+
+NAME = "baichuan"
+S = TypeVar("S", bound=JobSpec)
+
+
+class Extension(BaseModel):
+    """What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    dry_run: bool = Field(default=False, description="Make nothing; return what the job would require")
+    quantization: Literal["int8", "nf4", "fp4"] | None = Field(
+        None, description="Use the newest model that was made from `model` by quantizing it this way"
+    )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of the spec."""
+        return dict(self.model_extra or {})
+
+
+@dataclass(frozen=True, slots=True)
+class SpecFields:
+    """How the fields of a spec are set by a request.
+
+    Attributes:
+        given: Values by field, from parameters of OpenAI's API.
+        names: The parameters that set a field, by field, where the names differ.
+        closed: Fields that the extension cannot set.
+    """
+
+    given: Mapping[str, Any]
+    names: Mapping[str, str]
+    closed: Collection[str]
+
+    def build(self, kind: type[S], extension: Extension) -> S:
+        """Make the spec from both.
+
+        Raises:
+            InvalidRequestError: A field is not known or has a wrong value; names the parameter.
+        """
+        for name in extension.fields:
+            if name not in kind.model_fields:
+                raise InvalidRequestError(
+                    "there is no such field; remove it or correct its name", param=f"{NAME}.{name}"
+                )
+            if name in self.closed:
+                instead = f"; use {self.names.get(name, name)} instead"
+                raise InvalidRequestError(f"cannot be set here{instead}", param=f"{NAME}.{name}")
+        try:
+            return kind.model_validate({**extension.fields, **self.given})
+        except ValidationError as error:
+            first = field_errors(error.errors())[0]
+            raise InvalidRequestError(first.message, param=self.parameter(first.param)) from None
+
+    def parameter(self, field: str | None) -> str:
+        """Return the parameter that sets a field, which may be a path with dots."""
+        if field is None:
+            return NAME
+        root, dot, rest = field.partition(".")
+        return self.names.get(root, root if root in self.given else f"{NAME}.{root}") + dot + rest
+
+    def renamed(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
+        """Return an error about a field of the spec as one about the parameter that sets it."""
+        if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
+            error.param = self.parameter(error.param)
+        return error

@@ -1,0 +1,255 @@
+"""/v1/fine_tuning/jobs: finetune jobs, as OpenAI's API has them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, Field, StringConstraints
+
+from api.dependencies import Caller, FromCaller
+from api.json_bodies import OpenAIRoute
+from api.openai.bodies import Body, Metadata, Unsupported
+from api.openai.extension import Extension, SpecFields
+from api.openai.fine_tuning_objects import AUTO, FineTuningCheckpointObject, FineTuningEventObject, FineTuningJobObject
+from api.openai.queries import METADATA_PARAMETERS, PARAMETERS, read_query
+from api.openai.submissions import WantedJob, choose_model, make_job, preview_job
+from api.responses import json_response
+from api.schemas.dry_runs import DryRunObject
+from api.schemas.pages import Page
+from jobs.errors import InvalidRequestError, UnknownCursorError
+from jobs.identifiers import new_id
+from jobs.records import JobDetails, JobFilter
+from jobs.service import jobs, openai_jobs
+from jobs.service.openai_jobs import PublishedJob
+from jobs.specs import FinetuneSpec
+from jobs.specs.fields import FileId, ModelName, Seed
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=OpenAIRoute)
+
+KIND = "finetune"
+EVENT_TYPES = ("state", "progress")
+DEFAULT_PRESET = "recommended"  # `auto` values come from it
+SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
+MAX_MODEL_NAME = 128
+ID_CHARACTERS = 8  # of a job's id, in the name of its model
+# Spec fields that parameters of OpenAI's API set.
+PARAMETER_NAMES = {
+    "epochs": "method.supervised.hyperparameters.n_epochs",
+    "batch_size": "method.supervised.hyperparameters.batch_size",
+}
+CLOSED = ("kind", "model", "training_file", "validation_file", "seed", *PARAMETER_NAMES)
+
+
+def _auto_or_count(value: Any) -> Any:
+    if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("must be 'auto' or a whole number from 1")
+    return value
+
+
+def _auto_or_factor(value: Any) -> Any:
+    if value != AUTO and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e6):  # noqa: PLR2004
+        raise ValueError("must be 'auto' or a number above 0")
+    return value
+
+
+Count = Annotated[
+    Any, AfterValidator(_auto_or_count), Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "integer"}]})
+]
+Factor = Annotated[
+    Any, AfterValidator(_auto_or_factor), Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "number"}]})
+]
+
+
+class Hyperparameters(Body):
+    """`auto` takes the value of the preset, which the job shows once it has started."""
+
+    batch_size: Count = AUTO
+    learning_rate_multiplier: Factor = AUTO
+    n_epochs: Count = AUTO
+
+
+class Supervised(Body):
+    """Settings of the supervised method."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(Body):
+    """How to train."""
+
+    type: Literal["supervised"]
+    supervised: Supervised = Supervised()
+    dpo: Unsupported = None
+    reinforcement: Unsupported = None
+
+
+class FineTuningBody(Body):
+    """A fine-tuning job to make."""
+
+    model: ModelName
+    training_file: FileId
+    validation_file: FileId | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = Field(None, description="Deprecated in OpenAI's API: use `method`")
+    suffix: Annotated[str, StringConstraints(pattern=SUFFIX_PATTERN, max_length=64)] | None = Field(
+        None, description="Part of the model's name, which is model/suffix/<end of the job's id>"
+    )
+    seed: Seed | None = None
+    metadata: Metadata | None = None
+    integrations: Unsupported = None
+    baichuan: Extension = Field(Extension(), description="Other fields of a finetune spec, such as `lora_rank`")
+
+
+@router.post("", response_model=FineTuningJobObject)
+async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> Response:
+    """Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one."""
+    wanted = await _read(body, caller)
+    if body.baichuan.dry_run:
+        found = DryRunObject.of(await preview_job(caller, wanted))
+        spec = wanted.spec.model_dump(mode="json")
+        return json_response(FineTuningJobObject.of_dry_run(spec, wanted.openai, caller.key, found))
+    return _answer(await make_job(caller, request, body, wanted), caller)
+
+
+@router.get("", response_model=Page[FineTuningJobObject], openapi_extra=METADATA_PARAMETERS)
+async def list_jobs(request: Request, caller: FromCaller) -> Response:
+    """List all finetune jobs of the project, newest first, however they were made."""
+    query = read_query(request, by_metadata=True)
+    wanted = JobFilter(kind=KIND, metadata=query.metadata)
+    found = await caller.service.reader.run(
+        lambda c: openai_jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+    )
+    objects = [FineTuningJobObject.of(job, caller.key) for job in found]
+    return json_response(Page[FineTuningJobObject].of(objects, query.limit))
+
+
+@router.get("/{job_id}", response_model=FineTuningJobObject)
+async def get(job_id: str, caller: FromCaller) -> Response:
+    """One fine-tuning job."""
+    return json_response(FineTuningJobObject.of(await _find(job_id, caller), caller.key))
+
+
+@router.post("/{job_id}/cancel", response_model=FineTuningJobObject)
+async def cancel(job_id: str, caller: FromCaller) -> Response:
+    """Cancel a job: at once if it waits, through its worker if it runs."""
+    return await _change(jobs.cancel, job_id, caller)
+
+
+@router.post("/{job_id}/pause", response_model=FineTuningJobObject)
+async def pause(job_id: str, caller: FromCaller) -> Response:
+    """Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`."""
+    return await _change(jobs.pause, job_id, caller)
+
+
+@router.post("/{job_id}/resume", response_model=FineTuningJobObject)
+async def resume(job_id: str, caller: FromCaller) -> Response:
+    """Let a paused job continue."""
+    return await _change(jobs.resume, job_id, caller)
+
+
+@router.get("/{job_id}/events", response_model=Page[FineTuningEventObject], openapi_extra=PARAMETERS)
+async def list_events(job_id: str, request: Request, caller: FromCaller) -> Response:
+    """Changes of the job's state and its metrics, newest first."""
+    await _find(job_id, caller)
+    query, key = read_query(request), caller.job(job_id)
+    before = openai_jobs.parse_event_id(job_id, query.after)
+    found = await caller.service.reader.run(
+        lambda c: openai_jobs.page_events(c, key, before=before, limit=query.limit + 1, types=EVENT_TYPES)
+    )
+    return json_response(
+        Page[FineTuningEventObject].of([FineTuningEventObject.of(event) for event in found], query.limit)
+    )
+
+
+@router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=PARAMETERS)
+async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) -> Response:
+    """List usable checkpoints: the result of the job, once it has succeeded."""
+    query = read_query(request)
+    found = FineTuningCheckpointObject.all_of((await _find(job_id, caller)).job, caller.key)
+    if query.after is not None:
+        if query.after not in [checkpoint.id for checkpoint in found]:
+            raise UnknownCursorError(query.after)
+        found = []
+    return json_response(Page[FineTuningCheckpointObject].of(found, query.limit))
+
+
+async def _find(job_id: str, caller: Caller) -> PublishedJob:
+    return await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job(job_id), KIND))
+
+
+async def _change(action: Any, job_id: str, caller: Caller) -> Response:
+    await _find(job_id, caller)
+    settings = caller.service.settings
+    changed: JobDetails = await caller.service.writer.run(lambda c: action(c, caller.job(job_id), settings))
+    return _answer(changed, caller)
+
+
+def _answer(job: JobDetails, caller: Caller) -> Response:
+    return json_response(FineTuningJobObject.of(PublishedJob(job, ()), caller.key))
+
+
+async def _read(body: FineTuningBody, caller: Caller) -> WantedJob:
+    """Return the job that a body asks for."""
+    given, openai = _hyperparameters(body)
+    job_id = new_id("job")
+    files = {"training_file": body.training_file, "validation_file": body.validation_file}
+    for param, file_id in files.items():
+        if file_id is not None:
+            await _require_file(caller, file_id, param)
+    given |= {name: value for name, value in files.items() if value is not None}
+    given |= {"kind": KIND, "model": await choose_model(caller, body.model, body.baichuan)}
+    if body.seed is not None:
+        given["seed"] = body.seed
+    if body.suffix is not None:
+        given["output_model"] = _model_name(body, job_id)
+    fields = SpecFields(
+        given, {**PARAMETER_NAMES, "output_model": "suffix"} if body.suffix else PARAMETER_NAMES, CLOSED
+    )
+    if body.suffix is not None and "output_model" in body.baichuan.fields:
+        raise InvalidRequestError("is given besides suffix; keep one of them", param="baichuan.output_model")
+    spec = fields.build(FinetuneSpec, body.baichuan)
+    return WantedJob(job_id, _scaled(spec, openai["learning_rate_multiplier"]), fields, openai)
+
+
+def _scaled(spec: FinetuneSpec, factor: float) -> FinetuneSpec:
+    rate = spec.learning_rate * factor
+    if rate > 1:
+        message = f"{factor} times the learning rate {spec.learning_rate} is {rate}; it must be at most 1"
+        raise InvalidRequestError(message, param="method.supervised.hyperparameters.learning_rate_multiplier")
+    return spec.model_copy(update={"learning_rate": rate})
+
+
+async def _require_file(caller: Caller, file_id: str, param: str) -> None:
+    await caller.service.reader.run(lambda c: openai_jobs.require_valid_file(c, caller.project_id, file_id, param))
+
+
+def _hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the spec's fields that hyperparameters set, and what is stored besides the spec."""
+    if body.method is not None and body.hyperparameters is not None:
+        raise InvalidRequestError("is given besides method, which replaces it; leave it out", param="hyperparameters")
+    chosen = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    given: dict[str, Any] = {}
+    if "preset" not in body.baichuan.fields:
+        given["preset"] = DEFAULT_PRESET
+    if chosen.n_epochs != AUTO:
+        given["epochs"] = chosen.n_epochs
+    if chosen.batch_size != AUTO:
+        given["batch_size"] = chosen.batch_size
+    names = ("batch_size", "learning_rate_multiplier", "n_epochs")
+    openai: dict[str, Any] = {
+        "model": body.model,
+        "auto": [name for name in names if getattr(chosen, name) == AUTO],
+        "learning_rate_multiplier": 1 if chosen.learning_rate_multiplier == AUTO else chosen.learning_rate_multiplier,
+    }
+    optional: Mapping[str, Any] = {"metadata": body.metadata, "suffix": body.suffix}
+    return given, openai | {name: value for name, value in optional.items() if value is not None}
+
+
+def _model_name(body: FineTuningBody, job_id: str) -> str:
+    name = f"{body.model}/{body.suffix}/{job_id[-ID_CHARACTERS:]}"
+    if len(name) > MAX_MODEL_NAME:
+        message = (
+            f"the model would be named {name}, which is longer than {MAX_MODEL_NAME} characters; choose a shorter one"
+        )
+        raise InvalidRequestError(message, param="suffix")
+    return name

@@ -1,0 +1,68 @@
+"""Queries of lists in OpenAI's API: `after`, `limit`, and a filter by metadata as `metadata[key]=value`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.schemas.requests import Cursor
+from api.validation import field_errors
+from jobs.errors import InvalidRequestError
+
+METADATA_FIELD = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+UNSUITABLE = re.compile(r'["\\\x00]')  # cannot stand in a JSON path of SQLite
+PARAMETERS: dict[str, Any] = {
+    "parameters": [
+        {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The id of the last item seen"},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+    ]
+}
+METADATA_PARAMETERS: dict[str, Any] = {
+    "parameters": [
+        *PARAMETERS["parameters"],
+        {
+            "name": "metadata",
+            "in": "query",
+            "style": "deepObject",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+            "description": "Only jobs with these values",
+        },
+    ]
+}
+
+
+class ListQuery(BaseModel):
+    """Which part of a list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Cursor | None = None
+    limit: int = Field(20, ge=1, le=100)
+    metadata: Mapping[str, str] = Field(default_factory=dict)
+
+
+def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
+    """Read the query of a list.
+
+    Raises:
+        InvalidRequestError: a field is unknown or has a wrong value.
+    """
+    fields: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for name, value in request.query_params.items():
+        found = METADATA_FIELD.fullmatch(name) if by_metadata else None
+        if found is None:
+            fields[name] = value
+        elif UNSUITABLE.search(found[1]):
+            raise InvalidRequestError("the key must not have quotes, backslashes or NUL characters", param=name)
+        else:
+            metadata[found[1]] = value
+    if "metadata" in fields:
+        raise InvalidRequestError("write metadata[key]=value; jobs without metadata cannot be listed", param="metadata")
+    try:
+        return ListQuery.model_validate({**fields, "metadata": metadata})
+    except ValidationError as error:
+        first = field_errors(error.errors())[0]
+        raise InvalidRequestError(first.message, param=first.param) from None

@@ -1,0 +1,107 @@
+"""Making a job for a request of OpenAI's API: once, even if the client has not seen the answer and repeats it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from api.dependencies import Caller
+from api.lost_answers import read_repetition
+from api.openai.bodies import Body
+from api.openai.extension import Extension, SpecFields
+from jobs.errors import DomainError, InvalidRequestError
+from jobs.records import JobDetails
+from jobs.service import openai_jobs, submission
+from jobs.service.previews import Preview, preview
+from jobs.service.submission import Submission
+from jobs.specs import AnySpec, StoredSpec
+
+MAX_KEY_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class WantedJob:
+    """What a request asks for.
+
+    Attributes:
+        job_id: Id that the job gets if it is made.
+        spec: Its spec.
+        fields: How the request has set the fields of the spec.
+        openai: What the request has that the spec has no field for.
+        stored_spec: What the row stores, if that is not `spec`.
+    """
+
+    job_id: str
+    spec: AnySpec
+    fields: SpecFields
+    openai: Mapping[str, Any]
+    stored_spec: StoredSpec | None = None
+
+
+async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJob) -> JobDetails:
+    """Make the job, or return the one that an earlier request with the same content has made.
+
+    Raises:
+        DomainError: the job is not accepted; names the parameter at fault.
+    """
+    key = _idempotency_key(request)
+    sent = body.model_dump(mode="json", exclude_unset=True)
+    new = Submission(
+        project_id=caller.project_id,
+        spec=wanted.spec,
+        idempotency_key=key,
+        stored_spec=wanted.stored_spec,
+        key_id=caller.key.id,
+        submitter=caller.key.name,
+        job_id=wanted.job_id,
+        openai=wanted.openai,
+        request={"body": sent} if key else {"body": sent, "key": caller.key.id},
+    )
+    repetition = read_repetition(request)
+    if repetition.count and key is None:
+        count, within = repetition.count, repetition.within_seconds
+        found = await caller.service.writer.run(
+            lambda c: openai_jobs.find_repeated(c, new, count=count, within_seconds=within)
+        )
+        if found is not None:
+            return found
+    try:
+        return (await caller.service.writer.call(submission.submit, new)).job
+    except DomainError as error:
+        raise wanted.fields.renamed(error, type(wanted.spec)) from None
+
+
+async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
+    """Return what the job would require.
+
+    Raises:
+        DomainError: the job would not be accepted.
+    """
+    new = Submission(caller.project_id, wanted.spec, job_id=wanted.job_id)
+    try:
+        return await caller.service.writer.run(lambda c: preview(c, new))
+    except DomainError as error:
+        raise wanted.fields.renamed(error, type(wanted.spec)) from None
+
+
+async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
+    """Return the model to use: the named one, or the form of it that is quantized as the extension asks.
+
+    Raises:
+        InvalidRequestError: there is no such form.
+    """
+    if extension.quantization is None:
+        return model
+    wanted, param = extension.quantization, "baichuan.quantization"
+    return await caller.service.reader.run(
+        lambda c: openai_jobs.find_quantized(c, caller.project_id, model, wanted, param)
+    )
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and (not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable()):
+        message = f"must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
+        raise InvalidRequestError(message, param="Idempotency-Key")
+    return key

@@ -1,0 +1,183 @@
+"""/v1/uploads: files that arrive in parts."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field, StringConstraints
+
+from api.dependencies import Caller, FromCaller
+from api.file_form import MAX_LIFETIME, MIN_LIFETIME
+from api.file_keeping import keep_file
+from api.json_bodies import OpenAIRoute
+from api.openai.bodies import Body
+from api.responses import json_response
+from api.schemas.pages import Identified
+from api.schemas.purposes import PURPOSES, shown_purpose
+from api.schemas.resources import FileObject
+from api.schemas.times import seconds
+from api.uploads import Arrived, no_room, passing_file, received_part, safe_filename, storage_faults, too_large
+from jobs.errors import InvalidRequestError
+from jobs.records import FileRecord, UploadPartRecord, UploadRecord
+from jobs.service import uploads
+from jobs.service.uploads import NewUpload, UploadStatus
+
+router = APIRouter(prefix="/v1/uploads", tags=["openai"], route_class=OpenAIRoute)
+
+PART_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class ExpiresAfter(Body):
+    """When the file expires."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=MIN_LIFETIME, le=MAX_LIFETIME)
+
+
+class UploadBody(Body):
+    """A file that is announced."""
+
+    bytes: int = Field(ge=0)
+    filename: Name
+    mime_type: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
+        description="Not used: the filename decides the content type of downloads"
+    )
+    purpose: str = Field(json_schema_extra={"enum": list(PURPOSES)})
+    expires_after: ExpiresAfter | None = None
+
+
+class CompletionBody(Body):
+    """Which parts make the file."""
+
+    part_ids: list[str] = Field(max_length=10_000)
+    md5: str | None = Field(None, pattern=r"^[0-9a-fA-F]{32}$")
+
+
+class UploadObject(Identified):
+    """An upload."""
+
+    object: Literal["upload"] = "upload"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    file: FileObject | None = None
+
+    @classmethod
+    def of(cls, upload: UploadRecord, file: FileRecord | None = None) -> Self:
+        """Return the upload as clients see it."""
+        return cls(
+            id=upload.id,
+            bytes=upload.bytes,
+            created_at=seconds(upload.created_at),
+            expires_at=seconds(upload.expires_at),
+            filename=upload.filename,
+            purpose=upload.purpose,
+            status=UploadStatus(upload.status).value,
+            file=None if file is None else FileObject.of(file),
+        )
+
+
+class UploadPartObject(Identified):
+    """A part of an upload."""
+
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
+
+
+@router.post("", response_model=UploadObject)
+async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
+    """Announce a file whose parts will arrive within an hour."""
+    if body.purpose not in PURPOSES:
+        raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
+    if body.bytes > caller.service.settings.max_upload_bytes:
+        raise too_large(caller.service.settings, "bytes")
+    lifetime = body.expires_after.seconds if body.expires_after else None
+    new = NewUpload(safe_filename(body.filename), shown_purpose(body.purpose), body.bytes, lifetime)
+    made = await caller.service.writer.run(lambda c: uploads.create(c, caller.project_id, new))
+    return json_response(UploadObject.of(made))
+
+
+@router.post("/{upload_id}/parts", response_model=UploadPartObject, openapi_extra=PART_BODY)
+async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Response:
+    """Add a part; parts may arrive in any order and at the same time."""
+    service = caller.service
+    await service.writer.run(lambda c: uploads.get(c, caller.project_id, upload_id))
+    async with received_part(request, service.store, service.settings) as arrived:
+        expected = await service.writer.run(lambda c: uploads.expect_part(c, caller.project_id, upload_id))
+        with storage_faults():
+            await asyncio.to_thread(service.store.put, arrived.path, expected.key)
+    whole = replace(expected, bytes=arrived.bytes)
+    part = await service.writer.run(lambda c: uploads.add_part(c, caller.project_id, whole))
+    return json_response(UploadPartObject(id=part.id, created_at=seconds(part.created_at), upload_id=upload_id))
+
+
+@router.post("/{upload_id}/complete", response_model=UploadObject)
+async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCaller) -> Response:
+    """Join the parts to a file. Completing twice answers with the same file."""
+    writer, project = caller.service.writer, caller.project_id
+    upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
+    if upload.status != UploadStatus.COMPLETED:
+        upload, parts = await writer.run(lambda c: uploads.choose_parts(c, project, upload_id, body.part_ids))
+        async with _joined(caller, upload, parts, body.md5) as arrived:
+            await keep_file(caller, arrived, lambda c, file: uploads.complete(c, upload, file))
+    done = await writer.run(lambda c: uploads.get(c, project, upload_id))
+    file = await writer.run(lambda c: uploads.find_file(c, done))
+    return json_response(UploadObject.of(done, file))
+
+
+@router.post("/{upload_id}/cancel", response_model=UploadObject)
+async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
+    """Cancel an upload; its parts are deleted."""
+    cancelled = await caller.service.writer.run(lambda c: uploads.cancel(c, caller.project_id, upload_id))
+    return json_response(UploadObject.of(cancelled))
+
+
+@asynccontextmanager
+async def _joined(
+    caller: Caller, upload: UploadRecord, parts: Sequence[UploadPartRecord], md5: str | None
+) -> AsyncIterator[Arrived]:
+    """Write the parts behind each other into one file, which is deleted afterwards unless it is moved away."""
+    store, settings = caller.service.store, caller.service.settings
+    if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
+        raise no_room()
+    sha256, checksum = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with passing_file(await asyncio.to_thread(store.scratch)) as (file, path):
+
+        def write() -> None:
+            for part in parts:
+                for piece in store.read(part.key, 0, part.bytes):
+                    sha256.update(piece)
+                    checksum.update(piece)
+                    file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())  # an accepted file must survive a power cut, as its row does
+
+        with storage_faults():
+            await asyncio.to_thread(write)
+        if md5 is not None and checksum.hexdigest() != md5.lower():
+            message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; name them in the order of the file"
+            raise InvalidRequestError(message, param="md5")
+        yield Arrived(path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest())

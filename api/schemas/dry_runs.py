@@ -1,0 +1,27 @@
+"""What a job would require, without making it."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.schemas.estimates import EstimateObject
+from api.schemas.jobs import RequirementObject
+from jobs.service.previews import Preview
+
+
+class DryRunObject(BaseModel):
+    """The answer to a dry run: the job would be accepted, and none was made."""
+
+    object: Literal["job.dry_run"] = "job.dry_run"
+    requirements: RequirementObject
+    estimate: EstimateObject | None = Field(description="null if the sizes of the model are not known")
+    queue_position: int = Field(description="Place among all queued jobs if it were submitted now, 1 for the first")
+
+    @classmethod
+    def of(cls, found: Preview) -> Self:
+        """Return the preview as clients see it."""
+        return cls(
+            requirements=RequirementObject.of(found.requirement.to_row()),
+            estimate=None if found.estimate is None else EstimateObject.of(found.estimate),
+            queue_position=found.queue_position,
+        )

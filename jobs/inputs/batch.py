@@ -1,0 +1,175 @@
+"""Checks a batch file: requests in the format of OpenAI's batch API, one per line.
+
+Workers read the same lines with `baichuan_core.generation.request_file`; a test compares which lines both accept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.inputs.lines import InputError, read_lines
+
+# OpenAI's limits, https://developers.openai.com/api/docs/guides/batch
+MAX_REQUESTS = 50_000
+MAX_BYTES = 200 * 2**20
+
+LINE_KEYS = ("custom_id", "method", "url", "body")
+ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+ROLES = ("system", "user", "assistant")
+MAX_ID_CHARACTERS = 512
+LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+LABELS = ("user", "metadata", "store")  # do not change an answer
+# Parameters that change nothing if they have these values.
+NEUTRAL: Mapping[str, Any] = {
+    "stream": False,
+    "logprobs": False,
+    "echo": False,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "best_of": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What all lines of a batch file have in common, and how many there are."""
+
+    endpoint: str
+    model: str
+    requests: int
+
+
+def check_batch(path: Path) -> BatchSummary:
+    """Check every line of a batch file.
+
+    Raises:
+        InputError: The file is too large or empty, or a line cannot become a request; names the parameter at fault.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"the file is larger than {MAX_BYTES} bytes; split it")
+    known: dict[str, int] = {}
+    first: tuple[str, str] | None = None
+    for line, item in read_lines(path):
+        try:
+            custom_id, endpoint, model = _check_line(item)
+            if custom_id in known:
+                raise _fault("custom_id", f"is {custom_id!r}, as in line {known[custom_id]}; each must be unique")
+            if first is not None and endpoint != first[0]:
+                raise _fault("url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint")
+            if first is not None and model != first[1]:
+                raise _fault(
+                    "body.model", f"is {model!r}, but the file began with {first[1]!r}; use one file per model"
+                )
+        except InputError as error:
+            raise InputError(error.message, line=line, param=error.param) from None
+        known[custom_id] = line
+        first = first or (endpoint, model)
+        if len(known) > MAX_REQUESTS:
+            raise InputError(f"the file has more than {MAX_REQUESTS} requests; split it", line=line)
+    if first is None:
+        raise InputError("the file has no request; write one JSON object per line")
+    return BatchSummary(*first, len(known))
+
+
+def _check_line(item: Any) -> tuple[str, str, str]:
+    """Return custom_id, endpoint and model of a line."""
+    if not isinstance(item, dict):
+        raise InputError("is not an object; write one with custom_id, method, url and body")
+    for key in item:
+        if key not in LINE_KEYS:
+            raise _fault(key, f"is not known; a line has {', '.join(LINE_KEYS)}")
+    custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
+        raise _fault("custom_id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
+    if item.get("method") != "POST":
+        raise _fault("method", "must be POST")
+    if not isinstance(url, str) or url not in ENDPOINTS:
+        raise _fault("url", f"must be {' or '.join(ENDPOINTS)}")
+    if not isinstance(body, dict):
+        raise _fault("body", f"must be an object with the parameters of {url}")
+    _check_body(body, ENDPOINTS[url])
+    return custom_id, url, body["model"]
+
+
+def _check_body(body: Mapping[str, Any], source: str) -> None:
+    for name in ("model", source):
+        if body.get(name) is None:
+            raise _fault(f"body.{name}", "is missing; add it")
+    checks = {**CHECKS, source: SOURCE_CHECKS[source]}
+    for name, value in body.items():
+        if value is None or name in LABELS or (name in NEUTRAL and value == NEUTRAL[name]):
+            continue
+        if name not in checks:
+            allowed = f" except {NEUTRAL[name]!r}" if name in NEUTRAL else ""
+            raise _fault(f"body.{name}", f"is not supported{allowed}; remove it")
+        if requirement := checks[name](value):
+            raise _fault(f"body.{name}", requirement)
+    limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
+    if len(limits) > 1:
+        raise _fault(f"body.{limits[1]}", f"is given besides {limits[0]}; keep one of them")
+
+
+def _fault(param: str, message: str) -> InputError:
+    return InputError(f"{param} {message}", param=param)
+
+
+Check = Callable[[Any], str | None]
+
+
+def _whole_number(low: int, high: int) -> Check:
+    def check(value: Any) -> str | None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return None if fits else f"must be a whole number from {low} to {high}"
+
+    return check
+
+
+def _check_temperature(value: Any) -> str | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2  # noqa: PLR2004
+    return None if fits else "must be a number from 0 to 2"
+
+
+def _check_top_p(value: Any) -> str | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    return None if fits else "must be a number above 0, up to 1"
+
+
+def _check_stop(value: Any) -> str | None:
+    texts = [value] if isinstance(value, str) else value
+    fits = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
+    return None if fits else "must be a text or a list of texts, none of them empty"
+
+
+def _check_text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else "must be a text that is not empty"
+
+
+def _check_messages(value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return "must be a list of messages with role and content"
+    for number, message in enumerate(value):
+        if not isinstance(message, dict):
+            return f"must be a list of objects; message {number + 1} is none"
+        for name, part in message.items():
+            if name not in ("role", "content") and part is not None:
+                return f"has the field {name!r} in message {number + 1}, which is not supported; use role and content"
+        if message.get("role") not in ROLES:
+            return f"has the role {message.get('role')!r} in message {number + 1}; use {', '.join(ROLES)}"
+        if not isinstance(message.get("content"), str):
+            return f"has no text as content in message {number + 1}; only text is supported"
+    return None
+
+
+SOURCE_CHECKS: Mapping[str, Check] = {"messages": _check_messages, "prompt": _check_text}
+CHECKS: Mapping[str, Check] = {
+    "model": _check_text,
+    **{name: _whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    "temperature": _check_temperature,
+    "top_p": _check_top_p,
+    "top_k": _whole_number(0, 2**31 - 1),
+    "seed": _whole_number(0, 2**31 - 1),
+    "n": _whole_number(1, 128),
+    "stop": _check_stop,
+}

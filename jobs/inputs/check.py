@@ -1,0 +1,30 @@
+"""The check of an uploaded file, by its purpose."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.inputs.batch import check_batch
+from jobs.inputs.lines import InputError
+from jobs.inputs.training import check_training_data
+
+CHECKS = {"batch": check_batch, "fine-tune": check_training_data}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """Status of a file, as in OpenAI's API: `processed`, or `error` with the line and the reason in `details`."""
+
+    status: str = "processed"
+    details: str | None = None
+
+
+def check_file(path: Path, purpose: str) -> CheckedFile:
+    """Check that the content suits the purpose; other purposes than `batch` and `fine-tune` suit any content."""
+    check = CHECKS.get(purpose)
+    if check is None:
+        return CheckedFile()
+    try:
+        check(path)
+    except InputError as error:
+        return CheckedFile("error", str(error))
+    return CheckedFile()

@@ -1,0 +1,143 @@
+"""JSON values of a file, one per line or as elements of an array, read piece by piece."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+MAX_VALUE_BYTES = 16 * 2**20  # of one line, or of one element of an array
+CHUNK_CHARACTERS = 2**20
+WHITE_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class InputError(ValueError):
+    """An uploaded file cannot be used.
+
+    Attributes:
+        line: Where it is wrong; None for the whole file.
+        message: What is wrong.
+        param: The field at fault within the line, if one is.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, param: str | None = None) -> None:
+        super().__init__(message if line is None else f"line {line}: {message}")
+        self.line = line
+        self.message = message
+        self.param = param
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of each line that is not blank.
+
+    Raises:
+        InputError: A line is not UTF-8 or not JSON, or is too long.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(MAX_VALUE_BYTES + 1):
+            number += 1
+            if len(raw) > MAX_VALUE_BYTES:
+                raise InputError(f"is longer than {MAX_VALUE_BYTES} bytes; split it", line=number)
+            if content := _decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, number).strip():
+                yield number, _parse(content, number)
+
+
+def read_array(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield line and value of each element of a JSON array.
+
+    Raises:
+        InputError: The file is not UTF-8 or not a JSON array, or an element is too long.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        window = _Window(file)
+        window.skip("[")
+        is_empty = window.next_is("]")
+        while not is_empty:
+            yield window.take_value()
+            if window.next_is("]"):
+                break
+            window.skip(",")
+        window.skip("]")
+        if window.next_is(""):
+            return
+        raise InputError("text after the end of the array; remove it", line=window.line)
+
+
+class _Window:
+    """The part of a file that is being parsed."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._text = ""
+        self._position = 0
+        self.line = 1
+
+    def next_is(self, text: str) -> bool:
+        """Whether the next character that is not white space is this one; "" asks for the end of the file."""
+        while True:
+            end = WHITE_SPACE.match(self._text, self._position).end()  # type: ignore[union-attr] # matches anywhere
+            self._move_to(end)
+            if self._position < len(self._text):
+                return self._text[self._position] == text
+            if not self._read():
+                return not text
+
+    def skip(self, text: str) -> None:
+        """Move behind a character, which must be the next one."""
+        if not self.next_is(text):
+            raise InputError(
+                f"expected {text!r}; the file must be one JSON array or one object per line", line=self.line
+            )
+        self._move_to(self._position + 1)
+
+    def take_value(self) -> tuple[int, Any]:
+        """Parse the next value, reading on until it is complete; return the line where it begins, and the value."""
+        self.next_is("")
+        line = self.line
+        while True:
+            try:
+                value, end = json.JSONDecoder().raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read(double=True):
+                    raise InputError(f"is not JSON: {error.msg}", line=line + self._lines_to(error.pos)) from None
+                continue
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"is not JSON: {error}", line=line) from None
+            if end < len(self._text) or not self._read():  # a number may continue in the next chunk
+                self._move_to(end)
+                return line, value
+
+    def _lines_to(self, position: int) -> int:
+        return self._text.count("\n", self._position, position)
+
+    def _move_to(self, position: int) -> None:
+        self.line += self._lines_to(position)
+        self._position = position
+
+    def _read(self, *, double: bool = False) -> bool:
+        """Read more, keeping what has not been parsed; False at the end of the file."""
+        self._text, self._position = self._text[self._position :], 0
+        try:
+            more = self._file.read(max(CHUNK_CHARACTERS, len(self._text) if double else 0))
+        except UnicodeDecodeError as error:
+            raise InputError(f"the file is not UTF-8 ({error.reason}); save it as UTF-8") from None
+        self._text += more
+        return bool(more)
+
+
+def _decode(raw: bytes, line: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", line=line) from None
+
+
+def _parse(content: str, line: int) -> Any:
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON: {error.msg}; write one JSON object per line", line=line) from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+        raise InputError(f"is not JSON: {error}; write one JSON object per line", line=line) from None

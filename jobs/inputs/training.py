@@ -1,0 +1,143 @@
+"""Checks training data: the formats that fine-tunes read, as far as they can be checked without a tokenizer.
+
+Workers read the same files with `baichuan_core.finetuning.formats`; a test compares which files both accept.
+"""
+
+import codecs
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_lines
+
+BEGINNING_BYTES = 1024
+OTHER_FILES = {
+    b"PK\x03\x04": "is a ZIP archive or a workbook; unpack or convert it to JSON",
+    b"version https://git-lfs": "is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository",
+    b"<!doctype html": "is a web page; download the file that the page shows",
+    b"<html": "is a web page; download the file that the page shows",
+}
+ROLES = {"from": ("human", "user", "gpt", "assistant", "system"), "role": ("user", "assistant", "system")}
+# The key by which an example's format is recognized, and all keys that it may have.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "conversations": ("id", "conversations", "system"),
+    "messages": ("id", "messages"),
+    "instruction": ("id", "instruction", "input", "output", "system", "history"),
+    "text": ("id", "text"),
+}
+
+
+def check_training_data(path: Path) -> None:
+    """Check every example.
+
+    Raises:
+        InputError: The file is of another kind or has no example, or an example is malformed.
+    """
+    beginning = _read_beginning(path)
+    for other, message in OTHER_FILES.items():
+        if beginning.lower().startswith(other.lower()):
+            raise InputError(f"the file {message}")
+    if beginning[:1] not in (b"[", b"{"):
+        _check_text_file(path, is_empty=not beginning)
+        return
+    first: str | None = None
+    for line, item in read_array(path) if beginning[:1] == b"[" else read_lines(path):
+        try:
+            first = _check_example(item, first)
+        except InputError as error:
+            raise InputError(error.message, line=line) from None
+    if first is None:
+        raise InputError("the file has no example; add at least one conversation")
+
+
+def _read_beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        while not beginning and (more := file.read(CHUNK_CHARACTERS)):
+            beginning = more.lstrip()
+    return beginning
+
+
+def _check_text_file(path: Path, *, is_empty: bool) -> None:
+    if is_empty:
+        raise InputError("the file has no example; add at least one conversation")
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while file.read(CHUNK_CHARACTERS):
+                pass
+    except UnicodeDecodeError as error:
+        raise InputError(f"the file is not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def _check_example(item: Any, first: str | None) -> str:
+    """Return the key by which the format of a well-formed example is recognized; `first` is that of the first one."""
+    if not isinstance(item, dict):
+        raise InputError("is not an object; write an example with 'messages' or 'conversations'")
+    found = next((key for key in KEYS if key in item), None)
+    if found is None:
+        raise InputError(f"has none of the keys {', '.join(KEYS)}")
+    if first not in (None, found):
+        raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
+    _refuse_others(item, KEYS[found], "")
+    _CHECKS[found](item)
+    return found
+
+
+def _check_turns(item: Mapping[str, Any], field: str, role: str, content: str) -> None:
+    turns = item[field]
+    if not isinstance(turns, list) or not turns:
+        raise InputError(f"{field!r} must be a list of turns with {role!r} and {content!r}")
+    for number, turn in enumerate(turns, start=1):
+        where = f"turn {number} "
+        if not isinstance(turn, dict) or role not in turn or content not in turn:
+            raise InputError(f"{where}needs both {role!r} and {content!r}")
+        _refuse_others(turn, (role, content), where)
+        if turn[role] not in ROLES[role]:
+            raise InputError(f"{where}has the unknown role {turn[role]!r}; use {', '.join(ROLES[role])}")
+        if turn[role] == "system" and number > 1:
+            raise InputError(f"{where}is a system message; only the first one may be")
+        _require_text(turn[content], f"{where}has a {content!r}")
+    if turns[0][role] == "system" and item.get("system") is not None:
+        raise InputError("has both a system message and the key 'system'; leave one out")
+
+
+def _check_system(item: Mapping[str, Any]) -> None:
+    if item.get("system") is not None:
+        _require_text(item["system"], "has a 'system'")
+
+
+def _check_sharegpt(item: Mapping[str, Any]) -> None:
+    _check_system(item)
+    _check_turns(item, "conversations", "from", "value")
+
+
+def _check_alpaca(item: Mapping[str, Any]) -> None:
+    _check_system(item)
+    history = item.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):  # noqa: PLR2004
+        raise InputError("has a malformed 'history'; write a list of [question, answer]")
+    for text in (text for pair in history for text in pair):
+        _require_text(text, "has a 'history'")
+    _require_text(item["instruction"], "has an 'instruction'")
+    _require_text(item.get("input") or "", "has an 'input'")
+    if item.get("output") is not None:
+        _require_text(item["output"], "has an 'output'")
+
+
+_CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+    "conversations": _check_sharegpt,
+    "messages": lambda item: _check_turns(item, "messages", "role", "content"),
+    "instruction": _check_alpaca,
+    "text": lambda item: _require_text(item["text"], "has a 'text'"),
+}
+
+
+def _require_text(value: Any, subject: str) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{subject} that is not a text; write it as a string")
+
+
+def _refuse_others(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in item:
+        if key not in known:
+            raise InputError(f"{where}has the unknown key {key!r}; remove it, or use {', '.join(known)}")

@@ -1,0 +1,126 @@
+"""What OpenAI's API needs of jobs beyond what our own routes need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.errors import InvalidRequestError, NotFoundError, UnknownCursorError, UnknownFileError
+from jobs.records import ArtifactRecord, EventRecord, FileRecord, JobDetails, JobFilter
+from jobs.repository import events, files, models, removal
+from jobs.repository import jobs as repository
+from jobs.service import jobs
+from jobs.service.jobs import JobKey
+from jobs.service.submission import Submission
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedJob:
+    """A job with the artifacts that it has published."""
+
+    job: JobDetails
+    artifacts: Sequence[ArtifactRecord]
+
+
+def get(connection: Connection, key: JobKey, kind: str) -> PublishedJob:
+    """Return a job of a kind.
+
+    Raises:
+        NotFoundError: there is none of this id and kind in the project.
+    """
+    found = jobs.get(connection, key)
+    if found.kind != kind:
+        raise NotFoundError(f"there is no {kind} job {key.job_id}", param="job_id")
+    return _with_artifacts(connection, [found])[0]
+
+
+def page(
+    connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
+) -> list[PublishedJob]:
+    """Return jobs of a project with specs, results and artifacts, newest first.
+
+    Raises:
+        UnknownCursorError: `after` is not a job of the project.
+    """
+    found = jobs.page(connection, project_id, wanted, after=after, limit=limit)
+    details = repository.get_details(connection, [job.id for job in found])
+    return _with_artifacts(connection, [details[job.id] for job in found if job.id in details])
+
+
+def page_events(
+    connection: Connection, key: JobKey, *, before: int | None, limit: int, types: Sequence[str]
+) -> list[EventRecord]:
+    """Return the newest events of a job, or those before a sequence number.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    jobs.get(connection, key)
+    return events.page_back(connection, key.job_id, before=before, limit=limit, types=types)
+
+
+def find_repeated(
+    connection: Connection, submission: Submission, *, count: int, within_seconds: float
+) -> JobDetails | None:
+    """Return the job that an earlier request of the same content has made, if this request repeats that one.
+
+    A job answers at most one request with each count: equal requests that are no repetitions make jobs of their own.
+    """
+    since = now_ms(connection) - int(within_seconds * 1000)
+    kind, digest = submission.spec.kind, submission.request_digest
+    found = repository.find_by_digest(connection, submission.project_id, kind, digest, since=since)
+    if found is None or found.openai is None or found.openai.get("repetition", 0) >= count:
+        return None
+    repository.set_openai(connection, found.id, {**found.openai, "repetition": count})
+    return found
+
+
+def require_valid_file(connection: Connection, project_id: str, file_id: str, param: str) -> FileRecord:
+    """Return a file whose content suits its purpose.
+
+    Raises:
+        UnknownFileError: there is none of this id in the project.
+        InvalidRequestError: its check has failed.
+    """
+    found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
+    if found is None:
+        raise UnknownFileError(f"there is no file {file_id}; upload it with `POST /v1/files`", param=param)
+    if found.status == "error":
+        raise InvalidRequestError(f"file {file_id} cannot be used: {found.status_details}", param=param)
+    return found
+
+
+def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
+    """Return the newest model that was made from `name` and is quantized this way; `name` itself, if it is one.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    for model in (
+        *models.get_many(connection, project_id, [name]).values(),
+        *models.made_from(connection, project_id, name),
+    ):
+        if model.state == "ready" and model.details.get("quantization") == quantization:
+            return model.id
+    message = f"model {name!r} has no form that is quantized as {quantization!r}; make one with a quantize job"
+    raise InvalidRequestError(message, param=param)
+
+
+def parse_event_id(job_id: str, after: str | None) -> int | None:
+    """Return the sequence number in the id of an event.
+
+    Raises:
+        UnknownCursorError: it is not the id of an event of this job.
+    """
+    if after is None:
+        return None
+    owner, _, number = after.rpartition(":")
+    if owner != job_id or not number.isascii() or not number.isdecimal() or len(number) > 9:  # noqa: PLR2004 - fits SQL
+        raise UnknownCursorError(after)
+    return int(number)
+
+
+def _with_artifacts(connection: Connection, found: Sequence[JobDetails]) -> list[PublishedJob]:
+    artifacts = removal.list_artifacts(connection, [job.id for job in found]) if found else []
+    return [PublishedJob(job, [each for each in artifacts if each.job_id == job.id]) for job in found]

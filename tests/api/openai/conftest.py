@@ -1,0 +1,61 @@
+"""The official client against a real server: as users have it, and refusing answers that are not as documented."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.api.conftest import ADMIN_KEY, Api, serving, small
+
+EXAMPLES = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 3
+
+
+def client_of(api: Api, *, strict: bool, url: str | None = None, max_retries: int = 0) -> openai.OpenAI:
+    """The client with nothing but an address and a key."""
+    if not strict:
+        return openai.OpenAI(base_url=f"{url or api.url}/v1", api_key=ADMIN_KEY, max_retries=max_retries)
+    return openai.OpenAI(
+        base_url=f"{url or api.url}/v1", api_key=ADMIN_KEY, max_retries=max_retries, _strict_response_validation=True
+    )
+
+
+@pytest.fixture(params=[False, True], ids=["lenient", "strict"])
+def client(api: Api, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
+    """Both kinds of client; the model `base` is registered."""
+    api.register_model()
+    with client_of(api, strict=request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def refusing_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """A client of one server for many requests that are refused."""
+    with serving(small(tmp_path_factory.mktemp("refusing") / "home")) as running:
+        running.register_model()
+        with client_of(running, strict=False) as made:
+            yield made
+
+
+@pytest.fixture
+def training_file(client: openai.OpenAI) -> str:
+    """The id of a file with examples."""
+    return client.files.create(file=("train.jsonl", lines(EXAMPLES)), purpose="fine-tune").id
+
+
+def lines(items: list[Any]) -> bytes:
+    """JSON lines."""
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items).encode()
+
+
+def request_line(custom_id: str, model: str = "base", **body: Any) -> dict[str, Any]:
+    """One line of a batch file."""
+    chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, **body}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": chat}
+
+
+def batch_file(client: openai.OpenAI, count: int = 3) -> str:
+    """The id of a file with requests."""
+    content = lines([request_line(f"request-{number}") for number in range(count)])
+    return client.files.create(file=("batch.jsonl", content), purpose="batch").id

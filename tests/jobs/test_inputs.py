@@ -1,0 +1,197 @@
+"""Checks of uploaded files accept what workers can read, and name the line of what they cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.formats import read_conversations
+from baichuan_core.generation import read_requests
+from jobs.inputs import BatchSummary, InputError, check_batch, check_file, check_training_data, lines
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+
+
+def line(custom_id: str = "a", url: str = "/v1/chat/completions", body: Any = CHAT, **fields: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body, **fields}
+
+
+def written(path: Path, *items: Any) -> Path:
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    return path
+
+
+def test_a_batch_file(tmp_path: Path) -> None:
+    items = [line(str(number), body={**CHAT, "max_tokens": 3, "stream": False}) for number in range(1000)]
+    path = written(tmp_path / "b.jsonl", *items)
+    assert check_batch(path) == BatchSummary("/v1/chat/completions", "m", 1000)
+    assert check_file(path, "batch").status == "processed"
+    assert check_file(path, "user_data").status == "processed"
+    assert len(read_requests(path)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([1], "is not an object"),
+        (line(extra=1), "extra is not known"),
+        (line(custom_id=""), "custom_id must be a text"),
+        (line(method="GET"), "method must be POST"),
+        (line(url="/v1/embeddings"), "url must be /v1/chat/completions or /v1/completions"),
+        (line("b", "/v1/completions", {"model": "m", "prompt": "x"}), "url is /v1/completions, but the file began"),
+        (line(body=None), "body must be an object"),
+        (line(body={"model": "m"}), "body.messages is missing"),
+        (line(body={"messages": CHAT["messages"]}), "body.model is missing"),
+        (line("b", body={**CHAT, "model": "other"}), "body.model is 'other', but the file began with 'm'"),
+        (line(body={**CHAT, "tools": []}), "body.tools is not supported; remove it"),
+        (line(body={**CHAT, "stream": True}), "body.stream is not supported except False"),
+        (line(body={**CHAT, "temperature": 3}), "body.temperature must be a number from 0 to 2"),
+        (line(body={**CHAT, "top_p": True}), "body.top_p must be"),
+        (line(body={**CHAT, "n": 0}), "body.n must be a whole number from 1 to 128"),
+        (line(body={**CHAT, "stop": [""]}), "body.stop must be"),
+        (
+            line(body={**CHAT, "max_tokens": 1, "max_completion_tokens": 1}),
+            "body.max_completion_tokens is given besides",
+        ),
+        (
+            line(body={**CHAT, "messages": [{"role": "tool", "content": "x"}]}),
+            "body.messages has the role 'tool' in message 1",
+        ),
+        (
+            line(body={**CHAT, "messages": [{"role": "user", "content": []}]}),
+            "body.messages has no text as content in message 1",
+        ),
+        (line(), "custom_id is 'a', as in line 1"),
+    ],
+)
+def test_a_batch_line_that_cannot_run(tmp_path: Path, wrong: Any, message: str) -> None:
+    path = written(tmp_path / "b.jsonl", line(), wrong)
+    with pytest.raises(InputError) as caught:
+        check_batch(path)
+    assert str(caught.value).startswith(f"line 2: {message}")
+    checked = check_file(path, "batch")
+    assert (checked.status, checked.details) == ("error", str(caught.value))
+
+
+def test_limits_of_a_batch_file(tmp_path: Path) -> None:
+    for content, message in ((b"", "no request"), (b"\xff", "line 1: is not UTF-8"), (b"{", "line 1: is not JSON")):
+        path = tmp_path / "b.jsonl"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            check_batch(path)
+    path.write_text("\n".join(json.dumps(line(str(number))) for number in range(50_001)))
+    with pytest.raises(InputError, match="line 50001: the file has more than 50000 requests"):
+        check_batch(path)
+    path.write_text("\n".join(json.dumps(line(str(number))) for number in range(50_000)))
+    assert check_batch(path).requests == 50_000
+
+
+VALUES: list[Any] = [None, 0, 1, 2.5, -1, True, False, "x", "", [], ["x"], {}, 200, CHAT["messages"]]
+PARAMETERS = [
+    *("messages", "prompt", "max_tokens", "max_completion_tokens", "max_new_tokens", "temperature", "top_p", "top_k"),
+    *("seed", "n", "stop", "stream", "logprobs", "echo", "frequency_penalty", "logit_bias", "best_of", "user", "tools"),
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
+    st.dictionaries(st.sampled_from(PARAMETERS), st.sampled_from(VALUES), max_size=3),
+)
+def test_workers_can_read_every_batch_line_that_is_accepted(tmp_path: Path, url: str, body: dict[str, Any]) -> None:
+    source = {"messages": CHAT["messages"]} if "chat" in url else {"prompt": "x"}
+    path = written(tmp_path / "b.jsonl", line(url=url, body={"model": "m", **source, **body}))
+    try:
+        check_batch(path)
+    except InputError:
+        return
+    assert len(read_requests(path)) == 1
+
+
+TRAINING_ITEMS: list[Any] = [
+    {"conversations": TURNS},
+    {"id": "1", "conversations": TURNS, "system": "s"},
+    {"conversations": [{"from": "system", "value": "s"}, *TURNS]},
+    {"conversations": [{"from": "system", "value": "s"}, *TURNS], "system": "t"},
+    {"conversations": [*TURNS, {"from": "system", "value": "s"}]},
+    {"conversations": []},
+    {"conversations": [{"from": "human"}]},
+    {"conversations": [{"from": "nobody", "value": "x"}]},
+    {"conversations": [{"from": "human", "value": 1}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    {"messages": [{"role": "user", "content": "q", "weight": 1}]},
+    {"messages": [{"role": "tool", "content": "q"}]},
+    {"messages": "x"},
+    {"instruction": "i", "output": "o"},
+    {"instruction": "i", "input": None, "output": "o", "history": [["q", "a"]]},
+    {"instruction": "i", "history": [["q"]]},
+    {"instruction": 1},
+    {"text": "t"},
+    {"text": 1},
+    {"text": "t", "other": 1},
+    {"nothing": 1},
+    [],
+    "x",
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(TRAINING_ITEMS), max_size=2), st.booleans(), st.sampled_from(["", "\ufeff", "\n "]))
+def test_training_data_is_accepted_as_fine_tunes_accept_it(
+    tmp_path: Path, items: list[Any], is_array: bool, before: str
+) -> None:
+    path = tmp_path / "data.json"
+    rows = [json.dumps(item, ensure_ascii=False) for item in items]
+    path.write_text(before + ("[" + ",\n".join(rows) + "]" if is_array else "\n".join(rows)), encoding="utf-8")
+    refused: str | None = None
+    try:
+        read_conversations(path)
+    except DatasetError as error:
+        refused = str(error)
+    if refused is None:
+        check_training_data(path)
+        return
+    with pytest.raises(InputError) as caught:
+        check_training_data(path)
+    assert caught.value.line is None or f"line {caught.value.line} " in refused or "no example" in refused
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04....", "ZIP archive"),
+        (b"<html>", "web page"),
+        (b"  \n", "no example"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'[{"text": "a"} {"text": "b"}]', "line 1: expected ','"),
+        (b'[{"text": "a"},\n{"text": "b"]', "line 2: is not JSON"),
+        (b'[{"text": "a"}] x', "text after the end"),
+        (b'[{"text": "a"}', "expected ','"),
+        (b'{"text": "a"}\n{"text": ', "line 2: is not JSON"),
+    ],
+)
+def test_files_that_are_no_training_data(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        check_training_data(path)
+
+
+def test_long_arrays_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.json"
+    items = [{"text": "长" * number} for number in range(50)]
+    path.write_text(json.dumps(items, ensure_ascii=False, indent=1), encoding="utf-8")
+    monkeypatch.setattr(lines, "CHUNK_CHARACTERS", 7)
+    assert [item for _, item in lines.read_array(path)] == items
+    assert [number for number, _ in lines.read_array(path)] == list(range(2, 152, 3))
+
+
+def test_plain_text_is_training_data(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("Once upon a time.")
+    assert check_file(path, "fine-tune").status == "processed"
