@@ -134,7 +134,7 @@ def test_a_wrong_hostfile_is_named(tmp_path: Path, text: str, message: str) -> N
 
 def test_this_machine_must_be_in_the_hostfile_once(tmp_path: Path) -> None:
     path = tmp_path / "hostfile"
-    path.write_text("192.0.2.1 slots=1\n192.0.2.2 slots=1\n")
+    path.write_text("a.invalid slots=1\nb.invalid slots=1\n")
     with pytest.raises(CommandError, match=r"no line of .* this machine .*--node-rank"):
         find_own_rank(read_hostfile(path), path)
     path.write_text(f"127.0.0.1 slots=1\n{socket.gethostname()} slots=1\n")
