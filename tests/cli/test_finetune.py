@@ -61,7 +61,7 @@ def test_the_published_command_line_with_deepspeed_and_a_hostfile(tmp_path: Path
     command = [part.format(base=base, output=output) for part in PUBLISHED]
     config = {"zero_optimization": {"stage": 3, "overlap_comm": True}, "gradient_clipping": 1.0}
     (tmp_path / "ds_config.json").write_text(json.dumps(config))
-    (tmp_path / "hostfile").write_text("localhost slots=2\n")
+    (tmp_path / "hostfile").write_text("127.0.0.1 slots=2\n")
     distributed = ["--deepspeed", str(tmp_path / "ds_config.json"), "--hostfile", str(tmp_path / "hostfile")]
     done = baichuan(*distributed, *command, "--records", str(tmp_path / "records"))
     assert done.returncode == 0, done.stderr
@@ -134,10 +134,10 @@ def test_a_wrong_hostfile_is_named(tmp_path: Path, text: str, message: str) -> N
 
 def test_this_machine_must_be_in_the_hostfile_once(tmp_path: Path) -> None:
     path = tmp_path / "hostfile"
-    path.write_text("192.0.2.1 slots=1\n192.0.2.2 slots=1\n")
+    path.write_text("a.invalid slots=1\nb.invalid slots=1\n")
     with pytest.raises(CommandError, match=r"no line of .* this machine .*--node-rank"):
         find_own_rank(read_hostfile(path), path)
-    path.write_text("127.0.0.1 slots=1\nlocalhost slots=1\n")
+    path.write_text(f"127.0.0.1 slots=1\n{socket.gethostname()} slots=1\n")
     with pytest.raises(CommandError, match="several lines of"):
         find_own_rank(read_hostfile(path), path)
 
