@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.database import insert
 from jobs.database.tables import Job, JobLabel
@@ -103,7 +104,7 @@ def page(
     if wanted.from_openai:
         query = query.where(Job.openai.is_not(None))
     for key, value in wanted.metadata.items():
-        query = query.where(Job.openai["metadata"][key].as_string() == value)
+        query = query.where(_has_metadata(connection, key, value))
     if after:
         query = query.where(Job.id < after)
     return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]
@@ -159,3 +160,11 @@ def _details(row: sa.Row[Any]) -> JobDetails:
 
 def _values(row: sa.Row[Any]) -> dict[str, Any]:
     return {**row._mapping, "state": JobState(row.state)}
+
+
+def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
+    """Compare decoded keys: SQLite's JSON paths find neither escaped characters nor quotes in a key."""
+    if connection.dialect.name == "postgresql":
+        return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})
+    entries = sa.func.json_each(Job.openai, "$.metadata").table_valued("key", "value")
+    return sa.exists().select_from(entries).where(entries.c.key == key, entries.c.value == value)
