@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
+from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.database.tables import Job, JobLabel, JobSearch
 from jobs.records import JobFilter, JobRecord
@@ -97,7 +98,7 @@ def _select(
     if wanted.from_openai:
         query = query.where(Job.openai.is_not(None))
     for name, value in wanted.metadata.items():
-        query = query.where(Job.openai["metadata"][name].as_string() == value)
+        query = query.where(_has_metadata(connection, name, value))
     if wanted.id_prefix:
         query = query.where(sa.func.substr(key, 1, len(wanted.id_prefix)) == wanted.id_prefix)
     return query
@@ -119,3 +120,11 @@ def _narrow_conditions(connection: Connection, wanted: JobFilter) -> list[Column
     if wanted.created_before is not None:
         conditions.append(JobSearch.created_at < wanted.created_before)
     return conditions
+
+
+def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
+    """Compare decoded keys: SQLite's JSON paths find neither escaped characters nor quotes in a key."""
+    if connection.dialect.name == "postgresql":
+        return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})
+    entries = sa.func.json_each(Job.openai, "$.metadata").table_valued("key", "value")
+    return sa.exists().select_from(entries).where(entries.c.key == key, entries.c.value == value)

@@ -149,7 +149,8 @@ def test_a_list_continues_only_after_an_item_that_it_has(either_api: Api) -> Non
     lists = ["jobs", "models", "files", "keys", "workers", f"jobs/{job}/artifacts", f"jobs/{job}/attempts"]
     for path in lists:
         for unknown in ("nope", "zzz", theirs):
-            problem = problem_of(api.client.get(f"/v1/{path}", params={"after": unknown}), 422, "unknown_cursor")
+            status = 400 if path == "files" else 422  # as OpenAI's clients expect it
+            problem = problem_of(api.client.get(f"/v1/{path}", params={"after": unknown}), status, "unknown_cursor")
             assert problem["error"]["param"] == "after"
             assert repr(unknown) in problem["detail"]
         last = api.client.get(f"/v1/{path}").json()["last_id"]
@@ -160,7 +161,8 @@ def test_a_list_continues_only_after_an_item_that_it_has(either_api: Api) -> Non
 def test_the_document_names_every_answer() -> None:
     paths = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["paths"]
     submit = paths["/v1/jobs"]["post"]["responses"]
-    assert submit["200"]["content"] == submit["202"]["content"]
+    job = submit["202"]["content"]["application/json"]["schema"]
+    assert job in submit["200"]["content"]["application/json"]["schema"]["anyOf"]
     for path in ("/v1/files/{file_id}/content", "/v1/jobs/{job_id}/artifacts/{path}"):
         answers = paths[path]["get"]["responses"]
         assert set(answers["200"]["content"]) == set(answers["206"]["content"]) == {"*/*"}
