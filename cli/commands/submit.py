@@ -27,6 +27,7 @@ app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_
 
 PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune"}
 OTHER_PURPOSE = "prompts"
+TRAINING_DATA = {"training_file", "training_files"}  # a fine-tune needs one of them
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended; exit 1 if it failed.")]
 RepeatKey = Annotated[
@@ -80,6 +81,8 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body = {"kind": kind, **values(options, given), **_conversations(given.get("chat"))}
         body |= settings(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
+        if kind == "finetune" and not TRAINING_DATA & body.keys():
+            raise CommandError("give --training-file, or --training-files several times", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
             uploaded = _upload_files(client, kind, options, body)
             if given["dry_run"]:
