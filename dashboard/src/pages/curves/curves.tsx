@@ -1,0 +1,128 @@
+import { useEffect, useMemo, useState } from 'react';
+
+import { type MessageKey, useT } from '@/i18n';
+import { Empty, ErrorNotice, Skeleton } from '@/ui/basics';
+
+import { Chart } from './chart';
+import { sortNames, toCurve } from './series';
+import { type Run, useRuns } from './use-metrics';
+import { ViewRange } from './view-range';
+
+const SMOOTHINGS = [0, 10, 100, 1000, 10_000];
+const KNOWN = ['loss', 'eval_loss', 'learning_rate', 'grad_norm', 'tokens_per_second'];
+
+/** A number that changes with the theme, so that canvases are drawn again. */
+function useThemeCount(): number {
+  const [count, setCount] = useState(0);
+  useEffect(() => {
+    const change = () => setCount((old) => old + 1);
+    const system = window.matchMedia('(prefers-color-scheme: dark)');
+    system.addEventListener('change', change);
+    window.addEventListener('themechange', change);
+    return () => {
+      system.removeEventListener('change', change);
+      window.removeEventListener('themechange', change);
+    };
+  }, []);
+  return count;
+}
+
+/** The metrics of one or several runs, one chart per metric. */
+export function Curves({ ids }: { ids: string[] }) {
+  const t = useT();
+  const [view] = useState(() => new ViewRange());
+  const [logarithmic, setLogarithmic] = useState(false);
+  const [smoothing, setSmoothing] = useState(0);
+  const { runs, pending, error } = useRuns(ids, view);
+  if (pending) return <Skeleton lines={2} height={280} />;
+  if (error) return <ErrorNotice error={error} />;
+  const logged = runs.filter((run) => run.first !== null);
+  if (logged.length === 0) return <Empty title={t('curves.none')}>{t('curves.none.text')}</Empty>;
+  const last = Math.max(...logged.map((run) => run.last ?? 0));
+  view.whole = [Math.min(...logged.map((run) => run.first ?? 0)), Math.max(last, 1)];
+  return (
+    <div className="stack">
+      <div className="row">
+        <label className="check">
+          <input type="checkbox" checked={logarithmic} onChange={(event) => setLogarithmic(event.target.checked)} />
+          {t('curves.log')}
+        </label>
+        <label className="inline-field">
+          {t('curves.smoothing')}
+          <select value={smoothing} onChange={(event) => setSmoothing(Number(event.target.value))}>
+            {SMOOTHINGS.map((steps) => (
+              <option key={steps} value={steps}>
+                {steps === 0 ? t('curves.raw') : t('curves.steps', { count: steps })}
+              </option>
+            ))}
+          </select>
+        </label>
+        <button type="button" className="button small" onClick={() => view.show(null)}>
+          {t('curves.all')}
+        </button>
+        <span className="small muted">{t('curves.hint')}</span>
+      </div>
+      <Charts runs={logged} ids={ids} view={view} logarithmic={logarithmic} smoothing={smoothing} />
+    </div>
+  );
+}
+
+interface ChartsProps {
+  runs: Run[];
+  ids: string[];
+  view: ViewRange;
+  logarithmic: boolean;
+  smoothing: number;
+}
+
+function Charts({ runs, ids, view, logarithmic, smoothing }: ChartsProps) {
+  const t = useT();
+  const theme = useThemeCount();
+  const content = runs.flatMap((run) => [...run.series.values()]);
+  const names = sortNames(runs.flatMap((run) => run.names));
+  const charts = useMemo(
+    () =>
+      names.map((name) => {
+        const shown = runs.filter((run) => run.series.has(name));
+        return {
+          name,
+          runs: shown.map((run) => run.id),
+          colors: shown.map((run) => ids.indexOf(run.id)),
+          curves: shown.flatMap((run) => {
+            const series = run.series.get(name);
+            return series ? [toCurve(series, smoothing, logarithmic)] : [];
+          }),
+        };
+      }),
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- the series are replaced when they change
+    [...content, content.length, smoothing, logarithmic],
+  );
+  return (
+    <>
+      {ids.length > 1 && (
+        <div className="legend">
+          {ids.map((id, at) => (
+            <span key={id}>
+              <span className={`swatch tone-${(at % 8) + 1}`} />
+              <code>{id.slice(-8)}</code>
+            </span>
+          ))}
+        </div>
+      )}
+      <div className="charts">
+        {charts.map((chart) => (
+          <Chart
+            key={chart.name}
+            title={KNOWN.includes(chart.name) ? t(`metric.${chart.name}` as MessageKey) : chart.name}
+            curves={chart.curves}
+            names={chart.runs}
+            colors={chart.colors}
+            logarithmic={logarithmic}
+            view={view}
+            theme={theme}
+          />
+        ))}
+      </div>
+    </>
+  );
+}
