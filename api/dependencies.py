@@ -12,7 +12,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.security import authenticate, require_admin
+from api.feed_hub import FeedHub
+from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
 from jobs.database import Database
@@ -21,7 +22,7 @@ from jobs.health import WriteProbe
 from jobs.records import KeyRecord
 from jobs.service import submission
 from jobs.service.jobs import JobKey
-from jobs.transport import Transport, Waker
+from jobs.transport import Announcer, Transport, Waker
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class Service:
     reader: Lane
     writer: Lane
     authenticator: Lane
+    slow_reader: Lane
     write_probe: WriteProbe
+    hub: FeedHub
     closing: threading.Event = field(default_factory=threading.Event)
 
 
@@ -43,23 +46,40 @@ class Service:
 def open_service(settings: ApiSettings) -> Iterator[Service]:
     """Connect to database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
 
-    One more reads keys only, so that no caller's authentication waits for another caller's list.
+    One more reads keys only, so that no caller's authentication waits for another caller's list, and one does what
+    reads many rows: counts, searches and series.
     """
     database = Database(settings.database)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
+    announcer = Announcer(transport.announce)
+    database.on_news = announcer.add
     reader = Lane("reader", database.reading, read_only=True)
     authenticator = Lane("authenticator", database.reading, read_only=True)
+    slow_reader = Lane("slow reader", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
     with suppress(OSError):  # a store that cannot be written is told to those who upload
         store.tidy()
     try:
-        yield Service(settings, database, transport, store, reader, writer, authenticator, WriteProbe(database))
+        yield Service(
+            settings,
+            database,
+            transport,
+            store,
+            reader,
+            writer,
+            authenticator,
+            slow_reader,
+            WriteProbe(database),
+            FeedHub(settings, reader),
+        )
     finally:
         writer.close()
         reader.close()
         authenticator.close()
+        slow_reader.close()
+        announcer.close()
         waker.close()
         transport.close()
         database.close()
@@ -77,6 +97,7 @@ class Caller:
 
     service: Service
     key: KeyRecord
+    credentials: Credentials
 
     @property
     def project_id(self) -> str:
@@ -91,9 +112,12 @@ class Caller:
 async def get_caller(request: Request) -> Caller:
     """The caller by the key that the request carries; the access log names it too."""
     service = service_of(request)
-    key = await authenticate(service.authenticator, request.headers.get("Authorization"))
+    credentials = Credentials.read(request)
+    key = await identify(service.authenticator, credentials)
     request.state.key = key
-    return Caller(service, key)
+    if credentials.authorization is None and request.method not in SAFE_METHODS:
+        require_same_origin(request)
+    return Caller(service, key, credentials)
 
 
 FromCaller = Annotated[Caller, Depends(get_caller)]

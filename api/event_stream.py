@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from api.dependencies import Service
 from api.schemas.jobs import EventObject
-from api.security import authenticate
+from api.security import Credentials, identify
 from jobs.errors import AuthenticationError, NotFoundError
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
@@ -21,11 +21,11 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a client watches, and the Authorization header that it came with."""
+    """What a client watches, and what it identified itself by."""
 
     job: JobKey
     types: Sequence[str]
-    authorization: str | None
+    credentials: Credentials
 
 
 async def follow(service: Service, watched: Watched, after: int) -> AsyncIterator[bytes]:
@@ -35,7 +35,7 @@ async def follow(service: Service, watched: Watched, after: int) -> AsyncIterato
     while not service.closing.is_set():
         if time.monotonic() - checked > settings.stream_idle_seconds:
             checked = time.monotonic()
-            if not await _may_stay(service, watched):
+            if not await may_stay(service, watched.credentials):
                 return
         try:
             record = await service.reader.call(jobs.find_records, job)
@@ -54,9 +54,10 @@ async def follow(service: Service, watched: Watched, after: int) -> AsyncIterato
         await asyncio.sleep(settings.stream_poll_seconds)
 
 
-async def _may_stay(service: Service, watched: Watched) -> bool:
+async def may_stay(service: Service, credentials: Credentials) -> bool:
+    """Whether the key or the session of a client is still valid."""
     try:
-        await authenticate(service.authenticator, watched.authorization)
+        await identify(service.authenticator, credentials)
     except AuthenticationError:
         return False
     return True

@@ -7,32 +7,36 @@ from api.uploads import store_bytes
 from jobs.artifacts import input_key
 from jobs.errors import OutcomeUnknownError
 from jobs.identifiers import new_id
+from jobs.records import KeyRecord
 from jobs.service import submission
 from jobs.service.submission import Submission, Submitted
 from jobs.service.unneeded import expect_input, give_up_input
 from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, separate_input
 
 
-async def submit(service: Service, project_id: str, spec: AnySpec, idempotency_key: str | None) -> Submitted:
-    """Submit a job, after writing a long input to the artifact store.
+async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_key: str | None) -> Submitted:
+    """Submit a job for an API key, after writing a long input to the artifact store.
 
     Raises:
         DomainError: the job is not accepted.
     """
     if isinstance(spec, GenerateSpec) and has_long_input(spec):
-        return await asyncio.shield(_submit_with_input(service, project_id, spec, idempotency_key))
-    return await service.writer.call(submission.submit, Submission(project_id, spec, idempotency_key))
+        return await asyncio.shield(_submit_with_input(service, key, spec, idempotency_key))
+    wanted = Submission(key.project_id, spec, idempotency_key, key_id=key.id, submitter=key.name)
+    return await service.writer.call(submission.submit, wanted)
 
 
 async def _submit_with_input(
-    service: Service, project_id: str, spec: GenerateSpec, idempotency_key: str | None
+    service: Service, key: KeyRecord, spec: GenerateSpec, idempotency_key: str | None
 ) -> Submitted:
     """Write the file before the row, so that no job lacks its input; without such a job the leader deletes it."""
     job_id = new_id("job")
     await service.writer.run(lambda connection: expect_input(connection, job_id))
     try:
         stored_spec = await asyncio.to_thread(_store_input, service, spec, job_id)
-        wanted = await asyncio.to_thread(Submission, project_id, spec, idempotency_key, stored_spec, job_id)
+        wanted = await asyncio.to_thread(
+            Submission, key.project_id, spec, idempotency_key, stored_spec, key.id, key.name, job_id
+        )
         submitted = await service.writer.call(submission.submit, wanted)
     except OutcomeUnknownError:
         raise  # the job may have been made, and would need its input

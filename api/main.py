@@ -12,7 +12,25 @@ from fastapi_offline import FastAPIOffline
 from api import errors
 from api.dependencies import open_service
 from api.middleware import BodyLimit, HeadAsGet, Reception
-from api.routes import artifacts, estimates, events, files, health, job_deletion, jobs, keys, models, workers
+from api.routes import (
+    artifacts,
+    bulk_operations,
+    dashboard,
+    estimates,
+    events,
+    feed,
+    files,
+    health,
+    history,
+    job_deletion,
+    jobs,
+    keys,
+    logs,
+    metrics,
+    models,
+    session,
+    workers,
+)
 from api.schemas.problems import Problem
 from api.settings import ApiSettings
 
@@ -21,7 +39,10 @@ EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
-RESOURCES = (jobs, job_deletion, estimates, events, artifacts, files, models, workers, keys)
+RESOURCES = (
+    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, artifacts, files, models),
+    *(workers, history, keys, session, feed),
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -31,7 +52,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_service(settings) as service:
             app.state.service = service
-            yield
+            async with service.hub.running():
+                yield
 
     app = FastAPIOffline(
         title="Baichuan Jobs",
@@ -44,6 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(dashboard.router)
     for resource in RESOURCES:
         app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=[("POST", files.router.prefix)])

@@ -1,9 +1,30 @@
-"""Who asks: bearer keys, and what their roles allow."""
+"""Who asks: bearer keys, sessions of browsers, and what roles allow."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
 
 from jobs.database.batching import Lane
 from jobs.errors import AuthenticationError, PermissionDeniedError
-from jobs.records import KeyRecord
-from jobs.service import keys
+from jobs.records import KeyRecord, SessionRecord
+from jobs.service import keys, sessions
+
+SESSION_COOKIE = "baichuan_session"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request identifies its sender by: its Authorization header, or else the cookie of a session."""
+
+    authorization: str | None
+    session_token: str | None
+
+    @classmethod
+    def read(cls, request: Request) -> "Credentials":
+        """Return the credentials of a request."""
+        return cls(request.headers.get("Authorization"), request.cookies.get(SESSION_COOKIE))
 
 
 def bearer_secret(header: str | None) -> str:
@@ -26,6 +47,42 @@ async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
         AuthenticationError: it is missing, unknown or revoked.
     """
     return await reader.call(keys.authenticate, bearer_secret(header))
+
+
+async def identify(reader: Lane, credentials: Credentials) -> KeyRecord:
+    """Return the key that a request acts for.
+
+    Raises:
+        AuthenticationError: there is none, or it is invalid.
+    """
+    if credentials.authorization is None and credentials.session_token:
+        return (await find_session(reader, credentials.session_token)).key
+    return await authenticate(reader, credentials.authorization)
+
+
+async def find_session(reader: Lane, token: str) -> SessionRecord:
+    """Return the session of a cookie.
+
+    Raises:
+        AuthenticationError: it has ended.
+    """
+    return await reader.call(sessions.authenticate, token)
+
+
+def require_same_origin(request: Request) -> None:
+    """Check that a page of this very service sent a request that changes something.
+
+    SameSite keeps the cookie from pages of other sites, but not from those on other ports of the same host.
+
+    Raises:
+        PermissionDeniedError: its Origin header is missing or names another host or port.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or urlsplit(origin).netloc != request.headers.get("Host"):
+        raise PermissionDeniedError(
+            f"requests with a session's cookie must come from a page of this service, but their Origin is {origin};"
+            " send an API key in the header `Authorization: Bearer <key>` instead"
+        )
 
 
 def require_admin(key: KeyRecord) -> KeyRecord:

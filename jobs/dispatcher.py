@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
-from jobs.maintenance import Janitor
+from jobs.maintenance import BulkOperations, Janitor
 from jobs.maintenance.reaper import reap
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
@@ -16,7 +16,7 @@ from jobs.scheduling import Placement, Requirement, Round, WaitingJob, explain, 
 from jobs.service.dispatching import dispatch, requeue
 from jobs.service.pool import read_machines
 from jobs.settings import Settings, read_settings_or_exit
-from jobs.transport import BrokerUnreachableError, Transport
+from jobs.transport import Announcer, BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
 LEASE_MS = 5_000
@@ -34,7 +34,10 @@ class Dispatcher:
         self._settings = settings
         self._database = Database(settings.database)
         self._transport = Transport(settings)
+        self._announcer = Announcer(self._transport.announce)
+        self._database.on_news = self._announcer.add
         self._janitor = Janitor(self._database, settings)
+        self._bulk_operations = BulkOperations(self._database, settings)
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
         self._expired_at: dict[str, float] = {}
@@ -50,6 +53,7 @@ class Dispatcher:
                 if self._leads():
                     self.repair()
                     self._janitor.work()
+                    self._bulk_operations.work()
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
                 self._outage = None
@@ -155,10 +159,12 @@ class Dispatcher:
 
     def _resign(self) -> None:
         self._janitor.stop()
+        self._bulk_operations.stop()
         try:
             with self._database.writing() as connection:
                 workers.drop_lease(connection, LEASE, self._holder)
         finally:
+            self._announcer.close()
             self._transport.close()
             self._database.close()
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jobs.state import JobState
 
 Json = Mapping[str, Any]
+BulkAction = Literal["cancel", "retry", "delete"]
+FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,14 @@ class JobRecord:
         source_model: The model that the spec names as `model`.
         output_model: The id that the spec chose for the resulting model.
         labels: Labels of the spec.
+        key_id: The API key that submitted it; None for jobs of releases that did not record it.
+        submitter: That key's name, or an empty string.
     """
 
     id: str
     project_id: str
+    key_id: str | None
+    submitter: str
     kind: str
     state: JobState
     source_model: str
@@ -73,11 +79,28 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs a list shows; None shows all."""
+    """Which jobs a list shows; all conditions that are given must hold.
 
-    state: str | None = None
+    Attributes:
+        states: The job is in one of these, if there are any.
+        label: Key and value of a label.
+        field: Dotted name and value of a field of the spec.
+        error: Part of the error's code or message.
+        id_prefix: Beginning of the id.
+        submitter: Name of the API key that submitted it.
+        created_from: Earliest time of submission.
+        created_before: The submission was before this time.
+    """
+
+    states: Sequence[str] = ()
     kind: str | None = None
     label: tuple[str, str] | None = None
+    field: tuple[str, str] | None = None
+    error: str | None = None
+    id_prefix: str | None = None
+    submitter: str | None = None
+    created_from: int | None = None
+    created_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +257,75 @@ class KeyRecord:
     hint: str
     created_at: int
     revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRecord:
+    """One change in a project; positions have no gaps.
+
+    Attributes:
+        position: Its place in the project's feed.
+        job_id: The job that changed, if it is one.
+    """
+
+    project_id: str
+    position: int
+    job_id: str | None
+    type: FeedType
+    data: Json
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRecord:
+    """An operation on all jobs that match a filter.
+
+    Attributes:
+        request: The conditions as the client sent them.
+        conditions: The same as the fields of a `JobFilter`.
+        last_job_id: The job that it dealt with last; it goes from the newest to the oldest.
+        failures: `job_id`, `code` and `message` of the first jobs that could not be changed.
+    """
+
+    id: str
+    project_id: str
+    action: BulkAction
+    request: Json
+    conditions: Json
+    last_job_id: str | None
+    matched: int
+    processed: int
+    changed: int
+    failed: int
+    failures: Sequence[Json]
+    created_at: int
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A browser's session, or a one-time link to one, with the API key that it acts for."""
+
+    key: KeyRecord
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What a worker reported of its machine at one time."""
+
+    at: int
+    devices: Sequence[Json]
+    host: Json
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """What an API key used on one day (days since the epoch, UTC)."""
+
+    day: int
+    key_id: str | None
+    key_name: str
+    jobs: int
+    device_ms: int
+    tokens: int

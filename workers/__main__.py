@@ -9,7 +9,7 @@ import threading
 from jobs.artifacts import open_store
 from jobs.database import Database
 from jobs.settings import Settings, read_settings_or_exit
-from jobs.transport import Transport, Waker, celery_app
+from jobs.transport import Announcer, Transport, Waker, celery_app
 from workers.celery_app import build_worker, forget_queue, reconnect
 from workers.execution import Execution
 from workers.hearing import Hearing
@@ -34,6 +34,8 @@ def main() -> None:
     starter.warm_up()
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
+    announcer = Announcer(transport.announce)
+    database.on_news = announcer.add
     execution = Execution(settings, worker, database, starter, waker.wake)
     tidying = Tidying(database, open_store(settings), settings)
 
@@ -60,6 +62,7 @@ def main() -> None:
     heartbeat.leave()
     forget_queue(app, worker)
     waker.close()
+    announcer.close()
     transport.close()
     database.close()
     log.info("%s is gone", worker.id)

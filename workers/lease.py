@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Directive, HeldAttempt
+from jobs.service.metrics import Point
 from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
@@ -26,6 +28,15 @@ Entry = tuple[str, dict[str, Any]]
 
 class LeaseOverError(Exception):
     """The database could not be reached until the lease was over: the attempt is not ours any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is to be recorded with the next renewal."""
+
+    log: list[Entry]
+    progress: dict[str, Any] | None
+    points: list[Point]
 
 
 class Lease:
@@ -44,6 +55,7 @@ class Lease:
         self._lock = threading.Lock()
         self._log: list[Entry] = []
         self._progress: dict[str, Any] | None = None
+        self._points: list[Point] = []
         self._last_progress_event: dict[str, Any] | None = None
         self._progress_events = 0
         self._closing = threading.Event()
@@ -75,6 +87,11 @@ class Lease:
         with self._lock:
             self._progress = progress
 
+    def record_point(self, point: Point) -> None:
+        """Record what was logged at one step."""
+        with self._lock:
+            self._points.append(point)
+
     def record_lines(self, stream: str, lines: list[str]) -> None:
         """Record lines that were printed."""
         with self._lock:
@@ -105,10 +122,10 @@ class Lease:
             LeaseOverError: the database could not be reached in time.
         """
         self.stop()
-        entries, progress = self._take()
+        news = self._take()
 
         def transaction(connection: Connection) -> T:
-            self._record(connection, entries, progress)
+            self._record(connection, news)
             return ending(connection)
 
         return self.retry_until_expiry(transaction)
@@ -123,7 +140,7 @@ class Lease:
     def _must_renew(self) -> bool:
         age = time.monotonic() - self._renewed_at
         with self._lock:
-            news = bool(self._log or self._progress)
+            news = bool(self._log or self._progress or self._points)
         return age >= self._settings.heartbeat_seconds or (news and age >= self._worker.progress_seconds)
 
     def _peek(self) -> Directive:
@@ -132,23 +149,25 @@ class Lease:
 
     def _renew(self) -> Directive:
         begun = time.monotonic()
-        entries, progress = self._take()
+        news = self._take()
         try:
             with self._database.writing() as connection:
-                directive = self._record(connection, entries, progress)
+                directive = self._record(connection, news)
         except Exception:
-            self._put_back(entries, progress)
+            self._put_back(news)
             raise
-        if progress is not None and self._is_event(progress):
-            self._last_progress_event, self._progress_events = progress, self._progress_events + 1
+        if news.progress is not None and self._is_event(news.progress):
+            self._last_progress_event, self._progress_events = news.progress, self._progress_events + 1
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
         return directive
 
-    def _record(self, connection: Connection, entries: list[Entry], progress: dict[str, Any] | None) -> Directive:
-        news = [*entries, ("progress", progress)] if progress and self._is_event(progress) else entries
+    def _record(self, connection: Connection, news: News) -> Directive:
+        progress, entries = news.progress, news.log
+        if progress and self._is_event(progress):
+            entries = [*entries, ("progress", progress)]
         held = self.hold(connection)
-        return Directive.ABANDON if held is None else held.renew(progress, news)
+        return Directive.ABANDON if held is None else held.renew(progress, entries, news.points)
 
     def hold(self, connection: Connection) -> HeldAttempt | None:
         """Lock the attempt in a transaction; None if it is no longer this worker's."""
@@ -163,13 +182,14 @@ class Lease:
         changed = progress["stage"] != last["stage"] or progress["fraction"] - last["fraction"] >= MIN_PROGRESS_CHANGE
         return changed and self._progress_events < MAX_PROGRESS_EVENTS
 
-    def _take(self) -> tuple[list[Entry], dict[str, Any] | None]:
+    def _take(self) -> News:
         with self._lock:
-            taken = self._log, self._progress
-            self._log, self._progress = [], None
+            taken = News(self._log, self._progress, self._points)
+            self._log, self._progress, self._points = [], None, []
             return taken
 
-    def _put_back(self, entries: list[Entry], progress: dict[str, Any] | None) -> None:
+    def _put_back(self, news: News) -> None:
         with self._lock:
-            self._log = [*entries, *self._log]
-            self._progress = self._progress or progress
+            self._log = [*news.log, *self._log]
+            self._progress = self._progress or news.progress
+            self._points = [*news.points, *self._points]

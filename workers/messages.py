@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from jobs.artifacts import StoredFile
 from jobs.results import AnyResult
 from jobs.service.claims import Claim
+from jobs.service.metrics import Point
 from workers.failures import Failure
 from workers.handlers.contract import Outcome
 
@@ -55,6 +56,14 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """From a runner: what it logged at one step; no step is left out."""
+
+    point: Point
+    type: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """From a runner: everything is written and published in the store."""
 
@@ -79,7 +88,7 @@ class Paused:
 
 
 PAUSE = b"pause\n"  # to a runner, after its assignment
-Message = Progressed | Finished | Failed | Paused
+Message = Progressed | Measured | Finished | Failed | Paused
 
 _ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)

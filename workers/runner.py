@@ -22,6 +22,7 @@ from baichuan_core.progress import Progress
 from jobs.artifacts import Workspace, describe, open_store_at
 from jobs.records import AllocationRecord
 from jobs.results import JobProgress
+from jobs.service.metrics import to_point
 from workers.environment import device_variables
 from workers.failures import failure_of
 from workers.handlers.contract import handler_of
@@ -31,6 +32,7 @@ from workers.messages import (
     Assignment,
     Failed,
     Finished,
+    Measured,
     Message,
     Paused,
     Progressed,
@@ -114,7 +116,10 @@ def _work(assignment: Assignment, messages: int, pause: threading.Event) -> Fini
 
 
 class Reporter:
-    """Sends progress to the worker, thinned out: every new stage, and the figures a few times a second."""
+    """Sends progress to the worker, thinned out: every new stage, and the figures a few times a second.
+
+    The metrics of steps are sent all.
+    """
 
     def __init__(self, messages: int) -> None:
         self._messages = messages
@@ -123,6 +128,8 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         """Report."""
+        if point := to_point(progress.metrics):
+            _send(self._messages, Measured(point))
         now = time.monotonic()
         if progress.stage == self._stage and now - self._sent_at < REPORT_SECONDS and progress.fraction < 1:
             return

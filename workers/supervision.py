@@ -11,7 +11,7 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Paused, Progressed
+from workers.messages import Failed, Finished, Measured, Paused, Progressed
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
@@ -132,6 +132,8 @@ class Supervision:
                     self._lease.record_progress(
                         {"fraction": said.fraction, "stage": said.stage, "metrics": dict(said.metrics)}
                     )
+                case Measured(point):
+                    self._lease.record_point(point)
                 case Finished() | Failed() | Paused():
                     self._last_word = said
                 case (stream, lines):

@@ -46,7 +46,7 @@ async def list_events(
         await caller.service.reader.call(jobs.find_records, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        watched = Watched(job, types, request.headers.get("Authorization"))
+        watched = Watched(job, types, caller.credentials)
         return StreamingResponse(follow(caller.service, watched, after), 200, headers, "text/event-stream")
     found = await caller.service.reader.run(
         lambda c: jobs.event_page(c, job, after=query.after, limit=query.limit + 1, types=types)

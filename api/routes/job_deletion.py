@@ -1,32 +1,13 @@
-"""Deleting jobs: one, or many by a filter."""
+"""Deleting a job. Many at once are deleted by a bulk operation."""
 
 from fastapi import APIRouter, Response
 
 from api.dependencies import FromCaller
-from api.json_bodies import JsonRoute
 from api.responses import json_response
-from api.schemas.requests import JobSelectionRequest
-from api.schemas.resources import BulkDeletionObject, Deleted
-from jobs.records import JobFilter
+from api.schemas.resources import Deleted
 from jobs.service import deletions
-from jobs.service.deletions import JobSelection
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
-
-
-@router.post("/delete", status_code=202, response_model=BulkDeletionObject)
-async def delete_jobs(selection: JobSelectionRequest, caller: FromCaller) -> Response:
-    """Delete all final jobs that match, with all that they made; models in use are kept with their jobs."""
-    key, _, value = (selection.label or "").partition(":")
-    wanted = JobFilter(selection.state, selection.kind, (key, value) if selection.label else None)
-    chosen = JobSelection(wanted, None if selection.before is None else selection.before * 1000)
-    counted = await caller.service.writer.run(
-        lambda c: deletions.delete_jobs(c, chosen, caller.project_id, dry_run=selection.dry_run)
-    )
-    answer = BulkDeletionObject(
-        dry_run=selection.dry_run, matched=counted.matched, deleted=counted.deleted, in_use=counted.in_use
-    )
-    return json_response(answer, 202)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.delete("/{job_id}", response_model=Deleted)

@@ -9,12 +9,13 @@ from api.dependencies import Caller, FromCaller
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
 from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
+from api.schemas.bulk import JobCounts
 from api.schemas.jobs import AttemptObject, JobObject, JobSummary
 from api.schemas.pages import Page
-from api.schemas.requests import JobQuery, PageQuery
+from api.schemas.requests import JobQuery, JobSelection, PageQuery
 from jobs.artifacts import input_key
 from jobs.errors import NotFoundError, UnknownCursorError
-from jobs.records import JobDetails, JobFilter
+from jobs.records import JobDetails
 from jobs.service import jobs
 from jobs.specs import AnySpec
 
@@ -50,7 +51,7 @@ async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
     """
-    submitted = await submit_job(caller.service, caller.project_id, spec, idempotency_key)
+    submitted = await submit_job(caller.service, caller.key, spec, idempotency_key)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:
         return _answer(submitted.job, caller, 202, location)
@@ -60,12 +61,18 @@ async def submit(spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey
 @router.get("", response_model=Page[JobSummary])
 async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> Response:
     """List jobs of the project without their specs and results, newest first."""
-    key, _, value = (query.label or "").partition(":")
-    wanted = JobFilter(query.state, query.kind, (key, value) if query.label else None)
+    wanted = query.to_filter()
     found = await caller.service.reader.run(
         lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[JobSummary].of([JobSummary.of(job, caller.key) for job in found], query.limit))
+
+
+@router.get("/counts", response_model=JobCounts)
+async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller) -> Response:
+    """Count the jobs that match, by state."""
+    states = await caller.service.slow_reader.run(lambda c: jobs.count(c, caller.project_id, query.to_filter()))
+    return json_response(JobCounts(total=sum(states.values()), states={state: n for state, n in states.items()}))
 
 
 @router.get("/{job_id}", response_model=JobObject)

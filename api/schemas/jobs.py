@@ -69,6 +69,7 @@ class JobSummary(Identified):
     priority: int
     labels: dict[str, str]
     project: str
+    submitter: str = Field(description="Name of the API key that sent it; empty if it was not recorded")
     created_at: int
     started_at: int | None
     finished_at: int | None
@@ -114,6 +115,7 @@ def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
         "priority": job.priority,
         "labels": job.labels,
         "project": caller.project,
+        "submitter": job.submitter,
         "created_at": seconds(job.created_at),
         "started_at": optional_seconds(job.started_at),
         "finished_at": optional_seconds(job.finished_at),

@@ -4,12 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from jobs.records import BulkAction, JobFilter
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
 LARGEST_SEQUENCE = 2**31 - 1
 LARGEST_TIME = 10**11  # seconds; in milliseconds it fits into the database's 64 bits
+LARGEST_POSITION = 2**63 - 1
+STATES = "|".join(JobState)
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
+FIELD_PATTERN = r"^[a-z0-9_.]{1,128}:[^\x00\r\n]{1,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=128)]
 
@@ -27,29 +31,122 @@ class PageQuery(Request):
     limit: int = Field(20, ge=1, le=100)
 
 
-class JobQuery(PageQuery):
-    """Which jobs."""
+class JobSelection(Request):
+    """Which jobs; all given conditions must hold."""
 
-    state: JobState | None = None
-    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
-    label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
-
-
-class JobSelectionRequest(Request):
-    """Which final jobs to delete; all given conditions must hold, and at least one must be given."""
-
-    state: Literal["succeeded", "failed", "cancelled"] | None = None
-    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
-    label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
-    before: int | None = Field(
-        None, ge=0, le=LARGEST_TIME, description="Only jobs created before this time, in seconds since the epoch"
+    state: str | None = Field(
+        None, pattern=rf"^({STATES})(,({STATES}))*$", description="One state, or several separated by commas"
     )
-    dry_run: bool = Field(default=False, description="Only count")
+    kind: str | None = Field(None, pattern=r"^[a-z]{1,32}$")
+    label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
+    field: str | None = Field(
+        None,
+        pattern=FIELD_PATTERN,
+        description="A field of the spec and its value, as name:value, for example learning_rate:1e-4 or"
+        " resources.nodes:2; of a list, one of its elements",
+    )
+    error: str | None = Field(
+        None, min_length=1, max_length=200, description="Part of the error's code or message, in upper or lower case"
+    )
+    id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="The beginning of the id")
+    submitter: str | None = Field(None, min_length=1, max_length=128, description="Name of the API key that sent it")
+    created_after: int | None = Field(None, ge=0, le=LARGEST_TIME, description="At or after this time, in seconds")
+    created_before: int | None = Field(None, ge=0, le=LARGEST_TIME, description="Before this time, in seconds")
+
+    def to_filter(self) -> JobFilter:
+        """Return the conditions as the job domain names them."""
+        return JobFilter(
+            states=tuple(self.state.split(",")) if self.state else (),
+            kind=self.kind,
+            label=_pair(self.label),
+            field=_pair(self.field),
+            error=self.error,
+            id_prefix=self.id,
+            submitter=self.submitter,
+            created_from=_milliseconds(self.created_after),
+            created_before=_milliseconds(self.created_before),
+        )
+
+
+class JobQuery(JobSelection, PageQuery):
+    """Which jobs, and which part of the list."""
+
+
+class BulkRequest(Request):
+    """What to do with all jobs that match; at least one condition must be given."""
+
+    action: BulkAction
+    filter: JobSelection
 
     @model_validator(mode="after")
     def _require_condition(self) -> Self:
-        if not any((self.state, self.kind, self.label, self.before is not None)):
-            raise ValueError("give at least one of state, kind, label and before; they choose the jobs to delete")
+        if not self.filter.model_dump(exclude_none=True):
+            raise ValueError("filter has no condition; give at least one, such as state, kind, label or created_before")
+        return self
+
+
+class FeedQuery(Request):
+    """Where a project's event stream continues."""
+
+    after: int | None = Field(
+        None, ge=0, le=LARGEST_POSITION, description="The id of the last event seen; by default only new ones follow"
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Most events of an answer that is not a stream")
+
+
+class LogLinesQuery(Request):
+    """Which lines of a job's output."""
+
+    first: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Number of the first line; else the end")
+    limit: int = Field(500, ge=1, le=5000)
+
+
+class LogSearchQuery(Request):
+    """What to find in a job's output."""
+
+    query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text within one line")
+    start: int | None = Field(
+        None, ge=1, le=LARGEST_SEQUENCE, description="Line to search from, itself included; else the first or last one"
+    )
+    direction: Literal["next", "previous"] = "next"
+    ignore_case: bool = Field(default=False, description="Whether A matches a (ASCII letters only)")
+    limit: int = Field(1, ge=1, le=1000, description="Most matches to return")
+    context: int = Field(0, ge=0, le=50, description="Lines to return before and after each match")
+
+
+class MetricsQuery(Request):
+    """Which part of a run's series, and how finely."""
+
+    names: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$", max_length=1000, description="By commas; all by default"
+    )
+    start: int | None = Field(None, ge=0, le=LARGEST_SEQUENCE, description="First step")
+    stop: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Step before which it ends")
+    buckets: int = Field(500, ge=1, le=5000, description="Parts of equal length to divide the steps into")
+
+
+class HistoryQuery(Request):
+    """How finely."""
+
+    points: int = Field(240, ge=1, le=720, description="Most points to return")
+
+
+class UsageQuery(Request):
+    """Which days."""
+
+    days: int = Field(30, ge=1, le=366, description="This many days, today (UTC) included")
+
+
+class NewSession(Request):
+    """What a session is made from: an API key, or the token of a one-time link."""
+
+    key: Annotated[str, StringConstraints(max_length=512)] | None = None
+    link: Annotated[str, StringConstraints(max_length=512)] | None = None
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        if (self.key is None) == (self.link is None):
+            raise ValueError("give either key or link")
         return self
 
 
@@ -98,3 +195,15 @@ class DrainRequest(Request):
     deadline_seconds: float | None = Field(
         None, ge=0, le=31_536_000, description="After this, jobs that still run must yield; by default they may end"
     )
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    """Split key:value."""
+    if text is None:
+        return None
+    key, _, value = text.partition(":")
+    return key, value
+
+
+def _milliseconds(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1000

@@ -170,13 +170,3 @@ class Deleted(BaseModel):
     id: str
     object: str
     deleted: Literal[True] = True
-
-
-class BulkDeletionObject(BaseModel):
-    """How many jobs a bulk deletion takes."""
-
-    object: Literal["job.bulk_deletion"] = "job.bulk_deletion"
-    dry_run: bool
-    matched: int = Field(description="Final jobs that match")
-    deleted: int = Field(description="Those that are deleted: soon, not yet when this is answered")
-    in_use: int = Field(description="Those that are kept, since jobs or models use the models that they made")

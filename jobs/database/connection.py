@@ -1,7 +1,7 @@
 """One way to talk to the database: synchronous SQLAlchemy connections, in short transactions."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database.file import DatabaseFile
+from jobs.database.journal import begin_journal, follow_savepoints, write_journal
 from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
@@ -44,9 +45,13 @@ class Database:
 
     On SQLite a writing transaction takes the write lock at once (`BEGIN IMMEDIATE`): one that first reads and then
     writes would fail with "database is locked" under load.
+
+    Attributes:
+        on_news: Called after a commit with the projects whose feeds have grown; must not wait for anything.
     """
 
     def __init__(self, url: str) -> None:
+        self.on_news: Callable[[frozenset[str]], None] = lambda _projects: None
         self.url = sa.make_url(_with_driver(url))
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +62,7 @@ class Database:
             hide_parameters=True,  # errors go to logs, and parameters hold prompts
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
+        follow_savepoints(self.engine)
         self._file: DatabaseFile | None = None
         if not postgresql:
             event.listen(self.engine, "connect", _configure_sqlite)
@@ -70,8 +76,13 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that may write; commits at the end of the block, rolls back if it raises."""
-        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
-            yield connection
+        with self.engine.connect().execution_options(writes=True) as connection:
+            with connection.begin():
+                begin_journal(connection)
+                yield connection
+                told = write_journal(connection)
+            if told:
+                self.on_news(told)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -62,6 +62,8 @@ class Job(Base):
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None] = mapped_column(Identifier)
+    submitter: Mapped[str] = mapped_column(String(128), server_default=text("''"))
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     spec: Mapped[dict[str, Any]] = mapped_column(Json, server_default=text("'{}'"))
@@ -82,6 +84,7 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     last_event: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    log_lines: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     created_at: Mapped[int] = mapped_column(Milliseconds)
     started_at: Mapped[int | None] = mapped_column(Milliseconds)
@@ -89,6 +92,7 @@ class Job(Base):
 
     __table_args__ = (
         Index("uq_jobs_project_id_idempotency_key", "project_id", "idempotency_key", unique=True),
+        Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
         Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
         Index("ix_jobs_queued", text("priority DESC"), "id", **_only_where("state = 'queued'")),
@@ -144,7 +148,10 @@ class Allocation(Base):
 
 
 class JobEvent(Base):
-    """The ordered, resumable log of a job: state changes, progress and output lines under one sequence number."""
+    """The ordered, resumable log of a job: state changes, progress and output lines under one sequence number.
+
+    `first_line` is the number of an entry's first output line.
+    """
 
     __tablename__ = "events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -153,6 +160,9 @@ class JobEvent(Base):
     type: Mapped[str] = mapped_column(String(16))
     data: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[int] = mapped_column(Milliseconds)
+    first_line: Mapped[int | None] = mapped_column(Integer)
+
+    __table_args__ = (Index("ix_events_lines", "job_id", "first_line", **_only_where("first_line IS NOT NULL")),)
 
 
 class Artifact(Base):
@@ -246,3 +256,114 @@ class Lease(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     holder: Mapped[str] = mapped_column(Identifier)
     expires_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class JobSearch(Base):
+    """What lists filter by besides state, kind and labels: one narrow row per job, so that scanning them is cheap.
+
+    `fields` has one line `name=value` per scalar of the spec, between line breaks; `error` is code and message.
+    """
+
+    __tablename__ = "job_search"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+    submitter: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    fields: Mapped[str] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = {"sqlite_with_rowid": False}
+
+
+class FeedPosition(Base):
+    """The last position in a project's feed; its row's lock orders the commits that add to the feed."""
+
+    __tablename__ = "feed_positions"
+    project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    last: Mapped[int] = mapped_column(BigInteger)
+
+
+class Feed(Base):
+    """Changes in a project, in the order of their commits and without gaps; the leader deletes the oldest."""
+
+    __tablename__ = "feed"
+    project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(Identifier)
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+    __table_args__ = {"sqlite_with_rowid": False}
+
+
+class MetricPoint(Base):
+    """One value that a run logged; NULL is NaN or infinite. `attempt` is the attempt's number."""
+
+    __tablename__ = "metric_points"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    value: Mapped[float | None] = mapped_column(Double)
+
+    __table_args__ = {"sqlite_with_rowid": False}
+
+
+class BulkOperation(Base):
+    """An operation on all jobs that match a filter, and how far it is."""
+
+    __tablename__ = "bulk_operations"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    action: Mapped[str] = mapped_column(String(16))
+    request: Mapped[dict[str, Any]] = mapped_column(Json)
+    conditions: Mapped[dict[str, Any]] = mapped_column(Json)
+    last_job_id: Mapped[str | None] = mapped_column(Identifier)
+    matched: Mapped[int] = mapped_column(Integer)
+    processed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    changed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    failed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    failures: Mapped[list[dict[str, Any]]] = mapped_column(Json, server_default=text("'[]'"))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    finished_at: Mapped[int | None] = mapped_column(Milliseconds)
+
+    __table_args__ = (
+        Index("ix_bulk_operations_project_id_id", "project_id", "id"),
+        Index("ix_bulk_operations_unfinished", "id", **_only_where("finished_at IS NULL")),
+    )
+
+
+class Session(Base):
+    """A browser's session or a one-time link to one; only the SHA-256 of its token is stored."""
+
+    __tablename__ = "sessions"
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    expires_at: Mapped[int] = mapped_column(Milliseconds, index=True)
+
+
+class WorkerSample(Base):
+    """What a worker reported of its machine with one heartbeat; kept for an hour."""
+
+    __tablename__ = "worker_samples"
+    worker_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    at: Mapped[int] = mapped_column(Milliseconds, primary_key=True)
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    host: Mapped[dict[str, Any]] = mapped_column(Json)
+
+    __table_args__ = {"sqlite_with_rowid": False}
+
+
+class Usage(Base):
+    """What an API key used on one day (days since the epoch, UTC); `key_id` is empty if it was not recorded."""
+
+    __tablename__ = "usage"
+    project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True)
+    key_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    jobs: Mapped[int] = mapped_column(Integer)
+    device_ms: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)

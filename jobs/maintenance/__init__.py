@@ -1,8 +1,9 @@
 """What the leader does besides dispatching: end lost attempts, delete what is unneeded, expire what is too old."""
 
+from jobs.maintenance.bulk_operations import BulkOperations
 from jobs.maintenance.cleaner import Cleaner
 from jobs.maintenance.janitor import Janitor
 from jobs.maintenance.reaper import reap
 from jobs.maintenance.retention import Retention
 
-__all__ = ["Cleaner", "Janitor", "Retention", "reap"]
+__all__ = ["BulkOperations", "Cleaner", "Janitor", "Retention", "reap"]

@@ -6,7 +6,6 @@ from jobs.artifacts import ArtifactStore
 from jobs.database import Database, is_outage, now_ms
 from jobs.records import DeletionRecord
 from jobs.repository import deletions
-from jobs.service.deletions import erase_jobs
 from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
@@ -30,22 +29,11 @@ class Cleaner:
         with self._database.writing() as connection:
             now = now_ms(connection)
             due = deletions.take_due(connection, now=now, limit=BATCH, until=now + TAKEN_MS)
-        self._erase_jobs([record for record in due if record.key is None])
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:
                 deletions.remove(connection, done)
         return len(due)
-
-    def _erase_jobs(self, records: list[DeletionRecord]) -> None:
-        """Delete jobs, all or none of the batch; their files follow as records of their own."""
-        if not records:
-            return
-        with self._database.writing() as connection:
-            erased = erase_jobs(connection, [record.job_id for record in records if record.job_id], self._settings)
-            deletions.remove(connection, [record.id for record in records])
-        if erased < len(records):
-            log.info("%d of %d jobs are kept: they are in use or no longer final", len(records) - erased, len(records))
 
     def _delete(self, record: DeletionRecord, key: str) -> bool:
         """Delete a key from the store; False if that has to be tried again."""

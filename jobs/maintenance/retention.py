@@ -6,8 +6,10 @@ from sqlalchemy import Connection
 
 from jobs.database import Database, now_ms
 from jobs.records import ArtifactRecord
-from jobs.repository import removal
+from jobs.repository import feed, metrics, removal, samples, sessions
 from jobs.service import deletions
+from jobs.service.feed import KEPT_ENTRIES
+from jobs.service.history import HOUR_MS
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
 from jobs.settings import Settings
 from jobs.state import JobState
@@ -26,10 +28,11 @@ class Retention:
         """Delete what has expired: files, then jobs, artifacts, log lines and events of final jobs."""
         kept = self._settings
         self._expire_files()
+        self._expire_views()
         self._walk(kept.keep_jobs_days, self._erase_jobs)
         self._walk(kept.keep_artifacts_days, self._expire_artifacts)
         self._walk(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))
-        self._walk(kept.keep_events_days, lambda c, jobs: removal.delete_events(c, jobs, ["state", "progress"]))
+        self._walk(kept.keep_events_days, self._expire_events)
 
     def _walk(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
         """Treat all jobs that finished more than `days` ago; 0 keeps everything."""
@@ -46,6 +49,12 @@ class Retention:
         """Delete jobs; a model is in use while any job exists that names it, final or not."""
         deletions.erase_jobs(connection, job_ids, self._settings, users=tuple(JobState))
 
+    @staticmethod
+    def _expire_events(connection: Connection, job_ids: Sequence[str]) -> None:
+        """Delete state changes, progress and metrics; those of a fine-tune remain in its artifact."""
+        removal.delete_events(connection, job_ids, ["state", "progress"])
+        metrics.remove(connection, job_ids)
+
     def _expire_files(self) -> None:
         after: str | None = ""
         while after is not None:
@@ -54,6 +63,13 @@ class Retention:
                 for file in found:
                     deletions.expire_file(connection, file)
             after = found[-1].id if found else None
+
+    def _expire_views(self) -> None:
+        """Delete what only the dashboard needs for a while: old changes, samples of machines, ended sessions."""
+        with self._database.writing() as connection:
+            feed.prune(connection, keep=KEPT_ENTRIES)
+            samples.remove_before(connection, now_ms(connection) - HOUR_MS)
+            sessions.remove_expired(connection, now=now_ms(connection))
 
     @staticmethod
     def _expire_artifacts(connection: Connection, job_ids: Collection[str]) -> None:

@@ -73,6 +73,15 @@ def of_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
     return [replace(attempt, allocations=tuple(places[attempt.id])) for attempt in found]
 
 
+def get_device_ms(connection: Connection, attempt_id: str, *, now: int) -> int:
+    """Return the milliseconds since an attempt began, times the devices that are reserved for it."""
+    claimed_at = connection.execute(sa.select(Attempt.claimed_at).where(Attempt.id == attempt_id)).scalar_one()
+    if claimed_at is None:
+        return 0
+    places = allocations.of_attempts(connection, [attempt_id])[attempt_id]
+    return (now - claimed_at) * sum(len(place.devices) for place in places)
+
+
 def update(connection: Connection, attempt_id: str, changes: Mapping[str, Any]) -> None:
     """Change columns of an attempt."""
     connection.execute(sa.update(Attempt).where(Attempt.id == attempt_id).values(**changes))

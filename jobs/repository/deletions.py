@@ -60,9 +60,3 @@ def list_keys(connection: Connection, job_id: str) -> list[str]:
     """Return the keys of a job that are to be deleted."""
     query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
     return [key for key in connection.execute(query).scalars() if key is not None]
-
-
-def list_pending_jobs(connection: Connection) -> set[str]:
-    """Return the jobs that are to be deleted themselves."""
-    query = sa.select(Deletion.job_id).where(Deletion.key.is_(None))
-    return {job_id for job_id in connection.execute(query).scalars() if job_id is not None}

@@ -1,59 +1,97 @@
 """Rows of `events`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from jobs.database.journal import tell
 from jobs.database.tables import Job, JobEvent
-from jobs.records import EventRecord
+from jobs.records import EventRecord, JobRecord
+
+Entry = tuple[str, Mapping[str, Any]]
+_COLUMNS = [getattr(JobEvent, field.name) for field in fields(EventRecord)]
 
 
 def append(
     connection: Connection,
     job_id: str,
-    entries: Sequence[tuple[str, Mapping[str, Any]]],
+    entries: Sequence[Entry],
     *,
     attempt_id: str | None,
     now: int,
 ) -> None:
-    """Append (type, data) entries to the job's log; the job row hands out the sequence numbers."""
+    """Append (type, data) entries to the job's log; the job row hands out the sequence and line numbers.
+
+    Those who watch the project are told of changed states and new lines; progress is told where it is recorded.
+    """
     if not entries:
         return
-    counted = sa.update(Job).where(Job.id == job_id).values(last_event=Job.last_event + len(entries))
-    last = connection.execute(counted.returning(Job.last_event)).scalar_one()
-    first = last - len(entries) + 1
-    connection.execute(
-        sa.insert(JobEvent),
+    lines = [len(data["lines"]) if kind == "log" else 0 for kind, data in entries]
+    counted = sa.update(Job).where(Job.id == job_id)
+    counted = counted.values(last_event=Job.last_event + len(entries), log_lines=Job.log_lines + sum(lines))
+    job = connection.execute(
+        counted.returning(Job.last_event, Job.log_lines, Job.project_id, Job.kind)
+    ).one()
+    first_lines = [job.log_lines - sum(lines[position:]) + 1 for position in range(len(entries))]
+    _insert(
+        connection,
         [
-            {
-                "job_id": job_id,
-                "sequence": first + offset,
-                "attempt_id": attempt_id,
-                "type": kind,
-                "data": dict(data),
-                "created_at": now,
-            }
-            for offset, (kind, data) in enumerate(entries)
+            _row(job_id, job.last_event - len(entries) + number, entry, attempt_id, now, first_line if count else None)
+            for number, (entry, first_line, count) in enumerate(zip(entries, first_lines, lines, strict=True), start=1)
         ],
     )
+    for kind, data in entries:
+        if kind == "state":
+            tell(connection, job.project_id, job_id, "state", {**data, "kind": job.kind}, now=now)
+    if any(lines):
+        printed = {"first_line": first_lines[0], "last_line": job.log_lines}
+        tell(connection, job.project_id, job_id, "log", printed, now=now)
 
 
-def insert_first(connection: Connection, job_ids: Sequence[str], data: Mapping[str, Any], *, now: int) -> None:
-    """The first event of jobs that were just inserted with `last_event` 1."""
-    rows = [
-        {"job_id": job_id, "sequence": 1, "type": "state", "data": dict(data), "created_at": now} for job_id in job_ids
-    ]
-    connection.execute(sa.insert(JobEvent), rows)
+def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
+    """Append the same entry, which has no lines, to the logs of several jobs that are not at a worker."""
+    counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
+    sequences = dict(connection.execute(counted.returning(Job.id, Job.last_event)).tuples().all())
+    _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
+    for job in jobs:
+        tell(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
+
+
+def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
+    """Insert the first event of jobs whose rows were just inserted with `last_event` 1."""
+    _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
+    for job in jobs:
+        told = {**data, "kind": job["kind"]}
+        tell(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
 
 
 def page(
     connection: Connection, job_id: str, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """Up to `limit` events of a job with a sequence number above `after`, oldest first."""
-    query = sa.select(JobEvent.__table__).where(JobEvent.job_id == job_id, JobEvent.sequence > after)
+    query = sa.select(*_COLUMNS).where(JobEvent.job_id == job_id, JobEvent.sequence > after)
     if types:
         query = query.where(JobEvent.type.in_(types))
     rows = connection.execute(query.order_by(JobEvent.sequence).limit(limit))
     return [EventRecord(**row._mapping) for row in rows]
+
+
+def _row(
+    job_id: str, sequence: int, entry: Entry, attempt_id: str | None, now: int, first_line: int | None = None
+) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "sequence": sequence,
+        "attempt_id": attempt_id,
+        "type": entry[0],
+        "data": dict(entry[1]),
+        "created_at": now,
+        "first_line": first_line,
+    }
+
+
+def _insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    connection.execute(sa.insert(JobEvent), list(rows))

@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 
 from jobs.database import insert
 from jobs.database.tables import Job, JobLabel
-from jobs.records import JobDetails, JobFilter, JobRecord, QueuedJob
+from jobs.records import JobDetails, JobRecord, QueuedJob
 from jobs.state import JobState
 
-_RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
+RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
 
 
@@ -38,8 +38,8 @@ def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) 
 
 def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """The jobs of these ids, by id; unknown ids are absent."""
-    rows = connection.execute(sa.select(*_RECORD).where(Job.id.in_(list(ids))))
-    return {row.id: _record(row) for row in rows}
+    rows = connection.execute(sa.select(*RECORD).where(Job.id.in_(list(ids))))
+    return {row.id: to_record(row) for row in rows}
 
 
 def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDetails]:
@@ -50,34 +50,20 @@ def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDeta
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
     """The job, locked until the transaction ends (on SQLite the transaction holds the lock already)."""
-    row = connection.execute(sa.select(*_RECORD).where(Job.id == job_id).with_for_update()).first()
-    return _record(row) if row else None
+    row = connection.execute(sa.select(*RECORD).where(Job.id == job_id).with_for_update()).first()
+    return toto_record(row) if row else None
+
+
+def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
+    """Return those of the jobs that no other transaction has locked, by id, locked until this one ends."""
+    query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
+    return {row.id: toto_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
 def exists(connection: Connection, project_id: str, job_id: str) -> bool:
     """Whether the project has this job."""
     query = sa.select(Job.id).where(Job.project_id == project_id, Job.id == job_id)
     return connection.execute(query).first() is not None
-
-
-def page(
-    connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
-) -> list[JobRecord]:
-    """Up to `limit` jobs of a project, newest first, those before the job `after`."""
-    query = sa.select(*_RECORD).where(Job.project_id == project_id)
-    if wanted.state:
-        query = query.where(Job.state == wanted.state)
-    if wanted.kind:
-        query = query.where(Job.kind == wanted.kind)
-    if wanted.label:
-        key, value = wanted.label
-        labelled = sa.select(JobLabel.job_id).where(
-            JobLabel.project_id == project_id, JobLabel.key == key, JobLabel.value == value
-        )
-        query = query.where(Job.id.in_(labelled))
-    if after:
-        query = query.where(Job.id < after)
-    return [_record(row) for row in connection.execute(query.order_by(Job.id.desc()).limit(limit))]
 
 
 def list_queued(connection: Connection, *, now: int, limit: int) -> list[QueuedJob]:
@@ -115,12 +101,25 @@ def compare_and_set(
     return connection.execute(statement).rowcount == 1
 
 
+def compare_and_set_all(
+    connection: Connection, ids: Iterable[str], source: JobState, target: JobState, changes: Mapping[str, Any]
+) -> int:
+    """Move those of the jobs that are in `source` to `target`, with the same changes; return how many."""
+    statement = (
+        sa.update(Job)
+        .where(Job.id.in_(list(ids)), Job.state == source)
+        .values(state=target, version=Job.version + 1, **changes)
+    )
+    return connection.execute(statement).rowcount
+
+
 def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any]) -> None:
     """Overwrite what the job shows as its progress."""
     connection.execute(sa.update(Job).where(Job.id == job_id).values(progress=dict(progress), version=Job.version + 1))
 
 
-def _record(row: sa.Row[Any]) -> JobRecord:
+def to_record(row: sa.Row[Any]) -> JobRecord:
+    """Return a row of the columns in `RECORD` as a job."""
     return JobRecord(**_values(row))
 
 

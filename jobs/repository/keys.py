@@ -10,7 +10,7 @@ from jobs.database.tables import ApiKey, Project
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 
-_COLUMNS = (
+COLUMNS = (
     ApiKey.id,
     ApiKey.project_id,
     Project.name.label("project"),
@@ -46,7 +46,7 @@ def add(connection: Connection, key: KeyRecord, key_hash: str) -> None:
 
 def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
     """The valid keys with these hashes, by hash."""
-    query = sa.select(ApiKey.key_hash, *_COLUMNS).join(Project, Project.id == ApiKey.project_id)
+    query = sa.select(ApiKey.key_hash, *COLUMNS).join(Project, Project.id == ApiKey.project_id)
     query = query.where(ApiKey.key_hash.in_(list(hashes)), ApiKey.revoked_at.is_(None))
     return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(query)}
 
@@ -58,7 +58,7 @@ def exists(connection: Connection, key_id: str) -> bool:
 
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Up to `limit` keys of all projects, oldest first, those behind `after`; revoked ones too."""
-    query = sa.select(*_COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
+    query = sa.select(*COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
     if after:
         query = query.where(ApiKey.id > after)
     return [KeyRecord(*row) for row in connection.execute(query)]

@@ -1,6 +1,6 @@
 """Rows of `models`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -58,6 +58,6 @@ def update_of_job(connection: Connection, job_id: str, changes: Mapping[str, Any
     connection.execute(sa.update(Model).where(Model.job_id == job_id).values(**changes))
 
 
-def drop_pending(connection: Connection, job_id: str) -> None:
-    """Free the name that an unfinished job had reserved."""
-    connection.execute(sa.delete(Model).where(Model.job_id == job_id, Model.state == "pending"))
+def drop_pending(connection: Connection, job_ids: Collection[str]) -> None:
+    """Free the names that unfinished jobs had reserved."""
+    connection.execute(sa.delete(Model).where(Model.job_id.in_(list(job_ids)), Model.state == "pending"))

@@ -5,8 +5,19 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.database.tables import Allocation, Artifact, Attempt, File, Job, JobEvent, JobLabel, Model
-from jobs.records import ArtifactRecord, FileRecord, JobFilter, ModelRecord
+from jobs.database.tables import (
+    Allocation,
+    Artifact,
+    Attempt,
+    File,
+    Job,
+    JobEvent,
+    JobLabel,
+    JobSearch,
+    MetricPoint,
+    Model,
+)
+from jobs.records import ArtifactRecord, FileRecord, ModelRecord
 from jobs.repository.uses import FINAL
 
 
@@ -39,7 +50,7 @@ def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[st
 
 def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
     """Delete final jobs with everything that refers to them."""
-    for table in (Artifact, JobEvent, Allocation, Attempt, JobLabel, Model):
+    for table in (Artifact, JobEvent, MetricPoint, Allocation, Attempt, JobLabel, JobSearch, Model):
         connection.execute(sa.delete(table).where(table.job_id.in_(list(job_ids))))
     connection.execute(sa.delete(Job).where(Job.id.in_(list(job_ids))))
 
@@ -64,26 +75,6 @@ def delete_artifacts_below(connection: Connection, job_id: str, key: str) -> Non
     """Delete the rows of a job's artifacts below a key of the store."""
     below = sa.func.substr(Artifact.key, 1, len(key) + 1) == f"{key}/"
     connection.execute(sa.delete(Artifact).where(Artifact.job_id == job_id, below))
-
-
-def list_final_jobs(
-    connection: Connection, project_id: str, wanted: JobFilter, *, created_before: int | None
-) -> list[str]:
-    """Return the ids of the final jobs of a project that match, newest first."""
-    query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(FINAL))
-    if wanted.state:
-        query = query.where(Job.state == wanted.state)
-    if wanted.kind:
-        query = query.where(Job.kind == wanted.kind)
-    if wanted.label:
-        key, value = wanted.label
-        labelled = sa.select(JobLabel.job_id).where(
-            JobLabel.project_id == project_id, JobLabel.key == key, JobLabel.value == value
-        )
-        query = query.where(Job.id.in_(labelled))
-    if created_before is not None:
-        query = query.where(Job.created_at < created_before)
-    return list(connection.execute(query.order_by(Job.id.desc())).scalars())
 
 
 def list_jobs_finished_before(connection: Connection, time: int, *, after: str, limit: int) -> list[str]:

@@ -43,6 +43,12 @@ def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
         return None
 
 
+def count_tokens(result: Mapping[str, Any]) -> int:
+    """Return how many tokens a job has worked on, by its stored result; 0 for kinds that count none."""
+    names = ("prompt_tokens", "completion_tokens", "tokens")
+    return sum(value for name in names if isinstance(value := result.get(name), int))
+
+
 __all__ = [
     "RESULT",
     "AnyResult",
@@ -55,6 +61,7 @@ __all__ = [
     "QuantizationQuality",
     "QuantizeResult",
     "Result",
+    "count_tokens",
     "read_progress",
     "read_result",
 ]

@@ -3,17 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile, Workspace
 from jobs.database import now_ms
+from jobs.database.journal import charge, tell
 from jobs.errors import OutdatedSpecError
 from jobs.identifiers import new_id
 from jobs.records import ArtifactRecord, AttemptRecord, JobRecord
 from jobs.repository import allocations, attempts, events, files, jobs, models, workers
+from jobs.results import count_tokens
+from jobs.service import metrics
 from jobs.service.claims import Claim, make_claim
+from jobs.service.metrics import Point
 from jobs.service.stored_specs import read_spec
 from jobs.service.transitions import advance, end_attempt
 from jobs.settings import Settings
@@ -103,13 +107,21 @@ class HeldAttempt:
         return make_claim(self.connection, self.job, self.attempt, spec, self.worker_id)
 
     def renew(
-        self, progress: Mapping[str, Any] | None = None, entries: Sequence[tuple[str, Mapping[str, Any]]] = ()
+        self,
+        progress: Mapping[str, Any] | None = None,
+        entries: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        points: Sequence[Point] = (),
     ) -> Directive:
-        """Renew the lease of this worker's node, and record progress and log entries."""
+        """Renew the lease of this worker's node, and record progress, log entries and metrics."""
         deadline = self.now + int(self.settings.lease_seconds * 1000)
         allocations.update(self.connection, self.attempt.id, {"deadline": deadline}, worker_id=self.worker_id)
         if progress is not None:
             jobs.set_progress(self.connection, self.job.id, progress)
+            self._tell("progress", progress)
+        if points:
+            metrics.record(self.connection, self.job.id, self.attempt.number, points)
+            steps = [point.step for point in points]
+            self._tell("metrics", {"first_step": min(steps), "last_step": max(steps)})
         events.append(self.connection, self.job.id, entries, attempt_id=self.attempt.id, now=self.now)
         return _directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
 
@@ -124,6 +136,8 @@ class HeldAttempt:
         )
         if reached is not JobState.SUCCEEDED:
             return False
+        tokens = count_tokens(result)
+        charge(self.connection, self.job.project_id, self.job.key_id, now=self.now, tokens=tokens)
         prefix = Workspace(self.job.id, self.attempt.id).output
         files.add_artifacts(self.connection, [self._artifact(file, prefix) for file in stored])
         if model is not None:
@@ -140,6 +154,9 @@ class HeldAttempt:
     def end(self, event: Event, error: Mapping[str, Any] | None = None) -> JobState:
         """End the attempt by fail, stumble, stop or release; return the job's new state."""
         return end_attempt(self.connection, self.job, event, self.settings, error=error)
+
+    def _tell(self, kind: Literal["progress", "metrics"], data: Mapping[str, Any]) -> None:
+        tell(self.connection, self.job.project_id, self.job.id, kind, data, now=self.now)
 
     def _extend_all(self) -> None:
         deadline = self.now + int(self.settings.lease_seconds * 1000)

@@ -1,45 +1,24 @@
 """What users delete: jobs, artifacts, models and files, unless something uses them."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
+from jobs.database.journal import tell
 from jobs.errors import InUseError
-from jobs.records import ArtifactRecord, FileRecord, JobFilter
-from jobs.repository import deletions, files, removal, uses
+from jobs.records import ArtifactRecord, FileRecord
+from jobs.repository import files, removal, uses
 from jobs.service import files as file_service
 from jobs.service import jobs as job_service
 from jobs.service import models as model_service
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import Reason, record_job_files, record_jobs, record_keys
+from jobs.service.unneeded import Reason, record_job_files, record_keys
 from jobs.settings import Settings
 from jobs.state import JobState
 
 NAMED_USERS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class JobSelection:
-    """Which final jobs a bulk deletion takes."""
-
-    wanted: JobFilter
-    created_before: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BulkDeletion:
-    """How many jobs match a selection, and how many of them are kept because something uses their models."""
-
-    matched: int
-    in_use: int
-
-    @property
-    def deleted(self) -> int:
-        """How many jobs are deleted."""
-        return self.matched - self.in_use
 
 
 def delete_job(connection: Connection, key: JobKey, settings: Settings) -> None:
@@ -54,19 +33,7 @@ def delete_job(connection: Connection, key: JobKey, settings: Settings) -> None:
         raise InUseError(f"job {job.id} is {job.state}; cancel it first", param="job_id")
     for model in removal.lock_models_of_jobs(connection, [job.id]):
         _require_unused_model(connection, key.project_id, model.id, f"job {job.id} made")
-    removal.delete_jobs(connection, [job.id])
-    record_job_files(connection, [job.id], now=now_ms(connection), settings=settings)
-
-
-def delete_jobs(connection: Connection, selection: JobSelection, project_id: str, *, dry_run: bool) -> BulkDeletion:
-    """Record that all matching final jobs are to be deleted; the leader deletes them and checks their uses again."""
-    matched = removal.list_final_jobs(connection, project_id, selection.wanted, created_before=selection.created_before)
-    blocked = find_blocked_jobs(connection, project_id, matched)
-    if not dry_run:
-        pending = deletions.list_pending_jobs(connection)
-        chosen = [job_id for job_id in matched if job_id not in blocked and job_id not in pending]
-        record_jobs(connection, chosen, now=now_ms(connection))
-    return BulkDeletion(len(matched), len(blocked))
+    _erase(connection, key.project_id, [job.id], settings)
 
 
 def erase_jobs(
@@ -75,8 +42,8 @@ def erase_jobs(
     settings: Settings,
     *,
     users: Collection[JobState] = uses.UNFINISHED,
-) -> int:
-    """Delete those of some jobs that are final and whose models nothing uses; return how many.
+) -> list[str]:
+    """Delete those of some jobs that are final and whose models nothing uses; return which.
 
     Args:
         connection: The transaction.
@@ -84,15 +51,22 @@ def erase_jobs(
         settings: Lease time.
         users: States in which another job keeps the models that it names.
     """
-    erased = 0
+    erased: list[str] = []
     for project_id, final in removal.lock_final_jobs(connection, job_ids).items():
         removal.lock_models_of_jobs(connection, final)
         blocked = find_blocked_jobs(connection, project_id, final, users=users)
         free = [job_id for job_id in final if job_id not in blocked]
-        removal.delete_jobs(connection, free)
-        record_job_files(connection, free, now=now_ms(connection), settings=settings)
-        erased += len(free)
+        _erase(connection, project_id, free, settings)
+        erased += free
     return erased
+
+
+def _erase(connection: Connection, project_id: str, job_ids: Sequence[str], settings: Settings) -> None:
+    now = now_ms(connection)
+    removal.delete_jobs(connection, job_ids)
+    record_job_files(connection, job_ids, now=now, settings=settings)
+    for job_id in job_ids:
+        tell(connection, project_id, job_id, "deleted", {}, now=now)
 
 
 def delete_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:

@@ -9,13 +9,13 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.errors import NameTakenError, NotFoundError, UnknownCursorError, VersionConflictError
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobDetails, JobFilter, JobRecord
-from jobs.repository import attempts, events, files, models
+from jobs.repository import attempts, events, files, models, search
 from jobs.repository import jobs as repository
 from jobs.service.stored_specs import read_spec
 from jobs.service.submission import pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings
-from jobs.state import Event
+from jobs.state import Event, JobState
 
 Job = TypeVar("Job", bound=JobRecord)
 
@@ -62,7 +62,13 @@ def page(
     """
     if after and not repository.exists(connection, project_id, after):
         raise UnknownCursorError(after)
-    return repository.page(connection, project_id, wanted, after=after, limit=limit)
+    return search.page(connection, project_id, wanted, after=after, limit=limit)
+
+
+def count(connection: Connection, project_id: str, wanted: JobFilter) -> dict[JobState, int]:
+    """Return how many jobs of a project match, for every state."""
+    found = search.count_by_state(connection, project_id, wanted)
+    return {state: found.get(state, 0) for state in JobState}
 
 
 def cancel(
@@ -109,13 +115,13 @@ def event_page(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """The job's log behind the sequence number `after`."""
-    _require(connection, key)
+    require_job(connection, key)
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
 def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
     """All attempts at the job, first to last."""
-    _require(connection, key)
+    require_job(connection, key)
     return attempts.of_job(connection, key.job_id)
 
 
@@ -126,7 +132,7 @@ def artifact_page(connection: Connection, key: JobKey, *, after: str | None, lim
         NotFoundError: there is no such job.
         UnknownCursorError: `after` is not an artifact of the job.
     """
-    _require(connection, key)
+    require_job(connection, key)
     if after and not files.artifact_exists(connection, key.job_id, after):
         raise UnknownCursorError(after)
     return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
@@ -138,7 +144,7 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     Raises:
         NotFoundError: there is no such job or file.
     """
-    _require(connection, key)
+    require_job(connection, key)
     found = files.get_artifact(connection, key.job_id, path)
     if found is None:
         message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
@@ -156,7 +162,12 @@ def _own(job: Job | None, key: JobKey) -> Job | NotFoundError:
     return _unknown(key) if job is None or job.project_id != key.project_id else job
 
 
-def _require(connection: Connection, key: JobKey) -> None:
+def require_job(connection: Connection, key: JobKey) -> None:
+    """Check that the project has the job.
+
+    Raises:
+        NotFoundError: it has not.
+    """
     if not repository.exists(connection, key.project_id, key.job_id):
         raise _unknown(key)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -10,15 +11,17 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
+from jobs.database.journal import charge
 from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
 from jobs.records import JobDetails, ModelRecord
-from jobs.repository import events, files, jobs, models
+from jobs.repository import events, files, jobs, models, search
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines, use_gpus
 from jobs.service.references import require_files, resolve_models
 from jobs.service.requirements import asks_for_memory, check_pool, require
 from jobs.specs import AnySpec, StoredSpec
+from jobs.specs.searchable import searchable_fields
 from jobs.state import JobState
 
 
@@ -29,6 +32,8 @@ class Submission:
     The job's id is chosen here, not at the insertion: submitting the same object again finds the job it has made.
 
     Attributes:
+        key_id: The API key that sends it.
+        submitter: That key's name.
         stored_spec: What the row stores if the input in `spec` has been written to the artifact store.
         request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
     """
@@ -37,6 +42,8 @@ class Submission:
     spec: AnySpec
     idempotency_key: str | None = None
     stored_spec: StoredSpec | None = None
+    key_id: str | None = None
+    submitter: str = ""
     job_id: str = dataclass_field(default_factory=lambda: new_id("job"))
     request_digest: str = dataclass_field(init=False)
 
@@ -122,6 +129,8 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
     return {
         "id": submission.job_id,
         "project_id": submission.project_id,
+        "key_id": submission.key_id,
+        "submitter": submission.submitter,
         "kind": spec.kind,
         "state": JobState.QUEUED,
         "spec": (submission.stored_spec or spec).model_dump(mode="json"),
@@ -221,7 +230,10 @@ def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnyS
     if not made:
         return
     data = {"from": None, "to": JobState.QUEUED, "event": "submit"}
-    events.insert_first(connection, [row["id"] for row, _ in made], data, now=now)
+    events.insert_first(connection, [row for row, _ in made], data)
+    search.insert(connection, [_search_row(row) for row, _ in made])
+    for (project_id, key_id), count in Counter((row["project_id"], row["key_id"]) for row, _ in made).items():
+        charge(connection, project_id, key_id, now=now, jobs=count)
     jobs.insert_labels(
         connection,
         [
@@ -233,6 +245,12 @@ def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnyS
     for row, spec in made:
         if spec.produces_model and not models.add(connection, pending_model(row["id"], row["project_id"], spec, now)):
             raise NameTakenError(f"there is a model {spec.output_name()!r} already", param="output_model")
+
+
+def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what lists find of a new job."""
+    found = {name: row[name] for name in ("project_id", "submitter", "created_at")}
+    return {**found, "job_id": row["id"], "fields": searchable_fields(row["spec"]), "error": None}
 
 
 def pending_model(job_id: str, project_id: str, spec: AnySpec, now: int) -> ModelRecord:

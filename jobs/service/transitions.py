@@ -1,14 +1,15 @@
 """The one place where a job changes its state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
+from jobs.database.journal import charge
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
-from jobs.repository import allocations, attempts, events, jobs, models
+from jobs.repository import allocations, attempts, events, jobs, models, search
 from jobs.service.unneeded import keep_resume_points, record_unneeded
 from jobs.settings import Settings
 from jobs.state import CHARGED, Event, JobState, Transition, next_transition
@@ -49,11 +50,16 @@ def advance(
     attempt_id = columns.get("attempt_id") or job.attempt_id
     if row.attempt and attempt_id:
         ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
+        if ended:
+            used_ms = attempts.get_device_ms(connection, attempt_id, now=now)
+            charge(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
         attempts.update(connection, attempt_id, {"state": row.attempt, **ended, **(attempt_changes or {})})
         if ended:
             allocations.update(connection, attempt_id, {"deadline": None})
+    if columns.get("error", job.error) != job.error:
+        search.set_error(connection, job.id, columns["error"])
     if row.target.final and row.target is not JobState.SUCCEEDED:
-        models.drop_pending(connection, job.id)
+        models.drop_pending(connection, [job.id])
     if row.event is Event.RETRY:
         keep_resume_points(connection, job.id)
     ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN else None
@@ -61,6 +67,22 @@ def advance(
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
     events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)
     return row.target
+
+
+def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now: int, settings: Settings) -> None:
+    """Cancel queued jobs, which the caller has locked, in a few statements for all."""
+    if not waiting:
+        return
+    row, ids = next_transition(JobState.QUEUED, Event.CANCEL), [job.id for job in waiting]
+    columns = {"finished_at": now, "waiting": None}
+    if jobs.compare_and_set_all(connection, ids, row.source, row.target, columns) != len(ids):
+        raise IllegalTransitionError("one of the jobs is no longer queued")
+    models.drop_pending(connection, ids)
+    for job in waiting:
+        if job.attempt_count:  # nothing was ever written for the others
+            record_unneeded(connection, job.id, row.target, None, now=now, settings=settings)
+    data = {"from": row.source, "to": row.target, "event": row.event}
+    events.append_to_all(connection, waiting, ("state", data), now=now)
 
 
 def end_attempt(

@@ -48,11 +48,6 @@ def record_keys(
     deletions.add(connection, records)
 
 
-def record_jobs(connection: Connection, job_ids: Sequence[str], *, now: int, reason: Reason = Reason.USER) -> None:
-    """Record that these jobs are to be deleted with all that belongs to them, in this order."""
-    deletions.add(connection, [_record(None, job_id, reason, now, now) for job_id in job_ids])
-
-
 def record_unneeded(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.records import WorkerRecord
-from jobs.repository import workers
+from jobs.repository import samples, workers
 from jobs.settings import Settings
 
 MISSED_HEARTBEATS = 3
@@ -15,7 +15,9 @@ MISSED_HEARTBEATS = 3
 
 def report(connection: Connection, worker: WorkerRecord) -> None:
     """Record a worker's sign of life; `seen_at` is set here, by the database's clock."""
-    workers.save(connection, replace(worker, seen_at=now_ms(connection)))
+    reported = replace(worker, seen_at=now_ms(connection))
+    workers.save(connection, reported)
+    samples.add(connection, reported)
 
 
 def leave(connection: Connection, worker_id: str) -> None:

@@ -1,6 +1,8 @@
 """Redis and Celery: how messages travel. SQL is the truth, so any message may be lost at any moment."""
 
+from jobs.transport.announcer import Announcer
 from jobs.transport.celery_client import (
+    FEED_CHANNEL,
     TASK,
     WAKE_KEY,
     BrokerUnreachableError,
@@ -10,4 +12,14 @@ from jobs.transport.celery_client import (
 )
 from jobs.transport.waker import Waker
 
-__all__ = ["TASK", "WAKE_KEY", "BrokerUnreachableError", "Transport", "Waker", "celery_app", "worker_queue"]
+__all__ = [
+    "FEED_CHANNEL",
+    "TASK",
+    "WAKE_KEY",
+    "Announcer",
+    "BrokerUnreachableError",
+    "Transport",
+    "Waker",
+    "celery_app",
+    "worker_queue",
+]

@@ -1,6 +1,7 @@
 """The Celery application, and the sending side of its queues."""
 
 import logging
+from collections.abc import Collection
 
 import redis
 from celery import Celery
@@ -12,6 +13,7 @@ log = logging.getLogger(__name__)
 
 TASK = "workers.run_attempt"
 WAKE_KEY = "baichuan:wake"
+FEED_CHANNEL = "baichuan:feed"
 CONNECT_SECONDS = 1
 
 
@@ -76,6 +78,13 @@ class Transport:
             if self._woke:  # once an outage, not once a job
                 log.warning("Redis is unreachable; the dispatcher finds new jobs by polling: %s", error)
             self._woke = False
+
+    def announce(self, project_ids: Collection[str]) -> None:
+        """Tell all API processes that the feeds of these projects have grown; if that is lost, they poll."""
+        try:
+            self._redis.publish(FEED_CHANNEL, ",".join(sorted(project_ids)))
+        except redis.RedisError as error:
+            log.debug("no API process was told of news: %s", error)
 
     def wait_for_work(self) -> None:
         """Sleep until woken, at most for the poll interval.

@@ -1,0 +1,130 @@
+"""What has changed in which project, for all event streams of this process.
+
+One Redis subscription says which feeds have grown, and a look at SQL, which costs one short query for all projects that
+are watched, finds what a lost message did not tell: every second, or more often while Redis is down.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from api.settings import ApiSettings
+from jobs.database import OUTAGES
+from jobs.database.batching import Lane
+from jobs.service import feed
+from jobs.transport import FEED_CHANNEL
+
+LOOK_SECONDS = 1.0  # between two looks at SQL while Redis tells what has changed
+RECONNECT_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class WatchedProject:
+    """A project with open streams, and the newest position that is known of its feed."""
+
+    watchers: int = 0
+    position: int = 0
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, position: int, seconds: float) -> None:
+        """Wait until the feed is behind `position` no longer, or until the time is over."""
+        if self.position == position:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.grown.wait(), seconds)
+
+
+class FeedHub:
+    """Wakes event streams. Without any, it neither subscribes nor reads."""
+
+    def __init__(self, settings: ApiSettings, reader: Lane) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._projects: dict[str, WatchedProject] = {}
+        self._watched = asyncio.Event()
+        self._news = asyncio.Event()
+        self._subscribed = False
+
+    @contextmanager
+    def watch(self, project_id: str) -> Iterator[WatchedProject]:
+        """Watch a project while the block runs."""
+        project = self._projects.setdefault(project_id, WatchedProject())
+        project.watchers += 1
+        self._watched.set()
+        try:
+            yield project
+        finally:
+            project.watchers -= 1
+            if not project.watchers:
+                del self._projects[project_id]
+            if not self._projects:
+                self._watched.clear()
+                self._news.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work in the background while the block runs."""
+        tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._look())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake_all(self) -> None:
+        """Let all streams look whether the server stops."""
+        for project in self._projects.values():
+            self._wake(project)
+
+    async def _look(self) -> None:
+        while True:
+            await self._watched.wait()
+            seconds = LOOK_SECONDS if self._subscribed else self._settings.stream_poll_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), seconds)
+            self._news.clear()
+            try:
+                last = await self._reader.call(feed.last_positions, list(self._projects))
+            except OUTAGES as error:
+                log.debug("feeds are looked at again: %s", error)
+                continue
+            for project_id, position in last.items():
+                project = self._projects.get(project_id)
+                if project and project.position != position:
+                    project.position = position
+                    self._wake(project)
+
+    @staticmethod
+    def _wake(project: WatchedProject) -> None:
+        project.grown.set()
+        project.grown = asyncio.Event()
+
+    async def _subscribe(self) -> None:
+        while True:
+            await self._watched.wait()
+            try:
+                await self._listen()
+            except (RedisError, OSError) as error:
+                log.debug("event streams poll, since Redis is unreachable: %s", error)
+            finally:
+                self._subscribed = False
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _listen(self) -> None:
+        """Listen for news while anybody watches."""
+        client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
+        async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
+            await subscription.subscribe(FEED_CHANNEL)
+            self._subscribed = True
+            self._news.set()  # for what was announced before
+            while self._projects:
+                message = await subscription.get_message(timeout=self._settings.stream_idle_seconds)
+                if message and self._projects.keys() & message["data"].decode().split(","):
+                    self._news.set()

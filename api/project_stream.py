@@ -1,0 +1,51 @@
+"""The changes in a project as server-sent events, which a client resumes by the id of the last one it has seen."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+from api.dependencies import Caller
+from api.event_stream import may_stay
+from api.schemas.feed import FeedEvent
+from jobs.records import FeedRecord
+from jobs.service import feed
+from jobs.service.feed import FeedPlace
+
+PAGE = 200
+RETRY = b"retry: 1000\n"  # milliseconds after which a browser comes back
+
+
+async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:
+    """Yield the events behind the position `after`, until the key or session ends or the server stops.
+
+    The first event of a new stream is `ready`: whatever a client reads after it, the events that follow complete. An
+    event `reset` says that events were missed, so that the client must read everything again.
+    """
+    service, position, checked = caller.service, after, time.monotonic()
+    idle_seconds = service.settings.stream_idle_seconds
+    with service.hub.watch(caller.project_id) as project:
+        while not service.closing.is_set():
+            part = await service.reader.call(feed.read_parts, FeedPlace(caller.project_id, position, PAGE))
+            if position is None:
+                yield RETRY + _mark("ready", part.position)
+            elif part.reset:
+                yield _mark("reset", part.position)
+            elif part.entries:
+                yield b"".join(map(_render, part.entries))
+            position = part.position
+            if not part.entries:
+                await project.wait(position, idle_seconds)
+            if time.monotonic() - checked > idle_seconds:
+                checked = time.monotonic()
+                if not await may_stay(service, caller.credentials):
+                    return
+                yield b": still here\n\n"
+
+
+def _mark(kind: str, position: int) -> bytes:
+    return f"id: {position}\nevent: {kind}\ndata: {json.dumps({'position': position})}\n\n".encode()
+
+
+def _render(entry: FeedRecord) -> bytes:
+    event = FeedEvent.of(entry)
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

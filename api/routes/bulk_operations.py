@@ -1,0 +1,54 @@
+"""/v1/bulk-operations: cancel, retry or delete all jobs that match a filter."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import FromCaller
+from api.json_bodies import JsonRoute
+from api.responses import json_response
+from api.schemas.bulk import BulkOperation, BulkPreview
+from api.schemas.jobs import JobSummary
+from api.schemas.pages import Page
+from api.schemas.requests import BulkRequest, PageQuery
+from jobs.service import bulk
+
+router = APIRouter(prefix="/v1/bulk-operations", tags=["bulk operations"], route_class=JsonRoute)
+
+
+@router.post("/preview", response_model=BulkPreview)
+async def preview(request: BulkRequest, caller: FromCaller) -> Response:
+    """Tell what an operation would deal with; nothing is changed."""
+    wanted = request.filter.to_filter()
+    found = await caller.service.slow_reader.run(lambda c: bulk.preview(c, caller.project_id, request.action, wanted))
+    first = [JobSummary.of(job, caller.key) for job in found.first]
+    return json_response(BulkPreview(action=request.action, matched=found.matched, in_use=found.in_use, first=first))
+
+
+@router.post("", status_code=202, response_model=BulkOperation)
+async def start(request: BulkRequest, caller: FromCaller) -> Response:
+    """Cancel, retry or delete all jobs that match and were submitted before; the leader does it in the background.
+
+    A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
+    """
+    wanted, sent = request.filter.to_filter(), request.filter.model_dump(exclude_none=True)
+    project_id, action = caller.project_id, request.action
+    matched = await caller.service.slow_reader.run(lambda c: bulk.count(c, project_id, action, wanted))
+    made = await caller.service.writer.run(lambda c: bulk.request(c, project_id, action, wanted, sent, matched))
+    return json_response(BulkOperation.of(made), 202, {"Location": f"/v1/bulk-operations/{made.id}"})
+
+
+@router.get("", response_model=Page[BulkOperation])
+async def list_operations(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
+    """List the operations of the project, newest first."""
+    found = await caller.service.reader.run(
+        lambda c: bulk.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
+    )
+    return json_response(Page[BulkOperation].of([BulkOperation.of(each) for each in found], query.limit))
+
+
+@router.get("/{operation_id}", response_model=BulkOperation)
+async def get_operation(operation_id: str, caller: FromCaller) -> Response:
+    """Tell how far an operation is."""
+    found = await caller.service.reader.run(lambda c: bulk.get(c, caller.project_id, operation_id))
+    return json_response(BulkOperation.of(found))

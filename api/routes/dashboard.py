@@ -1,0 +1,81 @@
+"""The dashboard: the prebuilt page, which uses the same API as everybody."""
+
+import asyncio
+import mimetypes
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.exceptions import HTTPException
+
+router = APIRouter(include_in_schema=False)
+
+ADDRESS = "/dashboard/"
+ASSETS = "assets/"  # their names contain a hash of their content
+FOR_EVER = "public, max-age=31536000, immutable"
+NEVER = "no-cache"
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "worker-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+MISSING = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Baichuan Jobs</title></head>
+<body><h1>Baichuan Jobs</h1><p>The dashboard is not part of this installation: it has no folder
+<code>dashboard/dist</code>. The API works; <a href="/docs">its documentation</a> lists all addresses.</p></body></html>
+"""
+
+
+def find_bundle() -> Path:
+    """Return where the package has the built page, whether it is there or not."""
+    return Path(str(files("dashboard"))) / "dist"
+
+
+@router.get("/")
+async def go_to_dashboard() -> Response:
+    """Send browsers to the dashboard."""
+    return RedirectResponse(ADDRESS, 307, HEADERS)
+
+
+@router.get("/dashboard")
+async def go_to_folder() -> Response:
+    """Send browsers to the address that the page's relative addresses refer to."""
+    return RedirectResponse(ADDRESS, 308, HEADERS)
+
+
+@router.get("/dashboard/{path:path}")
+async def serve_page(path: str, request: Request) -> Response:
+    """Serve a file of the page, and the page itself under all addresses that it knows."""
+    bundle: Path = getattr(request.app.state, "dashboard", None) or find_bundle()
+    return await asyncio.to_thread(_answer, bundle, path)
+
+
+def _answer(bundle: Path, path: str) -> Response:
+    index = bundle / "index.html"
+    if not index.is_file():
+        return HTMLResponse(MISSING, headers={**HEADERS, "Cache-Control": NEVER})
+    found = bundle / path
+    if path and found.is_file() and found.resolve().is_relative_to(bundle.resolve()):
+        caching = FOR_EVER if path.startswith(ASSETS) else NEVER
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        return FileResponse(found, headers={**HEADERS, "Cache-Control": caching}, media_type=kind)
+    if path.startswith(ASSETS):
+        raise HTTPException(404)
+    return FileResponse(index, headers={**HEADERS, "Cache-Control": NEVER}, media_type="text/html")

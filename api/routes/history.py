@@ -1,0 +1,63 @@
+"""Machines over time, and what API keys have used."""
+
+import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import FromCaller
+from api.responses import json_response
+from api.schemas.pool import DeviceHistory, Usage, UsageEntry, WorkerHistory
+from api.schemas.requests import HistoryQuery, UsageQuery
+from api.schemas.resources import DeviceObject
+from api.schemas.times import seconds
+from jobs.records import UsageRecord
+from jobs.service import history
+from jobs.service.history import DeviceSeries
+
+router = APIRouter(prefix="/v1")
+EPOCH = datetime.date(1970, 1, 1)
+
+
+@router.get("/workers/{worker_id}/history", response_model=WorkerHistory, tags=["workers"])
+async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, caller: FromCaller) -> Response:
+    """Read the use of a worker's devices over the last hour; each point keeps the highest of some heartbeats."""
+    found = await caller.service.slow_reader.run(lambda c: history.read_history(c, worker_id, query.points))
+    shown = WorkerHistory(
+        worker_id=worker_id,
+        times=[seconds(time) for time in found.times],
+        host_memory_bytes=found.host.get("memory_bytes"),
+        host_available_bytes=found.available_bytes,
+        devices=[_device(each) for each in found.devices],
+    )
+    return json_response(shown)
+
+
+@router.get("/usage", response_model=Usage, tags=["usage"])
+async def read_usage(query: Annotated[UsageQuery, Query()], caller: FromCaller) -> Response:
+    """Read what the project has used, by day and API key."""
+    found = await caller.service.slow_reader.run(lambda c: history.list_usage(c, caller.project_id, query.days))
+    return json_response(Usage(data=[_entry(each) for each in found]))
+
+
+def _device(series: DeviceSeries) -> DeviceHistory:
+    device = DeviceObject.of(series.device)
+    return DeviceHistory(
+        uuid=device.uuid,
+        type=device.type,
+        index=device.index,
+        name=device.name,
+        memory_bytes=device.memory_bytes,
+        **series.values,
+    )
+
+
+def _entry(usage: UsageRecord) -> UsageEntry:
+    return UsageEntry(
+        day=(EPOCH + datetime.timedelta(days=usage.day)).isoformat(),
+        key_id=usage.key_id,
+        key_name=usage.key_name,
+        jobs=usage.jobs,
+        device_seconds=usage.device_ms / 1000,
+        tokens=usage.tokens,
+    )

@@ -1,0 +1,48 @@
+"""Metrics of a run as series."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import FromCaller, Service
+from api.responses import json_response
+from api.schemas.metrics import JobMetrics
+from api.schemas.requests import MetricsQuery
+from jobs.artifacts import ArtifactStore
+from jobs.records import ArtifactRecord
+from jobs.service import metrics
+from jobs.service.metrics import Point, ThinnedMetrics, Window
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
+
+
+@router.get("", response_model=JobMetrics)
+async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, caller: FromCaller) -> Response:
+    """Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+
+    With as many buckets as steps, each bucket is one step.
+    """
+    job, names = caller.job(job_id), query.names.split(",") if query.names else []
+    window = Window(names, query.start, query.stop, query.buckets)
+    found = await caller.service.slow_reader.run(lambda c: metrics.read(c, job, window))
+    if found is None:
+        artifact = await caller.service.reader.run(lambda c: metrics.find_artifact(c, job))
+        found = await asyncio.to_thread(_read_artifact, caller.service, artifact, window)
+    return json_response(JobMetrics.of(job_id, found))
+
+
+def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> ThinnedMetrics:
+    """Thin the series that a run has left as a file."""
+    points = [] if artifact is None else metrics.parse_series(_lines(service.store, artifact))
+    return metrics.thin_points(points, window)
+
+
+def _lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:
+    rest = b""
+    for piece in store.read(artifact.key, 0, artifact.bytes):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    yield rest

@@ -1,0 +1,77 @@
+"""/v1/session: signing a browser in and out."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.dependencies import FromCaller, service_of
+from api.json_bodies import JsonRoute
+from api.responses import json_response
+from api.schemas.requests import NewSession
+from api.schemas.resources import KeyObject
+from api.schemas.sessions import SessionObject, SignedOut, SignInLink
+from api.schemas.times import seconds
+from api.security import SESSION_COOKIE, find_session, require_same_origin
+from jobs.records import SessionRecord
+from jobs.service import sessions
+
+router = APIRouter(prefix="/v1/session", tags=["session"], route_class=JsonRoute)
+
+SIGN_IN_PATH = "/dashboard/sign-in#link="
+NOT_STORED = {"Cache-Control": "no-store"}
+
+
+@router.post("", status_code=201, response_model=SessionObject)
+async def sign_in(new: NewSession, request: Request) -> Response:
+    """Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie."""
+    if "Origin" in request.headers:
+        require_same_origin(request)
+    service, lifetime = service_of(request), service_of(request).settings.session_seconds
+    if new.key is not None:
+        key = new.key.strip()
+        token, session = await service.writer.run(lambda c: sessions.sign_in(c, key, lifetime))
+    else:
+        link = new.link or ""
+        token, session = await service.writer.run(lambda c: sessions.follow_link(c, link, lifetime))
+    request.state.key = session.key
+    answer = json_response(_shown(session), 201, NOT_STORED)
+    answer.set_cookie(
+        SESSION_COOKIE,
+        token,
+        max_age=int(lifetime),
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+@router.get("", response_model=SessionObject)
+async def get_session(caller: FromCaller) -> Response:
+    """Tell who is signed in."""
+    token = caller.credentials.session_token
+    if caller.credentials.authorization is None and token:
+        return json_response(_shown(await find_session(caller.service.authenticator, token)), headers=NOT_STORED)
+    return json_response(SessionObject(key=KeyObject.of(caller.key), expires_at=None), headers=NOT_STORED)
+
+
+@router.delete("", response_model=SignedOut)
+async def sign_out(caller: FromCaller) -> Response:
+    """End the session and delete its cookie."""
+    token = caller.credentials.session_token
+    if token:
+        await caller.service.writer.run(lambda c: sessions.sign_out(c, token))
+    answer = json_response(SignedOut(), headers=NOT_STORED)
+    answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
+    return answer
+
+
+@router.post("/links", status_code=201, response_model=SignInLink)
+async def make_link(caller: FromCaller) -> Response:
+    """Make a one-time link that signs a browser in with the key of this request."""
+    token, expires_at = await caller.service.writer.run(lambda c: sessions.make_link(c, caller.key))
+    link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=seconds(expires_at))
+    return json_response(link, 201, NOT_STORED)
+
+
+def _shown(session: SessionRecord) -> SessionObject:
+    return SessionObject(key=KeyObject.of(session.key), expires_at=seconds(session.expires_at))

@@ -1,0 +1,69 @@
+"""Operations on all jobs that match a filter."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.schemas.jobs import JobSummary
+from api.schemas.pages import Identified
+from api.schemas.times import optional_seconds, seconds
+from jobs.records import BulkAction, BulkRecord, Json
+
+
+class BulkPreview(BaseModel):
+    """What an operation would change."""
+
+    object: Literal["bulk_operation.preview"] = "bulk_operation.preview"
+    action: BulkAction
+    matched: int = Field(description="Jobs that match and whose state allows the action")
+    in_use: int = Field(description="Those that would not be deleted, since jobs or models use the models they made")
+    first: list[JobSummary] = Field(description="The newest few of them")
+
+
+class BulkFailure(BaseModel):
+    """A job that an operation could not change."""
+
+    job_id: str
+    code: str
+    message: str
+
+
+class BulkOperation(Identified):
+    """An operation on all jobs that match a filter, and how far it is."""
+
+    object: Literal["bulk_operation"] = "bulk_operation"
+    action: BulkAction
+    filter: Json = Field(description="The conditions, as they were sent")
+    state: Literal["running", "done"]
+    matched: int = Field(description="Jobs that matched when it was requested")
+    processed: int = Field(description="Jobs that it has dealt with so far")
+    changed: int = Field(description="Jobs that it has cancelled, queued again or deleted")
+    failed: int = Field(description="Jobs that it could not change")
+    failures: list[BulkFailure] = Field(description="The first few of those, with the reason")
+    created_at: int
+    finished_at: int | None
+
+    @classmethod
+    def of(cls, bulk: BulkRecord) -> Self:
+        """Return the operation as clients see it."""
+        return cls(
+            id=bulk.id,
+            action=bulk.action,
+            filter=bulk.request,
+            state="running" if bulk.finished_at is None else "done",
+            matched=bulk.matched,
+            processed=bulk.processed,
+            changed=bulk.changed,
+            failed=bulk.failed,
+            failures=[BulkFailure(**failure) for failure in bulk.failures],
+            created_at=seconds(bulk.created_at),
+            finished_at=optional_seconds(bulk.finished_at),
+        )
+
+
+class JobCounts(BaseModel):
+    """How many jobs match a filter, by state."""
+
+    object: Literal["job.counts"] = "job.counts"
+    total: int
+    states: dict[str, int] = Field(description="By state; all states are present")

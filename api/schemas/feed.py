@@ -1,0 +1,48 @@
+"""What a project's event stream tells."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.schemas.pages import Identified
+from api.schemas.times import seconds
+from jobs.records import FeedRecord, Json
+
+FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
+
+
+class FeedEvent(Identified):
+    """One change in a project. Its `id` is a position without gaps: the next event's is larger by one."""
+
+    object: Literal["event"] = "event"
+    type: FeedType = Field(
+        description="state: a job was submitted or changed its state (data: from, to, event, kind);"
+        " progress: what a running job reports (data: fraction, stage, metrics);"
+        " log: it has printed lines (data: first_line, last_line);"
+        " metrics: it has logged steps (data: first_step, last_step);"
+        " deleted: the job was deleted;"
+        " bulk: a bulk operation goes on (data: id, action, matched, processed, changed, failed, done)"
+    )
+    job_id: str | None = Field(description="The job that changed, if it is one")
+    data: Json
+    created_at: int
+
+    @classmethod
+    def of(cls, event: FeedRecord) -> Self:
+        """Return the event as clients see it."""
+        return cls(
+            id=str(event.position),
+            type=event.type,
+            job_id=event.job_id,
+            data=event.data,
+            created_at=seconds(event.created_at),
+        )
+
+
+class FeedPage(BaseModel):
+    """Some events of a project, oldest first."""
+
+    object: Literal["event.page"] = "event.page"
+    data: list[FeedEvent]
+    position: int = Field(description="The `after` of the next request")
+    reset: bool = Field(description="Whether events behind `after` are no longer kept: read everything again")

@@ -1,0 +1,31 @@
+"""Sessions of the dashboard."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from api.schemas.resources import KeyObject
+
+
+class SessionObject(BaseModel):
+    """Who is signed in."""
+
+    object: Literal["session"] = "session"
+    key: KeyObject
+    expires_at: int | None = Field(description="When the session ends; null for a request with an API key")
+
+
+class SignInLink(BaseModel):
+    """A link that signs its first visitor in."""
+
+    object: Literal["session.link"] = "session.link"
+    path: str = Field(description="Append it to the service's address; the token is behind the #")
+    token: str = Field(description="The `link` of `POST /v1/session`; it is accepted once")
+    expires_at: int
+
+
+class SignedOut(BaseModel):
+    """The session has ended."""
+
+    object: Literal["session"] = "session"
+    deleted: Literal[True] = True

@@ -1,0 +1,1 @@
+"""The dashboard: the web page that the API serves; `dist` has its built files."""

@@ -1,0 +1,158 @@
+"""What a transaction changes for those who watch a project, written as the last thing before its commit.
+
+A position is taken under the lock of the project's row in `feed_positions`. The lock is held until the commit, so
+positions become visible in their order and without gaps, whatever commits at the same time. It is taken last, and the
+projects in the order of their ids, so no deadlock is possible: whoever holds it waits for nothing but the disk.
+
+Counts of use are written here too, for the same reason: many transactions add to the same row.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from jobs.database.tables import Feed, FeedPosition, Usage
+from jobs.records import FeedType
+
+DAY_MS = 24 * 3600 * 1000
+_KEY = "baichuan.journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One entry for the feed of a project."""
+
+    project_id: str
+    job_id: str | None
+    type: FeedType
+    data: Mapping[str, Any]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a key used: its project, the day (days since the epoch), and the amounts."""
+
+    project_id: str
+    key_id: str
+    day: int
+    jobs: int = 0
+    device_ms: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Journal:
+    """What the present transaction of a connection has to write; savepoints that roll back take theirs with them."""
+
+    entries: list[Told | Used] = field(default_factory=list)
+    savepoints: dict[str, int] = field(default_factory=dict)
+
+
+def tell(
+    connection: Connection,
+    project_id: str,
+    job_id: str | None,
+    kind: FeedType,
+    data: Mapping[str, Any],
+    *,
+    now: int,
+) -> None:
+    """Tell those who watch the project, once the transaction is committed."""
+    _journal(connection).entries.append(Told(project_id, job_id, kind, data, now))
+
+
+def charge(
+    connection: Connection,
+    project_id: str,
+    key_id: str | None,
+    *,
+    now: int,
+    jobs: int = 0,
+    device_ms: int = 0,
+    tokens: int = 0,
+) -> None:
+    """Add to what an API key has used today."""
+    used = Used(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
+    _journal(connection).entries.append(used)
+
+
+def begin_journal(connection: Connection) -> None:
+    """Forget what an earlier transaction of this connection left."""
+    connection.info[_KEY] = Journal()
+
+
+def write_journal(connection: Connection) -> frozenset[str]:
+    """Write what the transaction has told and charged; return the projects whose feeds have grown."""
+    entries = _journal(connection).entries
+    _write_usage(connection, [each for each in entries if isinstance(each, Used)])
+    told: dict[str, list[Told]] = {}
+    for each in entries:
+        if isinstance(each, Told):
+            told.setdefault(each.project_id, []).append(each)
+    for project_id in sorted(told):
+        _write_feed(connection, project_id, told[project_id])
+    begin_journal(connection)
+    return frozenset(told)
+
+
+def follow_savepoints(engine: Engine) -> None:
+    """Let a savepoint that rolls back take back what was told since."""
+
+    def remember(connection: Connection, name: str) -> None:
+        journal = _journal(connection)
+        journal.savepoints[name] = len(journal.entries)
+
+    def take_back(connection: Connection, name: str, _context: None) -> None:
+        journal = _journal(connection)
+        del journal.entries[journal.savepoints.get(name, 0) :]
+
+    event.listen(engine, "savepoint", remember)
+    event.listen(engine, "rollback_savepoint", take_back)
+
+
+def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -> None:
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    counter = insert(FeedPosition).values(project_id=project_id, last=len(told))
+    counted = counter.on_conflict_do_update(
+        index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + len(told)}
+    )
+    last: int = connection.execute(counted.returning(FeedPosition.last)).scalar_one()
+    rows = [
+        {
+            "project_id": project_id,
+            "position": last - len(told) + number,
+            "job_id": each.job_id,
+            "type": each.type,
+            "data": dict(each.data),
+            "created_at": each.created_at,
+        }
+        for number, each in enumerate(told, start=1)
+    ]
+    connection.execute(sa.insert(Feed), rows)
+
+
+def _write_usage(connection: Connection, used: Sequence[Used]) -> None:
+    sums: dict[tuple[str, int, str], Counter[str]] = {}
+    for each in used:
+        total = sums.setdefault((each.project_id, each.day, each.key_id), Counter())
+        total.update(jobs=each.jobs, device_ms=each.device_ms, tokens=each.tokens)
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    for (project_id, day, key_id), total in sorted(sums.items()):
+        new = insert(Usage).values(project_id=project_id, day=day, key_id=key_id, **total)
+        connection.execute(
+            new.on_conflict_do_update(
+                index_elements=[Usage.project_id, Usage.day, Usage.key_id],
+                set_={name: getattr(Usage, name) + new.excluded[name] for name in total},
+            )
+        )
+
+
+def _journal(connection: Connection) -> Journal:
+    return connection.info.setdefault(_KEY, Journal())  # type: ignore[no-any-return]

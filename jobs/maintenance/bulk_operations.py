@@ -1,0 +1,54 @@
+"""Works on bulk operations: chunk by chunk, so that other writers get their turn in between."""
+
+import logging
+import threading
+import time
+
+from jobs.database import Database
+from jobs.service import bulk
+from jobs.settings import Settings
+
+LOOK_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class BulkOperations:
+    """Works while its owner leads: each call of `work` may start a thread that ends when nothing is left to do."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._look_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def work(self) -> None:
+        """Look for operations unless the thread is still at work; never waits."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if busy or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._thread = threading.Thread(target=self._run, name="bulk operations", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5) -> None:
+        """End after the present chunk; a successor continues."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def work_to_the_end(self) -> None:
+        """Deal with all chunks of all operations, pausing as long as each took: SQLite has one write lock for all."""
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            with self._database.writing() as connection:
+                if not bulk.work(connection, self._settings):
+                    return
+            self._stopping.wait(time.monotonic() - begun)
+
+    def _run(self) -> None:
+        try:
+            self.work_to_the_end()
+        except Exception as error:  # noqa: BLE001 - a chunk is tried again, whatever fails
+            log.warning("bulk operations are tried again: %s", error)

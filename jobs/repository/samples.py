@@ -1,0 +1,41 @@
+"""Rows of `worker_samples` and `usage`."""
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.database.tables import ApiKey, Usage, WorkerSample
+from jobs.records import SampleRecord, UsageRecord, WorkerRecord
+
+
+def add(connection: Connection, worker: WorkerRecord) -> None:
+    """Insert what a worker reported now; a second report within the same millisecond changes nothing."""
+    row = {"worker_id": worker.id, "at": worker.seen_at, "devices": worker.devices, "host": dict(worker.host)}
+    connection.execute(insert(connection, WorkerSample).values(**row).on_conflict_do_nothing())
+
+
+def list_since(connection: Connection, worker_id: str, since: int) -> list[SampleRecord]:
+    """Return the samples of a worker from a time on, oldest first."""
+    query = sa.select(WorkerSample.at, WorkerSample.devices, WorkerSample.host).where(
+        WorkerSample.worker_id == worker_id, WorkerSample.at >= since
+    )
+    return [SampleRecord(*row) for row in connection.execute(query.order_by(WorkerSample.at))]
+
+
+def remove_before(connection: Connection, time: int) -> None:
+    """Delete samples of all workers that are older."""
+    connection.execute(sa.delete(WorkerSample).where(WorkerSample.at < time))
+
+
+def list_usage(connection: Connection, project_id: str, *, from_day: int) -> list[UsageRecord]:
+    """Return what the keys of a project used per day, oldest first."""
+    query = (
+        sa.select(Usage.day, Usage.key_id, ApiKey.name, Usage.jobs, Usage.device_ms, Usage.tokens)
+        .outerjoin(ApiKey, ApiKey.id == Usage.key_id)
+        .where(Usage.project_id == project_id, Usage.day >= from_day)
+        .order_by(Usage.day, Usage.key_id)
+    )
+    return [
+        UsageRecord(row.day, row.key_id or None, row.name or "", row.jobs, row.device_ms, row.tokens)
+        for row in connection.execute(query)
+    ]

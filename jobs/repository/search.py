@@ -1,0 +1,106 @@
+"""Finding jobs by a filter. The rows of `job_search` are narrow, so that scanning all of a project's is cheap."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection
+
+from jobs.database.tables import Job, JobLabel, JobSearch
+from jobs.records import JobFilter, JobRecord
+from jobs.repository.jobs import RECORD, to_record
+from jobs.specs.searchable import describe_error, field_lines
+
+
+def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert what lists find of new jobs."""
+    if rows:
+        connection.execute(sa.insert(JobSearch), list(rows))
+
+
+def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | None) -> None:
+    """Change the error by which a job is found."""
+    statement = sa.update(JobSearch).where(JobSearch.job_id == job_id)
+    connection.execute(statement.values(error=describe_error(error)))
+
+
+def page(
+    connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
+) -> list[JobRecord]:
+    """Return up to `limit` jobs of a project, newest first, those before the job `after`."""
+    ids = _select(connection, project_id, wanted)
+    found = _newest(ids, after=after, limit=limit).subquery()
+    query = sa.select(*RECORD).join(found, found.c.id == Job.id).order_by(Job.id.desc())
+    return [to_record(row) for row in connection.execute(query)]
+
+
+def list_ids(
+    connection: Connection,
+    project_id: str,
+    wanted: JobFilter,
+    *,
+    states: Collection[str],
+    created_until: int,
+    after: str | None,
+    limit: int,
+) -> list[str]:
+    """Return ids of the jobs in `states` among those that match, newest first, from behind the job `after`."""
+    ids = _select(connection, project_id, wanted, on_jobs=True)
+    ids = ids.where(Job.state.in_(list(states)), Job.created_at <= created_until)
+    return list(connection.execute(_newest(ids, after=after, limit=limit)).scalars())
+
+
+def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -> dict[str, int]:
+    """Return how many jobs match, by state; states without jobs are absent."""
+    ids = _select(connection, project_id, wanted, on_jobs=True)
+    query = ids.with_only_columns(Job.state, sa.func.count()).group_by(Job.state)
+    return dict(connection.execute(query).tuples().all())
+
+
+def _newest(ids: sa.Select[tuple[str]], *, after: str | None, limit: int) -> sa.Select[tuple[str]]:
+    column = ids.selected_columns.id
+    return (ids.where(column < after) if after else ids).order_by(column.desc()).limit(limit)
+
+
+def _select(
+    connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False
+) -> sa.Select[tuple[str]]:
+    """Select the ids of matching jobs, from the narrow rows alone if that is possible."""
+    narrow = _narrow_conditions(connection, wanted)
+    on_jobs = on_jobs or bool(wanted.states or wanted.kind) or not narrow
+    key = Job.id if on_jobs else JobSearch.job_id
+    query = sa.select(key.label("id")).where((Job if on_jobs else JobSearch).project_id == project_id)
+    if on_jobs and narrow:
+        query = query.join(JobSearch, sa.and_(JobSearch.project_id == Job.project_id, JobSearch.job_id == Job.id))
+    query = query.where(*narrow)
+    if wanted.states:
+        query = query.where(Job.state.in_(wanted.states))
+    if wanted.kind:
+        query = query.where(Job.kind == wanted.kind)
+    if wanted.label:
+        label, value = wanted.label
+        labelled = sa.select(JobLabel.job_id).where(
+            JobLabel.project_id == project_id, JobLabel.key == label, JobLabel.value == value
+        )
+        query = query.where(key.in_(labelled))
+    if wanted.id_prefix:
+        query = query.where(sa.func.substr(key, 1, len(wanted.id_prefix)) == wanted.id_prefix)
+    return query
+
+
+def _narrow_conditions(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions on the rows of `job_search`."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.field:
+        position = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
+        lines = field_lines(*wanted.field)
+        conditions.append(sa.or_(*(position(JobSearch.fields, line) > 0 for line in lines)))
+    if wanted.error:
+        conditions.append(JobSearch.error.icontains(wanted.error, autoescape=True))
+    if wanted.submitter:
+        conditions.append(JobSearch.submitter == wanted.submitter)
+    if wanted.created_from is not None:
+        conditions.append(JobSearch.created_at >= wanted.created_from)
+    if wanted.created_before is not None:
+        conditions.append(JobSearch.created_at < wanted.created_before)
+    return conditions

@@ -1,0 +1,42 @@
+"""Rows of `sessions`."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database.tables import ApiKey, Project, Session
+from jobs.records import KeyRecord, SessionRecord
+from jobs.repository.keys import COLUMNS
+
+Kind = Literal["session", "link"]
+
+
+def add(connection: Connection, token_hash: str, key_id: str, kind: Kind, *, now: int, expires_at: int) -> None:
+    """Insert a session or a link under the hash of its token."""
+    row = {"token_hash": token_hash, "key_id": key_id, "kind": kind, "created_at": now, "expires_at": expires_at}
+    connection.execute(sa.insert(Session).values(**row))
+
+
+def by_hash(connection: Connection, hashes: Iterable[str], kind: Kind, *, now: int) -> dict[str, SessionRecord]:
+    """Return the sessions or links that have not expired and whose keys are valid, by hash."""
+    query = (
+        sa.select(Session.token_hash, Session.expires_at, *COLUMNS)
+        .join(ApiKey, ApiKey.id == Session.key_id)
+        .join(Project, Project.id == ApiKey.project_id)
+        .where(Session.token_hash.in_(list(hashes)), Session.kind == kind, Session.expires_at > now)
+        .where(ApiKey.revoked_at.is_(None))
+    )
+    rows = connection.execute(query)
+    return {row[0]: SessionRecord(KeyRecord(*row[2:]), row[1]) for row in rows}
+
+
+def remove(connection: Connection, token_hash: str) -> bool:
+    """Delete a session or link; return whether this transaction was the one to do so."""
+    return connection.execute(sa.delete(Session).where(Session.token_hash == token_hash)).rowcount == 1
+
+
+def remove_expired(connection: Connection, *, now: int) -> None:
+    """Delete what has expired."""
+    connection.execute(sa.delete(Session).where(Session.expires_at <= now))

@@ -1,0 +1,238 @@
+"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks of short transactions.
+
+A request only counts and records. The leader then walks from the newest job to the oldest; what it has done and how far
+it has come are committed together, so that an operation continues after any crash and deals with no job twice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.database.journal import tell
+from jobs.errors import DomainError, InUseError, NotFoundError, UnknownCursorError
+from jobs.identifiers import new_id
+from jobs.records import BulkAction, BulkRecord, JobFilter, JobRecord, Json
+from jobs.repository import bulk, jobs, search
+from jobs.service import jobs as job_service
+from jobs.service.deletions import erase_jobs, find_blocked_jobs
+from jobs.service.jobs import JobKey
+from jobs.service.transitions import advance, cancel_waiting
+from jobs.settings import Settings
+from jobs.state import Event, JobState
+
+# Jobs per transaction: about 20 ms of the only write lock that SQLite has.
+CHUNKS: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
+STATES: Mapping[BulkAction, tuple[JobState, ...]] = {
+    "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),
+    "retry": (JobState.FAILED, JobState.CANCELLED),
+    "delete": tuple(state for state in JobState if state.final),
+}
+PREVIEWED = 5
+MAX_FAILURES = 5
+ALL = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What an operation would deal with: how many jobs, the newest few, and how many it would have to keep."""
+
+    matched: int
+    first: Sequence[JobRecord]
+    in_use: int
+
+
+@dataclass(slots=True)
+class _Outcome:
+    changed: int = 0
+    failures: list[Json] = field(default_factory=list)
+
+    def fail(self, job_id: str, error: DomainError) -> None:
+        self.failures.append({"job_id": job_id, "code": error.code, "message": error.message})
+
+
+def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> Preview:
+    """Return what an operation would deal with now."""
+    ids = search.list_ids(
+        connection,
+        project_id,
+        wanted,
+        states=STATES[action],
+        created_until=now_ms(connection),
+        after=None,
+        limit=ALL,
+    )
+    first = jobs.get_many(connection, ids[:PREVIEWED])
+    in_use = len(find_blocked_jobs(connection, project_id, ids)) if action == "delete" else 0
+    return Preview(len(ids), [first[job_id] for job_id in ids[:PREVIEWED]], in_use)
+
+
+def count(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> int:
+    """Return how many jobs an operation would deal with now."""
+    counted = search.count_by_state(connection, project_id, wanted)
+    return sum(counted.get(state, 0) for state in STATES[action])
+
+
+def request(
+    connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, sent: Json, matched: int
+) -> BulkRecord:
+    """Record an operation for the leader; `sent` is what clients are shown as its filter."""
+    made = BulkRecord(
+        id=new_id("bulk"),
+        project_id=project_id,
+        action=action,
+        request=sent,
+        conditions=asdict(wanted),
+        last_job_id=None,
+        matched=matched,
+        processed=0,
+        changed=0,
+        failed=0,
+        failures=[],
+        created_at=now_ms(connection),
+        finished_at=None,
+    )
+    bulk.add(connection, made)
+    _tell(connection, made)
+    return made
+
+
+def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
+    """Return one operation.
+
+    Raises:
+        NotFoundError: the project has none of this id.
+    """
+    found = bulk.get(connection, bulk_id)
+    if found is None or found.project_id != project_id:
+        raise NotFoundError(f"there is no operation {bulk_id}; `GET /v1/bulk-operations` lists them")
+    return found
+
+
+def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
+    """Return operations of a project, newest first.
+
+    Raises:
+        UnknownCursorError: `after` is not an operation of the project.
+    """
+    known = bulk.get(connection, after) if after else None
+    if after and (known is None or known.project_id != project_id):
+        raise UnknownCursorError(after)
+    return bulk.page(connection, project_id, after=after, limit=limit)
+
+
+def work(connection: Connection, settings: Settings) -> bool:
+    """Deal with one chunk of the oldest unfinished operation; False if there is none."""
+    operation = bulk.lock_first_unfinished(connection)
+    if operation is None:
+        return False
+    wanted = _read_conditions(operation.conditions)
+    limit = CHUNKS[operation.action]
+    ids = search.list_ids(
+        connection,
+        operation.project_id,
+        wanted,
+        states=STATES[operation.action],
+        created_until=operation.created_at,
+        after=operation.last_job_id,
+        limit=limit,
+    )
+    taken = _lock(connection, ids)
+    outcome = ACTIONS[operation.action](connection, taken, settings)
+    _record(connection, operation, taken, outcome, done=len(ids) < limit and len(taken) == len(ids))
+    return True
+
+
+def _lock(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
+    """Lock the jobs before the first that somebody else has locked, or wait for that one if it is the first.
+
+    Waiting with many locks held could end in a deadlock with whoever locks jobs in another order.
+    """
+    free = jobs.lock_free(connection, ids)
+    taken = [free[job_id] for job_id in takewhile(free.__contains__, ids)]
+    if taken or not ids:
+        return taken
+    first = jobs.lock(connection, ids[0])
+    return [first] if first else []
+
+
+def _cancel(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+    outcome, now = _Outcome(), now_ms(connection)
+    waiting = [job for job in taken if job.state is JobState.QUEUED]
+    cancel_waiting(connection, waiting, now=now, settings=settings)
+    outcome.changed = len(waiting)
+    for job in taken:
+        if job.state is not JobState.QUEUED:
+            _try(
+                connection,
+                outcome,
+                job,
+                lambda job=job: advance(connection, job, Event.CANCEL, now=now, settings=settings),  # type: ignore[misc]
+            )
+    return outcome
+
+
+def _retry(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+    outcome = _Outcome()
+    for job in taken:
+        key = JobKey(job.project_id, job.id)
+        _try(connection, outcome, job, lambda key=key: job_service.retry(connection, key, settings))  # type: ignore[misc]
+    return outcome
+
+
+def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+    erased = set(erase_jobs(connection, [job.id for job in taken], settings))
+    outcome = _Outcome(len(erased))
+    for job in taken:
+        if job.id not in erased:
+            outcome.fail(job.id, InUseError(f"the model that job {job.id} made is used by other jobs or models"))
+    return outcome
+
+
+ACTIONS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings], _Outcome]] = {
+    "cancel": _cancel,
+    "retry": _retry,
+    "delete": _delete,
+}
+
+
+def _try(connection: Connection, outcome: _Outcome, job: JobRecord, change: Callable[[], object]) -> None:
+    """Change one job; an error undoes only its own work."""
+    try:
+        with connection.begin_nested():
+            change()
+        outcome.changed += 1
+    except DomainError as error:
+        outcome.fail(job.id, error)
+
+
+def _record(
+    connection: Connection, operation: BulkRecord, taken: Sequence[JobRecord], outcome: _Outcome, *, done: bool
+) -> None:
+    now = now_ms(connection)
+    progressed = replace(
+        operation,
+        last_job_id=taken[-1].id if taken else operation.last_job_id,
+        processed=operation.processed + len(taken),
+        changed=operation.changed + outcome.changed,
+        failed=operation.failed + len(outcome.failures),
+        failures=[*operation.failures, *outcome.failures][:MAX_FAILURES],
+        finished_at=now if done else None,
+    )
+    names = ("last_job_id", "processed", "changed", "failed", "failures", "finished_at")
+    bulk.update(connection, operation.id, {name: getattr(progressed, name) for name in names})
+    _tell(connection, progressed)
+
+
+def _tell(connection: Connection, operation: BulkRecord) -> None:
+    names = ("id", "action", "matched", "processed", "changed", "failed")
+    data = {name: getattr(operation, name) for name in names} | {"done": operation.finished_at is not None}
+    tell(connection, operation.project_id, None, "bulk", data, now=operation.finished_at or now_ms(connection))
+
+
+def _read_conditions(stored: Json) -> JobFilter:
+    """Return the filter of a stored operation; JSON has made lists of its tuples."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return JobFilter(**values)

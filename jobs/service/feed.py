@@ -1,0 +1,59 @@
+"""The feed of a project: all its changes in one order, which a client can follow and resume."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.records import FeedRecord
+from jobs.repository import feed
+
+KEPT_ENTRIES = 50_000  # per project; a client that comes back later reads everything again
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPlace:
+    """Where a client is in the feed of a project; `after` is None if it has seen nothing and wants only new entries."""
+
+    project_id: str
+    after: int | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPart:
+    """What follows a place.
+
+    Attributes:
+        entries: Entries in their order, without gaps.
+        position: Position of the last one, or that of the feed if none is returned.
+        reset: Whether entries between the place and `position` are no longer kept, so that nothing is returned.
+    """
+
+    entries: Sequence[FeedRecord]
+    position: int
+    reset: bool = False
+
+
+def read_parts(connection: Connection, places: Sequence[FeedPlace]) -> list[FeedPart]:
+    """Read what follows each place; equal places are read once, as those of many idle clients are."""
+    last = feed.last_positions(connection, {place.project_id for place in places})
+    parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
+    return [parts[place] for place in places]
+
+
+def last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
+    """Return the last position of each project's feed, for each collection of projects."""
+    last = feed.last_positions(connection, {project_id for each in projects for project_id in each})
+    return [{project_id: last[project_id] for project_id in each} for each in projects]
+
+
+def _read_part(connection: Connection, place: FeedPlace, last: int) -> FeedPart:
+    if place.after is None or place.after == last:
+        return FeedPart([], last)
+    if place.after > last:  # of another database, or of one that was restored from a backup
+        return FeedPart([], last, reset=True)
+    found = feed.page(connection, place.project_id, after=place.after, limit=place.limit)
+    if not found or found[0].position != place.after + 1:
+        return FeedPart([], last, reset=True)
+    return FeedPart(found, found[-1].position)

@@ -1,0 +1,164 @@
+"""Metrics of runs: recorded for every logged step, and read in buckets that keep minimum and maximum."""
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from jobs.records import ArtifactRecord
+from jobs.repository import files, metrics
+from jobs.service.jobs import JobKey, require_job
+
+ARTIFACT = "training/series.jsonl"
+NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # where the run stands, not what it measures
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a run logged at one step; NaN and infinity are None."""
+
+    step: int
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a run that is asked for: steps in [start, stop), to the ends by default, in so many buckets."""
+
+    names: Collection[str]
+    start: int | None
+    stop: int | None
+    buckets: int
+
+
+@dataclass(slots=True)
+class Series:
+    """One metric in buckets; all lists have one entry per bucket that has values."""
+
+    name: str
+    first_step: list[int] = field(default_factory=list)
+    last_step: list[int] = field(default_factory=list)
+    count: list[int] = field(default_factory=list)
+    nan: list[int] = field(default_factory=list)
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Add a bucket: first and last step, count, finite count, minimum, maximum, mean."""
+        first, last, count, finite, low, high, mean = row
+        self.first_step.append(first)
+        self.last_step.append(last)
+        self.count.append(count)
+        self.nan.append(count - finite)
+        self.min.append(low)
+        self.max.append(high)
+        self.mean.append(mean)
+
+
+@dataclass(frozen=True, slots=True)
+class ThinnedMetrics:
+    """Metrics of a run in buckets, and which there are."""
+
+    source: Literal["live", "artifact", "none"]
+    names: list[str]
+    first_step: int | None
+    last_step: int | None
+    start: int
+    stop: int
+    series: list[Series]
+
+
+def to_point(reported: Mapping[str, float | None]) -> Point | None:
+    """Return the point in a progress report, or None if it has no step."""
+    step = reported.get("step")
+    values = {name: _finite(value) for name, value in reported.items() if name not in NOT_METRICS}
+    return Point(int(step), values) if step is not None and values else None
+
+
+def record(connection: Connection, job_id: str, attempt: int, points: Sequence[Point]) -> None:
+    """Store the points of an attempt, by its number."""
+    rows = [
+        {"name": name, "step": point.step, "value": value} for point in points for name, value in point.values.items()
+    ]
+    if rows:
+        metrics.save(connection, job_id, rows, attempt=attempt)
+
+
+def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics | None:
+    """Return what the database has of a run; None if it has nothing.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    require_job(connection, key)
+    spans = metrics.list_spans(connection, key.job_id)
+    if not spans:
+        return None
+    names = [span.name for span in spans]
+    steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
+    start, stop = _limits(window, *steps)
+    chosen = {name: Series(name) for name in names if not window.names or name in window.names}
+    for name, *bucket in metrics.thin(
+        connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets
+    ):
+        chosen[name].add(bucket)
+    return ThinnedMetrics("live", names, *steps, start, stop, list(chosen.values()))
+
+
+def find_artifact(connection: Connection, key: JobKey) -> ArtifactRecord | None:
+    """Return the series among a job's artifacts, for runs whose points the database does not have."""
+    require_job(connection, key)
+    return files.get_artifact(connection, key.job_id, ARTIFACT)
+
+
+def parse_series(lines: Iterable[bytes]) -> list[Point]:
+    """Read the series file of a run."""
+    entries = (json.loads(line) for line in lines if line.strip())
+    points = (to_point({name: value for name, value in entry.items() if _is_number(value)}) for entry in entries)
+    return [point for point in points if point is not None]
+
+
+def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
+    """Thin points that are in memory, as `read` does it in SQL."""
+    if not points:
+        return ThinnedMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
+    names = sorted({name for point in points for name in point.values})
+    steps = (min(point.step for point in points), max(point.step for point in points))
+    start, stop = _limits(window, *steps)
+    series = []
+    for name in names:
+        if not window.names or name in window.names:
+            values = {p.step: p.values[name] for p in points if name in p.values and start <= p.step < stop}
+            series.append(_thin_one(name, values, start, stop, window.buckets))
+    return ThinnedMetrics("artifact", names, *steps, start, stop, series)
+
+
+def _thin_one(name: str, values: Mapping[int, float | None], start: int, stop: int, buckets: int) -> Series:
+    grouped: dict[int, list[int]] = {}
+    for step in sorted(values):
+        grouped.setdefault((step - start) * buckets // (stop - start), []).append(step)
+    series = Series(name)
+    for steps in grouped.values():
+        finite = [value for step in steps if (value := values[step]) is not None]
+        summary = (min(finite), max(finite), sum(finite) / len(finite)) if finite else (None, None, None)
+        series.add((steps[0], steps[-1], len(steps), len(finite), *summary))
+    return series
+
+
+def _limits(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
+    """Return the steps [start, stop) of a window; at least one step long."""
+    start = first_step if window.start is None else window.start
+    stop = last_step + 1 if window.stop is None else window.stop
+    return start, max(stop, start + 1)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

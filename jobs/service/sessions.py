@@ -1,0 +1,73 @@
+"""Sessions of browsers, and the one-time links that begin one. They act for an API key, and end with it."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.errors import AuthenticationError
+from jobs.records import KeyRecord, SessionRecord
+from jobs.repository import sessions
+from jobs.service import keys
+
+LINK_SECONDS = 3600
+
+
+def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, SessionRecord]:
+    """Begin a session for an API key; return its token, which is stored nowhere, and the session.
+
+    Raises:
+        AuthenticationError: the key is unknown or revoked.
+    """
+    key = keys.authenticate(connection, [secret])[0]
+    if isinstance(key, AuthenticationError):
+        raise key
+    return _begin(connection, key, seconds)
+
+
+def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str, SessionRecord]:
+    """Begin a session by a one-time link, which is then used up.
+
+    Raises:
+        AuthenticationError: the link is unknown, used or expired, or its key was revoked.
+    """
+    digest = _digest(token)
+    link = sessions.by_hash(connection, [digest], "link", now=now_ms(connection)).get(digest)
+    if link is None or not sessions.remove(connection, digest):
+        raise AuthenticationError(
+            "the link was used before or has expired; paste an API key, or restart the service to get a new link"
+        )
+    return _begin(connection, link.key, seconds)
+
+
+def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
+    """Make a one-time link that signs in with a key; return its token and when it expires."""
+    token, now = secrets.token_urlsafe(32), now_ms(connection)
+    expires_at = now + LINK_SECONDS * 1000
+    sessions.add(connection, _digest(token), key.id, "link", now=now, expires_at=expires_at)
+    return token, expires_at
+
+
+def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionRecord | AuthenticationError]:
+    """Return the sessions of these tokens, read together; one answer per token."""
+    digests = [_digest(token) for token in tokens]
+    found = sessions.by_hash(connection, set(digests), "session", now=now_ms(connection))
+    return [found.get(digest) or AuthenticationError("the session has ended; sign in again") for digest in digests]
+
+
+def sign_out(connection: Connection, token: str) -> None:
+    """End a session; one that has ended already is no error."""
+    sessions.remove(connection, _digest(token))
+
+
+def _begin(connection: Connection, key: KeyRecord, seconds: float) -> tuple[str, SessionRecord]:
+    token, now = secrets.token_urlsafe(32), now_ms(connection)
+    session = SessionRecord(key, now + int(seconds * 1000))
+    sessions.add(connection, _digest(token), key.id, "session", now=now, expires_at=session.expires_at)
+    return token, session
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""What lists find of a spec and of an error: short texts, written when a job is submitted or fails."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MAX_VALUE_LENGTH = 128  # of a value that can be searched for; longer ones are left out
+MAX_ELEMENTS = 32  # of a list whose elements can be searched for
+
+
+def searchable_fields(spec: Mapping[str, Any]) -> str:
+    r"""Return the scalars of a spec as lines `name=value` between line breaks.
+
+    Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
+    `"\nbits=4\nresources.nodes=1\nstop=a\nstop=b\n"`.
+    """
+    return "\n".join(["", *(f"{name}={value}" for name, value in _scalars("", spec)), ""])
+
+
+def field_lines(name: str, value: str) -> list[str]:
+    """Return the lines by which a job is found whose field has this value: as a text, or as the number it spells."""
+    return sorted({f"\n{name}={value}\n", f"\n{name}={_as_number(value)}\n"})
+
+
+def describe_error(error: Mapping[str, Any] | None) -> str | None:
+    """Return the text of an error that lists are searched for."""
+    return None if error is None else f"{error.get('code', '')} {error.get('message', '')}"
+
+
+def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                yield from _scalars(f"{name}.{key}" if name else str(key), inner)
+        case list():
+            for inner in value if len(value) <= MAX_ELEMENTS else ():
+                if not isinstance(inner, Mapping | list):  # such as conversations
+                    yield from _scalars(name, inner)
+        case _:
+            text = _text(value)
+            if len(text) <= MAX_VALUE_LENGTH and "\n" not in text:
+                yield name, text
+
+
+def _text(value: Any) -> str:
+    """Write a scalar: a whole number without its fraction, so that 4 finds 4.0."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value)
+
+
+def _as_number(value: str) -> str:
+    try:
+        return _text(float(value))
+    except (ValueError, OverflowError):
+        return value

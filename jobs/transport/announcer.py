@@ -1,0 +1,39 @@
+"""Announce news to the API processes without delaying whoever has them."""
+
+import threading
+from collections.abc import Callable, Collection
+
+
+class Announcer:
+    """Announces the projects that have news from its own thread; what is not sent yet is merged."""
+
+    def __init__(self, announce: Callable[[Collection[str]], None]) -> None:
+        self._announce = announce
+        self._projects: set[str] = set()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+        self._thread.start()
+
+    def add(self, project_ids: Collection[str]) -> None:
+        """Announce these projects soon."""
+        with self._changed:
+            self._projects.update(project_ids)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Announce what is left, and end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._projects or self._stopping)
+                projects, self._projects = self._projects, set()
+            if projects:
+                self._announce(projects)
+            elif self._stopping:
+                return
