@@ -19,6 +19,8 @@ console.log(`first page ${first.toFixed(1)} kB gzipped (limit ${FIRST_PAGE_KB})`
 for (const { name, kb } of later) console.log(`  ${kb.toFixed(1).padStart(6)} kB ${name}`);
 const large = later.filter(({ kb }) => kb > FURTHER_PAGE_KB);
 if (first > FIRST_PAGE_KB || large.length > 0) {
-  console.error(`too large: ${first > FIRST_PAGE_KB ? 'the first page ' : ''}${large.map(({ name }) => name).join(' ')}`);
+  console.error(
+    `too large: ${first > FIRST_PAGE_KB ? 'the first page ' : ''}${large.map(({ name }) => name).join(' ')}`,
+  );
   process.exit(1);
 }

@@ -11,7 +11,6 @@ import { Empty, ErrorNotice, Skeleton } from '@/ui/basics';
 
 const JobPage = lazy(() => import('@/pages/job'));
 const SubmitPage = lazy(() => import('@/pages/submit'));
-const DataPage = lazy(() => import('@/pages/data'));
 const ModelsPage = lazy(() => import('@/pages/models'));
 const PoolPage = lazy(() => import('@/pages/pool'));
 const ProjectPage = lazy(() => import('@/pages/project'));
@@ -61,13 +60,14 @@ function Pages() {
       <Route path="/jobs/:id/:part?" component={JobPage} />
       <Route path="/submit" component={SubmitPage} />
       <Route path="/curves" component={ComparePage} />
-      <Route path="/data" component={DataPage} />
       <Route path="/models" component={ModelsPage} />
       <Route path="/pool" component={PoolPage} />
       <Route path="/project" component={ProjectPage} />
-      <Route path="/">
-        <Redirect to="/jobs" replace />
-      </Route>
+      {['/', '/sign-in'].map((path) => (
+        <Route key={path} path={path}>
+          <Redirect to="/jobs" replace />
+        </Route>
+      ))}
       <Route>
         <Empty title={t('notFound')}>{t('notFound.text')}</Empty>
       </Route>

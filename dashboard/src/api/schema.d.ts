@@ -44,6 +44,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/bulk-operations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Operations
+         * @description List the operations of the project, newest first.
+         */
+        get: operations["list_operations_v1_bulk_operations_get"];
+        put?: never;
+        /**
+         * Start
+         * @description Cancel, retry or delete all jobs that match and were submitted before; the leader does it in the background.
+         *
+         *     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
+         */
+        post: operations["start_v1_bulk_operations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk-operations/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview
+         * @description Tell what an operation would deal with; nothing is changed.
+         */
+        post: operations["preview_v1_bulk_operations_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk-operations/{operation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Operation
+         * @description Tell how far an operation is.
+         */
+        get: operations["get_operation_v1_bulk_operations__operation_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/estimates": {
         parameters: {
             query?: never;
@@ -58,6 +124,30 @@ export interface paths {
          * @description Tell how much memory a job of this spec would take; nothing is submitted.
          */
         post: operations["estimate_v1_estimates_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow Events
+         * @description Follow all changes in the project.
+         *
+         *     With `Accept: text/event-stream` they come as server-sent events. The first is `ready`, with the position from which
+         *     the stream goes on, unless the request says where to resume. `reset` says that events behind that place are no
+         *     longer kept, or that it is of another database: read again what is shown. Otherwise the answer is what there is now.
+         */
+        get: operations["follow_events_v1_events_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -159,20 +249,20 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/jobs/delete": {
+    "/v1/jobs/counts": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
         /**
-         * Delete Jobs
-         * @description Delete all final jobs that match, with all that they made; models in use are kept with their jobs.
+         * Count Jobs
+         * @description Count the jobs that match, by state.
          */
-        post: operations["delete_jobs_v1_jobs_delete_post"];
+        get: operations["count_jobs_v1_jobs_counts_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -349,6 +439,68 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/jobs/{job_id}/logs/lines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Log Lines
+         * @description Read some lines of a job's output: from `first` on, or the last ones.
+         */
+        get: operations["read_log_lines_v1_jobs__job_id__logs_lines_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/logs/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search Log
+         * @description Find lines of a job's output that contain a text, forwards or backwards from a line.
+         */
+        get: operations["search_log_v1_jobs__job_id__logs_search_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Metrics
+         * @description Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+         *
+         *     With as many buckets as steps, each bucket is one step.
+         */
+        get: operations["read_metrics_v1_jobs__job_id__metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs/{job_id}/retry": {
         parameters: {
             query?: never;
@@ -463,6 +615,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Session
+         * @description Tell who is signed in.
+         */
+        get: operations["get_session_v1_session_get"];
+        put?: never;
+        /**
+         * Sign In
+         * @description Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie.
+         */
+        post: operations["sign_in_v1_session_post"];
+        /**
+         * Sign Out
+         * @description End the session and delete its cookie.
+         */
+        delete: operations["sign_out_v1_session_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/session/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make Link
+         * @description Make a one-time link that signs a browser in with the key of this request.
+         */
+        post: operations["make_link_v1_session_links_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Usage
+         * @description Read what the project has used, by day and API key.
+         */
+        get: operations["read_usage_v1_usage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/workers": {
         parameters: {
             query?: never;
@@ -500,6 +720,26 @@ export interface paths {
          *     deadline they run to their end.
          */
         post: operations["drain_v1_workers__worker_id__drain_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/workers/{worker_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read History
+         * @description Read the use of a worker's devices over the last hour; each point keeps the highest of some heartbeats.
+         */
+        get: operations["read_history_v1_workers__worker_id__history_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -721,33 +961,120 @@ export interface components {
             split: string;
         };
         /**
-         * BulkDeletionObject
-         * @description How many jobs a bulk deletion takes.
+         * BulkFailure
+         * @description A job that an operation could not change.
          */
-        BulkDeletionObject: {
+        BulkFailure: {
+            /** Code */
+            code: string;
+            /** Job Id */
+            job_id: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * BulkOperation
+         * @description An operation on all jobs that match a filter, and how far it is.
+         */
+        BulkOperation: {
             /**
-             * Deleted
-             * @description Those that are deleted: soon, not yet when this is answered
+             * Action
+             * @enum {string}
              */
-            deleted: number;
-            /** Dry Run */
-            dry_run: boolean;
+            action: "cancel" | "retry" | "delete";
             /**
-             * In Use
-             * @description Those that are kept, since jobs or models use the models that they made
+             * Changed
+             * @description Jobs that it has cancelled, queued again or deleted
              */
-            in_use: number;
+            changed: number;
+            /** Created At */
+            created_at: number;
+            /**
+             * Failed
+             * @description Jobs that it could not change
+             */
+            failed: number;
+            /**
+             * Failures
+             * @description The first few of those, with the reason
+             */
+            failures: components["schemas"]["BulkFailure"][];
+            /**
+             * Filter
+             * @description The conditions, as they were sent
+             */
+            filter: {
+                [key: string]: unknown;
+            };
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
             /**
              * Matched
-             * @description Final jobs that match
+             * @description Jobs that matched when it was requested
              */
             matched: number;
             /**
              * Object
-             * @default job.bulk_deletion
+             * @default bulk_operation
              * @constant
              */
-            object?: "job.bulk_deletion";
+            object?: "bulk_operation";
+            /**
+             * Processed
+             * @description Jobs that it has dealt with so far
+             */
+            processed: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done";
+        };
+        /**
+         * BulkPreview
+         * @description What an operation would change.
+         */
+        BulkPreview: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "cancel" | "retry" | "delete";
+            /**
+             * First
+             * @description The newest few of them
+             */
+            first: components["schemas"]["JobSummary"][];
+            /**
+             * In Use
+             * @description Those that would not be deleted, since jobs or models use the models they made
+             */
+            in_use: number;
+            /**
+             * Matched
+             * @description Jobs that match and whose state allows the action
+             */
+            matched: number;
+            /**
+             * Object
+             * @default bulk_operation.preview
+             * @constant
+             */
+            object?: "bulk_operation.preview";
+        };
+        /**
+         * BulkRequest
+         * @description What to do with all jobs that match; at least one condition must be given.
+         */
+        BulkRequest: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "cancel" | "retry" | "delete";
+            filter: components["schemas"]["JobSelection"];
         };
         /**
          * CheckpointDetails
@@ -906,6 +1233,37 @@ export interface components {
             id: string;
             /** Object */
             object: string;
+        };
+        /**
+         * DeviceHistory
+         * @description A device over time; the lists have one entry per time, null where nothing was measured.
+         */
+        DeviceHistory: {
+            /** Index */
+            index: number;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Name */
+            name: string;
+            /**
+             * Temperature
+             * @description Highest temperature in degrees Celsius
+             */
+            temperature: (number | null)[];
+            /** Type */
+            type: string;
+            /**
+             * Used Bytes
+             * @description Most memory in use by anybody
+             */
+            used_bytes: (number | null)[];
+            /**
+             * Utilization
+             * @description Highest percentage of the time in which it computed
+             */
+            utilization: (number | null)[];
+            /** Uuid */
+            uuid: string;
         };
         /**
          * DeviceObject
@@ -1121,6 +1479,61 @@ export interface components {
             sequence: number;
             /** Type */
             type: string;
+        };
+        /**
+         * FeedEvent
+         * @description One change in a project. Its `id` is a position without gaps: the next event's is larger by one.
+         */
+        FeedEvent: {
+            /** Created At */
+            created_at: number;
+            /** Data */
+            data: {
+                [key: string]: unknown;
+            };
+            /** Id */
+            id: string;
+            /**
+             * Job Id
+             * @description The job that changed, if it is one
+             */
+            job_id: string | null;
+            /**
+             * Object
+             * @default event
+             * @constant
+             */
+            object?: "event";
+            /**
+             * Type
+             * @description state: a job was submitted or changed its state (data: from, to, event, kind); progress: what a running job reports (data: fraction, stage, metrics); log: it has printed lines (data: first_line, last_line); metrics: it has logged steps (data: first_step, last_step); deleted: the job was deleted; bulk: a bulk operation goes on (data: id, action, matched, processed, changed, failed, done)
+             * @enum {string}
+             */
+            type: "state" | "progress" | "log" | "metrics" | "deleted" | "bulk";
+        };
+        /**
+         * FeedPage
+         * @description Some events of a project, oldest first.
+         */
+        FeedPage: {
+            /** Data */
+            data: components["schemas"]["FeedEvent"][];
+            /**
+             * Object
+             * @default event.page
+             * @constant
+             */
+            object?: "event.page";
+            /**
+             * Position
+             * @description The `after` of the next request
+             */
+            position: number;
+            /**
+             * Reset
+             * @description Whether events behind `after` are no longer kept: read everything again
+             */
+            reset: boolean;
         };
         /**
          * FieldProblem
@@ -1747,6 +2160,74 @@ export interface components {
             memory_bytes?: number | null;
         };
         /**
+         * JobCounts
+         * @description How many jobs match a filter, by state.
+         */
+        JobCounts: {
+            /**
+             * Object
+             * @default job.counts
+             * @constant
+             */
+            object?: "job.counts";
+            /**
+             * States
+             * @description By state; all states are present
+             */
+            states: {
+                [key: string]: number;
+            };
+            /** Total */
+            total: number;
+        };
+        /**
+         * JobMetrics
+         * @description Metrics of a run, thinned so that no peak is lost: each bucket keeps its minimum and maximum.
+         */
+        JobMetrics: {
+            /**
+             * First Step
+             * @description First logged step of the whole run
+             */
+            first_step: number | null;
+            /** Job Id */
+            job_id: string;
+            /**
+             * Last Step
+             * @description Last logged step of the whole run
+             */
+            last_step: number | null;
+            /**
+             * Names
+             * @description All metrics of the run
+             */
+            names: string[];
+            /**
+             * Object
+             * @default job.metrics
+             * @constant
+             */
+            object?: "job.metrics";
+            /** Series */
+            series: components["schemas"]["MetricSeries"][];
+            /**
+             * Source
+             * @description Where the values are kept
+             * @enum {string}
+             */
+            source: "live" | "artifact" | "none";
+            /**
+             * Start
+             * @description First step of the series returned
+             */
+            start: number;
+            /**
+             * Stop
+             * @description Step before which they end
+             */
+            stop: number;
+        };
+        /**
          * JobObject
          * @description A job.
          */
@@ -1810,6 +2291,11 @@ export interface components {
             /** Started At */
             started_at: number | null;
             state: components["schemas"]["JobState"];
+            /**
+             * Submitter
+             * @description Name of the API key that sent it; empty if it was not recorded
+             */
+            submitter: string;
             /** Version */
             version: number;
             /** @description Why a queued job has not started */
@@ -1840,21 +2326,35 @@ export interface components {
             stage?: string;
         };
         /**
-         * JobSelectionRequest
-         * @description Which final jobs to delete; all given conditions must hold, and at least one must be given.
+         * JobSelection
+         * @description Which jobs; all given conditions must hold.
          */
-        JobSelectionRequest: {
+        JobSelection: {
             /**
-             * Before
-             * @description Only jobs created before this time, in seconds since the epoch
+             * Created After
+             * @description At or after this time, in seconds
              */
-            before?: number | null;
+            created_after?: number | null;
             /**
-             * Dry Run
-             * @description Only count
-             * @default false
+             * Created Before
+             * @description Before this time, in seconds
              */
-            dry_run?: boolean;
+            created_before?: number | null;
+            /**
+             * Error
+             * @description Part of the error's code or message, in upper or lower case
+             */
+            error?: string | null;
+            /**
+             * Field
+             * @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements
+             */
+            field?: string | null;
+            /**
+             * Id
+             * @description The beginning of the id
+             */
+            id?: string | null;
             /** Kind */
             kind?: string | null;
             /**
@@ -1862,8 +2362,16 @@ export interface components {
              * @description key:value
              */
             label?: string | null;
-            /** State */
-            state?: ("succeeded" | "failed" | "cancelled") | null;
+            /**
+             * State
+             * @description One state, or several separated by commas
+             */
+            state?: string | null;
+            /**
+             * Submitter
+             * @description Name of the API key that sent it
+             */
+            submitter?: string | null;
         };
         /**
          * JobState
@@ -1921,6 +2429,11 @@ export interface components {
             /** Started At */
             started_at: number | null;
             state: components["schemas"]["JobState"];
+            /**
+             * Submitter
+             * @description Name of the API key that sent it; empty if it was not recorded
+             */
+            submitter: string;
             /** Version */
             version: number;
             /** @description Why a queued job has not started */
@@ -1964,6 +2477,99 @@ export interface components {
             bytes: number;
         };
         /**
+         * LogLine
+         * @description One line that a job printed.
+         */
+        LogLine: {
+            /** Attempt Id */
+            attempt_id: string | null;
+            /** Created At */
+            created_at: number;
+            /**
+             * Number
+             * @description 1 for the first line of the job, over all its attempts
+             */
+            number: number;
+            /**
+             * Stream
+             * @description stdout or stderr
+             */
+            stream: string;
+            /** Text */
+            text: string;
+        };
+        /**
+         * LogLines
+         * @description Consecutive lines of a job's output.
+         */
+        LogLines: {
+            /** Data */
+            data: components["schemas"]["LogLine"][];
+            /**
+             * First
+             * @description Number of the first line returned
+             */
+            first: number | null;
+            /** Job Id */
+            job_id: string;
+            /**
+             * Last
+             * @description Number of the last line returned
+             */
+            last: number | null;
+            /**
+             * Object
+             * @default job.log_lines
+             * @constant
+             */
+            object?: "job.log_lines";
+            /**
+             * Total
+             * @description Lines that the job has printed so far
+             */
+            total: number;
+        };
+        /**
+         * LogMatch
+         * @description A line that contains the text.
+         */
+        LogMatch: {
+            /** After */
+            after: components["schemas"]["LogLine"][];
+            /**
+             * Before
+             * @description The lines before it, as many as `context` says
+             */
+            before: components["schemas"]["LogLine"][];
+            line: components["schemas"]["LogLine"];
+        };
+        /**
+         * LogMatches
+         * @description Lines that contain a text, in the order of the search: the nearest first.
+         */
+        LogMatches: {
+            /**
+             * Count
+             * @description Matching lines in the whole output
+             */
+            count: number;
+            /** Data */
+            data: components["schemas"]["LogMatch"][];
+            /** Job Id */
+            job_id: string;
+            /**
+             * Object
+             * @default job.log_matches
+             * @constant
+             */
+            object?: "job.log_matches";
+            /**
+             * Position
+             * @description How many matching lines there are up to the first match, itself included
+             */
+            position: number;
+        };
+        /**
          * MeasuredModel
          * @description One model of a quality report.
          */
@@ -2005,6 +2611,41 @@ export interface components {
              * @enum {string}
              */
             role: "system" | "user" | "assistant";
+        };
+        /**
+         * MetricSeries
+         * @description One metric in buckets of consecutive steps; all lists have the same length, and empty buckets are left out.
+         *
+         *     A bucket in which no value is a finite number has null for minimum, maximum and mean.
+         */
+        MetricSeries: {
+            /**
+             * Count
+             * @description Values in the bucket
+             */
+            count: number[];
+            /** First Step */
+            first_step: number[];
+            /** Last Step */
+            last_step: number[];
+            /** Max */
+            max: (number | null)[];
+            /** Mean */
+            mean: (number | null)[];
+            /** Min */
+            min: (number | null)[];
+            /** Name */
+            name: string;
+            /**
+             * Nan
+             * @description Those that are NaN or infinite
+             */
+            nan: number[];
+            /**
+             * Points
+             * @description Logged values between start and stop
+             */
+            points: number;
         };
         /**
          * ModelAccuracy
@@ -2136,6 +2777,16 @@ export interface components {
             path: string;
         };
         /**
+         * NewSession
+         * @description What a session is made from: an API key, or the token of a one-time link.
+         */
+        NewSession: {
+            /** Key */
+            key?: string | null;
+            /** Link */
+            link?: string | null;
+        };
+        /**
          * OpenAIError
          * @description The same error in the form of OpenAI's API.
          */
@@ -2170,6 +2821,23 @@ export interface components {
         Page_AttemptObject_: {
             /** Data */
             data: components["schemas"]["AttemptObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** Page[BulkOperation] */
+        Page_BulkOperation_: {
+            /** Data */
+            data: components["schemas"]["BulkOperation"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -2641,6 +3309,66 @@ export interface components {
             share?: boolean | null;
         };
         /**
+         * SessionObject
+         * @description Who is signed in.
+         */
+        SessionObject: {
+            /**
+             * Expires At
+             * @description When the session ends; null for a request with an API key
+             */
+            expires_at: number | null;
+            key: components["schemas"]["KeyObject"];
+            /**
+             * Object
+             * @default session
+             * @constant
+             */
+            object?: "session";
+        };
+        /**
+         * SignInLink
+         * @description A link that signs its first visitor in.
+         */
+        SignInLink: {
+            /** Expires At */
+            expires_at: number;
+            /**
+             * Object
+             * @default session.link
+             * @constant
+             */
+            object?: "session.link";
+            /**
+             * Path
+             * @description Append it to the service's address; the token is behind the #
+             */
+            path: string;
+            /**
+             * Token
+             * @description The `link` of `POST /v1/session`; it is accepted once
+             */
+            token: string;
+        };
+        /**
+         * SignedOut
+         * @description The session has ended.
+         */
+        SignedOut: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted?: true;
+            /**
+             * Object
+             * @default session
+             * @constant
+             */
+            object?: "session";
+        };
+        /**
          * StoredPrecision
          * @description How the weights are stored.
          */
@@ -2665,6 +3393,53 @@ export interface components {
              * @description Whether embedding and output head are stored in 8 bits
              */
             quantize_head: boolean;
+        };
+        /**
+         * Usage
+         * @description What a project has used, by day and key, oldest first.
+         */
+        Usage: {
+            /** Data */
+            data: components["schemas"]["UsageEntry"][];
+            /**
+             * Object
+             * @default usage
+             * @constant
+             */
+            object?: "usage";
+        };
+        /**
+         * UsageEntry
+         * @description What one API key used on one day.
+         */
+        UsageEntry: {
+            /**
+             * Day
+             * @description YYYY-MM-DD, UTC
+             */
+            day: string;
+            /**
+             * Device Seconds
+             * @description Seconds times devices of attempts that ended on that day
+             */
+            device_seconds: number;
+            /**
+             * Jobs
+             * @description Jobs submitted
+             */
+            jobs: number;
+            /**
+             * Key Id
+             * @description Null for jobs of earlier releases, which did not record it
+             */
+            key_id: string | null;
+            /** Key Name */
+            key_name: string;
+            /**
+             * Tokens
+             * @description Tokens of jobs that succeeded on that day: trained on, or of prompts and answers
+             */
+            tokens: number;
         };
         /**
          * WaitingObject
@@ -2696,6 +3471,34 @@ export interface components {
              * @description The worker that comes closest
              */
             worker_id: string | null;
+        };
+        /**
+         * WorkerHistory
+         * @description A worker's machine over the last hour.
+         */
+        WorkerHistory: {
+            /** Devices */
+            devices: components["schemas"]["DeviceHistory"][];
+            /**
+             * Host Available Bytes
+             * @description Least memory available on the host
+             */
+            host_available_bytes: (number | null)[];
+            /** Host Memory Bytes */
+            host_memory_bytes: number | null;
+            /**
+             * Object
+             * @default worker.history
+             * @constant
+             */
+            object?: "worker.history";
+            /**
+             * Times
+             * @description Seconds since the epoch, in order
+             */
+            times: number[];
+            /** Worker Id */
+            worker_id: string;
         };
         /**
          * WorkerObject
@@ -2804,6 +3607,136 @@ export interface operations {
             };
         };
     };
+    list_operations_v1_bulk_operations_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_BulkOperation_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_v1_bulk_operations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BulkRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkOperation"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    preview_v1_bulk_operations_preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BulkRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkPreview"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_operation_v1_bulk_operations__operation_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                operation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkOperation"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     estimate_v1_estimates_post: {
         parameters: {
             query?: never;
@@ -2824,6 +3757,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["EstimateObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    follow_events_v1_events_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last event seen; by default only new ones follow */
+                after?: number | null;
+                /** @description Most events of an answer that is not a stream */
+                limit?: number;
+            };
+            header?: {
+                /** @description Where a stream resumes; goes before ?after= */
+                "last-event-id"?: number | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FeedPage"];
+                    "text/event-stream": string;
                 };
             };
             /** @description Any error */
@@ -3033,10 +4004,23 @@ export interface operations {
                 /** @description The id of the last item seen */
                 after?: string | null;
                 limit?: number;
-                state?: components["schemas"]["JobState"] | null;
+                /** @description One state, or several separated by commas */
+                state?: string | null;
                 kind?: string | null;
                 /** @description key:value */
                 label?: string | null;
+                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
+                field?: string | null;
+                /** @description Part of the error's code or message, in upper or lower case */
+                error?: string | null;
+                /** @description The beginning of the id */
+                id?: string | null;
+                /** @description Name of the API key that sent it */
+                submitter?: string | null;
+                /** @description At or after this time, in seconds */
+                created_after?: number | null;
+                /** @description Before this time, in seconds */
+                created_before?: number | null;
             };
             header?: never;
             path?: never;
@@ -3109,26 +4093,40 @@ export interface operations {
             };
         };
     };
-    delete_jobs_v1_jobs_delete_post: {
+    count_jobs_v1_jobs_counts_get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description One state, or several separated by commas */
+                state?: string | null;
+                kind?: string | null;
+                /** @description key:value */
+                label?: string | null;
+                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
+                field?: string | null;
+                /** @description Part of the error's code or message, in upper or lower case */
+                error?: string | null;
+                /** @description The beginning of the id */
+                id?: string | null;
+                /** @description Name of the API key that sent it */
+                submitter?: string | null;
+                /** @description At or after this time, in seconds */
+                created_after?: number | null;
+                /** @description Before this time, in seconds */
+                created_before?: number | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["JobSelectionRequest"];
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
-            202: {
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["BulkDeletionObject"];
+                    "application/json": components["schemas"]["JobCounts"];
                 };
             };
             /** @description Any error */
@@ -3509,6 +4507,124 @@ export interface operations {
             };
         };
     };
+    read_log_lines_v1_jobs__job_id__logs_lines_get: {
+        parameters: {
+            query?: {
+                /** @description Number of the first line; else the end */
+                first?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogLines"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search_log_v1_jobs__job_id__logs_search_get: {
+        parameters: {
+            query: {
+                /** @description Text within one line */
+                query: string;
+                /** @description Line to search from, itself included; else the first or last one */
+                start?: number | null;
+                direction?: "next" | "previous";
+                /** @description Whether A matches a (ASCII letters only) */
+                ignore_case?: boolean;
+                /** @description Most matches to return */
+                limit?: number;
+                /** @description Lines to return before and after each match */
+                context?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogMatches"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_metrics_v1_jobs__job_id__metrics_get: {
+        parameters: {
+            query?: {
+                /** @description By commas; all by default */
+                names?: string | null;
+                /** @description First step */
+                start?: number | null;
+                /** @description Step before which it ends */
+                stop?: number | null;
+                /** @description Parts of equal length to divide the steps into */
+                buckets?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobMetrics"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     retry_v1_jobs__job_id__retry_post: {
         parameters: {
             query?: never;
@@ -3768,6 +4884,158 @@ export interface operations {
             };
         };
     };
+    get_session_v1_session_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_in_v1_session_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSession"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_v1_session_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignedOut"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_link_v1_session_links_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignInLink"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_usage_v1_usage_get: {
+        parameters: {
+            query?: {
+                /** @description This many days, today (UTC) included */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_workers_v1_workers_get: {
         parameters: {
             query?: {
@@ -3823,6 +5091,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WorkerObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_history_v1_workers__worker_id__history_get: {
+        parameters: {
+            query?: {
+                /** @description Most points to return */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                worker_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerHistory"];
                 };
             };
             /** @description Any error */

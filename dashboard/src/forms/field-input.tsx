@@ -49,7 +49,12 @@ export function FieldInput({
   const props: InputProps = { id, field, value, change, described, invalid: message !== undefined };
   const grouped = field.widget === 'choices' || field.widget === 'pairs';
   return (
-    <div className={wide ? 'field wide' : 'field'} data-field={field.name} role={grouped ? 'group' : undefined} aria-labelledby={grouped ? `${id}-label` : undefined}>
+    <div
+      className={wide ? 'field wide' : 'field'}
+      data-field={field.name}
+      role={grouped ? 'group' : undefined}
+      aria-labelledby={grouped ? `${id}-label` : undefined}
+    >
       {field.widget !== 'flag' &&
         (grouped ? (
           <span className="field-label" id={`${id}-label`}>

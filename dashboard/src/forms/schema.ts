@@ -26,7 +26,8 @@ export interface JsonSchema {
 export type Kind = keyof typeof specs.kinds;
 export const KINDS = Object.keys(specs.kinds).sort() as Kind[];
 
-export type Widget = 'choice' | 'flag' | 'number' | 'text' | 'model' | 'file' | 'lines' | 'choices' | 'json' | 'pairs' | 'group';
+export type Widget =
+  'choice' | 'flag' | 'number' | 'text' | 'model' | 'file' | 'lines' | 'choices' | 'json' | 'pairs' | 'group';
 
 /** One field of a spec: what the form needs to render and check it. */
 export interface Field {

@@ -66,7 +66,6 @@ export class Feed {
       if (!response.ok || response.body === null) throw new Error(`status ${response.status}`);
       this.failures = 0;
       this.listener.state('live');
-      if (this.last === null) this.listener.reset(); // what happened before this connection is not in it
       await this.read(response.body, connection);
     } catch {
       // Whatever broke the connection, the next one continues behind the last event.
@@ -108,7 +107,8 @@ export class Feed {
     let events: FeedEvent[] = [];
     for (const block of parseBlocks(text)) {
       if (block.id !== null) this.last = block.id;
-      if (block.event === 'reset') {
+      // "ready" begins a new stream: what is read after it, and the events that follow, are complete.
+      if (block.event === 'reset' || block.event === 'ready') {
         events = [];
         this.listener.reset();
       } else if (block.data !== '') {

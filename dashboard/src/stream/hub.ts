@@ -5,9 +5,7 @@ export type TabMessage = 'visible' | 'hidden';
 
 /** Messages to a tab. */
 export type HubMessage =
-  | { type: 'events'; events: FeedEvent[] }
-  | { type: 'reset' }
-  | { type: 'state'; state: FeedState };
+  { type: 'events'; events: FeedEvent[] } | { type: 'reset' } | { type: 'state'; state: FeedState };
 
 export interface Tab {
   postMessage: (message: HubMessage) => void;

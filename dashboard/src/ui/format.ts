@@ -37,7 +37,11 @@ export function formatPercent(fraction: number | null | undefined, digits = 0): 
 /** A duration in seconds: 48 s, 3 m 05 s, 2 h 10 m, 3 d 4 h. */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
-  const [days, hours, minutes] = [Math.floor(whole / 86_400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  const [days, hours, minutes] = [
+    Math.floor(whole / 86_400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+  ];
   const two = (value: number) => String(value).padStart(2, '0');
   if (days > 0) return `${days} d ${hours} h`;
   if (hours > 0) return `${hours} h ${two(minutes)} m`;

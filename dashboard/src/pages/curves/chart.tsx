@@ -1,62 +1,58 @@
-import type UPlot from 'uplot';
-import { type KeyboardEvent, useEffect, useRef, useState } from 'react';
+import { type KeyboardEvent, useEffect, useEffectEvent, useRef, useState } from 'react';
 
 import { useT } from '@/i18n';
 import { formatCount, formatMetric } from '@/ui/format';
 
-import { createPlot, readPalette, toData } from './plot';
-import type { Curve } from './series';
+import { MetricPlot, readPalette } from './plot';
+import { type MetricSeries, toCurve } from './series';
 import type { ViewRange } from './view-range';
 
 interface Props {
   title: string;
-  curves: Curve[];
-  names: string[];
-  colors: number[];
+  /** Of each run; undefined if it has not logged this metric. */
+  series: (MetricSeries | undefined)[];
+  /** The runs' places among those chosen, which decide their colours. */
+  runs: number[];
+  smoothing: number;
   logarithmic: boolean;
   view: ViewRange;
   theme: number;
 }
 
+interface Cursor {
+  step: number;
+  values: (number | null)[];
+}
+
 /** One metric of all runs. With the keyboard: arrows pan, + and − zoom, 0 shows everything. */
-export function Chart({ title, curves, names, colors, logarithmic, view, theme }: Props) {
+export function Chart({ title, series, runs, smoothing, logarithmic, view, theme }: Props) {
   const t = useT();
   const target = useRef<HTMLDivElement>(null);
-  const plot = useRef<UPlot | null>(null);
-  const [cursor, setCursor] = useState<{ step: number | null; values: (number | null)[] }>({ step: null, values: [] });
-  const shape = `${curves.map((curve) => (curve.smooth ? 2 : 1)).join()}|${colors.join()}|${logarithmic}|${theme}`;
-  const latest = useRef(curves);
-  latest.current = curves;
+  const plot = useRef<MetricPlot | null>(null);
+  const [cursor, setCursor] = useState<Cursor | null>(null);
+  const logged = series.flatMap((each, at) => (each ? [{ each, color: runs[at] ?? at }] : []));
+  const curves = logged.map(({ each }) => toCurve(each, smoothing, logarithmic));
+  const colors = logged.map(({ color }) => color);
+  const shape = `${colors.join()}|${smoothing > 0}|${logarithmic}|${theme}`;
+  const points = logged.map(({ each }) => `${each.points}:${each.first_step.length}:${each.first_step[0]}`).join();
 
+  const create = useEffectEvent((element: HTMLElement) => {
+    const onCursor = (step: number | null, values: (number | null)[]) =>
+      setCursor(step === null ? null : { step, values });
+    return new MetricPlot(element, view, curves, { colors, logarithmic, palette: readPalette(), onCursor });
+  });
   useEffect(() => {
-    const element = target.current;
-    if (!element) return undefined;
-    const made = createPlot(element, view, {
-      get curves() {
-        return latest.current;
-      },
-      names,
-      colors,
-      logarithmic,
-      palette: readPalette(),
-      onCursor: (step, values) => setCursor({ step, values }),
-    });
+    if (!target.current) return undefined;
+    const made = create(target.current);
     plot.current = made;
-    const unfollow = view.follow(([min, max]) => made.setScale('x', { min, max }));
-    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: made.height }));
-    observer.observe(element);
     return () => {
-      unfollow();
-      observer.disconnect();
       made.destroy();
       plot.current = null;
     };
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- `shape` stands for everything that needs a new plot
   }, [shape, view]);
 
-  useEffect(() => {
-    plot.current?.setData(toData(curves));
-  }, [curves]);
+  const update = useEffectEvent(() => plot.current?.update(curves));
+  useEffect(() => update(), [points, smoothing]);
 
   const nan = curves.reduce((sum, curve) => sum + curve.nan.length, 0);
   return (
@@ -64,16 +60,16 @@ export function Chart({ title, curves, names, colors, logarithmic, view, theme }
       <figcaption className="row-apart">
         <h2>{title}</h2>
         <span className="small muted tabular">
-          {cursor.step === null
-            ? nan > 0 && <span className="wrong">{t('curves.nan', { count: nan })}</span>
-            : `${t('curves.step', { step: formatCount(cursor.step) })} · ${cursor.values.map(formatMetric).join(' · ')}`}
+          {cursor
+            ? `${t('curves.step', { step: formatCount(cursor.step) })} · ${cursor.values.map(formatMetric).join(' · ')}`
+            : nan > 0 && <span className="wrong">{t('curves.nan', { count: nan })}</span>}
         </span>
       </figcaption>
       <div
         ref={target}
         className="plot"
         role="img"
-        aria-label={t('curves.label', { metric: title, runs: names.length })}
+        aria-label={t('curves.label', { metric: title, runs: logged.length })}
         tabIndex={0}
         onKeyDown={(event) => navigate(event, view)}
       />

@@ -84,7 +84,8 @@ function Differences({ ids }: { ids: string[] }) {
   const jobs = useQueries({
     queries: ids.map((id) => ({
       queryKey: ['job', id],
-      queryFn: ({ signal }: { signal: AbortSignal }) => call('get', '/v1/jobs/{job_id}', { path: { job_id: id }, signal }),
+      queryFn: ({ signal }: { signal: AbortSignal }) =>
+        call('get', '/v1/jobs/{job_id}', { path: { job_id: id }, signal }),
     })),
   });
   const specs = jobs.map((job) => job.data?.spec);

@@ -1,10 +1,10 @@
-import { useEffect, useMemo, useState } from 'react';
+import { useEffect, useState } from 'react';
 
 import { type MessageKey, useT } from '@/i18n';
 import { Empty, ErrorNotice, Skeleton } from '@/ui/basics';
 
 import { Chart } from './chart';
-import { sortNames, toCurve } from './series';
+import { sortNames } from './series';
 import { type Run, useRuns } from './use-metrics';
 import { ViewRange } from './view-range';
 
@@ -34,12 +34,15 @@ export function Curves({ ids }: { ids: string[] }) {
   const [logarithmic, setLogarithmic] = useState(false);
   const [smoothing, setSmoothing] = useState(0);
   const { runs, pending, error } = useRuns(ids, view);
+  const logged = runs.filter((run) => run.first !== null);
+  const first = Math.min(...logged.map((run) => run.first ?? 0));
+  const last = Math.max(1, ...logged.map((run) => run.last ?? 0));
+  useEffect(() => {
+    if (Number.isFinite(first)) view.cover(first, last);
+  }, [view, first, last]);
   if (pending) return <Skeleton lines={2} height={280} />;
   if (error) return <ErrorNotice error={error} />;
-  const logged = runs.filter((run) => run.first !== null);
   if (logged.length === 0) return <Empty title={t('curves.none')}>{t('curves.none.text')}</Empty>;
-  const last = Math.max(...logged.map((run) => run.last ?? 0));
-  view.whole = [Math.min(...logged.map((run) => run.first ?? 0)), Math.max(last, 1)];
   return (
     <div className="stack">
       <div className="row">
@@ -78,25 +81,7 @@ interface ChartsProps {
 function Charts({ runs, ids, view, logarithmic, smoothing }: ChartsProps) {
   const t = useT();
   const theme = useThemeCount();
-  const content = runs.flatMap((run) => [...run.series.values()]);
   const names = sortNames(runs.flatMap((run) => run.names));
-  const charts = useMemo(
-    () =>
-      names.map((name) => {
-        const shown = runs.filter((run) => run.series.has(name));
-        return {
-          name,
-          runs: shown.map((run) => run.id),
-          colors: shown.map((run) => ids.indexOf(run.id)),
-          curves: shown.flatMap((run) => {
-            const series = run.series.get(name);
-            return series ? [toCurve(series, smoothing, logarithmic)] : [];
-          }),
-        };
-      }),
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- the series are replaced when they change
-    [...content, content.length, smoothing, logarithmic],
-  );
   return (
     <>
       {ids.length > 1 && (
@@ -110,13 +95,13 @@ function Charts({ runs, ids, view, logarithmic, smoothing }: ChartsProps) {
         </div>
       )}
       <div className="charts">
-        {charts.map((chart) => (
+        {names.map((name) => (
           <Chart
-            key={chart.name}
-            title={KNOWN.includes(chart.name) ? t(`metric.${chart.name}` as MessageKey) : chart.name}
-            curves={chart.curves}
-            names={chart.runs}
-            colors={chart.colors}
+            key={name}
+            title={KNOWN.includes(name) ? t(`metric.${name}` as MessageKey) : name}
+            series={runs.map((run) => run.series.get(name))}
+            runs={runs.map((run) => ids.indexOf(run.id))}
+            smoothing={smoothing}
             logarithmic={logarithmic}
             view={view}
             theme={theme}

@@ -16,7 +16,12 @@ export interface Curve {
 }
 
 /** Put a finer part of a series in the place of what a coarser one has there. */
-export function refine(coarse: MetricSeries, fine: MetricSeries | undefined, start: number, stop: number): MetricSeries {
+export function refine(
+  coarse: MetricSeries,
+  fine: MetricSeries | undefined,
+  start: number,
+  stop: number,
+): MetricSeries {
   if (!fine) return coarse;
   const before = coarse.last_step.findIndex((step) => step >= start);
   const head = before === -1 ? coarse.first_step.length : before;

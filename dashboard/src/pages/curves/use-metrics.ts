@@ -57,15 +57,26 @@ export function useRuns(ids: string[], view: ViewRange): { runs: Run[]; pending:
       return [each.name, part ? refine(each, same, part.start, part.stop) : each];
     });
     return [
-      { id, names: found.names, first: found.first_step ?? null, last: found.last_step ?? null, series: new Map(series) },
+      {
+        id,
+        names: found.names,
+        first: found.first_step ?? null,
+        last: found.last_step ?? null,
+        series: new Map(series),
+      },
     ];
   });
-  return { runs, pending: whole.some((query) => query.isPending), error: whole.find((query) => query.error)?.error ?? null };
+  return {
+    runs,
+    pending: whole.some((query) => query.isPending),
+    error: whole.find((query) => query.error)?.error ?? null,
+  };
 }
 
 export function useFinetunes() {
   return useQuery({
     queryKey: ['job-head', { kind: 'finetune', curves: true }],
-    queryFn: async ({ signal }) => (await call('get', '/v1/jobs', { query: { kind: 'finetune', limit: 50 }, signal })).data,
+    queryFn: async ({ signal }) =>
+      (await call('get', '/v1/jobs', { query: { kind: 'finetune', limit: 50 }, signal })).data,
   });
 }

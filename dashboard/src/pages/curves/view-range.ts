@@ -7,10 +7,17 @@ export class ViewRange {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private range: Range | null = null;
   private rested: Range | null = null;
-  whole: Range = [0, 1];
+  private whole: Range = [0, 1];
 
   get current(): Range {
     return this.range ?? this.whole;
+  }
+
+  /** Set the steps that exist; charts that show all of them grow with the run. */
+  cover(first: number, last: number): void {
+    if (this.whole[0] === first && this.whole[1] === last) return;
+    this.whole = [first, last];
+    if (this.range === null) for (const follower of this.followers) follower(this.whole);
   }
 
   /** Null while the whole run is shown. */

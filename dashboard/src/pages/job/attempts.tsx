@@ -12,7 +12,8 @@ export function Attempts({ job }: { job: Schema<'JobObject'> }) {
   const attempts = useQuery({
     queryKey: ['attempts', job.id],
     queryFn: async ({ signal }) =>
-      (await call('get', '/v1/jobs/{job_id}/attempts', { path: { job_id: job.id }, query: { limit: 100 }, signal })).data,
+      (await call('get', '/v1/jobs/{job_id}/attempts', { path: { job_id: job.id }, query: { limit: 100 }, signal }))
+        .data,
   });
   if (attempts.isPending) return <Skeleton lines={2} height={120} />;
   if (attempts.isError) return <ErrorNotice error={attempts.error} retry={() => void attempts.refetch()} />;
@@ -35,7 +36,11 @@ export function Attempts({ job }: { job: Schema<'JobObject'> }) {
                 [t('job.started'), attempt.started_at === null ? '–' : formatTime(attempt.started_at)],
                 [
                   t('job.runtime'),
-                  attempt.started_at === null ? '–' : <Elapsed key="e" from={attempt.started_at} to={attempt.finished_at} />,
+                  attempt.started_at === null ? (
+                    '–'
+                  ) : (
+                    <Elapsed key="e" from={attempt.started_at} to={attempt.finished_at} />
+                  ),
                 ],
                 ...attempt.allocations.flatMap((place) =>
                   place.devices.length > 0
@@ -43,7 +48,12 @@ export function Attempts({ job }: { job: Schema<'JobObject'> }) {
                         `${place.worker} · ${t('attempts.device', { index: device.index })}`,
                         t('attempts.reserved', { bytes: formatBytes(device.reserved_bytes) }),
                       ])
-                    : [[place.worker, t('attempts.host', { bytes: formatBytes(place.host_bytes) })] as [string, string]],
+                    : [
+                        [place.worker, t('attempts.host', { bytes: formatBytes(place.host_bytes) })] as [
+                          string,
+                          string,
+                        ],
+                      ],
                 ),
               ]}
             />

@@ -60,12 +60,17 @@ export function Intervals({
             {row.low !== null && row.high !== null && (
               <line className="range" x1={place(row.low)} x2={place(row.high)} y1="5" y2="5" />
             )}
-            {row.value !== null && <line className="estimate" x1={place(row.value)} x2={place(row.value)} y1="2" y2="8" />}
+            {row.value !== null && (
+              <line className="estimate" x1={place(row.value)} x2={place(row.value)} y1="2" y2="8" />
+            )}
           </svg>
           <span className="number">
             {format(row.value)}
             {row.low !== null && row.high !== null && (
-              <span className="muted"> [{format(row.low)}, {format(row.high)}]</span>
+              <span className="muted">
+                {' '}
+                [{format(row.low)}, {format(row.high)}]
+              </span>
             )}
           </span>
         </li>

@@ -25,10 +25,15 @@ export function Overview({ job }: { job: Job }) {
         <Facts
           items={[
             [t('model'), <ModelLink key="m" id={job.source_model} />],
-            ...(job.model ? ([[t('job.makes'), <ModelLink key="r" id={job.model} />]] as [string, React.ReactNode][]) : []),
+            ...(job.model
+              ? ([[t('job.makes'), <ModelLink key="r" id={job.model} />]] as [string, React.ReactNode][])
+              : []),
             [t('job.created'), <Age key="c" at={job.created_at} />],
             [t('job.started'), job.started_at === null ? '–' : formatTime(job.started_at)],
-            [t('job.runtime'), job.started_at === null ? '–' : <Elapsed key="e" from={job.started_at} to={job.finished_at} />],
+            [
+              t('job.runtime'),
+              job.started_at === null ? '–' : <Elapsed key="e" from={job.started_at} to={job.finished_at} />,
+            ],
             [t('job.attempts'), `${job.attempts} / ${job.max_attempts}`],
             [t('job.priority'), job.priority],
             [t('project'), job.project],
@@ -103,7 +108,8 @@ function Progress({ job }: { job: Job }) {
         <div className="row-apart">
           <strong>{progress.stage || t('job.progress')}</strong>
           <span className="tabular">
-            {(progress.fraction * 100).toFixed(1)}%{left !== null && ` · ${t('job.eta', { time: formatDuration(left) })}`}
+            {(progress.fraction * 100).toFixed(1)}%
+            {left !== null && ` · ${t('job.eta', { time: formatDuration(left) })}`}
           </span>
         </div>
         <Meter value={progress.fraction} label={t('job.progress')} />

@@ -12,7 +12,8 @@ type Result = NonNullable<Schema<'JobObject'>['result']>;
 /** The result of a job by its kind; fields of other versions are listed as they are. */
 export function ResultView({ kind, result }: { kind: string; result: Result }) {
   const t = useT();
-  if (kind === 'quantize' && 'relative_errors' in result) return <Quantized result={result as Schema<'QuantizeResult'>} />;
+  if (kind === 'quantize' && 'relative_errors' in result)
+    return <Quantized result={result as Schema<'QuantizeResult'>} />;
   if (kind === 'evaluate' && 'model' in result)
     return <EvaluationView result={result as Schema<'BenchmarkResult'> | Schema<'PerplexityResult'>} />;
   return (
@@ -23,12 +24,18 @@ export function ResultView({ kind, result }: { kind: string; result: Result }) {
 }
 
 function PlainFacts({ result }: { result: object }) {
-  const rows = Object.entries(result).filter(([name, value]) => name !== 'kind' && value !== null && typeof value !== 'object');
+  const rows = Object.entries(result).filter(
+    ([name, value]) => name !== 'kind' && value !== null && typeof value !== 'object',
+  );
   return (
     <Facts
       items={rows.map(([name, value]) => [
         humanize(name),
-        typeof value === 'number' ? (name.startsWith('bytes_') ? formatBytes(value) : formatMetric(value)) : String(value),
+        typeof value === 'number'
+          ? name.startsWith('bytes_')
+            ? formatBytes(value)
+            : formatMetric(value)
+          : String(value),
       ])}
     />
   );

@@ -1,6 +1,7 @@
 type Spec = Record<string, unknown>;
 
-const quoteShell = (text: string): string => (/^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+const quoteShell = (text: string): string =>
+  /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 
 export function asCurl(spec: Spec, origin: string): string {
   return [

@@ -22,10 +22,10 @@ export default function BulkDialog({ conditions, close }: { conditions: JobCondi
   const body = { action, filter: { ...conditions, created_before: before } } as Body;
   const preview = useQuery({
     queryKey: ['bulk-preview', body],
-    queryFn: ({ signal }) => call('post', '/v1/jobs/bulk/preview', { body, signal }),
+    queryFn: ({ signal }) => call('post', '/v1/bulk-operations/preview', { body, signal }),
     staleTime: 0,
   });
-  const start = useMutation({ mutationFn: () => call('post', '/v1/jobs/bulk', { body }) });
+  const start = useMutation({ mutationFn: () => call('post', '/v1/bulk-operations', { body }) });
   const affected = preview.data ? preview.data.matched - preview.data.in_use : 0;
   return (
     <Dialog title={t('bulk.title')} close={close}>
@@ -97,7 +97,7 @@ function BulkProgress({ id }: { id: string }) {
   const t = useT();
   const bulk = useQuery({
     queryKey: ['bulk', id],
-    queryFn: ({ signal }) => call('get', '/v1/jobs/bulk/{bulk_id}', { path: { bulk_id: id }, signal }),
+    queryFn: ({ signal }) => call('get', '/v1/bulk-operations/{operation_id}', { path: { operation_id: id }, signal }),
     refetchInterval: (query) => (query.state.data?.state === 'done' ? false : 1000),
   });
   if (!bulk.data) return <Skeleton lines={2} />;

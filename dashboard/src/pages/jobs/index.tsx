@@ -9,7 +9,7 @@ import { useSearchState } from '@/ui/search-state';
 
 import { FilterBar } from './filter-bar';
 import { readConditions } from './filters';
-import { useJobCounts, useJobRows } from './list';
+import { type JobConditions, useJobCounts, useJobRows } from './list';
 import { JobTable } from './table';
 
 const BulkDialog = lazy(() => import('./bulk-dialog'));
@@ -21,9 +21,7 @@ export default function JobsPage() {
   const [search, change] = useSearchState();
   const minute = Math.floor(useNow() / 60);
   const conditions = useMemo(() => readConditions(search, minute * 60), [search, minute]);
-  const { state: _, ...stateless } = conditions;
-  const others = useMemo(() => stateless, [JSON.stringify(stateless)]); // eslint-disable-line react-hooks/exhaustive-deps
-  const counts = useJobCounts(others);
+  const counts = useJobCounts(withoutState(conditions));
   const rows = useJobRows(conditions);
   const [bulk, setBulk] = useState(false);
   const filtered = Object.keys(conditions).length > 0;
@@ -32,7 +30,10 @@ export default function JobsPage() {
   const total = counts.data && countMatching(counts.data.states, String(conditions.state ?? ''));
   return (
     <>
-      <PageHead title={t('jobs.title')} note={total === undefined ? ' ' : t('jobs.count', { count: formatCount(total) })}>
+      <PageHead
+        title={t('jobs.title')}
+        note={total === undefined ? ' ' : t('jobs.count', { count: formatCount(total) })}
+      >
         {!isNew && (
           <button type="button" className="button" onClick={() => setBulk(true)}>
             {t('bulk.open')}
@@ -64,6 +65,11 @@ export default function JobsPage() {
       )}
     </>
   );
+}
+
+/** The chips of the states show how many jobs each would leave, so the counts are of all states. */
+function withoutState(conditions: JobConditions): JobConditions {
+  return Object.fromEntries(Object.entries(conditions).filter(([name]) => name !== 'state'));
 }
 
 function countMatching(states: Record<string, number>, chosen: string): number {

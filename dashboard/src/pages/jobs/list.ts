@@ -51,7 +51,10 @@ export function mergeHead(old: Rows, fresh: JobPage): Rows {
   if (!first) return { pages: [fresh], pageParams: [undefined] };
   const data = [...fresh.data, ...first.data];
   const end = data.at(-1)?.id ?? null;
-  return { ...old, pages: [{ ...first, data, has_more: first.has_more || first.data.length === 0, last_id: end }, ...others] };
+  return {
+    ...old,
+    pages: [{ ...first, data, has_more: first.has_more || first.data.length === 0, last_id: end }, ...others],
+  };
 }
 
 /** Change a job in all lists that show it. */

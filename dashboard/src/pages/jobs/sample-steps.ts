@@ -36,7 +36,9 @@ async function submitAndWait(spec: object, show: (job: Job) => void): Promise<Jo
 /** Questions of the sample conversations: what a user asks first in each. */
 export function sampleQuestions(): { role: 'user'; content: string }[][] {
   const parsed = JSON.parse(conversations) as { conversations: { from: string; value: string }[] }[];
-  return parsed.flatMap(({ conversations: [first] }) => (first ? [[{ role: 'user' as const, content: first.value }]] : []));
+  return parsed.flatMap(({ conversations: [first] }) =>
+    first ? [[{ role: 'user' as const, content: first.value }]] : [],
+  );
 }
 
 /** Teach the model the sample answers, then ask it; reports its steps as they change. */

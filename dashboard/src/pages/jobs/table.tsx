@@ -46,7 +46,12 @@ export function JobTable({ rows, hasMore, loadMore }: Props) {
     if (hasMore && last >= rows.length - 10) loadMore();
   }, [hasMore, last, rows.length, loadMore]);
   return (
-    <div className="card flush job-table" role="table" aria-label={t('jobs.title')} aria-rowcount={hasMore ? -1 : rows.length}>
+    <div
+      className="card flush job-table"
+      role="table"
+      aria-label={t('jobs.title')}
+      aria-rowcount={hasMore ? -1 : rows.length}
+    >
       <div className="job-row job-head" role="row">
         <span role="columnheader">{t('jobs.state')}</span>
         <span role="columnheader">{t('jobs.job')}</span>

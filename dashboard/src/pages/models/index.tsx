@@ -24,7 +24,8 @@ export default function ModelsPage() {
   const jobs = useQueries({
     queries: makers.map((id) => ({
       queryKey: ['job', id],
-      queryFn: ({ signal }: { signal: AbortSignal }) => call('get', '/v1/jobs/{job_id}', { path: { job_id: id }, signal }),
+      queryFn: ({ signal }: { signal: AbortSignal }) =>
+        call('get', '/v1/jobs/{job_id}', { path: { job_id: id }, signal }),
       staleTime: 60_000,
       retry: false,
     })),

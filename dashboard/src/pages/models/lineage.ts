@@ -36,7 +36,9 @@ export function precisionOf(model: Model): string {
 }
 
 /** The quality that the job which made a model measured, relative to the model it was made from. */
-export function measuredQuality(job: Schema<'JobObject'> | undefined): { perplexity: number | null; kl: number | null } | null {
+export function measuredQuality(
+  job: Schema<'JobObject'> | undefined,
+): { perplexity: number | null; kl: number | null } | null {
   const result = job?.result;
   if (!result || !('quality' in result) || !result.quality) return null;
   const { models } = result.quality as Schema<'QuantizationQuality'>;

@@ -26,7 +26,11 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
     <tr aria-current={chosen || undefined}>
       <td>
         <span className="lineage" style={{ paddingLeft: `${depth * 1.25}rem` }}>
-          {depth > 0 && <span className="muted" aria-label={t('models.madeFrom', { base: model.base ?? '' })} role="img">└ </span>}
+          {depth > 0 && (
+            <span className="muted" aria-label={t('models.madeFrom', { base: model.base ?? '' })} role="img">
+              └{' '}
+            </span>
+          )}
           <strong className="mono">{model.id}</strong>
         </span>
         {model.job_id && (
@@ -38,8 +42,8 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
       <td>{model.kind}</td>
       <td>{precisionOf(model)}</td>
       <td className="number">{bytes === undefined ? '–' : formatBytes(bytes)}</td>
-      <td className="number">{quality?.perplexity == null ? '–' : formatMetric(quality.perplexity)}</td>
-      <td className="number">{quality?.kl == null ? '–' : formatMetric(quality.kl)}</td>
+      <td className="number">{shownMetric(quality?.perplexity)}</td>
+      <td className="number">{shownMetric(quality?.kl)}</td>
       <td className="number">
         <Age at={model.created} />
       </td>
@@ -78,6 +82,10 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
       </td>
     </tr>
   );
+}
+
+function shownMetric(value: number | null | undefined): string {
+  return value === null || value === undefined ? '–' : formatMetric(value);
 }
 
 function deleteModel(id: string): Promise<unknown> {

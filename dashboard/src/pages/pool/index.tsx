@@ -23,18 +23,21 @@ function useRunning() {
   const jobs = useQuery({
     queryKey: ['running'],
     queryFn: async ({ signal }) =>
-      (await call('get', '/v1/jobs', { query: { state: 'dispatched,running,cancelling', limit: MAX_RUNNING }, signal })).data,
+      (await call('get', '/v1/jobs', { query: { state: 'dispatched,running,cancelling', limit: MAX_RUNNING }, signal }))
+        .data,
   });
   const attempts = useQueries({
     queries: (jobs.data ?? []).map((job) => ({
       queryKey: ['attempts', job.id],
       queryFn: async ({ signal }: { signal: AbortSignal }) =>
-        (await call('get', '/v1/jobs/{job_id}/attempts', { path: { job_id: job.id }, query: { limit: 100 }, signal })).data,
+        (await call('get', '/v1/jobs/{job_id}/attempts', { path: { job_id: job.id }, query: { limit: 100 }, signal }))
+          .data,
     })),
   });
-  const placed = (jobs.data ?? []).map(
-    (job, at): Placed => ({ job, allocations: attempts[at]?.data?.at(-1)?.allocations ?? [] }),
-  );
+  const placed = (jobs.data ?? []).map((job, at): Placed => ({
+    job,
+    allocations: attempts[at]?.data?.at(-1)?.allocations ?? [],
+  }));
   return { placed, error: jobs.error };
 }
 

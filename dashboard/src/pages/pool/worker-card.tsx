@@ -20,7 +20,11 @@ export function WorkerCard({ worker, placed }: { worker: Worker; placed: Placed[
   const history = useQuery({
     queryKey: ['worker-history', worker.id],
     queryFn: ({ signal }) =>
-      call('get', '/v1/workers/{worker_id}/history', { path: { worker_id: worker.id }, query: { points: 120 }, signal }),
+      call('get', '/v1/workers/{worker_id}/history', {
+        path: { worker_id: worker.id },
+        query: { points: 120 },
+        signal,
+      }),
     refetchInterval: HISTORY_MS,
   });
   const path = { worker_id: worker.id };
@@ -76,11 +80,7 @@ export function WorkerCard({ worker, placed }: { worker: Worker; placed: Placed[
           values={history.data.host_available_bytes.map((free) =>
             free === null || !worker.host.memory_bytes ? null : 1 - free / worker.host.memory_bytes,
           )}
-          now={
-            worker.host.available_bytes
-              ? formatBytes(worker.host.memory_bytes - worker.host.available_bytes)
-              : ''
-          }
+          now={worker.host.available_bytes ? formatBytes(worker.host.memory_bytes - worker.host.available_bytes) : ''}
         />
       )}
     </section>
@@ -119,7 +119,7 @@ function DeviceView({ device, worker, placed, past }: DeviceProps) {
         </strong>
         <span className="muted tabular">
           {bar}
-          {device.temperature != null && ` · ${device.temperature} °C`}
+          {typeof device.temperature === 'number' && ` · ${device.temperature} °C`}
         </span>
       </div>
       <div className="meter tall" role="img" aria-label={bar}>
@@ -150,14 +150,14 @@ function DeviceView({ device, worker, placed, past }: DeviceProps) {
         <Sparkline
           label={t('pool.memory')}
           values={past.used_bytes.map((used) => (used === null ? null : used / device.memory_bytes))}
-          now={device.used_bytes == null ? '' : formatBytes(device.used_bytes)}
+          now={typeof device.used_bytes === 'number' ? formatBytes(device.used_bytes) : ''}
         />
       )}
       {past && past.utilization.some((value) => value !== null) && (
         <Sparkline
           label={t('pool.utilization')}
           values={past.utilization.map((percent) => (percent === null ? null : percent / 100))}
-          now={device.utilization == null ? '' : `${device.utilization}%`}
+          now={typeof device.utilization === 'number' ? `${device.utilization}%` : ''}
         />
       )}
     </div>

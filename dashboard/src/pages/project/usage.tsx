@@ -4,6 +4,7 @@ import { useState } from 'react';
 import { call, type Schema } from '@/api/client';
 import { useT } from '@/i18n';
 import { Card, ErrorNotice, Skeleton } from '@/ui/basics';
+import { useNow } from '@/ui/clock';
 import { formatCount, formatDuration } from '@/ui/format';
 
 const PERIODS = [7, 30, 90];
@@ -76,9 +77,9 @@ export function UsageView() {
 function Days({ entries, days }: { entries: Entry[]; days: number }) {
   const t = useT();
   const totals = new Map(sumBy(entries, (entry) => entry.day).map((total) => [total.name, total]));
-  const last = Date.now();
+  const today = Math.floor(useNow() / 86_400);
   const names = Array.from({ length: days }, (_, at) =>
-    new Date(last - (days - 1 - at) * 86_400_000).toISOString().slice(0, 10),
+    new Date((today - (days - 1 - at)) * 86_400_000).toISOString().slice(0, 10),
   );
   const max = Math.max(1, ...[...totals.values()].map((total) => total.seconds));
   return (

@@ -52,13 +52,18 @@ function SubmitForm({ start, draft: initial }: { start: Kind; draft: Draft }) {
   const [wrongs, setWrongs] = useState<Wrongs>({});
   const fields = useMemo(() => specFields(kind), [kind]);
   const groups = groupFields(kind, fields);
-  const valid = Object.entries(checkDraft(fields, draft)).every(([, wrong]) => 'key' in wrong && wrong.key === 'form.required');
+  const valid = Object.entries(checkDraft(fields, draft)).every(
+    ([, wrong]) => 'key' in wrong && wrong.key === 'form.required',
+  );
   const spec = valid ? toSpec(fields, draft) : null;
 
   const submit = useMutation({
     mutationFn: () => {
       const body = { ...toSpec(fields, draft), kind } as unknown as Schema<'FinetuneSpec'>;
-      return call('post', '/v1/jobs', { body, headers: { 'Idempotency-Key': crypto.getRandomValues(new Uint32Array(4)).join('-') } });
+      return call('post', '/v1/jobs', {
+        body,
+        headers: { 'Idempotency-Key': crypto.getRandomValues(new Uint32Array(4)).join('-') },
+      });
     },
     onSuccess: (job) => navigate(`/jobs/${job.id}`),
     onError: (error) => {
@@ -121,7 +126,9 @@ function SubmitForm({ start, draft: initial }: { start: Kind; draft: Draft }) {
           <div className="fields">{groups.running.map(renderField)}</div>
         </details>
         {submit.isError && <ErrorNotice error={submit.error} />}
-        {Object.keys(wrongs).length > 0 && <p role="alert">{t('submit.wrong', { count: Object.keys(wrongs).length })}</p>}
+        {Object.keys(wrongs).length > 0 && (
+          <p role="alert">{t('submit.wrong', { count: Object.keys(wrongs).length })}</p>
+        )}
         <div className="row">
           <button type="submit" className="button primary" disabled={submit.isPending}>
             {t(submit.isPending ? 'submit.sending' : 'submit.action')}

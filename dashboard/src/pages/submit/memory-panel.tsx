@@ -52,7 +52,9 @@ export function MemoryPanel({ kind, spec, apply }: { kind: string; spec: Spec | 
       <div className="stack" aria-live="polite">
         {complete === null && <p className="muted">{t('memory.choose')}</p>}
         {complete !== null && needs.isPending && <Skeleton lines={3} />}
-        {complete !== null && needs.isError && <p className="muted">{errorText(needs.error, t('error.unreachable.help'))}</p>}
+        {complete !== null && needs.isError && (
+          <p className="muted">{errorText(needs.error, t('error.unreachable.help'))}</p>
+        )}
         {complete !== null && needs.isSuccess && (
           <>
             <Parts needs={needs.data} />
