@@ -7,7 +7,7 @@ route, since FastAPI's bookkeeping for each costs as much as the query behind it
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -39,7 +39,7 @@ class Service:
     slow_reader: Lane
     write_probe: WriteProbe
     hub: FeedHub
-    closing: threading.Event = field(default_factory=threading.Event)
+    closing: threading.Event
 
 
 @contextmanager
@@ -52,6 +52,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     database = Database(settings.database)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
+    closing = threading.Event()
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
     reader = Lane("reader", database.reading, read_only=True)
@@ -72,7 +73,8 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
             authenticator,
             slow_reader,
             WriteProbe(database),
-            FeedHub(settings, reader),
+            FeedHub(settings, reader, closing),
+            closing,
         )
     finally:
         writer.close()

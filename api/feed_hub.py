@@ -6,6 +6,7 @@ are watched, finds what a lost message did not tell: every second, or more often
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,10 +42,17 @@ class WatchedProject:
 
 
 class FeedHub:
-    """Wakes event streams. Without any, it neither subscribes nor reads."""
+    """Wakes event streams. Without any, it neither subscribes nor reads.
 
-    def __init__(self, settings: ApiSettings, reader: Lane) -> None:
+    Args:
+        settings: The deployment.
+        reader: Reads positions.
+        closing: Set when the server stops: then all streams are woken, and end.
+    """
+
+    def __init__(self, settings: ApiSettings, reader: Lane, closing: threading.Event) -> None:
         self._settings = settings
+        self._closing = closing
         self._reader = reader
         self._projects: dict[str, WatchedProject] = {}
         self._watched = asyncio.Event()
@@ -78,11 +86,6 @@ class FeedHub:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def wake_all(self) -> None:
-        """Let all streams look whether the server stops."""
-        for project in self._projects.values():
-            self._wake(project)
-
     async def _look(self) -> None:
         while True:
             await self._watched.wait()
@@ -90,6 +93,9 @@ class FeedHub:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), seconds)
             self._news.clear()
+            if self._closing.is_set():
+                for project in self._projects.values():
+                    self._wake(project)
             try:
                 last = await self._reader.call(feed.last_positions, list(self._projects))
             except OUTAGES as error:

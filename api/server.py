@@ -46,5 +46,4 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; clients of event streams come back with Last-Event-ID."""
         self._app.state.service.closing.set()
-        self._app.state.service.hub.wake_all()
         await super().shutdown(sockets)

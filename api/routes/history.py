@@ -1,6 +1,6 @@
 """Machines over time, and what API keys have used."""
 
-import datetime
+import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -16,7 +16,7 @@ from jobs.service import history
 from jobs.service.history import DeviceSeries
 
 router = APIRouter(prefix="/v1")
-EPOCH = datetime.date(1970, 1, 1)
+EPOCH = dt.date(1970, 1, 1)
 
 
 @router.get("/workers/{worker_id}/history", response_model=WorkerHistory, tags=["workers"])
@@ -54,7 +54,7 @@ def _device(series: DeviceSeries) -> DeviceHistory:
 
 def _entry(usage: UsageRecord) -> UsageEntry:
     return UsageEntry(
-        day=(EPOCH + datetime.timedelta(days=usage.day)).isoformat(),
+        day=(EPOCH + dt.timedelta(days=usage.day)).isoformat(),
         key_id=usage.key_id,
         key_name=usage.key_name,
         jobs=usage.jobs,

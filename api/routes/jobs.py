@@ -72,7 +72,7 @@ async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> 
 async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller) -> Response:
     """Count the jobs that match, by state."""
     states = await caller.service.slow_reader.run(lambda c: jobs.count(c, caller.project_id, query.to_filter()))
-    return json_response(JobCounts(total=sum(states.values()), states={state: n for state, n in states.items()}))
+    return json_response(JobCounts(total=sum(states.values()), states=dict(states.items())))
 
 
 @router.get("/{job_id}", response_model=JobObject)

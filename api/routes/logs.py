@@ -33,7 +33,9 @@ async def search_log(query: Annotated[LogSearchQuery, Query()], job_id: str, cal
     found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job(job_id), wanted))
     matches = [
         LogMatch(
-            line=_shown(match.line), before=[_shown(l) for l in match.before], after=[_shown(l) for l in match.after]
+            line=_shown(match.line),
+            before=[_shown(line) for line in match.before],
+            after=[_shown(line) for line in match.after],
         )
         for match in found.found
     ]

@@ -1,8 +1,7 @@
 """Metrics of a run as series."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -14,7 +13,7 @@ from api.schemas.requests import MetricsQuery
 from jobs.artifacts import ArtifactStore
 from jobs.records import ArtifactRecord
 from jobs.service import metrics
-from jobs.service.metrics import Point, ThinnedMetrics, Window
+from jobs.service.metrics import ThinnedMetrics, Window
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
 

@@ -272,7 +272,7 @@ class JobSearch(Base):
     fields: Mapped[str] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class FeedPosition(Base):
@@ -294,7 +294,7 @@ class Feed(Base):
     data: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[int] = mapped_column(Milliseconds)
 
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class MetricPoint(Base):
@@ -307,7 +307,7 @@ class MetricPoint(Base):
     attempt: Mapped[int] = mapped_column(Integer)
     value: Mapped[float | None] = mapped_column(Double)
 
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class BulkOperation(Base):
@@ -354,7 +354,7 @@ class WorkerSample(Base):
     devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     host: Mapped[dict[str, Any]] = mapped_column(Json)
 
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class Usage(Base):

@@ -33,7 +33,9 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
     query = sa.select(BulkOperation.__table__).where(BulkOperation.project_id == project_id)
     if after:
         query = query.where(BulkOperation.id < after)
-    return [BulkRecord(**row._mapping) for row in connection.execute(query.order_by(BulkOperation.id.desc()).limit(limit))]
+    return [
+        BulkRecord(**row._mapping) for row in connection.execute(query.order_by(BulkOperation.id.desc()).limit(limit))
+    ]
 
 
 def update(connection: Connection, bulk_id: str, changes: dict[str, Any]) -> None:

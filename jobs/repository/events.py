@@ -32,9 +32,7 @@ def append(
     lines = [len(data["lines"]) if kind == "log" else 0 for kind, data in entries]
     counted = sa.update(Job).where(Job.id == job_id)
     counted = counted.values(last_event=Job.last_event + len(entries), log_lines=Job.log_lines + sum(lines))
-    job = connection.execute(
-        counted.returning(Job.last_event, Job.log_lines, Job.project_id, Job.kind)
-    ).one()
+    job = connection.execute(counted.returning(Job.last_event, Job.log_lines, Job.project_id, Job.kind)).one()
     first_lines = [job.log_lines - sum(lines[position:]) + 1 for position in range(len(entries))]
     _insert(
         connection,
@@ -54,7 +52,7 @@ def append(
 def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
     """Append the same entry, which has no lines, to the logs of several jobs that are not at a worker."""
     counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
-    sequences = dict(connection.execute(counted.returning(Job.id, Job.last_event)).tuples().all())
+    sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
     _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
     for job in jobs:
         tell(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)

@@ -12,7 +12,8 @@ from jobs.records import FeedRecord
 def last_positions(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
     """Return the last position of each project's feed; 0 if it is empty."""
     query = sa.select(FeedPosition.project_id, FeedPosition.last).where(FeedPosition.project_id.in_(list(project_ids)))
-    return {project_id: 0 for project_id in project_ids} | dict(connection.execute(query).tuples().all())
+    known = {row.project_id: row.last for row in connection.execute(query)}
+    return {project_id: known.get(project_id, 0) for project_id in project_ids}
 
 
 def page(connection: Connection, project_id: str, *, after: int, limit: int) -> list[FeedRecord]:

@@ -51,13 +51,13 @@ def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDeta
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
     """The job, locked until the transaction ends (on SQLite the transaction holds the lock already)."""
     row = connection.execute(sa.select(*RECORD).where(Job.id == job_id).with_for_update()).first()
-    return toto_record(row) if row else None
+    return to_record(row) if row else None
 
 
 def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """Return those of the jobs that no other transaction has locked, by id, locked until this one ends."""
     query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
-    return {row.id: toto_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
+    return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
 def exists(connection: Connection, project_id: str, job_id: str) -> bool:

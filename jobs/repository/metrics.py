@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from jobs.database import insert
 from jobs.database.tables import MetricPoint
 
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The steps of one metric of a run."""
@@ -53,7 +54,7 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
 def list_spans(connection: Connection, job_id: str) -> list[Span]:
     """Return the metrics of a run with their first and last steps, by name: one look-up in the index per metric."""
     found: list[Span] = []
-    while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar():
+    while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)
         first = connection.execute(steps).scalar_one()
         last = connection.execute(steps.with_only_columns(sa.func.max(MetricPoint.step))).scalar_one()
@@ -88,6 +89,6 @@ def thin(
     return connection.execute(query).all()
 
 
-def _next_name(job_id: str, name: str) -> sa.Select[tuple[str]]:
+def _next_name(job_id: str, name: str) -> sa.Select[str]:
     query = sa.select(MetricPoint.name).where(MetricPoint.job_id == job_id, MetricPoint.name > name)
     return query.order_by(MetricPoint.name).limit(1)

@@ -54,17 +54,15 @@ def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -
     """Return how many jobs match, by state; states without jobs are absent."""
     ids = _select(connection, project_id, wanted, on_jobs=True)
     query = ids.with_only_columns(Job.state, sa.func.count()).group_by(Job.state)
-    return dict(connection.execute(query).tuples().all())
+    return {state: count for state, count in connection.execute(query)}  # noqa: C416 - dict() knows no rows
 
 
-def _newest(ids: sa.Select[tuple[str]], *, after: str | None, limit: int) -> sa.Select[tuple[str]]:
+def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[str]:
     column = ids.selected_columns.id
     return (ids.where(column < after) if after else ids).order_by(column.desc()).limit(limit)
 
 
-def _select(
-    connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False
-) -> sa.Select[tuple[str]]:
+def _select(connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False) -> sa.Select[str]:
     """Select the ids of matching jobs, from the narrow rows alone if that is possible."""
     narrow = _narrow_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind) or not narrow

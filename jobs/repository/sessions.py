@@ -29,7 +29,7 @@ def by_hash(connection: Connection, hashes: Iterable[str], kind: Kind, *, now: i
         .where(ApiKey.revoked_at.is_(None))
     )
     rows = connection.execute(query)
-    return {row[0]: SessionRecord(KeyRecord(*row[2:]), row[1]) for row in rows}
+    return {row.token_hash: SessionRecord(KeyRecord(*tuple(row)[2:]), row.expires_at) for row in rows}
 
 
 def remove(connection: Connection, token_hash: str) -> bool:

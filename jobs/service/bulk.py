@@ -7,6 +7,7 @@ it has come are committed together, so that an operation continues after any cra
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -234,5 +235,7 @@ def _tell(connection: Connection, operation: BulkRecord) -> None:
 
 def _read_conditions(stored: Json) -> JobFilter:
     """Return the filter of a stored operation; JSON has made lists of its tuples."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
     return JobFilter(**values)

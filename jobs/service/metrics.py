@@ -102,10 +102,8 @@ def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics 
     steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
     start, stop = _limits(window, *steps)
     chosen = {name: Series(name) for name in names if not window.names or name in window.names}
-    for name, *bucket in metrics.thin(
-        connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets
-    ):
-        chosen[name].add(bucket)
+    for row in metrics.thin(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
+        chosen[row[0]].add(row[1:])
     return ThinnedMetrics("live", names, *steps, start, stop, list(chosen.values()))
 
 

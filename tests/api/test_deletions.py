@@ -82,39 +82,4 @@ def test_another_project_deletes_nothing_of_ours(busy: Api) -> None:
     stranger = busy.new_key("others")
     for address in (f"/v1/jobs/{job}", f"/v1/jobs/{job}/artifacts/report.json", "/v1/models/small"):
         problem_of(stranger.delete(address), 404, "not_found")
-    answer = stranger.post("/v1/jobs/delete", json={"before": 10**10})
-    assert answer.json()["matched"] == 0
     stranger.close()
-
-
-@pytest.mark.parametrize("body", [{}, {"state": "running"}, {"dry_run": True}, {"label": "a"}, {"before": -1}])
-def test_a_bulk_deletion_needs_a_condition(shared_api: Api, body: dict[str, Any]) -> None:
-    problem_of(shared_api.client.post("/v1/jobs/delete", json=body), 422, "invalid_request")
-
-
-def test_ten_thousand_jobs_are_deleted_by_one_short_request(busy: Api) -> None:
-    job = busy.submit(labels={"keep": "no"})
-    busy.client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
-    with busy.database.writing() as connection:
-        stored = rows.get_details(connection, [job["id"]])[job["id"]]
-        shared = {
-            "project_id": stored.project_id,
-            "kind": "quantize",
-            "state": "cancelled",
-            "spec": dict(stored.spec),
-            "priority": 0,
-            "max_attempts": 1,
-            "created_at": now_ms(connection),
-            "finished_at": now_ms(connection),
-        }
-        for _ in range(20):
-            rows.insert_new(connection, [{"id": new_id("job"), **shared} for _ in range(500)])
-    counted = busy.client.post("/v1/jobs/delete", json={"state": "cancelled", "dry_run": True}).json()
-    assert (counted["matched"], counted["deleted"], counted["in_use"]) == (10_001, 10_001, 0)
-    begun = time.monotonic()
-    answer = busy.client.post("/v1/jobs/delete", json={"state": "cancelled"})
-    assert answer.status_code == 202
-    assert time.monotonic() - begun < 10
-    assert answer.json()["deleted"] == 10_001
-    while busy.client.get("/v1/jobs?state=cancelled").json()["data"]:
-        busy.clean()

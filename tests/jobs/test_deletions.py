@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import obstore
 import pytest
@@ -17,16 +17,14 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.database.tables import Deletion, File, Job
 from jobs.errors import DomainError, InUseError, NotFoundError
-from jobs.maintenance import Cleaner, Retention
-from jobs.maintenance.reaper import reap
+from jobs.maintenance import BulkOperations, Cleaner, Retention, reap
 from jobs.records import JobFilter, JobRecord, ModelRecord
 from jobs.repository import allocations, uses
 from jobs.repository import models as model_rows
-from jobs.service import attempts, deletions, files, models
+from jobs.service import attempts, bulk, deletions, files, models
 from jobs.service import jobs as service
 from jobs.service.attempts import ProducedModel
 from jobs.service.claims import Claim
-from jobs.service.deletions import JobSelection
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.specs import AnySpec
@@ -373,11 +371,23 @@ def test_bytes_of_an_upload_that_never_got_its_row_are_deleted(site: Site) -> No
     assert not site.exists(record.key)
 
 
-def select(site: Site, *, dry_run: bool = False, **wanted: object) -> tuple[int, int, int]:
-    selection = JobSelection(JobFilter(**wanted))  # type: ignore[arg-type]
+def preview(site: Site, **wanted: Any) -> tuple[int, int]:
+    with site.database.reading() as connection:
+        found = bulk.preview(connection, site.project_id, "delete", JobFilter(**wanted))
+    return found.matched, found.in_use
+
+
+def delete_all(site: Site, **wanted: Any) -> tuple[int, int, int]:
+    """Delete in bulk as the leader does; return how many jobs matched, were deleted and were kept."""
+    chosen = JobFilter(**wanted)
     with site.database.writing() as connection:
-        counted = deletions.delete_jobs(connection, selection, site.project_id, dry_run=dry_run)
-    return counted.matched, counted.deleted, counted.in_use
+        matched = bulk.count(connection, site.project_id, "delete", chosen)
+        operation = bulk.request(connection, site.project_id, "delete", chosen, {}, matched)
+    BulkOperations(site.database, site.settings).work_to_the_end()
+    with site.database.reading() as connection:
+        done = bulk.get(connection, site.project_id, operation.id)
+    assert done.finished_at is not None
+    return done.matched, done.changed, done.failed
 
 
 def test_bulk_deletion_takes_matching_final_jobs_that_nothing_uses(site: Site) -> None:
@@ -385,11 +395,10 @@ def test_bulk_deletion_takes_matching_final_jobs_that_nothing_uses(site: Site) -
     running = site.deployment.submit(model="used")
     labelled = site.deployment.submit(labels={"a": "b"})
     site.cancel(labelled.id)
-    assert select(site, dry_run=True, state="succeeded") == (2, 1, 1)
-    site.clean()
+    assert preview(site, states=["succeeded"]) == (2, 1)
     assert site.state(unused.id) is JobState.SUCCEEDED
-    assert select(site, label=("a", "b")) == (1, 1, 0)
-    assert select(site, state="succeeded") == (2, 1, 1)
+    assert delete_all(site, label=("a", "b")) == (1, 1, 0)
+    assert delete_all(site, states=["succeeded"]) == (2, 1, 1)
     site.clean(all_times=True)
     for gone in (unused, labelled):
         with pytest.raises(NotFoundError):
@@ -399,26 +408,14 @@ def test_bulk_deletion_takes_matching_final_jobs_that_nothing_uses(site: Site) -
     assert site.exists(f"jobs/{used.id}")
 
 
-def test_a_job_that_is_used_or_retried_after_a_bulk_deletion_is_kept(site: Site) -> None:
-    made = site.make_model("small")
-    cancelled = site.deployment.submit()
-    site.cancel(cancelled.id)
-    assert select(site) == (2, 2, 0)
-    site.deployment.submit(model="small")
-    site.retry(cancelled.id)
-    site.clean(all_times=True)
-    assert (site.state(made.id), site.state(cancelled.id)) == (JobState.SUCCEEDED, JobState.QUEUED)
-    assert site.records() == 0
-
-
 def test_a_chain_of_models_goes_together(site: Site) -> None:
     first = site.make_model("first")
     second = site.make_model("second")
     with site.database.writing() as connection:
         model_rows.update_of_job(connection, second.id, {"base": "first"})
-    assert select(site, dry_run=True) == (2, 2, 0)
+    assert preview(site) == (2, 0)
     site.deployment.submit(model="second")
-    assert select(site) == (2, 0, 2)
+    assert delete_all(site) == (2, 0, 2)
     assert site.state(first.id) is JobState.SUCCEEDED
 
 

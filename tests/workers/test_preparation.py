@@ -35,6 +35,8 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
     job = JobRecord(
         id="job-1",
         project_id="p",
+        key_id=None,
+        submitter="",
         kind=spec.kind,
         state=JobState.RUNNING,
         source_model=spec.model,
