@@ -42,7 +42,7 @@ export function FieldInput({
   const id = useId();
   const message = wrong && ('text' in wrong ? wrong.text : t(wrong.key, wrong.values));
   const limits = field.widget === 'number' ? limitsOf(field) : '';
-  const help = [field.help, limits].filter(Boolean).join(' · ');
+  const help = [field.name === 'model' ? '' : field.help, limits].filter(Boolean).join(' · ');
   const described = [help && `${id}-help`, message && `${id}-wrong`].filter(Boolean).join(' ') || undefined;
   const wide = ['lines', 'json', 'choices', 'pairs'].includes(field.widget);
   const label = fieldLabel(field.name, language);

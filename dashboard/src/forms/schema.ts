@@ -103,9 +103,3 @@ function readFields(schema: JsonSchema): Field[] {
 export function specFields(kind: Kind): Field[] {
   return readFields(SCHEMAS[specs.kinds[kind]] ?? {});
 }
-
-/** "learning_rate" as a label: "Learning rate". */
-export function humanize(name: string): string {
-  const words = name.replaceAll('_', ' ').replace(/\b(lora|tf32|adam)\b/g, (word) => (word === 'lora' ? 'LoRA' : word));
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}

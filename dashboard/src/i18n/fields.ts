@@ -1,4 +1,4 @@
-import { humanize } from '@/forms/schema';
+import { humanize } from '@/forms/humanize';
 
 import type { Language } from './index';
 

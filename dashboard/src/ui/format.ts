@@ -30,6 +30,13 @@ export function formatMetric(value: number | null | undefined): string {
   return Number(value.toPrecision(4)).toString();
 }
 
+/** A metric in the unit that its name ends with. */
+export function formatNamed(name: string, value: number | null | undefined): string {
+  if (typeof value !== 'number' || !Number.isFinite(value)) return formatMetric(value);
+  if (name.endsWith('_bytes')) return formatBytes(value);
+  return name.endsWith('_seconds') ? formatDuration(value) : formatMetric(value);
+}
+
 export function formatPercent(fraction: number | null | undefined, digits = 0): string {
   return fraction === null || fraction === undefined ? 'NaN' : `${(fraction * 100).toFixed(digits)}%`;
 }

@@ -1,13 +1,14 @@
 import { type KeyboardEvent, useEffect, useEffectEvent, useRef, useState } from 'react';
 
 import { useT } from '@/i18n';
-import { formatCount, formatMetric } from '@/ui/format';
+import { formatCount, formatNamed } from '@/ui/format';
 
 import { MetricPlot, readPalette } from './plot';
 import { type MetricSeries, toCurve } from './series';
 import type { ViewRange } from './view-range';
 
 interface Props {
+  name: string;
   title: string;
   /** Of each run; undefined if it has not logged this metric. */
   series: (MetricSeries | undefined)[];
@@ -25,7 +26,7 @@ interface Cursor {
 }
 
 /** One metric of all runs. With the keyboard: arrows pan, + and − zoom, 0 shows everything. */
-export function Chart({ title, series, runs, smoothing, logarithmic, view, theme }: Props) {
+export function Chart({ name, title, series, runs, smoothing, logarithmic, view, theme }: Props) {
   const t = useT();
   const target = useRef<HTMLDivElement>(null);
   const plot = useRef<MetricPlot | null>(null);
@@ -39,7 +40,7 @@ export function Chart({ title, series, runs, smoothing, logarithmic, view, theme
   const create = useEffectEvent((element: HTMLElement) => {
     const onCursor = (step: number | null, values: (number | null)[]) =>
       setCursor(step === null ? null : { step, values });
-    return new MetricPlot(element, view, curves, { colors, logarithmic, palette: readPalette(), onCursor });
+    return new MetricPlot(element, view, curves, { name, colors, logarithmic, palette: readPalette(), onCursor });
   });
   useEffect(() => {
     if (!target.current) return undefined;
@@ -61,7 +62,7 @@ export function Chart({ title, series, runs, smoothing, logarithmic, view, theme
         <h2>{title}</h2>
         <span className="small muted tabular">
           {cursor
-            ? `${t('curves.step', { step: formatCount(cursor.step) })} · ${cursor.values.map(formatMetric).join(' · ')}`
+            ? `${t('curves.step', { step: formatCount(cursor.step) })} · ${cursor.values.map((value) => formatNamed(name, value)).join(' · ')}`
             : nan > 0 && <span className="wrong">{t('curves.nan', { count: nan })}</span>}
         </span>
       </figcaption>

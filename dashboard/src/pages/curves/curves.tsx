@@ -1,15 +1,15 @@
 import { useEffect, useState } from 'react';
 
-import { type MessageKey, useT } from '@/i18n';
+import { useT } from '@/i18n';
+import { metricLabel } from '@/i18n/metrics';
 import { Empty, ErrorNotice, Skeleton } from '@/ui/basics';
 
 import { Chart } from './chart';
-import { sortNames } from './series';
+import { isMain, sortNames } from './series';
 import { type Run, useRuns } from './use-metrics';
 import { ViewRange } from './view-range';
 
 const SMOOTHINGS = [0, 10, 100, 1000, 10_000];
-const KNOWN = ['loss', 'eval_loss', 'learning_rate', 'grad_norm', 'tokens_per_second'];
 
 /** A number that changes with the theme, so that canvases are drawn again. */
 function useThemeCount(): number {
@@ -33,6 +33,7 @@ export function Curves({ ids }: { ids: string[] }) {
   const [view] = useState(() => new ViewRange());
   const [logarithmic, setLogarithmic] = useState(false);
   const [smoothing, setSmoothing] = useState(0);
+  const [all, setAll] = useState(false);
   const { runs, pending, error } = useRuns(ids, view);
   const logged = runs.filter((run) => run.first !== null);
   const first = Math.min(...logged.map((run) => run.first ?? 0));
@@ -60,12 +61,16 @@ export function Curves({ ids }: { ids: string[] }) {
             ))}
           </select>
         </label>
+        <label className="check">
+          <input type="checkbox" checked={all} onChange={(event) => setAll(event.target.checked)} />
+          {t('curves.more')}
+        </label>
         <button type="button" className="button small" onClick={() => view.show(null)}>
           {t('curves.all')}
         </button>
         <span className="small muted">{t('curves.hint')}</span>
       </div>
-      <Charts runs={logged} ids={ids} view={view} logarithmic={logarithmic} smoothing={smoothing} />
+      <Charts runs={logged} ids={ids} view={view} logarithmic={logarithmic} smoothing={smoothing} all={all} />
     </div>
   );
 }
@@ -76,12 +81,13 @@ interface ChartsProps {
   view: ViewRange;
   logarithmic: boolean;
   smoothing: number;
+  all: boolean;
 }
 
-function Charts({ runs, ids, view, logarithmic, smoothing }: ChartsProps) {
+function Charts({ runs, ids, view, logarithmic, smoothing, all }: ChartsProps) {
   const t = useT();
   const theme = useThemeCount();
-  const names = sortNames(runs.flatMap((run) => run.names));
+  const names = sortNames(runs.flatMap((run) => run.names)).filter((name) => all || isMain(name));
   return (
     <>
       {ids.length > 1 && (
@@ -98,7 +104,8 @@ function Charts({ runs, ids, view, logarithmic, smoothing }: ChartsProps) {
         {names.map((name) => (
           <Chart
             key={name}
-            title={KNOWN.includes(name) ? t(`metric.${name}` as MessageKey) : name}
+            name={name}
+            title={metricLabel(name, t)}
             series={runs.map((run) => run.series.get(name))}
             runs={runs.map((run) => ids.indexOf(run.id))}
             smoothing={smoothing}

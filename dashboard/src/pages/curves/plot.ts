@@ -2,7 +2,7 @@ import 'uplot/dist/uPlot.min.css';
 
 import uPlot from 'uplot';
 
-import { formatMetric } from '@/ui/format';
+import { formatNamed } from '@/ui/format';
 
 import { align, type Curve, type Line } from './series';
 import type { ViewRange } from './view-range';
@@ -36,6 +36,7 @@ const HEIGHT = 220;
 const FEW_POINTS = 40; // points of a short line are drawn, since a single one would be invisible
 
 export interface PlotSettings {
+  name: string;
   colors: number[];
   logarithmic: boolean;
   palette: Palette;
@@ -85,7 +86,11 @@ export class MetricPlot {
       scales: { x: { time: false, range: () => this.view.current }, y: logarithmic ? { distr: 3 } : {} },
       axes: [
         { ...axis, size: 32 },
-        { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : formatMetric(tick))) },
+        {
+          ...axis,
+          size: 64,
+          values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : formatNamed(this.settings.name, tick))),
+        },
       ],
       hooks: { draw: [() => this.drawNan()], setCursor: [() => this.reportCursor()] },
     };

@@ -103,6 +103,11 @@ export function align(lines: Line[]): [number[], ...(number | null | undefined)[
 
 const ORDER = ['loss', 'eval_loss', 'learning_rate', 'grad_norm', 'tokens_per_second'];
 
+/** Whether a metric is always shown; the others are on request. */
+export function isMain(name: string): boolean {
+  return ORDER.includes(name);
+}
+
 /** Names of metrics: the known ones first, in a fixed order. */
 export function sortNames(names: Iterable<string>): string[] {
   const rank = (name: string) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);

@@ -3,10 +3,11 @@ import { Link } from 'wouter';
 import type { Schema } from '@/api/client';
 import { isFinal } from '@/api/queries';
 import { useT } from '@/i18n';
+import { metricLabel } from '@/i18n/metrics';
 import { Age, Elapsed } from '@/ui/age';
 import { Card, Facts, Meter } from '@/ui/basics';
 import { useNow } from '@/ui/clock';
-import { formatBytes, formatDuration, formatMetric, formatTime, remainingSeconds } from '@/ui/format';
+import { formatBytes, formatDuration, formatNamed, formatTime, remainingSeconds } from '@/ui/format';
 
 import { ResultView } from './result';
 
@@ -100,8 +101,9 @@ function Progress({ job }: { job: Job }) {
   const now = useNow();
   const progress = job.progress;
   if (!progress) return null;
-  const left = job.started_at === null ? null : remainingSeconds(progress.fraction, job.started_at, now);
-  const metrics = Object.entries(progress.metrics ?? {});
+  const reported = progress.metrics?.eta_seconds;
+  const left = reported ?? (job.started_at === null ? null : remainingSeconds(progress.fraction, job.started_at, now));
+  const metrics = Object.entries(progress.metrics ?? {}).filter(([name]) => name !== 'eta_seconds');
   return (
     <Card>
       <div className="stack">
@@ -113,7 +115,9 @@ function Progress({ job }: { job: Job }) {
           </span>
         </div>
         <Meter value={progress.fraction} label={t('job.progress')} />
-        {metrics.length > 0 && <Facts items={metrics.map(([name, value]) => [name, formatMetric(value)])} />}
+        {metrics.length > 0 && (
+          <Facts items={metrics.map(([name, value]) => [metricLabel(name, t), formatNamed(name, value)])} />
+        )}
       </div>
     </Card>
   );

@@ -1,8 +1,8 @@
 import type { Schema } from '@/api/client';
-import { humanize } from '@/forms/schema';
+import { humanize } from '@/forms/humanize';
 import { useT } from '@/i18n';
 import { Card, Facts } from '@/ui/basics';
-import { formatBytes, formatMetric, formatPercent } from '@/ui/format';
+import { formatBytes, formatMetric, formatNamed, formatPercent } from '@/ui/format';
 
 import { EvaluationView } from './evaluation';
 import { Bars } from './charts';
@@ -34,7 +34,7 @@ function PlainFacts({ result }: { result: object }) {
         typeof value === 'number'
           ? name.startsWith('bytes_')
             ? formatBytes(value)
-            : formatMetric(value)
+            : formatNamed(name, value)
           : String(value),
       ])}
     />

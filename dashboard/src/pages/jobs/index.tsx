@@ -26,6 +26,7 @@ export default function JobsPage() {
   const [bulk, setBulk] = useState(false);
   const filtered = Object.keys(conditions).length > 0;
   const shown = rows.data?.pages.flatMap((page) => page.data) ?? [];
+  const [sample, setSample] = useState(false);
   const isNew = !filtered && rows.isSuccess && shown.length === 0;
   const total = counts.data && countMatching(counts.data.states, String(conditions.state ?? ''));
   return (
@@ -43,11 +44,12 @@ export default function JobsPage() {
           {t('submit.title')}
         </Link>
       </PageHead>
-      {isNew ? (
+      {(isNew || sample) && (
         <Suspense fallback={<Skeleton lines={3} height={64} />}>
-          <SampleWorkflow />
+          <SampleWorkflow started={() => setSample(true)} />
         </Suspense>
-      ) : (
+      )}
+      {!isNew && (
         <div className="stack">
           <FilterBar search={search} change={change} counts={counts.data} />
           {rows.isPending && <Skeleton lines={10} height={52} />}

@@ -15,13 +15,13 @@ const MAKE_MODEL = [
 ].join('\n');
 
 /** What a project without jobs shows: one button that runs the sample workflow. */
-export default function SampleWorkflow() {
+export default function SampleWorkflow({ started }: { started: () => void }) {
   const t = useT();
   const models = useModels();
   if (models.isPending) return <Skeleton lines={3} height={64} />;
   const model = chooseSampleModel(models.data ?? []);
   return (
-    <Empty title={t('sample.title')} action={model ? <Run model={model} /> : <NoModel />}>
+    <Empty title={t('sample.title')} action={model ? <Run model={model} started={started} /> : <NoModel />}>
       {t('sample.text')}
     </Empty>
   );
@@ -40,13 +40,14 @@ function NoModel() {
   );
 }
 
-function Run({ model }: { model: Schema<'ModelObject'> }) {
+function Run({ model, started }: { model: Schema<'ModelObject'>; started: () => void }) {
   const t = useT();
   const [steps, setSteps] = useState<SampleStep[] | null>(null);
   const [error, setError] = useState<unknown>(null);
   const start = () => {
     setSteps([]);
     setError(null);
+    started();
     runSample(model.id, setSteps).catch((problem: unknown) => {
       setError(problem);
       setSteps(null);

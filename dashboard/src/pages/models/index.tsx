@@ -53,7 +53,7 @@ export default function ModelsPage() {
                   <th className="number">{t('size')}</th>
                   <th className="number">{t('quality.perplexity')}</th>
                   <th className="number">{t('quality.kl')}</th>
-                  <th className="number">{t('job.created')}</th>
+                  <th className="number">{t('created')}</th>
                   <th>
                     <span className="visually-hidden">{t('actions')}</span>
                   </th>

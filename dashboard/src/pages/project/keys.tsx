@@ -46,7 +46,7 @@ export function Keys({ own }: { own: Key }) {
                 <th>{t('project')}</th>
                 <th>{t('keys.role')}</th>
                 <th>{t('keys.hint')}</th>
-                <th className="number">{t('job.created')}</th>
+                <th className="number">{t('created')}</th>
                 <th>
                   <span className="visually-hidden">{t('actions')}</span>
                 </th>

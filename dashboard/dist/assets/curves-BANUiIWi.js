@@ -1,1 +1,0 @@
-import{$ as e,E as t,w as n}from"./index-BxffBT8s.js";import{t as r}from"./curves-B0PchznV.js";var i=e();function a({job:e}){let a=n();return(0,i.jsxs)(`div`,{className:`stack`,children:[(0,i.jsx)(`div`,{children:(0,i.jsx)(t,{href:`/curves?runs=${e.id}`,children:a(`curves.compare`)})}),(0,i.jsx)(r,{ids:[e.id]})]})}export{a as default};
