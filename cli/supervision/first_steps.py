@@ -14,10 +14,11 @@ TINY = "tiny"
 
 
 def first_steps(endpoint: Endpoint, home: Path) -> str:
-    """The address, the key, and commands to begin with."""
+    """The address, the key, a link that signs a browser in, and commands to begin with."""
     curl = f'curl -s -H "Authorization: Bearer {endpoint.api_key}" {endpoint.url}/v1/jobs'
     lines = [
         f"Baichuan Jobs serves at {endpoint.url} (documentation: {endpoint.url}/docs)",
+        f"Dashboard: {_sign_in_link(endpoint)} (signs in once, within an hour)",
         f"API key: {endpoint.api_key}",
         f"State and logs: {home}",
         "",
@@ -28,6 +29,12 @@ def first_steps(endpoint: Endpoint, home: Path) -> str:
         "Ctrl-C stops everything; jobs, artifacts and the key stay.",
     ]
     return "\n".join(lines)
+
+
+def _sign_in_link(endpoint: Endpoint) -> str:
+    with Client(endpoint) as client:
+        path: str = client.post("/v1/session/links")["path"]
+    return endpoint.url + path
 
 
 def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_VALUE_LENGTH = 128  # of a value that can be searched for; longer ones are left out
+MAX_WHOLE = 10**15  # larger ones are written with an exponent
 MAX_ELEMENTS = 32  # of a list whose elements can be searched for
 
 
@@ -46,7 +47,7 @@ def _text(value: Any) -> str:
     """Write a scalar: a whole number without its fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE:
         value = int(value)
     return json.dumps(value)
 

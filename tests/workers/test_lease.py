@@ -12,10 +12,11 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.records import ModelRecord
 from jobs.repository import models
-from jobs.service import attempts, jobs, keys, submission
+from jobs.service import attempts, jobs, keys, metrics, submission
 from jobs.service.attempts import Directive
 from jobs.service.claims import Claim
 from jobs.service.jobs import JobKey
+from jobs.service.metrics import Point
 from jobs.settings import Settings
 from jobs.specs import SPEC
 from jobs.state import Event
@@ -161,3 +162,21 @@ def test_the_end_is_recorded_together_with_the_last_lines(claim: Claim, database
         lease.record_lines("stderr", ["last words"])
         lease.settle(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.FAIL))
     assert logged(claim, database)[-1] == ("log", {"stream": "stderr", "lines": ["last words"]})
+
+
+def test_every_logged_step_is_recorded_even_through_an_outage(
+    database: Database, settings: Settings, claim: Claim
+) -> None:
+    with lease_on(claim, database, settings) as lease:
+        lease.record_point(Point(1, {"loss": 2.0}))
+        with outage(database):
+            lease.record_point(Point(2, {"loss": None}))
+            time.sleep(0.3)
+        lease.record_point(Point(3, {"loss": 1.0}))
+        lease.settle(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.RELEASE))
+    key = JobKey(claim.job.project_id, claim.job.id)
+    with database.reading() as connection:
+        found = metrics.read(connection, key, metrics.Window([], None, None, 10))
+    assert found is not None
+    (loss,) = found.series
+    assert (loss.first_step, loss.mean, loss.nan) == ([1, 2, 3], [2.0, None, 1.0], [0, 1, 0])

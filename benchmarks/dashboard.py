@@ -1,0 +1,314 @@
+"""Measure what the dashboard asks of the API; see benchmarks/README.md.
+
+Usage: python -m benchmarks.dashboard [--jobs 100000] [--lines 1000000] [--points 200000] [--cancel 10000]
+
+Everything is asked over HTTP of a real service without workers. DATABASE_URL sets the database.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+
+from jobs.database import Database, now_ms
+from jobs.database.tables import Job, JobEvent, JobLabel, JobSearch, MetricPoint
+from jobs.identifiers import new_id
+from jobs.repository import keys
+from jobs.scheduling import Requirement
+from jobs.settings import Settings
+from jobs.specs import SPEC
+from jobs.specs.searchable import describe_error, searchable_fields
+
+BATCH = 2000
+LIMIT = 30  # jobs that the page shows first
+STATES = ["succeeded"] * 6 + ["failed"] * 3 + ["cancelled"]
+METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
+LINES_PER_CHUNK = 100
+STREAMS = 8
+IDLE_SECONDS = 10.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running service, and direct access to its database."""
+
+    client: httpx.Client
+    database: Database
+    project_id: str
+
+    def fill_jobs(self, count: int, states: Sequence[str], label: str) -> list[str]:
+        """Insert jobs as they are after some time: most have ended, and many have failed with a long message."""
+        chance, ids = random.Random(1), []
+        for start in range(0, count, BATCH):
+            rows = [self._job(chance, states, label) for _ in range(min(BATCH, count - start))]
+            search = [_search_row(row) for row in rows]
+            with self.database.writing() as connection:
+                connection.execute(sa.insert(Job), rows)
+                connection.execute(sa.insert(JobSearch), search)
+                connection.execute(sa.insert(JobLabel), [_label_row(row) for row in rows])
+            ids += [row["id"] for row in rows]
+        return ids
+
+    def _job(self, chance: random.Random, states: Sequence[str], label: str) -> dict[str, Any]:
+        method, rate = chance.choice(["nf4", "int8", "fp4"]), chance.choice([1e-5, 5e-5, 1e-4])
+        prompts = ["Please explain in three sentences how a job queue works. " * 4]
+        spec = SPEC.validate_python(
+            {"kind": "generate", "model": "base", "prompts": prompts, "temperature": rate, "labels": {"run": label}}
+            if chance.random() < 0.5  # noqa: PLR2004 - half of them
+            else {"kind": "quantize", "model": "base", "method": method, "labels": {"run": label}}
+        )
+        state, now = chance.choice(states), int(time.time() * 1000)
+        message = f"GPU {chance.randint(0, 7)} has {chance.randint(1, 80)} GB free; lower batch_size or max_length"
+        return {
+            "id": new_id("job"),
+            "project_id": self.project_id,
+            "kind": spec.kind,
+            "state": state,
+            "submitter": "nightly" if chance.random() < 0.01 else "first key",  # noqa: PLR2004 - few
+            "spec": spec.model_dump(mode="json"),
+            "source_model": "base",
+            "labels": spec.labels,
+            "requirement": Requirement(devices=1, device_memory_bytes=2**30, reserve_bytes=2**31).to_row(),
+            "priority": 0,
+            "max_attempts": 3,
+            "error": {"code": "out_of_memory", "message": message} if state == "failed" else None,
+            "created_at": now,
+            "finished_at": None if state == "queued" else now,
+        }
+
+    def percentiles(self, ask: Callable[[], httpx.Response], repeats: int) -> tuple[float, float, int]:
+        """Return the median and 95th percentile in milliseconds, and the bytes of an answer."""
+        taken, size = [], 0
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            answer = ask()
+            taken.append((time.perf_counter() - begun) * 1000)
+            answer.raise_for_status()
+            size = len(answer.content)
+        ordered = sorted(taken)
+        return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], size
+
+    def row(self, name: str, path: str, repeats: int = 40, **query: Any) -> float:
+        """Measure a GET and print its line of the table; return the 95th percentile."""
+        median, late, size = self.percentiles(lambda: self.client.get(path, params=query), repeats)
+        print(f"| {name} | {median:.0f} ms | {late:.0f} ms | {size / 1000:.1f} kB |", flush=True)
+        return late
+
+
+def _search_row(row: dict[str, Any]) -> dict[str, Any]:
+    shared = {name: row[name] for name in ("project_id", "submitter", "created_at")}
+    error = describe_error(row["error"])
+    return {**shared, "job_id": row["id"], "fields": searchable_fields(row["spec"]), "error": error}
+
+
+def _label_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {"project_id": row["project_id"], "job_id": row["id"], "key": "run", "value": row["labels"]["run"]}
+
+
+def lists(bench: Bench, ids: Sequence[str]) -> dict[str, float]:
+    """Lists with every filter, and counts, over all jobs."""
+    filters: dict[str, dict[str, Any]] = {
+        "no filter": {},
+        "no filter, from the middle": {"after": ids[len(ids) // 2]},
+        "state": {"state": "failed"},
+        "kind and state": {"kind": "quantize", "state": "cancelled"},
+        "label": {"label": "run:all"},
+        "field, a third of all": {"field": "method:nf4"},
+        "field, none": {"field": "method:gptq"},
+        "field and state, none": {"field": "method:gptq", "state": "failed"},
+        "error, most failed": {"error": "lower batch_size"},
+        "error, none": {"error": "no such text"},
+        "error and state and kind, none": {"error": "no such text", "state": "failed", "kind": "quantize"},
+        "id": {"id": ids[100][:-1]},
+        "submitter, 1%": {"submitter": "nightly"},
+        "time, none": {"created_before": 5},
+    }
+    late = [bench.row(f"list: {name}", "/v1/jobs", limit=LIMIT, **query) for name, query in filters.items()]
+    counts = [
+        bench.row(f"counts: {name}", "/v1/jobs/counts", 20, **filters[name])
+        for name in ("no filter", "label", "field, a third of all", "error, none")
+    ]
+    return {"slowest list, p95 ms": max(late), "slowest counts, p95 ms": max(counts)}
+
+
+def log(bench: Bench, job: str, lines: int) -> dict[str, float]:
+    """A long log: its end, its middle, and searching all of it."""
+    texts = [f"step {n} loss 1.2345 grad_norm 0.5678 tokens_per_second 12345.6 epoch 0.1234 更多" for n in range(lines)]
+    texts[lines // 3] = "Traceback (most recent call last)"
+    for start in range(0, lines, LINES_PER_CHUNK * 100):
+        rows = [
+            {
+                "job_id": job,
+                "sequence": 10 + first // LINES_PER_CHUNK,
+                "type": "log",
+                "data": {"stream": "stdout", "lines": texts[first : first + LINES_PER_CHUNK]},
+                "created_at": 1,
+                "first_line": first + 1,
+            }
+            for first in range(start, min(lines, start + LINES_PER_CHUNK * 100), LINES_PER_CHUNK)
+        ]
+        with bench.database.writing() as connection:
+            connection.execute(sa.insert(JobEvent), rows)
+    with bench.database.writing() as connection:
+        connection.execute(sa.update(Job).where(Job.id == job).values(log_lines=lines, last_event=10 + lines))
+    address = f"/v1/jobs/{job}/logs"
+    opened = bench.row("log: the last 500 lines", f"{address}/lines", limit=500)
+    bench.row("log: 500 lines in the middle", f"{address}/lines", limit=500, first=lines // 2)
+    bench.row("log: search, one match", f"{address}/search", 5, query="Traceback", context=3)
+    bench.row("log: search, all match", f"{address}/search", 5, query="loss", direction="previous")
+    return {"log opens at its end, p95 ms": opened}
+
+
+def metrics(bench: Bench, job: str, points: int) -> dict[str, float]:
+    """A long run: all of it, and one hundredth."""
+    for name in METRICS:
+        for start in range(0, points, 10_000):
+            steps = range(start, min(points, start + 10_000))
+            rows = [
+                {"job_id": job, "name": name, "step": step, "attempt": 1, "value": 1 / (step + 1)} for step in steps
+            ]
+            with bench.database.writing() as connection:
+                connection.execute(sa.insert(MetricPoint), rows)
+    address = f"/v1/jobs/{job}/metrics"
+    whole = bench.row("metrics: one of four, all steps", address, 10, names="loss", buckets=1000)
+    bench.row("metrics: all four, all steps", address, 5, buckets=1000)
+    part = {"start": points // 2, "stop": points // 2 + points // 100}
+    bench.row("metrics: all four, 1% of the steps", address, 20, buckets=1000, **part)
+    return {"one metric of all steps, p95 ms": whole}
+
+
+def bulk(bench: Bench, count: int) -> dict[str, float]:
+    """Cancel many queued jobs, while another client lists jobs."""
+    bench.fill_jobs(count, ["queued"], "bulk")
+    body = {"action": "cancel", "filter": {"label": "run:bulk"}}
+    taken, done = [], threading.Event()
+
+    def keep_listing() -> None:
+        while not done.is_set():
+            begun = time.perf_counter()
+            bench.client.get("/v1/jobs", params={"limit": LIMIT}).raise_for_status()
+            taken.append((time.perf_counter() - begun) * 1000)
+
+    with ThreadPoolExecutor(1) as others:
+        listing = others.submit(keep_listing)
+        begun = time.perf_counter()
+        operation = bench.client.post("/v1/bulk-operations", json=body).raise_for_status().json()
+        while operation["state"] == "running":
+            time.sleep(0.05)
+            operation = bench.client.get(f"/v1/bulk-operations/{operation['id']}").json()
+        seconds = time.perf_counter() - begun
+        done.set()
+        listing.result()
+    if operation["changed"] != count:
+        raise SystemExit(f"{operation} should have cancelled {count} jobs")
+    late = sorted(taken)[int(len(taken) * 0.95)]
+    print(f"| bulk: {count} jobs cancelled | {seconds:.1f} s | | |\n| list meanwhile | | {late:.0f} ms | |", flush=True)
+    return {"cancelled, s": seconds}
+
+
+def streams(bench: Bench) -> dict[str, float]:
+    """Open streams: the processor time of the API while nothing happens, and the delay of a submission."""
+    pid = api_process()
+    ready, heard = threading.Barrier(STREAMS + 1), [threading.Event() for _ in range(STREAMS)]
+
+    def follow(number: int) -> None:
+        with bench.client.stream("GET", "/v1/events", headers={"Accept": "text/event-stream"}) as answer:
+            for line in answer.iter_lines():
+                if line == "event: ready":
+                    ready.wait()
+                if line == "event: bulk":
+                    heard[number].set()
+                    return
+
+    with ThreadPoolExecutor(STREAMS) as readers:
+        following = [readers.submit(follow, number) for number in range(STREAMS)]
+        ready.wait()
+        before = cpu_seconds(pid)
+        time.sleep(IDLE_SECONDS)
+        idle = (cpu_seconds(pid) - before) / IDLE_SECONDS
+        begun = time.perf_counter()
+        nothing = {"action": "cancel", "filter": {"id": "job-nothing"}}
+        bench.client.post("/v1/bulk-operations", json=nothing).raise_for_status()
+        for each in heard:
+            each.wait(10)
+        delay = (time.perf_counter() - begun) * 1000
+        for each in following:
+            each.result()
+    print(
+        f"| {STREAMS} idle streams | {idle:.2%} of a core | | |\n| a change reaches all of them | {delay:.0f} ms | | |"
+    )
+    return {"idle streams, share of a core": idle, "change told after ms": delay}
+
+
+def api_process() -> int:
+    """Return the process id of the API, which `baichuan up` has started like us."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        except (OSError, IndexError, ValueError):
+            continue
+        if parent == os.getppid() and command[-1] == b"api":
+            return int(folder.name)
+    raise SystemExit("the API's process is not found; run this script without BAICHUAN_URL")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def opened() -> Iterator[Bench]:
+    """Yield access to the service of the environment."""
+    database = Database(Settings().database)
+    headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
+    with httpx.Client(base_url=os.environ["BAICHUAN_URL"], headers=headers, timeout=120, trust_env=False) as client:
+        with database.writing() as connection:
+            project_id = keys.project_id(connection, "default", now=now_ms(connection))
+        yield Bench(client, database, project_id)
+    database.close()
+
+
+def main() -> None:
+    """Start a service and run the measurement against it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--points", type=int, default=200_000)
+    parser.add_argument("--cancel", type=int, default=10_000)
+    options = parser.parse_args()
+    if "BAICHUAN_URL" not in os.environ:
+        with tempfile.TemporaryDirectory() as home:
+            again = [sys.executable, "-m", "benchmarks.dashboard", *sys.argv[1:]]
+            baichuan = Path(sys.executable).with_name("baichuan")
+            environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
+            up = [baichuan, "up", "--no-worker", "--", *again]
+            sys.exit(subprocess.run(up, env=environment, check=False).returncode)
+    for bench in opened():
+        print("| what | median | p95 | answer |\n| --- | --- | --- | --- |")
+        ids = bench.fill_jobs(options.jobs, STATES, "all")
+        figures = lists(bench, ids)
+        figures |= log(bench, ids[0], options.lines)
+        figures |= metrics(bench, ids[1], options.points)
+        figures |= bulk(bench, options.cancel)
+        figures |= streams(bench)
+        print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
