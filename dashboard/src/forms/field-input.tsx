@@ -1,7 +1,7 @@
 import { useId } from 'react';
 
 import { useLanguage } from '@/i18n';
-import { fieldLabel } from '@/i18n/fields';
+import { fieldHelp, fieldLabel } from '@/i18n/fields';
 
 import type { Wrong } from './draft';
 import { FileInput } from './file-input';
@@ -42,7 +42,9 @@ export function FieldInput({
   const id = useId();
   const message = wrong && ('text' in wrong ? wrong.text : t(wrong.key, wrong.values));
   const limits = field.widget === 'number' ? limitsOf(field) : '';
-  const help = [field.name === 'model' ? '' : field.help, limits].filter(Boolean).join(' · ');
+  const help = [field.name === 'model' ? '' : fieldHelp(field.name, field.help, language), limits]
+    .filter(Boolean)
+    .join(' · ');
   const described = [help && `${id}-help`, message && `${id}-wrong`].filter(Boolean).join(' ') || undefined;
   const wide = ['lines', 'json', 'choices', 'pairs'].includes(field.widget);
   const label = fieldLabel(field.name, language);

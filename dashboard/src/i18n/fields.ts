@@ -1,8 +1,9 @@
 import { humanize } from '@/forms/humanize';
 
+import { HELP_ZH } from './help-zh';
 import type { Language } from './index';
 
-/** Labels of the specs' fields in Chinese; a test checks that none is missing. */
+/** Labels of the fields of specs and results in Chinese; a test checks that none is missing. */
 export const FIELDS_ZH: Record<string, string> = {
   adapter: '适配器',
   adam_beta1: 'Adam β1',
@@ -85,7 +86,40 @@ export const FIELDS_ZH: Record<string, string> = {
   warmup_steps: '预热步数',
   weight_decay: '权重衰减',
   window: '窗口',
+
+  best_eval_loss: '最低评估损失',
+  best_step: '损失最低的一步',
+  bytes_after: '转换后大小',
+  bytes_before: '转换前大小',
+  chat_format: '对话格式',
+  completion_tokens: '回答令牌数',
+  completions: '回答数',
+  data_format: '数据格式',
+  dropped_examples: '舍弃的样本',
+  engine_reason: '选用该引擎的原因',
+  examples: '样本数',
+  filled: '填充率',
+  final_loss: '最终损失',
+  generated_tokens: '生成令牌数',
+  prompt_tokens: '提示令牌数',
+  requests: '请求数',
+  resumed: '沿用的回答数',
+  resumed_from_step: '恢复自第几步',
+  seconds: '秒数',
+  steps: '步数',
+  stopped_early: '提前结束',
+  tensors: '张量数',
+  tokens: '令牌数',
+  tokens_per_second: '每秒令牌数',
+  trained_parameters: '训练的参数数',
+  truncated_examples: '截断的样本',
+  validation_examples: '验证样本数',
 };
+
+/** What a field means: in English as the schema says it. */
+export function fieldHelp(name: string, english: string, language: Language): string {
+  return english && language === 'zh' ? (HELP_ZH[name] ?? english) : english;
+}
 
 export function fieldLabel(name: string, language: Language): string {
   return (language === 'zh' ? FIELDS_ZH[name] : undefined) ?? humanize(name);

@@ -1,6 +1,6 @@
 import type { Schema } from '@/api/client';
-import { humanize } from '@/forms/humanize';
-import { useT } from '@/i18n';
+import { useLanguage, useT } from '@/i18n';
+import { fieldLabel } from '@/i18n/fields';
 import { Card, Facts } from '@/ui/basics';
 import { formatBytes, formatMetric, formatNamed, formatPercent } from '@/ui/format';
 
@@ -24,13 +24,14 @@ export function ResultView({ kind, result }: { kind: string; result: Result }) {
 }
 
 function PlainFacts({ result }: { result: object }) {
+  const { language } = useLanguage();
   const rows = Object.entries(result).filter(
     ([name, value]) => name !== 'kind' && value !== null && typeof value !== 'object',
   );
   return (
     <Facts
       items={rows.map(([name, value]) => [
-        humanize(name),
+        fieldLabel(name, language),
         typeof value === 'number'
           ? name.startsWith('bytes_')
             ? formatBytes(value)
