@@ -16,6 +16,7 @@ from api.routes import (
     artifacts,
     bulk_operations,
     dashboard,
+    datasets,
     estimates,
     events,
     feed,
@@ -28,6 +29,7 @@ from api.routes import (
     logs,
     metrics,
     models,
+    resume_points,
     session,
     workers,
 )
@@ -40,8 +42,8 @@ EVERY_ERROR: dict[int | str, dict[str, Any]] = {
 }
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
 RESOURCES = (
-    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, artifacts, files, models),
-    *(workers, history, keys, session, feed),
+    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
+    *(datasets, files, models, workers, history, keys, session, feed),
 )
 
 

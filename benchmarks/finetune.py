@@ -33,7 +33,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, load_model
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import EncodedExample
 from benchmarks.real_model import CACHE, llama_model, make_real_checkpoint
 
 METHODS = ("published", "stock Llama", "ours, unpacked", "ours, packed")

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import artifacts, doctor, estimate, files, jobs, keys, logs, models, processes, submit, watch, workers
+from cli.commands import (
+    artifacts,
+    dataset,
+    doctor,
+    estimate,
+    files,
+    jobs,
+    keys,
+    logs,
+    models,
+    processes,
+    resume_points,
+    submit,
+    watch,
+    workers,
+)
 from cli.errors import CommandError
 from cli.exit_codes import MEANINGS, ExitCode
 from cli.output import say, show
@@ -51,6 +66,7 @@ app.command("list", rich_help_panel=JOBS)(jobs.list_jobs)
 app.command("show", rich_help_panel=JOBS)(jobs.show_job)
 app.command(rich_help_panel=JOBS)(watch.watch)
 app.command(rich_help_panel=JOBS)(logs.logs)
+app.add_typer(resume_points.app, name="resume-points", rich_help_panel=JOBS)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
 app.command(rich_help_panel=JOBS)(jobs.retry)
 app.command(rich_help_panel=JOBS)(jobs.delete)
@@ -58,6 +74,7 @@ app.command(rich_help_panel=JOBS)(artifacts.artifacts)
 
 REST = "What jobs use"
 app.add_typer(models.app, name="models", rich_help_panel=REST)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=REST)
 app.add_typer(files.app, name="files", rich_help_panel=REST)
 app.add_typer(keys.app, name="keys", rich_help_panel=REST)
 app.add_typer(workers.app, name="workers", rich_help_panel=REST)

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         100 * 2**30, ge=0, description="Limit of what a machine keeps of an object store's files; 0: no limit"
     )
     keep_resume_points_days: float = Field(
-        7, ge=0, description="How long a failed fine-tune can be retried from its last resume point; 0: for ever"
+        7, ge=0, description="How long resume points of a failed or cancelled fine-tune are kept; 0: for ever"
     )
     keep_events_days: float = Field(
         0, ge=0, description="State changes and progress of final jobs are deleted after this; 0: never"

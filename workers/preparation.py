@@ -13,6 +13,7 @@ from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
 from workers.handlers.contract import Context, Handler
+from workers.resume_points import ResumePoints
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
@@ -32,6 +33,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         checkpoints=store.workspace(workspace.checkpoints),
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
+        resume_points=ResumePoints(store, workspace, claim.earlier_attempts),
     )
 
 

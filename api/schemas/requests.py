@@ -181,6 +181,12 @@ class NewModel(Request):
     )
 
 
+class PublishRequest(Request):
+    """What a resume point becomes."""
+
+    id: ModelName | None = Field(None, description="Id of the model; JOB-step-STEP by default")
+
+
 class NewKey(Request):
     """Make an API key; its project is made if there is none of this name."""
 

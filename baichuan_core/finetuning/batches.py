@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.finetuning.data import IGNORED_LABEL, EncodedExample
+from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
 PACKING_TRIES = 16  # row lengths that are compared for each batch
 

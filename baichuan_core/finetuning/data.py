@@ -1,33 +1,24 @@
 """Training data as the model learns it: ``input_ids`` and ``labels`` of each example."""
 
 import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from baichuan_core.errors import DatasetError, PromptError, TokenizerError
-from baichuan_core.finetuning.formats import Conversation, DataFormat, read_training_data
+from baichuan_core.finetuning.example_store import (
+    IGNORED_LABEL,
+    EncodedExample,
+    ExampleStore,
+    StoredExamples,
+)
+from baichuan_core.finetuning.formats import Conversation, Conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, encode_training_turns
 
-IGNORED_LABEL = -100
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedExample:
-    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss.
-
-    Attributes:
-        input_ids: What the model reads.
-        labels: What it learns.
-        is_truncated: Whether the end was cut off.
-        has_answer: Whether any token of an answer is among the labels.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
-    is_truncated: bool = False
-    has_answer: bool = True
+NEWLINE = "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class TrainingData:
         format: Of the file, or of all of them.
     """
 
-    examples: list[EncodedExample]
+    examples: StoredExamples
     dropped: int
     truncated: int
     format: str = "published"
@@ -49,42 +40,66 @@ class TrainingData:
     @property
     def tokens(self) -> int:
         """Tokens of all examples."""
-        return sum(len(example.input_ids) for example in self.examples)
+        return int(self.examples.lengths.sum())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self.examples.lengths.max())
 
 
 def load_training_data(
-    tokenizer: BaichuanTokenizer, path: Path, *, max_length: int, chat_format: ChatFormat | None = None
+    tokenizer: BaichuanTokenizer,
+    path: Path,
+    *,
+    max_length: int,
+    chat_format: ChatFormat | None = None,
+    store: ExampleStore | None = None,
 ) -> TrainingData:
-    """Read and encode a data set in any format.
+    """Read and encode a data set in any format, example by example.
+
+    Args:
+        tokenizer: Of the model.
+        path: The file.
+        max_length: Most tokens of an example; the tail is cut.
+        chat_format: How the model writes chats.
+        store: Where the encoded examples are added; a temporary file if not given.
 
     Raises:
         DatasetError: The data is malformed or teaches nothing; the message names the line.
+        InsufficientSpaceError: The disk of `store` is full.
     """
-    data = read_training_data(path)
-    return encode_training_data(
-        tokenizer, data.examples, max_length=max_length, chat_format=chat_format, data_format=data.format
-    )
+    conversations = Conversations(path)
+    data = encode_training_data(tokenizer, conversations, max_length=max_length, chat_format=chat_format, store=store)
+    return replace(data, format=conversations.format or data.format)
 
 
 def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
-    """Join data sets, each with its examples as often as its weight says.
+    """Join data sets of one store, each with its examples as often as its weight says.
 
     A weight of 2 has every example twice, one of 0.5 half of them, chosen by the seed.
 
     Raises:
         DatasetError: A weight is not above 0.
     """
-    chosen: list[EncodedExample] = []
+    chosen = []
     for part, weight in zip(parts, weights, strict=True):
         if not 0 < weight < math.inf:
             raise DatasetError(f"the weight of training data is {weight}; it must be above 0")
         whole, rest = divmod(weight, 1)
-        sample = random.Random(seed).sample(part.examples, round(rest * len(part.examples)))  # noqa: S311
-        chosen += [*part.examples * int(whole), *sample]
-    if not chosen:
+        indices = part.examples.indices
+        count = round(rest * len(indices))
+        chosen += [indices] * int(whole) + [np.random.default_rng(seed).permutation(indices)[:count]]
+    combined = np.concatenate(chosen)
+    if not len(combined):
         raise DatasetError("the weights of the training data leave no example; raise one")
     formats = ", ".join(sorted({part.format for part in parts}))
-    return TrainingData(chosen, sum(part.dropped for part in parts), sum(part.truncated for part in parts), formats)
+    return TrainingData(
+        StoredExamples(parts[0].examples.store, combined),
+        sum(part.dropped for part in parts),
+        sum(part.truncated for part in parts),
+        formats,
+    )
 
 
 def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
@@ -93,49 +108,47 @@ def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple
     Raises:
         DatasetError: No example would be left to train on.
     """
-    count = max(1, round(len(data.examples) * fraction))
-    if count >= len(data.examples):
-        raise DatasetError(
-            f"validation_split {fraction} of {len(data.examples)} examples leaves none to train on; lower it"
-        )
-    held_back = set(random.Random(seed).sample(range(len(data.examples)), count))  # noqa: S311
-    parts = [
-        [example for index, example in enumerate(data.examples) if (index in held_back) == chosen]
-        for chosen in (False, True)
-    ]
-    return replace(data, examples=parts[0]), TrainingData(parts[1], 0, 0, data.format)
+    total = len(data.examples)
+    count = max(1, round(total * fraction))
+    if count >= total:
+        raise DatasetError(f"validation_split {fraction} of {total} examples leaves none to train on; lower it")
+    is_held_back = np.zeros(total, bool)
+    is_held_back[np.random.default_rng(seed).permutation(total)[:count]] = True
+    store, indices = data.examples.store, data.examples.indices
+    return (
+        replace(data, examples=StoredExamples(store, indices[~is_held_back])),
+        TrainingData(StoredExamples(store, indices[is_held_back]), 0, 0, data.format),
+    )
 
 
 def encode_training_data(
     tokenizer: BaichuanTokenizer,
-    conversations: Sequence[Conversation],
+    conversations: Iterable[Conversation],
     *,
     max_length: int,
     chat_format: ChatFormat | None = None,
-    data_format: DataFormat = "published",
+    store: ExampleStore | None = None,
 ) -> TrainingData:
     """Encode the whole data set and drop examples without an answer inside the window.
 
     Raises:
         DatasetError: A text cannot be encoded, or no example is left.
     """
-    encoded = [
-        example
-        for conversation in conversations
-        for example in encode_example(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
-    ]
-    examples = [example for example in encoded if example.has_answer]
-    if not examples:
+    store = ExampleStore() if store is None else store
+    start, dropped, truncated = len(store), 0, 0
+    for conversation in conversations:
+        for example in encode_example(tokenizer, conversation, max_length=max_length, chat_format=chat_format):
+            if example.has_answer:
+                store.append(example)
+                truncated += example.is_truncated
+            else:
+                dropped += 1
+    if len(store) == start:
         raise DatasetError(
-            f"none of the {len(encoded)} examples has an answer within max_length {max_length};"
+            f"none of the {dropped} examples has an answer within max_length {max_length};"
             " shorten the questions, raise max_length, or add answers ('gpt' or 'assistant' turns)"
         )
-    return TrainingData(
-        examples=examples,
-        dropped=len(encoded) - len(examples),
-        truncated=sum(example.is_truncated for example in examples),
-        format=data_format,
-    )
+    return TrainingData(StoredExamples(store, np.arange(start, len(store))), dropped, truncated)
 
 
 def encode_example(
@@ -153,10 +166,9 @@ def encode_example(
     if conversation.text is None:
         yield encode_conversation(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
         return
-    ids = [*_encode_text(tokenizer, conversation.text, conversation.place), tokenizer.eos_token_id]
-    for start in range(0, len(ids), max_length):
-        window = ids[start : start + max_length]
-        yield EncodedExample(window, list(window), has_answer=len(window) > 1)
+    ids = chain(_encode_pieces(tokenizer, conversation.text, conversation.place), [tokenizer.eos_token_id])
+    while window := list(islice(ids, max_length)):
+        yield EncodedExample(window, window, has_answer=len(window) > 1)
 
 
 def encode_conversation(
@@ -193,7 +205,13 @@ def encode_conversation(
         labels += [eos, *[IGNORED_LABEL] * len(ids)] if is_user else [IGNORED_LABEL, *ids]
     input_ids.append(eos)
     labels.append(eos)
-    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length, has_answer)
+    return _cut(input_ids, labels, max_length, has_answer=has_answer)
+
+
+def _cut(input_ids: list[int], labels: list[int], max_length: int, *, has_answer: bool) -> EncodedExample:
+    length = len(input_ids)
+    uncut_length = length if length > max_length else None
+    return EncodedExample(input_ids[:max_length], labels[:max_length], uncut_length, has_answer)
 
 
 def _encode_as_prompted(
@@ -209,7 +227,17 @@ def _encode_as_prompted(
     input_ids = [token_id for _, ids in parts for token_id in ids]
     labels = [token_id if is_answer else IGNORED_LABEL for is_answer, ids in parts for token_id in ids]
     has_answer = any(label != IGNORED_LABEL for label in labels[1:max_length])
-    return EncodedExample(input_ids[:max_length], labels[:max_length], len(input_ids) > max_length, has_answer)
+    return _cut(input_ids, labels, max_length, has_answer=has_answer)
+
+
+def _encode_pieces(tokenizer: BaichuanTokenizer, pieces: Iterable[str], place: str) -> Iterator[int]:
+    """Yield the ids of a text, without what the tokenizer puts before a text at the beginning of each later piece."""
+    newline = _encode_text(tokenizer, NEWLINE, place)[-1]
+    for number, piece in enumerate(pieces):
+        ids = _encode_text(tokenizer, piece, place)
+        if number and piece.startswith(NEWLINE) and newline in ids:
+            ids = ids[ids.index(newline) :]
+        yield from ids
 
 
 def _encode_text(tokenizer: BaichuanTokenizer, text: str, place: str) -> list[int]:

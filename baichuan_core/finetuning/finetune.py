@@ -22,15 +22,16 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.data import (
-    EncodedExample,
     TrainingData,
     combine_training_data,
     load_training_data,
     split_training_data,
 )
+from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
+from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
 from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
@@ -51,9 +52,9 @@ class _Data:
     validation: TrainingData | None
 
     @property
-    def validation_examples(self) -> list[EncodedExample]:
+    def validation_examples(self) -> StoredExamples | None:
         """Examples of the evaluations, if there are any."""
-        return [] if self.validation is None else self.validation.examples
+        return None if self.validation is None else self.validation.examples
 
 
 def never_pause() -> bool:
@@ -72,6 +73,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     resume_from: Path | str | None = None,
     records: Path | str | None = None,
     should_pause: Callable[[], bool] = never_pause,
+    on_resume_point: Callable[[Path], None] = ignore_resume_point,
     on_progress: ProgressCallback = ignore_progress,
 ) -> FinetuningReport:
     """Fine-tune a checkpoint on conversations or text.
@@ -91,6 +93,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
             package ``tensorboard`` is installed.
         should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
+        on_resume_point: Called with the folder of each resume point once it is complete, between two steps; its weights
+            can be loaded like the result's, those of ``full`` in float32.
         on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
@@ -113,20 +117,22 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     _check_method(config, options)
     _check_validation(validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
-    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options)
-    require_enough_memory(checkpoint, options, hardware, data.training.examples)
+    make_directory(checkpoints)
+    store = ExampleStore(checkpoints)  # on the disk that has room for resume points
+    data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options, store)
+    require_enough_memory(checkpoint, options, hardware, data.training.longest)
     run = Run(
         identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
         examples=data.training.examples,
-        validation=data.validation_examples,
+        validation=data.validation_examples or (),
         collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
         hardware=hardware,
         checkpoints=checkpoints,
         resume_from=None if resume_from is None else Path(resume_from),
         records=None if records is None else Path(records),
         should_pause=should_pause,
+        notice=ResumePointNotice(checkpoint, config, on_resume_point),
     )
-    make_directory(checkpoints)
     with staged_output(output) as staging:
         if run.resume_from is not None:
             check_resume_point(run.resume_from, options, run.identity)
@@ -151,7 +157,7 @@ def _report(
         tokens=data.training.tokens,
         dropped_examples=data.training.dropped,
         truncated_examples=data.training.truncated,
-        validation_examples=len(data.validation_examples),
+        validation_examples=len(data.validation_examples or ()),
         trained_parameters=trained_parameters,
         resumed_from_step=result.resumed_from_step,
         packing=options.packing,
@@ -179,11 +185,12 @@ def _read_data(
     training: Path | str | Mapping[Path | str, float],
     validation: Path | str | None,
     options: FinetuningOptions,
+    store: ExampleStore,
 ) -> _Data:
     longest = _max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     weights = training if isinstance(training, Mapping) else {training: 1.0}
-    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format)
+    load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
     parts = [load(Path(file)) for file in weights]
     held_back = None
     if validation is not None:

@@ -1,14 +1,15 @@
 """The formats of training data: published, ShareGPT, OpenAI chat, Alpaca, and text for continued pre-training."""
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.json_items import array_items, line_items
-from baichuan_core.text_file import read_text_file
+from baichuan_core.finetuning.text_chunks import TextPieces, read_chunks
 from checkpoint_files.json_files import LFS_POINTER
 
 DataFormat = Literal["published", "sharegpt", "openai", "alpaca", "text"]
@@ -37,59 +38,67 @@ class Conversation:
         place: Its place in the file, for messages: "line 12 (example 3)".
         turns: ``(is_user, text)`` of each turn; none for plain text.
         system: Text before the first turn, without a marker.
-        text: Plain text that is learned as a whole, instead of turns.
+        text: Pieces of a plain text that is learned as a whole, instead of turns.
     """
 
     place: str
     turns: tuple[tuple[bool, str], ...]
     system: str | None = None
-    text: str | None = None
+    text: Iterable[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Conversations:
-    """The examples of a file and its format."""
+    """The examples of a file, read one by one with each iteration.
 
-    format: DataFormat
-    examples: list[Conversation]
-
-
-def read_training_data(path: Path) -> Conversations:
-    """Read a data set, whose format is inferred from its first example.
-
-    Raises:
-        DatasetError: The file is missing, not UTF-8, not JSON, of another kind (a table, a web page, an archive or a
-            git-LFS pointer), or has a malformed example; the message names the line.
+    Attributes:
+        path: The file.
+        format: Its format, which is inferred from the first example; complete once all examples are read.
     """
-    _refuse_other_files(path)
-    text = read_text_file(path)
-    beginning = text.lstrip()[:1]
-    if not beginning:
-        raise _without_examples(path)
-    if beginning not in "[{":
-        return Conversations("text", [Conversation("line 1 (example 1)", (), text=text.strip())])
-    items = array_items(text) if beginning == "[" else line_items(text)
-    first: DataFormat | None = None
-    examples = []
-    for number, (line, item) in enumerate(items, start=1):
-        place = f"line {line} (example {number})"
-        found = _format_of(item, place)
-        if first is not None and _KEYS[found] != _KEYS[first]:
-            raise DatasetError(f"{place} is in the format {found!r}, but the file began with {first!r}; use one format")
-        first = "sharegpt" if "sharegpt" in (first, found) else found
-        examples.append(_READERS[found](item, place))
-    if first is None:
-        raise _without_examples(path)
-    return Conversations(first, examples)
+
+    path: Path
+    format: DataFormat | None = None
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Yield the examples.
+
+        Raises:
+            DatasetError: The file is missing, not UTF-8, not JSON, of another kind (a table, a web page, an archive or
+                a git-LFS pointer), or has a malformed example; the message names the line.
+        """
+        self.format = None
+        _refuse_other_files(self.path)
+        chunks = read_chunks(self.path)
+        start = _read_start(chunks)
+        beginning = start.lstrip()[:1]
+        if not beginning:
+            raise _without_examples(self.path)
+        if beginning not in "[{":
+            self.format = "text"
+            yield Conversation("line 1 (example 1)", (), text=TextPieces(self.path))
+            return
+        text = chain([start], chunks)
+        items = array_items(text) if beginning == "[" else line_items(text)
+        for number, (line, item) in enumerate(items, start=1):
+            place = f"line {line} (example {number})"
+            found = _format_of(item, place)
+            if self.format is not None and _KEYS[found] != _KEYS[self.format]:
+                raise DatasetError(
+                    f"{place} is in the format {found!r}, but the file began with {self.format!r}; use one format"
+                )
+            self.format = "sharegpt" if "sharegpt" in (self.format, found) else found
+            yield _READERS[found](item, place)
+        if self.format is None:
+            raise _without_examples(self.path)
 
 
 def read_conversations(path: Path) -> list[Conversation]:
     """Read the examples of a data set in any format.
 
     Raises:
-        DatasetError: See ``read_training_data``.
+        DatasetError: See ``Conversations``.
     """
-    return read_training_data(path).examples
+    return list(Conversations(path))
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -111,6 +120,16 @@ def _refuse_other_files(path: Path) -> None:
         )
     if beginning.lower().startswith(HTML_BEGINNINGS):
         raise DatasetError(f"the training data {path.name} is a web page; download the file that the page shows")
+
+
+def _read_start(chunks: Iterator[str]) -> str:
+    """Read up to the first chunk that is not blank."""
+    start = ""
+    for chunk in chunks:
+        start += chunk
+        if chunk.strip():
+            break
+    return start
 
 
 def _without_examples(path: Path) -> DatasetError:
@@ -172,7 +191,7 @@ def _read_alpaca(item: dict[str, Any], place: str) -> Conversation:
 
 
 def _read_text(item: dict[str, Any], place: str) -> Conversation:
-    return Conversation(place, (), text=_text(item["text"], place, "text"))
+    return Conversation(place, (), text=(_text(item["text"], place, "text"),))
 
 
 def _turns(

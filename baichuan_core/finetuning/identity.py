@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.errors import CheckpointError
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import StoredExamples
 from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
@@ -38,8 +39,8 @@ class RunIdentity:
     def of(
         cls,
         checkpoint: Path,
-        training: Sequence[EncodedExample],
-        validation: Sequence[EncodedExample],
+        training: StoredExamples,
+        validation: StoredExamples | None,
         options: FinetuningOptions,
     ) -> Self:
         """Return the identity of a run that is about to start."""
@@ -94,9 +95,9 @@ class RunIdentity:
         ]
 
 
-def _digest(examples: Sequence[EncodedExample]) -> str:
+def _digest(examples: StoredExamples | None) -> str:
     digest = hashlib.sha256()
-    for example in examples:
-        for values in (example.input_ids, example.labels):
-            digest.update(array("q", [len(values), *values]).tobytes())
+    for example in examples.arrays() if examples is not None else ():
+        for values in example:
+            digest.update(np.concatenate(([len(values)], values), dtype=np.int64).tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The examples of a JSON array or of JSON lines, each with the line where it starts."""
+"""The examples of a JSON array or of JSON lines, each with the line where it starts, read chunk by chunk."""
 
 import json
 from collections.abc import Iterator
@@ -6,46 +6,61 @@ from typing import Any
 
 from baichuan_core.errors import DatasetError
 
+MAX_ELEMENT_CHARACTERS = 2**28
+CUT_CHARACTERS = 16  # an error so near to the end of what has been read may come from the cut
+SPACE = " \t\r\n"
 
-def array_items(text: str) -> Iterator[tuple[int, Any]]:
+_DECODER = json.JSONDecoder()
+
+
+def array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
     """Yield line and value of each element of a JSON array, so that a malformed element can be found."""
-    decoder = json.JSONDecoder()
-    cursor = _Cursor(text)
+    cursor = _Cursor(chunks)
     cursor.skip("[")
     if cursor.next_is("]"):
         return
     while True:
         line = cursor.line
-        try:
-            item, end = decoder.raw_decode(text, cursor.position)
-        except json.JSONDecodeError as error:
-            raise _not_json(error.lineno, error.msg) from error
-        except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
-            raise _not_json(line, str(error)) from error
-        yield line, item
-        cursor.move_to(end)
+        yield line, cursor.decode()
         if cursor.next_is("]"):
             cursor.skip("]")
             break
         cursor.skip(",")
-    if cursor.position < len(text):
+    if cursor.position < len(cursor.text):
         raise _not_json(cursor.line, "text after the end of the array")
 
 
 class _Cursor:
-    """A position in JSON text, never on white space, and its line."""
+    """A position in JSON text, never on white space, and its line; text before it is forgotten."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, chunks: Iterator[str]) -> None:
+        self.chunks = chunks
+        self.text = ""
         self.position = 0
         self.line = 1
         self.move_to(0)
 
     def move_to(self, position: int) -> None:
-        while position < len(self.text) and self.text[position] in " \t\r\n":
-            position += 1
         self.line += self.text.count("\n", self.position, position)
         self.position = position
+        while True:
+            while position < len(self.text) and self.text[position] in SPACE:
+                position += 1
+            self.line += self.text.count("\n", self.position, position)
+            self.position = position
+            if position < len(self.text) or not self.read_on():
+                return
+            position = self.position
+
+    def read_on(self) -> bool:
+        """Read more text, at least as much as there is behind the position; return False at the end of the file."""
+        parts = [self.text[self.position :]]
+        missing = max(1, len(parts[0]))
+        while missing > 0 and (chunk := next(self.chunks, "")):
+            parts.append(chunk)
+            missing -= len(chunk)
+        self.text, self.position = "".join(parts), 0
+        return len(parts) > 1
 
     def next_is(self, character: str) -> bool:
         return self.text.startswith(character, self.position)
@@ -55,10 +70,33 @@ class _Cursor:
             raise _not_json(self.line, f"expected {character!r}")
         self.move_to(self.position + 1)
 
+    def decode(self) -> Any:
+        """Return the value at the position, and move behind it."""
+        while True:
+            try:
+                item, end = _DECODER.raw_decode(self.text, self.position)
+            except json.JSONDecodeError as error:
+                line = self.line + self.text.count("\n", self.position, error.pos)
+                if not (self._may_be_cut(error) and self.read_on()):
+                    raise _not_json(line, error.msg) from error
+            except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+                raise _not_json(self.line, str(error)) from error
+            else:
+                # A number so near to the end of what has been read may have more digits, or an exponent.
+                behind = end - self.position
+                if end < len(self.text) - CUT_CHARACTERS or not self.read_on():
+                    self.move_to(self.position + behind)
+                    return item
 
-def line_items(text: str) -> Iterator[tuple[int, Any]]:
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        if len(self.text) - self.position > MAX_ELEMENT_CHARACTERS:
+            return False
+        return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - CUT_CHARACTERS
+
+
+def line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
     """Yield line and value of each line of JSON that is not blank."""
-    for line, content in enumerate(text.split("\n"), start=1):
+    for line, content in enumerate(_lines(chunks), start=1):
         if not content.strip():
             continue
         try:
@@ -67,6 +105,14 @@ def line_items(text: str) -> Iterator[tuple[int, Any]]:
             raise _not_json(line, error.msg) from error
         except (ValueError, RecursionError) as error:
             raise _not_json(line, str(error)) from error
+
+
+def _lines(chunks: Iterator[str]) -> Iterator[str]:
+    rest = ""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split("\n")
+        yield from lines
+    yield rest
 
 
 def _not_json(line: int, reason: str) -> DatasetError:

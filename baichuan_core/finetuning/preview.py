@@ -1,14 +1,18 @@
 """A look at training data as the model will read it, before a device is taken."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from baichuan_core.checkpoint import load_tokenizer, read_config
-from baichuan_core.finetuning.data import IGNORED_LABEL, EncodedExample, encode_example, encode_training_data
-from baichuan_core.finetuning.formats import DataFormat, read_training_data
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
+from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
+from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.data import encode_example
+from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
+from baichuan_core.finetuning.formats import Conversations
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
 
 UNLIMITED = 2**62
 LENGTH_BOUNDS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, UNLIMITED)
@@ -25,21 +29,24 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPreview:
-    """What a data set will teach.
+    """What a fine-tune would make of a data set.
 
     Attributes:
         format: Of the file.
+        chat_format: How the model writes chats; None for plain text.
         examples: First examples as tokens, cut to the most tokens of an example.
         count: Examples that can be learned from.
         tokens: Tokens of these examples.
         trained_tokens: Those that the model learns to predict.
         dropped: Examples without an answer inside the window.
         truncated: Examples whose end is cut off.
-        lengths: Number of examples up to each length in tokens, uncut: ``(shortest, longest, examples)``; the last
-            length has no end.
+        lengths: Number of examples, dropped ones included, up to each length in tokens, uncut:
+            ``(shortest, longest, examples)``; the last length has no end.
+        complete: Whether the whole file was read.
     """
 
-    format: DataFormat
+    format: str
+    chat_format: ChatForm | None
     examples: list[list[PreviewToken]]
     count: int
     tokens: int
@@ -47,12 +54,25 @@ class DatasetPreview:
     dropped: int
     truncated: int
     lengths: list[tuple[int, int | None, int]]
+    complete: bool
 
 
 def preview_dataset(
-    checkpoint: Path | str, training_data: Path | str, *, max_length: int = 512, examples: int = 3
+    checkpoint: Path | str,
+    training_data: Path | str,
+    *,
+    max_length: int = 512,
+    examples: int = 3,
+    max_examples: int | None = None,
 ) -> DatasetPreview:
-    """Encode a data set with the tokenizer of a checkpoint, without loading the model.
+    """Encode a data set as a fine-tune of this checkpoint does, without loading the model.
+
+    Args:
+        checkpoint: Its tokenizer, chat template and window are used.
+        training_data: Examples in any format.
+        max_length: Most tokens of an example.
+        examples: How many to show.
+        max_examples: Examples after which reading ends; all by default.
 
     Raises:
         DatasetError: The data is malformed or teaches nothing; the message names the line.
@@ -60,27 +80,72 @@ def preview_dataset(
         TokenizerError: The checkpoint has no tokenizer.
     """
     checkpoint = Path(checkpoint)
-    tokenizer = load_tokenizer(checkpoint)
-    chat_format = ChatFormat.of(checkpoint, read_config(checkpoint))
-    data = read_training_data(Path(training_data))
-    encoded = encode_training_data(
-        tokenizer, data.examples, max_length=max_length, chat_format=chat_format, data_format=data.format
+    tokenizer, config = load_tokenizer(checkpoint), read_config(checkpoint)
+    window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
+    if max_length > window:
+        raise DatasetError(f"max_length {max_length} is longer than the window of the model; use at most {window}")
+    chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
+    counts = _Counts()
+    conversations = Conversations(Path(training_data))
+    encoded = (
+        example
+        for conversation in conversations
+        for example in encode_example(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
     )
-    uncut = [
-        len(example.input_ids)
-        for conversation in data.examples
-        for example in encode_example(tokenizer, conversation, max_length=UNLIMITED, chat_format=chat_format)
-    ]
+    shown: list[EncodedExample] = []
+    complete = True
+    for number, example in enumerate(encoded):
+        if number == max_examples:
+            complete = False
+            break
+        counts.add(example)
+        if example.has_answer and len(shown) < examples:
+            shown.append(example)
+    if not counts.learned:
+        raise DatasetError(
+            f"none of the first {counts.dropped} examples has an answer within max_length {max_length}; shorten the"
+            " questions, raise max_length, or add answers ('gpt' or 'assistant' turns)"
+        )
     return DatasetPreview(
-        format=data.format,
-        examples=[_tokens(tokenizer, example) for example in encoded.examples[:examples]],
-        count=len(encoded.examples),
-        tokens=encoded.tokens,
-        trained_tokens=sum(sum(_trained(example)) for example in encoded.examples),
-        dropped=encoded.dropped,
-        truncated=encoded.truncated,
-        lengths=_histogram(uncut),
+        format=conversations.format or "published",
+        chat_format=None if conversations.format == "text" else chat_format.form,
+        examples=[_tokens(tokenizer, example) for example in shown],
+        count=counts.learned,
+        tokens=counts.tokens,
+        trained_tokens=counts.trained_tokens,
+        dropped=counts.dropped,
+        truncated=counts.truncated,
+        lengths=counts.histogram(),
+        complete=complete,
     )
+
+
+class _Counts:
+    """Counts over all examples that were read."""
+
+    def __init__(self) -> None:
+        self.learned = self.tokens = self.trained_tokens = self.dropped = self.truncated = 0
+        self._by_length = [0] * (len(LENGTH_BOUNDS) - 1)
+
+    def add(self, example: EncodedExample) -> None:
+        """Count one example."""
+        length = example.uncut_length or len(example.input_ids)
+        self._by_length[int(np.searchsorted(LENGTH_BOUNDS, length)) - 1] += 1
+        if not example.has_answer:
+            self.dropped += 1
+            return
+        self.learned += 1
+        self.tokens += len(example.input_ids)
+        self.trained_tokens += sum(_trained(example))
+        self.truncated += example.is_truncated
+
+    def histogram(self) -> list[tuple[int, int | None, int]]:
+        """Return the lengths that occur."""
+        return [
+            (low + 1, None if high == UNLIMITED else high, count)
+            for (low, high), count in zip(pairwise(LENGTH_BOUNDS), self._by_length, strict=True)
+            if count
+        ]
 
 
 def _trained(example: EncodedExample) -> list[bool]:
@@ -92,11 +157,3 @@ def _tokens(tokenizer: BaichuanTokenizer, example: EncodedExample) -> list[Previ
     pieces = tokenizer.convert_ids_to_tokens(example.input_ids)
     trained = _trained(example)
     return [PreviewToken(*each) for each in zip(example.input_ids, pieces, trained, strict=True)]
-
-
-def _histogram(lengths: Sequence[int]) -> list[tuple[int, int | None, int]]:
-    return [
-        (low + 1, None if high == UNLIMITED else high, count)
-        for low, high in pairwise(LENGTH_BOUNDS)
-        if (count := sum(low < length <= high for length in lengths))
-    ]

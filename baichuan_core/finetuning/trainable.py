@@ -1,6 +1,5 @@
 """The model that is trained: the whole checkpoint, or a frozen base with an adapter."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from baichuan_core.checkpoint import load_model
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.data import EncodedExample
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.training import Hardware
 from baichuan_core.memory import Precision, Shape, Training, finetuning, read_config, require_memory
@@ -52,10 +50,14 @@ def trainable_model(
     return model
 
 
-def require_enough_memory(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, examples: Sequence[EncodedExample]
-) -> None:
+def require_enough_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardware, longest: int) -> None:
     """Refuse a run whose weights, gradients and optimizer cannot fit, before the model is loaded.
+
+    Args:
+        checkpoint: The base.
+        options: How to train.
+        hardware: Where.
+        longest: Tokens of the longest example.
 
     Raises:
         InsufficientMemoryError: The message has the numbers, and what would fit.
@@ -66,7 +68,7 @@ def require_enough_memory(
     training = Training(
         method=options.method,
         batch=options.batch_size,
-        tokens=max(len(example.input_ids) for example in examples),
+        tokens=longest,
         lora_rank=options.lora_rank,
         lora_targets=options.lora_target_modules,
         gradient_checkpointing=options.gradient_checkpointing,

@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from baichuan_core.errors import TrainingDivergedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import IGNORED_LABEL, EncodedExample
+from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.progress import Progress, ProgressCallback
 

@@ -12,10 +12,11 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
+from baichuan_core.finetuning.resume_points import ResumePointNotice
 from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
 from baichuan_core.progress import ProgressCallback
 
@@ -95,6 +96,8 @@ class Run:
         checkpoints: Directory for resume points.
         resume_from: One of them.
         records: Directory for the series and the plot; None for none.
+        should_pause: Asked after each step.
+        notice: Told about each resume point.
     """
 
     identity: RunIdentity
@@ -106,6 +109,7 @@ class Run:
     resume_from: Path | None
     records: Path | None
     should_pause: Callable[[], bool]
+    notice: ResumePointNotice
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -161,7 +165,7 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
         args=make_arguments(options, run.hardware, run.checkpoints, evaluates=bool(run.validation)),
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
-        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause],
+        callbacks=[BestKeeper(run.resume_from), ProgressReporter(on_progress), pause, run.notice],
     )
     trainer.remove_callback(PrinterCallback)
     if run.records is not None:

@@ -24,7 +24,7 @@ from jobs.specs import JobSpec
 
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
 
-PURPOSES = {"finetune": "fine-tune"}
+PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune"}
 OTHER_PURPOSE = "prompts"
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended; exit 1 if it failed.")]

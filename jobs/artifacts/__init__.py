@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
 from jobs.artifacts.store import ArtifactStore, StoredFile, describe
-from jobs.artifacts.workspace import Workspace, input_key
+from jobs.artifacts.workspace import Workspace, input_key, published_key
 from jobs.settings import Settings
 
 
@@ -54,4 +54,5 @@ __all__ = [
     "input_key",
     "open_store",
     "open_store_at",
+    "published_key",
 ]

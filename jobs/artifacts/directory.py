@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
@@ -25,10 +26,42 @@ class DirectoryStore:
 
     def publish(self, key: str) -> None:
         """Flush the files to disk, since a job that succeeded must survive a power cut."""
-        folder = self._path(key)
-        for path in folder.rglob("*"):
+        self.share(self._path(key), key)
+
+    def hold(self, key: str) -> Path:
+        """See `ArtifactStore.hold`; every machine sees the workspace itself."""
+        return self._path(key)
+
+    def share(self, held: Path, key: str) -> None:  # noqa: ARG002
+        """See `ArtifactStore.share`."""
+        for path in held.rglob("*"):
             _sync(path)
-        self._sync_folders(folder)
+        self._sync_folders(held)
+
+    def release(self, held: Path) -> None:
+        """See `ArtifactStore.release`."""
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """See `ArtifactStore.sizes`."""
+        folder, found = self._path(key), {}
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # its owner deletes it
+                if path.is_file():
+                    found[path.relative_to(folder).as_posix()] = path.stat().st_size
+        return found
+
+    def copy(self, source: str, target: str) -> None:
+        """See `ArtifactStore.copy`; files never change, so that a link is as good where the disk has them."""
+        path = self._path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.hardlink_to(self._path(source))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(self._path(source), path)
+            _sync(path)
+        self._sync_folders(path.parent)
 
     def scratch(self) -> Path:
         """See `ArtifactStore.scratch`."""

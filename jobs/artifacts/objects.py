@@ -1,6 +1,7 @@
 """An artifact store in an object store (S3 and its like), with a cache on the local disk."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +41,38 @@ class ObjectStore:
     def publish(self, key: str) -> None:
         """See `ArtifactStore.publish`."""
         folder = self.workspace(key)
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
+        self._upload(folder, key)
         fetched = self._fetched.path(key)
         if not fetched.exists():  # a job on this machine that names the result need not fetch it again
             fetched.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(fetched)
+
+    def hold(self, key: str) -> Path:
+        """See `ArtifactStore.hold`; links take no room, and keep files that are deleted."""
+        held = self._cache / "work" / "incoming" / new_id("held")
+        shutil.copytree(self.workspace(key), held, copy_function=os.link)
+        return held
+
+    def share(self, held: Path, key: str) -> None:
+        """See `ArtifactStore.share`."""
+        self._upload(held, key)
+        self.release(held)
+
+    def release(self, held: Path) -> None:
+        """See `ArtifactStore.release`."""
+        delete_path(held)
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """See `ArtifactStore.sizes`."""
+        entries = [entry for batch in obstore.list(self._backend, prefix=key) for entry in batch]
+        return {entry["path"].removeprefix(f"{key}/"): entry["size"] for entry in entries}
+
+    def copy(self, source: str, target: str) -> None:
+        """See `ArtifactStore.copy`."""
+        try:
+            obstore.copy(self._backend, source, target)
+        except NotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", source) from error
 
     def scratch(self) -> Path:
         """See `ArtifactStore.scratch`."""
@@ -102,6 +128,11 @@ class ObjectStore:
     def free_bytes(self) -> int:
         """See `ArtifactStore.free_bytes`."""
         return shutil.disk_usage(self._cache).free
+
+    def _upload(self, folder: Path, key: str) -> None:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
 
     def _arrive(self, key: str, target: Path) -> None:
         """Fetch to `target`, which appears as a whole or not at all."""

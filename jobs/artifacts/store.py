@@ -7,7 +7,7 @@ is ever visible, and what a superseded attempt leaves behind is garbage that nob
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,30 @@ class ArtifactStore(Protocol):
         """The file or folder `key` on this machine's disk, fetched first if it is elsewhere."""
         ...
 
+    def hold(self, key: str) -> Path:
+        """The files that are in the workspace of `key` now, to be shared even if they are deleted there meanwhile."""
+        ...
+
+    def share(self, held: Path, key: str) -> None:
+        """Make files that `hold` returned readable under `key` on every machine; the workspace stays as it is."""
+        ...
+
+    def release(self, held: Path) -> None:
+        """Give up what `hold` returned."""
+        ...
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """Size in bytes of each file below `key`, by its path relative to it."""
+        ...
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy one file from key to key, without fetching it.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Delete the file or folder `key`; nothing happens if there is none."""
         ...
@@ -90,9 +114,9 @@ def delete_path(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def describe(folder: Path) -> list[StoredFile]:
-    """Size and SHA-256 of every file below `folder`, in the order of their paths."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def describe(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
+    """Size and SHA-256 of every file below `folder` that matches a pattern, in the order of their paths."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
     return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 
 

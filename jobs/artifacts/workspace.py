@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MARKERS = "complete"
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -24,6 +26,19 @@ class Workspace:
     def checkpoints(self) -> str:
         """Key of the files that a later attempt resumes from."""
         return f"{self.key}/checkpoints"
+
+    def resume_point(self, step: int) -> str:
+        """Key of the resume point of this step."""
+        return f"{self.checkpoints}/checkpoint-{step}"
+
+    def marker(self, step: int) -> str:
+        """Key of the description of that resume point, which is written when it is complete."""
+        return f"{self.checkpoints}/{MARKERS}/{step}.json"
+
+
+def published_key(job_id: str, name: str) -> str:
+    """Return the key of a model that a resume point of the job has become."""
+    return f"jobs/{job_id}/{name}"
 
 
 def input_key(job_id: str) -> str:

@@ -56,7 +56,9 @@ def remove_by_key(connection: Connection, key: str, reason: str) -> None:
     connection.execute(sa.delete(Deletion).where(Deletion.key == key, Deletion.reason == reason))
 
 
-def list_keys(connection: Connection, job_id: str) -> list[str]:
-    """Return the keys of a job that are to be deleted."""
+def list_keys(connection: Connection, job_id: str, *, due: int | None = None) -> list[str]:
+    """Return the keys of a job that are to be deleted; with `due`, only those that are due at that time."""
     query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
+    if due is not None:
+        query = query.where(sa.or_(Deletion.not_before <= due, Deletion.attempts > 0))
     return [key for key in connection.execute(query).scalars() if key is not None]

@@ -54,8 +54,9 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
 
 
 def update_of_job(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
-    """Change the model that this job makes."""
-    connection.execute(sa.update(Model).where(Model.job_id == job_id).values(**changes))
+    """Change the model that this job is making; models from its resume points are ready already."""
+    pending = sa.update(Model).where(Model.job_id == job_id, Model.state == "pending")
+    connection.execute(pending.values(**changes))
 
 
 def drop_pending(connection: Connection, job_ids: Collection[str]) -> None:

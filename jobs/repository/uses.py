@@ -109,11 +109,11 @@ def list_claimed_attempts(connection: Connection, job_id: str) -> dict[str, str]
     return {row.id: row.state for row in connection.execute(query.order_by(Attempt.number))}
 
 
-def is_workspace_needed(connection: Connection, job_id: str, *, failed_since: int) -> bool:
-    """Whether a worker must keep what attempts at a job have written: it is not final, or has failed lately."""
+def is_workspace_needed(connection: Connection, job_id: str, *, ended_since: int) -> bool:
+    """Whether a worker must keep what attempts at a job have written: it may still be resumed."""
     state = connection.execute(sa.select(Job.state, Job.finished_at).where(Job.id == job_id)).first()
     if state is None:
         return False
-    if state.state == JobState.FAILED:
-        return bool((state.finished_at or 0) >= failed_since)
+    if state.state in (JobState.FAILED, JobState.CANCELLED):
+        return bool((state.finished_at or 0) >= ended_since)
     return state.state in UNFINISHED

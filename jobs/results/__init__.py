@@ -14,11 +14,20 @@ from jobs.results.evaluate import BenchmarkResult, PerplexityResult
 from jobs.results.fields import Result
 from jobs.results.finetune import FinetuneResult
 from jobs.results.generate import GenerateResult
+from jobs.results.preview import PreviewResult
 from jobs.results.progress import JobProgress
 from jobs.results.quantize import QuantizationQuality, QuantizeResult
 
 # Each class has its `kind`; no `discriminator`, for which OpenAPI allows only one class per kind.
-AnyResult = GenerateResult | QuantizeResult | ConvertResult | FinetuneResult | BenchmarkResult | PerplexityResult
+AnyResult = (
+    GenerateResult
+    | QuantizeResult
+    | ConvertResult
+    | FinetuneResult
+    | BenchmarkResult
+    | PerplexityResult
+    | PreviewResult
+)
 
 RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
@@ -58,6 +67,7 @@ __all__ = [
     "GenerateResult",
     "JobProgress",
     "PerplexityResult",
+    "PreviewResult",
     "QuantizationQuality",
     "QuantizeResult",
     "Result",

@@ -25,8 +25,8 @@ class Reason(StrEnum):
     """Why something is deleted."""
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
-    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded or was cancelled
-    RESUME_POINTS = "resume_points"  # of a job that has failed, once it has been kept long enough for a retry
+    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
+    RESUME_POINTS = "resume_points"  # of a job without a result, once they have been kept long enough for a retry
     USER = "user"  # a user deleted it
     EXPIRED = "expired"
     UPLOAD = "upload"  # bytes that have not got their row: removed together with the insertion of the row
@@ -88,13 +88,15 @@ def give_up_input(connection: Connection, job_id: str) -> None:
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Withdraw the deletion of a failed job's resume points: a user retries it."""
+    """Withdraw the deletion of the resume points of a failed or cancelled job: a user retries it."""
     deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
 
 
-def list_resumable(connection: Connection, job_id: str, attempt_ids: Sequence[str]) -> list[str]:
-    """Return those of a job's earlier attempts whose resume points are not about to be deleted."""
-    doomed = set(deletions.list_keys(connection, job_id))
+def list_resumable(
+    connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
+) -> list[str]:
+    """Return those of a job's attempts whose resume points are not to be deleted, or not yet at the time `due`."""
+    doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
 
@@ -126,9 +128,7 @@ def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> 
             kept = {attempt_id for attempt_id, state in states.items() if state == AttemptState.SUCCEEDED}
             keys = [space.checkpoints if each in kept else space.key for each, space in spaces.items()]
             return {Reason.JOB_ENDED: keys}
-        case JobState.CANCELLED:
-            return {Reason.JOB_ENDED: [space.key for space in spaces.values()]}
-        case JobState.FAILED:
+        case JobState.FAILED | JobState.CANCELLED:
             resume_points = [space.checkpoints for space in spaces.values()]
             return {Reason.ATTEMPT_ENDED: outputs, Reason.RESUME_POINTS: resume_points}
         case _:

@@ -14,12 +14,11 @@ from jobs.settings import Settings
 def list_unneeded(connection: Connection, spaces: Iterable[Workspace], settings: Settings) -> list[str]:
     """Return the keys of those workspaces from which no attempt will ever resume.
 
-    They are needed while their job is not final, and, after it has failed, as long as resume points are kept.
+    They are needed while their job is not final, and, after it has failed or was cancelled, as long as resume points
+    are kept.
     """
     kept_ms = int(settings.keep_resume_points_days * DAY_MS)
-    failed_since = now_ms(connection) - kept_ms if kept_ms else 0
+    ended_since = now_ms(connection) - kept_ms if kept_ms else 0
     return [
-        space.key
-        for space in spaces
-        if not uses.is_workspace_needed(connection, space.job_id, failed_since=failed_since)
+        space.key for space in spaces if not uses.is_workspace_needed(connection, space.job_id, ended_since=ended_since)
     ]

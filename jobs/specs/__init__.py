@@ -10,23 +10,25 @@ from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
+from jobs.specs.preview import PreviewSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.stored_generate import InlineInput, StoredGenerateSpec, has_long_input, separate_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
-    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
+    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec, Field(discriminator="kind")
 ]
 
 # As rows, claims and runners have it; clients cannot send the fields that are only stored.
 StoredSpec = Annotated[
-    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec, Field(discriminator="kind")
+    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec,
+    Field(discriminator="kind"),
 ]
 
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
-KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate")
+KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview")
 
 __all__ = [
     "KINDS",
@@ -43,6 +45,7 @@ __all__ = [
     "JobSpec",
     "KnownModel",
     "Misfit",
+    "PreviewSpec",
     "QuantizeSpec",
     "Resources",
     "StoredGenerateSpec",

@@ -29,6 +29,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "convert": {"target": "safetensors"},
     "finetune": {"training_file": FILE},
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
+    "preview": {"training_file": FILE},
 }
 
 

@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "convert": {"kind": "convert", "target": "safetensors"},
     "finetune": {"kind": "finetune", "training_file": FILE},
     "evaluate": {"kind": "evaluate", "benchmark": "mmlu", "data_file": FILE},
+    "preview": {"kind": "preview", "training_file": FILE},
 }
 
 
@@ -166,7 +167,7 @@ def test_no_combination_is_accepted_that_the_runner_then_refuses(pool: Deploymen
     with pool.database.writing() as connection:
         answers = submit(connection, [Submission(pool.project_id, spec) for spec in specs])
     accepted = [answer.job for answer in answers if isinstance(answer, Submitted)]
-    assert {job.kind for job in accepted} == {"generate", "quantize", "convert", "finetune", "evaluate"}
+    assert {job.kind for job in accepted} == {"generate", "quantize", "convert", "finetune", "evaluate", "preview"}
     assert len(specs) - len(accepted) > 1000
     for job in accepted:
         prepare(claim_job(pool, job.id), open_store(pool.settings), pool.settings.allowed_model_roots, ignore_progress)

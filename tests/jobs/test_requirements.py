@@ -25,6 +25,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "convert": {"target": "safetensors"},
     "finetune": {"training_file": FILE},
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
+    "preview": {"training_file": FILE},
 }
 TINY = ModelRecord("p", "m", "checkpoint", "ready", None, None, "/m", None, DETAILS, 1)
 

@@ -96,6 +96,7 @@ class Deployment:
     server: RedisServer
     clock: Mapping[str, str]
     database_url: str = ""  # SQLite in `home`
+    artifact_root: str = ""  # a directory in `home`
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Deployment:
             home=self.home,
             redis_url=self.server.url,
             database_url=self.database_url,
-            artifact_root=str(self.home / "artifacts"),
+            artifact_root=self.artifact_root or str(self.home / "artifacts"),
             **{name.removeprefix("BAICHUAN_").lower(): value for name, value in self.clock.items()},  # type: ignore[arg-type]
         )
         prepare(self.settings)
@@ -119,10 +120,14 @@ class Deployment:
         """`python -m jobs.dispatcher`."""
         self._start(name, "jobs.dispatcher")
 
-    def start_worker(self, name: str, redis_url: str = "", **settings: str) -> subprocess.Popen[bytes]:
-        """`python -m workers` under this id; waits until it is registered."""
+    def start_worker(
+        self, name: str, redis_url: str = "", home: Path | str = "", **settings: str
+    ) -> subprocess.Popen[bytes]:
+        """`python -m workers` under this id, with its own disk in `home` if given; waits until it is registered."""
         chosen = {"id": name, "threads": "1", "directive_seconds": "0.2", **settings}
         environment = {f"BAICHUAN_WORKER_{key.upper()}": chosen[key] for key in chosen}
+        if home:
+            environment["BAICHUAN_HOME"] = str(home)
         process = self._start(name, "workers", environment | {"REDIS_URL": redis_url or self.server.url})
         wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))
         return process
@@ -259,12 +264,12 @@ class Deployment:
 
 @contextmanager
 def deployment(
-    home: Path, server: RedisServer, *, database_url: str = "", **clock: float | str
+    home: Path, server: RedisServer, *, database_url: str = "", artifact_root: str = "", **clock: float | str
 ) -> Iterator[Deployment]:
     """A deployment whose processes end with the block."""
     home.mkdir(parents=True, exist_ok=True)
     variables = {f"BAICHUAN_{name.upper()}": str(value) for name, value in clock.items()}
-    made = Deployment(home, server, variables, database_url)
+    made = Deployment(home, server, variables, database_url, artifact_root)
     try:
         yield made
     finally:

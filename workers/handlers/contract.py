@@ -10,6 +10,7 @@ from baichuan_core.progress import ProgressCallback
 from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
+from workers.resume_points import ResumePoints
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -26,6 +27,7 @@ class Context:
         checkpoints: Existing folder for what a later attempt may resume from.
         earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
         report: To be told about progress.
+        resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
     """
 
@@ -35,6 +37,7 @@ class Context:
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
+    resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
 
     @property

@@ -1,12 +1,13 @@
 """Fine-tune a checkpoint."""
 
 from dataclasses import asdict, fields
-from pathlib import Path
 
-from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core.finetuning import FinetuningOptions, finetune
+from baichuan_core.finetuning.resume_points import ignore_resume_point
 from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
 from workers.handlers.contract import Context, Outcome
+from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import produced_model
 
 RECORDS_FOLDER = "training"
@@ -21,18 +22,25 @@ def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
 
 def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     """Train, continuing from the newest resume point of an earlier attempt, and write the result as a model."""
-    report = finetune(
-        context.models["model"],
-        context.files["training_file"],
-        context.model_output,
-        options_of(spec),
-        checkpoints=context.checkpoints,
-        validation_data=context.files.get("validation_file"),
-        resume_from=_resume_from(context),
-        records=context.output / RECORDS_FOLDER,
-        should_pause=context.should_pause,
-        on_progress=context.report,
-    )
+    points = context.resume_points
+    try:
+        report = finetune(
+            context.models["model"],
+            context.files["training_file"],
+            context.model_output,
+            options_of(spec),
+            checkpoints=context.checkpoints,
+            validation_data=context.files.get("validation_file"),
+            resume_from=find_resume_point(context),
+            records=context.output / RECORDS_FOLDER,
+            should_pause=context.should_pause,
+            on_resume_point=points.share if points else ignore_resume_point,
+            on_progress=context.report,
+        )
+    except BaseException:
+        if points:
+            points.flush()  # the run can continue from them, on any machine
+        raise
     return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
 
 
@@ -43,7 +51,3 @@ def options_of(spec: FinetuneSpec) -> FinetuningOptions:
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)
     return FinetuningOptions(**values)
-
-
-def _resume_from(context: Context) -> Path | None:
-    return next((found for folder in context.earlier_checkpoints if (found := latest_checkpoint(folder))), None)

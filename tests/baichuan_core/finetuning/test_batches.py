@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baichuan_core import BaichuanForCausalLM
 from baichuan_core.finetuning.batches import Collator, choose_rows, fit_best
-from baichuan_core.finetuning.data import EncodedExample
+from baichuan_core.finetuning.example_store import EncodedExample
 
 Load = Callable[..., BaichuanForCausalLM]
 

@@ -10,11 +10,8 @@ from safetensors.torch import load_file
 
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.data import (
-    EncodedExample,
-    encode_conversation,
-    encode_training_data,
-)
+from baichuan_core.finetuning.data import encode_conversation, encode_training_data
+from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 

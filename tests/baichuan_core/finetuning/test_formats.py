@@ -8,7 +8,7 @@ import pytest
 
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.data import load_training_data
-from baichuan_core.finetuning.formats import read_training_data
+from baichuan_core.finetuning.formats import Conversations, read_conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -47,14 +47,14 @@ def openai(*turns: tuple[str, str], **keys: Any) -> dict[str, Any]:
     ],
 )
 def test_each_format_is_detected_and_read(tmp_path: Path, example: Any, name: str, system: str | None) -> None:
-    data = read_training_data(write(tmp_path, example))
+    data = Conversations(write(tmp_path, example))
+    assert [(one.turns, one.system) for one in data] == [(TURNS, system)]
     assert data.format == name
-    assert [(one.turns, one.system) for one in data.examples] == [(TURNS, system)]
 
 
 def test_alpaca_history_comes_before_the_instruction(tmp_path: Path) -> None:
     example = {"instruction": "c", "output": "d", "history": [["a", "b"]]}
-    (read,) = read_training_data(write(tmp_path, example)).examples
+    (read,) = read_conversations(write(tmp_path, example))
     assert read.turns == ((True, "a"), (False, "b"), (True, "c"), (False, "d"))
 
 
@@ -126,7 +126,7 @@ GOOD = openai(("user", "hi"), ("assistant", "yes"))
 )
 def test_a_malformed_example_is_named_by_its_line(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        read_training_data(write(tmp_path, GOOD, bad))
+        read_conversations(write(tmp_path, GOOD, bad))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_malformed_example_is_named_by_its_line(tmp_path: Path, bad: Any, mess
 )
 def test_malformed_examples_of_other_formats_are_named(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        read_training_data(write(tmp_path, bad))
+        read_conversations(write(tmp_path, bad))
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,12 @@ def test_malformed_examples_of_other_formats_are_named(tmp_path: Path, bad: Any,
 def test_files_of_other_kinds_are_not_learned_as_text(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=f"{name} .*{says}"):
-        read_training_data(tmp_path / name)
+        read_conversations(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["a, b, c", "<p> is a tag.", "PKW", "version 2 of git-lfs"])
 def test_plain_text_stays_training_data(tmp_path: Path, text: str) -> None:
     (tmp_path / "data.txt").write_text(text)
-    (example,) = read_training_data(tmp_path / "data.txt").examples
-    assert example.text == text
+    (example,) = read_conversations(tmp_path / "data.txt")
+    assert example.text is not None
+    assert list(example.text) == [text]

@@ -1,0 +1,65 @@
+"""/v1/datasets: a look at training data before a fine-tune."""
+
+import asyncio
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+
+from api.dependencies import Caller, FromCaller
+from api.json_bodies import JsonRoute
+from api.responses import json_response
+from api.routes.jobs import IdempotencyKey
+from api.schemas.jobs import JobObject
+from jobs.records import JobDetails
+from jobs.service import jobs, submission
+from jobs.service.submission import Submission
+from jobs.specs import PreviewSpec
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
+
+MAX_WAIT_SECONDS = 60
+WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+
+Preference = Annotated[
+    str | None,
+    Header(max_length=255, description=f"`wait=N` waits up to N seconds, at most {MAX_WAIT_SECONDS} (RFC 7240)"),
+]
+ENDED: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The job, which has ended"}}
+
+
+@router.post("/preview", status_code=202, response_model=JobObject, responses=ENDED)
+async def preview(
+    spec: PreviewSpec, caller: FromCaller, prefer: Preference = None, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Show training data as a fine-tune of this model would read it: tokens, lengths, what is truncated or dropped.
+
+    This is a job of the kind `preview`, whose `result` has the preview. With `Prefer: wait=10` the answer is 200 and
+    the finished job if it ends within 10 seconds, and otherwise 202 and the job to poll.
+    """
+    wanted = Submission(caller.project_id, spec, idempotency_key)
+    job = (await caller.service.writer.call(submission.submit, wanted)).job
+    seconds = _read_wait(prefer)
+    job = await _await_end(caller, job, seconds)
+    headers = {"Location": f"/v1/jobs/{job.id}"}
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+    return json_response(JobObject.from_details(job, caller.key), 200 if job.state.final else 202, headers)
+
+
+def _read_wait(prefer: str | None) -> int:
+    """Return the seconds to wait; other preferences are ignored, as the standard has it."""
+    found = WAIT.search(prefer or "")
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
+
+
+async def _await_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetails:
+    service, key = caller.service, caller.job(job.id)
+    ends_at = time.monotonic() + seconds
+    while not job.state.final and time.monotonic() < ends_at and not service.closing.is_set():
+        await asyncio.sleep(service.settings.stream_poll_seconds)
+        record = await service.reader.call(jobs.find_records, key)
+        if record.state.final:
+            return await service.reader.call(jobs.find, key)
+    return job

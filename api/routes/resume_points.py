@@ -1,0 +1,62 @@
+"""/v1/jobs/{job_id}/resume-points: the states that a fine-tune can continue from, each of which can become a model."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path, Query, Response
+
+from api.dependencies import FromCaller
+from api.json_bodies import JsonRoute
+from api.responses import json_response
+from api.schemas.pages import Page
+from api.schemas.requests import PageQuery, PublishRequest
+from api.schemas.resources import ModelObject
+from api.schemas.resume_points import ResumePointObject
+from jobs.artifacts.resume_points import list_points
+from jobs.errors import UnknownCursorError
+from jobs.service import resume_points
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/resume-points", tags=["resume points"], route_class=JsonRoute)
+
+LARGEST_STEP = 10**12
+
+
+@router.get("", response_model=Page[ResumePointObject])
+async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
+    """List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled."""
+    key, store = caller.job(job_id), caller.service.store
+    attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
+    found = [
+        ResumePointObject.from_point(point)
+        for point in await asyncio.to_thread(list_points, store, key.job_id, attempts)
+    ]
+    ids = [point.id for point in found]
+    if query.after and query.after not in ids:
+        raise UnknownCursorError(query.after)
+    behind = found[ids.index(query.after) + 1 :] if query.after else found
+    return json_response(Page[ResumePointObject].of(behind, query.limit))
+
+
+@router.post("/{step}/publish", status_code=201, response_model=ModelObject)
+async def publish(
+    job_id: str,
+    step: Annotated[int, Path(ge=1, le=LARGEST_STEP)],
+    caller: FromCaller,
+    wanted: Annotated[PublishRequest | None, Body()] = None,
+) -> Response:
+    """Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+
+    The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+    """
+    key, store, writer = caller.job(job_id), caller.service.store, caller.service.writer
+    attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
+    found = await asyncio.to_thread(resume_points.find, store, key.job_id, attempts, step)
+    name = wanted.id if wanted else None
+    publication = await writer.run(lambda c: resume_points.begin(c, key, name, found))
+    try:
+        await asyncio.to_thread(resume_points.copy, store, publication)
+        made = await writer.run(lambda c: resume_points.publish(c, key, publication))
+    except Exception:
+        await writer.run(lambda c: resume_points.give_up(c, key, publication))
+        raise
+    return json_response(ModelObject.of(made, caller.key), 201, {"Location": f"/v1/models/{made.id}"})

@@ -1,0 +1,34 @@
+"""Resume points, as clients see them."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from api.schemas.pages import Identified
+from api.schemas.times import seconds
+from jobs.artifacts.resume_points import ResumePoint
+
+
+class ResumePointObject(Identified):
+    """A state that a fine-tune can continue from."""
+
+    object: Literal["job.resume_point"] = "job.resume_point"
+    job_id: str
+    attempt_id: str
+    step: int = Field(description="Step of the optimizer after which it was saved")
+    bytes: int = Field(description="Size of all files, optimizer included")
+    kind: str | None = Field(description="Kind of the model that it can become; null if it was saved in shards")
+    created_at: int
+
+    @classmethod
+    def from_point(cls, point: ResumePoint) -> Self:
+        """Return the resume point as clients see it."""
+        return cls(
+            id=str(point.step),
+            job_id=point.job_id,
+            attempt_id=point.attempt_id,
+            step=point.step,
+            bytes=point.bytes,
+            kind=point.model.kind if point.model else None,
+            created_at=seconds(point.saved_at),
+        )

@@ -1,0 +1,154 @@
+"""Encoded examples on disk: only where they begin is in memory, so that data may be larger than memory.
+
+The file is read by position instead of being mapped, since mapped pages would count as memory of the process.
+"""
+
+import errno
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from baichuan_core.errors import InsufficientSpaceError
+
+IGNORED_LABEL = -100
+BUFFER_BYTES = 2**20
+
+Tokens = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss.
+
+    Attributes:
+        input_ids: What the model reads.
+        labels: What it learns.
+        uncut_length: Tokens before the end was cut off; None if it was not.
+        has_answer: Whether any token of an answer is among the labels.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    uncut_length: int | None = field(default=None, compare=False)
+    has_answer: bool = True
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the end was cut off."""
+        return self.uncut_length is not None
+
+
+class ExampleStore:
+    """Examples in an unnamed file, which disappears with the process, however that ends.
+
+    Args:
+        folder: Directory on the disk that has room for about 8 bytes per token; the system's for temporary files if
+            not given.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - open until the end
+        weakref.finalize(self, _close, self._file)
+        self._starts = array("q", [0])  # in numbers; the labels of an example follow its ids
+        self._flushed = 0
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def append(self, example: EncodedExample) -> None:
+        """Add an example.
+
+        Raises:
+            InsufficientSpaceError: The disk is full.
+        """
+        try:
+            self._file.write(array("i", example.input_ids).tobytes())
+            self._file.write(array("i", example.labels).tobytes())
+        except OSError as error:
+            raise self._explain(error) from error
+        self._starts.append(self._starts[-1] + 2 * len(example.input_ids))
+
+    def read(self, index: int) -> tuple[Tokens, Tokens]:
+        """Return ids and labels of an example, both [seq]."""
+        if self._flushed < len(self):
+            self._flush()
+        start, end = self._starts[index], self._starts[index + 1]
+        data = os.pread(self._file.fileno(), 4 * (end - start), 4 * start)
+        ids, labels = np.frombuffer(data, np.int32).reshape(2, -1)
+        return ids, labels
+
+    @property
+    def lengths(self) -> Indices:
+        """Tokens of each example: [examples]."""
+        starts = np.array(self._starts, np.int64)
+        return (starts[1:] - starts[:-1]) // 2
+
+    def _flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._explain(error) from error
+        self._flushed = len(self)
+
+    def _explain(self, error: OSError) -> OSError | InsufficientSpaceError:
+        if error.errno != errno.ENOSPC:
+            return error
+        return InsufficientSpaceError(
+            f"the disk is full after {len(self)} encoded examples ({4 * self._starts[-1]} bytes): free some space or"
+            " write to another disk"
+        )
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # nobody needs what a full disk could not take
+        file.close()
+
+
+class StoredExamples(Sequence[EncodedExample]):
+    """Some examples of a store, in some order; an example may occur several times.
+
+    Args:
+        store: Where they are.
+        indices: Their numbers in the store: [examples].
+    """
+
+    def __init__(self, store: ExampleStore, indices: Indices) -> None:
+        self.store = store
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedExample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[EncodedExample]: ...
+
+    def __getitem__(self, index: int | slice) -> EncodedExample | list[EncodedExample]:
+        if isinstance(index, slice):
+            return [self._get(int(each)) for each in self.indices[index]]
+        return self._get(int(self.indices[index]))
+
+    @property
+    def lengths(self) -> Indices:
+        """Tokens of each example: [examples]."""
+        return self.store.lengths[self.indices]
+
+    def arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
+        """Yield ids and labels of each example."""
+        return (self.store.read(int(index)) for index in self.indices)
+
+    def _get(self, index: int) -> EncodedExample:
+        ids, labels = self.store.read(index)
+        return EncodedExample(ids.tolist(), labels.tolist())

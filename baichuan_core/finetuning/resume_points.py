@@ -1,0 +1,60 @@
+"""Resume points as models: what a saved step lacks to be loaded by itself, and the notice that it is complete."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from baichuan_core.checkpoint import copy_companions, write_adapter_identity
+from baichuan_core.config import BaichuanConfig
+
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+
+
+def ignore_resume_point(_folder: Path) -> None:
+    """Do nothing: the default of a caller who only wants the result."""
+
+
+@dataclass(slots=True)
+class ResumePointNotice(TrainerCallback):
+    """Completes each resume point to a model that can be loaded, and tells the caller about it.
+
+    Attributes:
+        base: Directory of the base checkpoint.
+        config: Of the base.
+        on_resume_point: Called with the folder, in the thread that trains.
+    """
+
+    base: Path
+    config: BaichuanConfig
+    on_resume_point: Callable[[Path], None]
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Add tokenizer, generation settings and an adapter's identity."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if (folder / ADAPTER_CONFIG).is_file():
+            (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+            write_adapter_identity(folder, self.base)
+        elif (folder / CONFIG).is_file():
+            self._restore_cache_setting(folder / CONFIG)
+        copy_companions(self.base, folder)
+        self.on_resume_point(folder)
+
+    def _restore_cache_setting(self, file: Path) -> None:
+        """Undo what the Trainer sets for training."""
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["use_cache"] = self.config.use_cache
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

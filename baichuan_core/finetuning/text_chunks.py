@@ -1,0 +1,66 @@
+"""Text files in chunks, so that a file may be larger than memory."""
+
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from baichuan_core.errors import DatasetError
+
+CHUNK_CHARACTERS = 2**20
+PIECE_CHARACTERS = 2**16  # of plain text; the tokenizer takes about 100 bytes per character
+
+
+def read_chunks(path: Path) -> Iterator[str]:
+    r"""Yield the text of a UTF-8 file in chunks, without a byte order mark and with ``\n`` as the end of lines.
+
+    Raises:
+        DatasetError: The file cannot be read or is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            while chunk := stream.read(CHUNK_CHARACTERS):
+                yield chunk
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        place = _find_invalid_byte(path)
+        raise DatasetError(f"{path.name} is not UTF-8 (byte {place}); save it as UTF-8") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TextPieces:
+    """The text of a file without the white space around it; each iteration reads the file again.
+
+    Pieces begin at the end of a line where possible, so that the tokens of all pieces are those of the whole text.
+    """
+
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        text = ""
+        for chunk in read_chunks(self.path):
+            text = text + chunk if text else chunk.lstrip()
+            while len(text) > PIECE_CHARACTERS:
+                end = text.rfind("\n", 1, PIECE_CHARACTERS)
+                end = PIECE_CHARACTERS if end < 0 else end
+                yield text[:end]
+                text = text[end:]
+        if text := text.rstrip():
+            yield text
+
+
+def _find_invalid_byte(path: Path) -> int:
+    """Return the place of the first byte that is not UTF-8, counted from 1 behind a byte order mark."""
+    decoder, passed = getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as stream:
+        data = stream.read(CHUNK_CHARACTERS).removeprefix(BOM_UTF8)
+        while data:
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(data)
+            except UnicodeDecodeError as error:
+                return passed - pending + error.start + 1
+            passed += len(data)
+            data = stream.read(CHUNK_CHARACTERS)
+    return passed  # the last character is incomplete

@@ -1,0 +1,105 @@
+"""`baichuan dataset`: a look at training data before a fine-tune."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cli.addresses import job_address
+from cli.client import Client
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.job_view import error_text, is_final, one_line
+from cli.options import AsJson, Key, Url, connect
+from cli.output import console, emit, say, show, show_table
+from cli.uploads import file_id
+
+app = typer.Typer(help="Look at training data.", no_args_is_help=True)
+
+WAIT_SECONDS = 20  # less than the client waits for an answer
+POLL_SECONDS = 1.0
+SPACE, NEWLINE = "\u2581", "<0x0A>"
+BAR_WIDTH = 40
+
+
+@app.callback()
+def dataset() -> None:
+    """Look at training data."""
+
+
+@app.command("preview")
+def preview(
+    file: Annotated[str, typer.Argument(help="A local file, which is uploaded, or the id of an uploaded one.")],
+    model: Annotated[str, typer.Option(help="The model to fine-tune.")],
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens after which an example is cut.")] = 512,
+    examples: Annotated[int, typer.Option(min=1, max=10, help="How many to show.")] = 3,
+    max_examples: Annotated[int, typer.Option(min=1, help="Examples after which reading ends.")] = 10_000,
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show training data as a fine-tune would read it; what is learned is marked."""
+    with connect(url, key) as client:
+        body = {
+            "model": model,
+            "training_file": file_id(client, file, "fine-tune"),
+            "max_length": max_length,
+            "examples": examples,
+            "max_examples": max_examples,
+        }
+        job = client.post("/v1/datasets/preview", body, {"Prefer": f"wait={WAIT_SECONDS}"})
+        job = _await_end(client, job)
+    if job["state"] != "succeeded":
+        raise CommandError(error_text(job) if job["error"] else one_line(job), ExitCode.FAILED)
+    if as_json:
+        emit(job["result"])
+    else:
+        _show(job["result"])
+
+
+def _await_end(client: Client, job: Any) -> Any:
+    said = ""
+    while not is_final(job):
+        if (line := one_line(job)) != said:
+            say(line)
+            said = line
+        time.sleep(POLL_SECONDS)
+        job = client.get(job_address(job["id"]))
+    return job
+
+
+def _show(result: Any) -> None:
+    for number, example in enumerate(result["examples"], start=1):
+        console().print(Text(f"example {number}, {example['length']} tokens", "bold"))
+        console().print(Text.assemble(*_parts(example)))
+    most = max(row["examples"] for row in result["lengths"])
+    rows = [
+        (f"{row['shortest']} to {row['longest'] or ''}".strip(), row["examples"], "█" * _bar(row["examples"], most))
+        for row in result["lengths"]
+    ]
+    show_table(("TOKENS", "EXAMPLES", ""), rows)
+    whole = "" if result["complete"] else " (only the beginning was read)"
+    show(
+        f"format {result['data_format']}, chat format {result['chat_format'] or 'none'}: {result['count']} examples,"
+        f" {result['tokens']} tokens, {result['trained_tokens']} of them learned;"
+        f" {result['truncated_examples']} truncated, {result['dropped_examples']} dropped{whole}"
+    )
+
+
+def _parts(example: Any) -> Iterator[tuple[str, str]]:
+    """Yield the text of an example; brackets, and a color in a terminal, mark what is learned."""
+    is_trained = False
+    for token in example["tokens"]:
+        if token["trained"] != is_trained:
+            is_trained = token["trained"]
+            yield ("[[" if is_trained else "]]"), "green"
+        yield token["piece"].replace(SPACE, " ").replace(NEWLINE, "\n"), "green" if is_trained else ""
+    if is_trained:
+        yield "]]", "green"
+
+
+def _bar(count: int, most: int) -> int:
+    return max(1, round(BAR_WIDTH * count / most))

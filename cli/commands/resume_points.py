@@ -1,0 +1,43 @@
+"""`baichuan resume-points`: the states that a fine-tune can continue from, each of which can become a model."""
+
+from typing import Annotated
+
+import typer
+
+from cli.addresses import job_address
+from cli.options import AsJson, Key, Url, connect
+from cli.output import emit, emit_list, moment, say, show, show_table
+
+app = typer.Typer(help="List the resume points of a fine-tune, or make a model of one.", no_args_is_help=True)
+
+Job = Annotated[str, typer.Argument(help="Id of a job.")]
+
+
+@app.command("list")
+def list_points(job: Job, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """List the resume points of a job that runs, has failed or was cancelled."""
+    with connect(url, key) as client:
+        found = list(client.pages(job_address(job, "resume-points")))
+    if as_json:
+        emit_list(found)
+    elif found:
+        rows = [(p["step"], p["kind"], p["bytes"], p["attempt_id"], moment(p["created_at"])) for p in found]
+        show_table(("STEP", "KIND", "BYTES", "ATTEMPT", "SAVED"), rows)
+    else:
+        say("no resume points")
+
+
+@app.command("publish")
+def publish(
+    job: Job,
+    step: Annotated[int, typer.Argument(min=1, help="Step of the resume point.")],
+    output_model: Annotated[str | None, typer.Option(help="Id of the model; JOB-step-STEP by default.")] = None,
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model of a resume point; the job is left as it is."""
+    with connect(url, key) as client:
+        made = client.post(job_address(job, f"resume-points/{step}/publish"), {"id": output_model})
+    emit(made) if as_json else show(made["id"])

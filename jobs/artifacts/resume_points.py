@@ -1,0 +1,110 @@
+"""Resume points in the artifact store: folders of files, and for each a description that is written last.
+
+A folder without a description is being written, or its writer has died. One whose files are not all of the described
+size is being deleted. Neither counts.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from jobs.artifacts.store import ArtifactStore, StoredFile
+from jobs.artifacts.workspace import MARKERS, Workspace
+from jobs.identifiers import new_id
+
+_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKERS}/(\d+)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class PointModel:
+    """The model in a resume point: its kind, what is known of it, and its files within the folder."""
+
+    kind: str
+    details: Mapping[str, Any]
+    files: Sequence[StoredFile]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """A complete resume point.
+
+    Attributes:
+        job_id: The job.
+        attempt_id: The attempt that saved it.
+        step: Step of the optimizer after which it was saved.
+        saved_at: Time in milliseconds since the epoch, by the clock of the worker.
+        sizes: Bytes of each file, by its path in the folder.
+        model: The model in it; None if the files are those of a sharded run, of which no program makes a model.
+    """
+
+    job_id: str
+    attempt_id: str
+    step: int
+    saved_at: int
+    sizes: Mapping[str, int]
+    model: PointModel | None
+
+    @property
+    def key(self) -> str:
+        """Key of the folder."""
+        return Workspace(self.job_id, self.attempt_id).resume_point(self.step)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(self.sizes.values())
+
+
+_POINT: TypeAdapter[ResumePoint] = TypeAdapter(ResumePoint)
+
+
+def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
+    """Write the description of a resume point whose files are all in the store."""
+    file = store.scratch() / new_id("marker")
+    file.write_bytes(_POINT.dump_json(point))
+    store.put(file, Workspace(point.job_id, point.attempt_id).marker(point.step))
+
+
+def delete_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
+    """Delete a resume point, its description first."""
+    store.delete(workspace.marker(step))
+    store.delete(workspace.resume_point(step))
+
+
+def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -> list[ResumePoint]:
+    """Return the complete resume points of a job by step; of two with the same step, that of the later attempt.
+
+    Args:
+        store: Where they are.
+        job_id: The job.
+        attempt_ids: The attempts whose resume points count, first to last.
+    """
+    sizes = store.sizes(f"jobs/{job_id}")
+    steps: dict[str, list[int]] = {}
+    for path in sizes:
+        if match := _MARKER.fullmatch(path):
+            steps.setdefault(match[1], []).append(int(match[2]))
+    found: dict[int, ResumePoint] = {}
+    for attempt_id in attempt_ids:
+        for step in steps.get(attempt_id, ()):
+            if (point := _read(store, job_id, attempt_id, step, sizes)) is not None:
+                found[step] = point
+    return [found[step] for step in sorted(found)]
+
+
+def _read(
+    store: ArtifactStore, job_id: str, attempt_id: str, step: int, sizes: Mapping[str, int]
+) -> ResumePoint | None:
+    workspace = Workspace(job_id, attempt_id)
+    prefix = f"jobs/{job_id}/"
+    try:
+        marker = workspace.marker(step)
+        point = _POINT.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
+    except (FileNotFoundError, ValueError):
+        return None  # deleted meanwhile, or of another version
+    folder = workspace.resume_point(step).removeprefix(prefix)
+    is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
+    return point if is_complete else None

@@ -1,0 +1,146 @@
+"""Resume points of a job: which there are, and how one becomes a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.artifacts import ArtifactStore, published_key
+from jobs.artifacts.resume_points import PointModel, ResumePoint, list_points
+from jobs.database import now_ms
+from jobs.errors import ConflictError, NameTakenError, NotFoundError
+from jobs.identifiers import new_id
+from jobs.records import ArtifactRecord, ModelRecord
+from jobs.repository import files, models
+from jobs.service import jobs
+from jobs.service.jobs import JobKey
+from jobs.service.transitions import lock_job
+from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A resume point that is about to become a model.
+
+    Attributes:
+        name: Id of the model.
+        point: The resume point.
+        model: The model in it.
+        key: Where its files will be.
+    """
+
+    name: str
+    point: ResumePoint
+    model: PointModel
+    key: str
+
+
+def list_attempts(connection: Connection, key: JobKey) -> list[str]:
+    """Return the ids of the attempts at a job whose resume points are kept, first to last.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    tries = [attempt.id for attempt in jobs.attempt_list(connection, key) if attempt.claimed_at is not None]
+    return list_resumable(connection, key.job_id, tries, due=now_ms(connection))
+
+
+def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int) -> tuple[ResumePoint, PointModel]:
+    """Return the resume point of a step, and the model in it; reads the store, so outside any transaction.
+
+    Raises:
+        NotFoundError: there is no such resume point; says which there are.
+        ConflictError: it was saved in shards, of which no program makes a model.
+    """
+    points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
+    point = points.get(step)
+    if point is None:
+        known = f"there are those of steps {', '.join(map(str, points))}" if points else "it has none at the moment"
+        raise NotFoundError(f"job {job_id} has no resume point of step {step}; {known}", param="step")
+    if point.model is None:
+        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to go on"
+        raise ConflictError(message, param="step")
+    return point, point.model
+
+
+def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, PointModel]) -> Publication:
+    """Prepare a publication: what is copied is deleted after a day unless it has become a model.
+
+    Raises:
+        NotFoundError: there is no such job.
+        NameTakenError: there is a model of this name.
+    """
+    lock_job(connection, key.job_id, key.project_id)
+    point, model = found
+    name = name or f"{key.job_id}-step-{point.step}"
+    if models.get_many(connection, key.project_id, [name]):
+        raise _taken(name)
+    wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
+    now = now_ms(connection)
+    record_keys(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
+    return wanted
+
+
+def copy(store: ArtifactStore, publication: Publication) -> None:
+    """Copy the files of the model within the store; takes as long as the store needs.
+
+    Raises:
+        ConflictError: the training has replaced the resume point meanwhile.
+    """
+    wanted = publication.model.files
+    try:
+        for file in wanted:
+            store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
+    except FileNotFoundError:
+        message = f"the resume point of step {publication.point.step} was replaced by a newer one meanwhile; list again"
+        raise ConflictError(message, param="step") from None
+
+
+def publish(connection: Connection, key: JobKey, publication: Publication) -> ModelRecord:
+    """Make the copy a model, with its files as artifacts of the job.
+
+    Raises:
+        NotFoundError: the job was deleted meanwhile.
+        NameTakenError: the name was taken meanwhile.
+    """
+    job = lock_job(connection, key.job_id, key.project_id)
+    now = now_ms(connection)
+    record = ModelRecord(
+        project_id=key.project_id,
+        id=publication.name,
+        kind=publication.model.kind,
+        state="ready",
+        base=job.source_model,
+        job_id=job.id,
+        path=None,
+        key=publication.key,
+        details=publication.model.details,
+        created_at=now,
+    )
+    if not models.add(connection, record):
+        raise _taken(publication.name)
+    made = [
+        ArtifactRecord(
+            id=new_id("art"),
+            job_id=job.id,
+            attempt_id=publication.point.attempt_id,
+            path=f"published/{publication.key.rpartition('/')[2]}/{file.path}",
+            key=f"{publication.key}/{file.path}",
+            bytes=file.bytes,
+            sha256=file.sha256,
+            created_at=now,
+        )
+        for file in publication.model.files
+    ]
+    files.add_artifacts(connection, made)
+    return record
+
+
+def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
+    """Record that what was copied is deleted now."""
+    now = now_ms(connection)
+    record_keys(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
+
+
+def _taken(name: str) -> NameTakenError:
+    return NameTakenError(f"there is a model {name!r} already; choose another id", param="id")

@@ -1,0 +1,31 @@
+"""Look at training data as a fine-tune would read it."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from footprint import Footprint
+from jobs.specs.fields import FileId
+from jobs.specs.job_spec import JobSpec
+from jobs.specs.known_model import KnownModel
+
+
+class PreviewSpec(JobSpec):
+    """A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped."""
+
+    produces_model: ClassVar[bool] = False
+
+    kind: Literal["preview"] = "preview"
+    training_file: FileId = Field(description="Examples in any format that a fine-tune accepts")
+    max_length: int = Field(512, ge=8, le=32_768, description="Tokens after which an example is cut")
+    examples: int = Field(3, ge=1, le=10, description="How many to show")
+    max_examples: int = Field(10_000, ge=1, le=100_000_000, description="Examples after which reading ends")
+
+    def file_references(self) -> dict[str, str]:
+        """See `JobSpec.file_references`."""
+        return {"training_file": self.training_file}
+
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
+        """See `JobSpec.footprints`; only the tokenizer is loaded."""
+        return []

@@ -1,0 +1,131 @@
+"""Resume points on their way between a runner and the artifact store, so that any machine can continue."""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.artifacts import ArtifactStore, Workspace, describe
+from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, describe_point, list_points
+from jobs.errors import InvalidRequestError
+from jobs.models.directories import inspect
+
+# Files of a resume point that are part of its model; all others are the state of the training.
+MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "baichuan_base.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "additional_chat_templates/*",
+)
+
+WEIGHTS = ".safetensors"
+
+
+class ResumePoints:
+    """Those of one attempt, which it shares, and those of earlier attempts, which it may fetch.
+
+    A thread uploads, the newest point first; one that waits is replaced by a newer one. What fails is not tried again:
+    the next point follows.
+    """
+
+    def __init__(self, store: ArtifactStore, workspace: Workspace, earlier: Sequence[str]) -> None:
+        self._store = store
+        self._workspace = workspace
+        self._earlier = earlier
+        self._changed = threading.Condition()
+        self._waiting: tuple[int, Path] | None = None
+        self._is_busy = False
+        self._shared: set[int] = set()
+        self._thread: threading.Thread | None = None
+
+    def share(self, folder: Path) -> None:
+        """Take note of a complete resume point `checkpoint-STEP` in the workspace; returns at once."""
+        step = int(folder.name.rpartition("-")[2])
+        try:
+            held = self._store.hold(self._workspace.resume_point(step))
+        except OSError as error:
+            _report(step, error)
+            return
+        with self._changed:
+            replaced, self._waiting = self._waiting, (step, held)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="resume points", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        if replaced is not None:
+            self._store.release(replaced[1])
+
+    def flush(self) -> None:
+        """Wait until all points are in the store."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and not self._is_busy)
+
+    def list_earlier(self) -> list[ResumePoint]:
+        """Return the complete resume points of earlier attempts that are in the store, by step."""
+        return list_points(self._store, self._workspace.job_id, self._earlier)
+
+    def fetch(self, point: ResumePoint) -> Path:
+        """Return the folder of a resume point on this machine's disk."""
+        return self._store.local(point.key)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting is not None)
+                chosen, self._waiting, self._is_busy = self._waiting, None, True
+            if chosen is None:
+                continue
+            try:
+                self._upload(*chosen)
+            except Exception as error:  # noqa: BLE001 - training goes on, and the next point may arrive
+                _report(chosen[0], error)
+                self._store.release(chosen[1])
+
+    def _upload(self, step: int, held: Path) -> None:
+        sizes = {path.relative_to(held).as_posix(): path.stat().st_size for path in held.rglob("*") if path.is_file()}
+        model = _find_model(held)
+        self._store.share(held, self._workspace.resume_point(step))
+        point = ResumePoint(
+            job_id=self._workspace.job_id,
+            attempt_id=self._workspace.attempt_id,
+            step=step,
+            saved_at=int(time.time() * 1000),
+            sizes=sizes,
+            model=model,
+        )
+        describe_point(self._store, point)
+        self._shared.add(step)
+        self._delete_rotated()
+
+    def _delete_rotated(self) -> None:
+        """Delete those points from the store that the training no longer keeps."""
+        local = self._store.workspace(self._workspace.checkpoints)
+        for step in list(self._shared):
+            if not (local / f"checkpoint-{step}").is_dir():
+                delete_point(self._store, self._workspace, step)
+                self._shared.discard(step)
+
+
+def _report(step: int, error: Exception) -> None:
+    print(f"resume point {step} is not in the artifact store: {error}")  # noqa: T201 - the job's log
+
+
+def _find_model(folder: Path) -> PointModel | None:
+    try:
+        found = inspect(folder)
+    except InvalidRequestError:
+        return None
+    files = describe(folder, MODEL_FILES)
+    if not any(file.path.endswith(WEIGHTS) for file in files):
+        return None  # saved in shards
+    size = sum(file.bytes for file in files)
+    return PointModel(found.kind, {**found.details, "bytes": size}, files)
