@@ -11,6 +11,7 @@ import { Empty, ErrorNotice, Skeleton } from '@/ui/basics';
 
 const JobPage = lazy(() => import('@/pages/job'));
 const SubmitPage = lazy(() => import('@/pages/submit'));
+const DataPage = lazy(() => import('@/pages/data'));
 const ModelsPage = lazy(() => import('@/pages/models'));
 const PoolPage = lazy(() => import('@/pages/pool'));
 const ProjectPage = lazy(() => import('@/pages/project'));
@@ -60,6 +61,7 @@ function Pages() {
       <Route path="/jobs/:id/:part?" component={JobPage} />
       <Route path="/submit" component={SubmitPage} />
       <Route path="/curves" component={ComparePage} />
+      <Route path="/data" component={DataPage} />
       <Route path="/models" component={ModelsPage} />
       <Route path="/pool" component={PoolPage} />
       <Route path="/project" component={ProjectPage} />

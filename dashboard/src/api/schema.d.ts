@@ -110,6 +110,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/datasets/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview
+         * @description Show training data as a fine-tune of this model would read it: tokens, lengths, what is truncated or dropped.
+         *
+         *     This is a job of the kind `preview`, whose `result` has the preview. With `Prefer: wait=10` the answer is 200 and
+         *     the finished job if it ends within 10 seconds, and otherwise 202 and the job to poll.
+         */
+        post: operations["preview_v1_datasets_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/estimates": {
         parameters: {
             query?: never;
@@ -495,6 +518,48 @@ export interface paths {
         get: operations["read_metrics_v1_jobs__job_id__metrics_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/resume-points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Resume Points
+         * @description List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled.
+         */
+        get: operations["list_resume_points_v1_jobs__job_id__resume_points_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/resume-points/{step}/publish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Publish
+         * @description Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+         *
+         *     The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+         */
+        post: operations["publish_v1_jobs__job_id__resume_points__step__publish_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2273,7 +2338,7 @@ export interface components {
              * Result
              * @description By the job's kind; an object with other fields if another version of the service stored it
              */
-            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | {
+            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | {
                 [key: string]: unknown;
             } | null;
             /**
@@ -2464,6 +2529,24 @@ export interface components {
             revoked_at: number | null;
             /** Role */
             role: string;
+        };
+        /**
+         * LengthCount
+         * @description How many examples have a length.
+         */
+        LengthCount: {
+            /** Examples */
+            examples: number;
+            /**
+             * Longest
+             * @description null: no limit
+             */
+            longest: number | null;
+            /**
+             * Shortest
+             * @description In tokens, before an example is cut
+             */
+            shortest: number;
         };
         /**
          * LlamaDetails
@@ -2936,6 +3019,23 @@ export interface components {
              */
             object?: "list";
         };
+        /** Page[ResumePointObject] */
+        Page_ResumePointObject_: {
+            /** Data */
+            data: components["schemas"]["ResumePointObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
         /** Page[WorkerObject] */
         Page_WorkerObject_: {
             /** Data */
@@ -3017,6 +3117,165 @@ export interface components {
             windows: number;
         };
         /**
+         * PreviewExample
+         * @description The first tokens of an example.
+         */
+        PreviewExample: {
+            /**
+             * Length
+             * @description Tokens of the example, after it was cut
+             */
+            length: number;
+            /**
+             * Tokens
+             * @description The first 512 of them at most
+             */
+            tokens: components["schemas"]["PreviewToken"][];
+        };
+        /**
+         * PreviewResult
+         * @description What a fine-tune would make of a data set.
+         */
+        PreviewResult: {
+            /**
+             * Chat Format
+             * @description How the model writes chats; null for plain text
+             */
+            chat_format: string | null;
+            /**
+             * Complete
+             * @description Whether the whole file was read
+             */
+            complete: boolean;
+            /**
+             * Count
+             * @description Examples that can be learned from
+             */
+            count: number;
+            /**
+             * Data Format
+             * @description Name of the format of the file
+             */
+            data_format: string;
+            /**
+             * Dropped Examples
+             * @description Examples left out because max_length cuts every answer
+             */
+            dropped_examples: number;
+            /**
+             * Examples
+             * @description The first ones that are learned from
+             */
+            examples: components["schemas"]["PreviewExample"][];
+            /**
+             * Kind
+             * @default preview
+             * @constant
+             */
+            kind?: "preview";
+            /**
+             * Lengths
+             * @description A histogram of all examples that were read
+             */
+            lengths: components["schemas"]["LengthCount"][];
+            /**
+             * Tokens
+             * @description Their tokens
+             */
+            tokens: number;
+            /**
+             * Trained Tokens
+             * @description Those that the model learns to predict
+             */
+            trained_tokens: number;
+            /**
+             * Truncated Examples
+             * @description Examples that max_length cut
+             */
+            truncated_examples: number;
+        };
+        /**
+         * PreviewSpec
+         * @description A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped.
+         */
+        PreviewSpec: {
+            /**
+             * Examples
+             * @description How many to show
+             * @default 3
+             */
+            examples?: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "preview";
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Max Attempts
+             * @description How often a job whose worker is lost is started again
+             * @default 3
+             */
+            max_attempts?: number;
+            /**
+             * Max Examples
+             * @description Examples after which reading ends
+             * @default 10000
+             */
+            max_examples?: number;
+            /**
+             * Max Length
+             * @description Tokens after which an example is cut
+             * @default 512
+             */
+            max_length?: number;
+            /**
+             * Model
+             * @description A model id: letters, digits, '-', '_', with single '.' or '/' between them
+             */
+            model: string;
+            /**
+             * Priority
+             * @description Higher goes first
+             * @default 0
+             */
+            priority?: number;
+            /** @description Where it may run; by default what its memory needs */
+            resources?: components["schemas"]["Resources"] | null;
+            /**
+             * Timeout Seconds
+             * @description How long one attempt may run
+             * @default 86400
+             */
+            timeout_seconds?: number;
+            /**
+             * Training File
+             * @description Examples in any format that a fine-tune accepts
+             */
+            training_file: string;
+        };
+        /**
+         * PreviewToken
+         * @description One token of an example.
+         */
+        PreviewToken: {
+            /** Id */
+            id: number;
+            /**
+             * Piece
+             * @description Its text, with a mark for a space
+             */
+            piece: string;
+            /**
+             * Trained
+             * @description Whether the model learns to predict it
+             */
+            trained: boolean;
+        };
+        /**
          * Problem
          * @description Any error, as `application/problem+json` (RFC 9457).
          */
@@ -3037,6 +3296,17 @@ export interface components {
             title: string;
             /** Type */
             type: string;
+        };
+        /**
+         * PublishRequest
+         * @description What a resume point becomes.
+         */
+        PublishRequest: {
+            /**
+             * Id
+             * @description Id of the model; JOB-step-STEP by default
+             */
+            id?: string | null;
         };
         /**
          * QuantizationQuality
@@ -3307,6 +3577,41 @@ export interface components {
              * @description Whether other jobs may use the same devices; by default all kinds but finetune share
              */
             share?: boolean | null;
+        };
+        /**
+         * ResumePointObject
+         * @description A state that a fine-tune can continue from.
+         */
+        ResumePointObject: {
+            /** Attempt Id */
+            attempt_id: string;
+            /**
+             * Bytes
+             * @description Size of all files, optimizer included
+             */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Job Id */
+            job_id: string;
+            /**
+             * Kind
+             * @description Kind of the model that it can become; null if it was saved in shards
+             */
+            kind: string | null;
+            /**
+             * Object
+             * @default job.resume_point
+             * @constant
+             */
+            object?: "job.resume_point";
+            /**
+             * Step
+             * @description Step of the optimizer after which it was saved
+             */
+            step: number;
         };
         /**
          * SessionObject
@@ -3737,6 +4042,53 @@ export interface operations {
             };
         };
     };
+    preview_v1_datasets_preview_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `wait=N` waits up to N seconds, at most 60 (RFC 7240) */
+                prefer?: string | null;
+                /** @description Makes repeating a request harmless */
+                "idempotency-key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreviewSpec"];
+            };
+        };
+        responses: {
+            /** @description The job, which has ended */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobObject"];
+                };
+            };
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     estimate_v1_estimates_post: {
         parameters: {
             query?: never;
@@ -3746,7 +4098,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"];
             };
         };
         responses: {
@@ -4060,7 +4412,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"];
             };
         };
         responses: {
@@ -4612,6 +4964,77 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobMetrics"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_resume_points_v1_jobs__job_id__resume_points_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ResumePointObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    publish_v1_jobs__job_id__resume_points__step__publish_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+                step: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PublishRequest"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelObject"];
                 };
             };
             /** @description Any error */

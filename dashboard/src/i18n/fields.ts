@@ -41,6 +41,7 @@ export const FIELDS_ZH: Record<string, string> = {
   lora_rank: 'LoRA 秩',
   lora_target_modules: 'LoRA 目标层',
   max_attempts: '最多尝试次数',
+  max_examples: '最多读取的样本数',
   max_grad_norm: '梯度范数上限',
   max_length: '最大长度',
   max_new_tokens: '最多生成令牌数',

@@ -21,7 +21,7 @@ export function Overview({ job }: { job: Job }) {
       {job.waiting && job.state === 'queued' && <Waiting waiting={job.waiting} />}
       {job.error && <Failure error={job.error} />}
       {!isFinal(job.state) && job.progress && <Progress job={job} />}
-      {job.result && <ResultView kind={job.kind} result={job.result} />}
+      {job.result && <ResultView kind={job.kind} result={job.result} maxLength={Number(job.spec.max_length)} />}
       <Card title={t('job.facts')}>
         <Facts
           items={[

@@ -4,16 +4,19 @@ import { fieldLabel } from '@/i18n/fields';
 import { Card, Facts } from '@/ui/basics';
 import { formatBytes, formatMetric, formatNamed, formatPercent } from '@/ui/format';
 
+import { PreviewView } from '../data/preview';
 import { EvaluationView } from './evaluation';
 import { Bars } from './charts';
 
 type Result = NonNullable<Schema<'JobObject'>['result']>;
 
 /** The result of a job by its kind; fields of other versions are listed as they are. */
-export function ResultView({ kind, result }: { kind: string; result: Result }) {
+export function ResultView({ kind, result, maxLength }: { kind: string; result: Result; maxLength: number }) {
   const t = useT();
   if (kind === 'quantize' && 'relative_errors' in result)
     return <Quantized result={result as Schema<'QuantizeResult'>} />;
+  if (kind === 'preview' && 'lengths' in result)
+    return <PreviewView result={result as Schema<'PreviewResult'>} maxLength={maxLength} />;
   if (kind === 'evaluate' && 'model' in result)
     return <EvaluationView result={result as Schema<'BenchmarkResult'> | Schema<'PerplexityResult'>} />;
   return (

@@ -18,6 +18,7 @@ const MAIN: Record<Kind, string[]> = {
   generate: ['model', 'adapter', 'prompts', 'input_file', 'max_new_tokens', 'temperature', 'top_p', 'n'],
   quantize: ['model', 'method', 'output_model', 'calibration', 'quality_report', 'quantize_head'],
   convert: ['model', 'target', 'adapter', 'gguf_type', 'output_model'],
+  preview: ['model', 'training_file', 'max_length', 'examples'],
   evaluate: ['model', 'benchmark', 'data_file', 'compare_with', 'shots', 'limit'],
 };
 

@@ -4,6 +4,7 @@ import { useLocation, useSearch } from 'wouter';
 
 import { ApiError, call, type Schema } from '@/api/client';
 import { checkDraft, type Draft, toDraft, toSpec, type Wrongs } from '@/forms/draft';
+import { fieldErrors } from '@/forms/field-errors';
 import { FieldInput } from '@/forms/field-input';
 import { type Field, type Kind, KINDS, specFields } from '@/forms/schema';
 import { type MessageKey, useT } from '@/i18n';
@@ -171,21 +172,6 @@ function GroupFields({
       </div>
     </fieldset>
   );
-}
-
-/** The service's errors by the field of the form that they are about. */
-function fieldErrors(error: ApiError, fields: Field[]): Wrongs {
-  const { errors, error: whole } = error.problem;
-  const named = errors ?? [{ param: whole.param, message: whole.message }];
-  const wrongs: Wrongs = {};
-  for (const { param, message } of named) {
-    const path = (param ?? '').split('.').filter((part) => part !== 'body');
-    const field = fields.find(({ name }) => path.includes(name));
-    if (!field) continue;
-    const inner = field.fields.find(({ name }) => path.includes(name));
-    wrongs[inner ? `${field.name}.${inner.name}` : field.name] = { text: message };
-  }
-  return wrongs;
 }
 
 function focusFirst(wrongs: Wrongs): void {
