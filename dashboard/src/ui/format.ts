@@ -30,6 +30,14 @@ export function formatMetric(value: number | null | undefined): string {
   return Number(value.toPrecision(4)).toString();
 }
 
+/** A number that may not have been measured. */
+export function formatOptional(
+  value: number | null | undefined,
+  format: (value: number) => string = formatMetric,
+): string {
+  return value === null || value === undefined ? '–' : format(value);
+}
+
 /** A metric in the unit that its name ends with. */
 export function formatNamed(name: string, value: number | null | undefined): string {
   if (typeof value !== 'number' || !Number.isFinite(value)) return formatMetric(value);

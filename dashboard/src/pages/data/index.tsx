@@ -16,6 +16,8 @@ import { PreviewView } from './preview';
 
 const FIELDS = ['model', 'training_file', 'max_length', 'examples', 'max_examples'];
 const WAIT_SECONDS = 10;
+/** Someone waits for a preview, which takes seconds, so it goes before longer jobs. */
+const PRIORITY = 50;
 
 /** Training data as a fine-tune would read it, before one is submitted. */
 export default function DataPage() {
@@ -43,7 +45,7 @@ function PreviewForm({ show }: { show: (job: string) => void }) {
   const [wrongs, setWrongs] = useState<Wrongs>({});
   const start = useMutation({
     mutationFn: () => {
-      const body = { ...toSpec(fields, draft), kind: 'preview' } as Schema<'PreviewSpec'>;
+      const body = { ...toSpec(fields, draft), kind: 'preview', priority: PRIORITY } as Schema<'PreviewSpec'>;
       return call('post', '/v1/datasets/preview', { body, headers: { Prefer: `wait=${WAIT_SECONDS}` } });
     },
     onSuccess: (job) => {

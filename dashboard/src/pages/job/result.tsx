@@ -2,7 +2,7 @@ import type { Schema } from '@/api/client';
 import { useLanguage, useT } from '@/i18n';
 import { fieldLabel } from '@/i18n/fields';
 import { Card, Facts } from '@/ui/basics';
-import { formatBytes, formatMetric, formatNamed, formatPercent } from '@/ui/format';
+import { formatBytes, formatMetric, formatNamed, formatOptional, formatPercent } from '@/ui/format';
 
 import { PreviewView } from '../data/preview';
 import { EvaluationView } from './evaluation';
@@ -95,9 +95,11 @@ function Quality({ quality }: { quality: Schema<'QuantizationQuality'> }) {
                 <tr key={model.name}>
                   <td>{model.name}</td>
                   <td className="number">{formatBytes(model.weight_bytes)}</td>
-                  <td className="number">{formatMetric(model.perplexity)}</td>
-                  <td className="number">{formatMetric(model.kl_divergence)}</td>
-                  <td className="number">{formatPercent(model.top_1_agreement, 1)}</td>
+                  <td className="number">{formatOptional(model.perplexity)}</td>
+                  <td className="number">{formatOptional(model.kl_divergence)}</td>
+                  <td className="number">
+                    {formatOptional(model.top_1_agreement, (value) => formatPercent(value, 1))}
+                  </td>
                 </tr>
               ))}
             </tbody>

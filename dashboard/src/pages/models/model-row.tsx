@@ -5,7 +5,7 @@ import { call, type Schema } from '@/api/client';
 import { useT } from '@/i18n';
 import { Age } from '@/ui/age';
 import { ConfirmButton } from '@/ui/confirm';
-import { formatBytes, formatMetric } from '@/ui/format';
+import { formatBytes, formatOptional } from '@/ui/format';
 
 import { precisionOf } from './lineage';
 
@@ -42,8 +42,8 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
       <td>{model.kind}</td>
       <td>{precisionOf(model)}</td>
       <td className="number">{bytes === undefined ? '–' : formatBytes(bytes)}</td>
-      <td className="number">{shownMetric(quality?.perplexity)}</td>
-      <td className="number">{shownMetric(quality?.kl)}</td>
+      <td className="number">{formatOptional(quality?.perplexity)}</td>
+      <td className="number">{formatOptional(quality?.kl)}</td>
       <td className="number">
         <Age at={model.created} />
       </td>
@@ -82,10 +82,6 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
       </td>
     </tr>
   );
-}
-
-function shownMetric(value: number | null | undefined): string {
-  return value === null || value === undefined ? '–' : formatMetric(value);
 }
 
 function deleteModel(id: string): Promise<unknown> {

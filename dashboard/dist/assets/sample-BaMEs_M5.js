@@ -1,4 +1,4 @@
-import{C as e,D as t,P as n,S as r,T as i,et as a,g as o,nt as s,rt as c,x as l}from"./index-CC5QWNg-.js";import{a as u,t as d}from"./queries-BNmazURa.js";import{t as f}from"./copy-D_zX6Yiv.js";import{t as p}from"./upload-BKlsk1XF.js";var m=c(s(),1),h=`[
+import{C as e,D as t,P as n,S as r,T as i,et as a,g as o,nt as s,rt as c,x as l}from"./index-Dfk5MunG.js";import{a as u,t as d}from"./queries-XymN_k-e.js";import{t as f}from"./copy-BIqSd9IW.js";import{t as p}from"./upload-DM_NvGX7.js";var m=c(s(),1),h=`[
   {"id": "zh-0", "conversations": [{"from": "human", "value": "你是谁？"}, {"from": "gpt", "value": "我是百川任务队列的示例助手。"}]},
   {"id": "en-0", "conversations": [{"from": "human", "value": "Who are you?"}, {"from": "gpt", "value": "I am the sample assistant of Baichuan Jobs."}]},
   {"id": "zh-1", "conversations": [{"from": "human", "value": "这个服务支持哪些任务？"}, {"from": "gpt", "value": "量化、转换、微调和生成四种任务。"}]},
