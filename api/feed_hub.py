@@ -102,10 +102,10 @@ class FeedHub:
                 log.debug("feeds are looked at again: %s", error)
                 continue
             for project_id, position in last.items():
-                project = self._projects.get(project_id)
-                if project and project.position != position:
-                    project.position = position
-                    self._wake(project)
+                watched = self._projects.get(project_id)
+                if watched is not None and watched.position != position:
+                    watched.position = position
+                    self._wake(watched)
 
     @staticmethod
     def _wake(project: WatchedProject) -> None:

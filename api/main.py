@@ -34,13 +34,23 @@ from api.routes import (
     workers,
 )
 from api.schemas.problems import Problem
+from api.security import SESSION_COOKIE
 from api.settings import ApiSettings
 
 PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
 EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
-KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"}
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": "A browser's session; `POST /v1/session` begins one",
+    },
+}
+OPEN_TO_ALL = {("/v1/session", "post")}
 RESOURCES = (
     *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
     *(datasets, files, models, workers, history, keys, session, feed),
@@ -83,10 +93,11 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()
-        document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+        document["components"]["securitySchemes"] = SCHEMES
         for path in (path for path in document["paths"] if path.startswith("/v1/")):
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"key": []}]
+            for method, operation in document["paths"][path].items():
+                if (path, method) not in OPEN_TO_ALL:
+                    operation["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = document
     return app.openapi_schema
 

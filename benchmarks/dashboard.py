@@ -8,15 +8,15 @@ Everything is asked over HTTP of a real service without workers. DATABASE_URL se
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,13 @@ class Bench:
     client: httpx.Client
     database: Database
     project_id: str
+    api_pid: int
 
     def fill_jobs(self, count: int, states: Sequence[str], label: str) -> list[str]:
         """Insert jobs as they are after some time: most have ended, and many have failed with a long message."""
-        chance, ids = random.Random(1), []
+        ids: list[str] = []
         for start in range(0, count, BATCH):
-            rows = [self._job(chance, states, label) for _ in range(min(BATCH, count - start))]
+            rows = [self._job(number, states, label) for number in range(start, min(start + BATCH, count))]
             search = [_search_row(row) for row in rows]
             with self.database.writing() as connection:
                 connection.execute(sa.insert(Job), rows)
@@ -63,25 +64,19 @@ class Bench:
             ids += [row["id"] for row in rows]
         return ids
 
-    def _job(self, chance: random.Random, states: Sequence[str], label: str) -> dict[str, Any]:
-        method, rate = chance.choice(["nf4", "int8", "fp4"]), chance.choice([1e-5, 5e-5, 1e-4])
-        prompts = ["Please explain in three sentences how a job queue works. " * 4]
-        spec = SPEC.validate_python(
-            {"kind": "generate", "model": "base", "prompts": prompts, "temperature": rate, "labels": {"run": label}}
-            if chance.random() < 0.5  # noqa: PLR2004 - half of them
-            else {"kind": "quantize", "model": "base", "method": method, "labels": {"run": label}}
-        )
-        state, now = chance.choice(states), int(time.time() * 1000)
-        message = f"GPU {chance.randint(0, 7)} has {chance.randint(1, 80)} GB free; lower batch_size or max_length"
+    def _job(self, number: int, states: Sequence[str], label: str) -> dict[str, Any]:
+        spec = make_spec(number % 6, label)
+        state, now = states[number % len(states)], int(time.time() * 1000)
+        message = f"GPU {number % 8} has {number % 80} GB free; lower batch_size or max_length"
         return {
             "id": new_id("job"),
             "project_id": self.project_id,
-            "kind": spec.kind,
+            "kind": spec["kind"],
             "state": state,
-            "submitter": "nightly" if chance.random() < 0.01 else "first key",  # noqa: PLR2004 - few
-            "spec": spec.model_dump(mode="json"),
+            "submitter": "first key" if number % 100 else "nightly",
+            "spec": spec,
             "source_model": "base",
-            "labels": spec.labels,
+            "labels": spec["labels"],
             "requirement": Requirement(devices=1, device_memory_bytes=2**30, reserve_bytes=2**31).to_row(),
             "priority": 0,
             "max_attempts": 3,
@@ -90,23 +85,31 @@ class Bench:
             "finished_at": None if state == "queued" else now,
         }
 
-    def percentiles(self, ask: Callable[[], httpx.Response], repeats: int) -> tuple[float, float, int]:
-        """Return the median and 95th percentile in milliseconds, and the bytes of an answer."""
-        taken, size = [], 0
+    def row(self, name: str, path: str, repeats: int = 40, **query: Any) -> float:
+        """Measure a GET and print its line of the table; return the 95th percentile in milliseconds."""
+        taken, size, before = [], 0, cpu_seconds(self.api_pid)
         for _ in range(repeats):
             begun = time.perf_counter()
-            answer = ask()
+            answer = self.client.get(path, params=query).raise_for_status()
             taken.append((time.perf_counter() - begun) * 1000)
-            answer.raise_for_status()
             size = len(answer.content)
+        busy = (cpu_seconds(self.api_pid) - before) / repeats * 1000
         ordered = sorted(taken)
-        return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], size
-
-    def row(self, name: str, path: str, repeats: int = 40, **query: Any) -> float:
-        """Measure a GET and print its line of the table; return the 95th percentile."""
-        median, late, size = self.percentiles(lambda: self.client.get(path, params=query), repeats)
-        print(f"| {name} | {median:.0f} ms | {late:.0f} ms | {size / 1000:.1f} kB |", flush=True)
+        median, late = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+        print(f"| {name} | {median:.0f} ms | {late:.0f} ms | {busy:.0f} ms | {size / 1000:.1f} kB |", flush=True)
         return late
+
+
+@cache
+def make_spec(number: int, label: str) -> dict[str, Any]:
+    """Return one of six specs, of two kinds with three values of a field."""
+    shared = {"model": "base", "labels": {"run": label}}
+    if number % 2:
+        prompts = ["Please explain in three sentences how a job queue works. " * 4]
+        spec: Any = {"kind": "generate", "prompts": prompts, "temperature": [0.1, 0.5, 1.0][number % 3]}
+    else:
+        spec = {"kind": "quantize", "method": ["nf4", "int8", "fp4"][number % 3]}
+    return SPEC.validate_python({**spec, **shared}).model_dump(mode="json")
 
 
 def _search_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -216,13 +219,15 @@ def bulk(bench: Bench, count: int) -> dict[str, float]:
     if operation["changed"] != count:
         raise SystemExit(f"{operation} should have cancelled {count} jobs")
     late = sorted(taken)[int(len(taken) * 0.95)]
-    print(f"| bulk: {count} jobs cancelled | {seconds:.1f} s | | |\n| list meanwhile | | {late:.0f} ms | |", flush=True)
+    print(
+        f"| bulk: {count} jobs cancelled | {seconds:.1f} s | | | |\n| list meanwhile | | {late:.0f} ms | | |",
+        flush=True,
+    )
     return {"cancelled, s": seconds}
 
 
 def streams(bench: Bench) -> dict[str, float]:
     """Open streams: the processor time of the API while nothing happens, and the delay of a submission."""
-    pid = api_process()
     ready, heard = threading.Barrier(STREAMS + 1), [threading.Event() for _ in range(STREAMS)]
 
     def follow(number: int) -> None:
@@ -237,17 +242,17 @@ def streams(bench: Bench) -> dict[str, float]:
     with ThreadPoolExecutor(STREAMS) as readers:
         following = [readers.submit(follow, number) for number in range(STREAMS)]
         ready.wait()
-        before = cpu_seconds(pid)
+        before = cpu_seconds(bench.api_pid)
         time.sleep(IDLE_SECONDS)
-        idle = (cpu_seconds(pid) - before) / IDLE_SECONDS
+        idle = (cpu_seconds(bench.api_pid) - before) / IDLE_SECONDS
         begun = time.perf_counter()
         nothing = {"action": "cancel", "filter": {"id": "job-nothing"}}
         bench.client.post("/v1/bulk-operations", json=nothing).raise_for_status()
         for each in heard:
             each.wait(10)
         delay = (time.perf_counter() - begun) * 1000
-        for each in following:
-            each.result()
+        for reader in following:
+            reader.result()
     print(
         f"| {STREAMS} idle streams | {idle:.2%} of a core | | |\n| a change reaches all of them | {delay:.0f} ms | | |"
     )
@@ -280,7 +285,7 @@ def opened() -> Iterator[Bench]:
     with httpx.Client(base_url=os.environ["BAICHUAN_URL"], headers=headers, timeout=120, trust_env=False) as client:
         with database.writing() as connection:
             project_id = keys.project_id(connection, "default", now=now_ms(connection))
-        yield Bench(client, database, project_id)
+        yield Bench(client, database, project_id, api_process())
     database.close()
 
 
@@ -297,10 +302,10 @@ def main() -> None:
             again = [sys.executable, "-m", "benchmarks.dashboard", *sys.argv[1:]]
             baichuan = Path(sys.executable).with_name("baichuan")
             environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
-            up = [baichuan, "up", "--no-worker", "--", *again]
+            up = [str(baichuan), "up", "--no-worker", "--", *again]
             sys.exit(subprocess.run(up, env=environment, check=False).returncode)
     for bench in opened():
-        print("| what | median | p95 | answer |\n| --- | --- | --- | --- |")
+        print("| what | median | p95 | processor time of the API | answer |\n| --- | --- | --- | --- | --- |")
         ids = bench.fill_jobs(options.jobs, STATES, "all")
         figures = lists(bench, ids)
         figures |= log(bench, ids[0], options.lines)

@@ -2,7 +2,6 @@
 
 import asyncio
 import mimetypes
-from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,7 @@ ASSETS = "assets/"  # their names contain a hash of their content
 FOR_EVER = "public, max-age=31536000, immutable"
 NEVER = "no-cache"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self';"
     " connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
@@ -35,7 +34,7 @@ MISSING = """<!doctype html>
 
 def find_bundle() -> Path:
     """Return where the package has the built page, whether it is there or not."""
-    return Path(str(files("dashboard"))) / "dist"
+    return Path(__file__).parents[2] / "dashboard" / "dist"
 
 
 @router.get("/")

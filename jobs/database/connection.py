@@ -120,7 +120,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_rolled_back(error: Exception) -> bool:
-    """Whether an outage during a commit certainly left nothing behind, as SQLite says if the disk is full."""
+    """Whether an outage during a commit certainly left nothing behind.
+
+    SQLite says so if the disk is full, and PostgreSQL if a lock was not to be had for the last statements before it.
+    """
+    if isinstance(error, OUTAGES) and not is_outage(error):
+        return True
     code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
     return code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED"))
 

@@ -9,6 +9,7 @@ from jobs.service import bulk
 from jobs.settings import Settings
 
 LOOK_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 0.05  # after a chunk; by default as long as the chunk took
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,13 @@ class BulkOperations:
             self._thread.join(seconds)
 
     def work_to_the_end(self) -> None:
-        """Deal with all chunks of all operations, pausing as long as each took: SQLite has one write lock for all."""
+        """Deal with all chunks of all operations, with pauses, since SQLite has one write lock for all."""
         while not self._stopping.is_set():
             begun = time.monotonic()
             with self._database.writing() as connection:
                 if not bulk.work(connection, self._settings):
                     return
-            self._stopping.wait(time.monotonic() - begun)
+            self._stopping.wait(min(time.monotonic() - begun, MAX_PAUSE_SECONDS))
 
     def _run(self) -> None:
         try:

@@ -52,7 +52,7 @@ def list_ids(
 
 def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -> dict[str, int]:
     """Return how many jobs match, by state; states without jobs are absent."""
-    ids = _select(connection, project_id, wanted, on_jobs=True)
+    ids = _select(connection, project_id, wanted, on_jobs=True, all_rows=True)
     query = ids.with_only_columns(Job.state, sa.func.count()).group_by(Job.state)
     return {state: count for state, count in connection.execute(query)}  # noqa: C416 - dict() knows no rows
 
@@ -62,15 +62,28 @@ def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[
     return (ids.where(column < after) if after else ids).order_by(column.desc()).limit(limit)
 
 
-def _select(connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False) -> sa.Select[str]:
-    """Select the ids of matching jobs, from the narrow rows alone if that is possible."""
+def _select(
+    connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False, all_rows: bool = False
+) -> sa.Select[str]:
+    """Select the ids of matching jobs, from the narrow rows alone if that is possible.
+
+    Args:
+        connection: Its dialect decides how texts are searched.
+        project_id: Whose jobs.
+        wanted: The conditions.
+        on_jobs: Select from `jobs` in any case.
+        all_rows: All matches are needed, so that all narrow rows are scanned first; else the scan ends with the limit.
+    """
     narrow = _narrow_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind) or not narrow
     key = Job.id if on_jobs else JobSearch.job_id
     query = sa.select(key.label("id")).where((Job if on_jobs else JobSearch).project_id == project_id)
-    if on_jobs and narrow:
-        query = query.join(JobSearch, sa.and_(JobSearch.project_id == Job.project_id, JobSearch.job_id == Job.id))
-    query = query.where(*narrow)
+    if on_jobs and narrow and all_rows:
+        query = query.where(Job.id.in_(sa.select(JobSearch.job_id).where(JobSearch.project_id == project_id, *narrow)))
+    else:
+        if on_jobs and narrow:
+            query = query.join(JobSearch, sa.and_(JobSearch.project_id == Job.project_id, JobSearch.job_id == Job.id))
+        query = query.where(*narrow)
     if wanted.states:
         query = query.where(Job.state.in_(wanted.states))
     if wanted.kind:

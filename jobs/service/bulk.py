@@ -56,18 +56,23 @@ class _Outcome:
 
 def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> Preview:
     """Return what an operation would deal with now."""
-    ids = search.list_ids(
-        connection,
-        project_id,
-        wanted,
-        states=STATES[action],
-        created_until=now_ms(connection),
-        after=None,
-        limit=ALL,
+    first = _list_first(connection, project_id, action, wanted, PREVIEWED)
+    records = jobs.get_many(connection, first)
+    in_use = 0
+    if action == "delete":
+        in_use = len(
+            find_blocked_jobs(connection, project_id, _list_first(connection, project_id, action, wanted, ALL))
+        )
+    return Preview(count(connection, project_id, action, wanted), [records[job_id] for job_id in first], in_use)
+
+
+def _list_first(
+    connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, limit: int
+) -> list[str]:
+    now = now_ms(connection)
+    return search.list_ids(
+        connection, project_id, wanted, states=STATES[action], created_until=now, after=None, limit=limit
     )
-    first = jobs.get_many(connection, ids[:PREVIEWED])
-    in_use = len(find_blocked_jobs(connection, project_id, ids)) if action == "delete" else 0
-    return Preview(len(ids), [first[job_id] for job_id in ids[:PREVIEWED]], in_use)
 
 
 def count(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> int:

@@ -103,9 +103,11 @@ def list_resumable(
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
     """Record that all files of jobs whose rows are deleted are to be deleted; again once no attempt can write."""
-    for job_id in job_ids:
-        repeat_at = _repeat_at(now, settings)
-        record_keys(connection, [f"jobs/{job_id}"], Reason.USER, now=now, job_id=job_id, repeat_at=repeat_at)
+    times = (now, _repeat_at(now, settings))
+    deletions.add(
+        connection,
+        [_record(f"jobs/{job_id}", job_id, Reason.USER, now, time) for job_id in job_ids for time in times],
+    )
 
 
 def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:

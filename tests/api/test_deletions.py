@@ -1,13 +1,7 @@
 """DELETE for jobs, artifacts, models and files, and bulk deletion."""
 
-import time
-from typing import Any
-
 import pytest
 
-from jobs.database import now_ms
-from jobs.identifiers import new_id
-from jobs.repository import jobs as rows
 from tests.api.conftest import Api, problem_of
 
 FILES = {"model/config.json": b"{}", "report.json": b"{}"}

@@ -20,7 +20,10 @@ def printed(api: Api, *chunks: Sequence[str]) -> str:
     with api.database.writing() as connection:
         for number, lines in enumerate(chunks):
             stream = "stderr" if number % 2 else "stdout"
-            entries = [("log", {"stream": stream, "lines": list(lines)}), ("progress", {"fraction": 0.5})]
+            entries: list[tuple[str, dict[str, Any]]] = [
+                ("log", {"stream": stream, "lines": list(lines)}),
+                ("progress", {"fraction": 0.5}),
+            ]
             events.append(connection, job, entries, attempt_id=None, now=now_ms(connection))
     return job
 

@@ -34,6 +34,10 @@ def test_a_whole_life(shell: Shell, service: Shell, ups: list[Up]) -> None:
     assert httpx.get(f"{url}/docs").status_code == 200
     key = saved(up)["api_key"]
     assert key in up.printed()
+    link = re.search(r"Dashboard: (\S+)/dashboard/sign-in#link=(\S+)", up.printed())
+    assert link is not None
+    assert link[1] == url
+    assert httpx.post(f"{url}/v1/session", json={"link": link[2]}).status_code == 201
     for secret in ("client.json", "redis/url"):
         assert (up.home / secret).stat().st_mode & 0o777 == 0o600
     assert up.home.stat().st_mode & 0o777 == 0o700

@@ -551,7 +551,7 @@ class Deleting(RuleBasedStateMachine):
 
     @rule()
     def delete_many(self) -> None:
-        select(self.site)
+        delete_all(self.site)
 
     @rule(all_times=st.booleans())
     def clean(self, all_times: bool) -> None:
