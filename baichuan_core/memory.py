@@ -11,6 +11,7 @@ import torch
 
 from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError
 from baichuan_core.free_memory import chosen_device, free_bytes, total_bytes
+from baichuan_core.out_of_memory import is_out_of_memory
 from footprint import (
     PRESETS,
     Footprint,
@@ -40,6 +41,7 @@ __all__ = [
     "cache_bytes",
     "chosen_device",
     "converting",
+    "explain_out_of_memory",
     "finetuning",
     "free_bytes",
     "in_gib",
@@ -82,6 +84,37 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
     if needs.least <= total:
         raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until others need less, or {remedy}")
     raise InsufficientMemoryError(f"{needed}; {remedy}")
+
+
+@contextmanager
+def explain_out_of_memory(
+    needs: Footprint, shape: Shape, *, device: str | torch.device | None = None
+) -> Iterator[None]:
+    """Say of a block that runs out of memory what `require_memory` says before it: the numbers, and what would fit.
+
+    Args:
+        needs: What the block was estimated to need.
+        shape: The model's.
+        device: Where it runs.
+
+    Raises:
+        MemoryOccupiedError: The device has as much as was estimated, so that others held a part of it.
+        InsufficientMemoryError: It does not.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
+        total = total_bytes(where)
+        message = (
+            f"{where.type} ran out of memory: this was estimated at {in_gib(needs.total)} and {where.type} has"
+            f" {in_gib(total)}, of which others may hold a part; use a smaller batch_size or max_length, or"
+            f" gradient_checkpointing; {_remedy(needs, shape, total)}"
+        )
+        kind = MemoryOccupiedError if needs.total <= total else InsufficientMemoryError
+        raise kind(message) from error
 
 
 def _remedy(needs: Footprint, shape: Shape, free: int) -> str:

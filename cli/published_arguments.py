@@ -14,7 +14,12 @@ from jobs.specs.published_finetuning import PUBLISHED_NAMES, SWITCHES
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
 # Published options whose names differ from ours by underscores alone: `--save_strategy epoch`, `--tf32 True`.
-SAME_NAMES = (*(name for name in FinetuneSpec.model_fields if "_" in name), "tf32", "seed", "epochs")
+SAME_NAMES = (
+    *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
+    "tf32",
+    "seed",
+    "epochs",
+)
 TEXTS = ("output_dir",)  # may look like a number
 # Given to click under our names: it requires them, or they are files to upload.
 OPTIONS = {

@@ -18,6 +18,7 @@ from jobs.specs import AnySpec, JobSpec
 
 SCALARS = (bool, int, float, str)
 FILE_SUFFIX = "_file"
+FILES_SUFFIX = "_files"
 
 
 def spec_classes() -> dict[str, type[JobSpec]]:
@@ -40,7 +41,7 @@ class SpecOption:
     field: str
     name: str
     annotation: Any
-    form: Literal["scalar", "list", "labels", "file", "json"]
+    form: Literal["scalar", "list", "labels", "file", "weighted files", "json"]
     info: FieldInfo
 
     def parameter(self) -> inspect.Parameter:
@@ -59,6 +60,7 @@ class SpecOption:
             "list": "May be repeated.",
             "labels": "KEY=VALUE; may be repeated.",
             "file": "A local file, which is uploaded, or the id of an uploaded one.",
+            "weighted files": "FILE=WEIGHT, or FILE alone; may be repeated.",
             "json": "A local file with the value as JSON.",
         }.get(self.form, "")
         default = self.info.default
@@ -109,6 +111,8 @@ def _option(name: str, info: FieldInfo) -> SpecOption:
         return SpecOption(name, name, str, "file", info)
     if kind in SCALARS or get_origin(kind) is Literal:
         return SpecOption(name, name, kind, "scalar", info)
+    if name.endswith(FILES_SUFFIX):
+        return SpecOption(name, name, list[str], "weighted files", info)
     if get_origin(kind) is dict:
         return SpecOption(name, name.removesuffix("s"), list[str], "labels", info)
     if get_origin(kind) is list and _bare(get_args(kind)[0]) is str:
@@ -131,6 +135,8 @@ def _value(option: SpecOption, given: Any) -> Any:
             return dict(_split(item, "--label") for item in given)
         case "json":
             return read_json(given)
+        case "weighted files":
+            return [_split_weight(item) for item in given]
         case "scalar" | "list" | "file":
             return given
 
@@ -154,6 +160,15 @@ def _split(assignment: str, option: str) -> tuple[str, str]:
     if not name or not sign:
         raise CommandError(f"{option} {assignment!r}: write it as NAME=VALUE", ExitCode.USAGE)
     return name, value
+
+
+def _split_weight(item: str) -> dict[str, Any]:
+    """Return a file and its weight; a name may contain '=', and no number behind it is part of the name."""
+    file, sign, weight = item.rpartition("=")
+    try:
+        return {"file": file, "weight": float(weight)} if sign else {"file": item}
+    except ValueError:
+        return {"file": item}
 
 
 def _json_or_text(value: str) -> Any:

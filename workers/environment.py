@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 ALLOWED = re.compile(
     "PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SSL_CERT_FILE|SSL_CERT_DIR"
@@ -13,9 +14,20 @@ SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
 STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 
-def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of this process that a runner may have."""
-    return {name: value for name, value in environment.items() if ALLOWED.fullmatch(name) and name not in SECRETS}
+def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the variables of this process that a runner may have.
+
+    Args:
+        environment: Of this process.
+        more: Further names that the operator allows; one that ends in `*` is a prefix.
+    """
+
+    def is_allowed(name: str) -> bool:
+        if any(fnmatchcase(name, pattern) for pattern in more):
+            return True
+        return bool(ALLOWED.fullmatch(name)) and name not in SECRETS
+
+    return {name: value for name, value in environment.items() if is_allowed(name)}
 
 
 def store_variables(environment: Mapping[str, str]) -> dict[str, str]:

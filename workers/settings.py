@@ -1,6 +1,8 @@
 """How one worker process behaves; the clocks of the queue itself are in `jobs.settings`."""
 
 import os
+import re
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -9,6 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from jobs.identifiers import new_id
 from jobs.specs import KINDS
 from workers.inventory import DeclaredDevice, read_declaration
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+# A job's code must not reach the service itself.
+SERVICE_SECRETS = ("DATABASE_URL", "REDIS_URL", "BAICHUAN_API_KEY")
 
 
 class WorkerSettings(BaseSettings):
@@ -35,6 +41,10 @@ class WorkerSettings(BaseSettings):
         "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
+    runner_variables: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Variables that jobs may see, separated by commas; NAME_* for a prefix, as in WANDB_*,MLFLOW_*",
+    )
     directive_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
     progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
     log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
@@ -43,7 +53,7 @@ class WorkerSettings(BaseSettings):
     exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
     drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
 
-    @field_validator("kinds", mode="before")
+    @field_validator("kinds", "runner_variables", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -53,6 +63,16 @@ class WorkerSettings(BaseSettings):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(KINDS)):
             raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+        return value
+
+    @field_validator("runner_variables")
+    @classmethod
+    def _no_secrets_of_the_service(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in value if not VARIABLE.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r} is not the name of a variable; write NAME, or NAME_* for a prefix")
+        for name in SERVICE_SECRETS:
+            if matching := [pattern for pattern in value if fnmatchcase(name, pattern)]:
+                raise ValueError(f"{matching[0]!r} would give {name} to jobs; name what they need only")
         return value
 
     @field_validator("devices", mode="before")

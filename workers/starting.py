@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Protocol
 
@@ -46,7 +46,8 @@ class RunnerStarter:
 
     def __init__(self, worker: WorkerSettings) -> None:
         spare = worker.start_method == "spawn" or (worker.start_method == "auto" and Inventory().has_gpu())
-        self._source: RunnerSource = SpareProcess(worker.kinds) if spare else ForkServer(worker.kinds)
+        source = SpareProcess if spare else ForkServer
+        self._source: RunnerSource = source(worker.kinds, runner_environment(os.environ, worker.runner_variables))
 
     def warm_up(self) -> None:
         """Begin the imports, so that the first job need not wait for them; return at once."""
@@ -97,8 +98,9 @@ def _close_runner(started: "Future[Runner]") -> None:
 class SpareProcess:
     """Keeps one process that has done the imports and waits for an assignment; a taken one is replaced."""
 
-    def __init__(self, kinds: Sequence[str]) -> None:
+    def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
+        self._environment = environment
         self._lock = threading.Lock()
         self._spare: Runner | None = None
 
@@ -121,7 +123,7 @@ class SpareProcess:
             [sys.executable, "-m", "workers.runner", self._kinds, *map(str, wires)],
             pass_fds=wires,
             stdin=subprocess.DEVNULL,
-            env=runner_environment(os.environ),
+            env=self._environment,
             start_new_session=True,
         )
         return Runner(SpawnedProcess(started), pipes)
@@ -150,8 +152,9 @@ class SpawnedProcess:
 class ForkServer:
     """Starts `workers.fork_server`, and again if it has died, and asks it for runners."""
 
-    def __init__(self, kinds: Sequence[str]) -> None:
+    def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
+        self._environment = environment
         self._lock = threading.Lock()
         self._server: _Connection | None = None
 
@@ -159,7 +162,7 @@ class ForkServer:
         """See `RunnerSource`."""
         with self._lock:
             if self._server is None or not self._server.alive:
-                self._server = _Connection(self._kinds)
+                self._server = _Connection(self._kinds, self._environment)
 
     def start(self) -> Runner:
         """See `RunnerSource`."""
@@ -180,14 +183,14 @@ class ForkServer:
 class _Connection:
     """One fork server process, and what it says about its children."""
 
-    def __init__(self, kinds: str) -> None:
+    def __init__(self, kinds: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "workers.fork_server", str(theirs.fileno()), kinds],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=runner_environment(os.environ),
+                env=environment,
             )
         self._channel = ours
         self._lock = threading.Lock()

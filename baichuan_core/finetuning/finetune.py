@@ -32,12 +32,13 @@ from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
-from baichuan_core.finetuning.trainable import require_enough_memory, trainable_model
+from baichuan_core.finetuning.trackers import require_trackers
+from baichuan_core.finetuning.trainable import trainable_model, within_memory
 from baichuan_core.finetuning.trainer import TRAINING_ENDS
 from baichuan_core.finetuning.training import Hardware, Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
 
 # A resume point has the weights and AdamW's two moments in float32; one more than is kept is being written.
 BYTES_PER_RESUMABLE_WEIGHT = 12
@@ -50,6 +51,7 @@ class _Data:
 
     training: TrainingData
     validation: TrainingData | None
+    chat_form: ChatForm
 
     @property
     def validation_examples(self) -> StoredExamples | None:
@@ -116,11 +118,11 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     hardware = Hardware.of(options)
     _check_method(config, options)
     _check_validation(validation_data, options)
+    require_trackers(options.report_to)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(checkpoints)
     store = ExampleStore(checkpoints)  # on the disk that has room for resume points
     data = _read_data(checkpoint, config, tokenizer, training_data, validation_data, options, store)
-    require_enough_memory(checkpoint, options, hardware, data.training.longest)
     run = Run(
         identity=RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options),
         examples=data.training.examples,
@@ -133,7 +135,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         should_pause=should_pause,
         notice=ResumePointNotice(checkpoint, config, on_resume_point),
     )
-    with staged_output(output) as staging:
+    with within_memory(checkpoint, options, hardware, data.training.longest), staged_output(output) as staging:
         if run.resume_from is not None:
             check_resume_point(run.resume_from, options, run.identity)
         model = trainable_model(checkpoint, options, hardware)
@@ -163,6 +165,7 @@ def _report(
         packing=options.packing,
         filled=result.filled,
         data_format=data.training.format,
+        chat_format=None if data.training.format == "text" else data.chat_form,
         best_step=result.best_step,
         best_eval_loss=result.best_eval_loss,
         stopped_early=result.stopped_early,
@@ -191,7 +194,7 @@ def _read_data(
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     weights = training if isinstance(training, Mapping) else {training: 1.0}
     load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
-    parts = [load(Path(file)) for file in weights]
+    parts = [_load_one_of(load, Path(file)) if len(weights) > 1 else load(Path(file)) for file in weights]
     held_back = None
     if validation is not None:
         held_back = load(Path(validation))
@@ -200,7 +203,16 @@ def _read_data(
         pairs = [split_training_data(part, options.validation_split, options.seed) for part in parts]
         parts = [remaining for remaining, _ in pairs]
         held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
-    return _Data(combine_training_data(parts, list(weights.values()), options.seed), held_back)
+    combined = combine_training_data(parts, list(weights.values()), options.seed)
+    return _Data(combined, held_back, chat_format.form)
+
+
+def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
+    """Load one of several files; errors name it."""
+    try:
+        return load(file)
+    except DatasetError as error:
+        raise DatasetError(f"{file.name}: {error}") from error
 
 
 def _check_validation(validation: Path | str | None, options: FinetuningOptions) -> None:

@@ -16,7 +16,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
 # What may differ after a resumption: these change no weight.
-FREE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32")
+FREE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32", "report_to")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
+from baichuan_core.finetuning.trackers import TRACKERS
+
 FinetuningMethod = Literal["full", "lora"]
 LearningRateScheduler = Literal[
     "constant",
@@ -127,6 +129,7 @@ class FinetuningOptions:
             the same result without it.
         dtype: What is computed in, ``bfloat16`` being mixed precision; None takes it on CUDA, else ``float32``.
         tf32: Permit TF32 for float32 products on GPUs that have it; has no effect elsewhere.
+        report_to: Trackers that the run reports to as well, ``wandb`` and ``mlflow``; both are optional packages.
         device: ``cpu`` or ``cuda``; None takes CUDA if there is any.
     """
 
@@ -165,6 +168,7 @@ class FinetuningOptions:
     packing: bool = True
     dtype: TrainingDtype | None = None
     tf32: bool = False
+    report_to: tuple[str, ...] = ()
     device: str | None = None
 
     def __post_init__(self) -> None:
@@ -211,6 +215,8 @@ def check_combination(options: Mapping[str, Any]) -> None:
     for name in ("use_rslora", "use_dora"):
         if options[name] and options["method"] != "lora":
             raise ValueError(f"{name} is true, but method is {options['method']!r}; use method 'lora'")
+    if unknown := [name for name in options["report_to"] if name not in TRACKERS]:
+        raise ValueError(f"report_to has {unknown[0]!r}; use some of {', '.join(map(repr, TRACKERS))}")
     targets = options["lora_target_modules"]
     unknown = [name for name in targets if name not in BAICHUAN_LINEAR_LAYERS]
     if unknown or not targets:

@@ -20,6 +20,7 @@ class FinetuningReport:
         packing: Whether rows had several examples.
         filled: Fraction of the positions of all batches that were tokens, not padding.
         data_format: Name of the format of the training data.
+        chat_format: How chats were written; None for plain text.
         best_step: Step with the lowest evaluation loss, whose weights are the result; None without evaluation.
         best_eval_loss: That loss.
         stopped_early: Whether training ended because the evaluation loss no longer fell.
@@ -37,6 +38,7 @@ class FinetuningReport:
     packing: bool
     filled: float
     data_format: str
+    chat_format: str | None = None
     best_step: int | None = None
     best_eval_loss: float | None = None
     stopped_early: bool = False

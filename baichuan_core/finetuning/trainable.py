@@ -1,5 +1,7 @@
 """The model that is trained: the whole checkpoint, or a frozen base with an adapter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,15 @@ from baichuan_core.checkpoint import load_model
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.training import Hardware
-from baichuan_core.memory import Precision, Shape, Training, finetuning, read_config, require_memory
+from baichuan_core.memory import (
+    Precision,
+    Shape,
+    Training,
+    explain_out_of_memory,
+    finetuning,
+    read_config,
+    require_memory,
+)
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.quantization import prepare_dora_layers
 
@@ -50,8 +60,9 @@ def trainable_model(
     return model
 
 
-def require_enough_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardware, longest: int) -> None:
-    """Refuse a run whose weights, gradients and optimizer cannot fit, before the model is loaded.
+@contextmanager
+def within_memory(checkpoint: Path, options: FinetuningOptions, hardware: Hardware, longest: int) -> Iterator[None]:
+    """Refuse a run whose weights, gradients and optimizer cannot fit, and explain it if the block runs out of memory.
 
     Args:
         checkpoint: The base.
@@ -75,4 +86,7 @@ def require_enough_memory(checkpoint: Path, options: FinetuningOptions, hardware
         accumulation=options.gradient_accumulation_steps,
         on_gpu=not hardware.is_cpu,
     )
-    require_memory(finetuning(shape, precision, training), shape, device=hardware.device)
+    needs = finetuning(shape, precision, training)
+    require_memory(needs, shape, device=hardware.device)
+    with explain_out_of_memory(needs, shape, device=hardware.device):
+        yield

@@ -17,6 +17,7 @@ from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
 from baichuan_core.finetuning.resume_points import ResumePointNotice
+from baichuan_core.finetuning.trackers import tracking
 from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter
 from baichuan_core.progress import ProgressCallback
 
@@ -173,7 +174,8 @@ def train(model: nn.Module, options: FinetuningOptions, run: Run, *, on_progress
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     try:
-        trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
+        with tracking(options.report_to, run.records or run.checkpoints):
+            trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
     finally:
         if run.records is not None:
             write_records(run.records, trainer.state.log_history)
@@ -234,7 +236,7 @@ def make_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(options.report_to) or "none",
     )
     # Set here, because the Trainer's own check would tie the steps of resume points to those of evaluations.
     arguments.load_best_model_at_end = evaluates

@@ -103,8 +103,11 @@ def _conversations(chats: list[str] | None) -> dict[str, Any]:
 def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> None:
     for option in options:
         given = body.get(option.field)
+        purpose = PURPOSES.get(kind, OTHER_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
-            body[option.field] = file_id(client, given, PURPOSES.get(kind, OTHER_PURPOSE))
+            body[option.field] = file_id(client, given, purpose)
+        elif option.form == "weighted files" and isinstance(given, list):
+            body[option.field] = [{**each, "file": file_id(client, each["file"], purpose)} for each in given]
 
 
 def _read_spec(file: str) -> Any:

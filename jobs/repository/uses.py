@@ -13,6 +13,7 @@ from jobs.state import JobState
 # Fields of specs that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
+FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
 FINAL = tuple(state for state in JobState if state.final)
 UNFINISHED = tuple(state for state in JobState if not state.final)
 
@@ -50,6 +51,17 @@ def find_jobs_naming(
             Job.project_id == project_id, Job.state.in_(list(states)), named.in_(list(names))
         )
         found += [Use(*row) for row in connection.execute(query.order_by(Job.id))]
+    return found
+
+
+def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str) -> list[str]:
+    """Return the ids of the jobs whose specs name a file and that are not final."""
+    found = [use.job_id for use in find_jobs_naming(connection, project_id, FILE_FIELDS, [file_id])]
+    for field in FILE_LISTS:
+        # No other text in such a list can contain the id of a file.
+        named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
+        query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED), named)
+        found += connection.execute(query.order_by(Job.id)).scalars()
     return found
 
 

@@ -23,6 +23,9 @@ class FinetuneResult(Result):
     packing: bool = Field(default=False, description="Whether rows had several examples")
     filled: Figure = Field(None, description="Fraction of the positions of all batches that were tokens, not padding")
     data_format: str = Field("published", description="Name of the format of the training data")
+    chat_format: str | None = Field(
+        None, description='How chats were written: "baichuan2", "baichuan1-13b" or "chat_template"; null for plain text'
+    )
     best_step: int | None = Field(
         None, description="Step with the lowest evaluation loss, whose weights are the result"
     )

@@ -110,8 +110,8 @@ def delete_file(connection: Connection, project_id: str, file_id: str) -> None:
     """
     removal.lock_file(connection, file_id)
     found = file_service.get(connection, project_id, file_id)
-    if users := uses.find_jobs_naming(connection, project_id, uses.FILE_FIELDS, [file_id]):
-        jobs = _join(use.job_id for use in users)
+    if users := uses.find_jobs_naming_file(connection, project_id, file_id):
+        jobs = _join(users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
         raise InUseError(f"{message}, or cancel first", param="file_id")
     _erase_file(connection, found, Reason.USER)
@@ -120,7 +120,7 @@ def delete_file(connection: Connection, project_id: str, file_id: str) -> None:
 def expire_file(connection: Connection, file: FileRecord) -> bool:
     """Delete a file whose time is over; False if a job that is not final names it."""
     removal.lock_file(connection, file.id)
-    if uses.find_jobs_naming(connection, file.project_id, uses.FILE_FIELDS, [file.id]):
+    if uses.find_jobs_naming_file(connection, file.project_id, file.id):
         return False
     _erase_file(connection, file, Reason.EXPIRED)
     return True

@@ -31,3 +31,12 @@ class StrictModel(BaseModel):
     """A frozen model that refuses unknown fields, and values of another type such as "2" or true for 2."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class WeightedFile(StrictModel):
+    """One of several files of training data."""
+
+    file: FileId
+    weight: float = Field(
+        1.0, gt=0, le=100, description="How often each example occurs per epoch: 2 twice, 0.5 takes half of them"
+    )

@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, Training, finetuning
-from jobs.specs.fields import FileId, Seed
+from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.published_finetuning import with_our_names
 from jobs.specs.suitability import ChosenModel, Misfit
 
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
+
+MAX_TRAINING_FILES = 32
 
 
 class FinetuneSpec(ModelProducingSpec):
@@ -23,8 +26,13 @@ class FinetuneSpec(ModelProducingSpec):
     can_pause: ClassVar[bool] = True
 
     kind: Literal["finetune"]
-    training_file: FileId = Field(
-        description="Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text"
+    training_file: FileId | None = Field(
+        None,
+        description="Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text; required "
+        "unless training_files is given",
+    )
+    training_files: list[WeightedFile] | None = Field(
+        None, min_length=1, max_length=MAX_TRAINING_FILES, description="Several such files with weights instead"
     )
     validation_file: FileId | None = Field(
         None, description="Examples to evaluate on; the weights with the lowest loss on them are the result"
@@ -79,6 +87,11 @@ class FinetuneSpec(ModelProducingSpec):
     seed: Seed = 42
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What is computed in")
     tf32: bool = Field(default=False, description="Permit TF32 on GPUs that have it")
+    report_to: list[Tracker] = Field(
+        default_factory=list,
+        max_length=2,
+        description="Report to wandb or mlflow as well, if the worker has the package; records are artifacts anyway",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +101,11 @@ class FinetuneSpec(ModelProducingSpec):
     @model_validator(mode="after")
     def _require_effect(self) -> Self:
         """Reject options that would have no effect together."""
+        if (self.training_file is None) == (self.training_files is None):
+            raise ValueError("training_file and training_files: give one of them")
+        ids = [each.file for each in self.training_files or ()]
+        if repeated := [file for file in ids if ids.count(file) > 1]:
+            raise ValueError(f"training_files has {repeated[0]} twice; give it once, with a higher weight")
         if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
             raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
         if self.warmup_ratio and self.warmup_steps:
@@ -104,6 +122,7 @@ class FinetuneSpec(ModelProducingSpec):
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         files = {"training_file": self.training_file, "validation_file": self.validation_file}
+        files |= {f"training_files.{number}": each.file for number, each in enumerate(self.training_files or ())}
         return {field: file for field, file in files.items() if file is not None}
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:

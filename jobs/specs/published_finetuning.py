@@ -20,6 +20,7 @@ PUBLISHED_NAMES: Mapping[str, str] = {
 # Those that set other fields, or that only their present value is possible for.
 SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
+TRACKERS = ("wandb", "mlflow")
 
 # As in `baichuan_core.finetuning.options`; a test compares them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -103,11 +104,16 @@ def _bf16(fields: dict[str, Any], value: Any) -> None:
     _set(fields, "bf16", "dtype", "bfloat16" if _truth("bf16", value) else "float32")
 
 
-def _report_to(_fields: dict[str, Any], value: Any) -> None:
-    if value not in ("none", "", None, []):
+def _report_to(fields: dict[str, Any], value: Any) -> None:
+    if value in ("none", "", None, []):
+        return
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(name in TRACKERS for name in names):
         raise ValueError(
-            f"report_to is {value!r}; use 'none': the series, a plot and TensorBoard files are artifacts of the job"
+            f"report_to is {value!r}; use 'none', 'wandb' or 'mlflow': the series, a plot and TensorBoard files are"
+            " artifacts of the job anyway"
         )
+    fields["report_to"] = list(dict.fromkeys(names))
 
 
 def _deepspeed(_fields: dict[str, Any], value: Any) -> None:

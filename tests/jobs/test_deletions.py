@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe
 from jobs.bootstrap import prepare
 from jobs.database import Database
-from jobs.database.tables import Deletion, File, Job
+from jobs.database.tables import Deletion, File, Job, Model
 from jobs.errors import DomainError, InUseError, NotFoundError
 from jobs.maintenance import BulkOperations, Cleaner, Retention, reap
 from jobs.records import JobFilter, JobRecord, ModelRecord
@@ -208,6 +208,8 @@ def test_an_attempt_does_not_resume_from_what_is_being_deleted(site: Site) -> No
     stopped = site.start(job.id)
     site.cancel(job.id)
     site.end(stopped, Event.STOP)
+    with site.database.writing() as connection:
+        connection.execute(sa.update(Deletion).values(attempts=1))  # the leader has begun
     site.retry(job.id)
     with site.database.writing() as connection:
         attempt_id = dispatch_to(connection, job.id, "w1", site.settings)
@@ -217,6 +219,21 @@ def test_an_attempt_does_not_resume_from_what_is_being_deleted(site: Site) -> No
     site.write(job.id, str(attempt_id))
     site.clean(all_times=True)
     assert site.left(job.id, str(attempt_id)) == (True, True)
+
+
+def test_a_cancelled_job_that_is_retried_continues(site: Site) -> None:
+    job = site.deployment.submit()
+    stopped = site.start(job.id)
+    site.cancel(job.id)
+    site.end(stopped, Event.STOP)
+    site.clean()
+    site.retry(job.id)
+    with site.database.writing() as connection:
+        attempt_id = dispatch_to(connection, job.id, "w1", site.settings)
+        claim = attempts.claim(connection, str(attempt_id), "w1", site.settings)
+    assert isinstance(claim, Claim)
+    assert claim.earlier_attempts == [stopped]
+    assert site.left(job.id, stopped) == (False, True)
 
 
 def test_resume_points_can_be_kept_for_ever(deployment: Deployment, tmp_path: Path) -> None:
@@ -341,10 +358,12 @@ def add_file(site: Site, name: str, lifetime_seconds: int | None = None) -> str:
     return record.id
 
 
-def test_files_in_use_are_kept_even_if_they_expire(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["generate", "finetune"])
+def test_files_in_use_are_kept_even_if_they_expire(site: Site, kind: str) -> None:
     file_id = add_file(site, "prompts.jsonl", 3600)
     other = add_file(site, "other.jsonl", 3600)
-    job = site.deployment.submit(kind="generate", input_file=file_id)
+    named = {"input_file": file_id} if kind == "generate" else {"training_files": [{"file": file_id, "weight": 2.0}]}
+    job = site.deployment.submit(kind=kind, **named)
     with pytest.raises(InUseError, match=job.id), site.database.writing() as connection:
         deletions.delete_file(connection, site.project_id, file_id)
     site.execute(sa.update(File).values(expires_at=1))
@@ -412,8 +431,13 @@ def test_a_chain_of_models_goes_together(site: Site) -> None:
     first = site.make_model("first")
     second = site.make_model("second")
     with site.database.writing() as connection:
+ HEAD
         model_rows.update_of_job(connection, second.id, {"base": "first"})
     assert preview(site) == (2, 0)
+=======
+        connection.execute(sa.update(Model).where(Model.job_id == second.id).values(base="first"))
+    assert select(site, dry_run=True) == (2, 2, 0)
+>>>>>>> data17
     site.deployment.submit(model="second")
     assert delete_all(site) == (2, 0, 2)
     assert site.state(first.id) is JobState.SUCCEEDED
@@ -481,6 +505,7 @@ def test_all_fields_that_name_models_and_files_are_known() -> None:
     specs = get_args(get_args(AnySpec)[0])
     fields = {name for spec in specs for name in spec.model_fields}
     assert set(uses.FILE_FIELDS) == {name for name in fields if name.endswith("_file")}
+    assert set(uses.FILE_LISTS) == {name for name in fields if name.endswith("_files")}
     assert set(uses.MODEL_FIELDS) == named & fields == named
 
 

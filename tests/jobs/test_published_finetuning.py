@@ -34,6 +34,8 @@ def spec(**fields: Any) -> FinetuneSpec:
         ({"use_lora": True, "lora_r": 2}, {"method": "lora", "lora_rank": 2}),
         ({"use_lora": False}, {"method": "full"}),
         ({"report_to": "none", "hostfile": "", "deepspeed": {"zero_optimization": {"stage": 3}}}, {}),
+        ({"report_to": "wandb,mlflow"}, {"report_to": ["wandb", "mlflow"]}),
+        ({"report_to": ["mlflow"]}, {"report_to": ["mlflow"]}),
         ({"preset": "baichuan2-published", "epochs": 1}, {"epochs": 1, "batch_size": 16, "adam_beta2": 0.98}),
         ({"preset": "recommended", "lora_r": 2}, {"lora_rank": 2, "scheduler": "cosine", "warmup_ratio": 0.03}),
     ],
@@ -42,6 +44,13 @@ def test_published_names_are_aliases(published: dict[str, Any], ours: dict[str, 
     made = spec(**published)
     assert {name: getattr(made, name) for name in ours} == ours
     assert FinetuneSpec.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_several_files_have_weights() -> None:
+    files = [{"file": FILE}, {"file": OTHER_FILE, "weight": 0.5}]
+    made = spec(training_file=None, training_files=files)
+    assert made.file_references() == {"training_files.0": FILE, "training_files.1": OTHER_FILE}
+    assert [each.weight for each in made.training_files or ()] == [1.0, 0.5]
 
 
 def test_data_path_alone_means_full_training_as_in_the_script() -> None:
@@ -57,7 +66,12 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
         ({"epochs": 1, "num_train_epochs": 2}, "num_train_epochs is another name of epochs, and both are given"),
         ({"use_lora": True, "method": "full"}, "use_lora is another name of method"),
         ({"use_lora": "yes"}, "use_lora is 'yes'; use true or false"),
-        ({"report_to": "wandb"}, "report_to is 'wandb'; use 'none'"),
+        ({"report_to": "comet"}, "report_to is 'comet'; use 'none'"),
+        ({"report_to": ["wandb", 3]}, "report_to is .*; use 'none'"),
+        ({"training_files": [{"file": OTHER_FILE}]}, "training_file and training_files: give one of them"),
+        ({"training_file": None}, "training_file and training_files: give one of them"),
+        ({"training_file": None, "training_files": [{"file": FILE}, {"file": FILE}]}, f"has {FILE} twice"),
+        ({"training_file": None, "training_files": [{"file": FILE, "weight": 0}]}, "greater than 0"),
         ({"hostfile": "hosts"}, "hostfile is 'hosts', but a job runs on one machine"),
         ({"deepspeed": "zero3"}, "deepspeed is 'zero3'; it must be a JSON object"),
         ({"deepspeed": {"zero_optimization": 3}}, "deepspeed.zero_optimization is 3; it must be a JSON object"),

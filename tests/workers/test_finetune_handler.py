@@ -25,7 +25,7 @@ def test_jobs_and_the_library_have_the_same_defaults() -> None:
     spec = default_spec().model_dump()
     library = {name: value for name, value in asdict(FinetuningOptions()).items() if name not in NOT_IN_A_SPEC}
     jobs = {name: spec[NAMES.get(name, name)] for name in library}
-    jobs["lora_target_modules"] = tuple(jobs["lora_target_modules"])
+    jobs |= {name: tuple(jobs[name]) for name in ("lora_target_modules", "report_to")}
     assert jobs | {"dtype": None if jobs["dtype"] == "auto" else jobs["dtype"]} == library
 
 
@@ -53,3 +53,22 @@ def test_a_job_without_settings_trains_with_the_defaults(tmp_path: Path, monkeyp
     with pytest.raises(TrainedError):
         handler.run(default_spec(), context)
     assert trained == [FinetuningOptions()]
+
+
+def test_files_with_weights_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TrainedError(Exception):
+        """Ends the handler before it trains."""
+
+    given: list[Any] = []
+
+    def note(_model: Any, data: Any, *_: Any, **__: Any) -> None:
+        given.append(data)
+        raise TrainedError
+
+    monkeypatch.setattr(handler, "finetune", note)
+    files = [{"file": f"file-{'0' * 26}"}, {"file": f"file-{'1' * 26}", "weight": 3.0}]
+    spec = FinetuneSpec.model_validate({"kind": "finetune", "model": "m", "training_files": files})
+    paths = {"training_files.0": tmp_path / "a", "training_files.1": tmp_path / "b"}
+    with pytest.raises(TrainedError):
+        handler.run(spec, Context({"model": tmp_path}, paths, tmp_path, tmp_path, [], lambda _: None))
+    assert given == [{tmp_path / "a": 1.0, tmp_path / "b": 3.0}]

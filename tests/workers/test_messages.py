@@ -60,6 +60,9 @@ def test_a_runner_gets_what_computing_needs_and_no_secret() -> None:
         "BAICHUAN_HOME": "/state",
     }
     assert set(runner_environment(environment)) == {"PATH", "LC_ALL", "OMP_NUM_THREADS", "HF_HOME"}
+    more = runner_environment(environment | {"WANDB_API_KEY": "k", "MLFLOW_TRACKING_URI": "u"}, ("WANDB_*",))
+    assert "WANDB_API_KEY" in more
+    assert "MLFLOW_TRACKING_URI" not in more
     assert store_variables(environment) == {"AWS_SECRET_ACCESS_KEY": "secret"}
 
 

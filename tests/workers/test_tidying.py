@@ -66,9 +66,10 @@ def test_a_worker_keeps_workspaces_only_while_an_attempt_may_resume_from_them(
     assert machine.end(failed, Event.FAIL) is JobState.FAILED
     machine.cancel(cancelled)
     assert machine.end(cancelled, Event.STOP) is JobState.CANCELLED
-    assert machine.tidy(settings) == {running.key, released.key, failed.key}
+    kept = {running.key, released.key, failed.key, cancelled.key}
+    assert machine.tidy(settings) == kept
     with database.writing() as connection:
         connection.execute(sa.update(Job).values(finished_at=Job.finished_at - 8 * 24 * 3600 * 1000))
     forever = settings.model_copy(update={"keep_resume_points_days": 0})
-    assert machine.tidy(forever) == {running.key, released.key, failed.key}
+    assert machine.tidy(forever) == kept
     assert machine.tidy(settings) == {running.key, released.key}

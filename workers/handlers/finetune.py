@@ -1,6 +1,7 @@
 """Fine-tune a checkpoint."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 
 from baichuan_core.finetuning import FinetuningOptions, finetune
 from baichuan_core.finetuning.resume_points import ignore_resume_point
@@ -26,7 +27,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     try:
         report = finetune(
             context.models["model"],
-            context.files["training_file"],
+            _training_data(spec, context),
             context.model_output,
             options_of(spec),
             checkpoints=context.checkpoints,
@@ -44,10 +45,18 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     return Outcome(FinetuneResult(**asdict(report)), produced_model(context))
 
 
+def _training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
+    """Return the file, or several with their weights."""
+    if spec.training_files is None:
+        return context.files["training_file"]
+    return {context.files[f"training_files.{n}"]: each.weight for n, each in enumerate(spec.training_files)}
+
+
 def options_of(spec: FinetuneSpec) -> FinetuningOptions:
     """Return the library's options for a spec."""
     names = [field.name for field in fields(FinetuningOptions) if field.name not in WORKERS_CHOICE]
     values = {name: getattr(spec, OTHER_NAMES.get(name, name)) for name in names}
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)
+    values["report_to"] = tuple(spec.report_to)
     return FinetuningOptions(**values)

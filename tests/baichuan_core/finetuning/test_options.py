@@ -21,7 +21,7 @@ from baichuan_core import (
     finetune,
     latest_checkpoint,
 )
-from baichuan_core.errors import InsufficientMemoryError
+from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError
 from baichuan_core.finetuning.options import PRESETS
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
@@ -252,6 +252,20 @@ def test_too_little_memory_is_told_before_the_model_is_loaded(
     monkeypatch.setattr("baichuan_core.memory.total_bytes", lambda _: 1000)
     monkeypatch.setattr("baichuan_core.finetuning.trainable.load_model", None)
     with pytest.raises(InsufficientMemoryError, match=r"needs at least .* GiB of memory and cpu has"):
+        tune(base, tmp_path)
+
+
+@pytest.mark.parametrize(("total", "kind"), [(2**40, MemoryOccupiedError), (2**16, InsufficientMemoryError)])
+def test_out_of_memory_during_the_run_has_the_numbers_of_the_estimate(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("baichuan_core.memory.total_bytes", lambda _: total)
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr("baichuan_core.finetuning.trainer.BaichuanTrainer.training_step", fail)
+    with pytest.raises(kind, match=r"cpu ran out of memory: this was estimated at .* GiB .*; use a smaller batch_size"):
         tune(base, tmp_path)
 
 
