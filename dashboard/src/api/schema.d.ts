@@ -1660,6 +1660,11 @@ export interface components {
              */
             best_step?: number | null;
             /**
+             * Chat Format
+             * @description How chats were written: "baichuan2", "baichuan1-13b" or "chat_template"; null for plain text
+             */
+            chat_format?: string | null;
+            /**
              * Data Format
              * @description Name of the format of the training data
              * @default published
@@ -1903,6 +1908,11 @@ export interface components {
              * @default 0
              */
             priority?: number;
+            /**
+             * Report To
+             * @description Report to wandb or mlflow as well, if the worker has the package; records are artifacts anyway
+             */
+            report_to?: string[];
             /** @description Where it may run; by default what its memory needs */
             resources?: components["schemas"]["Resources"] | null;
             /**
@@ -1948,9 +1958,14 @@ export interface components {
             timeout_seconds?: number;
             /**
              * Training File
-             * @description Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text
+             * @description Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text; required unless training_files is given
              */
-            training_file: string;
+            training_file?: string | null;
+            /**
+             * Training Files
+             * @description Several such files with weights instead
+             */
+            training_files?: components["schemas"]["WeightedFile"][] | null;
             /**
              * Use Dora
              * @default false
@@ -3776,6 +3791,20 @@ export interface components {
              * @description The worker that comes closest
              */
             worker_id: string | null;
+        };
+        /**
+         * WeightedFile
+         * @description One of several files of training data.
+         */
+        WeightedFile: {
+            /** File */
+            file: string;
+            /**
+             * Weight
+             * @description How often each example occurs per epoch: 2 twice, 0.5 takes half of them
+             * @default 1
+             */
+            weight?: number;
         };
         /**
          * WorkerHistory
