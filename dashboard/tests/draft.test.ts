@@ -12,7 +12,7 @@ describe('specFields', () => {
   it('reads widgets, limits and defaults from the schema', () => {
     const named = Object.fromEntries(finetune.map((field) => [field.name, field]));
     expect(named.model).toMatchObject({ widget: 'model', required: true });
-    expect(named.training_file).toMatchObject({ widget: 'file', required: true });
+    expect(named.training_file).toMatchObject({ widget: 'file', required: false });
     expect(named.validation_file).toMatchObject({ widget: 'file', required: false, optional: true });
     expect(named.batch_size).toMatchObject({ widget: 'number', schema: { minimum: 1, maximum: 1024, default: 8 } });
     expect(named.lora_target_modules?.widget).toBe('choices');
@@ -24,9 +24,10 @@ describe('specFields', () => {
 
 describe('checkDraft', () => {
   it('asks for required fields', () => {
-    expect(checkDraft(finetune, {})).toEqual({
+    expect(checkDraft(specFields('evaluate'), { shots: '1' })).toEqual({
       model: { key: 'form.required' },
-      training_file: { key: 'form.required' },
+      benchmark: { key: 'form.required' },
+      data_file: { key: 'form.required' },
     });
   });
 

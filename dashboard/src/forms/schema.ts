@@ -42,7 +42,6 @@ export interface Field {
 
 const SCHEMAS = specs.schemas as unknown as Record<string, JsonSchema>;
 const MODEL_FIELDS = new Set(['model', 'adapter', 'compare_with']);
-const LONG_TEXTS = new Set(['prompts', 'stop', 'subjects']);
 
 function resolve(schema: JsonSchema): JsonSchema {
   const name = schema.$ref?.split('/').at(-1);
@@ -72,7 +71,7 @@ function chooseWidget(name: string, schema: JsonSchema): Widget {
       return 'number';
     case 'array':
       if (schema.items && resolve(schema.items).enum) return 'choices';
-      return LONG_TEXTS.has(name) ? 'lines' : 'json';
+      return schema.items && resolve(schema.items).type === 'string' ? 'lines' : 'json';
     case 'object':
       return schema.properties ? 'group' : 'pairs';
     default:

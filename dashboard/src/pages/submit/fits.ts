@@ -16,7 +16,7 @@ const NO_FILE = `file-${'0'.repeat(26)}`;
 export function completeForEstimate(kind: string, spec: Spec): Spec {
   switch (kind) {
     case 'finetune':
-      return { training_file: NO_FILE, ...spec, kind };
+      return spec.training_files ? { ...spec, kind } : { training_file: NO_FILE, ...spec, kind };
     case 'evaluate':
       return { data_file: NO_FILE, benchmark: 'perplexity', ...spec, kind };
     case 'convert':

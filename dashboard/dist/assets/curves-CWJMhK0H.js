@@ -1,1 +1,0 @@
-import{D as e,T as t,et as n}from"./index-Dfk5MunG.js";import{t as r}from"./curves-qedPY3lQ.js";var i=n();function a({job:n}){let a=t();return(0,i.jsxs)(`div`,{className:`stack`,children:[(0,i.jsx)(`div`,{children:(0,i.jsx)(e,{href:`/curves?runs=${n.id}`,children:a(`curves.compare`)})}),(0,i.jsx)(r,{ids:[n.id]})]})}export{a as default};
