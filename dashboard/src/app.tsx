@@ -27,13 +27,14 @@ export function App({ linkFailed }: { linkFailed: boolean }) {
   });
   const askAgain = useCallback(() => void client.resetQueries(), [client]);
   if (session.isPending) return <Skeleton lines={1} height={1} />;
-  if (session.isError) {
-    if (session.error instanceof ApiError && session.error.status === 401)
-      return (
-        <Suspense>
-          <SignInPage done={askAgain} linkFailed={linkFailed} />
-        </Suspense>
-      );
+  if (session.error instanceof ApiError && session.error.status === 401) {
+    return (
+      <Suspense>
+        <SignInPage done={askAgain} linkFailed={linkFailed} />
+      </Suspense>
+    );
+  }
+  if (!session.data) {
     return (
       <main className="content">
         <ErrorNotice error={session.error} retry={() => void session.refetch()} />

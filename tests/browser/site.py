@@ -18,7 +18,7 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS", "build/screenshots"))
 DESKTOP = (1360, 860)
 PHONE = (375, 800)
 SERIOUS = ("serious", "critical")
-PATIENCE_MS = 60_000  # the machine may be busy
+PATIENCE_MS = 30_000  # the machine may be busy
 SIGNED_OUT = re.compile(r"401")
 
 

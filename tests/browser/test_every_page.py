@@ -34,7 +34,7 @@ def fill(api: Api) -> str:
     return running
 
 
-@pytest.mark.parametrize(("theme", "language", "size"), VARIANTS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("theme", "language", "size"), VARIANTS, ids=str)
 def test_every_page_is_accessible_and_fits(
     api: Api, site: Site, theme: str, language: str, size: tuple[int, int]
 ) -> None:

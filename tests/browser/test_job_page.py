@@ -6,6 +6,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from jobs.service.metrics import Point
+from jobs.state import Event
 from tests.api.conftest import Api
 from tests.browser.site import Site, take_screenshot
 from tests.jobs.pool import hold
@@ -38,7 +39,7 @@ def test_a_job_is_watched_cancelled_and_retried(api: Api, site: Site) -> None:
         page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
         expect(page.locator("h1")).to_contain_text("Cancelling")
         with api.database.writing() as connection:
-            hold(connection, attempt, "wrk-1", api.settings).stop()
+            hold(connection, attempt, "wrk-1", api.settings).end(Event.STOP)
         expect(page.locator("h1")).to_contain_text("Cancelled")
         page.get_by_role("button", name="Retry").click()
         page.get_by_role("dialog").get_by_role("button", name="Retry").click()

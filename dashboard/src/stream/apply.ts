@@ -18,7 +18,7 @@ export class Applier {
   constructor(private readonly client: QueryClient) {}
 
   readonly reset = () => {
-    void this.client.invalidateQueries();
+    void this.client.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] !== 'session' });
   };
 
   apply(events: FeedEvent[]): void {

@@ -33,28 +33,32 @@ export function FilterBar({ search, change, counts }: Props) {
         ))}
       </div>
       <div className="row">
-        <label className="inline-field">
-          <span className="visually-hidden">{t('kind')}</span>
-          <select value={search.get('kind') ?? ''} onChange={(event) => change({ kind: event.target.value })}>
-            <option value="">{t('jobs.anyKind')}</option>
-            {KINDS.map((kind) => (
-              <option key={kind} value={kind}>
-                {t(`kind.${kind}` as MessageKey)}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label className="inline-field">
-          <span className="visually-hidden">{t('jobs.period')}</span>
-          <select value={search.get('since') ?? ''} onChange={(event) => change({ since: event.target.value })}>
-            <option value="">{t('jobs.anyTime')}</option>
-            {PERIODS.map((hours) => (
-              <option key={hours} value={hours}>
-                {hours < 48 ? t('jobs.hours', { count: hours }) : t('jobs.days', { count: hours / 24 })}
-              </option>
-            ))}
-          </select>
-        </label>
+        <select
+          className="inline-select"
+          aria-label={t('kind')}
+          value={search.get('kind') ?? ''}
+          onChange={(event) => change({ kind: event.target.value })}
+        >
+          <option value="">{t('jobs.anyKind')}</option>
+          {KINDS.map((kind) => (
+            <option key={kind} value={kind}>
+              {t(`kind.${kind}` as MessageKey)}
+            </option>
+          ))}
+        </select>
+        <select
+          className="inline-select"
+          aria-label={t('jobs.period')}
+          value={search.get('since') ?? ''}
+          onChange={(event) => change({ since: event.target.value })}
+        >
+          <option value="">{t('jobs.anyTime')}</option>
+          {PERIODS.map((hours) => (
+            <option key={hours} value={hours}>
+              {hours < 48 ? t('jobs.hours', { count: hours }) : t('jobs.days', { count: hours / 24 })}
+            </option>
+          ))}
+        </select>
         <TextFilters change={change} />
       </div>
       <ActiveFilters search={search} change={change} />
@@ -78,29 +82,30 @@ function TextFilters({ change }: Pick<Props, 'change'>) {
   };
   return (
     <form className="row grow" role="search" onSubmit={submit}>
-      <label className="inline-field">
-        <span className="visually-hidden">{t('jobs.by')}</span>
-        <select value={name} onChange={(event) => setName(event.target.value as TextFilter)}>
-          {TEXT_FILTERS.map((each) => (
-            <option key={each} value={each}>
-              {t(`jobs.by.${each}`)}
-            </option>
-          ))}
-        </select>
-      </label>
-      <label className="grow search-field">
-        <span className="visually-hidden">{t('jobs.value')}</span>
-        <input
-          type="search"
-          value={value}
-          placeholder={t(`jobs.by.${name}.hint`)}
-          aria-invalid={wrong || undefined}
-          onChange={(event) => {
-            setWrong(false);
-            setValue(event.target.value);
-          }}
-        />
-      </label>
+      <select
+        className="inline-select"
+        aria-label={t('jobs.by')}
+        value={name}
+        onChange={(event) => setName(event.target.value as TextFilter)}
+      >
+        {TEXT_FILTERS.map((each) => (
+          <option key={each} value={each}>
+            {t(`jobs.by.${each}`)}
+          </option>
+        ))}
+      </select>
+      <input
+        className="grow search-field"
+        aria-label={t('jobs.value')}
+        type="search"
+        value={value}
+        placeholder={t(`jobs.by.${name}.hint`)}
+        aria-invalid={wrong || undefined}
+        onChange={(event) => {
+          setWrong(false);
+          setValue(event.target.value);
+        }}
+      />
       <button type="submit" className="button" disabled={value === ''}>
         {t('jobs.filter')}
       </button>
