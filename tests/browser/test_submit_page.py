@@ -50,7 +50,7 @@ def test_a_fine_tune_is_submitted_from_the_form(api: Api, site: Site, tmp_path: 
 def test_a_job_is_submitted_and_cancelled_by_keyboard_alone(api: Api, site: Site) -> None:
     with site.page("submit?kind=generate") as page:
         expect(page.get_by_label("Model *")).to_be_visible()
-        tab_to(page, "Model")
+        tab_to(page, "Model *")
         page.keyboard.type("base")
         page.keyboard.press("Escape")  # closes the suggestions
         tab_to(page, "Prompts")
