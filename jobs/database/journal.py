@@ -10,6 +10,7 @@ Counts of use are written here too, for the same reason: many transactions add t
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from jobs.records import FeedType
 
 DAY_MS = 24 * 3600 * 1000
 _KEY = "baichuan.journal"
+_INSERT_FEED = sa.insert(Feed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,8 @@ def follow_savepoints(engine: Engine) -> None:
 
 
 def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -> None:
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    counter = insert(FeedPosition).values(project_id=project_id, last=len(told))
-    counted = counter.on_conflict_do_update(
-        index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + len(told)}
-    )
-    last: int = connection.execute(counted.returning(FeedPosition.last)).scalar_one()
+    counted = {"project_id": project_id, "last": len(told)}
+    last: int = connection.execute(_take_positions(connection.dialect.name), counted).scalar_one()
     rows = [
         {
             "project_id": project_id,
@@ -135,7 +133,27 @@ def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -
         }
         for number, each in enumerate(told, start=1)
     ]
-    connection.execute(sa.insert(Feed), rows)
+    connection.execute(_INSERT_FEED, rows)
+
+
+@cache
+def _take_positions(dialect: str) -> sa.Executable:
+    """Build the statement that adds `last` to a project's counter and returns it; once, since commits run it."""
+    counter = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(FeedPosition)
+    added = counter.on_conflict_do_update(
+        index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + counter.excluded.last}
+    )
+    return added.returning(FeedPosition.last)
+
+
+@cache
+def _add_usage(dialect: str) -> sa.Executable:
+    """Build the statement that adds to what a key has used on a day."""
+    new = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(Usage)
+    return new.on_conflict_do_update(
+        index_elements=[Usage.project_id, Usage.day, Usage.key_id],
+        set_={name: getattr(Usage, name) + new.excluded[name] for name in ("jobs", "device_ms", "tokens")},
+    )
 
 
 def _write_usage(connection: Connection, used: Sequence[Used]) -> None:
@@ -143,15 +161,9 @@ def _write_usage(connection: Connection, used: Sequence[Used]) -> None:
     for each in used:
         total = sums.setdefault((each.project_id, each.day, each.key_id), Counter())
         total.update(jobs=each.jobs, device_ms=each.device_ms, tokens=each.tokens)
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     for (project_id, day, key_id), total in sorted(sums.items()):
-        new = insert(Usage).values(project_id=project_id, day=day, key_id=key_id, **total)
-        connection.execute(
-            new.on_conflict_do_update(
-                index_elements=[Usage.project_id, Usage.day, Usage.key_id],
-                set_={name: getattr(Usage, name) + new.excluded[name] for name in total},
-            )
-        )
+        row = {"project_id": project_id, "day": day, "key_id": key_id, **total}
+        connection.execute(_add_usage(connection.dialect.name), row)
 
 
 def _journal(connection: Connection) -> Journal:

@@ -8,7 +8,7 @@ from jobs.database import now_ms
 from jobs.database.tables import WorkerSample
 from jobs.maintenance import Retention
 from jobs.records import WorkerRecord
-from jobs.repository import allocations
+from jobs.repository import allocations, attempts
 from jobs.service import workers
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of
@@ -93,6 +93,8 @@ def test_attempts_that_end_without_success_use_devices_too(either_api: Api) -> N
         allocations.update(connection, attempt, {"devices": [{"uuid": "a", "index": 0, "reserved_bytes": 1}]})
         held = hold(connection, attempt, "wrk-1", api.settings)
         held.end(Event.FAIL, {"code": "x", "message": "y"})
+        ended = attempts.get(connection, attempt)
     entry = usage(api)["first key"]
-    assert entry["device_seconds"] == (held.now - (held.attempt.claimed_at or 0)) / 1000
+    assert ended is not None
+    assert entry["device_seconds"] == ((ended.finished_at or 0) - (ended.claimed_at or 0)) / 1000
     assert len(entry["day"]) == len("2026-11-28")
