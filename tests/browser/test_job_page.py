@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import expect
 
@@ -14,7 +15,7 @@ from tests.jobs.pool import hold
 CONVERSATION = b'[{"id": "1", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]'
 
 
-def finetune(api: Api, **fields: object) -> str:
+def finetune(api: Api, **fields: Any) -> str:
     """Submit a fine-tune."""
     form = {"purpose": "fine-tune"}
     uploaded = api.client.post("/v1/files", files={"file": ("data.json", CONVERSATION)}, data=form).json()

@@ -6,7 +6,7 @@ import { call, type Schema } from '@/api/client';
 import { type MetricSeries, refine } from './series';
 import type { Range, ViewRange } from './view-range';
 
-const BUCKETS = 800;
+const BUCKETS = 500;
 
 type JobMetrics = Schema<'JobMetrics'>;
 

@@ -1,4 +1,4 @@
-import{C as e,E as t,F as n,O as r,S as i,_ as a,it as o,rt as s,tt as c,w as l}from"./index-BpLkRROK.js";import{a as u,t as d}from"./queries-Cp927Zyq.js";import{t as f}from"./copy-DubwOWYC.js";import{t as p}from"./upload-BAO90gX_.js";var m=o(s(),1),h=`[
+import{C as e,E as t,F as n,O as r,S as i,_ as a,it as o,rt as s,tt as c,w as l}from"./index-CUDExY5g.js";import{a as u,t as d}from"./queries-B1OTXAZg.js";import{t as f}from"./copy-MLi_syXZ.js";import{t as p}from"./upload-ej_wMQ1g.js";var m=o(s(),1),h=`[
   {"id": "zh-0", "conversations": [{"from": "human", "value": "你是谁？"}, {"from": "gpt", "value": "我是百川任务队列的示例助手。"}]},
   {"id": "en-0", "conversations": [{"from": "human", "value": "Who are you?"}, {"from": "gpt", "value": "I am the sample assistant of Baichuan Jobs."}]},
   {"id": "zh-1", "conversations": [{"from": "human", "value": "这个服务支持哪些任务？"}, {"from": "gpt", "value": "量化、转换、微调和生成四种任务。"}]},
