@@ -51,15 +51,19 @@ demo: $(VENV)/.engine ## Set up and run the sample workflow through the service;
 
 .PHONY: test
 test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
-	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not gpu and not vllm"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not gpu and not vllm and not browser"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
-	@$(BIN)/pytest -q -m "slow and not gpu and not vllm"
+	@$(BIN)/pytest -q -m "slow and not gpu and not vllm and not browser"
 
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/.vllm ## Set up vLLM's CPU build beside and run the tests of the engine that uses it
 	@$(VLLM_VENV)/bin/python -m pytest -q -m vllm -W default
+
+.PHONY: test-browser
+test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium; pictures go to build/screenshots
+	@$(BIN)/pytest -q -m browser
 
 .PHONY: test-all
 test-all: test-vllm ## Run every test that this machine can run
@@ -81,8 +85,27 @@ contracts: $(VENV)/.dev ## Check which room may import which
 compose: $(VENV)/.dev ## Check docker-compose.yml against the Compose schema
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+# Node builds the dashboard; everything else, `make up` included, uses the committed bundle.
+NODE_MISSING = "skipped: the checks of dashboard/ need Node 20.19 or later and npm"
+
+.PHONY: dashboard
+dashboard: dashboard/node_modules/.installed ## Build the dashboard into dashboard/dist (needs Node)
+	@cd dashboard && npm run --silent types && npm run --silent build
+
+.PHONY: dashboard-check
+dashboard-check: ## Check the dashboard: generated files, types, lint, format, unit tests (if Node is installed)
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory dashboard/node_modules/.installed && cd dashboard && npm run --silent check; else echo $(NODE_MISSING); fi
+
+.PHONY: dashboard-rebuild
+dashboard-rebuild: dashboard ## Rebuild the dashboard and fail if the committed bundle differs (needs Node)
+	@git diff --exit-code --stat -- dashboard/dist && test -z "$$(git status --porcelain -- dashboard/dist)"
+
+dashboard/node_modules/.installed: dashboard/package-lock.json
+	@cd dashboard && npm ci --silent
+	@touch $@
+
 .PHONY: check
-check: lint types contracts compose ## Everything that needs no run
+check: lint types contracts compose dashboard-check ## Everything that needs no run
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and repair what can be repaired

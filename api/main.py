@@ -54,21 +54,8 @@ SCHEMES = {
 }
 OPEN_TO_ALL = {("/v1/session", "post")}
 RESOURCES = (
-    *(
-        jobs,
-        job_deletion,
-        bulk_operations,
-        estimates,
-        events,
-        logs,
-        metrics,
-        artifacts,
-        resume_points,
-        datasets,
-        files,
-        models,
-    ),
-    *(workers, history, keys, session, feed),
+    *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
+    *(datasets, files, models, workers, history, keys, session, feed),
 )
 OPENAI_RESOURCES = (uploads, fine_tuning, batches)
 STREAMED = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))

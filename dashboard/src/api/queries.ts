@@ -1,0 +1,64 @@
+import { useQuery } from '@tanstack/react-query';
+
+import { call, type Schema } from './client';
+
+/** Lists that several pages show; events and the pages' own actions invalidate them by their keys. */
+
+const MAX_PAGES = 20;
+
+interface Page<Item> {
+  data: Item[];
+  has_more: boolean;
+  last_id: string | null;
+}
+
+/** Read a list to its end, or to 2,000 items. */
+export async function readAll<Item>(read: (after: string | undefined) => Promise<Page<Item>>): Promise<Item[]> {
+  const items: Item[] = [];
+  let after: string | undefined;
+  for (let page = 0; page < MAX_PAGES; page += 1) {
+    const found = await read(after);
+    items.push(...found.data);
+    if (!found.has_more || found.last_id === null) break;
+    after = found.last_id;
+  }
+  return items;
+}
+
+function pageQuery(after: string | undefined): { limit: number; after?: string } {
+  return after === undefined ? { limit: 100 } : { limit: 100, after };
+}
+
+export function useModels() {
+  return useQuery({
+    queryKey: ['models'],
+    queryFn: ({ signal }) =>
+      readAll<Schema<'ModelObject'>>((after) => call('get', '/v1/models', { query: pageQuery(after), signal })),
+  });
+}
+
+export function useFiles() {
+  return useQuery({
+    queryKey: ['files'],
+    queryFn: async ({ signal }) => (await call('get', '/v1/files', { query: { limit: 200 }, signal })).data,
+  });
+}
+
+export function useWorkers() {
+  return useQuery({
+    queryKey: ['workers'],
+    queryFn: async ({ signal }) => (await call('get', '/v1/workers', { query: { limit: 100 }, signal })).data,
+    refetchInterval: 5000, // workers report with heartbeats, which are not events
+  });
+}
+
+export function useJob(id: string) {
+  return useQuery({
+    queryKey: ['job', id],
+    queryFn: ({ signal }) => call('get', '/v1/jobs/{job_id}', { path: { job_id: id }, signal }),
+  });
+}
+
+export function isFinal(state: string): boolean {
+  return state === 'succeeded' || state === 'failed' || state === 'cancelled';
+}

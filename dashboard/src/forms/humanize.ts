@@ -1,0 +1,5 @@
+/** "learning_rate" as a label: "Learning rate". */
+export function humanize(name: string): string {
+  const words = name.replaceAll('_', ' ').replace(/\b(lora|tf32|adam)\b/g, (word) => (word === 'lora' ? 'LoRA' : word));
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}

@@ -1,0 +1,82 @@
+import type { QueryClient } from '@tanstack/react-query';
+
+import type { Schema } from '@/api/client';
+import { patchJobRows } from '@/pages/jobs/list';
+
+import type { FeedEvent } from './feed';
+import { throttle } from './throttle';
+
+const LIST_MS = 500; // while events keep coming, lists are read again this often
+const DETAIL_MS = 250;
+
+type Job = Schema<'JobObject'>;
+
+/** Brings what is shown up to date: small changes from the events themselves, the rest by reading again. */
+export class Applier {
+  private readonly dirty = new Set<string>();
+
+  constructor(private readonly client: QueryClient) {}
+
+  readonly reset = () => {
+    void this.client.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] !== 'session' });
+  };
+
+  apply(events: FeedEvent[]): void {
+    for (const event of events) this.applyOne(event);
+  }
+
+  private applyOne(event: FeedEvent): void {
+    const { type, job_id: job, data } = event;
+    if (type === 'bulk') {
+      void this.client.invalidateQueries({ queryKey: ['bulk', data.id] });
+      this.refreshLists();
+    }
+    if (job === null) return;
+    switch (type) {
+      case 'progress':
+        this.patchProgress(job, data as Schema<'JobProgress'>);
+        break;
+      case 'log':
+        void this.client.invalidateQueries({ queryKey: ['log-total', job] });
+        break;
+      case 'metrics':
+        this.markDirty(`metrics:${job}`);
+        break;
+      case 'state':
+        patchJobRows(this.client, job, { state: data.to as Job['state'] });
+        this.markDirty(`job:${job}`);
+        this.refreshLists();
+        if (data.to === 'succeeded') void this.client.invalidateQueries({ queryKey: ['models'] });
+        break;
+      case 'deleted':
+        this.refreshLists();
+        break;
+    }
+  }
+
+  private patchProgress(job: string, progress: Schema<'JobProgress'>): void {
+    patchJobRows(this.client, job, { progress });
+    this.client.setQueryData<Job>(['job', job], (old) => (old ? { ...old, progress } : old));
+  }
+
+  private markDirty(what: string): void {
+    this.dirty.add(what);
+    this.refreshDetails();
+  }
+
+  private readonly refreshDetails = throttle(() => {
+    for (const what of this.dirty) {
+      const [kind, job] = what.split(':');
+      const keys = kind === 'metrics' ? ['metrics'] : ['job', 'attempts', 'log-total', 'metrics'];
+      for (const key of keys) void this.client.invalidateQueries({ queryKey: [key, job] });
+    }
+    this.dirty.clear();
+  }, DETAIL_MS);
+
+  private readonly refreshLists = throttle(() => {
+    void this.client.invalidateQueries({ queryKey: ['job-head'] });
+    void this.client.invalidateQueries({ queryKey: ['job-counts'] });
+    void this.client.invalidateQueries({ queryKey: ['running'] });
+    void this.client.invalidateQueries({ queryKey: ['waiting'] });
+  }, LIST_MS);
+}

@@ -1,0 +1,19 @@
+/** Run at once, then at most once per `wait` ms; calls in between lead to one run at the end of the wait. */
+export function throttle(run: () => void, wait: number): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let again = false;
+  const start = () => {
+    run();
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (again) {
+        again = false;
+        start();
+      }
+    }, wait);
+  };
+  return () => {
+    if (timer === undefined) start();
+    else again = true;
+  };
+}

@@ -1,0 +1,62 @@
+"""Every page in both themes, both languages and on a phone: accessible, and never wider than the window."""
+
+import pytest
+from playwright.sync_api import expect
+
+from jobs.service.metrics import Point
+from tests.api.conftest import Api
+from tests.browser.site import DESKTOP, PHONE, Site, scrolls_sideways, take_screenshot, violations
+from tests.browser.test_job_page import finetune, log_steps
+
+VARIANTS = [
+    ("light", "en", DESKTOP),
+    ("dark", "zh", DESKTOP),
+    ("dark", "en", PHONE),
+    ("light", "zh", PHONE),
+]
+PARTS = ("", "/log", "/curves", "/spec", "/attempts", "/files", "/code")
+PAGES = ("jobs", "submit?model=base", "curves", "data", "models", "pool", "project")
+
+
+def fill(api: Api) -> str:
+    """Jobs in several states; returns one that runs."""
+    failed = api.submit(labels={"team": "search"})["id"]
+    api.client.post(f"/v1/jobs/{failed}/cancel")
+    done = api.submit(kind="generate", prompts=["你好"])["id"]
+    api.finish(done, api.start(done), {"completions.jsonl": b""})
+    running = finetune(api, labels={"team": "search", "run": "a"})
+    attempt = api.start(running)
+    points = [Point(step, {"loss": 3 / step, "learning_rate": 1e-4, "grad_norm": 1.0}) for step in range(1, 301)]
+    log_steps(api, attempt, points)
+    progress = {"fraction": 0.6, "stage": "training", "metrics": {"loss": 0.01, "tokens_per_second": 5120.0}}
+    api.report(attempt, *[f"step {step}: loss {3 / step:.4f}" for step in range(1, 101)], progress=progress)
+    api.submit()
+    return running
+
+
+@pytest.mark.parametrize(("theme", "language", "size"), VARIANTS, ids=str)
+def test_every_page_is_accessible_and_fits(
+    api: Api, site: Site, theme: str, language: str, size: tuple[int, int]
+) -> None:
+    job = fill(api)
+    addresses = [*PAGES, *(f"jobs/{job}{part}" for part in PARTS)]
+    name = f"{theme}-{language}-{'phone' if size == PHONE else 'desktop'}"
+    with site.page(theme=theme, language=language, size=size) as page:
+        for address in addresses:
+            page.goto(f"{site.url}/dashboard/{address}")
+            expect(page.locator("h1")).to_be_visible()
+            expect(page.locator(".skeleton")).to_have_count(0)
+            take_screenshot(page, f"{address.split('?')[0].replace(job, 'job').replace('/', '-')}-{name}")
+            assert violations(page) == [], address
+            assert not scrolls_sideways(page), address
+        assert page.locator("html").get_attribute("lang") == {"en": "en", "zh": "zh-CN"}[language]
+
+
+def test_language_and_theme_are_remembered(site: Site) -> None:
+    with site.page("models") as page:
+        page.get_by_label("Language").select_option("zh")
+        expect(page.get_by_role("heading", name="模型")).to_be_visible()
+        page.get_by_label("主题").select_option("dark")
+        page.reload()
+        expect(page.get_by_role("heading", name="模型")).to_be_visible()
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
