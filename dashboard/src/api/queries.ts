@@ -59,6 +59,12 @@ export function useJob(id: string) {
   });
 }
 
+/** Submit a job; without `dry_run` the answer is always the job. */
+export async function submitJob(spec: object, headers: Record<string, string> = {}): Promise<Schema<'JobObject'>> {
+  const answer = await call('post', '/v1/jobs', { body: spec as Schema<'FinetuneSpec'>, headers });
+  return answer as Schema<'JobObject'>;
+}
+
 export function isFinal(state: string): boolean {
   return state === 'succeeded' || state === 'failed' || state === 'cancelled';
 }

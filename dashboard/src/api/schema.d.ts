@@ -44,6 +44,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Batches
+         * @description List the generate jobs of the project that were made here, newest first.
+         */
+        get: operations["list_batches_v1_batches_get"];
+        put?: never;
+        /**
+         * Create
+         * @description Make a batch. A repeated request of a client that lost the answer makes no second one.
+         */
+        post: operations["create_v1_batches_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get
+         * @description One batch.
+         */
+        get: operations["get_v1_batches__batch_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description Cancel a batch; it has no results then.
+         */
+        post: operations["cancel_v1_batches__batch_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/bulk-operations": {
         parameters: {
             query?: never;
@@ -193,6 +257,9 @@ export interface paths {
         /**
          * Upload
          * @description Upload a file. It is streamed to the disk and becomes visible when all of it is there.
+         *
+         *     The content is checked by its purpose: a file that cannot be used has the status `error`, and `status_details` says
+         *     where and why.
          */
         post: operations["upload_v1_files_post"];
         delete?: never;
@@ -239,6 +306,150 @@ export interface paths {
         get: operations["download_v1_files__file_id__content_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Jobs
+         * @description List all finetune jobs of the project, newest first, however they were made.
+         */
+        get: operations["list_jobs_v1_fine_tuning_jobs_get"];
+        put?: never;
+        /**
+         * Create
+         * @description Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one.
+         */
+        post: operations["create_v1_fine_tuning_jobs_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get
+         * @description One fine-tuning job.
+         */
+        get: operations["get_v1_fine_tuning_jobs__job_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description Cancel a job: at once if it waits, through its worker if it runs.
+         */
+        post: operations["cancel_v1_fine_tuning_jobs__job_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Checkpoints
+         * @description List usable checkpoints: the result of the job, once it has succeeded.
+         */
+        get: operations["list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Events
+         * @description Changes of the job's state and its metrics, newest first.
+         */
+        get: operations["list_events_v1_fine_tuning_jobs__job_id__events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause
+         * @description Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`.
+         */
+        post: operations["pause_v1_fine_tuning_jobs__job_id__pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume
+         * @description Let a paused job continue.
+         */
+        post: operations["resume_v1_fine_tuning_jobs__job_id__resume_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -524,6 +735,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/jobs/{job_id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause
+         * @description Let a fine-tune wait until it is resumed; a running one saves a resume point first.
+         */
+        post: operations["pause_v1_jobs__job_id__pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume
+         * @description Let a paused job continue from its resume point.
+         */
+        post: operations["resume_v1_jobs__job_id__resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs/{job_id}/resume-points": {
         parameters: {
             query?: never;
@@ -722,6 +973,86 @@ export interface paths {
          * @description Make a one-time link that signs a browser in with the key of this request.
          */
         post: operations["make_link_v1_session_links_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Upload
+         * @description Announce a file whose parts will arrive within an hour.
+         */
+        post: operations["create_upload_v1_uploads_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Upload
+         * @description Cancel an upload; its parts are deleted.
+         */
+        post: operations["cancel_upload_v1_uploads__upload_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete Upload
+         * @description Join the parts to a file. Completing twice answers with the same file.
+         */
+        post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add Part
+         * @description Add a part; parts may arrive in any order and at the same time.
+         */
+        post: operations["add_part_v1_uploads__upload_id__parts_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -994,6 +1325,156 @@ export interface components {
          */
         AttemptState: "dispatched" | "running" | "succeeded" | "failed" | "cancelled" | "expired" | "lost" | "released";
         /**
+         * BatchBody
+         * @description A batch to make.
+         */
+        BatchBody: {
+            /**
+             * @description Other fields of a generate spec, such as `engine`
+             * @default {
+             *       "dry_run": false
+             *     }
+             */
+            baichuan?: components["schemas"]["Extension"];
+            /**
+             * Completion Window
+             * @constant
+             */
+            completion_window: "24h";
+            /**
+             * Endpoint
+             * @enum {string}
+             */
+            endpoint: "/v1/chat/completions" | "/v1/completions";
+            /** Input File Id */
+            input_file_id: string;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Output Expires After */
+            output_expires_after?: unknown;
+        };
+        /**
+         * BatchErrorObject
+         * @description Why a batch has failed.
+         */
+        BatchErrorObject: {
+            /** Code */
+            code: string;
+            /** Line */
+            line?: number | null;
+            /** Message */
+            message: string;
+            /** Param */
+            param?: string | null;
+        };
+        /**
+         * BatchErrors
+         * @description All reasons.
+         */
+        BatchErrors: {
+            /** Data */
+            data: components["schemas"]["BatchErrorObject"][];
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /**
+         * BatchObject
+         * @description A batch.
+         */
+        BatchObject: {
+            /**
+             * Baichuan
+             * @description The job itself, with its true state
+             */
+            baichuan: components["schemas"]["JobSummary"] | components["schemas"]["DryRunObject"];
+            /** Cancelled At */
+            cancelled_at?: number | null;
+            /** Cancelling At */
+            cancelling_at?: number | null;
+            /** Completed At */
+            completed_at?: number | null;
+            /**
+             * Completion Window
+             * @default 24h
+             */
+            completion_window?: string;
+            /** Created At */
+            created_at: number;
+            /** Endpoint */
+            endpoint: string;
+            /** Error File Id */
+            error_file_id?: string | null;
+            errors?: components["schemas"]["BatchErrors"] | null;
+            /** Expired At */
+            expired_at?: number | null;
+            /**
+             * Expires At
+             * @description null: batches do not expire; `timeout_seconds` limits a run
+             */
+            expires_at?: number | null;
+            /** Failed At */
+            failed_at?: number | null;
+            /** Finalizing At */
+            finalizing_at?: number | null;
+            /** Id */
+            id: string;
+            /** In Progress At */
+            in_progress_at?: number | null;
+            /** Input File Id */
+            input_file_id: string;
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default batch
+             * @constant
+             */
+            object?: "batch";
+            /** Output File Id */
+            output_file_id?: string | null;
+            request_counts: components["schemas"]["RequestCounts"];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "validating" | "failed" | "in_progress" | "finalizing" | "completed" | "expired" | "cancelling" | "cancelled";
+            usage?: components["schemas"]["BatchUsage"] | null;
+        };
+        /**
+         * BatchUsage
+         * @description Tokens of a completed batch.
+         */
+        BatchUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            /**
+             * @default {
+             *       "cached_tokens": 0
+             *     }
+             */
+            input_tokens_details?: components["schemas"]["InputTokensDetails"];
+            /** Output Tokens */
+            output_tokens: number;
+            /**
+             * @default {
+             *       "reasoning_tokens": 0
+             *     }
+             */
+            output_tokens_details?: components["schemas"]["OutputTokensDetails"];
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
          * BenchmarkResult
          * @description Accuracy on a benchmark.
          */
@@ -1177,6 +1658,16 @@ export interface components {
             tie_word_embeddings?: boolean | null;
             /** Vocab Size */
             vocab_size?: number | null;
+        };
+        /**
+         * CompletionBody
+         * @description Which parts make the file.
+         */
+        CompletionBody: {
+            /** Md5 */
+            md5?: string | null;
+            /** Part Ids */
+            part_ids: string[];
         };
         /**
          * ConvertResult
@@ -1385,6 +1876,26 @@ export interface components {
             deadline_seconds?: number | null;
         };
         /**
+         * DryRunObject
+         * @description The answer to a dry run: the job would be accepted, and none was made.
+         */
+        DryRunObject: {
+            /** @description null if the sizes of the model are not known */
+            estimate: components["schemas"]["EstimateObject"] | null;
+            /**
+             * Object
+             * @default job.dry_run
+             * @constant
+             */
+            object?: "job.dry_run";
+            /**
+             * Queue Position
+             * @description Place among all queued jobs if it were submitted now, 1 for the first
+             */
+            queue_position: number;
+            requirements: components["schemas"]["RequirementObject"];
+        };
+        /**
          * EstimateObject
          * @description Memory that a job takes when it takes most, in bytes; the parts sum up to the total.
          */
@@ -1546,6 +2057,38 @@ export interface components {
             type: string;
         };
         /**
+         * ExpiresAfter
+         * @description When the file expires.
+         */
+        ExpiresAfter: {
+            /**
+             * Anchor
+             * @constant
+             */
+            anchor: "created_at";
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * Extension
+         * @description What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec.
+         */
+        Extension: {
+            /**
+             * Dry Run
+             * @description Make nothing; return what the job would require
+             * @default false
+             */
+            dry_run?: boolean;
+            /**
+             * Quantization
+             * @description Use the newest model that was made from `model` by quantizing it this way
+             */
+            quantization?: ("int8" | "nf4" | "fp4") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * FeedEvent
          * @description One change in a project. Its `id` is a position without gaps: the next event's is larger by one.
          */
@@ -1612,7 +2155,7 @@ export interface components {
         };
         /**
          * FileObject
-         * @description An uploaded file.
+         * @description An uploaded file, or an artifact of a job.
          */
         FileObject: {
             /** Bytes */
@@ -1625,6 +2168,11 @@ export interface components {
             filename: string;
             /** Id */
             id: string;
+            /**
+             * Job Id
+             * @description The job that has published it as an artifact
+             */
+            job_id?: string | null;
             /**
              * Object
              * @default file
@@ -1641,8 +2189,178 @@ export interface components {
              * @enum {string}
              */
             status?: "uploaded" | "processed" | "error";
-            /** Status Details */
+            /**
+             * Status Details
+             * @description Why the status is `error`, with the line
+             */
             status_details?: string | null;
+        };
+        /**
+         * FineTuningBody
+         * @description A fine-tuning job to make.
+         */
+        FineTuningBody: {
+            /**
+             * @description Other fields of a finetune spec, such as `lora_rank`
+             * @default {
+             *       "dry_run": false
+             *     }
+             */
+            baichuan?: components["schemas"]["Extension"];
+            /** @description Deprecated in OpenAI's API: use `method` */
+            hyperparameters?: components["schemas"]["Hyperparameters"] | null;
+            /** Integrations */
+            integrations?: unknown;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            method?: components["schemas"]["Method"] | null;
+            /**
+             * Model
+             * @description A model id: letters, digits, '-', '_', with single '.' or '/' between them
+             */
+            model: string;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Suffix
+             * @description Part of the model's name, which is model/suffix/<end of the job's id>
+             */
+            suffix?: string | null;
+            /** Training File */
+            training_file: string;
+            /** Validation File */
+            validation_file?: string | null;
+        };
+        /**
+         * FineTuningCheckpointObject
+         * @description A model that a fine-tuning job has written.
+         */
+        FineTuningCheckpointObject: {
+            /** Created At */
+            created_at: number;
+            /** Fine Tuned Model Checkpoint */
+            fine_tuned_model_checkpoint: string;
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            /** Id */
+            id: string;
+            /** Metrics */
+            metrics: {
+                [key: string]: unknown;
+            };
+            /**
+             * Object
+             * @default fine_tuning.job.checkpoint
+             * @constant
+             */
+            object?: "fine_tuning.job.checkpoint";
+            /** Step Number */
+            step_number: number;
+        };
+        /**
+         * FineTuningErrorObject
+         * @description Why a job has failed.
+         */
+        FineTuningErrorObject: {
+            /** Code */
+            code: string;
+            /** Message */
+            message: string;
+            /** Param */
+            param?: string | null;
+        };
+        /**
+         * FineTuningEventObject
+         * @description An event of a fine-tuning job.
+         */
+        FineTuningEventObject: {
+            /** Created At */
+            created_at: number;
+            /** Data */
+            data: {
+                [key: string]: unknown;
+            };
+            /** Id */
+            id: string;
+            /**
+             * Level
+             * @enum {string}
+             */
+            level: "info" | "warn" | "error";
+            /** Message */
+            message: string;
+            /**
+             * Object
+             * @default fine_tuning.job.event
+             * @constant
+             */
+            object?: "fine_tuning.job.event";
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "message" | "metrics";
+        };
+        /**
+         * FineTuningJobObject
+         * @description A fine-tuning job.
+         */
+        FineTuningJobObject: {
+            /**
+             * Baichuan
+             * @description The job itself, with its true state
+             */
+            baichuan: components["schemas"]["JobSummary"] | components["schemas"]["DryRunObject"];
+            /** Created At */
+            created_at: number;
+            error: components["schemas"]["FineTuningErrorObject"] | null;
+            /** Estimated Finish */
+            estimated_finish: number | null;
+            /** Fine Tuned Model */
+            fine_tuned_model: string | null;
+            /** Finished At */
+            finished_at: number | null;
+            hyperparameters: components["schemas"]["HyperparametersObject"];
+            /** Id */
+            id: string;
+            /** Integrations */
+            integrations?: {
+                [key: string]: unknown;
+            }[];
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
+            method: components["schemas"]["MethodObject"];
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default fine_tuning.job
+             * @constant
+             */
+            object?: "fine_tuning.job";
+            /** Organization Id */
+            organization_id: string;
+            /** Result Files */
+            result_files: string[];
+            /** Seed */
+            seed: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "validating_files" | "queued" | "running" | "succeeded" | "failed" | "cancelled";
+            /** Trained Tokens */
+            trained_tokens: number | null;
+            /** Training File */
+            training_file: string;
+            /** User Provided Suffix */
+            user_provided_suffix: string | null;
+            /** Validation File */
+            validation_file: string | null;
         };
         /**
          * FinetuneResult
@@ -1767,6 +2485,13 @@ export interface components {
              * @default 8
              */
             batch_size?: number;
+            /**
+             * Deepspeed
+             * @description A DeepSpeed configuration instead of a strategy; a preset is a strategy, such as "zero3"
+             */
+            deepspeed?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Dtype
              * @description What is computed in
@@ -1945,6 +2670,13 @@ export interface components {
              */
             seed?: number;
             /**
+             * Strategy
+             * @description How several devices share the work; auto takes the fastest one that fits
+             * @default auto
+             * @enum {string}
+             */
+            strategy?: "auto" | "single" | "ddp" | "fsdp2" | "zero2" | "zero3" | "zero3-offload";
+            /**
              * Tf32
              * @description Permit TF32 on GPUs that have it
              * @default false
@@ -2046,6 +2778,12 @@ export interface components {
              * @description Tokens of the prompts, each prompt counted once
              */
             prompt_tokens: number;
+            /**
+             * Rejected
+             * @description Requests of a batch that could not be answered; its error file says why
+             * @default 0
+             */
+            rejected?: number;
             /**
              * Requests
              * @description Requests that were answered
@@ -2238,6 +2976,56 @@ export interface components {
             cores?: number | null;
             /** Memory Bytes */
             memory_bytes?: number | null;
+        };
+        /**
+         * Hyperparameters
+         * @description `auto` takes the value of the preset, which the job shows once it has started.
+         */
+        Hyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+        };
+        /**
+         * HyperparametersObject
+         * @description Hyperparameters; those that are `auto` have their values once the job has started.
+         */
+        HyperparametersObject: {
+            /** Batch Size */
+            batch_size: "auto" | number | null;
+            /**
+             * Learning Rate Multiplier
+             * @description Of the learning rate in `baichuan` or the preset; null for jobs that were made elsewhere
+             */
+            learning_rate_multiplier: "auto" | number | null;
+            /**
+             * N Epochs
+             * @description null if it is not a whole number
+             */
+            n_epochs: "auto" | number | null;
+        };
+        /**
+         * InputTokensDetails
+         * @description Part of the usage; nothing is cached across batches.
+         */
+        InputTokensDetails: {
+            /**
+             * Cached Tokens
+             * @default 0
+             */
+            cached_tokens?: number;
         };
         /**
          * JobCounts
@@ -2436,7 +3224,7 @@ export interface components {
              */
             id?: string | null;
             /** Kind */
-            kind?: string | null;
+            kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
             /**
              * Label
              * @description key:value
@@ -2458,7 +3246,7 @@ export interface components {
          * @description Where a job stands.
          * @enum {string}
          */
-        JobState: "queued" | "dispatched" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
+        JobState: "queued" | "dispatched" | "running" | "cancelling" | "pausing" | "paused" | "succeeded" | "failed" | "cancelled";
         /**
          * JobSummary
          * @description A job in a list.
@@ -2573,6 +3361,51 @@ export interface components {
              * @description Size of all files
              */
             bytes: number;
+        };
+        /**
+         * LoadedDeviceObject
+         * @description A device of a loaded model, and the memory that the model takes there.
+         */
+        LoadedDeviceObject: {
+            /** Bytes */
+            bytes: number;
+            /** Uuid */
+            uuid: string;
+        };
+        /**
+         * LoadedModelObject
+         * @description A model that a runner keeps loaded; ids are null if it belongs to another project.
+         */
+        LoadedModelObject: {
+            /** Adapter */
+            adapter: string | null;
+            /** Devices */
+            devices: components["schemas"]["LoadedDeviceObject"][];
+            /**
+             * Dtype
+             * @description Dtype that its jobs ask for; auto is the checkpoint's own
+             */
+            dtype: string;
+            /** Engine */
+            engine: string;
+            /**
+             * Host Bytes
+             * @description Memory of the host, a CPU's included
+             */
+            host_bytes: number;
+            /** Id */
+            id: string | null;
+            /**
+             * Since
+             * @description When it was loaded
+             */
+            since: number;
+            /**
+             * State
+             * @description Whether a job uses it now; idle ones make room for other jobs
+             * @enum {string}
+             */
+            state: "idle" | "busy";
         };
         /**
          * LogLine
@@ -2709,6 +3542,44 @@ export interface components {
              * @enum {string}
              */
             role: "system" | "user" | "assistant";
+        };
+        /**
+         * Method
+         * @description How to train.
+         */
+        Method: {
+            /** Dpo */
+            dpo?: unknown;
+            /** Reinforcement */
+            reinforcement?: unknown;
+            /**
+             * @default {
+             *       "hyperparameters": {
+             *         "batch_size": "auto",
+             *         "learning_rate_multiplier": "auto",
+             *         "n_epochs": "auto"
+             *       }
+             *     }
+             */
+            supervised?: components["schemas"]["Supervised"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "supervised";
+        };
+        /**
+         * MethodObject
+         * @description How the model is trained.
+         */
+        MethodObject: {
+            supervised: components["schemas"]["SupervisedObject"];
+            /**
+             * Type
+             * @default supervised
+             * @constant
+             */
+            type?: "supervised";
         };
         /**
          * MetricSeries
@@ -2898,6 +3769,17 @@ export interface components {
             /** Type */
             type: string;
         };
+        /**
+         * OutputTokensDetails
+         * @description Part of the usage; the models do not reason in tokens of their own.
+         */
+        OutputTokensDetails: {
+            /**
+             * Reasoning Tokens
+             * @default 0
+             */
+            reasoning_tokens?: number;
+        };
         /** Page[ArtifactObject] */
         Page_ArtifactObject_: {
             /** Data */
@@ -2919,6 +3801,23 @@ export interface components {
         Page_AttemptObject_: {
             /** Data */
             data: components["schemas"]["AttemptObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** Page[BatchObject] */
+        Page_BatchObject_: {
+            /** Data */
+            data: components["schemas"]["BatchObject"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -2970,6 +3869,57 @@ export interface components {
         Page_FileObject_: {
             /** Data */
             data: components["schemas"]["FileObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** Page[FineTuningCheckpointObject] */
+        Page_FineTuningCheckpointObject_: {
+            /** Data */
+            data: components["schemas"]["FineTuningCheckpointObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** Page[FineTuningEventObject] */
+        Page_FineTuningEventObject_: {
+            /** Data */
+            data: components["schemas"]["FineTuningEventObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** Page[FineTuningJobObject] */
+        Page_FineTuningJobObject_: {
+            /** Data */
+            data: components["schemas"]["FineTuningJobObject"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -3505,6 +4455,18 @@ export interface components {
             status?: "ready";
         };
         /**
+         * RequestCounts
+         * @description How many requests are done.
+         */
+        RequestCounts: {
+            /** Completed */
+            completed: number;
+            /** Failed */
+            failed: number;
+            /** Total */
+            total: number;
+        };
+        /**
          * RequirementObject
          * @description What a job requires of each machine that runs it, fixed at submission.
          */
@@ -3546,6 +4508,12 @@ export interface components {
              * @description Memory to reserve on each device, for the longest inputs of the spec
              */
             reserve_bytes: number;
+            /**
+             * Workers
+             * @description Workers that may run it; empty: all
+             * @default []
+             */
+            workers?: string[];
         };
         /**
          * ReservedDevice
@@ -3592,6 +4560,11 @@ export interface components {
              * @description Whether other jobs may use the same devices; by default all kinds but finetune share
              */
             share?: boolean | null;
+            /**
+             * Workers
+             * @description Workers that may run it, by BAICHUAN_WORKER_ID; default: all
+             */
+            workers?: string[] | null;
         };
         /**
          * ResumePointObject
@@ -3713,6 +4686,96 @@ export interface components {
              * @description Whether embedding and output head are stored in 8 bits
              */
             quantize_head: boolean;
+        };
+        /**
+         * Supervised
+         * @description Settings of the supervised method.
+         */
+        Supervised: {
+            /**
+             * @default {
+             *       "batch_size": "auto",
+             *       "learning_rate_multiplier": "auto",
+             *       "n_epochs": "auto"
+             *     }
+             */
+            hyperparameters?: components["schemas"]["Hyperparameters"];
+        };
+        /**
+         * SupervisedObject
+         * @description The supervised method.
+         */
+        SupervisedObject: {
+            hyperparameters: components["schemas"]["HyperparametersObject"];
+        };
+        /**
+         * UploadBody
+         * @description A file that is announced.
+         */
+        UploadBody: {
+            /** Bytes */
+            bytes: number;
+            expires_after?: components["schemas"]["ExpiresAfter"] | null;
+            /** Filename */
+            filename: string;
+            /**
+             * Mime Type
+             * @description Not used: the filename decides the content type of downloads
+             */
+            mime_type: string;
+            /**
+             * Purpose
+             * @enum {string}
+             */
+            purpose: "fine-tune" | "prompts" | "batch" | "user_data" | "assistants" | "vision" | "evals";
+        };
+        /**
+         * UploadObject
+         * @description An upload.
+         */
+        UploadObject: {
+            /** Bytes */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number;
+            file?: components["schemas"]["FileObject"] | null;
+            /** Filename */
+            filename: string;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default upload
+             * @constant
+             */
+            object?: "upload";
+            /** Purpose */
+            purpose: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "completed" | "cancelled" | "expired";
+        };
+        /**
+         * UploadPartObject
+         * @description A part of an upload.
+         */
+        UploadPartObject: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default upload.part
+             * @constant
+             */
+            object?: "upload.part";
+            /** Upload Id */
+            upload_id: string;
         };
         /**
          * Usage
@@ -3860,6 +4923,11 @@ export interface components {
                 [key: string]: string;
             };
             /**
+             * Models
+             * @description Models that its runners keep loaded
+             */
+            models: components["schemas"]["LoadedModelObject"][];
+            /**
              * Object
              * @default worker
              * @constant
@@ -3928,6 +4996,134 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_batches_v1_batches_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_BatchObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_v1_batches_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BatchBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_v1_batches__batch_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_v1_batches__batch_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchObject"];
                 };
             };
             /** @description Any error */
@@ -4304,7 +5500,10 @@ export interface operations {
     delete_v1_files__file_id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 file_id: string;
             };
@@ -4379,6 +5578,270 @@ export interface operations {
             };
         };
     };
+    list_jobs_v1_fine_tuning_jobs_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string;
+                limit?: number;
+                /** @description Only jobs with these values */
+                metadata?: {
+                    [key: string]: string;
+                };
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_FineTuningJobObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_v1_fine_tuning_jobs_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FineTuningBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuningJobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_v1_fine_tuning_jobs__job_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuningJobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_v1_fine_tuning_jobs__job_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuningJobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_FineTuningCheckpointObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_events_v1_fine_tuning_jobs__job_id__events_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_FineTuningEventObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_v1_fine_tuning_jobs__job_id__pause_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuningJobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_v1_fine_tuning_jobs__job_id__resume_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuningJobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_jobs_v1_jobs_get: {
         parameters: {
             query?: {
@@ -4387,7 +5850,7 @@ export interface operations {
                 limit?: number;
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: string | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
@@ -4431,7 +5894,10 @@ export interface operations {
     };
     submit_v1_jobs_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Make no job; return what it would require and where it would wait */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description Makes repeating a request harmless */
                 "idempotency-key"?: string | null;
@@ -4445,13 +5911,13 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job that an earlier request with this Idempotency-Key made */
+            /** @description The job that an earlier request with this Idempotency-Key made, or the answer to a dry run */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["JobObject"];
+                    "application/json": components["schemas"]["JobObject"] | components["schemas"]["DryRunObject"];
                 };
             };
             /** @description Successful Response */
@@ -4479,7 +5945,7 @@ export interface operations {
             query?: {
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: string | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
@@ -4555,7 +6021,10 @@ export interface operations {
     delete_job_v1_jobs__job_id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 job_id: string;
             };
@@ -4669,7 +6138,10 @@ export interface operations {
     delete_v1_jobs__job_id__artifacts__path__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 path: string;
                 job_id: string;
@@ -4737,7 +6209,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the job's ETag is one of these */
+                /** @description Refuse with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -4857,7 +6329,7 @@ export interface operations {
     read_logs_v1_jobs__job_id__logs_get: {
         parameters: {
             query?: {
-                /** @description The value of X-Last-Sequence of the last answer */
+                /** @description X-Last-Sequence of the last answer */
                 after?: number;
             };
             header?: never;
@@ -5006,6 +6478,68 @@ export interface operations {
             };
         };
     };
+    pause_v1_jobs__job_id__pause_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_v1_jobs__job_id__resume_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_resume_points_v1_jobs__job_id__resume_points_get: {
         parameters: {
             query?: {
@@ -5081,7 +6615,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the job's ETag is one of these */
+                /** @description Refuse with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -5180,7 +6714,10 @@ export interface operations {
     revoke_key_v1_keys__key_id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 key_id: string;
             };
@@ -5308,7 +6845,10 @@ export interface operations {
     delete_model_v1_models__model__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 model: string;
             };
@@ -5456,6 +6996,143 @@ export interface operations {
             };
         };
     };
+    create_upload_v1_uploads_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UploadBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_upload_v1_uploads__upload_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    complete_upload_v1_uploads__upload_id__complete_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompletionBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    add_part_v1_uploads__upload_id__parts_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    data: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadPartObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     read_usage_v1_usage_get: {
         parameters: {
             query?: {
@@ -5524,7 +7201,10 @@ export interface operations {
     drain_v1_workers__worker_id__drain_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 worker_id: string;
             };
@@ -5593,7 +7273,10 @@ export interface operations {
     undrain_v1_workers__worker_id__undrain_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Refuse with 412 unless the current ETag is one of these */
+                "if-match"?: string | null;
+            };
             path: {
                 worker_id: string;
             };

@@ -87,6 +87,8 @@ const TONES: Record<string, string> = {
   dispatched: 'info',
   running: 'info',
   cancelling: 'warn',
+  pausing: 'warn',
+  paused: 'none',
   succeeded: 'good',
   failed: 'bad',
   cancelled: 'none',

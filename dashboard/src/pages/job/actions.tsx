@@ -14,6 +14,24 @@ export function JobActions({ job }: { job: Schema<'JobObject'> }) {
   const show = (changed: Schema<'JobObject'>) => client.setQueryData(['job', job.id], changed);
   return (
     <>
+      {job.kind === 'finetune' && ['queued', 'dispatched', 'running'].includes(job.state) && (
+        <ConfirmButton
+          label={t('job.pause')}
+          title={t('job.pause.title')}
+          action={async () => show(await call('post', '/v1/jobs/{job_id}/pause', { path }))}
+        >
+          {t('job.pause.text')}
+        </ConfirmButton>
+      )}
+      {job.state === 'paused' && (
+        <ConfirmButton
+          label={t('job.resume')}
+          title={t('job.resume.title')}
+          action={async () => show(await call('post', '/v1/jobs/{job_id}/resume', { path }))}
+        >
+          {t('job.resume.text')}
+        </ConfirmButton>
+      )}
       {!isFinal(job.state) && job.state !== 'cancelling' && (
         <ConfirmButton
           danger

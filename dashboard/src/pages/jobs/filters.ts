@@ -1,6 +1,16 @@
 import type { JobConditions } from './list';
 
-export const STATES = ['queued', 'dispatched', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled'] as const;
+export const STATES = [
+  'queued',
+  'dispatched',
+  'running',
+  'pausing',
+  'paused',
+  'cancelling',
+  'succeeded',
+  'failed',
+  'cancelled',
+] as const;
 
 /** Conditions that are entered as text, as the address and the API name them. */
 export const TEXT_FILTERS = ['id', 'error', 'label', 'field', 'submitter'] as const;

@@ -1,5 +1,5 @@
 import { call, type Schema } from '@/api/client';
-import { isFinal } from '@/api/queries';
+import { isFinal, submitJob } from '@/api/queries';
 import { uploadFile } from '@/forms/upload';
 
 import conversations from '../../../../examples/conversations.json?raw';
@@ -23,7 +23,7 @@ export function chooseSampleModel(models: Schema<'ModelObject'>[]): Schema<'Mode
 }
 
 async function submitAndWait(spec: object, show: (job: Job) => void): Promise<Job> {
-  let job = await call('post', '/v1/jobs', { body: spec as Schema<'FinetuneSpec'> });
+  let job = await submitJob(spec);
   show(job);
   while (!isFinal(job.state)) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));

@@ -2,6 +2,7 @@ import { useQueryClient } from '@tanstack/react-query';
 import { Link, useLocation } from 'wouter';
 
 import { call, type Schema } from '@/api/client';
+import { submitJob } from '@/api/queries';
 import { useT } from '@/i18n';
 import { Age } from '@/ui/age';
 import { ConfirmButton } from '@/ui/confirm';
@@ -60,8 +61,7 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
               label="GGUF"
               title={t('models.gguf')}
               action={async () => {
-                const body = { kind: 'convert', model: model.id, target: 'gguf', gguf_type: 'q8_0' } as const;
-                const job = await call('post', '/v1/jobs', { body: body as unknown as Schema<'ConvertSpec'> });
+                const job = await submitJob({ kind: 'convert', model: model.id, target: 'gguf', gguf_type: 'q8_0' });
                 navigate(`/jobs/${job.id}`);
               }}
             >

@@ -23,8 +23,12 @@ function useRunning() {
   const jobs = useQuery({
     queryKey: ['running'],
     queryFn: async ({ signal }) =>
-      (await call('get', '/v1/jobs', { query: { state: 'dispatched,running,cancelling', limit: MAX_RUNNING }, signal }))
-        .data,
+      (
+        await call('get', '/v1/jobs', {
+          query: { state: 'dispatched,running,pausing,cancelling', limit: MAX_RUNNING },
+          signal,
+        })
+      ).data,
   });
   const attempts = useQueries({
     queries: (jobs.data ?? []).map((job) => ({

@@ -2,7 +2,8 @@ import { useMutation, useQuery } from '@tanstack/react-query';
 import { useMemo, useState } from 'react';
 import { useLocation, useSearch } from 'wouter';
 
-import { ApiError, call, type Schema } from '@/api/client';
+import { ApiError } from '@/api/client';
+import { submitJob } from '@/api/queries';
 import { checkDraft, type Draft, toDraft, toSpec, type Wrongs } from '@/forms/draft';
 import { fieldErrors } from '@/forms/field-errors';
 import { FieldInput } from '@/forms/field-input';
@@ -60,11 +61,8 @@ function SubmitForm({ start, draft: initial }: { start: Kind; draft: Draft }) {
 
   const submit = useMutation({
     mutationFn: () => {
-      const body = { ...toSpec(fields, draft), kind } as unknown as Schema<'FinetuneSpec'>;
-      return call('post', '/v1/jobs', {
-        body,
-        headers: { 'Idempotency-Key': crypto.getRandomValues(new Uint32Array(4)).join('-') },
-      });
+      const key = crypto.getRandomValues(new Uint32Array(4)).join('-');
+      return submitJob({ ...toSpec(fields, draft), kind }, { 'Idempotency-Key': key });
     },
     onSuccess: (job) => navigate(`/jobs/${job.id}`),
     onError: (error) => {
