@@ -61,6 +61,10 @@ test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
 test-vllm: $(VLLM_VENV)/.vllm ## Set up vLLM's CPU build beside and run the tests of the engine that uses it
 	@$(VLLM_VENV)/bin/python -m pytest -q -m vllm -W default
 
+.PHONY: browser
+browser: $(VENV)/.dev ## Install Debian's Chromium if there is no browser for the tests (needs root)
+	@$(BIN)/python -m tests.browser.chromium || (apt-get update -qq && apt-get install -y -qq chromium)
+
 .PHONY: test-browser
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium; pictures go to build/screenshots
 	@$(BIN)/pytest -q -m browser
@@ -86,7 +90,7 @@ compose: $(VENV)/.dev ## Check docker-compose.yml against the Compose schema
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 # Node builds the dashboard; everything else, `make up` included, uses the committed bundle.
-NODE_MISSING = "skipped: the checks of dashboard/ need Node 20.19 or later and npm"
+NODE_MISSING = "skipped: the checks of dashboard/ need Node 20.19 or later, npm and its registry"
 
 .PHONY: dashboard
 dashboard: dashboard/node_modules/.installed ## Build the dashboard into dashboard/dist (needs Node)
@@ -94,7 +98,7 @@ dashboard: dashboard/node_modules/.installed ## Build the dashboard into dashboa
 
 .PHONY: dashboard-check
 dashboard-check: ## Check the dashboard: generated files, types, lint, format, unit tests (if Node is installed)
-	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory dashboard/node_modules/.installed && cd dashboard && npm run --silent check; else echo $(NODE_MISSING); fi
+	@if $(MAKE) --no-print-directory dashboard/node_modules/.installed; then cd dashboard && npm run --silent check; else echo $(NODE_MISSING); fi
 
 .PHONY: dashboard-rebuild
 dashboard-rebuild: dashboard ## Rebuild the dashboard and fail if the committed bundle differs (needs Node)

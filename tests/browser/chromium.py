@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -34,3 +34,8 @@ def find_chromium(playwright: Playwright) -> str:
 def launch(playwright: Playwright) -> Browser:
     """Start Chromium with an empty profile."""
     return playwright.chromium.launch(executable_path=find_chromium(playwright), args=ARGUMENTS)
+
+
+if __name__ == "__main__":
+    with sync_playwright() as started:
+        find_chromium(started)
