@@ -124,7 +124,8 @@ def _find_added_tokens(
         ids = {decoder[token_id]["content"]: int(token_id) for token_id in sorted(decoder, key=int)}
     else:  # only then transformers reads the other files
         named = {**special, **settings}
-        settings, ids = {**settings, **special}, {**by_name, **_read_fast_tokens(folder / FAST_TOKENIZER)}
+        lists = {name: settings[name] for name in EXTRA_TOKENS if name in settings}  # these win, unlike single tokens
+        settings, ids = {**settings, **special, **lists}, {**by_name, **_read_fast_tokens(folder / FAST_TOKENIZER)}
     known = set(pieces)
     free = len(known | set(ids))
     for token in _list_special_tokens({**DEFAULT_TOKENS, **settings}, named):

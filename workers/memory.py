@@ -17,8 +17,6 @@ def require_memory(spec: AnySpec, context: Context) -> None:
         MemoryOccupiedError: what it needs at least is there, but others hold a part of it now: worth another attempt.
         InsufficientMemoryError: it is not there.
     """
-    if isinstance(spec, FinetuneSpec):
-        return  # the engine checks it, once it has chosen how the devices share the work
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     spec = spec.with_input(context.files)
@@ -28,7 +26,8 @@ def require_memory(spec: AnySpec, context: Context) -> None:
             return
         context.loaded.release()
     for _, model, needs in steps:
-        memory.require_memory(needs, model.shape)
+        if not isinstance(spec, FinetuneSpec):  # the engine checks it once it knows how the devices share the work
+            memory.require_memory(needs, model.shape)
         _warn(needs, _free_for(needs))
 
 

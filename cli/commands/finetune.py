@@ -44,8 +44,8 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    of_jobs = JobSpec.model_fields.keys() - {"model"}
-    return [option for option in options_of(FinetuneSpec) if option.field not in of_jobs]
+    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # of jobs, or in LOCAL
+    return [option for option in options_of(FinetuneSpec) if option.field not in without]
 
 
 def _command() -> Callable[..., None]:

@@ -81,7 +81,7 @@ def page_back(
     connection: Connection, job_id: str, *, before: int | None, limit: int, types: Sequence[str]
 ) -> list[EventRecord]:
     """Up to `limit` events of a job with a sequence number below `before`, newest first."""
-    query = sa.select(JobEvent.__table__).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
+    query = sa.select(*_COLUMNS).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
     if before is not None:
         query = query.where(JobEvent.sequence < before)
     rows = connection.execute(query.order_by(JobEvent.sequence.desc()).limit(limit))

@@ -48,7 +48,7 @@ def test_cancelling_kills_the_runner(service: Deployment, conversations: Path) -
     attempt = service.attempts(job_id)[0]
     assert attempt.state == "cancelled"
     folder = service.settings.home / "artifacts" / "jobs" / job_id / attempt.id
-    wait_for("the workspace to be deleted", lambda: not folder.exists())
+    wait_for("its output to be deleted", lambda: not (folder / "output").exists())
 
 
 def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment, conversations: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment
     service.wait(job_id, "running")
     service.cancel(job_id)
     service.wait(job_id, "cancelled")
-    wait_for("all workspaces to be deleted", lambda: not list(folder.parent.iterdir()))
+    wait_for("all outputs to be deleted", lambda: not list(folder.parent.glob("*/output")))
 
 
 def test_a_paused_fine_tune_continues_from_its_resume_point(service: Deployment, conversations: Path) -> None:

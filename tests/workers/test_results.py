@@ -23,7 +23,7 @@ from jobs.results import (
 )
 
 # Fields that are not in both: `kind`, what a property computes or a second report gives, and what only artifacts hold.
-DIFFERING = {"kind", "tokens_per_second", "quality", "subjects", "relative_errors"}
+DIFFERING = {"kind", "tokens_per_second", "quality", "subjects", "relative_errors", "rejected"}
 
 
 def members(hint: Any) -> list[Any]:

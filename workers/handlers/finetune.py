@@ -40,10 +40,9 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
             on_resume_point=points.share if points else ignore_resume_point,
             on_progress=context.report,
         )
-    except BaseException:
+    finally:
         if points:
-            points.flush()  # the run can continue from them, on any machine
-        raise
+            points.flush()  # a run that failed can continue from them, on any machine
     model = produced_model(context) if context.place.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
