@@ -24,7 +24,7 @@ PATHS = {
     "training_file": f"file-{'0' * 26}",
     "validation_file": f"file-{'0' * 26}",
 }
-JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset"}
+JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
 OTHER_NAMES = {"scheduler": "lr_scheduler"}  # of a spec's fields in the library
 
 

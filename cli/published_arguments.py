@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from jobs.specs.finetune import FinetuneSpec
-from jobs.specs.published_finetuning import PUBLISHED_NAMES, SWITCHES
+from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, SWITCHES
 
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
@@ -79,13 +79,16 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
     """Return a spec's body with the published options in it, which the spec itself translates.
 
     Raises:
-        CommandError: The DeepSpeed configuration cannot be read.
+        CommandError: The DeepSpeed configuration or the hostfile cannot be read.
     """
     if not found:
         return body
     fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in OPTIONS}
     if found.get("deepspeed"):
-        fields["deepspeed"] = _read_deepspeed(Path(found["deepspeed"]))
+        preset = found["deepspeed"] in DEEPSPEED_PRESETS
+        fields["deepspeed"] = found["deepspeed"] if preset else _read_deepspeed(Path(found["deepspeed"]))
+    if found.get("hostfile"):
+        fields["hostfile"] = _read_hostfile(Path(found["hostfile"]))
     if "data_path" in found and not {"method", "preset"} & body.keys() and "use_lora" not in fields:
         fields["use_lora"] = "False"
     return body | fields
@@ -101,6 +104,13 @@ def _typed_value(name: str, value: str) -> str | int | float | bool:
         except ValueError:
             continue
     return value
+
+
+def _read_hostfile(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read the hostfile {file}: {error}", ExitCode.USAGE) from error
 
 
 def _read_deepspeed(file: Path) -> Any:

@@ -24,7 +24,8 @@ def main() -> int:
     checkpoints = Path(task["checkpoints"])
     try:
         options: dict[str, Any] = task.pop("options")
-        options["lora_target_modules"] = tuple(options["lora_target_modules"])
+        for name in ("lora_target_modules", "report_to"):
+            options[name] = tuple(options[name])
         task["distribution"] = Distribution(**task["distribution"])
         task["resume_from"] = latest_checkpoint(checkpoints) if task.pop("resume") else None
         report = finetune(options=FinetuningOptions(**options), on_progress=_print_progress, **task)

@@ -44,7 +44,12 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # of jobs, or in LOCAL
+    # Those of jobs, those in LOCAL, and several files with weights, which only jobs take.
+    without = (JobSpec.model_fields.keys() - {"model"}) | {
+        "training_files",
+        "strategy",
+        "deepspeed",
+    }  # of jobs, or in LOCAL
     return [option for option in options_of(FinetuneSpec) if option.field not in without]
 
 

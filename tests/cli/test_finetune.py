@@ -82,7 +82,7 @@ def test_every_option_reaches_the_library() -> None:
     assert paths == {
         "checkpoint": "/a b/Base", "training_data": "../data.json", "validation_data": None, "output": "/out"
     }  # fmt: skip
-    values = task["options"] | {"lora_target_modules": tuple(task["options"]["lora_target_modules"])}
+    values = task["options"] | {name: tuple(task["options"][name]) for name in ("lora_target_modules", "report_to")}
     options = FinetuningOptions(**values)
     assert (options.tf32, options.seed, options.lora_rank, options.neftune_noise_alpha) == (True, 7, 2, 5)
     assert (options.lr_scheduler, options.warmup_ratio) == ("linear", 0.03)
@@ -95,7 +95,7 @@ def test_every_option_reaches_the_library() -> None:
         ({"training_file": "d", "output_model": "o"}, "model Field required"),
         ({"model": "m", "training_file": "d"}, "--output-model is missing"),
         ({"model": "m", "training_file": "d", "output_model": "o", "batch_size": 0}, "batch_size .* greater than"),
-        ({"model": "m", "training_file": "d", "output_model": "o", "report_to": "wandb"}, "report_to is 'wandb'"),
+        ({"model": "m", "training_file": "d", "output_model": "o", "report_to": "comet"}, "report_to is 'comet'"),
     ],
 )
 def test_wrong_options_are_named(body: dict[str, Any], message: str) -> None:
