@@ -20,7 +20,9 @@ from tests.workers.deployment import Deployment, RedisServer, deployment, wait_f
 CLOCK: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 0.5, "backoff_seconds": 0}
 TOLERANCE = {"ddp": 3e-7, "fsdp2": 3e-7, "zero2": 3e-7, "zero3": 1.4e-5}
 
-pytestmark = pytest.mark.integration
+PATIENCE = 250  # each attempt starts new ranks, whose imports take long on a busy machine
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def gpus(worker: str, count: int) -> str:
@@ -77,8 +79,10 @@ def ranks_of(service: Deployment) -> list[int]:
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
 def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -> None:
     service.start_worker("pair", slots="2", devices=gpus("pair", 2))
-    alone = service.wait(train(service, batch_size=2), "succeeded")
-    both = service.wait(train(service, batch_size=1, strategy=strategy, resources={"devices": 2}), "succeeded")
+    alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)
+    both = service.wait(
+        train(service, batch_size=1, strategy=strategy, resources={"devices": 2}), "succeeded", seconds=PATIENCE
+    )
     assert alone.result is not None
     assert both.result is not None
     assert both.result["steps"] == alone.result["steps"]
@@ -89,8 +93,8 @@ def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -
 def test_two_machines_train_what_one_trains(service: Deployment) -> None:
     for name in ("a", "b"):
         service.start_worker(name, devices=gpus(name, 1))
-    alone = service.wait(train(service, batch_size=2), "succeeded")
-    both = service.wait(train(service, batch_size=1, hostfile="a slots=1\nb slots=1"), "succeeded")
+    alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)
+    both = service.wait(train(service, batch_size=1, hostfile="a slots=1\nb slots=1"), "succeeded", seconds=PATIENCE)
     (attempt,) = service.attempts(both.id)
     assert [place.worker_id for place in attempt.allocations] == ["a", "b"]
     assert difference(adapter(service, alone), adapter(service, both)) < TOLERANCE["ddp"]
@@ -107,7 +111,7 @@ def test_a_killed_worker_ends_the_attempt_everywhere_and_it_continues(service: D
     wait_for("the attempt to end", lambda: service.attempts(job_id)[0].finished_at)
     wait_for("its ranks to be gone", lambda: not ranks_of(service))
     service.start_worker(victim, devices=gpus(victim, 1))
-    job = service.wait(job_id, "succeeded")
+    job = service.wait(job_id, "succeeded", seconds=PATIENCE)
     assert len(service.attempts(job_id)) == 2
     assert job.result is not None
     assert job.result["resumed_from_step"] > 0
@@ -119,7 +123,7 @@ def test_a_killed_rank_ends_the_attempt_everywhere_and_it_continues(service: Dep
     job_id = train(service, batch_size=1, epochs=30, save_steps=1, resources={"nodes": 2})
     service.wait_for_progress(job_id, "training")
     os.kill(ranks_of(service)[0], signal.SIGKILL)
-    job = service.wait(job_id, "succeeded")
+    job = service.wait(job_id, "succeeded", seconds=PATIENCE)
     first, _ = service.attempts(job_id)
     assert first.error is not None
     assert first.error["code"] in ("rank_failed", "runner_died")
@@ -134,7 +138,7 @@ def test_draining_one_machine_pauses_the_job_on_both(service: Deployment) -> Non
     service.wait_for_progress(job_id, "training")
     service.end("b", signal.SIGTERM)
     service.start_worker("b", devices=gpus("b", 1))
-    job = service.wait(job_id, "succeeded")
+    job = service.wait(job_id, "succeeded", seconds=PATIENCE)
     assert job.charged_attempts <= 1
     assert job.result is not None
     assert job.result["resumed_from_step"] > 0
