@@ -51,11 +51,15 @@ demo: $(VENV)/.engine ## Set up and run the sample workflow through the service;
 
 .PHONY: test
 test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
-	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not gpu and not vllm and not browser"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not long and not gpu and not vllm and not browser"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
 	@$(BIN)/pytest -q -m "slow and not gpu and not vllm and not browser"
+
+.PHONY: test-long
+test-long: $(VENV)/.dev ## Run the tests of many ranks, machines and jobs that are too long for CI (an hour)
+	@$(BIN)/pytest -q -m long
 
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/.vllm ## Set up vLLM's CPU build beside and run the tests of the engine that uses it

@@ -16,7 +16,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, lines: bool) -> None
     assert large.peak - small.peak < 48 * MEGABYTE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_two_gigabytes_of_data_train_in_less_than_one_of_memory(tmp_path: Path) -> None:
     assert measure(tmp_path, 2000 * MEGABYTE).peak < 1000 * MEGABYTE

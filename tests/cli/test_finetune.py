@@ -55,7 +55,7 @@ def test_the_published_command_line_runs_without_the_service(tmp_path: Path) -> 
     assert (again.returncode, "exists and is not empty" in again.stderr) == (1, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_command_line_with_deepspeed_and_a_hostfile(tmp_path: Path) -> None:
     base, output = make_tiny_checkpoint(tmp_path / "base"), tmp_path / "output"
     command = [part.format(base=base, output=output) for part in PUBLISHED]

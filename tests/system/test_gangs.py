@@ -22,7 +22,7 @@ TOLERANCE = {"ddp": 3e-7, "fsdp2": 3e-7, "zero2": 3e-7, "zero3": 1.4e-5}
 
 PATIENCE = 250  # each attempt starts new ranks, whose imports take long on a busy machine
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 def gpus(worker: str, count: int) -> str:

@@ -275,7 +275,7 @@ def test_a_gguf_model_stays_loaded_in_llama_cpp(service: Service) -> None:
     assert service.completions(first) == service.completions(second)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_nothing_leaks_over_two_hundred_jobs(service: Service) -> None:
     """Two residents run jobs in turn, some of which fail: memory, descriptors and processes remain what they were."""

@@ -70,7 +70,7 @@ def test_two_launchers_train_together_and_end_together(tmp_path: Path) -> None:
     assert all((two.weights[name] - weight).abs().max() <= 3e-7 for name, weight in one.weights.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_launcher_takes_its_ranks_and_the_other_machines_with_it(tmp_path: Path) -> None:
     base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
     other = start_launcher(base, tmp_path / "two", 1, port)
@@ -89,7 +89,7 @@ def test_a_killed_launcher_takes_its_ranks_and_the_other_machines_with_it(tmp_pa
     assert not rank_processes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_rank_ends_the_other_machine(tmp_path: Path) -> None:
     base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
     other = start_launcher(base, tmp_path / "two", 1, port)
@@ -105,7 +105,7 @@ def test_a_killed_rank_ends_the_other_machine(tmp_path: Path) -> None:
     assert "error: " in errors
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_machines_with_other_data_are_told_so(tmp_path: Path) -> None:
     base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
     less = tmp_path / "less.json"
@@ -143,7 +143,7 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_network_namespaces_train_together(tmp_path: Path, namespaces: tuple[str, str]) -> None:
     base = make_tiny_checkpoint(tmp_path / "base")
     launchers = [
