@@ -9,43 +9,28 @@ from contextlib import contextmanager
 import psycopg
 from sqlalchemy import make_url
 
-CHUNK = 65_536
+from tests.tcp_proxy import CHUNK, TcpProxy
 
 
-class AnswerDroppingProxy:
+class AnswerDroppingProxy(TcpProxy):
     """Forwards everything; after `drop_next_commit` the next COMMIT reaches the server and its answer is lost."""
 
     def __init__(self, database_url: str) -> None:
         self._target = make_url(database_url)
         with psycopg.connect(database_url) as connection:
             self._server = connection.info.host, connection.info.port
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed = threading.Event()
-        self.dropped = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     @property
     def url(self) -> str:
         """The URL of the database through this proxy; without TLS, so that messages can be read."""
-        port = self._listener.getsockname()[1]
         query = {"sslmode": "disable", "gssencmode": "disable"}
-        return self._target.set(host="127.0.0.1", port=port, query=query).render_as_string(hide_password=False)
+        return self._target.set(host="127.0.0.1", port=self.port, query=query).render_as_string(hide_password=False)
 
     def drop_next_commit(self) -> None:
         """Drop one answer."""
         self._armed.set()
-
-    def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=[client], daemon=True).start()
 
     def _connect(self) -> socket.socket:
         host, port = self._server
@@ -55,7 +40,8 @@ class AnswerDroppingProxy:
         server.connect(f"{host}/.s.PGSQL.{port}")
         return server
 
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
+        """See `TcpProxy.serve`."""
         with client, self._connect() as server:
             while True:
                 readable, _, _ = select.select([client, server], [], [])

@@ -1,6 +1,5 @@
 """Jobs get devices of their own: machines whose GPUs are declared, with real dispatchers, workers and runners."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,38 +7,20 @@ from typing import Any
 
 import pytest
 
-from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
+from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import AttemptRecord, JobRecord
 from jobs.service import workers
-from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
-
-GIB = 2**30
-CLOCK: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 0.5, "backoff_seconds": 0}
+from tests.system.declared_devices import GIB, gpus, running_pool
+from tests.workers.deployment import Deployment, wait_for
 
 pytestmark = pytest.mark.integration
-
-
-def gpus(worker: str, *sizes: int) -> str:
-    """Declare GPUs of these sizes in GiB."""
-    return json.dumps(
-        [
-            {"type": "cuda", "index": i, "uuid": f"GPU-{worker}-{i}", "name": "declared", "memory_bytes": size * GIB}
-            for i, size in enumerate(sizes)
-        ]
-    )
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Deployment]:
     """A deployment with a tiny model and a dispatcher; tests start the workers."""
-    server = RedisServer(tmp_path)
-    server.start()
-    models = tmp_path / "models"
-    with deployment(tmp_path / "home", server, model_roots=str(models), **CLOCK) as made:
-        made.register("tiny", make_tiny_checkpoint(models / "tiny"))
-        made.start_dispatcher()
-        yield made
-    server.stop()
+    with running_pool(tmp_path) as running:
+        yield running
 
 
 def endless(service: Deployment, **fields: Any) -> str:

@@ -1,6 +1,5 @@
 """Fine-tunes on several devices and machines, with real dispatchers, workers, runners and ranks."""
 
-import json
 import os
 import re
 import signal
@@ -13,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
+from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import JobDetails
-from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
+from tests.system.declared_devices import gpus, running_pool
+from tests.workers.deployment import Deployment, wait_for
 
-CLOCK: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 0.5, "backoff_seconds": 0}
 TOLERANCE = {"ddp": 3e-7, "fsdp2": 3e-7, "zero2": 3e-7, "zero3": 1.4e-5}
 
 PATIENCE = 250  # each attempt starts new ranks, whose imports take long on a busy machine
@@ -25,26 +24,11 @@ PATIENCE = 250  # each attempt starts new ranks, whose imports take long on a bu
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
-def gpus(worker: str, count: int) -> str:
-    return json.dumps(
-        [
-            {"type": "cuda", "index": i, "uuid": f"GPU-{worker}-{i}", "name": "declared", "memory_bytes": 24 * 2**30}
-            for i in range(count)
-        ]
-    )
-
-
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Deployment]:
     """A deployment with a tiny model and a dispatcher; tests start the workers."""
-    server = RedisServer(tmp_path)
-    server.start()
-    models = tmp_path / "models"
-    with deployment(tmp_path / "home", server, model_roots=str(models), **CLOCK) as made:
-        made.register("tiny", make_tiny_checkpoint(models / "tiny"))
-        made.start_dispatcher()
-        yield made
-    server.stop()
+    with running_pool(tmp_path) as running:
+        yield running
 
 
 def train(service: Deployment, **fields: Any) -> str:
@@ -78,7 +62,7 @@ def ranks_of(service: Deployment) -> list[int]:
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
 def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -> None:
-    service.start_worker("pair", slots="2", devices=gpus("pair", 2))
+    service.start_worker("pair", slots="2", devices=gpus("pair", 24, 24))
     alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)
     both = service.wait(
         train(service, batch_size=1, strategy=strategy, resources={"devices": 2}), "succeeded", seconds=PATIENCE
@@ -92,7 +76,7 @@ def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -
 
 def test_two_machines_train_what_one_trains(service: Deployment) -> None:
     for name in ("a", "b"):
-        service.start_worker(name, devices=gpus(name, 1))
+        service.start_worker(name, devices=gpus(name, 24))
     alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)
     both = service.wait(train(service, batch_size=1, hostfile="a slots=1\nb slots=1"), "succeeded", seconds=PATIENCE)
     (attempt,) = service.attempts(both.id)
@@ -104,13 +88,13 @@ def test_two_machines_train_what_one_trains(service: Deployment) -> None:
 @pytest.mark.parametrize("victim", ["a", "b"])
 def test_a_killed_worker_ends_the_attempt_everywhere_and_it_continues(service: Deployment, victim: str) -> None:
     for name in ("a", "b"):
-        service.start_worker(name, devices=gpus(name, 1))
+        service.start_worker(name, devices=gpus(name, 24))
     job_id = train(service, batch_size=1, epochs=30, save_steps=1, resources={"nodes": 2})
     service.wait_for_progress(job_id, "training")
     service.end(victim, signal.SIGKILL)
     wait_for("the attempt to end", lambda: service.attempts(job_id)[0].finished_at)
     wait_for("its ranks to be gone", lambda: not ranks_of(service))
-    service.start_worker(victim, devices=gpus(victim, 1))
+    service.start_worker(victim, devices=gpus(victim, 24))
     job = service.wait(job_id, "succeeded", seconds=PATIENCE)
     assert len(service.attempts(job_id)) == 2
     assert job.result is not None
@@ -119,7 +103,7 @@ def test_a_killed_worker_ends_the_attempt_everywhere_and_it_continues(service: D
 
 def test_a_killed_rank_ends_the_attempt_everywhere_and_it_continues(service: Deployment) -> None:
     for name in ("a", "b"):
-        service.start_worker(name, devices=gpus(name, 1))
+        service.start_worker(name, devices=gpus(name, 24))
     job_id = train(service, batch_size=1, epochs=30, save_steps=1, resources={"nodes": 2})
     service.wait_for_progress(job_id, "training")
     os.kill(ranks_of(service)[0], signal.SIGKILL)
@@ -133,22 +117,12 @@ def test_a_killed_rank_ends_the_attempt_everywhere_and_it_continues(service: Dep
 
 def test_draining_one_machine_pauses_the_job_on_both(service: Deployment) -> None:
     for name in ("a", "b"):
-        service.start_worker(name, devices=gpus(name, 1), drain_seconds="30")
+        service.start_worker(name, devices=gpus(name, 24), drain_seconds="30")
     job_id = train(service, batch_size=1, epochs=30, save_steps=1000, resources={"nodes": 2})
     service.wait_for_progress(job_id, "training")
     service.end("b", signal.SIGTERM)
-    service.start_worker("b", devices=gpus("b", 1))
+    service.start_worker("b", devices=gpus("b", 24))
     job = service.wait(job_id, "succeeded", seconds=PATIENCE)
     assert job.charged_attempts <= 1
     assert job.result is not None
     assert job.result["resumed_from_step"] > 0
-
-
-def test_a_machine_that_is_too_small_alone_shares_the_work(service: Deployment) -> None:
-    """The estimate finds that two devices hold what one does not."""
-    devices = json.loads(gpus("pair", 2))
-    for device in devices:
-        device["memory_bytes"] = int(1.3 * 2**30)
-    service.start_worker("pair", devices=json.dumps(devices))
-    job_id = train(service, method="full", batch_size=1)
-    assert service.job(job_id).requirement["devices"] in (1, 2)

@@ -2,47 +2,33 @@
 
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-CHUNK = 65_536
+from tests.tcp_proxy import CHUNK, TcpProxy
 
 
-class AnswerDroppingProxy:
+class AnswerDroppingProxy(TcpProxy):
     """Forwards everything; after `drop_next_answer` one answer is dropped, and its connection closed."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self._server = (address.hostname or "", address.port or 0)
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._left = 0
-        self.dropped = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     @property
     def url(self) -> str:
         """The API's URL through this proxy."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def drop_next_answers(self, count: int = 1) -> None:
         """Drop the next answers."""
         self._left = count
 
-    def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=[client], daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
+        """See `TcpProxy.serve`."""
         with client, socket.create_connection(self._server) as server:
             while True:
                 readable, _, _ = select.select([client, server], [], [])

@@ -1,0 +1,73 @@
+"""How many devices a fine-tune gets if its spec leaves the strategy to the service."""
+
+from typing import Any
+
+import pytest
+
+from footprint import Shape, Training, rank_footprint
+from jobs.errors import InvalidRequestError
+from jobs.records import ModelRecord
+from jobs.scheduling import Device, Machine, Requirement
+from jobs.service.requirements import find_requirement
+from jobs.specs import SPEC, KnownModel
+
+CONFIG = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 125_696,
+    "model_max_length": 4096,
+    "position_embedding": "rope",
+    "precision": {"dtype": "bfloat16"},
+}
+MODEL = ModelRecord("project", "base", "checkpoint", "ready", None, None, "/base", None, CONFIG, 1)
+HOST_BYTES = 2**42
+
+
+def find(
+    device_bytes: int, devices: int, host_bytes: int = HOST_BYTES, **fields: Any
+) -> Requirement | InvalidRequestError:
+    spec = {"kind": "finetune", "model": "base", "training_file": f"file-{'0' * 26}", "method": "full", "batch_size": 1}
+    gpus = tuple(Device(f"GPU-{i}", i, device_bytes) for i in range(devices))
+    machine = Machine("gpu-a", frozenset({"finetune"}), 8, gpus, host_bytes)
+    return find_requirement(SPEC.validate_python({**spec, **fields}), {"model": MODEL}, {}, [machine])
+
+
+def least_bytes(strategy: Any, ranks: int) -> int:
+    model = KnownModel.from_details(CONFIG)
+    assert model is not None
+    training = Training(method="full", batch=1, tokens=512, on_gpu=True)
+    return rank_footprint(Shape.from_config(CONFIG), model.precision, training, strategy, ranks).device.least
+
+
+def test_a_device_that_is_large_enough_is_the_only_one() -> None:
+    found = find(2 * least_bytes("single", 1), devices=8)
+    assert isinstance(found, Requirement)
+    assert found.devices == 1
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_weights_are_sharded_over_as_many_devices_as_it_takes(devices: int) -> None:
+    found = find(least_bytes("fsdp2", devices), devices=8)
+    assert isinstance(found, Requirement)
+    assert found.devices == devices
+
+
+def test_what_no_number_of_devices_holds_is_offloaded() -> None:
+    found = find(least_bytes("fsdp2", 2) - 1, devices=1)
+    assert isinstance(found, Requirement)
+    assert found.devices == 1
+    assert found.host_memory_bytes > least_bytes("single", 1) // 2
+
+
+def test_what_fits_nowhere_is_rejected_with_what_one_device_needs() -> None:
+    found = find(2**30, devices=8, host_bytes=2**30)
+    assert isinstance(found, InvalidRequestError)
+    assert "the largest device, on gpu-a, has 1.00 GiB" in found.message
+
+
+@pytest.mark.parametrize("fields", [{"strategy": "single"}, {"resources": {"devices": 1}}])
+def test_what_the_user_asks_for_is_not_widened(fields: dict[str, Any]) -> None:
+    found = find(least_bytes("fsdp2", 2), devices=8, host_bytes=2**36, **fields)
+    assert isinstance(found, InvalidRequestError)
