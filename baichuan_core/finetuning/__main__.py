@@ -24,8 +24,8 @@ def main() -> int:
     checkpoints = Path(task["checkpoints"])
     try:
         options: dict[str, Any] = task.pop("options")
-        for name in ("lora_target_modules", "report_to"):
-            options[name] = tuple(options[name])
+        for name in {"lora_target_modules", "report_to"} & options.keys():
+            options[name] = tuple(options[name])  # JSON has no tuples
         task["distribution"] = Distribution(**task["distribution"])
         task["resume_from"] = latest_checkpoint(checkpoints) if task.pop("resume") else None
         report = finetune(options=FinetuningOptions(**options), on_progress=_print_progress, **task)
