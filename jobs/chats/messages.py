@@ -1,0 +1,128 @@
+"""What API processes and the workers that serve a model say to each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """To a serving attempt: answer this.
+
+    Attributes:
+        id: Id of the chat.
+        reply_to: Id of the API process, see `reply_stream`.
+        request: Fields of `baichuan_core.generation.GenerationRequest` by name.
+    """
+
+    id: str
+    reply_to: str
+    request: Mapping[str, Any]
+    type: Literal["ask"] = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """To a serving attempt: nobody waits for this chat any more; nothing is replied."""
+
+    id: str
+    type: Literal["abort"] = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance:
+    """A token that was generated or could have been, with the natural logarithm of its probability."""
+
+    token: str
+    bytes: Sequence[int]
+    logprob: float
+    alternatives: Sequence["TokenChance"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request is valid and in the batch."""
+
+    id: str
+    number: int
+    prompt_tokens: int
+    type: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of one of the `n` completions."""
+
+    id: str
+    number: int
+    choice: int
+    text: str
+    logprobs: Sequence[TokenChance] = ()
+    type: Literal["delta"] = "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnded:
+    """One of the completions is whole."""
+
+    id: str
+    number: int
+    choice: int
+    finish_reason: Literal["stop", "length"]
+    completion_tokens: int
+    type: Literal["choice_ended"] = "choice_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """All completions of the chat are whole; nothing follows."""
+
+    id: str
+    number: int
+    type: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The chat ends without an answer, or in the middle of one; nothing follows.
+
+    Attributes:
+        reason: `invalid` if the request is at fault; `busy` if the runner has as many chats as it takes; `leaving` if it
+            takes no more because its attempt ends; `failed` if the runner died or the model computed nonsense.
+        message: For the client.
+        param: The parameter at fault, by its name in `Ask.request`.
+    """
+
+    id: str
+    number: int
+    reason: Literal["invalid", "busy", "leaving", "failed"]
+    message: str
+    param: str | None = None
+    type: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The runner still works on these chats; sent every second, so that an API process notices a silent death."""
+
+    ids: Sequence[str] = field(default_factory=list)
+    type: Literal["alive"] = "alive"
+
+
+Call = Ask | Abort
+Reply = Started | Delta | ChoiceEnded | Ended | Refused | Alive
+
+CALL: TypeAdapter[Call] = TypeAdapter(Call)
+REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # an entry of a reply stream holds all news of a moment
+
+
+def call_queue(attempt_id: str) -> str:
+    """Return the Redis list that a serving attempt's worker reads `Call`s from."""
+    return f"baichuan:chats:calls:{attempt_id}"
+
+
+def reply_stream(process_id: str) -> str:
+    """Return the Redis stream that an API process reads `Reply` lists from, in the field `replies` of each entry."""
+    return f"baichuan:chats:replies:{process_id}"
