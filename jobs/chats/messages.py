@@ -89,8 +89,8 @@ class Refused:
     """The chat ends without an answer, or in the middle of one; nothing follows.
 
     Attributes:
-        reason: `invalid` if the request is at fault; `busy` if the runner has as many chats as it takes; `leaving` if it
-            takes no more because its attempt ends; `failed` if the runner died or the model computed nonsense.
+        reason: `invalid` if the request is at fault; `busy` if the runner has as many chats as it takes; `leaving` if
+            it takes no more because its attempt ends; `failed` if the runner died or the model computed nonsense.
         message: For the client.
         param: The parameter at fault, by its name in `Ask.request`.
     """
