@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ class Alive:
     type: Literal["alive"] = "alive"
 
 
-Call = Ask | Abort
-Reply = Started | Delta | ChoiceEnded | Ended | Refused | Alive
+Call = Annotated[Ask | Abort, Field(discriminator="type")]
+Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
 
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
 REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # an entry of a reply stream holds all news of a moment

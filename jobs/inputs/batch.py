@@ -3,33 +3,27 @@
 Workers read the same lines with `baichuan_core.generation.request_file`; a test compares which lines both accept.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
 
 # OpenAI's limits, https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 2**20
 
 LINE_KEYS = ("custom_id", "method", "url", "body")
-ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-ROLES = ("system", "user", "assistant")
 MAX_ID_CHARACTERS = 512
-LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 LABELS = ("user", "metadata", "store")  # do not change an answer
 # Parameters that change nothing if they have these values.
-NEUTRAL: Mapping[str, Any] = {
-    "stream": False,
-    "logprobs": False,
-    "echo": False,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "best_of": 1,
-}
+NEUTRAL: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
+PARAMETERS = (
+    *("model", *LENGTH_LIMITS, "temperature", "top_p", "top_k", "seed", "n", "stop"),
+    *("presence_penalty", "frequency_penalty", "logit_bias"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +91,14 @@ def _check_body(body: Mapping[str, Any], source: str) -> None:
     for name in ("model", source):
         if body.get(name) is None:
             raise _fault(f"body.{name}", "is missing; add it")
-    checks = {**CHECKS, source: SOURCE_CHECKS[source]}
     for name, value in body.items():
         if value is None or name in LABELS or (name in NEUTRAL and value == NEUTRAL[name]):
             continue
-        if name not in checks:
+        if name not in (*PARAMETERS, source):
             allowed = f" except {NEUTRAL[name]!r}" if name in NEUTRAL else ""
             raise _fault(f"body.{name}", f"is not supported{allowed}; remove it")
-        if requirement := checks[name](value):
-            raise _fault(f"body.{name}", requirement)
+        if fault := find_fault(name, value):
+            raise _fault(f"body.{name}", fault)
     limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
     if len(limits) > 1:
         raise _fault(f"body.{limits[1]}", f"is given besides {limits[0]}; keep one of them")
@@ -113,63 +106,3 @@ def _check_body(body: Mapping[str, Any], source: str) -> None:
 
 def _fault(param: str, message: str) -> InputError:
     return InputError(f"{param} {message}", param=param)
-
-
-Check = Callable[[Any], str | None]
-
-
-def _whole_number(low: int, high: int) -> Check:
-    def check(value: Any) -> str | None:
-        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return None if fits else f"must be a whole number from {low} to {high}"
-
-    return check
-
-
-def _check_temperature(value: Any) -> str | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2  # noqa: PLR2004
-    return None if fits else "must be a number from 0 to 2"
-
-
-def _check_top_p(value: Any) -> str | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
-    return None if fits else "must be a number above 0, up to 1"
-
-
-def _check_stop(value: Any) -> str | None:
-    texts = [value] if isinstance(value, str) else value
-    fits = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
-    return None if fits else "must be a text or a list of texts, none of them empty"
-
-
-def _check_text(value: Any) -> str | None:
-    return None if isinstance(value, str) and value else "must be a text that is not empty"
-
-
-def _check_messages(value: Any) -> str | None:
-    if not isinstance(value, list) or not value:
-        return "must be a list of messages with role and content"
-    for number, message in enumerate(value):
-        if not isinstance(message, dict):
-            return f"must be a list of objects; message {number + 1} is none"
-        for name, part in message.items():
-            if name not in ("role", "content") and part is not None:
-                return f"has the field {name!r} in message {number + 1}, which is not supported; use role and content"
-        if message.get("role") not in ROLES:
-            return f"has the role {message.get('role')!r} in message {number + 1}; use {', '.join(ROLES)}"
-        if not isinstance(message.get("content"), str):
-            return f"has no text as content in message {number + 1}; only text is supported"
-    return None
-
-
-SOURCE_CHECKS: Mapping[str, Check] = {"messages": _check_messages, "prompt": _check_text}
-CHECKS: Mapping[str, Check] = {
-    "model": _check_text,
-    **{name: _whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
-    "temperature": _check_temperature,
-    "top_p": _check_top_p,
-    "top_k": _whole_number(0, 2**31 - 1),
-    "seed": _whole_number(0, 2**31 - 1),
-    "n": _whole_number(1, 128),
-    "stop": _check_stop,
-}

@@ -91,10 +91,11 @@ def test_limits_of_a_batch_file(tmp_path: Path) -> None:
     assert check_batch(path).requests == 50_000
 
 
-VALUES: list[Any] = [None, 0, 1, 2.5, -1, True, False, "x", "", [], ["x"], {}, 200, CHAT["messages"]]
+VALUES: list[Any] = [None, 0, 1, 2.5, -1, True, False, "x", "", [], ["x"], {}, {"7": -1}, 200, CHAT["messages"]]
 PARAMETERS = [
     *("messages", "prompt", "max_tokens", "max_completion_tokens", "max_new_tokens", "temperature", "top_p", "top_k"),
     *("seed", "n", "stop", "stream", "logprobs", "echo", "frequency_penalty", "logit_bias", "best_of", "user", "tools"),
+    "presence_penalty",
 ]
 
 
