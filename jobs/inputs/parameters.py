@@ -1,0 +1,94 @@
+"""Rules for the parameters of OpenAI's completions, which batch files and chats share.
+
+The engine repeats them with its own limits; these name the parameter in the client's words.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+ROLES = ("system", "user", "assistant")
+LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+MAX_BIASED_TOKENS = 1024  # of `baichuan_core.generation`; OpenAI's API takes 300
+
+Check = Callable[[Any], str | None]
+
+
+def find_fault(name: str, value: Any) -> str | None:
+    """Return what a value of a parameter must be, if it is not that; continues "PARAMETER ..."."""
+    return CHECKS[name](value)
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _number(low: int, high: int) -> Check:
+    return lambda value: None if _is_number(value, low, high) else f"must be a number from {low} to {high}"
+
+
+def _whole_number(low: int, high: int) -> Check:
+    def check(value: Any) -> str | None:
+        fits = isinstance(value, int) and _is_number(value, low, high)
+        return None if fits else f"must be a whole number from {low} to {high}"
+
+    return check
+
+
+def _check_top_p(value: Any) -> str | None:
+    return None if _is_number(value, 0, 1) and value > 0 else "must be a number above 0, up to 1"
+
+
+def _check_stop(value: Any) -> str | None:
+    texts = [value] if isinstance(value, str) else value
+    fits = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
+    return None if fits else "must be a text or a list of texts, none of them empty"
+
+
+def _check_logit_bias(value: Any) -> str | None:
+    if not isinstance(value, dict) or len(value) > MAX_BIASED_TOKENS:
+        return f"must be an object with at most {MAX_BIASED_TOKENS} token ids"
+    for token, bias in value.items():
+        if not (isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) < 10):  # noqa: PLR2004
+            return f"has the key {token!r}; keys must be token ids"
+        if not _is_number(bias, -100, 100):
+            return f"of token {token} must be a number from -100 to 100"
+    return None
+
+
+def _check_text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else "must be a text that is not empty"
+
+
+def _check_messages(value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return "must be a list of messages with role and content"
+    for number, message in enumerate(value):
+        if not isinstance(message, dict):
+            return f"must be a list of objects; message {number + 1} is none"
+        for name, part in message.items():
+            if name not in ("role", "content") and part is not None:
+                return f"has the field {name!r} in message {number + 1}, which is not supported; use role and content"
+        if message.get("role") not in ROLES:
+            return f"has the role {message.get('role')!r} in message {number + 1}; use {', '.join(ROLES)}"
+        if not isinstance(message.get("content"), str):
+            return f"has no text as content in message {number + 1}; only text is supported"
+    return None
+
+
+CHECKS: Mapping[str, Check] = {
+    "model": _check_text,
+    "messages": _check_messages,
+    "prompt": _check_text,
+    **{name: _whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    "temperature": _number(0, 2),
+    "top_p": _check_top_p,
+    "top_k": _whole_number(0, 2**31 - 1),
+    "seed": _whole_number(0, 2**31 - 1),
+    "n": _whole_number(1, 128),
+    "stop": _check_stop,
+    "presence_penalty": _number(-2, 2),
+    "frequency_penalty": _number(-2, 2),
+    "logit_bias": _check_logit_bias,
+    "top_logprobs": _whole_number(0, 20),
+}
