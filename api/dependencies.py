@@ -12,6 +12,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.chat_desk import ChatDesk
 from api.conditions import expected_tags
 from api.feed_hub import FeedHub
 from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
@@ -41,6 +42,7 @@ class Service:
     slow_reader: Lane
     write_probe: WriteProbe
     hub: FeedHub
+    chats: ChatDesk
     closing: threading.Event
 
 
@@ -76,6 +78,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
             slow_reader,
             WriteProbe(database),
             FeedHub(settings, reader, closing),
+            ChatDesk(settings, writer),
             closing,
         )
     finally:

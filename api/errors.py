@@ -51,6 +51,10 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
     domain.TooLargeError: ProblemType(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     domain.InsufficientStorageError: ProblemType(HTTPStatus.INSUFFICIENT_STORAGE, "Not enough storage"),
+    domain.RetryLaterError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "Try again later"),
+    domain.TooManyRequestsError: ProblemType(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
+    domain.NotReadyError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready"),
+    domain.ServingFailedError: ProblemType(HTTPStatus.INTERNAL_SERVER_ERROR, "The model cannot be served"),
     domain.OutcomeUnknownError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The outcome is unknown"),
     domain.StorageUnavailableError: ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "Storage unavailable"),
     domain.AuthenticationError: ProblemType(HTTPStatus.UNAUTHORIZED, "API key missing or invalid"),
@@ -63,6 +67,7 @@ OPENAI_TYPES = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.CONFLICT: "conflict_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
 
 
@@ -88,23 +93,27 @@ def problem(
     fields: Sequence[FieldError] = (),
 ) -> JSONResponse:
     """A problem document."""
-    fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     body: dict[str, Any] = {
         "type": f"urn:baichuan:problem:{code}",
         "title": title,
         "status": status,
         "detail": detail,
         "instance": f"urn:baichuan:request:{request_id}",
-        "error": {
-            "message": detail,
-            "type": OPENAI_TYPES.get(HTTPStatus(status), fault),
-            "param": param,
-            "code": code,
-        },
+        "error": _openai_error(status, code, detail, param),
     }
     if fields:
         body["errors"] = [{"param": field.param, "message": field.message} for field in fields]
     return ProblemResponse(body, status, headers)
+
+
+def openai_error(error: domain.DomainError) -> dict[str, Any]:
+    """Describe an error as OpenAI's API does, for an answer that has begun with status 200."""
+    return _openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
+
+
+def _openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
+    fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return {"message": message, "type": OPENAI_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
 
 
 def internal_error(request_id: str) -> JSONResponse:
@@ -139,9 +148,11 @@ def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
 
 
 def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
-    # The openai client repeats 409 and 5xx unless told not to; what may have taken effect must not be repeated.
-    if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError):
+    # The openai client repeats 409, 429 and 5xx unless told not to; what may have taken effect must not be repeated.
+    if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
         return {"x-should-retry": "false"}
+    if isinstance(error, domain.RetryLaterError):
+        return {"Retry-After": str(error.seconds)}
     match status:
         case HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": 'Bearer realm="baichuan"'}

@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from api import errors
 from api.dependencies import open_service
 from api.middleware import BodyLimit, HeadAsGet, Reception
-from api.openai import batches, fine_tuning, uploads
+from api.openai import batches, chats, fine_tuning, stored_chats, uploads
 from api.routes import (
     artifacts,
     bulk_operations,
@@ -57,7 +57,7 @@ RESOURCES = (
     *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
     *(datasets, files, models, workers, history, keys, session, feed),
 )
-OPENAI_RESOURCES = (uploads, fine_tuning, batches)
+OPENAI_RESOURCES = (uploads, fine_tuning, batches, chats, stored_chats)
 STREAMED = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))
 
 
@@ -68,7 +68,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_service(settings) as service:
             app.state.service = service
-            async with service.hub.running():
+            async with service.hub.running(), service.chats.running():
                 yield
 
     app = FastAPIOffline(

@@ -20,5 +20,8 @@ class ApiSettings(Settings):
     min_body_bytes_per_second: int = Field(256, ge=1, description="A body that arrives more slowly is cut off")
     stream_poll_seconds: float = Field(0.25, gt=0, description="How often event streams look for news")
     stream_idle_seconds: float = Field(15, gt=0, description="A silent event stream sends a comment this often")
+    chats_per_project: int = Field(
+        128, ge=1, description="Most chats that one process answers for a project at the same time"
+    )
     session_seconds: float = Field(7 * 24 * 3600, gt=0, description="How long a browser stays signed in")
     shutdown_seconds: int = Field(5, ge=0, description="How long open requests may take when the server stops")

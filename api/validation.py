@@ -34,6 +34,8 @@ def _param(entry: Mapping[str, Any]) -> str | None:
         return None
     if entry["type"].startswith("union_tag"):
         return "kind"
+    if entry["type"] == "parameter":  # of a rule about several fields, which names the one at fault
+        return str(entry["ctx"]["param"])
     location = list(entry["loc"])
     if location and location[0] in SOURCES:
         location.pop(0)

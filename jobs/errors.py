@@ -16,6 +16,10 @@ DomainError
  │    └── NameTakenError
  ├── TooLargeError             more bytes than the service accepts
  ├── InsufficientStorageError  the artifact store has no room
+ ├── RetryLaterError           the same request may succeed later
+ │    ├── TooManyRequestsError
+ │    └── NotReadyError
+ ├── ServingFailedError        the job that was to answer has failed
  ├── OutcomeUnknownError       the database's answer to a commit was lost
  ├── StorageUnavailableError   the artifact store cannot be written
  └── AuthenticationError
@@ -129,6 +133,38 @@ class InsufficientStorageError(DomainError):
     """The artifact store has no room for this."""
 
     code = "insufficient_storage"
+
+
+class RetryLaterError(DomainError):
+    """The same request may succeed later.
+
+    Attributes:
+        seconds: When to try again, from now.
+    """
+
+    code = "retry_later"
+
+    def __init__(self, message: str, *, seconds: int, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.seconds = seconds
+
+
+class TooManyRequestsError(RetryLaterError):
+    """The project, the runner or the pool has as much to do as it takes."""
+
+    code = "too_many_requests"
+
+
+class NotReadyError(RetryLaterError):
+    """What is needed for the answer is not there yet, or no longer."""
+
+    code = "not_ready"
+
+
+class ServingFailedError(DomainError):
+    """The job that was to load a model and answer has failed; another one would fail as well."""
+
+    code = "serving_failed"
 
 
 class OutcomeUnknownError(DomainError):

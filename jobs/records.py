@@ -9,6 +9,7 @@ from jobs.state import JobState
 
 Json = Mapping[str, Any]
 BulkAction = Literal["cancel", "retry", "delete"]
+ChatState = Literal["running", "succeeded", "failed", "cancelled"]
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
@@ -383,3 +384,35 @@ class UsageRecord:
     jobs: int
     device_ms: int
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRecord:
+    """A request for chat or text completions.
+
+    Attributes:
+        job_id: The job whose attempt answers it.
+        finish_reason: Why the first completion ended.
+        first_token_ms: Milliseconds from the arrival of the request to the first text.
+        expires_at: When a running chat counts as left behind by its API process; None once it has ended.
+        stored: Messages, metadata and answer, if the client wants them kept.
+    """
+
+    id: str
+    project_id: str
+    key_id: str
+    submitter: str
+    model: str
+    endpoint: str
+    job_id: str
+    attempt_id: str
+    state: ChatState
+    created_at: int
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: int | None = None
+    finished_at: int | None = None
+    expires_at: int | None = None
+    error: Json | None = None
+    stored: Json | None = None

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         0, ge=0, description="State changes and progress of final jobs are deleted after this; 0: never"
     )
     keep_logs_days: float = Field(0, ge=0, description="Output lines of final jobs are deleted after this; 0: never")
+    keep_chats_days: float = Field(
+        90,
+        ge=0,
+        description="Rows of chats, with the text of those that clients store, are deleted after this; 0: never",
+    )
     keep_artifacts_days: float = Field(
         0, ge=0, description="Artifacts of final jobs, except models, are deleted after this; 0: never"
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +30,12 @@ METADATA_PARAMETERS: dict[str, Any] = {
         },
     ]
 }
+ORDERED_PARAMETERS: dict[str, Any] = {
+    "parameters": [
+        *PARAMETERS["parameters"],
+        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "asc"}},
+    ]
+}
 
 
 class ListQuery(BaseModel):
@@ -42,8 +48,22 @@ class ListQuery(BaseModel):
     metadata: Mapping[str, str] = Field(default_factory=dict)
 
 
+class OrderedQuery(ListQuery):
+    """Which part of a list that can be read in both directions."""
+
+    order: Literal["asc", "desc"] = "asc"
+
+
+Q = TypeVar("Q", bound=ListQuery)
+
+
 def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
-    """Read the query of a list.
+    """Read the query of a list; see `read_query_as`."""
+    return read_query_as(ListQuery, request, by_metadata=by_metadata)
+
+
+def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False) -> Q:
+    """Read the query of a list that has more fields.
 
     Raises:
         InvalidRequestError: a field is unknown or has a wrong value.
@@ -59,7 +79,7 @@ def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
     if "metadata" in fields:
         raise InvalidRequestError("write metadata[key]=value; jobs without metadata cannot be listed", param="metadata")
     try:
-        return ListQuery.model_validate({**fields, "metadata": metadata})
+        return kind.model_validate({**fields, "metadata": metadata})
     except ValidationError as error:
         first = field_errors(error.errors())[0]
         raise InvalidRequestError(first.message, param=first.param) from None

@@ -126,3 +126,8 @@ def call_queue(attempt_id: str) -> str:
 def reply_stream(process_id: str) -> str:
     """Return the Redis stream that an API process reads `Reply` lists from, in the field `replies` of each entry."""
     return f"baichuan:chats:replies:{process_id}"
+
+
+def process_key(process_id: str) -> str:
+    """Return the Redis key that exists as long as an API process is alive."""
+    return f"baichuan:chats:process:{process_id}"

@@ -401,3 +401,37 @@ class Usage(Base):
     jobs: Mapped[int] = mapped_column(Integer)
     device_ms: Mapped[int] = mapped_column(BigInteger)
     tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class Chat(Base):
+    """A request for chat or text completions, which a serving attempt answers at once.
+
+    `expires_at` is when the leader takes a running chat for one that its API process has left behind; that process
+    renews it. `stored` has the messages and the answer if the client wants them kept, else no text is stored.
+    """
+
+    __tablename__ = "chats"
+    id: Mapped[str] = mapped_column(Identifier, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str] = mapped_column(Identifier)
+    submitter: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(String(128))
+    endpoint: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str] = mapped_column(Identifier)
+    attempt_id: Mapped[str] = mapped_column(Identifier)
+    state: Mapped[str] = mapped_column(String(16))
+    finish_reason: Mapped[str | None] = mapped_column(String(16))
+    prompt_tokens: Mapped[int] = mapped_column(Integer)
+    completion_tokens: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    first_token_ms: Mapped[int | None] = mapped_column(Integer)
+    finished_at: Mapped[int | None] = mapped_column(Milliseconds)
+    expires_at: Mapped[int | None] = mapped_column(Milliseconds)
+    error: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
+    stored: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
+
+    __table_args__ = (
+        Index("ix_chats_created_at", "created_at"),
+        Index("ix_chats_expires_at", "expires_at", **_only_where("expires_at IS NOT NULL")),
+        Index("ix_chats_stored", "project_id", "id", **_only_where("stored IS NOT NULL")),
+    )

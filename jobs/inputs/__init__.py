@@ -1,16 +1,19 @@
 """Checks of uploaded files by their purpose, before any job uses them; nothing here loads a model or a tokenizer."""
 
-from jobs.inputs.batch import ENDPOINTS, BatchSummary, check_batch
+from jobs.inputs.batch import BatchSummary, check_batch
 from jobs.inputs.check import CheckedFile, check_file
 from jobs.inputs.lines import InputError
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
 from jobs.inputs.training import check_training_data
 
 __all__ = [
     "ENDPOINTS",
+    "LENGTH_LIMITS",
     "BatchSummary",
     "CheckedFile",
     "InputError",
     "check_batch",
     "check_file",
     "check_training_data",
+    "find_fault",
 ]

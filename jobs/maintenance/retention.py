@@ -6,8 +6,9 @@ from sqlalchemy import Connection
 
 from jobs.database import Database, now_ms
 from jobs.records import ArtifactRecord
-from jobs.repository import feed, metrics, removal, samples, sessions
+from jobs.repository import chats, feed, metrics, removal, samples, sessions
 from jobs.service import deletions, uploads
+from jobs.service.chats import fail_left_behind
 from jobs.service.feed import KEPT_ENTRIES
 from jobs.service.history import HOUR_MS
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
@@ -29,6 +30,7 @@ class Retention:
         kept = self._settings
         self._expire_files()
         self._expire_views()
+        self._expire_chats()
         with self._database.writing() as connection:
             uploads.expire(connection)
         self._walk(kept.keep_jobs_days, self._erase_jobs)
@@ -72,6 +74,16 @@ class Retention:
             feed.prune(connection, keep=KEPT_ENTRIES)
             samples.remove_before(connection, now_ms(connection) - HOUR_MS)
             sessions.remove_expired(connection, now=now_ms(connection))
+
+    def _expire_chats(self) -> None:
+        """Delete old chats, and end those whose API process is gone."""
+        with self._database.writing() as connection:
+            fail_left_behind(connection)
+        removed = BATCH if self._settings.keep_chats_days else 0
+        while removed == BATCH:
+            with self._database.writing() as connection:
+                time = now_ms(connection) - int(self._settings.keep_chats_days * DAY_MS)
+                removed = chats.remove_before(connection, time, limit=BATCH)
 
     @staticmethod
     def _expire_artifacts(connection: Connection, job_ids: Collection[str]) -> None:

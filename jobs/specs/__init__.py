@@ -13,22 +13,24 @@ from jobs.specs.known_model import KnownModel
 from jobs.specs.preview import PreviewSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
+from jobs.specs.serve import ServeSpec
 from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
-    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec, Field(discriminator="kind")
+    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | ServeSpec,
+    Field(discriminator="kind"),
 ]
 
 # As rows, claims and runners have it; clients cannot send the fields that are only stored.
 StoredSpec = Annotated[
-    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec,
+    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | ServeSpec,
     Field(discriminator="kind"),
 ]
 
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
-KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview")
+KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview", "serve")
 PAUSABLE_KINDS = frozenset(
     get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(AnySpec)[0]) if spec.can_pause
 )
@@ -53,6 +55,7 @@ __all__ = [
     "PreviewSpec",
     "QuantizeSpec",
     "Resources",
+    "ServeSpec",
     "StoredGenerateSpec",
     "StoredSpec",
     "has_long_input",

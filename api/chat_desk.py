@@ -1,0 +1,115 @@
+"""What all chats of this process share: the limit per project, the connection to runners, and the rows."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from api.settings import ApiSettings
+from jobs.chats.client import ChatClient
+from jobs.database import OUTAGES
+from jobs.database.batching import Lane
+from jobs.errors import OutcomeUnknownError, TooManyRequestsError
+from jobs.service import chats
+from jobs.service.chats import EndedChat, NewChat
+
+RENEW_SECONDS = 30.0  # a quarter of the time after which the leader takes a chat for left behind
+LIMIT_SECONDS = 2  # when to try again if a project has as many chats as it may
+
+log = logging.getLogger(__name__)
+
+
+class ChatDesk:
+    """Counts chats, asks runners and records what chats used; rows are written in the background.
+
+    Args:
+        settings: The deployment.
+        writer: Writes rows.
+
+    Attributes:
+        loads: Open chats of this process by attempt.
+    """
+
+    def __init__(self, settings: ApiSettings, writer: Lane) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._client: ChatClient | None = None
+        self._projects = Counter[str]()
+        self._open: set[str] = set()
+        self._writes: set[asyncio.Task[None]] = set()
+        self.loads = Counter[str]()
+
+    @property
+    def client(self) -> ChatClient:
+        """The connection to runners."""
+        if self._client is None:
+            raise RuntimeError("the desk is closed")
+        return self._client
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work while the block runs; afterwards all rows are written."""
+        self._client = ChatClient(self._settings.redis)
+        renewal = asyncio.create_task(self._renew())
+        try:
+            async with self._client.running():
+                yield
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, *self._writes, return_exceptions=True)
+
+    def enter(self, project_id: str) -> None:
+        """Count a chat of a project; `leave` must follow.
+
+        Raises:
+            TooManyRequestsError: The project has as many open chats as it may.
+        """
+        limit = self._settings.chats_per_project
+        if self._projects[project_id] >= limit:
+            message = f"this project has {limit} open chats, as many as one API process answers at the same time"
+            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=LIMIT_SECONDS)
+        self._projects[project_id] += 1
+
+    def leave(self, project_id: str) -> None:
+        """Uncount a chat."""
+        self._projects[project_id] -= 1
+        if not self._projects[project_id]:
+            del self._projects[project_id]
+
+    def begin(self, chat: NewChat) -> None:
+        """Record a chat that an attempt has begun to answer."""
+        self._open.add(chat.id)
+        self.loads[chat.attempt_id] += 1
+        self._write(chats.begin, chat)
+
+    def end(self, ended: EndedChat) -> None:
+        """Record how a chat has ended."""
+        self._open.discard(ended.chat.id)
+        self.loads[ended.chat.attempt_id] -= 1
+        if not self.loads[ended.chat.attempt_id]:
+            del self.loads[ended.chat.attempt_id]
+        self._write(chats.end, ended)
+
+    def _write(self, operation: Callable[[Connection, Any], Any], item: object) -> None:
+        task = asyncio.create_task(self._try_to_write(operation, item))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _try_to_write(self, operation: Callable[[Connection, Any], Any], item: object) -> None:
+        try:
+            await self._writer.call(operation, item)
+        except (*OUTAGES, OutcomeUnknownError) as error:
+            log.warning("a chat is not recorded, since the database failed: %s", error)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if ids := list(self._open):
+                try:
+                    await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]
+                except (*OUTAGES, OutcomeUnknownError) as error:
+                    log.warning("chats are renewed later, since the database failed: %s", error)

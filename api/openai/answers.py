@@ -1,0 +1,182 @@
+"""Answers that are being written: what has arrived of them, how they end, and what is recorded of them."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.dependencies import Service
+from api.openai.completion_objects import Choice, Usage
+from jobs.chats.client import News, OpenChat
+from jobs.chats.messages import ChoiceEnded, Delta, Ended, Refused, Started, TokenChance
+from jobs.database import OUTAGES
+from jobs.errors import DomainError, InvalidRequestError, NotReadyError, TooManyRequestsError
+from jobs.records import ChatState, Json
+from jobs.service import chats
+from jobs.service.chats import EndedChat, NewChat
+
+TICK_SECONDS = 1.0
+SILENCE_SECONDS = 5.0  # workers give a sign of life every second; after this SQL is asked
+MAX_SILENCE_SECONDS = 15.0
+RETRY_SECONDS = 1
+BUSY_SECONDS = 2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New text of a completion; None is its end."""
+
+    choice: Choice
+    text: str | None
+    logprobs: Sequence[TokenChance] = ()
+
+
+class Answer:
+    """An answer that has begun.
+
+    Args:
+        service: The service.
+        row: What is recorded of it.
+        chat: Where its text comes from.
+        prompt_tokens: Tokens of all prompts.
+        choices: How many completions each prompt has.
+        began: When the request arrived, by the monotonic clock.
+
+    Attributes:
+        keep: Returns the text to store if the answer is completed; None if the client does not want that.
+    """
+
+    def __init__(
+        self, service: Service, row: NewChat, chat: OpenChat, *, prompt_tokens: int, choices: int, began: float
+    ) -> None:
+        self.row = row
+        self.created = int(time.time())
+        self.choices = [Choice(index) for index in range(len(chat.ids) * choices)]
+        self._service = service
+        self._chat = chat
+        self._prompt_tokens = prompt_tokens
+        self._per_prompt = choices
+        self._left = len(chat.ids)
+        self._refused: Refused | None = None
+        self._began = began
+        self._first_token_ms: int | None = None
+        self._state: ChatState = "cancelled"
+        self._error: Mapping[str, Any] | None = None
+        self.keep: Callable[[], Json] | None = None
+        service.chats.begin(row)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return Usage.of(self._prompt_tokens, self.choices)
+
+    async def follow(self) -> AsyncIterator[list[Piece]]:
+        """Yield what is new until the answer is whole; an empty list at least every second.
+
+        Raises:
+            DomainError: It cannot be completed: the runner died, for example.
+        """
+        while self._left:
+            if self._service.closing.is_set():
+                raise NotReadyError("the server stops; ask again", seconds=RETRY_SECONDS)
+            news = await self._chat.take(TICK_SECONDS)
+            if not news:
+                await require_alive(self._service, self._chat)
+            yield [piece for index, reply in news if (piece := self._accept(index, reply))]
+            if self._refused is not None:
+                raise failure_of(self._refused, {})
+        self._state = "succeeded"
+
+    def _accept(self, index: int, reply: News) -> Piece | None:
+        """Take a reply to the request of this index; return what it adds to a completion."""
+        match reply:
+            case Delta():
+                return self._add(self.choices[index * self._per_prompt + reply.choice], reply)
+            case ChoiceEnded():
+                choice = self.choices[index * self._per_prompt + reply.choice]
+                choice.finish_reason = reply.finish_reason
+                choice.completion_tokens = reply.completion_tokens
+                return Piece(choice, None)
+            case Ended():
+                self._left -= 1
+            case Refused():
+                self._refused = self._refused or reply
+            case Started():
+                pass  # counted before the answer was opened
+        return None
+
+    async def wait(self) -> None:
+        """Wait until the answer is whole; see `follow`."""
+        async for _ in self.follow():
+            pass
+
+    def fail(self, error: DomainError) -> None:
+        """Record why the answer cannot be completed."""
+        self._state, self._error = "failed", {"code": error.code, "message": error.message}
+
+    def close(self) -> None:
+        """Abort what has not ended, and record the answer; never waits, since the caller may be cancelled."""
+        self._service.chats.client.hang_up(self._chat)
+        self._service.chats.leave(self.row.project_id)
+        usage = self.usage
+        ended = EndedChat(
+            chat=self.row,
+            state=self._state,
+            milliseconds=self._milliseconds(),
+            finish_reason=self.choices[0].finish_reason,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            first_token_ms=self._first_token_ms,
+            error=self._error,
+            stored=self.keep() if self.keep and self._state == "succeeded" else None,
+        )
+        self._service.chats.end(ended)
+
+    def _add(self, choice: Choice, delta: Delta) -> Piece:
+        if self._first_token_ms is None:
+            self._first_token_ms = self._milliseconds()
+        choice.texts.append(delta.text)
+        choice.logprobs.extend(delta.logprobs)
+        return Piece(choice, delta.text, delta.logprobs)
+
+    def _milliseconds(self) -> int:
+        return int((time.monotonic() - self._began) * 1000)
+
+
+async def require_alive(service: Service, chat: OpenChat) -> None:
+    """Check an attempt that has been silent for a while.
+
+    Raises:
+        NotReadyError: It has ended, or has been silent for too long.
+    """
+    if chat.silent_seconds < SILENCE_SECONDS:
+        return
+    try:
+        running = await service.reader.run(lambda connection: chats.is_running(connection, chat.attempt_id))
+    except OUTAGES:
+        running = True
+    if not running:
+        raise NotReadyError("the job that answered has ended; ask again", seconds=RETRY_SECONDS)
+    if chat.silent_seconds > MAX_SILENCE_SECONDS:
+        message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; ask again"
+        raise NotReadyError(message, seconds=RETRY_SECONDS)
+
+
+def failure_of(refused: Refused, names: Mapping[str, str]) -> DomainError:
+    """Return the error for an answer that a runner refuses.
+
+    Args:
+        refused: What the runner says.
+        names: The client's parameter of each field of the request, where the names differ.
+    """
+    match refused.reason:
+        case "invalid":
+            param = refused.param and names.get(refused.param, refused.param)
+            return InvalidRequestError(refused.message, param=param)
+        case "busy":
+            return TooManyRequestsError(refused.message, seconds=BUSY_SECONDS)
+        case _:
+            return NotReadyError(refused.message, seconds=RETRY_SECONDS)

@@ -1,0 +1,109 @@
+"""/v1/chat/completions and /v1/completions, answered at once by a runner that has the model loaded."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.connections import while_connected
+from api.dependencies import Caller, FromCaller
+from api.json_bodies import OpenAIRoute
+from api.openai.answers import Answer
+from api.openai.completion_bodies import ChatBody, CompletionBody, TextBody
+from api.openai.completion_objects import (
+    ChatCompletionObject,
+    ChunkWriter,
+    TextCompletionObject,
+    show_chat,
+    show_text,
+)
+from api.openai.completion_streams import CompletionStream
+from api.openai.extension import Extension, SpecFields
+from api.openai.serving import WantedAnswer, open_answer
+from api.responses import json_response
+from jobs.errors import DomainError
+from jobs.identifiers import new_id
+from jobs.records import Json
+from jobs.specs import ServeSpec
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
+
+CHAT_PREFIX = "chatcmpl"
+TEXT_PREFIX = "cmpl"
+PRIORITY = 50  # of jobs that chats wait for: before jobs whose priority nobody has chosen
+NAMES = {"adapter": "baichuan.adapter"}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer; with `stream`, chunks of it", "content": {"text/event-stream": {}}}
+}
+
+
+@router.post("/chat/completions", response_model=ChatCompletionObject, responses=STREAMED)
+async def create_chat(body: ChatBody, request: Request, caller: FromCaller) -> Response:
+    """Answer a chat, as a whole or as a stream."""
+    return await _answer(body, request, caller, CHAT_PREFIX)
+
+
+@router.post("/completions", response_model=TextCompletionObject, responses=STREAMED)
+async def create_text(body: TextBody, request: Request, caller: FromCaller) -> Response:
+    """Continue texts, as a whole or as a stream."""
+    return await _answer(body, request, caller, TEXT_PREFIX)
+
+
+async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Response:
+    answer = await _open(body, request, caller, prefix)
+    if isinstance(body, ChatBody) and body.store:
+        answer.keep = lambda: _describe_stored(body, answer)
+    if body.stream:
+        counts = body.includes_usage
+        writer = ChunkWriter(answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_PREFIX, counts=counts)
+        idle_seconds = caller.service.settings.stream_idle_seconds
+        return CompletionStream(answer, writer, counts=counts, idle_seconds=idle_seconds)
+    try:
+        await while_connected(request.receive, answer.wait())
+    except DomainError as error:
+        answer.fail(error)
+        raise
+    finally:
+        answer.close()
+    show = show_chat if prefix == CHAT_PREFIX else show_text
+    return json_response(show(answer.row.id, answer.created, body.model, answer.choices, answer.usage))
+
+
+async def _open(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Answer:
+    """Wait until a runner has begun to answer.
+
+    Raises:
+        DomainError: None does; names the parameter at fault.
+    """
+    began, fields = time.monotonic(), _fields_of(body)
+    wanted = WantedAnswer(
+        answer_id=new_id(prefix),
+        endpoint=request.url.path,
+        spec=fields.build(ServeSpec, Extension()),
+        requests=body.requests(),
+        choices=body.choices,
+        names=body.names,
+        wait_seconds=body.baichuan.wait_seconds,
+        began=began,
+    )
+    try:
+        return await while_connected(request.receive, open_answer(caller, wanted))
+    except DomainError as error:
+        raise fields.renamed(error, ServeSpec) from None
+
+
+def _fields_of(body: CompletionBody) -> SpecFields:
+    given: Mapping[str, Any] = {
+        "kind": "serve",
+        "model": body.model,
+        "adapter": body.baichuan.adapter,
+        "priority": PRIORITY,
+    }
+    return SpecFields(given, NAMES, ())
+
+
+def _describe_stored(body: ChatBody, answer: Answer) -> Json:
+    """Return the text of a chat that the client wants to be kept."""
+    shown = show_chat(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
+    return {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}

@@ -1,0 +1,229 @@
+"""Bodies of chat and text completions: every parameter of OpenAI's API is supported, has no effect, or is refused."""
+
+import secrets
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.openai.bodies import Body, Metadata, Unsupported
+from jobs.inputs import find_fault
+from jobs.specs.fields import ModelName
+
+DEFAULT_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 600.0
+MAX_CHOICES = 128  # completions of one request: prompts times `n`
+MAX_TEXT_LOGPROBS = 20
+DEFAULT_TEXT_TOKENS = 16  # of OpenAI's text completions
+MAX_SEED = 2**31
+
+
+def _follow_rule(name: str) -> BeforeValidator:
+    """Check a value by the rule that batch files share; null means that the parameter is not set."""
+
+    def check(value: Any) -> Any:
+        if value is not None and (fault := find_fault(name, value)):
+            raise ValueError(fault)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _accept_only(*neutral: object) -> AfterValidator:
+    """Accept null and the values that change nothing."""
+
+    def check(value: object) -> object:
+        if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
+            allowed = f" except {' and '.join(map(repr, neutral))}" if neutral else ""
+            raise ValueError(f"is not supported here{allowed}; leave it out")
+        return value
+
+    return AfterValidator(check)
+
+
+def _read_messages(value: Any) -> Any:
+    """Join the text parts of each message, and drop fields of answers that a client sends back if they are empty."""
+    if not isinstance(value, list):
+        return value
+    return [_read_message(message) if isinstance(message, dict) else message for message in value]
+
+
+def _read_message(message: dict[str, Any]) -> dict[str, Any]:
+    role = "system" if message.get("role") == "developer" else message.get("role")
+    rest = {name: part for name, part in message.items() if name not in ("role", "content") and part not in (None, [])}
+    return {"role": role, "content": _join_parts(message.get("content")), **rest}
+
+
+def _join_parts(content: Any) -> Any:
+    if not isinstance(content, list) or not content:
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.keys() != {"type", "text"} or part["type"] != "text":
+            return content
+        texts.append(part["text"])
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+def _check_prompts(value: Any) -> Any:
+    for prompt in value if isinstance(value, list) and value else [value]:
+        if fault := find_fault("prompt", prompt):
+            raise ValueError(f"{fault}, or a list of such texts")
+    return value
+
+
+class ChatExtension(BaseModel):
+    """What clients send as `extra_body={"baichuan": {...}}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    adapter: ModelName | None = Field(None, description="A LoRA adapter to apply to `model`")
+    wait_seconds: float = Field(
+        DEFAULT_WAIT_SECONDS, ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for a model to be loaded"
+    )
+
+
+class StreamOptions(Body):
+    """How a stream looks."""
+
+    include_usage: bool | None = Field(None, description="Count tokens in a last chunk without choices")
+    include_obfuscation: Annotated[object, _accept_only(False)] = None
+
+
+Number = float | None
+Count = int | None
+
+
+class CompletionBody(Body):
+    """Parameters that chat and text completions share."""
+
+    model: Annotated[str, _follow_rule("model")]
+    max_tokens: Annotated[Count, _follow_rule("max_tokens")] = None
+    temperature: Annotated[Number, _follow_rule("temperature")] = Field(None, description="The model's own by default")
+    top_p: Annotated[Number, _follow_rule("top_p")] = None
+    top_k: Annotated[Count, _follow_rule("top_k")] = Field(None, description="Not in OpenAI's API")
+    presence_penalty: Annotated[Number, _follow_rule("presence_penalty")] = None
+    frequency_penalty: Annotated[Number, _follow_rule("frequency_penalty")] = None
+    logit_bias: Annotated[dict[str, float] | None, _follow_rule("logit_bias")] = None
+    seed: Annotated[Count, _follow_rule("seed")] = Field(None, description="Random by default")
+    stop: Annotated[str | list[str] | None, _follow_rule("stop")] = None
+    n: Annotated[Count, _follow_rule("n")] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    baichuan: ChatExtension = ChatExtension()
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise _fault("stream_options", "requires `stream: true`")
+        return self
+
+    @property
+    def choices(self) -> int:
+        """Completions of each prompt."""
+        return self.n or 1
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with a chunk that counts tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the fields of the engine's request that are set; a random seed unless the client chose one."""
+        same = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "stop", "n", "logit_bias")
+        fields = {name: getattr(self, name) for name in same}
+        fields["seed"] = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class ChatBody(CompletionBody):
+    """A chat to answer."""
+
+    messages: Annotated[list[dict[str, Any]], _follow_rule("messages"), BeforeValidator(_read_messages)]
+    max_completion_tokens: Annotated[Count, _follow_rule("max_completion_tokens")] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[Count, _follow_rule("top_logprobs")] = None
+    store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
+    metadata: Metadata | None = None
+    response_format: Annotated[object, _accept_only({"type": "text"})] = None
+    # These change nothing.
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    parallel_tool_calls: bool | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: Annotated[object, _accept_only(["text"])] = None
+    tools: Annotated[object, _accept_only([])] = None
+    tool_choice: Annotated[object, _accept_only("auto", "none")] = None
+    functions: Annotated[object, _accept_only([])] = None
+    function_call: Annotated[object, _accept_only("auto", "none")] = None
+    audio: Unsupported = None
+    moderation: Unsupported = None
+    prediction: Unsupported = None
+    prompt_cache_options: Unsupported = None
+    prompt_cache_retention: Unsupported = None
+    reasoning_effort: Annotated[object, _accept_only("none")] = None
+    verbosity: Annotated[object, _accept_only("medium")] = None
+    web_search_options: Unsupported = None
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise _fault("max_tokens", "is given besides max_completion_tokens; keep one of them")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise _fault("top_logprobs", "requires `logprobs: true`")
+        return self
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the fields of the engine's requests: one here."""
+        limit = self.max_completion_tokens or self.max_tokens
+        fields = {
+            **self._options(),
+            "messages": self.messages,
+            **({"max_new_tokens": limit} if limit else {}),
+            **({"logprobs": self.top_logprobs or 0} if self.logprobs else {}),
+        }
+        return [fields]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The parameter that sets a field of the engine's request, where the names differ."""
+        limit = "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"
+        return {"max_new_tokens": limit, "logprobs": "top_logprobs"}
+
+
+class TextBody(CompletionBody):
+    """Texts to continue."""
+
+    prompt: Annotated[str | list[str], BeforeValidator(_check_prompts)]
+    logprobs: int | None = Field(None, ge=0, le=MAX_TEXT_LOGPROBS)
+    best_of: Annotated[object, _accept_only(1)] = None
+    echo: Annotated[object, _accept_only(False)] = None
+    suffix: Annotated[object, _accept_only("")] = None
+
+    @model_validator(mode="after")
+    def _count_choices(self) -> Self:
+        if len(self.prompts) * self.choices > MAX_CHOICES:
+            raise _fault("prompt", f"has {len(self.prompts)} texts; times n, there may be {MAX_CHOICES} completions")
+        return self
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the fields of the engine's requests, one per prompt."""
+        limit = {"max_new_tokens": self.max_tokens or DEFAULT_TEXT_TOKENS}
+        logprobs = {} if self.logprobs is None else {"logprobs": self.logprobs}
+        return [{**self._options(), **limit, **logprobs, "prompt": prompt} for prompt in self.prompts]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The parameter that sets a field of the engine's request, where the names differ."""
+        return {"max_new_tokens": "max_tokens"}
+
+
+def _fault(param: str, message: str) -> PydanticCustomError:
+    """Return an error of a rule about several parameters, which names one of them."""
+    return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

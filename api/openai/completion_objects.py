@@ -1,0 +1,202 @@
+"""Answers and stream chunks of chat and text completions, in the form of OpenAI's API.
+
+Chunks are put together from text, since an API process writes thousands of them per second.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from jobs.chats.messages import TokenChance
+
+DONE = b"data: [DONE]\n\n"
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(slots=True)
+class Choice:
+    """One completion, as far as it is known.
+
+    Attributes:
+        characters: Characters of the tokens that a stream has shown: where the next one begins in a text completion.
+    """
+
+    index: int
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenChance] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    completion_tokens: int = 0
+    characters: int = 0
+
+
+class Usage(BaseModel):
+    """Tokens of an answer; each prompt counts once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt_tokens: int, choices: Iterable[Choice]) -> "Usage":
+        """Add up the tokens of all completions."""
+        written = sum(choice.completion_tokens for choice in choices)
+        return cls(prompt_tokens=prompt_tokens, completion_tokens=written, total_tokens=prompt_tokens + written)
+
+
+class ChatMessage(BaseModel):
+    """The answer's text."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One of `n` answers."""
+
+    index: int
+    message: ChatMessage
+    logprobs: dict[str, Any] | None
+    finish_reason: FinishReason
+
+
+class ChatCompletionObject(BaseModel):
+    """The answer to a chat."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextChoice(BaseModel):
+    """One of `n` continuations of a prompt."""
+
+    index: int
+    text: str
+    logprobs: dict[str, Any] | None
+    finish_reason: FinishReason
+
+
+class TextCompletionObject(BaseModel):
+    """Continuations of prompts."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class ChunkWriter:
+    """Writes the chunks of one stream.
+
+    Args:
+        answer_id: Id of the completion.
+        created: Seconds since the epoch.
+        model: The model as the client named it.
+        is_chat: Whether it is a chat, else a text completion.
+        counts: Whether a last chunk counts tokens; then all others have `"usage": null`.
+    """
+
+    def __init__(self, answer_id: str, created: int, model: str, *, is_chat: bool, counts: bool) -> None:
+        kind = "chat.completion.chunk" if is_chat else "text_completion"
+        self._head = f'data: {{"id":{_dump(answer_id)},"object":"{kind}","created":{created},"model":{_dump(model)}'
+        self._tail = ',"usage":null}\n\n' if counts else "}\n\n"
+        self._is_chat = is_chat
+
+    def begin(self, choices: Iterable[Choice]) -> str:
+        """Write the chunks with the role of each answer; texts have none."""
+        if not self._is_chat:
+            return ""
+        role = '{"role":"assistant","content":""}'
+        return "".join(self._write(choice.index, role, "null", "null") for choice in choices)
+
+    def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenChance]) -> str:
+        """Write new text of a completion."""
+        content = f'{{"content":{_dump(text)}}}' if self._is_chat else _dump(text)
+        chances = "null"
+        if logprobs:
+            chances = _dump(show_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
+            choice.characters += sum(len(one.token) for one in logprobs)
+        return self._write(choice.index, content, chances, "null")
+
+    def finish(self, choice: Choice) -> str:
+        """Write why a completion has ended."""
+        return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
+
+    def count(self, usage: Usage) -> str:
+        """Write the chunk without choices that counts tokens."""
+        return f'{self._head},"choices":[],"usage":{usage.model_dump_json()}}}\n\n'
+
+    def _write(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
+        name = "delta" if self._is_chat else "text"
+        choice = f'{{"index":{index},"{name}":{content},"logprobs":{logprobs},"finish_reason":{finish_reason}}}'
+        return f'{self._head},"choices":[{choice}]{self._tail}'
+
+
+def show_chat(
+    answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
+) -> ChatCompletionObject:
+    """Return the whole answer to a chat."""
+    shown = [
+        ChatChoice(
+            index=choice.index,
+            message=ChatMessage(content="".join(choice.texts)),
+            logprobs=show_logprobs(choice.logprobs, is_chat=True) if choice.logprobs else None,
+            finish_reason=choice.finish_reason or "stop",
+        )
+        for choice in choices
+    ]
+    return ChatCompletionObject(id=answer_id, created=created, model=model, choices=shown, usage=usage)
+
+
+def show_text(
+    answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
+) -> TextCompletionObject:
+    """Return whole continuations."""
+    shown = [
+        TextChoice(
+            index=choice.index,
+            text="".join(choice.texts),
+            logprobs=show_logprobs(choice.logprobs, is_chat=False) if choice.logprobs else None,
+            finish_reason=choice.finish_reason or "stop",
+        )
+        for choice in choices
+    ]
+    return TextCompletionObject(id=answer_id, created=created, model=model, choices=shown, usage=usage)
+
+
+def show_logprobs(chances: Sequence[TokenChance], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
+    """Return log-probabilities of tokens; `offset` is where the first begins in a text completion."""
+    if is_chat:
+        content = [{**_show_chance(one), "top_logprobs": list(map(_show_chance, one.alternatives))} for one in chances]
+        return {"content": content, "refusal": None}
+    offsets = [offset]
+    for one in chances:
+        offsets.append(offsets[-1] + len(one.token))
+    return {
+        "tokens": [one.token for one in chances],
+        "token_logprobs": [one.logprob for one in chances],
+        "top_logprobs": [{other.token: other.logprob for other in one.alternatives} for one in chances],
+        "text_offset": offsets[:-1],
+    }
+
+
+def write_error(error: Mapping[str, Any]) -> bytes:
+    """Write the event that ends a stream whose answer cannot be completed."""
+    return f"event: error\ndata: {_dump({'error': error})}\n\n".encode()
+
+
+def _show_chance(one: TokenChance) -> dict[str, Any]:
+    return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,81 @@
+"""The server-sent events of an answer that is being written.
+
+There are no `id:` and no `retry:` lines: the `openai` client does not expect them.
+"""
+
+import time
+from collections.abc import Sequence
+
+from fastapi import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from api.connections import while_connected
+from api.errors import openai_error
+from api.openai.answers import Answer, Piece
+from api.openai.completion_objects import DONE, ChunkWriter, write_error
+from jobs.errors import DomainError
+
+STILL_HERE = b": still here\n\n"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class CompletionStream(Response):
+    """Streams an answer, and closes it in the end: `[DONE]`, an error event, or a client that has gone.
+
+    Args:
+        answer: The answer, which has begun.
+        writer: Writes its chunks.
+        counts: Whether a last chunk counts tokens.
+        idle_seconds: A silent stream sends a comment this often.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, answer: Answer, writer: ChunkWriter, *, counts: bool, idle_seconds: float) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(HEADERS)
+        self._answer = answer
+        self._writer = writer
+        self._counts = counts
+        self._idle_seconds = idle_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
+        """Send headers and events."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await while_connected(receive, self._send_events(send))
+        except ClientDisconnect:
+            pass
+        finally:
+            self._answer.close()
+
+    async def _send_events(self, send: Send) -> None:
+        async def emit(text: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": text, "more_body": more})
+
+        answer, spoke = self._answer, time.monotonic()
+        await emit(self._writer.begin(answer.choices).encode())
+        try:
+            async for pieces in answer.follow():
+                if pieces:
+                    spoke = time.monotonic()
+                    await emit(self._write(pieces))
+                elif time.monotonic() - spoke > self._idle_seconds:
+                    spoke = time.monotonic()
+                    await emit(STILL_HERE)
+        except DomainError as error:
+            answer.fail(error)
+            await emit(write_error(openai_error(error)), more=False)
+            return
+        count = self._writer.count(answer.usage).encode() if self._counts else b""
+        await emit(count + DONE, more=False)
+
+    def _write(self, pieces: Sequence[Piece]) -> bytes:
+        write, finish = self._writer.write_text, self._writer.finish
+        texts = [
+            finish(piece.choice) if piece.text is None else write(piece.choice, piece.text, piece.logprobs)
+            for piece in pieces
+        ]
+        return "".join(texts).encode("utf-8", "replace")

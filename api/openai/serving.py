@@ -1,0 +1,226 @@
+"""Finding an attempt that answers: one that serves the model already, or one of a job that is submitted for it."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from api.dependencies import Caller, Service
+from api.openai.answers import BUSY_SECONDS, RETRY_SECONDS, Answer, failure_of, require_alive
+from jobs.chats.client import OpenChat
+from jobs.chats.messages import Refused, Started
+from jobs.errors import DomainError, InvalidRequestError, NotReadyError, ServingFailedError, TooManyRequestsError
+from jobs.identifiers import new_id
+from jobs.records import JobRecord
+from jobs.service import chats
+from jobs.service.chats import NewChat, Place
+from jobs.service.doors import Door
+from jobs.service.submission import Submission
+from jobs.specs import ServeSpec
+from jobs.state import JobState
+
+POLL_SECONDS = 0.2  # between two looks at a model that is being loaded
+MAX_FAILURES = 3  # runners that die before they begin to answer the same request
+LOADING_SECONDS = 5  # when to ask again for a model that is being loaded
+ROOM_SECONDS = 30  # when to ask again for a model that waits for room
+# Causes of waiting that end by themselves when other jobs end; the others need an operator.
+FULL = ("slots", "devices", "device_memory", "host_memory", "nodes")
+# Codes of failures for which the model or the request is to blame.
+CLIENT_FAULTS = (
+    "checkpoint",
+    "tokenizer",
+    "adapter_mismatch",
+    "prompt",
+    "unsupported",
+    "invalid_request",
+    "insufficient_memory",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAnswer:
+    """What a request asks for.
+
+    Attributes:
+        answer_id: Id of the answer.
+        endpoint: Path of the route.
+        spec: The job that serves the model.
+        requests: Fields of the engine's requests, one per prompt.
+        choices: Completions of each prompt.
+        names: The client's parameter of each field of a request, where the names differ.
+        wait_seconds: How long to wait for a model to be loaded.
+        began: When the request arrived, by the monotonic clock.
+    """
+
+    answer_id: str
+    endpoint: str
+    spec: ServeSpec
+    requests: Sequence[Mapping[str, Any]]
+    choices: int
+    names: Mapping[str, str]
+    wait_seconds: float
+    began: float
+
+
+async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
+    """Wait until an attempt has begun to answer; the caller closes the answer.
+
+    Raises:
+        InvalidRequestError: The request is at fault.
+        TooManyRequestsError: The project, the runners or the pool are full.
+        NotReadyError: The model is not loaded within the time, or Redis is unreachable.
+        ServingFailedError: The job that was to load the model has failed.
+    """
+    caller.service.chats.enter(caller.project_id)
+    try:
+        return await _Search(caller, wanted).run()
+    except BaseException:
+        caller.service.chats.leave(caller.project_id)
+        raise
+
+
+class _Search:
+    """The search for an attempt for one request; `_job` is the last that was seen of the job that it waits for."""
+
+    def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
+        self._caller = caller
+        self._service: Service = caller.service
+        self._wanted = wanted
+        self._ends_at = wanted.began + wanted.wait_seconds
+        self._job: JobRecord | None = None
+        self._refusal: DomainError | None = None
+        self._failures = 0
+
+    async def run(self) -> Answer:
+        """Ask attempts until one begins; see `open_answer`."""
+        while True:
+            place = await self._look()
+            self._refusal = None
+            for door in sorted(place.doors, key=lambda each: self._service.chats.loads[each.attempt_id]):
+                if answer := await self._ask(door):
+                    return answer
+            if isinstance(self._refusal, TooManyRequestsError):
+                raise self._refusal
+            if not place.doors:
+                await self._require_job(place)
+            if self._service.closing.is_set() or time.monotonic() >= self._ends_at:
+                raise self._explain()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self) -> Place:
+        project_id, spec = self._caller.project_id, self._wanted.spec
+        job_id = self._job.id if self._job else None
+        return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
+
+    async def _ask(self, door: Door) -> Answer | None:
+        """Ask an attempt; None if it does not answer, but another one may."""
+        wanted, desk = self._wanted, self._service.chats
+        ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
+        try:
+            chat = await desk.client.ask(door.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
+        except (RedisError, OSError) as error:
+            message = f"runners cannot be asked, since Redis is unreachable: {error}"
+            raise NotReadyError(message, seconds=RETRY_SECONDS) from error
+        try:
+            begun = await self._wait_for_begin(chat)
+            if isinstance(begun, Refused):
+                self._note_refusal(begun)
+        except BaseException:
+            desk.client.hang_up(chat)
+            raise
+        if isinstance(begun, Refused):
+            desk.client.hang_up(chat)
+            return None
+        key = self._caller.key
+        row = NewChat(
+            wanted.answer_id,
+            key.project_id,
+            key.id,
+            key.name,
+            wanted.spec.model,
+            wanted.endpoint,
+            door.job_id,
+            door.attempt_id,
+        )
+        return Answer(self._service, row, chat, prompt_tokens=begun, choices=wanted.choices, began=wanted.began)
+
+    def _note_refusal(self, refused: Refused) -> None:
+        """Remember why an attempt does not answer.
+
+        Raises:
+            DomainError: No other attempt would answer either, or too many have failed.
+        """
+        self._refusal = failure_of(refused, self._wanted.names)
+        self._failures += refused.reason == "failed"
+        if refused.reason == "invalid" or self._failures >= MAX_FAILURES:
+            raise self._refusal
+
+    async def _wait_for_begin(self, chat: OpenChat) -> int | Refused:
+        """Wait until all requests are in the batch; return the tokens of their prompts, or why one is not.
+
+        Raises:
+            NotReadyError: The attempt is silent.
+        """
+        started: dict[int, int] = {}
+        later = []
+        while len(started) < len(chat.ids):
+            news = await chat.take(1.0)
+            if not news:
+                await require_alive(self._service, chat)
+            for index, reply in news:
+                if isinstance(reply, Refused) and index not in started:
+                    return reply
+                if isinstance(reply, Started):
+                    started[index] = reply.prompt_tokens
+                else:
+                    later.append((index, reply))
+        chat.put_back(later)
+        return sum(started.values())
+
+    async def _require_job(self, place: Place) -> None:
+        """Make sure that a job is about to serve the model."""
+        self._job = place.job
+        if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):
+            raise _end_of(self._job)
+        if self._job is None or self._job.state.final:
+            submission = Submission(
+                self._caller.project_id,
+                self._wanted.spec,
+                key_id=self._caller.key.id,
+                submitter=self._caller.key.name,
+            )
+            self._job = await self._service.writer.run(
+                lambda connection: chats.ensure_served(connection, submission, place.model_key)
+            )
+
+    def _explain(self) -> DomainError:
+        """Return what the model waits for, as an error."""
+        job = self._job
+        if job is None:
+            return self._refusal or NotReadyError("the model is not ready; ask again", seconds=BUSY_SECONDS)
+        model = f"model {job.source_model!r}"
+        if job.state is JobState.QUEUED:
+            waiting = job.waiting or {}
+            reason = waiting.get("message", "it has just been queued")
+            message = f"{model} waits for a worker: job {job.id} {reason}"
+            if waiting.get("cause") in FULL:
+                return TooManyRequestsError(message, seconds=ROOM_SECONDS)
+            return NotReadyError(message, seconds=LOADING_SECONDS)
+        progress = job.progress or {}
+        stage = f", {progress['stage']}" if progress.get("stage") else ""
+        return NotReadyError(f"{model} is being loaded: job {job.id} is {job.state}{stage}", seconds=LOADING_SECONDS)
+
+
+def _end_of(job: JobRecord) -> DomainError:
+    """Return the error for a job that ended before it answered."""
+    if job.state is JobState.CANCELLED:
+        message = f"job {job.id}, which was to load model {job.source_model!r}, was cancelled; ask again"
+        return NotReadyError(message, seconds=LOADING_SECONDS)
+    error = job.error or {}
+    message = f"model {job.source_model!r} cannot be served: {error.get('message', 'its job failed')} (job {job.id})"
+    if error.get("code") in CLIENT_FAULTS:
+        return InvalidRequestError(message, param="model")
+    return ServingFailedError(message)

@@ -1,0 +1,83 @@
+"""/v1/chat/completions/{id}: chats whose text is stored, since their requests had `store: true`."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from api.dependencies import FromCaller
+from api.json_bodies import OpenAIRoute
+from api.openai.bodies import Body, Metadata
+from api.openai.completion_objects import ChatCompletionObject
+from api.openai.queries import ORDERED_PARAMETERS, OrderedQuery, read_query_as
+from api.responses import json_response
+from api.schemas.pages import Identified, Page
+from jobs.records import ChatRecord
+from jobs.service import chats
+
+router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=OpenAIRoute)
+
+
+class StoredChatObject(ChatCompletionObject, Identified):
+    """A stored answer with its metadata."""
+
+    metadata: dict[str, str] | None
+
+    @classmethod
+    def of_record(cls, record: ChatRecord) -> "StoredChatObject":
+        """Read the answer from the row."""
+        stored = record.stored or {}
+        return cls.model_validate({**stored["answer"], "metadata": stored["metadata"]})
+
+
+class ChatDeletedObject(BaseModel):
+    """A stored chat that was deleted."""
+
+    id: str
+    object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
+    deleted: Literal[True] = True
+
+
+class UpdateBody(Body):
+    """What can be changed of a stored chat."""
+
+    metadata: Metadata | None
+
+
+@router.get("", response_model=Page[StoredChatObject], openapi_extra=ORDERED_PARAMETERS)
+async def list_chats(request: Request, caller: FromCaller) -> Response:
+    """List the stored chats of the project, oldest first by default."""
+    query = read_query_as(OrderedQuery, request)
+    found = await caller.service.slow_reader.run(
+        lambda connection: chats.page_stored(
+            connection,
+            caller.project_id,
+            after=query.after,
+            limit=query.limit + 1,
+            oldest_first=query.order == "asc",
+        )
+    )
+    return json_response(Page[StoredChatObject].of([StoredChatObject.of_record(each) for each in found], query.limit))
+
+
+@router.get("/{completion_id}", response_model=StoredChatObject)
+async def get(completion_id: str, caller: FromCaller) -> Response:
+    """One stored chat."""
+    found = await caller.service.reader.run(lambda c: chats.get_stored(c, caller.project_id, completion_id))
+    return json_response(StoredChatObject.of_record(found))
+
+
+@router.post("/{completion_id}", response_model=StoredChatObject)
+async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Response:
+    """Replace the metadata of a stored chat."""
+    changed = await caller.service.writer.run(
+        lambda c: chats.set_metadata(c, caller.project_id, completion_id, body.metadata)
+    )
+    return json_response(StoredChatObject.of_record(changed))
+
+
+@router.delete("/{completion_id}", response_model=ChatDeletedObject)
+async def delete(completion_id: str, caller: FromCaller) -> Response:
+    """Delete the text of a stored chat; its tokens stay counted."""
+    await caller.service.writer.run(lambda c: chats.delete_stored(c, caller.project_id, completion_id))
+    return json_response(ChatDeletedObject(id=completion_id))

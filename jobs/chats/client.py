@@ -1,0 +1,232 @@
+"""The API process's side of chats: asks serving attempts, and hands their replies to the requests that wait.
+
+Each process has one stream of replies in Redis. One task reads it while chats are open, and one renews the key by which
+workers see that the process is alive.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.chats.messages import (
+    CALL,
+    REPLIES,
+    Abort,
+    Alive,
+    Ask,
+    Call,
+    ChoiceEnded,
+    Delta,
+    Ended,
+    Refused,
+    Reply,
+    Started,
+    call_queue,
+    process_key,
+    reply_stream,
+)
+from jobs.identifiers import new_id
+
+PROCESS_SECONDS = 10  # without renewal a process counts as gone, and its chats are aborted
+RENEW_SECONDS = 3.0
+CALLS_SECONDS = 60  # calls that no worker takes are deleted after this
+BLOCK_MS = 1000
+CONNECT_SECONDS = 1.0
+RETRY_SECONDS = 0.5  # between two tries to read while Redis is unreachable
+LOST = "replies were lost on the way; ask again"
+
+log = logging.getLogger(__name__)
+
+News = Started | Delta | ChoiceEnded | Ended | Refused
+
+
+class OpenChat:
+    """One or more requests to an attempt that are answered together, each with its own numbered replies.
+
+    Attributes:
+        attempt_id: The attempt that answers.
+        ids: Ids of the requests, in the order in which they were made.
+    """
+
+    def __init__(self, attempt_id: str, ids: Sequence[str]) -> None:
+        self.attempt_id = attempt_id
+        self.ids = ids
+        self.heard = time.monotonic()
+        self._expected = dict.fromkeys(ids, 0)  # the number of the next reply; requests that have ended are absent
+        self._index = {chat_id: index for index, chat_id in enumerate(ids)}
+        self._news: list[tuple[int, News]] = []
+        self._arrived = asyncio.Event()
+
+    @property
+    def open_ids(self) -> list[str]:
+        """Ids of the requests that have not ended."""
+        return list(self._expected)
+
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self.heard
+
+    def deliver(self, reply: News) -> None:
+        """Take a reply; one that arrives twice is dropped, a missing one ends the request."""
+        self.heard = time.monotonic()
+        expected = self._expected.get(reply.id)
+        if expected is None or reply.number < expected:
+            return
+        if reply.number > expected:
+            reply = Refused(reply.id, expected, "failed", LOST)
+        if isinstance(reply, Ended | Refused):
+            del self._expected[reply.id]
+        else:
+            self._expected[reply.id] += 1
+        self._news.append((self._index[reply.id], reply))
+        self._arrived.set()
+
+    async def take(self, seconds: float) -> list[tuple[int, News]]:
+        """Return all replies that have arrived, each with the index of its request; none if the time is over."""
+        if not self._news:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+        news, self._news = self._news, []
+        self._arrived.clear()
+        return news
+
+    def put_back(self, news: Iterable[tuple[int, News]]) -> None:
+        """Let replies be taken again, before all others."""
+        self._news[:0] = news
+        if self._news:
+            self._arrived.set()
+
+
+class ChatClient:
+    """Asks attempts for answers. Without open chats it only keeps a connection.
+
+    Args:
+        redis_url: Where calls and replies travel.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self.process_id = new_id("api")
+        self._url = redis_url
+        self._chats: dict[str, OpenChat] = {}
+        self._busy = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._redis = Redis.from_url(redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=5)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Read replies while the block runs."""
+        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._renew())]
+        try:
+            yield
+        finally:
+            for chat in set(self._chats.values()):
+                self.hang_up(chat)
+            await asyncio.gather(*self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(RedisError, OSError):
+                await self._redis.delete(process_key(self.process_id), reply_stream(self.process_id))
+            await self._redis.aclose()
+
+    async def ask(self, attempt_id: str, requests: Mapping[str, Mapping[str, Any]]) -> OpenChat:
+        """Send requests to an attempt.
+
+        Args:
+            attempt_id: An attempt that accepts chats.
+            requests: Fields of each request, see `Ask`, by an id of its own.
+
+        Raises:
+            RedisError: Redis is unreachable.
+            OSError: The same.
+        """
+        chat = OpenChat(attempt_id, list(requests))
+        self._chats.update(dict.fromkeys(requests, chat))
+        self._busy.set()
+        try:
+            await self._send(attempt_id, [Ask(each, self.process_id, fields) for each, fields in requests.items()])
+        except BaseException:
+            self.hang_up(chat)
+            raise
+        return chat
+
+    def hang_up(self, chat: OpenChat) -> None:
+        """Forget a chat; what has not ended is aborted, in the background, since callers may be cancelled already."""
+        for chat_id in chat.ids:
+            self._chats.pop(chat_id, None)
+        if not self._chats:
+            self._busy.clear()
+        if calls := [Abort(chat_id) for chat_id in chat.open_ids]:
+            task = asyncio.create_task(self._abort(chat.attempt_id, calls))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _abort(self, attempt_id: str, calls: Sequence[Call]) -> None:
+        try:
+            await self._send(attempt_id, calls)
+        except (RedisError, OSError) as error:
+            log.warning("chats of attempt %s run on, since they cannot be aborted: %s", attempt_id, error)
+
+    async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
+        queue = call_queue(attempt_id)
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+            pipeline.rpush(queue, *(CALL.dump_json(call) for call in calls))
+            pipeline.expire(queue, CALLS_SECONDS)
+            await pipeline.execute()
+
+    async def _read(self) -> None:
+        last: bytes | str = "0"
+        client = Redis.from_url(self._url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=BLOCK_MS / 1000 + 2)
+        async with client:
+            while True:
+                await self._busy.wait()
+                try:
+                    found = await client.xread({reply_stream(self.process_id): last}, block=BLOCK_MS)
+                except (RedisError, OSError) as error:
+                    log.warning("replies to chats cannot be read: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                for entry_id, fields in entries_of(found):
+                    last = entry_id
+                    self._deliver(fields.get(b"replies", b""))
+
+    def _deliver(self, text: bytes) -> None:
+        try:
+            replies: list[Reply] = REPLIES.validate_json(text)
+        except ValidationError as error:  # the gap in the numbers ends the chats that it concerns
+            log.error("dropped unusable replies to chats: %s", error)  # noqa: TRY400
+            return
+        now = time.monotonic()
+        for reply in replies:
+            if isinstance(reply, Alive):
+                for chat_id in reply.ids:
+                    if chat := self._chats.get(chat_id):
+                        chat.heard = now
+            elif chat := self._chats.get(reply.id):
+                chat.deliver(reply)
+
+    async def _renew(self) -> None:
+        while True:
+            await self._busy.wait()
+            with suppress(RedisError, OSError):
+                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS)
+
+
+def entries_of(found: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+    """Return the entries of the one stream in an answer to XREAD, whichever protocol the connection speaks."""
+    streams = found.values() if isinstance(found, Mapping) else [entries for _, entries in found or ()]
+    flat: list[tuple[bytes, Mapping[bytes, bytes]]] = []
+    for entries in streams:
+        flat += entries[0] if entries and isinstance(entries[0], list) else entries
+    return flat

@@ -1,0 +1,69 @@
+"""Rows of `chats`."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from jobs.database import insert
+from jobs.database.tables import Chat
+from jobs.records import ChatRecord, Json
+
+ENDED = ("state", "finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "finished_at", "expires_at")
+
+
+def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
+    """Insert chats that run; one that is stored already, since it has ended meanwhile, stays as it is."""
+    connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
+
+
+def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
+    """Store how chats have ended; one that was never stored is inserted."""
+    new = insert(connection, Chat)
+    changes = {name: new.excluded[name] for name in (*ENDED, "error", "stored")}
+    statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)
+    connection.execute(statement, [asdict(chat) for chat in chats])
+
+
+def renew(connection: Connection, ids: Collection[str], *, expires_at: int) -> None:
+    """Let running chats expire later."""
+    running = sa.update(Chat).where(Chat.id.in_(list(ids)), Chat.expires_at.is_not(None))
+    connection.execute(running.values(expires_at=expires_at))
+
+
+def fail_expired(connection: Connection, *, now: int, error: Json) -> int:
+    """Fail running chats whose time is over; return how many there were."""
+    changes = {"state": "failed", "finished_at": now, "expires_at": None, "error": dict(error)}
+    return connection.execute(sa.update(Chat).where(Chat.expires_at < now).values(**changes)).rowcount
+
+
+def remove_before(connection: Connection, time: int, *, limit: int) -> int:
+    """Delete some of the chats that have ended and arrived before a time; return how many."""
+    old = sa.select(Chat.id).where(Chat.created_at < time, Chat.expires_at.is_(None)).limit(limit)
+    return connection.execute(sa.delete(Chat).where(Chat.id.in_(old))).rowcount
+
+
+def get(connection: Connection, project_id: str, chat_id: str) -> ChatRecord | None:
+    """Return a chat of a project."""
+    query = sa.select(Chat.__table__).where(Chat.project_id == project_id, Chat.id == chat_id)
+    row = connection.execute(query).first()
+    return ChatRecord(**row._mapping) if row else None
+
+
+def page_stored(
+    connection: Connection, project_id: str, *, after: str | None, limit: int, oldest_first: bool
+) -> list[ChatRecord]:
+    """Return chats of a project whose text is stored."""
+    query = sa.select(Chat.__table__).where(Chat.project_id == project_id, Chat.stored.is_not(None))
+    if after is not None:
+        query = query.where(Chat.id > after if oldest_first else Chat.id < after)
+    query = query.order_by(Chat.id if oldest_first else Chat.id.desc()).limit(limit)
+    return [ChatRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def set_stored(connection: Connection, chat_id: str, stored: Json | None) -> None:
+    """Overwrite the text that is stored of a chat; None deletes it."""
+    connection.execute(
+        sa.update(Chat).where(Chat.id == chat_id).values(stored=None if stored is None else dict(stored))
+    )

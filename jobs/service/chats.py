@@ -1,0 +1,217 @@
+"""Chats: which attempts can answer one, the job that serves a model, and one row per chat."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from jobs.database import now_ms
+from jobs.database.journal import charge
+from jobs.errors import DomainError, NotFoundError, UnknownCursorError
+from jobs.records import ChatRecord, ChatState, JobFilter, JobRecord, Json
+from jobs.repository import attempts, chats, jobs, models, search
+from jobs.scheduling import LoadedModel
+from jobs.service.doors import Door, find_doors
+from jobs.service.references import resolve_models
+from jobs.service.submission import Submission, submit
+from jobs.specs import ServeSpec
+
+LOOKED_AT = 50  # serve jobs of a project, the newest first, among which one for the model is looked for
+EXPIRE_MS = 120_000  # API processes renew their chats much more often
+LEFT_BEHIND = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where chats on a model are answered.
+
+    Attributes:
+        model_key: See `LoadedModel.key`.
+        doors: Attempts that accept chats on it.
+        job: The job that was asked about, if any.
+    """
+
+    model_key: str
+    doors: Sequence[Door]
+    job: JobRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewChat:
+    """A chat that an attempt has begun to answer; `submitter` is the name of the key."""
+
+    id: str
+    project_id: str
+    key_id: str
+    submitter: str
+    model: str
+    endpoint: str
+    job_id: str
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndedChat:
+    """How a chat has ended.
+
+    Attributes:
+        milliseconds: From the arrival of the request to now.
+        first_token_ms: From the arrival of the request to the first text.
+        stored: Messages, metadata and answer, if the client wants them kept.
+    """
+
+    chat: NewChat
+    state: ChatState
+    milliseconds: int
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: int | None = None
+    error: Json | None = None
+    stored: Json | None = None
+
+
+def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> Place:
+    """Return the attempts that accept chats on a model, and the present state of a job.
+
+    Raises:
+        UnknownModelError: The model or the adapter does not exist, or is still being made.
+        InvalidRequestError: They cannot be used so.
+    """
+    key = _find_model(connection, project_id, spec).key
+    job = jobs.get_many(connection, [job_id]).get(job_id) if job_id else None
+    return Place(key, find_doors(connection, project_id, key), job)
+
+
+def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> LoadedModel:
+    known = models.get_many(connection, project_id, set(spec.model_references().values()))
+    named = {field: known[name] for field, name in spec.model_references().items() if name in known}
+    wanted = {model.base for model in named.values() if model.kind == "adapter" and model.base}
+    bases = models.get_many(connection, project_id, wanted) if wanted else {}
+    made_for = {field: bases[model.base] for field, model in named.items() if model.base in bases}
+    resolved = resolve_models(spec, named, made_for)
+    return LoadedModel.of(resolved["model"], resolved.get("adapter"), spec.loaded_dtype)
+
+
+def ensure_served(connection: Connection, submission: Submission, model_key: str) -> JobRecord:
+    """Return the job that is about to serve a model; submit one if there is none.
+
+    Raises:
+        DomainError: The job is not accepted.
+    """
+    wanted = JobFilter(kind=submission.spec.kind)
+    newest = search.page(connection, submission.project_id, wanted, after=None, limit=LOOKED_AT)
+    for job in newest:
+        if not job.state.final and job.requirement.get("model") == model_key:
+            return job
+    # Two API processes that see the same jobs choose the same key, so only one of them submits a job.
+    last = newest[0].id if newest else "none"
+    repeatable = replace(submission, idempotency_key=f"serve {model_key} after {last}", request={"serve": model_key})
+    (answer,) = submit(connection, [repeatable])
+    if isinstance(answer, DomainError):
+        raise answer
+    return answer.job
+
+
+def begin(connection: Connection, new: Sequence[NewChat]) -> list[None]:
+    """Record chats that run."""
+    now = now_ms(connection)
+    chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + EXPIRE_MS) for each in new])
+    return [None] * len(new)
+
+
+def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
+    """Record how chats have ended, and charge their keys."""
+    now = now_ms(connection)
+    rows = []
+    for each in ended:
+        row = _row(each.chat, each.state, created_at=now - each.milliseconds)
+        changes = {name: getattr(each, name) for name in COPIED}
+        rows.append(replace(row, finished_at=now, **changes))
+        tokens = each.prompt_tokens + each.completion_tokens
+        charge(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
+    chats.end(connection, rows)
+    return [None] * len(ended)
+
+
+COPIED = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
+
+
+def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | None = None) -> ChatRecord:
+    return ChatRecord(
+        id=new.id,
+        project_id=new.project_id,
+        key_id=new.key_id,
+        submitter=new.submitter,
+        model=new.model,
+        endpoint=new.endpoint,
+        job_id=new.job_id,
+        attempt_id=new.attempt_id,
+        state=state,
+        created_at=created_at,
+        expires_at=expires_at,
+    )
+
+
+def renew(connection: Connection, ids: Collection[str]) -> None:
+    """Keep the running chats of an API process from being taken for lost."""
+    chats.renew(connection, ids, expires_at=now_ms(connection) + EXPIRE_MS)
+
+
+def fail_left_behind(connection: Connection) -> int:
+    """Fail running chats whose API process has ended without a word; return how many there were."""
+    return chats.fail_expired(connection, now=now_ms(connection), error=LEFT_BEHIND)
+
+
+def is_running(connection: Connection, attempt_id: str) -> bool:
+    """Whether an attempt has not ended."""
+    attempt = attempts.get(connection, attempt_id)
+    return attempt is not None and attempt.state in attempts.OPEN
+
+
+def get_stored(connection: Connection, project_id: str, chat_id: str) -> ChatRecord:
+    """Return a chat with its text.
+
+    Raises:
+        NotFoundError: There is none of this id in the project, or its text is not stored.
+    """
+    found = chats.get(connection, project_id, chat_id)
+    if found is None or found.stored is None:
+        message = f"no chat {chat_id} is stored; only chats with `store: true` are"
+        raise NotFoundError(message, param="completion_id")
+    return found
+
+
+def page_stored(
+    connection: Connection, project_id: str, *, after: str | None, limit: int, oldest_first: bool
+) -> list[ChatRecord]:
+    """Return chats of a project whose text is stored.
+
+    Raises:
+        UnknownCursorError: `after` is not a chat of the project.
+    """
+    if after is not None and chats.get(connection, project_id, after) is None:
+        raise UnknownCursorError(after)
+    return chats.page_stored(connection, project_id, after=after, limit=limit, oldest_first=oldest_first)
+
+
+def set_metadata(connection: Connection, project_id: str, chat_id: str, metadata: Json | None) -> ChatRecord:
+    """Overwrite the metadata of a stored chat.
+
+    Raises:
+        NotFoundError: No such chat is stored.
+    """
+    found = get_stored(connection, project_id, chat_id)
+    stored = {**(found.stored or {}), "metadata": None if metadata is None else dict(metadata)}
+    chats.set_stored(connection, chat_id, stored)
+    return replace(found, stored=stored)
+
+
+def delete_stored(connection: Connection, project_id: str, chat_id: str) -> None:
+    """Delete the text of a chat; what it used stays counted.
+
+    Raises:
+        NotFoundError: No such chat is stored.
+    """
+    get_stored(connection, project_id, chat_id)
+    chats.set_stored(connection, chat_id, None)

@@ -1,0 +1,123 @@
+"""A runner that plays: it reads the calls to an attempt from a real Redis, and replies as the prompt asks it to.
+
+The last message or the prompt is the answer, word by word, in each of `n` completions. Some prompts ask for more:
+`busy`, `leaving` and `invalid` are refused, `die` fails after one word, `gap` loses a reply, `forever` writes until it
+is aborted, and `silent` begins and says nothing more.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from jobs.chats.messages import (
+    CALL,
+    REPLIES,
+    Abort,
+    Ask,
+    ChoiceEnded,
+    Delta,
+    Ended,
+    Refused,
+    Reply,
+    Started,
+    TokenChance,
+    call_queue,
+    reply_stream,
+)
+
+PROMPT_TOKENS = 3
+BEAT_SECONDS = 0.02  # between two words of an answer without end
+
+
+class ScriptedRunner:
+    """Answers the chats of one attempt from a thread.
+
+    Attributes:
+        asked: Requests in the order of their arrival.
+        aborted: Ids of requests that were aborted.
+    """
+
+    def __init__(self, url: str, attempt_id: str) -> None:
+        self.asked: list[Ask] = []
+        self.aborted: list[str] = []
+        self._redis = redis.Redis.from_url(url)
+        self._queue = call_queue(attempt_id)
+        self._endless: dict[str, tuple[Ask, int]] = {}  # with the number of the next reply
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @contextmanager
+    def running(self) -> Iterator["ScriptedRunner"]:
+        """Play while the block runs."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stopping.set()
+            self._thread.join()
+            self._redis.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            found = self._redis.blpop([self._queue], timeout=BEAT_SECONDS)
+            if found:
+                call = CALL.validate_json(found[1])
+                if isinstance(call, Abort):
+                    self.aborted.append(call.id)
+                    self._endless.pop(call.id, None)
+                else:
+                    self.asked.append(call)
+                    self._reply(call, play(call))
+                    if prompt_of(call.request) == "forever":
+                        self._endless[call.id] = (call, 1)
+            for chat_id, (ask, number) in list(self._endless.items()):
+                self._reply(ask, [Delta(chat_id, number, 0, "on ")])
+                self._endless[chat_id] = (ask, number + 1)
+
+    def _reply(self, ask: Ask, replies: list[Reply]) -> None:
+        if replies:
+            self._redis.xadd(reply_stream(ask.reply_to), {"replies": REPLIES.dump_json(replies)})
+
+
+def prompt_of(request: Any) -> str:
+    """The text that a request asks to answer."""
+    text: str = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
+    return text
+
+
+def play(ask: Ask) -> list[Reply]:
+    """All replies to a request, or the first of them if it has no end."""
+    prompt, started = prompt_of(ask.request), Started(ask.id, 0, PROMPT_TOKENS)
+    special: dict[str, list[Reply]] = {
+        "busy": [Refused(ask.id, 0, "busy", "the runner answers 32 chats already")],
+        "leaving": [Refused(ask.id, 0, "leaving", "the job is about to end")],
+        "invalid": [Refused(ask.id, 0, "invalid", "is longer than the window of 64 tokens", "max_new_tokens")],
+        "die": [started, Delta(ask.id, 1, 0, "word"), Refused(ask.id, 2, "failed", "the runner was killed")],
+        "gap": [started, Ended(ask.id, 7)],
+        "silent": [started],
+        "forever": [started],
+    }
+    return special.get(prompt) or [started, *write(ask, prompt.split(" "))]
+
+
+def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
+    """The words as the answer, in each of the completions."""
+    number = 1
+    for choice in range(ask.request.get("n", 1)):
+        for position, word in enumerate(words):
+            text = word if position == 0 else f" {word}"
+            chances = [chance(text, ask.request["logprobs"])] if "logprobs" in ask.request else []
+            yield Delta(ask.id, number, choice, text, chances)
+            number += 1
+        yield ChoiceEnded(ask.id, number, choice, "stop", len(words))
+        number += 1
+    yield Ended(ask.id, number)
+
+
+def chance(text: str, alternatives: int) -> TokenChance:
+    """A token with some that might have been in its place."""
+    others = [TokenChance(f"{text}{number}", list(f"{text}{number}".encode()), -2.0) for number in range(alternatives)]
+    return TokenChance(text, list(text.encode()), -0.5, others)
