@@ -1,7 +1,7 @@
 """`client.chat.completions` and `client.completions` against a runner that plays."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -9,7 +9,10 @@ import openai
 import pytest
 import sqlalchemy as sa
 
-from jobs.database.tables import Chat
+from jobs.database.tables import Chat, Project
+from jobs.maintenance import Retention
+from jobs.service import chats
+from jobs.service.chats import NewChat
 from tests.api.conftest import Api, problem_of, serving, small
 from tests.api.openai.conftest import client_of
 from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner
@@ -338,3 +341,20 @@ def test_chats_count_as_use_of_the_key(served: Served) -> None:
     with client_of(served.api, strict=False) as client:
         served.row(ask(client, "one two").id)
     assert tokens() == before + PROMPT_TOKENS + 2
+
+
+def test_chats_that_an_api_process_left_behind_fail(served: Served) -> None:
+    with served.api.database.writing() as connection:
+        new = NewChat("chatcmpl-left", "p", "k", "", "base", "/v1/chat/completions", served.job_id, "att-x")
+        project = connection.execute(sa.select(Project.id)).scalars().first()
+        chats.begin(connection, [replace(new, project_id=str(project))])
+        assert chats.fail_left_behind(connection) == 0
+        connection.execute(sa.update(Chat).where(Chat.id == new.id).values(expires_at=1))
+    Retention(served.api.database, served.api.settings).expire()
+    row = served.row(new.id)
+    assert (row.state, row.error["code"]) == ("failed", "api_lost")
+    with served.api.database.writing() as connection:
+        connection.execute(sa.update(Chat).where(Chat.id == new.id).values(created_at=1))
+    Retention(served.api.database, served.api.settings).expire()
+    with served.api.database.reading() as connection:
+        assert connection.execute(sa.select(Chat.id).where(Chat.id == new.id)).first() is None
