@@ -1,5 +1,6 @@
 """/v1/chat/completions and /v1/completions, answered at once by a runner that has the model loaded."""
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -106,4 +107,6 @@ def _fields_of(body: CompletionBody) -> SpecFields:
 def _describe_stored(body: ChatBody, answer: Answer) -> Json:
     """Return the text of a chat that the client wants to be kept."""
     shown = show_chat(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
-    return {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}
+    stored = {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}
+    text = json.dumps(stored).replace(r"\u0000", r"\ufffd")  # PostgreSQL's JSON cannot hold NUL
+    return json.loads(text)  # type: ignore[no-any-return]

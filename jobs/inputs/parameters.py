@@ -63,16 +63,24 @@ def _check_text(value: Any) -> str | None:
 def _check_messages(value: Any) -> str | None:
     if not isinstance(value, list) or not value:
         return "must be a list of messages with role and content"
-    for number, message in enumerate(value):
-        if not isinstance(message, dict):
-            return f"must be a list of objects; message {number + 1} is none"
-        for name, part in message.items():
-            if name not in ("role", "content") and part is not None:
-                return f"has the field {name!r} in message {number + 1}, which is not supported; use role and content"
-        if message.get("role") not in ROLES:
-            return f"has the role {message.get('role')!r} in message {number + 1}; use {', '.join(ROLES)}"
-        if not isinstance(message.get("content"), str):
-            return f"has no text as content in message {number + 1}; only text is supported"
+    faults = (_check_message(message) for message in value)
+    return next((f"has {fault[0]} in message {n}{fault[1]}" for n, fault in enumerate(faults, start=1) if fault), None)
+
+
+def _check_message(message: Any) -> tuple[str, str] | None:
+    """Return what is wrong with a message, and the remedy."""
+    if not isinstance(message, dict):
+        return "no object", "; write one with role and content"
+    for name, part in message.items():
+        if name not in ("role", "content") and part is not None:
+            return f"the field {name!r}", ", which is not supported; use role and content"
+    if message.get("role") not in ROLES:
+        return f"the role {message.get('role')!r}", f"; use {', '.join(ROLES)}"
+    content = message.get("content")
+    if not isinstance(content, str):
+        return "no text as content", "; only text is supported"
+    if any("\ud800" <= character <= "\udfff" for character in content):
+        return "half of a surrogate pair", "; write the whole character"
     return None
 
 

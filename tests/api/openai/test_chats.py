@@ -1,5 +1,7 @@
 """`client.chat.completions` and `client.completions` against a runner that plays."""
 
+import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +15,13 @@ from jobs.database.tables import Chat, Project
 from jobs.maintenance import Retention
 from jobs.service import chats
 from jobs.service.chats import NewChat
-from tests.api.conftest import Api, problem_of, serving, small
+from tests.api.conftest import ADMIN_KEY, Api, problem_of, serving, small
 from tests.api.openai.conftest import client_of
-from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner
+from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prompt_of
+from tests.api.openai.test_methods import DOCUMENT
 from tests.workers.deployment import RedisServer, wait_for
 
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 ASKED: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}]}
 
 
@@ -218,6 +222,12 @@ def test_what_is_not_supported_is_a_400_that_names_the_parameter(
     assert caught.value.param == param
 
 
+def test_half_of_a_character_is_refused(served: Served) -> None:
+    body = '{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}'
+    answer = served.api.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert problem_of(answer, 400, "invalid_request")["error"]["param"] == "messages"
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
@@ -331,6 +341,26 @@ def test_stored_chats(chatter: openai.OpenAI, served: Served) -> None:
         with pytest.raises(openai.NotFoundError):
             chatter.chat.completions.retrieve(chat_id)
     assert served.row(kept.id).completion_tokens == 2
+
+
+def test_the_documented_examples(served: Served, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, api = "baichuan2-7b-chat", served.api
+    api.register_model(name)
+    monkeypatch.setenv("BAICHUAN_API_KEY", ADMIN_KEY)
+    attempt = api.start(api.submit(kind="serve", model=name)["id"])
+    text = DOCUMENT.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", api.url)
+    beginning, _, rest = text.partition("## Fine-tune")
+    blocks = [*PYTHON.findall(beginning), *PYTHON.findall(rest.partition("## Chat")[2].partition("\n## ")[0])]
+    packages = {"langchain_openai", "llama_index"}
+    names: dict[str, Any] = {}
+    with ScriptedRunner(redis_server.url, attempt).running() as runner:
+        for block in blocks:
+            needed = [package for package in packages if package in block]
+            if all(importlib.util.find_spec(package) for package in needed):
+                exec(block, names)  # noqa: S102 - the document is ours
+    names["client"].close()
+    assert [prompt_of(ask.request) for ask in runner.asked[:2]] == ["你好", "Name three rivers."]
+    assert names["text"].choices[0].text.startswith("登鹳雀楼")
 
 
 def test_chats_count_as_use_of_the_key(served: Served) -> None:
