@@ -87,7 +87,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     fields: Sequence[FieldError] = (),
 ) -> JSONResponse:
-    """A problem document."""
+    """Return a problem document."""
     fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     body: dict[str, Any] = {
         "type": f"urn:baichuan:problem:{code}",
@@ -108,7 +108,7 @@ def problem(
 
 
 def internal_error(request_id: str) -> JSONResponse:
-    """What a client sees of an error that nobody foresaw."""
+    """Return the response for an unexpected error."""
     detail = f"the server failed in a way nobody foresaw; its log has the reason under request id {request_id}"
     return problem(request_id, 500, "internal_error", "Internal error", detail)
 
@@ -186,7 +186,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of an address; the framework's own error names those of one route only."""
+    """Return all methods of an address; the framework's own error names those of only one route."""
     routes = request.app.routes
     known = [
         method

@@ -77,7 +77,7 @@ class FeedHub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work in the background while the block runs."""
+        """Run in the background while the block runs."""
         tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._look())]
         try:
             yield
@@ -124,7 +124,7 @@ class FeedHub:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        """Listen for news while anybody watches."""
+        """Listen for news while there are subscribers."""
         client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)

@@ -90,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Leave the header section."""
+        """Note that the header section is complete."""
         self._in_section, self._section_bytes = False, 0
         self._await("body")
         super().on_headers_complete()
@@ -106,13 +106,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Await the next request."""
+        """Start waiting for the next request."""
         self._enter_section()
         self._await("request")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Restart the clock: the client could not send its next request earlier."""
+        """Restart the timeout, because the client could not send its next request earlier."""
         self._restart_window()
         super().on_response_complete()
 

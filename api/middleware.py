@@ -57,7 +57,7 @@ class Conversation:
         await self._send(message)
 
     def line(self) -> str:
-        """The entry in the access log."""
+        """Return the line for the access log."""
         client = self._scope.get("client")
         key = self._scope["state"].get("key")
         return json.dumps(

@@ -25,7 +25,7 @@ class FieldError:
 
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """Faults as the client should read them; the first 20."""
+    """Return the first 20 validation errors in words for clients."""
     return [FieldError(_param(entry), _message(entry)) for entry in found[:SHOWN]]
 
 

@@ -51,7 +51,7 @@ def baichuan(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
+    """Run jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
 
 
 SERVICE = "Run the service"

@@ -8,7 +8,7 @@ DEFAULT_PROJECT = "default"
 
 
 def prepare(settings: Settings, secret: str | None = None) -> str | None:
-    """Migrate the database; if it holds no key yet, make an administrator's and return its secret.
+    """Migrate the database; if it has no key yet, create an administrator key and return its secret.
 
     Args:
         settings: The deployment.

@@ -47,7 +47,7 @@ class Dispatcher:
         self._outage: type[Exception] | None = None
 
     def run(self) -> None:
-        """Work until `stop` is called; outages of the database or of Redis are waited out."""
+        """Run until `stop` is called; keep retrying while the database or Redis is down."""
         while not self._stopping.is_set():
             try:
                 if self._leads():
@@ -176,7 +176,7 @@ class Dispatcher:
 
 
 def main() -> None:
-    """`python -m jobs.dispatcher`: run until SIGTERM or SIGINT."""
+    """Run `python -m jobs.dispatcher` until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
     dispatcher = Dispatcher(read_settings_or_exit(Settings))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -30,7 +30,7 @@ def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
 
 
 def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
-    """How long ago an attempt was sent that this worker should have claimed by now; None if there is none.
+    """Return the age in seconds of the oldest attempt that this worker should have claimed; None if there is none.
 
     That is half of the time it has; of several the one sent last counts.
     """

@@ -10,7 +10,7 @@ _last = 0
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as ``job-01kb3…``: a ULID in lower case behind a prefix; grows within one process.
+    """Return a new id such as ``job-01kb3…``: a prefix and a lowercase ULID, monotonically increasing within a process.
 
     Source of the form: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """

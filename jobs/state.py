@@ -124,7 +124,7 @@ CHARGED = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
 
 
 def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
-    """The row of the table that applies.
+    """Return the row of the table that applies.
 
     Raises:
         IllegalTransitionError: the table has none.
@@ -137,7 +137,7 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
 
 
 def _remedy(event: Event) -> str:
-    """What the user can do instead."""
+    """Return what the user can do instead."""
     match event:
         case Event.RETRY:
             return "; only a failed or cancelled job can be retried"

@@ -21,7 +21,7 @@ def build_worker(
     on_message: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> Any:
-    """A Celery worker for the worker's own queue. Threads suffice, for they only watch over runners.
+    """Return a Celery worker for the worker's own queue. Its threads only supervise runners.
 
     `on_ready` is called once it listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT arrives; all
     must return at once.

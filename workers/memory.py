@@ -55,7 +55,7 @@ def _free_for(needs: Footprint) -> int:
 
 
 def _known(folder: Path) -> KnownModel | None:
-    """What is known of a checkpoint; nothing of a GGUF file, which llama.cpp maps page by page."""
+    """Return what is known about a checkpoint; None for a GGUF file, which llama.cpp maps page by page."""
     try:
         return None if any(folder.glob("*.gguf")) else KnownModel.from_config(read_config(folder))
     except ShapeError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
-    """Everything a handler needs.
+    """Return everything that a handler needs.
 
     Raises:
         InvalidRequestError: a model or file is gone or is of the wrong kind, or a path is no longer allowed.
@@ -67,7 +67,7 @@ def _describe_place(claim: Claim) -> Place:
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:
-    """The directory of a model; registered ones are checked anew, for roots and links may have changed.
+    """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
         InvalidRequestError: it is gone.

@@ -83,7 +83,7 @@ class Runner:
     _closed: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Listen to all that the runner may say."""
+        """Start listening to the runner's pipes."""
         self.pipes.hand_over()
         self._lines = {
             self.pipes.stdout: ("stdout", LineReader()),

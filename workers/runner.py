@@ -77,7 +77,7 @@ def preload(kinds: list[str]) -> None:
 
 
 def run(wires: Wires) -> None:
-    """Live the whole life of a runner: wait for an assignment, work, report, and exit or wait for the next one."""
+    """Run the runner's main loop: wait for an assignment, work, report, and exit or wait for the next one."""
     with suppress(PermissionError):  # the leader of a session already
         os.setsid()  # one process group with all it starts, for the worker to kill
     _redirect(wires)

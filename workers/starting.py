@@ -238,7 +238,7 @@ class _Connection:
                 self._children.pop(said["pid"]).end(said["code"])
 
     def _end(self) -> None:
-        """The kernel kills nothing but the server: its children end with the worker, and are adopted until then."""
+        """Note that the fork server has died. Its children run on, as children of the worker."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():

@@ -144,7 +144,7 @@ class Supervision:
         return time.monotonic() - self._over_at > self._worker.exit_seconds
 
     def _listen(self, runner: Runner, timeout: float) -> int:
-        """Relay what the runner says; returns how much it was."""
+        """Relay what the runner says; return the number of messages."""
         heard = 0
         for said in runner.listen(timeout):
             heard += 1

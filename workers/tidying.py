@@ -24,7 +24,7 @@ class Tidying:
         self._thread = threading.Thread(target=self._run, name="tidying", daemon=True)
 
     def start(self) -> None:
-        """Tidy now, and from then on regularly."""
+        """Tidy now and then regularly."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -32,7 +32,7 @@ class Tidying:
         self._stopping.set()
 
     def tidy(self) -> None:
-        """Do it once."""
+        """Tidy once."""
         self._store.tidy()
         if not isinstance(self._store, ObjectStore):  # a directory is shared: the leader deletes there
             return

@@ -66,7 +66,7 @@ def _live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
 
 
 def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
-    """Without a terminal: a line a change."""
+    """Print one line per change when stdout is not a terminal."""
     shown: dict[str, str] = {}
     for job in _changes(client, ids, latest):
         line = one_line(job)
@@ -76,7 +76,7 @@ def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
 
 
 def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
-    """Every new version of every job, until all are final; outages of the service are waited out."""
+    """Yield every new version of every job until all are final; keep retrying while the service is down."""
     open_ids, tags = list(ids), dict.fromkeys(ids, "")
     silent_since: float | None = None
     while open_ids:

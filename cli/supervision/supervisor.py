@@ -44,7 +44,7 @@ class Supervisor:
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
-        """Restart what has ended, after a growing pause, rotate the logs, and reap orphans.
+        """Restart processes that have ended, after a growing pause, rotate the logs, and reap orphans.
 
         Args:
             others: Process ids of the caller's other children.
@@ -71,7 +71,7 @@ class Supervisor:
         kill_orphans()
 
     def report(self) -> str:
-        """The end of every log."""
+        """Return the last lines of every log."""
         return "\n".join(f"{w.child.log}:\n{w.child.tail()}" for w in self._watched)
 
     def _restart(self, watched: _Watched) -> None:
@@ -97,5 +97,5 @@ class Supervisor:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -67,7 +67,7 @@ class Lane:
         self._thread.start()
 
     async def call(self, operation: Operation[T, R], item: T) -> R:
-        """The operation's answer to `item`, once its transaction is committed.
+        """Return the result for `item` once its transaction is committed.
 
         Raises:
             DomainError: that is the answer; OutcomeUnknownError if nobody knows whether the commit succeeded.
@@ -80,7 +80,7 @@ class Lane:
         return await future
 
     async def run(self, function: Callable[[Connection], R]) -> R:
-        """The function's result, once its transaction is committed; a DomainError undoes only its work."""
+        """Return the function's result once its transaction is committed; a DomainError rolls back only this call."""
         return await self.call(_run_each, function)
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ class BulkOperations:
             self._thread.join(seconds)
 
     def work_to_the_end(self) -> None:
-        """Deal with all chunks of all operations, with pauses, since SQLite has one write lock for all."""
+        """Process all chunks of all operations, with pauses, because SQLite has only one write lock."""
         while not self._stopping.is_set():
             begun = time.monotonic()
             with self._database.writing() as connection:

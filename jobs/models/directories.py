@@ -34,7 +34,7 @@ class Inspection:
 
 
 def allowed_path(path: str, roots: Sequence[Path]) -> Path:
-    """The real directory behind `path`.
+    """Return the real path of a model directory.
 
     Raises:
         PathNotAllowedError: it, or a file in it, lies outside the allowed roots once symbolic links are followed.
@@ -121,7 +121,7 @@ def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
-    """How the numbers are held, as `footprint` counts them; None where it cannot."""
+    """Return the precision of the weights as `footprint` counts it; None if it does not know it."""
     try:
         return asdict(Precision.from_config(config))
     except ShapeError:

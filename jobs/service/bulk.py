@@ -130,7 +130,7 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
 
 
 def work(connection: Connection, settings: Settings) -> bool:
-    """Deal with one chunk of the oldest unfinished operation; False if there is none."""
+    """Process one chunk of the oldest unfinished operation; return False if there is none."""
     operation = bulk.lock_first_unfinished(connection)
     if operation is None:
         return False

@@ -88,7 +88,7 @@ def give_up_input(connection: Connection, job_id: str) -> None:
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Withdraw the deletion of the resume points of a failed or cancelled job: a user retries it."""
+    """Withdraw the deletion of a job's resume points, because a user retries the job."""
     deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
 
 

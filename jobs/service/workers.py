@@ -83,7 +83,7 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
 
 
 def undrain(connection: Connection, worker_id: str, settings: Settings) -> WorkerRecord:
-    """Let a drained worker take jobs again.
+    """Allow a drained worker to take jobs again.
 
     Raises:
         NotFoundError: no worker of this id is alive.

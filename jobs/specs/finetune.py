@@ -217,7 +217,7 @@ class FinetuneSpec(ModelProducingSpec):
 
     @property
     def _concrete_strategy(self) -> TrainingStrategy:
-        """The strategy whose memory counts; for "auto" the fastest one, which needs the most."""
+        """Return the strategy to estimate memory for; for "auto" the fastest one, which needs the most."""
         if self.deepspeed is not None:
             zero = self.deepspeed.get("zero_optimization", {})
             if zero.get("stage", 0) < SHARDING_STAGE:

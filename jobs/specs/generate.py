@@ -118,7 +118,7 @@ class GenerateSpec(JobSpec):
         return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)]
 
     def _prompts(self, unknown: int) -> list[int]:
-        """Tokens of the prompt of each completion at most; a character rarely is more than one."""
+        """Return the maximum prompt tokens of each completion; a character is rarely more than one token."""
         if self.prompts is not None:
             return [len(prompt) for prompt in self.prompts] * self.n
         if self.conversations is not None:

@@ -22,12 +22,12 @@ class BrokerUnreachableError(Exception):
 
 
 def worker_queue(worker_id: str) -> str:
-    """The queue of one worker: a message is for the worker that the scheduler chose."""
+    """Return the name of a worker's queue; each message is for the worker that the scheduler chose."""
     return f"worker.{worker_id}"
 
 
 def celery_app(settings: Settings) -> Celery:
-    """The Celery application, for senders and workers alike."""
+    """Return the Celery application that senders and workers use."""
     app = Celery("baichuan", broker=settings.redis)
     app.conf.update(
         task_ignore_result=True,
@@ -87,7 +87,7 @@ class Transport:
             log.debug("no API process was told of news: %s", error)
 
     def wait_for_work(self) -> None:
-        """Sleep until woken, at most for the poll interval.
+        """Wait until woken, at most for the poll interval.
 
         Raises:
             BrokerUnreachableError: Redis does not answer.

@@ -18,7 +18,7 @@ WORKERS_CHOICE = ("device",)
 
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
-    """A full fine-tune writes the model anew; an adapter is small. The engine checks its own checkpoints."""
+    """Estimate the output: a full fine-tune writes the whole model; an adapter is small."""
     return checkpoint_bytes if spec.method == "full" else 0
 
 

@@ -26,7 +26,7 @@ FOLDER = "calibration"
 
 
 def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """A quarter at least, for 4 bits from 16; the engine checks exactly once it has looked at the tensors.
+    """Estimate the output: at least a quarter, for 4 bits from 16; the engine checks exactly later.
 
     A calibration keeps its blocks until it has ended, and its report makes a plain copy to compare with.
     """
@@ -81,7 +81,7 @@ def _measured(options: QuantizationOptions, report: QuantizationReport, context:
 
 
 def _earlier(context: Context) -> Path | None:
-    """The blocks that an earlier attempt has calibrated."""
+    """Return the blocks that an earlier attempt has calibrated."""
     folders = (folder / FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 

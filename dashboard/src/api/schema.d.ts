@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Healthz
-         * @description The process lives.
+         * @description Return 200 if the process is running.
          */
         get: operations["healthz_healthz_get"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description The database is reachable and migrated, and takes writes. Jobs are accepted while Redis is unreachable.
+         * @description Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -250,7 +250,7 @@ export interface paths {
         };
         /**
          * List Files
-         * @description Files of the project, newest first unless `order` is asc.
+         * @description List the files of the project, newest first unless `order` is asc.
          */
         get: operations["list_files_v1_files_get"];
         put?: never;
@@ -277,7 +277,7 @@ export interface paths {
         };
         /**
          * Get File
-         * @description One file.
+         * @description Return one file.
          */
         get: operations["get_file_v1_files__file_id__get"];
         put?: never;
@@ -301,7 +301,7 @@ export interface paths {
         };
         /**
          * Download
-         * @description The bytes of a file, or a range of them; their SHA-256 is the ETag.
+         * @description Download a file or a range of it; its SHA-256 is the ETag.
          */
         get: operations["download_v1_files__file_id__content_get"];
         put?: never;
@@ -512,7 +512,7 @@ export interface paths {
         };
         /**
          * Get Job
-         * @description One job; its ETag changes with every change of the job, so If-None-Match makes polling cheap.
+         * @description Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap.
          */
         get: operations["get_job_v1_jobs__job_id__get"];
         put?: never;
@@ -536,7 +536,7 @@ export interface paths {
         };
         /**
          * List Artifacts
-         * @description Published files of a job.
+         * @description List the published files of a job.
          */
         get: operations["list_artifacts_v1_jobs__job_id__artifacts_get"];
         put?: never;
@@ -556,7 +556,7 @@ export interface paths {
         };
         /**
          * Download
-         * @description A file, whole or a range of it; its SHA-256 is the ETag.
+         * @description Download a file or a range of it; its SHA-256 is the ETag.
          */
         get: operations["download_v1_jobs__job_id__artifacts__path__get"];
         put?: never;
@@ -580,7 +580,7 @@ export interface paths {
         };
         /**
          * List Attempts
-         * @description Attempts at a job, first to last.
+         * @description List the attempts of a job, first to last.
          */
         get: operations["list_attempts_v1_jobs__job_id__attempts_get"];
         put?: never;
@@ -620,7 +620,7 @@ export interface paths {
         };
         /**
          * List Events
-         * @description The job's log in the order of its sequence numbers.
+         * @description List the events of a job in the order of their sequence numbers.
          *
          *     With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
          */
@@ -662,7 +662,7 @@ export interface paths {
         };
         /**
          * Read Logs
-         * @description What the job has printed, as plain text; X-Last-Sequence is the `after` of the next request.
+         * @description Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request.
          */
         get: operations["read_logs_v1_jobs__job_id__logs_get"];
         put?: never;
@@ -746,7 +746,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Let a fine-tune wait until it is resumed; a running one saves a resume point first.
+         * @description Pause a fine-tune until it is resumed; a running one saves a resume point first.
          */
         post: operations["pause_v1_jobs__job_id__pause_post"];
         delete?: never;
@@ -766,7 +766,7 @@ export interface paths {
         put?: never;
         /**
          * Resume
-         * @description Let a paused job continue from its resume point.
+         * @description Resume a paused job from its resume point.
          */
         post: operations["resume_v1_jobs__job_id__resume_post"];
         delete?: never;
@@ -846,7 +846,7 @@ export interface paths {
         };
         /**
          * List Keys
-         * @description Keys of all projects, oldest first, revoked ones too.
+         * @description List the keys of all projects, oldest first, including revoked ones.
          */
         get: operations["list_keys_v1_keys_get"];
         put?: never;
@@ -890,7 +890,7 @@ export interface paths {
         };
         /**
          * List Models
-         * @description Models of the project that are ready, by name.
+         * @description List the models of the project that are ready, sorted by name.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
@@ -914,7 +914,7 @@ export interface paths {
         };
         /**
          * Get Model
-         * @description One model; its id may hold slashes.
+         * @description Return one model; its id may contain slashes.
          */
         get: operations["get_model_v1_models__model__get"];
         put?: never;
@@ -1088,7 +1088,7 @@ export interface paths {
         };
         /**
          * List Workers
-         * @description Workers that reported within the last few heartbeats.
+         * @description List the workers that reported within the last few heartbeats.
          */
         get: operations["list_workers_v1_workers_get"];
         put?: never;
@@ -1153,7 +1153,7 @@ export interface paths {
         put?: never;
         /**
          * Undrain
-         * @description Let a drained worker take jobs again.
+         * @description Allow a drained worker to take jobs again.
          */
         post: operations["undrain_v1_workers__worker_id__undrain_post"];
         delete?: never;
