@@ -62,7 +62,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     slow_reader = Lane("slow reader", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
-    with suppress(OSError):  # a store that cannot be written is told to those who upload
+    with suppress(OSError):  # an unwritable store is reported to clients that upload
         store.tidy()
     try:
         yield Service(

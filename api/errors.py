@@ -57,7 +57,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
 
-# The `type` of the `error` member, by which clients of OpenAI's API tell errors apart.
+# The `type` of the `error` member, which clients of OpenAI's API use to distinguish errors.
 OPENAI_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
@@ -139,7 +139,7 @@ def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
 
 
 def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
-    # The openai client repeats 409 and 5xx unless told not to; what may have taken effect must not be repeated.
+    # The openai client repeats 409 and 5xx unless a header forbids it, but this request may have taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError):
         return {"x-should-retry": "false"}
     match status:
@@ -166,7 +166,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
-# What the framework refuses by itself: the code, and the remedy unless the error brings its own.
+# Errors that the framework raises: the code, and the remedy unless the error has its own.
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),

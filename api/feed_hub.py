@@ -20,7 +20,7 @@ from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
-LOOK_SECONDS = 1.0  # between two looks at SQL while Redis tells what has changed
+LOOK_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
 RECONNECT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class FeedHub:
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)
             self._subscribed = True
-            self._news.set()  # for what was announced before
+            self._news.set()  # for changes that were announced before
             while self._projects:
                 message = await subscription.get_message(timeout=self._settings.stream_idle_seconds)
                 if message and self._projects.keys() & message["data"].decode().split(","):

@@ -56,7 +56,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
             f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         )
         raise CommandError(message, ExitCode.UNREACHABLE)
-    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API want it with the path
+    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API need the path
     if known and _is_same_port(address, known.url):
         address = known.url
     if not address.startswith(("http://", "https://")):

@@ -90,7 +90,7 @@ app.add_typer(workers.app, name="workers", rich_help_panel=REST)
 def run() -> None:
     """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may be set to GBK, which lacks most of Unicode
+        if isinstance(stream, TextIOWrapper):  # a terminal may use GBK, which lacks most of Unicode
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-PIPE_WIDTH = 1000  # nothing is cut where a program reads
+PIPE_WIDTH = 1000  # never truncate output that a program reads
 
 
 def emit(value: Any) -> None:
@@ -65,7 +65,7 @@ def size(count: int) -> str:
     """Return a number of bytes with a unit."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:  # noqa: PLR2004 - the base of the units above
+        if amount < 1024:  # noqa: PLR2004 - base of the units above
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"

@@ -13,7 +13,7 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE = "write probe"  # a row among the leases, which nobody waits for
+PROBE = "write probe"  # name of a lease that nothing waits for; written to test whether the database takes writes
 PROBE_SECONDS = 1.0
 
 

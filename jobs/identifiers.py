@@ -14,7 +14,7 @@ def new_id(prefix: str) -> str:
 
     Source of the form: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """
-    global _last  # noqa: PLW0603 - the one piece of state that makes ids of one process grow
+    global _last  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
     with _lock:
         value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
         _last = value if value > _last else _last + 1

@@ -27,7 +27,7 @@ def build_worker(
     must return at once.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
-    # Celery holds receivers weakly by default.
+    # By default Celery only keeps weak references to receivers.
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     signals.task_received.connect(lambda **_: on_message(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)

@@ -9,11 +9,11 @@ from baichuan_core.errors import BaichuanError, DatasetError, PromptError
 from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.errors import DomainError
 
-# OSErrors that say the same on the next attempt.
+# OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 LONGEST_MESSAGE = 4000
-FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # others may have damaged what the runner has loaded
-RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's word and the service's for one thing
+FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
+RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's name of a parameter, and ours
 
 
 @dataclass(frozen=True, slots=True)

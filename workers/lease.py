@@ -17,8 +17,8 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-MIN_PROGRESS_CHANGE = 0.01  # of the fraction, for another event in the job's log
-MAX_PROGRESS_EVENTS = 1_000  # per attempt, if its stage changes again and again
+MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction for another event in the job's log
+MAX_PROGRESS_EVENTS = 1_000  # limit per attempt, in case its stage changes repeatedly
 
 log = logging.getLogger(__name__)
 

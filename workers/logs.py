@@ -46,4 +46,4 @@ class LogBudget:
 
 def _text(line: bytes) -> str:
     last = line.rstrip(b"\r").rpartition(b"\r")[2]
-    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
+    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # not in PostgreSQL

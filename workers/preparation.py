@@ -27,7 +27,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
     Raises:
         InvalidRequestError: a model or file is gone or is of the wrong kind, or a path is no longer allowed.
     """
-    found = resolve_models(claim.spec, claim.models, claim.bases)  # models may have changed since the submission
+    found = resolve_models(claim.spec, claim.models, claim.bases)  # the model may have changed since the submission
     require_files(claim.spec, {file.id for file in claim.files.values()})
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]

@@ -61,7 +61,7 @@ class RunnerStarter:
         """
         if resident is not None:
             return StartingRunner(lambda: resident, assignment)
-        self._source.warm_up()  # what had done the imports may have died
+        self._source.warm_up()  # the process that had done the imports may have died
         return StartingRunner(self._source.start, assignment)
 
 

@@ -147,7 +147,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the attempts of a job, first to last."""
     found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
-    passed = [attempt.number for attempt in found if attempt.id == query.after]  # numbers order them, ids need not
+    passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:
         raise UnknownCursorError(query.after)
     behind = [AttemptObject.of(attempt) for attempt in found if attempt.number > max(passed, default=0)]

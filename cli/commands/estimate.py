@@ -31,7 +31,7 @@ from footprint import (
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
-CALIBRATION_SEQUENCES = 32  # of a quantize job that does not say how many
+CALIBRATION_SEQUENCES = 32  # default of quantize jobs
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
@@ -93,7 +93,7 @@ class Row:
         }
 
 
-def estimate(  # noqa: PLR0913 - one parameter an option
+def estimate(  # noqa: PLR0913 - one parameter per option
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -171,7 +171,7 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
                 yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
                 yield Row(model, "calibrate", stored, calibrating(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
-                continue  # what is quantized already cannot be
+                continue  # a quantized model cannot be quantized again
             case "convert":
                 yield Row(model, operation, stored, converting())
 

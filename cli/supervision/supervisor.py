@@ -11,11 +11,11 @@ from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
 from jobs.settings import EXIT_INVALID
 
-QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
+QUICK_SECONDS = 5.0  # a child that exits sooner counts as failed at start
 QUICK_DEATHS = 3
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
-ROTATION_SECONDS = 10.0  # between two looks at the size of the logs
+ROTATION_SECONDS = 10.0  # seconds between two checks of the logs' sizes
 
 
 @dataclass

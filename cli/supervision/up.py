@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.1
 ALIVE_SECONDS = 0.5
 ANSWER_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         try:
             ready = _wait_until_ready(endpoint, supervisor, stop)
         finally:
-            save(settings.home, endpoint)  # whatever happened, a key just made must not be lost
+            save(settings.home, endpoint)  # a new key must not be lost, whatever happens
         if not ready:
             return ExitCode.INTERRUPTED
         if options.command:

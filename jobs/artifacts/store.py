@@ -23,7 +23,7 @@ class StoredFile:
     sha256: str
 
 
-ARRIVAL_SECONDS = 24 * 3600  # an upload or a fetch that has written nothing for this long is dead
+ARRIVAL_SECONDS = 24 * 3600  # an upload or download that has written nothing for this many seconds is dead
 
 
 class ArtifactStore(Protocol):
@@ -93,7 +93,7 @@ class ArtifactStore(Protocol):
 def delete_older(paths: Iterable[Path], seconds: float) -> None:
     """Delete files and folders that nothing has been written to for this long."""
     for path in paths:
-        with suppress(FileNotFoundError):  # it has arrived, or another process deletes it as well
+        with suppress(FileNotFoundError):  # the upload is complete, or another process deletes it too
             newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if newest < time.time() - seconds:
                 delete_path(path)
@@ -110,7 +110,7 @@ def delete_path(path: Path) -> None:
     except NotADirectoryError:
         path.unlink(missing_ok=True)
     except FileNotFoundError:
-        if path.exists():  # another process deletes in the same folder
+        if path.exists():  # another process is deleting in the same folder
             shutil.rmtree(path, ignore_errors=True)
 
 

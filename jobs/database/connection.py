@@ -22,14 +22,14 @@ from jobs.database.journal import begin_journal, follow_savepoints, write_journa
 from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
-# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
+# PostgreSQL ends the session of a process that hangs in a transaction; psycopg reports that as an internal error.
 OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 # Errors among them that one statement may cause while others succeed: lock conflicts and timeouts, deadlocks, and
 # values beyond a limit (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 STATEMENT_CLASSES = ("40", "54", "55")
 STATEMENT_TIMEOUT = "57014"
-# A server that vanishes without a word, or a peer that stops in the middle of a transaction, must not hold up others
-# for ever. Each of these can be set in DATABASE_URL instead.
+# A server that disappears silently, or a client that hangs in the middle of a transaction, must not block others
+# forever. Each of these can be set in DATABASE_URL instead.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -59,7 +59,7 @@ class Database:
         self.engine = sa.create_engine(
             self.url,
             pool_pre_ping=postgresql,
-            hide_parameters=True,  # errors go to logs, and parameters hold prompts
+            hide_parameters=True,  # errors are logged, and parameters contain prompts
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
         follow_savepoints(self.engine)

@@ -19,8 +19,8 @@ ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/complet
 ROLES = ("system", "user", "assistant")
 MAX_ID_CHARACTERS = 512
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
-LABELS = ("user", "metadata", "store")  # do not change an answer
-# Parameters that change nothing if they have these values.
+LABELS = ("user", "metadata", "store")  # accepted, but without effect on the answer
+# Unsupported parameters are accepted with these values, which have no effect.
 NEUTRAL: Mapping[str, Any] = {
     "stream": False,
     "logprobs": False,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Artifact, File, Job
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
 
-# The purpose that artifacts of a kind of job show; OpenAI's API has no other purposes for results.
+# Purpose shown for artifacts of each job kind; OpenAI's API has no other purposes for results.
 PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
 OTHER_PURPOSE = "user_data"
 _PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)

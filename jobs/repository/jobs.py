@@ -15,14 +15,14 @@ from jobs.state import JobState
 
 RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
-# Polls and submissions run these. A statement that is built once saves half of what such a query costs in Python.
+# Polls and submissions run these. Building each statement only once halves the Python time of such a query.
 _RECORDS_BY_ID = sa.select(*RECORD).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert the rows whose id and idempotency key are unused; return the inserted ids."""
-    # Rows are passed as parameters: a statement with all rows in its VALUES would be compiled anew at each call.
+    # Rows are passed as parameters, because a statement with all rows in VALUES would be compiled again at every call.
     inserted = connection.execute(insert(connection, Job).on_conflict_do_nothing().returning(Job.id), list(rows))
     return set(inserted.scalars())
 

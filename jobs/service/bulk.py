@@ -24,7 +24,7 @@ from jobs.service.transitions import advance, cancel_waiting
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 
-# Jobs per transaction: about 20 ms of the only write lock that SQLite has.
+# Jobs per transaction; a chunk holds SQLite's only write lock for about 20 ms.
 CHUNKS: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
 STATES: Mapping[BulkAction, tuple[JobState, ...]] = {
     "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),

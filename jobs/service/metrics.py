@@ -13,7 +13,7 @@ from jobs.repository import files, metrics
 from jobs.service.jobs import JobKey, require_job
 
 ARTIFACT = "training/series.jsonl"
-NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # where the run stands, not what it measures
+NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # progress values, not measurements
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     answers = _replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check(connection, first)
-    # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
-    # Or this very submission was committed before, and only the answer to the commit was lost.
+    # Another process may have accepted the same request in the meantime and reserved the name of the result.
+    # Or this submission was committed, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
     answers |= refused | _made_before(connection, refused_submissions) | _replays(connection, refused_submissions)
     return answers | _record(connection, {index: first[index] for index in required}, required)

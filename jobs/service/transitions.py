@@ -79,7 +79,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
         raise IllegalTransitionError("one of the jobs is no longer queued")
     models.drop_pending(connection, ids)
     for job in waiting:
-        if job.attempt_count:  # nothing was ever written for the others
+        if job.attempt_count:  # the others never wrote anything
             record_unneeded(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)

@@ -20,7 +20,7 @@ AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec, Field(discriminator="kind")
 ]
 
-# As rows, claims and runners have it; clients cannot send the fields that are only stored.
+# The spec in rows, claims and runners, with stored fields that clients cannot send.
 StoredSpec = Annotated[
     StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec,
     Field(discriminator="kind"),

@@ -11,7 +11,7 @@ from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
-BATCH_TOKENS = 16_384  # of `baichuan_core.generation`: most tokens that run at once
+BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 

@@ -34,7 +34,7 @@ def celery_app(settings: Settings) -> Celery:
         broker_transport="jobs.transport.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # an error that Redis answers, out of memory for example, ends no worker
+        broker_channel_error_retry=True,  # an error reply of Redis, such as out of memory, must not end a worker
         broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_SECONDS},
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -75,7 +75,7 @@ class Transport:
                 pipeline.execute()
             self._woke = True
         except redis.RedisError as error:
-            if self._woke:  # once an outage, not once a job
+            if self._woke:  # log once per outage, not once per job
                 log.warning("Redis is unreachable; the dispatcher finds new jobs by polling: %s", error)
             self._woke = False
 

@@ -11,7 +11,7 @@ from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import produced_model
 
-# Of 16-bit weights; the engine checks exactly once it has looked at the tensors.
+# Relative to 16-bit weights; the engine checks exactly when it has read the tensors.
 SHARES_OF_GGUF = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 

@@ -13,7 +13,7 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import produced_model
 
 RECORDS_FOLDER = "training"
-OTHER_NAMES = {"lr_scheduler": "scheduler"}  # of the library's options in a spec
+OTHER_NAMES = {"lr_scheduler": "scheduler"}  # spec names of library options
 WORKERS_CHOICE = ("device",)
 
 
