@@ -130,8 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidMethodError:
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
-            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats all that follows as data of
-            # the other protocol; it must not be mistaken for the next request.
+            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats what follows, even a
+            # body, as data of the other protocol; it must not be mistaken for the next request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -167,7 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_too_slow(self) -> bool:
         if self._awaited == "body":
             expected = self.settings.receive_seconds * self.settings.min_body_bytes_per_second
-            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # closed by the server
+            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by the server, not by the client
             return not held_back and self._body_bytes < expected
         cycle = self._last_cycle()
         return cycle is None or cycle.response_complete
