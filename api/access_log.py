@@ -23,8 +23,8 @@ class BatchingHandler(logging.Handler):
         super().__init__()
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._dropped = 0  # by emit, whose callers hold the handler's lock
-        self._unwritten = 0  # by the thread
+        self._dropped = 0  # changed by emit, whose callers hold the handler's lock
+        self._unwritten = 0  # changed by the thread only
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()

@@ -46,7 +46,7 @@ class UnsatisfiableRangeError(Exception):
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """The part of a file of `size` bytes that a Range header asks for; None means the whole file.
+    """Return the part of a file of `size` bytes that a Range header requests; None means the whole file.
 
     Several ranges at once, other units and what is no range at all are ignored, as the standard allows.
 

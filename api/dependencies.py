@@ -64,7 +64,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     slow_reader = Lane("slow reader", database.reading, read_only=True)
     writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
-    with suppress(OSError):  # a store that cannot be written is told to those who upload
+    with suppress(OSError):  # an unwritable store is reported to clients that upload
         store.tidy()
     try:
         yield Service(
@@ -93,7 +93,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
 
 
 def service_of(request: Request) -> Service:
-    """The service, which the application's lifespan has opened."""
+    """Return the service that the application's lifespan has opened."""
     service: Service = request.app.state.service
     return service
 
@@ -128,12 +128,12 @@ class Caller:
         return self.key.project_id
 
     def job(self, job_id: str) -> JobKey:
-        """The job of this id, in the caller's project."""
+        """Return the key of a job in the caller's project."""
         return JobKey(self.key.project_id, job_id)
 
 
 async def get_caller(request: Request) -> Caller:
-    """The caller by the key that the request carries; the access log names it too."""
+    """Return the caller, identified by the request's key, which the access log names as well."""
     service = service_of(request)
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)
@@ -147,7 +147,7 @@ FromCaller = Annotated[Caller, Depends(get_caller)]
 
 
 async def get_administrator(caller: FromCaller) -> Caller:
-    """The caller, if the key is an administrator's."""
+    """Return the caller if the key is an administrator's."""
     require_admin(caller.key)
     return caller
 

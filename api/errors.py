@@ -61,7 +61,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
 
-# The `type` of the `error` member, by which clients of OpenAI's API tell errors apart.
+# The `type` of the `error` member, which clients of OpenAI's API use to distinguish errors.
 OPENAI_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
@@ -92,7 +92,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     fields: Sequence[FieldError] = (),
 ) -> JSONResponse:
-    """A problem document."""
+    """Return a problem document."""
     body: dict[str, Any] = {
         "type": f"urn:baichuan:problem:{code}",
         "title": title,
@@ -117,7 +117,7 @@ def _openai_error(status: int, code: str, message: str, param: str | None) -> di
 
 
 def internal_error(request_id: str) -> JSONResponse:
-    """What a client sees of an error that nobody foresaw."""
+    """Return the response for an unexpected error."""
     detail = f"the server failed in a way nobody foresaw; its log has the reason under request id {request_id}"
     return problem(request_id, 500, "internal_error", "Internal error", detail)
 
@@ -148,7 +148,7 @@ def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
 
 
 def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
-    # The openai client repeats 409, 429 and 5xx unless told not to; what may have taken effect must not be repeated.
+    # The openai client repeats 409, 429 and 5xx unless a header forbids it, but this request may have taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
         return {"x-should-retry": "false"}
     if isinstance(error, domain.RetryLaterError):
@@ -177,7 +177,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
-# What the framework refuses by itself: the code, and the remedy unless the error brings its own.
+# Errors that the framework raises: the code, and the remedy unless the error has its own.
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
@@ -197,7 +197,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of an address; the framework's own error names those of one route only."""
+    """Return all methods of an address; the framework's own error names those of only one route."""
     routes = request.app.routes
     known = [
         method

@@ -20,7 +20,7 @@ from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
-LOOK_SECONDS = 1.0  # between two looks at SQL while Redis tells what has changed
+LOOK_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
 RECONNECT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class FeedHub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work in the background while the block runs."""
+        """Run in the background while the block runs."""
         tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._look())]
         try:
             yield
@@ -124,12 +124,12 @@ class FeedHub:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        """Listen for news while anybody watches."""
+        """Listen for news while there are subscribers."""
         client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)
             self._subscribed = True
-            self._news.set()  # for what was announced before
+            self._news.set()  # for changes that were announced before
             while self._projects:
                 message = await subscription.get_message(timeout=self._settings.stream_idle_seconds)
                 if message and self._projects.keys() & message["data"].decode().split(","):

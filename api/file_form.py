@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 TEXT_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
-MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # seconds, as in OpenAI's API
+MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds, as in OpenAI's API
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -18,7 +18,7 @@ from api.errors import REQUEST_ID_HEADER, problem
 from api.middleware import log_refused_request, new_request_id
 from api.settings import ApiSettings
 
-LINGER_SECONDS = 1  # a connection closed while data arrives is reset, and the client loses the answer
+LINGER_SECONDS = 1  # closing a connection while data arrives resets it, and the client loses the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._discards_input = False
         self._in_section = True
         self._section_bytes = 0
-        self._section_began = False  # within the piece of data that is being parsed
+        self._section_began = False  # set while a chunk of data is parsed
         self._awaited: Literal["request", "header", "body"] = "request"
         self._body_bytes = 0
         self._window_start = 0.0
@@ -90,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Leave the header section."""
+        """Note that the header section is complete."""
         self._in_section, self._section_bytes = False, 0
         self._await("body")
         super().on_headers_complete()
@@ -106,13 +106,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Await the next request."""
+        """Start waiting for the next request."""
         self._enter_section()
         self._await("request")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Restart the clock: the client could not send its next request earlier."""
+        """Restart the timeout, because the client could not send its next request earlier."""
         self._restart_window()
         super().on_response_complete()
 
@@ -130,8 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidMethodError:
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
-            # The upgrade is not offered, so the request is served as HTTP/1.1. The parser takes what follows, a body
-            # too, for the other protocol; it must not be mistaken for the next request.
+            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats what follows, even a
+            # body, as data of the other protocol; it must not be mistaken for the next request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -155,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
         remaining = self._window_start + self.settings.receive_seconds - self.loop.time()
         if remaining <= 0 and self._is_too_slow():
             if self._awaited == "request":
-                self.transport.close()  # nothing was asked, so nothing is answered
+                self.transport.close()  # there was no request, so there is no response
             else:
                 self._refuse(self._too_slow())
             return
@@ -167,7 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_too_slow(self) -> bool:
         if self._awaited == "body":
             expected = self.settings.receive_seconds * self.settings.min_body_bytes_per_second
-            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by us, not by the client
+            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by the server, not by the client
             return not held_back and self._body_bytes < expected
         cycle = self._last_cycle()
         return cycle is None or cycle.response_complete

@@ -39,7 +39,7 @@ async def _submit_with_input(
         )
         submitted = await service.writer.call(submission.submit, wanted)
     except OutcomeUnknownError:
-        raise  # the job may have been made, and would need its input
+        raise  # the job may have been created and would need its input
     except Exception:
         await service.writer.run(lambda connection: give_up_input(connection, job_id))
         raise

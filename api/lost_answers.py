@@ -10,9 +10,9 @@ from fastapi import Request
 
 COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
-DEFAULT_TIMEOUT_SECONDS = 600.0  # of the client
+DEFAULT_TIMEOUT_SECONDS = 600.0  # timeout of the client, in seconds
 MAX_TIMEOUT_SECONDS = 3600.0
-BACKOFF_SECONDS = 60.0  # more than the client waits between two requests
+BACKOFF_SECONDS = 60.0  # longer than the client waits between two requests
 MAX_COUNT = 100
 
 

@@ -62,7 +62,7 @@ STREAMED = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/p
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The API of a deployment; database, broker and store are opened when it starts, not here."""
+    """Return the API application; database, broker and store are opened when it starts, not here."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +93,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the one form of all errors and the key that all of /v1 asks for."""
+    """Return the OpenAPI document, with the common error format and the key that all of /v1 requires."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()

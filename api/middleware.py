@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
 
-CLIENT_GONE = 499  # nginx's number for a client that did not wait
+CLIENT_GONE = 499  # nginx's status for a client that disconnected
 PROCESS = secrets.token_hex(6)
 NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -57,7 +57,7 @@ class Conversation:
         await self._send(message)
 
     def line(self) -> str:
-        """The entry in the access log."""
+        """Return the line for the access log."""
         client = self._scope.get("client")
         key = self._scope["state"].get("key")
         return json.dumps(
@@ -97,11 +97,11 @@ class Reception:
                 return
             await self._app(scope, receive, conversation.send)
         except ClientDisconnect:
-            pass  # nobody is there to be answered
+            pass  # the client has disconnected
         except Exception:
             log.exception("request %s failed", conversation.request_id)
             if conversation.status is not None:
-                raise  # the server cuts the connection, so that a half answer is not taken for a whole one
+                raise  # the server cuts the connection, so that a partial response does not look complete
             await internal_error(conversation.request_id)(scope, receive, conversation.send)
 
 
@@ -114,7 +114,7 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
-    if times < 2:  # noqa: PLR2004 - once is right
+    if times < 2:  # noqa: PLR2004 - a single registration is intended
         return None
     detail = f"the query field {name[:64]!r} is given {times} times; keep one"
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
@@ -136,7 +136,7 @@ class HeadAsGet:
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start":
                 await send(message)
-                await send({"type": "http.response.body"})  # ends streams, which then see the client disconnect
+                await send({"type": "http.response.body"})  # ends streams, which see it as a disconnect of the client
 
         await self._app({**scope, "method": "GET", "headers": headers}, receive, send_head)
 

@@ -49,7 +49,7 @@ class FormReader:
         self._parser = _parser(boundary, self)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces of the file that `data` holds.
+        """Return the chunks of the file that `data` contains.
 
         Raises:
             InvalidRequestError: the body is no such form, or has fields that nobody knows.
@@ -62,24 +62,24 @@ class FormReader:
         yield from pieces
 
     def on_part_begin(self) -> None:
-        """A part begins."""
+        """Handle the start of a part."""
         self._part = _Part()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a header's name."""
+        """Collect a chunk of a header's name."""
         self._header_name += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a header's value."""
+        """Collect a chunk of a header's value."""
         self._header_value += data[start:end]
 
     def on_header_end(self) -> None:
-        """A header is complete."""
+        """Store a complete header."""
         self._part.headers[self._header_name.decode("latin-1").lower()] = self._header_value
         self._header_name, self._header_value = b"", b""
 
     def on_headers_finished(self) -> None:
-        """What kind of part this is, is known."""
+        """Decide from its headers whether the part is a field or the file."""
         disposition = self._part.headers.get("content-disposition", b"")
         _, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
@@ -97,7 +97,7 @@ class FormReader:
             raise InvalidRequestError(f"there is no field {shown!r}; the form has the fields {known}", param=shown)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """A piece of the part."""
+        """Handle a chunk of the part's content."""
         if self._part.is_file:
             self._pieces.append(data[start:end])
             return
@@ -106,12 +106,12 @@ class FormReader:
             raise InvalidRequestError(f"at most {LONGEST_FIELD} bytes are allowed here", param=self._part.name)
 
     def on_part_end(self) -> None:
-        """The part is complete."""
+        """Handle the end of a part."""
         if not self._part.is_file:
             self.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
 
     def on_end(self) -> None:
-        """The body is complete."""
+        """Handle the end of the body."""
         self.complete = True
 
 

@@ -10,7 +10,7 @@ SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def render() -> str:
-    """The document as the snapshot holds it."""
+    """Return the document in the format of the snapshot."""
     return json.dumps(create_app(ApiSettings()).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

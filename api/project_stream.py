@@ -12,7 +12,7 @@ from jobs.service import feed
 from jobs.service.feed import FeedPlace
 
 PAGE = 200
-RETRY = b"retry: 1000\n"  # milliseconds after which a browser comes back
+RETRY = b"retry: 1000\n"  # milliseconds after which a browser reconnects
 
 
 async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:

@@ -26,14 +26,14 @@ ANY_BYTES: dict[int | str, dict[str, Any]] = {
 
 
 def json_response(content: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """The object as JSON."""
+    """Return a response with the object as JSON."""
     return Response(content.model_dump_json(), status, headers, "application/json")
 
 
 async def file_response(
     request: Request, store: ArtifactStore, *, key: str, size: int, sha256: str, name: str
 ) -> Response:
-    """A stored file, or the part that the request asks for; it is read piece by piece.
+    """Return a stored file, or the requested range of it, read in chunks.
 
     Args:
         request: Its Range, If-Range, If-Match and If-None-Match headers count.
@@ -68,7 +68,7 @@ async def file_response(
 
 
 async def _opened(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
-    """The pieces, the first of which is read already: if the store fails, it does so before the answer begins."""
+    """Return the chunks after reading the first one, so that a failing store raises before the response begins."""
     pieces = store.read(key, part.start, part.stop)
     first = await asyncio.to_thread(next, pieces, b"")
     return chain([first], pieces)

@@ -28,7 +28,7 @@ class Credentials:
 
 
 def bearer_secret(header: str | None) -> str:
-    """The secret of an Authorization header.
+    """Return the secret in an Authorization header.
 
     Raises:
         AuthenticationError: there is no such header, or it is none with a bearer key.
@@ -41,7 +41,7 @@ def bearer_secret(header: str | None) -> str:
 
 
 async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
-    """The key behind an Authorization header.
+    """Return the key that an Authorization header names.
 
     Raises:
         AuthenticationError: it is missing, unknown or revoked.
@@ -86,7 +86,7 @@ def require_same_origin(request: Request) -> None:
 
 
 def require_admin(key: KeyRecord) -> KeyRecord:
-    """The key itself, if it is an administrator's.
+    """Return the key if it is an administrator's.
 
     Raises:
         PermissionDeniedError: it is not.

@@ -44,6 +44,6 @@ class Server(uvicorn.Server):
         log.info("ready on http://%s:%s", self.config.host, self.config.port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; clients of event streams come back with Last-Event-ID."""
+        """Stop; clients of event streams reconnect with Last-Event-ID."""
         self._app.state.service.closing.set()
         await super().shutdown(sockets)

@@ -124,7 +124,7 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
 
 
 def safe_filename(given: str) -> str:
-    """The last part of a name that a client sent, without characters that control anything."""
+    """Return the last part of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
     return "upload" if shown in ("", ".", "..") else shown[-LONGEST_NAME:]
@@ -132,7 +132,7 @@ def safe_filename(given: str) -> str:
 
 @contextmanager
 def passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file that is gone at the end of the block unless it was moved away."""
+    """Create a file that is deleted at the end of the block unless it was moved away."""
     path = folder / new_id("upload")
     with storage_faults():
         opened = path.open("xb")
@@ -174,7 +174,7 @@ class _Writer:
         await asyncio.to_thread(self._write, full)
 
     def _sync(self) -> None:
-        """To the disk itself: an accepted file must survive a power cut, as its row does."""
+        """Flush a file to disk, because an accepted file must survive a power cut, as its row does."""
         with storage_faults():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -212,11 +212,11 @@ def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettin
 
 
 def too_large(settings: ApiSettings, param: str = "file") -> TooLargeError:
-    """The error for a file that is larger than allowed."""
+    """Return the error for a file that is larger than allowed."""
     message = f"a file may have {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
     return TooLargeError(message, param=param)
 
 
 def no_room() -> InsufficientStorageError:
-    """The error for a file that the artifact store has no room for."""
+    """Return the error for a file that does not fit into the artifact store."""
     return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")

@@ -25,7 +25,7 @@ class FieldError:
 
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """Faults as the client should read them; the first 20."""
+    """Return the first 20 validation errors in words for clients."""
     return [FieldError(_param(entry), _message(entry)) for entry in found[:SHOWN]]
 
 
@@ -40,7 +40,7 @@ def _param(entry: Mapping[str, Any]) -> str | None:
     if location and location[0] in SOURCES:
         location.pop(0)
     if location and entry["loc"][0] == "body" and location[0] in KINDS:
-        location.pop(0)  # pydantic names the member of the union, which the client never wrote
+        location.pop(0)  # pydantic includes the union member's name, which is not part of the request
     return ".".join(str(part) for part in location) or None
 
 

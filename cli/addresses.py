@@ -4,6 +4,6 @@ from urllib.parse import quote
 
 
 def job_address(job: str, part: str = "") -> str:
-    """`/v1/jobs/{id}`, or something below it; whatever the user typed as the id stays one segment."""
+    """Return `/v1/jobs/{id}` or an address below it; the id stays one path segment whatever the user typed."""
     below = f"/{quote(part)}" if part else ""
     return f"/v1/jobs/{quote(job, safe='')}{below}"

@@ -33,7 +33,7 @@ class Client:
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=TIMEOUT,
-            trust_env=host not in LOOPBACK,  # a proxy cannot reach this machine's own loopback
+            trust_env=host not in LOOPBACK,  # a proxy cannot reach this machine's loopback address
         )
 
     def __enter__(self) -> Self:

@@ -47,7 +47,7 @@ def _complete(client: Client, artifact: Any, target: Path) -> Path:
 
 
 def _fetch(client: Client, artifact: Any, part: Path) -> None:
-    """Append what is missing; the entity tag keeps parts of different files apart."""
+    """Append what is missing; the entity tag ensures that all parts are of the same file."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-", "If-Range": f'"{artifact["sha256"]}"'} if have else {}
     address = job_address(artifact["job_id"], f"artifacts/{artifact['path']}")
@@ -68,7 +68,7 @@ def _fetch(client: Client, artifact: Any, part: Path) -> None:
 
 
 def _place(directory: Path, path: str) -> Path:
-    """Where an artifact goes: below the directory, whatever its path says."""
+    """Return the local path of an artifact, which is always inside the directory, whatever its name is."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise CommandError(f"the artifact path {path!r} would lead out of {directory}; nothing was written")

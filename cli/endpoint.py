@@ -24,12 +24,12 @@ class Endpoint:
 
 
 def home() -> Path:
-    """The directory of the embedded deployment; the same rule as `jobs.settings`, without its imports."""
+    """Return the directory of the embedded deployment; same rule as `jobs.settings`, without its imports."""
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
 
 def saved(directory: Path) -> Endpoint | None:
-    """What `baichuan up` wrote into the home directory, if it is there and readable."""
+    """Return what `baichuan up` wrote into the home directory, if it exists and is readable."""
     try:
         content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
         return Endpoint(str(content["url"]), str(content["api_key"]))
@@ -44,7 +44,7 @@ def save(directory: Path, endpoint: Endpoint) -> None:
 
 
 def resolve(url: str | None, api_key: str | None) -> Endpoint:
-    """The endpoint in force. A saved key goes only to the saved address.
+    """Return the endpoint to use. A saved key is only sent to the saved address.
 
     Raises:
         CommandError: there is no address, or no key for it.
@@ -56,7 +56,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
             f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         )
         raise CommandError(message, ExitCode.UNREACHABLE)
-    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API want it with the path
+    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API need the path
     if known and _is_same_port(address, known.url):
         address = known.url
     if not address.startswith(("http://", "https://")):

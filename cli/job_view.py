@@ -27,7 +27,7 @@ def is_final(job: Any) -> bool:
 
 
 def one_line(job: Any) -> str:
-    """The job on one line."""
+    """Return the job as one line."""
     parts = [job["id"], job["kind"], job["state"]]
     if progress := _present_progress(job):
         parts += [f"{progress['fraction']:.0%}", progress["stage"]]
@@ -42,12 +42,12 @@ def one_line(job: Any) -> str:
 
 
 def error_text(job: Any) -> str:
-    """The job's error as `code: message`."""
+    """Return the job's error as `code: message`."""
     return f"{job['error']['code']}: {job['error']['message']}"
 
 
 def panel(jobs: Sequence[Any]) -> RenderableType:
-    """Jobs with their progress bars, two lines each, for a live display."""
+    """Return jobs with progress bars, two lines each, for a live display."""
     return Group(*(part for job in jobs for part in _lines(job)))
 
 
@@ -70,7 +70,7 @@ def _present_progress(job: Any) -> Any:
 
 
 def _metrics(progress: Any) -> list[tuple[str, str]]:
-    """Loss and speed first, then the rest."""
+    """Return the metrics as text: loss and speed first, then the others."""
     metrics = progress.get("metrics") or {}
     names = [name for name in FIRST_METRICS if name in metrics]
     names += [name for name in metrics if name not in FIRST_METRICS]

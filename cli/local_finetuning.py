@@ -16,7 +16,7 @@ from jobs.specs.published_finetuning import with_our_names
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
-DEFAULT_PORT = 29_500  # of torchrun and DeepSpeed
+DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
 # Fields that are paths here and ids in a job, and values with which a job would be valid.
 PATHS = {
     "model": "model",
@@ -25,7 +25,7 @@ PATHS = {
     "validation_file": f"file-{'0' * 26}",
 }
 JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
-OTHER_NAMES = {"scheduler": "lr_scheduler"}  # of a spec's fields in the library
+OTHER_NAMES = {"scheduler": "lr_scheduler"}  # library names of spec fields
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:

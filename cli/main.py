@@ -51,7 +51,7 @@ def baichuan(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
+    """Run jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
 
 
 SERVICE = "Run the service"
@@ -70,6 +70,7 @@ app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)
 app.command("list", rich_help_panel=JOBS)(jobs.list_jobs)
 app.command("show", rich_help_panel=JOBS)(jobs.show_job)
 app.command(rich_help_panel=JOBS)(watch.watch)
+app.command(rich_help_panel=JOBS)(watch.wait)
 app.command(rich_help_panel=JOBS)(logs.logs)
 app.add_typer(resume_points.app, name="resume-points", rich_help_panel=JOBS)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
@@ -90,7 +91,7 @@ app.add_typer(workers.app, name="workers", rich_help_panel=REST)
 def run() -> None:
     """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may be set to GBK, which lacks most of Unicode
+        if isinstance(stream, TextIOWrapper):  # a terminal may use GBK, which lacks most of Unicode
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -15,5 +15,5 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on
 
 
 def connect(url: str | None, key: str | None) -> Client:
-    """A client of the service in force."""
+    """Return a client of the service to use."""
     return Client(resolve(url, key))

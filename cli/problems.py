@@ -9,7 +9,7 @@ from cli.exit_codes import ExitCode
 
 
 def refusal(response: httpx.Response) -> CommandError:
-    """The error of an answer with status 4xx or 5xx, whose body has been read."""
+    """Return the error for a response with status 4xx or 5xx whose body has been read."""
     return CommandError(_line(response), _code(response.status_code))
 
 
@@ -26,7 +26,7 @@ def _line(response: httpx.Response) -> str:
 
 
 def _field(document: dict[str, Any], detail: str) -> str:
-    """The field at fault, unless the detail begins with it already."""
+    """Return the field at fault, unless the detail already begins with it."""
     error = document.get("error")
     param = error.get("param") if isinstance(error, dict) else None
     return f"{param}: " if param and f"{param}: " not in detail else ""

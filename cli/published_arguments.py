@@ -21,7 +21,7 @@ SAME_NAMES = (
     "epochs",
 )
 TEXTS = ("output_dir",)  # may look like a number
-# Given to click under our names: it requires them, or they are files to upload.
+# Passed to click under our names, because it requires them or they are files to upload.
 OPTIONS = {
     "model_name_or_path": "--model",
     "data_path": "--training-file",

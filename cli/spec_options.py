@@ -22,7 +22,7 @@ FILES_SUFFIX = "_files"
 
 
 def spec_classes() -> dict[str, type[JobSpec]]:
-    """The spec of every job kind, by kind."""
+    """Return the spec class of every job kind, by kind."""
     classes = get_args(get_args(AnySpec)[0])
     return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
 
@@ -45,7 +45,7 @@ class SpecOption:
     info: FieldInfo
 
     def parameter(self) -> inspect.Parameter:
-        """The parameter from which typer makes the option; None means: not given."""
+        """Return the parameter from which typer makes the option; None means that it was not given."""
         required = self.info.is_required()
         word = self.name.replace("_", "-")
         flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
@@ -78,13 +78,13 @@ class SpecOption:
 
 
 def options_of(spec: type[JobSpec]) -> list[SpecOption]:
-    """The options of a kind, the required ones first."""
+    """Return the options of a kind, required ones first."""
     found = [_option(name, info) for name, info in spec.model_fields.items() if name != "kind"]
     return sorted(found, key=lambda option: not option.info.is_required())
 
 
 def values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec's fields as given; files are left as paths or ids.
+    """Return the given fields of the spec; files are left as paths or ids.
 
     Raises:
         CommandError: a label or a JSON file is malformed.
@@ -97,7 +97,7 @@ def values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def settings(assignments: list[str]) -> dict[str, Any]:
-    """The fields given as `field=value`, where the value is JSON, or text if it is none.
+    """Return the fields given as `field=value`; a value that is not JSON is text.
 
     Raises:
         CommandError: there is no '='.
@@ -121,7 +121,7 @@ def _option(name: str, info: FieldInfo) -> SpecOption:
 
 
 def _bare(annotation: Any) -> Any:
-    """The type without constraints and without None."""
+    """Return the type without constraints and without None."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -142,7 +142,7 @@ def _value(option: SpecOption, given: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         CommandError: it cannot be read, or is not JSON.

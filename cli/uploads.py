@@ -29,7 +29,7 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
 
 
 def file_id(client: Client, given: str, purpose: str) -> str:
-    """The id of a file that is given as an id or as a local path."""
+    """Return the id of a file that is given as an id or as a local path."""
     if FILE_ID.fullmatch(given) and not Path(given).exists():
         return given
     return str(upload(client, Path(given), purpose)["id"])

@@ -8,13 +8,13 @@ DEFAULT_PROJECT = "default"
 
 
 def prepare(settings: Settings, secret: str | None = None) -> str | None:
-    """Migrate the database; if it holds no key yet, make an administrator's and return its secret.
+    """Migrate the database; if it has no key yet, create an administrator key and return its secret.
 
     Args:
         settings: The deployment.
         secret: The key to store; a fresh one is made if it is None.
     """
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are nobody else's business
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the service's user may read prompts
     for root in settings.allowed_model_roots:
         if not settings.model_roots:
             root.mkdir(parents=True, exist_ok=True)

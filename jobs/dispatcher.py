@@ -20,9 +20,9 @@ from jobs.transport import Announcer, BrokerUnreachableError, Transport
 
 LEASE = "dispatcher"
 LEASE_MS = 5_000
-RENEW_BELOW_MS = LEASE_MS * 2 // 3  # a renewal is a commit, so a third of the lease passes before the next one
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew after a third of the lease
 LOOK_AHEAD = 1000
-EXPLAIN_SECONDS = 2.0  # how often the reasons of waiting jobs are brought up to date
+EXPLAIN_SECONDS = 2.0  # how often the reasons why jobs wait are updated, in seconds
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Dispatcher:
         self._outage: type[Exception] | None = None
 
     def run(self) -> None:
-        """Work until `stop` is called; outages of the database or of Redis are waited out."""
+        """Run until `stop` is called; keep retrying while the database or Redis is down."""
         while not self._stopping.is_set():
             try:
                 if self._leads():
@@ -59,7 +59,7 @@ class Dispatcher:
                 self._outage = None
             except BrokerUnreachableError as error:
                 self._pause("Redis is unreachable, jobs wait in the database: %s", error)
-            except Exception as error:  # noqa: BLE001 - a dispatcher must outlive any outage of its database
+            except Exception as error:  # noqa: BLE001 - the dispatcher must survive any outage of the database
                 self._pause("the dispatcher tries again: %s", error)
         self._resign()
 
@@ -85,7 +85,7 @@ class Dispatcher:
         self._explain(queued, decided)
         if not decided.placements:
             return 0
-        if not self._transport.reachable():  # else each try of a long outage would leave an attempt and two events
+        if not self._transport.reachable():  # otherwise each retry in a long outage would add an attempt and two events
             raise BrokerUnreachableError("it does not answer PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
@@ -140,7 +140,7 @@ class Dispatcher:
             now = now_ms(connection)
             lease = workers.get_lease(connection, LEASE)
         self._note_jump(now)
-        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # more would be from before the clock was set back
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # a larger value means that the clock was set back
             if lease[0] != self._holder:
                 return False
             if lease[1] - now >= RENEW_BELOW_MS:
@@ -169,14 +169,14 @@ class Dispatcher:
             self._database.close()
 
     def _pause(self, message: str, error: Exception) -> None:
-        if type(error) is not self._outage:  # once an outage, not once a second
+        if type(error) is not self._outage:  # log once per outage, not once a second
             log.warning(message, error, exc_info=not isinstance(error, BrokerUnreachableError))
         self._outage = type(error)
         self._stopping.wait(1)
 
 
 def main() -> None:
-    """`python -m jobs.dispatcher`: run until SIGTERM or SIGINT."""
+    """Run `python -m jobs.dispatcher` until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
     dispatcher = Dispatcher(read_settings_or_exit(Settings))
     for number in (signal.SIGTERM, signal.SIGINT):

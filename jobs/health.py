@@ -13,7 +13,7 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE = "write probe"  # a row among the leases, which nobody waits for
+PROBE = "write probe"  # name of a lease that nothing waits for; written to test whether the database takes writes
 PROBE_SECONDS = 1.0
 
 
@@ -30,7 +30,7 @@ def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
 
 
 def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
-    """How long ago an attempt was sent that this worker should have claimed by now; None if there is none.
+    """Return the age in seconds of the oldest attempt that this worker should have claimed; None if there is none.
 
     That is half of the time it has; of several the one sent last counts.
     """

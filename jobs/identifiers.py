@@ -10,11 +10,11 @@ _last = 0
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as ``job-01kb3…``: a ULID in lower case behind a prefix; grows within one process.
+    """Return a new id such as ``job-01kb3…``: a prefix and a lowercase ULID, monotonically increasing within a process.
 
     Source of the form: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """
-    global _last  # noqa: PLW0603 - the one piece of state that makes ids of one process grow
+    global _last  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
     with _lock:
         value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
         _last = value if value > _last else _last + 1

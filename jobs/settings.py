@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-EXIT_INVALID = 2  # of a process whose environment cannot be used; `baichuan up` does not start it again
+EXIT_INVALID = 2  # exit code for an unusable environment; `baichuan up` does not restart such a process
 DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
 STORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file", "http", "https")
 REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     def _check_redis(cls, value: str) -> str:
         if value and not REDIS_SCHEMES.match(value):
             raise ValueError("must begin with redis://, rediss:// or unix://")
-        _ = urlsplit(value).port  # raises ValueError if it is no number
+        _ = urlsplit(value).port  # raises ValueError if it is not a number
         return value
 
     @field_validator("artifact_root")

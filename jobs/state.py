@@ -46,18 +46,18 @@ class Event(StrEnum):
     """What happens to a job."""
 
     DISPATCH = "dispatch"  # the scheduler placed it on a worker
-    CLAIM = "claim"  # that worker took it
-    EXPIRE = "expire"  # that worker never took it
+    CLAIM = "claim"  # the worker took it
+    EXPIRE = "expire"  # the worker did not take it in time
     SUCCEED = "succeed"
-    FAIL = "fail"  # trying again would fail again
-    STUMBLE = "stumble"  # failed in a way that another attempt may not
+    FAIL = "fail"  # another attempt would fail again
+    STUMBLE = "stumble"  # failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
     RELEASE = "release"  # the worker gives it back: it shuts down or is drained
-    CANCEL = "cancel"  # a user wants it ended
-    STOP = "stop"  # the worker has ended it as asked
-    RETRY = "retry"  # a user wants it again
-    PAUSE = "pause"  # a user wants it to wait
-    RESUME = "resume"  # a user lets it continue
+    CANCEL = "cancel"  # a user cancels it
+    STOP = "stop"  # the worker has stopped it as requested
+    RETRY = "retry"  # a user retries it
+    PAUSE = "pause"  # a user pauses it
+    RESUME = "resume"  # a user resumes it
 
 
 class Guard(StrEnum):
@@ -124,7 +124,7 @@ CHARGED = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
 
 
 def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
-    """The row of the table that applies.
+    """Return the row of the table that applies.
 
     Raises:
         IllegalTransitionError: the table has none.
@@ -137,7 +137,7 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
 
 
 def _remedy(event: Event) -> str:
-    """What the user can do instead."""
+    """Return what the user can do instead."""
     match event:
         case Event.RETRY:
             return "; only a failed or cancelled job can be retried"

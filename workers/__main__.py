@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _exit_in(seconds: float) -> None:
-    """Leave after `seconds` whatever hangs, an unreachable server for example: what is lost then, leases repair."""
+    """Exit after `seconds` even if something hangs, for example an unreachable server; leases repair what is lost."""
     timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

@@ -21,13 +21,13 @@ def build_worker(
     on_message: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> Any:
-    """A Celery worker for the worker's own queue. Threads suffice, for they only watch over runners.
+    """Return a Celery worker for the worker's own queue. Its threads only supervise runners.
 
     `on_ready` is called once it listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT arrives; all
     must return at once.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
-    # Celery holds receivers weakly by default.
+    # By default Celery only keeps weak references to receivers.
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     signals.task_received.connect(lambda **_: on_message(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)

@@ -10,7 +10,7 @@ ALLOWED = re.compile(
     "|TRANSFORMERS|HF|XDG|DS)_.*|PYTHON.*|TORCH.*|MPL.*"
 )
 SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
-# What object stores read their credentials from. A runner gets them over its pipe and never in its environment.
+# Prefixes of object store credentials. A runner gets them over its pipe and never in its environment.
 STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 

@@ -143,7 +143,7 @@ class Execution:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners)
                 ending = supervision.watch(self._starter.start(assignment, runner))
                 if not supervision.died_unheard:
-                    break  # else a resident had ended before it learned of the attempt
+                    break  # otherwise the resident had died before it received the attempt
             remains = supervision.remains or remains
         finally:
             self._residents.end(claim, resident, *remains)
@@ -175,7 +175,7 @@ class Execution:
         attempt_id = claim.attempt.id
 
         def succeed(connection: Connection) -> bool:
-            # The answer to an earlier commit may have been lost on its way.
+            # The reply to an earlier commit may have been lost.
             if attempts.has_succeeded(connection, attempt_id):
                 return True
             held = lease.hold(connection)

@@ -9,11 +9,11 @@ from baichuan_core.errors import BaichuanError, DatasetError, PromptError
 from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.errors import DomainError
 
-# OSErrors that say the same on the next attempt.
+# OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 LONGEST_MESSAGE = 4000
-FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # others may have damaged what the runner has loaded
-RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's word and the service's for one thing
+FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
+RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's name of a parameter, and ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Failure:
 
 
 def failure_of(exception: BaseException) -> Failure:
-    """What an exception of the runner means for the job."""
+    """Return the failure that an exception in the runner means for the job."""
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
@@ -60,7 +60,7 @@ def failure_of(exception: BaseException) -> Failure:
 
 
 def death(exit_code: int | None) -> Failure:
-    """A runner that ended without a word."""
+    """Return the failure of a runner that ended without a last message."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
@@ -70,13 +70,13 @@ def death(exit_code: int | None) -> Failure:
 
 
 def timeout(seconds: float) -> Failure:
-    """An attempt that ran too long."""
+    """Return the failure of an attempt that exceeded its time limit."""
     message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
     return Failure("timeout", message, permanent=True)
 
 
 def start_timeout(seconds: float) -> Failure:
-    """A runner that did not come up."""
+    """Return the failure of a runner that did not start in time."""
     message = f"the runner did not start within BAICHUAN_WORKER_START_SECONDS={seconds:g}; is the machine overloaded?"
     return Failure("runner_start_timeout", message, permanent=False)
 

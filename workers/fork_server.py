@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     descriptor, kinds = arguments
     tether.end_with_parent()
     channel = socket.socket(fileno=int(descriptor))
-    from workers import runner  # noqa: PLC0415 - tied to the worker before any import that takes long
+    from workers import runner  # noqa: PLC0415 - tied to the worker before any slow import
 
     runner.preload(kinds.split(","))
     wake_up, woken = os.pipe()

@@ -35,7 +35,7 @@ class Hearing:
         self._reconnections = 0
 
     def check(self, unclaimed_seconds: float | None) -> None:
-        """Act if an attempt was sent to this worker so long ago, and no message has arrived since."""
+        """Reconnect if an attempt was sent to this worker long ago and no message has arrived since."""
         if self.is_lost or unclaimed_seconds is None or self._clock() - self._heard_at < unclaimed_seconds:
             return
         self._heard_at = self._clock()

@@ -69,7 +69,7 @@ class Heartbeat:
         try:
             with self._database.writing() as connection:
                 workers.leave(connection, self._worker_id)
-        except Exception as error:  # noqa: BLE001 - it is missed after a few heartbeats anyway
+        except Exception as error:  # noqa: BLE001 - the worker counts as gone after a few missed heartbeats anyway
             log.warning("no good-bye: %s", error)
 
     def _run(self) -> None:
@@ -87,13 +87,13 @@ class Heartbeat:
                 unclaimed = seconds_unclaimed(connection, self._worker_id, self._settings)
             if not self._started_at:
                 self._started_at = started_at
-                self._wake_dispatcher()  # jobs may be waiting for just this worker
+                self._wake_dispatcher()  # jobs may be waiting for this worker
             self._residents.adapt(
                 may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
             )
             if self._state == "active":
                 self._hearing.check(unclaimed)
-        except Exception as error:  # noqa: BLE001 - a worker must outlive any outage of its database
+        except Exception as error:  # noqa: BLE001 - the worker must survive any outage of the database
             log.warning("the database does not take the heartbeat, trying again: %s", error)
 
 

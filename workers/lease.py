@@ -17,8 +17,8 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-MIN_PROGRESS_CHANGE = 0.01  # of the fraction, for another event in the job's log
-MAX_PROGRESS_EVENTS = 1_000  # per attempt, if its stage changes again and again
+MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction for another event in the job's log
+MAX_PROGRESS_EVENTS = 1_000  # limit per attempt, in case its stage changes repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,13 @@ class Lease:
         """Record how far the attempt is.
 
         The job shows the newest report of every renewal; its log gets an event when the stage changes or the fraction
-        grows by 1%.
+        grows by 1%. The last metrics of a stage are an event even if the stage ends before the next renewal.
         """
         with self._lock:
+            last = self._progress
+            if last and last["metrics"] and last["stage"] != progress["stage"] and self._is_event(last):
+                self._log.append(("progress", last))
+                self._last_progress_event, self._progress_events = last, self._progress_events + 1
             self._progress = progress
 
     def record_point(self, point: Point) -> None:
@@ -95,7 +99,7 @@ class Lease:
     def record_lines(self, stream: str, lines: list[str]) -> None:
         """Record lines that were printed."""
         with self._lock:
-            if self._log and self._log[-1][1]["stream"] == stream:
+            if self._log and self._log[-1][0] == "log" and self._log[-1][1]["stream"] == stream:
                 lines = [*self._log.pop()[1]["lines"], *lines]
             self._log.append(("log", {"stream": stream, "lines": lines}))
 

@@ -13,7 +13,7 @@ class LineReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that `data` completes."""
+        """Return the lines that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LINE_BYTES:
             lines.append(self._rest)
@@ -21,7 +21,7 @@ class LineReader:
         return [_text(line) for line in lines]
 
     def close(self) -> list[str]:
-        """What came after the last line break."""
+        """Return what came after the last line break."""
         rest, self._rest = self._rest, b""
         return [_text(rest)] if rest else []
 
@@ -34,7 +34,7 @@ class LogBudget:
         self._left = limit
 
     def admit(self, lines: list[str]) -> list[str]:
-        """The lines that still fit; the first that does not is replaced by a note, and nothing comes after it."""
+        """Return the lines within the budget; the first line beyond it becomes a note, later ones are dropped."""
         if self._left < 0:
             return []
         for position, line in enumerate(lines):
@@ -46,4 +46,4 @@ class LogBudget:
 
 def _text(line: bytes) -> str:
     last = line.rstrip(b"\r").rpartition(b"\r")[2]
-    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
+    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # not in PostgreSQL

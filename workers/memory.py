@@ -26,7 +26,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
             return
         context.loaded.release()
     for _, model, needs in steps:
-        if not isinstance(spec, FinetuneSpec):  # the engine checks it once it knows how the devices share the work
+        if not isinstance(spec, FinetuneSpec):  # the engine checks it when it knows how the devices share the work
             memory.require_memory(needs, model.shape)
         _warn(needs, _free_for(needs))
 
@@ -43,7 +43,7 @@ def _fits_beside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownM
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:
         return False
-    if spec.produces_model:  # it does other work first, with the model still loaded
+    if spec.produces_model:  # it first does other work while the model stays loaded
         return all(needs.total <= _free_for(needs) for _, _, needs in steps)
     return all(needs.least - weights <= _free_for(needs) for _, _, needs in steps)
 
@@ -55,11 +55,11 @@ def _free_for(needs: Footprint) -> int:
 
 
 def _known(folder: Path) -> KnownModel | None:
-    """What is known of a checkpoint; nothing of a GGUF file, which llama.cpp maps page by page."""
+    """Return what is known about a checkpoint; None for a GGUF file, which llama.cpp maps page by page."""
     try:
         return None if any(folder.glob("*.gguf")) else KnownModel.from_config(read_config(folder))
     except ShapeError:
-        return None  # the engine says better what is wrong with it
+        return None  # the engine gives a better error message
 
 
 def _warn(needs: Footprint, free: int) -> None:

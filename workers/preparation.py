@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
-    """Everything a handler needs.
+    """Return everything that a handler needs.
 
     Raises:
         InvalidRequestError: a model or file is gone or is of the wrong kind, or a path is no longer allowed.
     """
-    found = resolve_models(claim.spec, claim.models, claim.bases)  # models may have changed since the submission
+    found = resolve_models(claim.spec, claim.models, claim.bases)  # the model may have changed since the submission
     require_files(claim.spec, {file.id for file in claim.files.values()})
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
@@ -67,7 +67,7 @@ def _describe_place(claim: Claim) -> Place:
 
 
 def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:
-    """The directory of a model; registered ones are checked anew, for roots and links may have changed.
+    """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
         InvalidRequestError: it is gone.

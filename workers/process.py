@@ -83,7 +83,7 @@ class Runner:
     _closed: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Listen to all that the runner may say."""
+        """Start listening to the runner's pipes."""
         self.pipes.hand_over()
         self._lines = {
             self.pipes.stdout: ("stdout", LineReader()),
@@ -148,7 +148,7 @@ class Runner:
         """End the runner and all it has started, at once."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        if self.exit_code is None:  # it may not have made its group yet
+        if self.exit_code is None:  # it may not have created its process group yet
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

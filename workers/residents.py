@@ -18,7 +18,7 @@ from workers.process import Runner
 from workers.settings import WorkerSettings
 
 WATCH_SECONDS = 0.5
-HOST = "host"  # the memory that CPU devices and everything outside devices share
+HOST = "host"  # name of the host memory pool, which CPU devices share with everything else
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ class Residents:
                 self._residents.remove(each)
         for each in ours:
             log.info("resident %d with model %s ends: %s", each.runner.pid, each.kept.model.id, reason)
-            each.runner.kill()  # all of them, before any is waited for
+            each.runner.kill()  # kill all of them before waiting for any
         for each in ours:
             each.runner.close(self._worker.exit_seconds)
         if ours:

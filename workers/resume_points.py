@@ -86,7 +86,7 @@ class ResumePoints:
                 continue
             try:
                 self._upload(*chosen)
-            except Exception as error:  # noqa: BLE001 - training goes on, and the next point may arrive
+            except Exception as error:  # noqa: BLE001 - training continues, and the next point may be stored
                 _report(chosen[0], error)
                 self._store.release(chosen[1])
 

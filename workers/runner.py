@@ -52,8 +52,8 @@ from workers.preparation import identify_loaded, prepare, require_room
 if TYPE_CHECKING:
     from baichuan_core.checkpoint import KeptModel
 
-REPORT_SECONDS = 0.1  # more often than anybody looks, seldom enough to cost nothing
-# What handlers import only once they need it; together they cost two seconds.
+REPORT_SECONDS = 0.1  # minimum seconds between two reports of the same stage
+# Modules that handlers import lazily; importing them takes two seconds.
 LATE_IMPORTS = ("bitsandbytes", "peft")
 
 
@@ -71,17 +71,17 @@ def preload(kinds: list[str]) -> None:
     """Import what jobs of these kinds need, ahead of the first assignment."""
     for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LATE_IMPORTS):
         import_module(name)
-    # What exists now stays: not looking at it makes each collection of garbage fast, and lets forks share its memory.
+    # Exempt all present objects from garbage collection: collections become fast, and forks keep sharing the memory.
     gc.collect()
     gc.freeze()
 
 
 def run(wires: Wires) -> None:
-    """Live the whole life of a runner: wait for an assignment, work, report, and exit or wait for the next one."""
-    with suppress(PermissionError):  # the leader of a session already
-        os.setsid()  # one process group with all it starts, for the worker to kill
+    """Run the runner's main loop: wait for an assignment, work, report, and exit or wait for the next one."""
+    with suppress(PermissionError):  # it already leads a session
+        os.setsid()  # one process group with all its children, so that the worker can kill them all
     _redirect(wires)
-    # Under other methods, locks that libraries make would outlive a killed runner.
+    # With other start methods, locks that libraries create would outlive a killed runner.
     multiprocessing.set_start_method("fork", force=True)
     control = Control(os.fdopen(wires.control, "rb"))
     runner = AttemptRunner(wires.messages, control)
@@ -90,7 +90,7 @@ def run(wires: Wires) -> None:
         _flush()
         _send(wires.messages, last_word)
         if isinstance(last_word, Paused) or last_word.kept is None:
-            os._exit(0)  # no waiting for threads and exit handlers of the libraries
+            os._exit(0)  # do not wait for threads and exit handlers of libraries
 
 
 class Control:
@@ -113,7 +113,7 @@ class Control:
                 self.pause.set()
             elif line.endswith(b"\n"):
                 self._assignments.put(line)
-        os.killpg(0, signal.SIGKILL)  # with all that belongs to this runner
+        os.killpg(0, signal.SIGKILL)  # including all children of this runner
 
 
 class AttemptRunner:
@@ -127,7 +127,7 @@ class AttemptRunner:
         self._loaded = ModelKeeper()
         self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)  # what is loaded, and its name
         self._context: Context | None = None
-        self._store: ArtifactStore | None = None  # it locks the files of the loaded model, so that no cache evicts them
+        self._store: ArtifactStore | None = None  # it locks the loaded model's files against eviction from the cache
 
     def run(self, assignment: Assignment) -> Finished | Failed | Paused:
         """Run an attempt; whatever happens, return what the worker must learn."""
@@ -135,11 +135,11 @@ class AttemptRunner:
             return self._work(assignment)
         except TrainingPausedError:
             return Paused()
-        except BaseException as exception:  # noqa: BLE001 - whatever it is, the job's owner must learn of it
+        except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
             failure = failure_of(exception)
             if not failure.expected:
                 traceback.print_exc()
-        # The exception is gone here, and with it what it kept alive.
+        # The exception no longer exists here, and neither do the tensors that its traceback referred to.
         return Failed(failure, self._keep(assignment) if failure.of_request else None)
 
     def _work(self, assignment: Assignment) -> Finished:
@@ -251,7 +251,7 @@ def _set_up_libraries(assignment: Assignment) -> None:
     from baichuan_core.free_memory import limit_memory  # noqa: PLC0415
 
     torch.set_num_threads(assignment.threads)
-    logging.disable_progress_bar()  # bars are for terminals; a job reports its progress otherwise
+    logging.disable_progress_bar()  # progress bars are for terminals; jobs report progress as messages
     allocation = assignment.claim.allocation
     limit_memory([] if allocation.exclusive else [device["reserved_bytes"] for device in allocation.devices])
 

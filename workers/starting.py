@@ -61,7 +61,7 @@ class RunnerStarter:
         """
         if resident is not None:
             return StartingRunner(lambda: resident, assignment)
-        self._source.warm_up()  # what had done the imports may have died
+        self._source.warm_up()  # the process that had done the imports may have died
         return StartingRunner(self._source.start, assignment)
 
 
@@ -238,7 +238,7 @@ class _Connection:
                 self._children.pop(said["pid"]).end(said["code"])
 
     def _end(self) -> None:
-        """The kernel kills nothing but the server: its children end with the worker, and are adopted until then."""
+        """Note that the fork server has died. Its children run on, as children of the worker."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():

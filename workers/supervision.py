@@ -99,7 +99,7 @@ class Supervision:
         if not stays:
             runner.kill()
         while not runner.silent and self._listen(runner, 0):
-            pass  # what it had printed before
+            pass  # read what it had printed before
         for stream, lines in runner.cut_lines():
             self._record(stream, lines)
         if stays and self._kept is not None:
@@ -127,7 +127,7 @@ class Supervision:
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
         if self._pause_ends_at is None:
-            # A worker that shuts down is gone after `drain_seconds`, and has to record the release before.
+            # A worker that shuts down exits after `drain_seconds` and must record the release before that.
             limit = self._worker.drain_seconds / 2 if self._draining.is_set() else self._worker.pause_seconds
             self._pause_ends_at = time.monotonic() + min(limit, self._worker.pause_seconds)
             runner.ask_to_pause()
@@ -136,7 +136,7 @@ class Supervision:
     def _lingers(self, runner: Runner) -> bool:
         """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
         if runner.exit_code is not None:
-            runner.kill()  # what it has started and left behind
+            runner.kill()  # kill processes that it has left behind
         elif self._last_word is None:
             return False
         if self._over_at is None:
@@ -144,7 +144,7 @@ class Supervision:
         return time.monotonic() - self._over_at > self._worker.exit_seconds
 
     def _listen(self, runner: Runner, timeout: float) -> int:
-        """Relay what the runner says; returns how much it was."""
+        """Relay what the runner says; return the number of messages."""
         heard = 0
         for said in runner.listen(timeout):
             heard += 1

@@ -24,7 +24,7 @@ class Tidying:
         self._thread = threading.Thread(target=self._run, name="tidying", daemon=True)
 
     def start(self) -> None:
-        """Tidy now, and from then on regularly."""
+        """Tidy now and then regularly."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -32,9 +32,9 @@ class Tidying:
         self._stopping.set()
 
     def tidy(self) -> None:
-        """Do it once."""
+        """Tidy once."""
         self._store.tidy()
-        if not isinstance(self._store, ObjectStore):  # a directory is shared: the leader deletes there
+        if not isinstance(self._store, ObjectStore):  # the leader deletes in a shared directory
             return
         with self._database.reading() as connection:
             unneeded = list_unneeded(connection, self._store.workspaces(), self._settings)
@@ -45,6 +45,6 @@ class Tidying:
         while not self._stopping.is_set():
             try:
                 self.tidy()
-            except Exception as error:  # noqa: BLE001 - it is tried again, whatever fails
+            except Exception as error:  # noqa: BLE001 - whatever fails, it is tried again
                 log.warning("the disk could not be tidied, trying again: %s", error)
             self._stopping.wait(TIDY_SECONDS)

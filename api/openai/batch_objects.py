@@ -175,7 +175,7 @@ def _usage(job: JobDetails) -> BatchUsage | None:
 
 
 def _counts(job: JobDetails) -> RequestCounts:
-    """While the job runs, what its newest report says; an attempt counts from its own beginning."""
+    """Return the counts; while the job runs, those of its newest report, which cover the present attempt only."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")
     failed = int(result.get("rejected") or 0)

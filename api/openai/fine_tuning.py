@@ -28,10 +28,10 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=O
 
 KIND = "finetune"
 EVENT_TYPES = ("state", "progress")
-DEFAULT_PRESET = "recommended"  # `auto` values come from it
+DEFAULT_PRESET = "recommended"  # preset that provides `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
 MAX_MODEL_NAME = 128
-ID_CHARACTERS = 8  # of a job's id, in the name of its model
+ID_CHARACTERS = 8  # characters of the job's id in the name of its model
 # Spec fields that parameters of OpenAI's API set.
 PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",

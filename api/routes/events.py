@@ -36,7 +36,7 @@ async def list_events(
     caller: FromCaller,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """The job's log in the order of its sequence numbers.
+    """List the events of a job in the order of their sequence numbers.
 
     With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
     """
@@ -56,7 +56,7 @@ async def list_events(
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """What the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
+    """Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
     job = caller.job(job_id)
     last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}

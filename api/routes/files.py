@@ -37,7 +37,7 @@ async def upload(request: Request, caller: FromCaller) -> Response:
 
 @router.get("", response_model=Page[FileObject])
 async def list_files(query: Annotated[FileQuery, Query()], caller: FromCaller) -> Response:
-    """Files of the project, newest first unless `order` is asc."""
+    """List the files of the project, newest first unless `order` is asc."""
     purposes = equivalent_purposes(query.purpose) if query.purpose else None
     wanted = FileFilter(purposes, oldest_first=query.order == "asc")
     found = await caller.service.reader.run(
@@ -48,14 +48,14 @@ async def list_files(query: Annotated[FileQuery, Query()], caller: FromCaller) -
 
 @router.get("/{file_id}", response_model=FileObject)
 async def get_file(file_id: str, caller: FromCaller) -> Response:
-    """One file."""
+    """Return one file."""
     found = await caller.service.reader.run(lambda c: files.get(c, caller.project_id, file_id))
     return json_response(FileObject.of(found))
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=ANY_BYTES)
 async def download(file_id: str, request: Request, caller: FromCaller) -> Response:
-    """The bytes of a file, or a range of them; their SHA-256 is the ETag."""
+    """Download a file or a range of it; its SHA-256 is the ETag."""
     found = await caller.service.reader.run(lambda c: files.get(c, caller.project_id, file_id))
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.filename

@@ -19,13 +19,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", response_model=Health)
 async def healthz() -> Response:
-    """The process lives."""
+    """Return 200 if the process is running."""
     return json_response(Health())
 
 
 @router.get("/readyz", response_model=Readiness)
 async def readyz(request: Request) -> Response:
-    """The database is reachable and migrated, and takes writes. Jobs are accepted while Redis is unreachable."""
+    """Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well."""
     service = service_of(request)
     fault, redis = await asyncio.gather(
         asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.reachable)

@@ -87,7 +87,7 @@ async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller
 
 @router.get("/{job_id}", response_model=JobObject)
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
-    """One job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
+    """Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
     found = await caller.service.reader.call(jobs.find, caller.job(job_id))
     if not allows(request.headers.get("If-Match"), _etag(found)):
         return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
@@ -131,23 +131,23 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
 
 @router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
-    """Let a fine-tune wait until it is resumed; a running one saves a resume point first."""
+    """Pause a fine-tune until it is resumed; a running one saves a resume point first."""
     job, settings = caller.job(job_id), caller.service.settings
     return _answer(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=JobObject)
 async def resume(job_id: str, caller: FromCaller) -> Response:
-    """Let a paused job continue from its resume point."""
+    """Resume a paused job from its resume point."""
     job, settings = caller.job(job_id), caller.service.settings
     return _answer(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Attempts at a job, first to last."""
+    """List the attempts of a job, first to last."""
     found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
-    passed = [attempt.number for attempt in found if attempt.id == query.after]  # numbers order them, ids need not
+    passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:
         raise UnknownCursorError(query.after)
     behind = [AttemptObject.of(attempt) for attempt in found if attempt.number > max(passed, default=0)]

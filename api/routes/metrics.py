@@ -34,7 +34,7 @@ async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, cal
 
 
 def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> ThinnedMetrics:
-    """Thin the series that a run has left as a file."""
+    """Downsample the series that a run has published as a file."""
     points = [] if artifact is None else metrics.parse_series(_lines(service.store, artifact))
     return metrics.thin_points(points, window)
 

@@ -26,7 +26,7 @@ async def register(new: NewModel, caller: FromCaller) -> Response:
 
 @router.get("", response_model=Page[ModelObject])
 async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
-    """Models of the project that are ready, by name."""
+    """List the models of the project that are ready, sorted by name."""
     found = await caller.service.reader.run(
         lambda c: models.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
@@ -35,7 +35,7 @@ async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) 
 
 @router.get("/{model:path}", response_model=ModelObject)
 async def get_model(model: str, caller: FromCaller) -> Response:
-    """One model; its id may hold slashes."""
+    """Return one model; its id may contain slashes."""
     found = await caller.service.reader.run(lambda c: models.get(c, caller.project_id, model))
     return json_response(ModelObject.of(found, caller.key))
 

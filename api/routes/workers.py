@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 @router.get("", response_model=Page[WorkerObject])
 async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
-    """Workers that reported within the last few heartbeats."""
+    """List the workers that reported within the last few heartbeats."""
     settings = caller.service.settings
     found = await caller.service.reader.run(lambda c: workers.list_alive_after(c, settings, query.after))
     return json_response(Page[WorkerObject].of([WorkerObject.of(worker, caller.key) for worker in found], query.limit))
@@ -36,7 +36,7 @@ async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest
 
 @router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[WithoutTags])
 async def undrain(worker_id: str, caller: FromAdministrator) -> Response:
-    """Let a drained worker take jobs again."""
+    """Allow a drained worker to take jobs again."""
     settings = caller.service.settings
     active = await caller.service.writer.run(lambda c: workers.undrain(c, worker_id, settings))
     return json_response(WorkerObject.of(active, caller.key))

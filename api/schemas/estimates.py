@@ -24,7 +24,7 @@ class EstimateObject(BaseModel):
 
     @classmethod
     def of(cls, footprint: Footprint) -> Self:
-        """The estimate as clients see it."""
+        """Return the estimate as clients see it."""
         return cls(
             place=footprint.place,
             total_bytes=footprint.total,

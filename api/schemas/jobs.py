@@ -143,7 +143,7 @@ class EventObject(Identified):
 
     @classmethod
     def of(cls, event: EventRecord) -> Self:
-        """The event as clients see it."""
+        """Return the event as clients see it."""
         return cls(
             id=str(event.sequence),
             sequence=event.sequence,
@@ -193,7 +193,7 @@ class AttemptObject(Identified):
 
     @classmethod
     def of(cls, attempt: AttemptRecord) -> Self:
-        """The attempt as clients see it."""
+        """Return the attempt as clients see it."""
         return cls(
             id=attempt.id,
             job_id=attempt.job_id,
@@ -221,7 +221,7 @@ class ArtifactObject(Identified):
 
     @classmethod
     def of(cls, artifact: ArtifactRecord) -> Self:
-        """The artifact as clients see it."""
+        """Return the artifact as clients see it."""
         return cls(
             id=artifact.id,
             job_id=artifact.job_id,

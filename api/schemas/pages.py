@@ -26,7 +26,7 @@ class Page(BaseModel, Generic[Item]):
 
     @classmethod
     def of(cls, items: Sequence[Item], limit: int) -> Self:
-        """The first `limit` items; one item more says that there are more."""
+        """Return a page of the first `limit` items; an additional item means that there are more."""
         shown = list(items[:limit])
         ids = [item.id for item in shown]
         return cls(

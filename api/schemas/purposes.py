@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 PURPOSES = ("fine-tune", "prompts", "batch", "user_data", "assistants", "vision", "evals")
-# OpenAI's schema of a file has neither of these, and a strict client fails on a list with an unknown purpose.
+# OpenAI's schema has neither of these, and a strict client fails on a list with an unknown purpose.
 SHOWN_AS: Mapping[str, str] = {"prompts": "user_data", "evals": "user_data"}
 
 

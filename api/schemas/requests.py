@@ -19,7 +19,7 @@ from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
 LARGEST_SEQUENCE = 2**31 - 1
-LARGEST_TIME = 10**11  # seconds; in milliseconds it fits into the database's 64 bits
+LARGEST_TIME = 10**11  # in seconds; as milliseconds it still fits into 64 bits
 LARGEST_POSITION = 2**63 - 1
 STATES = "|".join(JobState)
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"

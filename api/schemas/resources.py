@@ -27,7 +27,7 @@ class FileObject(Identified):
 
     @classmethod
     def of(cls, file: FileRecord) -> Self:
-        """The file as clients see it."""
+        """Return the file as clients see it."""
         return cls(
             id=file.id,
             bytes=file.bytes,
@@ -58,7 +58,7 @@ class ModelObject(Identified):
 
     @classmethod
     def of(cls, model: ModelRecord, caller: KeyRecord) -> Self:
-        """The model as the caller, whose project it belongs to, sees it."""
+        """Return the model as clients of its project see it."""
         return cls(
             id=model.id,
             created=seconds(model.created_at),
@@ -187,7 +187,7 @@ class KeyObject(Identified):
 
     @classmethod
     def of(cls, key: KeyRecord) -> Self:
-        """The key as administrators see it."""
+        """Return the key as administrators see it."""
         return cls(
             id=key.id,
             name=key.name,

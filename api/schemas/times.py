@@ -2,10 +2,10 @@
 
 
 def seconds(milliseconds: int) -> int:
-    """Whole seconds of a time in milliseconds."""
+    """Return a time in milliseconds as whole seconds."""
     return milliseconds // 1000
 
 
 def optional_seconds(milliseconds: int | None) -> int | None:
-    """Whole seconds of a time that may not have come."""
+    """Return a time in milliseconds as whole seconds, and None as None."""
     return None if milliseconds is None else milliseconds // 1000

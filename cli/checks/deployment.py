@@ -15,7 +15,7 @@ from jobs.transport import Transport
 
 
 def check_deployment() -> list[Check]:
-    """The database, Redis, the disk and the model roots of the deployment that the environment describes."""
+    """Check the database, Redis, the disk and the model roots that the environment configures."""
     try:
         settings = deployment_settings()
     except CommandError as error:

@@ -16,7 +16,7 @@ QUERY = "--query-gpu=name,memory.total,driver_version"
 
 
 def check_installation() -> list[Check]:
-    """Everything that needs no service."""
+    """Check everything that needs no running service."""
     return [
         _python(),
         _package(),

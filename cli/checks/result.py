@@ -14,5 +14,5 @@ class Check:
     remedy: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the result for `--json`."""
         return asdict(self)

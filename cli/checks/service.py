@@ -7,7 +7,7 @@ from cli.errors import CommandError
 
 
 def check_service(url: str | None, key: str | None) -> list[Check]:
-    """Everything about the service, as far as the first failure allows."""
+    """Check the service, and stop at the first failure that makes later checks impossible."""
     try:
         endpoint = resolve(url, key)
     except CommandError as error:

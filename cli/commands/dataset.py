@@ -18,7 +18,7 @@ from cli.uploads import file_id
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True)
 
-WAIT_SECONDS = 20  # less than the client waits for an answer
+WAIT_SECONDS = 20  # shorter than the client's timeout
 POLL_SECONDS = 1.0
 SPACE, NEWLINE = "\u2581", "<0x0A>"
 BAR_WIDTH = 40

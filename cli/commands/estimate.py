@@ -31,7 +31,7 @@ from footprint import (
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
-CALIBRATION_SEQUENCES = 32  # of a quantize job that does not say how many
+CALIBRATION_SEQUENCES = 32  # default of quantize jobs
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
@@ -69,7 +69,7 @@ class Row:
     needs: Footprint
 
     def cells(self, memory: float | None) -> tuple[str, ...]:
-        """As the table shows it, in GiB."""
+        """Return the cells of the table, in GiB."""
         parts = (
             self.needs.weights,
             self.needs.cache,
@@ -82,7 +82,7 @@ class Row:
         return (self.operation, self.precision.label, *shown, f"{self.needs.total / GIB:.2f}", *fits)
 
     def as_json(self, memory: float | None) -> dict[str, Any]:
-        """As programs read it, in bytes."""
+        """Return the estimate for programs, in bytes."""
         return {
             "model": self.model,
             "operation": self.operation,
@@ -93,7 +93,7 @@ class Row:
         }
 
 
-def estimate(  # noqa: PLR0913 - one parameter an option
+def estimate(  # noqa: PLR0913 - one parameter per option
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -171,7 +171,7 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
                 yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
                 yield Row(model, "calibrate", stored, calibrating(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
-                continue  # what is quantized already cannot be
+                continue  # a quantized model cannot be quantized again
             case "convert":
                 yield Row(model, operation, stored, converting())
 
@@ -203,7 +203,7 @@ def _finetuning(model: str, shape: Shape, stored: Precision, question: Question)
 
 
 def _ways_to_hold(stored: Precision, question: Question) -> Sequence[Precision]:
-    """As asked for; else as the checkpoint is quantized, or in every way that it could be."""
+    """Return the requested precision; otherwise that of a quantized checkpoint, or all that are possible."""
     if question.precisions is not None:
         return [replace(precision, dtype=stored.dtype) for precision in question.precisions]
     if stored.quantization is not None:

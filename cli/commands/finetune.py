@@ -25,7 +25,7 @@ LOCAL_HELP = {
     "validation_file": "Examples to evaluate on.",
     OUTPUT_FIELD: "New directory for the result.",
 }
-# Options of the run besides the spec's: name, annotation and default.
+# Options in addition to those of the spec: name, annotation and default.
 LOCAL: tuple[tuple[str, Any, Any], ...] = (
     ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
     ("nproc", Annotated[int | None, typer.Option(min=1, help="Processes here. Default: one per visible GPU.")], None),
@@ -44,12 +44,12 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    # Those of jobs, those in LOCAL, and several files with weights, which only jobs take.
+    # Fields of jobs, fields in LOCAL, and several weighted files, which only jobs accept.
     without = (JobSpec.model_fields.keys() - {"model"}) | {
         "training_files",
         "strategy",
         "deepspeed",
-    }  # of jobs, or in LOCAL
+    }  # fields of jobs, or in LOCAL
     return [option for option in options_of(FinetuneSpec) if option.field not in without]
 
 

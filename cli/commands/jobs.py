@@ -69,12 +69,12 @@ def retry(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = Fals
 
 
 def pause(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Let fine-tunes wait until they are resumed; running ones save a resume point first."""
+    """Pause fine-tunes until they are resumed; running ones save a resume point first."""
     _each(jobs, url, key, "pause", as_json=as_json)
 
 
 def resume(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Let paused jobs continue."""
+    """Resume paused jobs."""
     _each(jobs, url, key, "resume", as_json=as_json)
 
 
@@ -95,7 +95,7 @@ def _each(
     *,
     as_json: bool,
 ) -> None:
-    """Do the same to every job; one that is refused keeps none of the others from it."""
+    """Apply an action to every job; if one is rejected, continue with the others."""
     with connect(url, key) as client:
         answers, refused = _attempt_all(jobs, lambda job: _post(client, job, action))
     if as_json:

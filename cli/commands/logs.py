@@ -34,7 +34,7 @@ def logs(
 def _text(client: Client, job: str, *, follow: bool) -> None:
     after = 0
     while True:
-        final = not follow or is_final(client.get(job_address(job)))  # asked first: what came before it is all
+        final = not follow or is_final(client.get(job_address(job)))  # before the lines are read
         response = client.request("GET", job_address(job, "logs"), params={"after": after})
         after = int(response.headers["X-Last-Sequence"])
         typer.echo(response.text, nl=False)

@@ -47,7 +47,7 @@ def dispatcher(context: typer.Context) -> None:
 
 
 def init(*, as_json: AsJson = False) -> None:
-    """Migrate the database and make the first API key: BAICHUAN_API_KEY if set, else a new one, which is printed."""
+    """Migrate the database and create the first API key: BAICHUAN_API_KEY if set, else a new one, which is printed."""
     from cli.supervision.key import initialise  # noqa: PLC0415 - see the module's docstring
 
     outcome = initialise(os.environ.get("BAICHUAN_API_KEY") or None)

@@ -73,7 +73,7 @@ def submit(
 
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
-    """The command of a kind; typer takes its options from the signature that it is given here."""
+    """Return the command of a kind; typer reads its options from the signature that is set here."""
     options = options_of(spec)
     chats = "conversations" in spec.model_fields
 
@@ -156,7 +156,7 @@ def _read_spec(file: str) -> Any:
 
 
 def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
-    """Submit; a key of our own makes it safe to repeat the request if the answer is lost."""
+    """Submit a job; an idempotency key makes it safe to repeat the request if the response is lost."""
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     job = client.post("/v1/jobs", body, headers)
     if watch:

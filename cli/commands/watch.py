@@ -1,4 +1,4 @@
-"""`baichuan watch`: jobs as they run, until they have ended."""
+"""`baichuan watch` and `baichuan wait`: follow jobs until they have ended."""
 
 import sys
 import time
@@ -31,6 +31,37 @@ def watch(
     """Watch jobs until all have ended; exit 1 unless all succeeded. With --json a line for every change."""
     with connect(url, key) as client:
         follow(client, list(dict.fromkeys(jobs)), as_json=as_json)
+
+
+def wait(
+    jobs: Annotated[list[str] | None, typer.Argument(help="Ids of jobs.")] = None,
+    label: Annotated[str | None, typer.Option(help="All jobs with this label, as KEY=VALUE.")] = None,
+    url: Url = None,
+    key: Key = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until jobs have ended and print each one when it has; exit 1 unless all succeeded."""
+    if bool(jobs) == bool(label):
+        raise CommandError("pass either ids of jobs or --label", ExitCode.USAGE)
+    with connect(url, key) as client:
+        ids = list(dict.fromkeys(jobs)) if jobs else _find_labelled(client, label or "")
+        failed = 0
+        for job in _changes(client, ids, {}):
+            if is_final(job):
+                emit_line(job) if as_json else show(one_line(job))
+                failed += job["state"] != "succeeded"
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _find_labelled(client: Client, label: str) -> list[str]:
+    if "=" not in label:
+        raise CommandError(f"--label is {label!r}; write KEY=VALUE", ExitCode.USAGE)
+    found = [job["id"] for job in client.pages("/v1/jobs", {"label": label.replace("=", ":", 1)})]
+    if not found:
+        raise CommandError(f"no job has the label {label}; see `baichuan list`", ExitCode.USAGE)
+    return found
 
 
 def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
@@ -66,7 +97,7 @@ def _live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
 
 
 def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
-    """Without a terminal: a line a change."""
+    """Print one line per change when stdout is not a terminal."""
     shown: dict[str, str] = {}
     for job in _changes(client, ids, latest):
         line = one_line(job)
@@ -76,7 +107,7 @@ def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
 
 
 def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
-    """Every new version of every job, until all are final; outages of the service are waited out."""
+    """Yield every new version of every job until all are final; keep retrying while the service is down."""
     open_ids, tags = list(ids), dict.fromkeys(ids, "")
     silent_since: float | None = None
     while open_ids:

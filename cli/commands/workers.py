@@ -57,7 +57,7 @@ def drain(
 
 @app.command()
 def undrain(worker: WorkerId, url: Url = None, key: Key = None) -> None:
-    """Let a drained worker take jobs again."""
+    """Allow a drained worker to take jobs again."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {})
     show(f"{worker} takes jobs again")

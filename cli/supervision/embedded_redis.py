@@ -48,7 +48,7 @@ def start_redis(home: Path) -> Child:
 
 
 def find_programs() -> list[str]:
-    """The Redis-compatible servers of this machine, preferred ones first."""
+    """Return the Redis-compatible servers of this machine, preferred ones first."""
     found = [shutil.which("redis-server"), shutil.which("valkey-server"), _packaged()]
     return [program for program in found if program]
 

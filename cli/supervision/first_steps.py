@@ -14,7 +14,7 @@ TINY = "tiny"
 
 
 def first_steps(endpoint: Endpoint, home: Path) -> str:
-    """The address, the key, a link that signs a browser in, and commands to begin with."""
+    """Return the address, the key, a sign-in link and the first commands to try."""
     curl = f'curl -s -H "Authorization: Bearer {endpoint.api_key}" {endpoint.url}/v1/jobs'
     lines = [
         f"Baichuan Jobs serves at {endpoint.url} (documentation: {endpoint.url}/docs)",
@@ -53,7 +53,7 @@ def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
 
 
 def _program() -> str:
-    """The `baichuan` command as another shell finds it; its arguments go where {} stands."""
+    """Return the `baichuan` command as another shell finds it, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")
     if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:
@@ -62,7 +62,7 @@ def _program() -> str:
 
 
 def _explicit(endpoint: Endpoint, home: Path) -> str:
-    """Options that are needed where the defaults would lead elsewhere."""
+    """Return the options that are needed if the defaults would lead to another service."""
     elsewhere = home != Path(".baichuan").resolve()
     if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:
         return f" --url {endpoint.url} --key {shlex.quote(endpoint.api_key)}"

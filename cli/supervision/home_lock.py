@@ -24,7 +24,7 @@ class HomeLock:
             CommandError: another `up` holds it, or the directory cannot be written.
         """
         try:
-            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are nobody else's business
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the service's user may read prompts
             self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             message = f"cannot write in {self._home}: {error.strerror}; set BAICHUAN_HOME to another directory"

@@ -37,7 +37,7 @@ def prepare_with_key(settings: Settings, known: str | None, given: str | None = 
 
 
 def _prepare(settings: Settings, secret: str | None) -> str | None:
-    """Migrate, and say in one line why that is not possible."""
+    """Migrate the database; if that fails, raise an error that gives the reason in one line."""
     try:
         return prepare(settings, secret)
     except InvalidRequestError as error:
@@ -88,7 +88,7 @@ class Initialised:
 
 
 def initialise(given: str | None) -> Initialised:
-    """Migrate the database, and see to it that there is a key: the given one, or any.
+    """Migrate the database and ensure that a key exists: the given one, or any.
 
     Raises:
         CommandError: the given key was revoked before.

@@ -11,7 +11,7 @@ BACKLOG = 2048
 
 
 def listen(host: str, wanted: int | None) -> socket.socket:
-    """A listening socket on the wanted port, else on 8000 or the next one that is free.
+    """Return a listening socket on the requested port, or else on 8000 or the next free port.
 
     `up` holds it for the API, which inherits it: nobody can take the port between two starts, and requests wait while
     the API is started again.
@@ -38,7 +38,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def unused_port() -> int:
-    """Any free port of the loopback address."""
+    """Return a free port of the loopback address."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 
-REPEATED_SECONDS = 1.0  # wrappers pass a Ctrl-C on that the terminal has sent already: that is no second request
+REPEATED_SECONDS = 1.0  # wrappers may forward a Ctrl-C that the terminal has already delivered
 
 
 class StopRequest:

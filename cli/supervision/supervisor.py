@@ -11,11 +11,11 @@ from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
 from jobs.settings import EXIT_INVALID
 
-QUICK_SECONDS = 5.0  # a child that ends sooner has not worked at all
+QUICK_SECONDS = 5.0  # a child that exits sooner counts as failed at start
 QUICK_DEATHS = 3
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
-ROTATION_SECONDS = 10.0  # between two looks at the size of the logs
+ROTATION_SECONDS = 10.0  # seconds between two checks of the logs' sizes
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Supervisor:
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
-        """Restart what has ended, after a growing pause, rotate the logs, and reap orphans.
+        """Restart processes that have ended, after a growing pause, rotate the logs, and reap orphans.
 
         Args:
             others: Process ids of the caller's other children.
@@ -71,7 +71,7 @@ class Supervisor:
         kill_orphans()
 
     def report(self) -> str:
-        """The end of every log."""
+        """Return the last lines of every log."""
         return "\n".join(f"{w.child.log}:\n{w.child.tail()}" for w in self._watched)
 
     def _restart(self, watched: _Watched) -> None:
@@ -97,5 +97,5 @@ class Supervisor:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

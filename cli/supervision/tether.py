@@ -16,9 +16,9 @@ def main() -> None:
     parent = int(sys.argv[1])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above took effect
+    if os.getppid() != parent:  # the parent died before the line above took effect
         sys.exit("the parent process is gone")
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command is the caller's own
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the caller chooses the command
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.1
 ALIVE_SECONDS = 0.5
 ANSWER_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         try:
             ready = _wait_until_ready(endpoint, supervisor, stop)
         finally:
-            save(settings.home, endpoint)  # whatever happened, a key just made must not be lost
+            save(settings.home, endpoint)  # a new key must not be lost, whatever happens
         if not ready:
             return ExitCode.INTERRUPTED
         if options.command:
@@ -93,7 +93,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
 
 
 def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
-    """The Python processes, in the order of their start; they end in the reverse one, within 15 s together."""
+    """Return the Python processes in start order; they are stopped in reverse order, within 15 s in total."""
     environment = {"BAICHUAN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), "BAICHUAN_SHUTDOWN_SECONDS": "2"}
     inherited = (listener.fileno(),)
@@ -108,7 +108,7 @@ def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[C
 
 
 def python() -> list[str]:
-    """This Python, about to run a module of ours, whatever folders of that name stand in the current directory."""
+    """Return the command that runs one of our modules, whatever folders of that name the current directory has."""
     return [sys.executable, "-P", "-m"]
 
 
@@ -126,7 +126,7 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Our socket takes connections before the API lives, so the first question must not wait long for its answer."""
+    """Return whether the API answers; its socket accepts connections before it runs, so the timeout is short."""
     try:
         client.get("/healthz", timeout=ALIVE_SECONDS)
         answer = client.get("/readyz", timeout=ANSWER_SECONDS)
@@ -160,7 +160,7 @@ def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, sto
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A Ctrl-C has reached the command already; otherwise ask it to end, and do not wait for ever."""
+    """Ask the command to end unless Ctrl-C has reached it already, and wait for a limited time."""
     for ask in (None, signal.SIGTERM, signal.SIGKILL):
         if ask:
             process.send_signal(ask)

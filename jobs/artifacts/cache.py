@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
 from jobs.identifiers import new_id
 
-ENTRY_PARTS = {"jobs": 3}  # jobs/JOB/ATTEMPT is evicted as a whole, and so is files/FILE
+ENTRY_PARTS = {"jobs": 3}  # path depth of an evictable unit: jobs/JOB/ATTEMPT or files/FILE
 
 
 class Cache:
@@ -66,7 +66,7 @@ class Cache:
         except OSError:
             return False
         try:
-            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")  # swept later if we die here
+            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")  # swept if we die here
             entry.rename(doomed)
         finally:
             os.close(descriptor)

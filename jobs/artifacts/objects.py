@@ -43,7 +43,7 @@ class ObjectStore:
         folder = self.workspace(key)
         self._upload(folder, key)
         fetched = self._fetched.path(key)
-        if not fetched.exists():  # a job on this machine that names the result need not fetch it again
+        if not fetched.exists():  # a later job on this machine then reads the result from the cache
             fetched.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(fetched)
 
@@ -96,7 +96,7 @@ class ObjectStore:
     def local(self, key: str) -> Path:
         """Fetch a file, or all files below a folder; what was fetched completely before is used again."""
         target = self._fetched.path(key)
-        while not self._fetched.hold(key):  # what has just been fetched may be evicted before it is held
+        while not self._fetched.hold(key):  # the download may be evicted before it is locked
             self._arrive(key, target)
         return target
 
@@ -136,7 +136,7 @@ class ObjectStore:
 
     def _arrive(self, key: str, target: Path) -> None:
         """Fetch to `target`, which appears as a whole or not at all."""
-        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # runners may fetch the same at once
+        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may download it too
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         for name in names or [key]:
             self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
@@ -145,7 +145,7 @@ class ObjectStore:
         except OSError:
             if not target.exists():
                 raise
-            shutil.rmtree(arriving)  # another runner was faster with the same folder
+            shutil.rmtree(arriving)  # another runner has already downloaded this folder
 
     def _fetch(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

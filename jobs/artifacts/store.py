@@ -23,14 +23,14 @@ class StoredFile:
     sha256: str
 
 
-ARRIVAL_SECONDS = 24 * 3600  # an upload or a fetch that has written nothing for this long is dead
+ARRIVAL_SECONDS = 24 * 3600  # an upload or download that has written nothing for this many seconds is dead
 
 
 class ArtifactStore(Protocol):
     """Files by key. Keys are relative paths with '/'."""
 
     def workspace(self, key: str) -> Path:
-        """A local folder in which an attempt may write what it will publish under `key`."""
+        """Return a local folder for the files that an attempt will publish under `key`."""
         ...
 
     def publish(self, key: str) -> None:
@@ -38,7 +38,7 @@ class ArtifactStore(Protocol):
         ...
 
     def scratch(self) -> Path:
-        """A local folder for uploads that are still arriving."""
+        """Return a local folder for uploads in progress."""
         ...
 
     def put(self, source: Path, key: str) -> None:
@@ -46,15 +46,15 @@ class ArtifactStore(Protocol):
         ...
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes [start, stop) of a file, in pieces."""
+        """Yield the bytes [start, stop) of a file in chunks."""
         ...
 
     def local(self, key: str) -> Path:
-        """The file or folder `key` on this machine's disk, fetched first if it is elsewhere."""
+        """Return the local path of the file or folder `key`; download it first if it is not on this machine."""
         ...
 
     def hold(self, key: str) -> Path:
-        """The files that are in the workspace of `key` now, to be shared even if they are deleted there meanwhile."""
+        """Keep the files that are now in the workspace of `key` readable, even if they are deleted there later."""
         ...
 
     def share(self, held: Path, key: str) -> None:
@@ -66,7 +66,7 @@ class ArtifactStore(Protocol):
         ...
 
     def sizes(self, key: str) -> dict[str, int]:
-        """Size in bytes of each file below `key`, by its path relative to it."""
+        """Return the size in bytes of each file below `key`, by relative path."""
         ...
 
     def copy(self, source: str, target: str) -> None:
@@ -86,14 +86,14 @@ class ArtifactStore(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Room left for a workspace on this machine."""
+        """Return the bytes that are free for a workspace on this machine."""
         ...
 
 
 def delete_older(paths: Iterable[Path], seconds: float) -> None:
     """Delete files and folders that nothing has been written to for this long."""
     for path in paths:
-        with suppress(FileNotFoundError):  # it has arrived, or another process deletes it as well
+        with suppress(FileNotFoundError):  # the upload is complete, or another process deletes it too
             newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if newest < time.time() - seconds:
                 delete_path(path)
@@ -110,12 +110,12 @@ def delete_path(path: Path) -> None:
     except NotADirectoryError:
         path.unlink(missing_ok=True)
     except FileNotFoundError:
-        if path.exists():  # another process deletes in the same folder
+        if path.exists():  # another process is deleting in the same folder
             shutil.rmtree(path, ignore_errors=True)
 
 
 def describe(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
-    """Size and SHA-256 of every file below `folder` that matches a pattern, in the order of their paths."""
+    """Return size and SHA-256 of every file below `folder` that matches a pattern, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
     return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 

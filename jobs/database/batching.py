@@ -20,7 +20,7 @@ from jobs.database import OUTAGES, is_outage, is_rolled_back
 from jobs.errors import DomainError, OutcomeUnknownError
 
 BATCH_LIMIT = 256
-MAX_ALONE_SECONDS = 10.0  # for the calls of a failed batch that are tried one by one; a lock timeout takes 5 s
+MAX_ALONE_SECONDS = 10.0  # time limit for retrying the calls of a failed batch one by one; a lock timeout takes 5 s
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,7 +67,7 @@ class Lane:
         self._thread.start()
 
     async def call(self, operation: Operation[T, R], item: T) -> R:
-        """The operation's answer to `item`, once its transaction is committed.
+        """Return the result for `item` once its transaction is committed.
 
         Raises:
             DomainError: that is the answer; OutcomeUnknownError if nobody knows whether the commit succeeded.
@@ -80,7 +80,7 @@ class Lane:
         return await future
 
     async def run(self, function: Callable[[Connection], R]) -> R:
-        """The function's result, once its transaction is committed; a DomainError undoes only its work."""
+        """Return the function's result once its transaction is committed; a DomainError rolls back only this call."""
         return await self.call(_run_each, function)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Lane:
     def _next_batch(self) -> list[_Call | None]:
         """Return the calls that wait once the bell has rung; none if an earlier batch has taken them."""
         self._bell.get()
-        while not self._bell.empty():  # a call waits before its bell rings, so no ring is lost
+        while not self._bell.empty():  # calls are queued before the bell rings, so no ring is missed
             self._bell.get()
         batch: list[_Call | None] = []
         while len(batch) < BATCH_LIMIT and not self._waiting.empty():
@@ -121,7 +121,7 @@ class Lane:
             return self._transaction(calls)
         except OutcomeUnknownError as error:
             return self._repeat(calls, error)
-        except Exception as error:  # noqa: BLE001 - it is raised again in the coroutines that asked
+        except Exception as error:  # noqa: BLE001 - it is raised again in the waiting coroutines
             if len(calls) == 1 or is_outage(error):
                 return [error] * len(calls)
             return self._answer_one_by_one(calls)
@@ -143,7 +143,7 @@ class Lane:
         repeated = [call for call in calls if call.operation in self._repeatable]
         try:
             answers = iter(self._transaction(repeated) if repeated else ())
-        except Exception:  # noqa: BLE001 - the first commit may have succeeded all the same
+        except Exception:  # noqa: BLE001 - the first commit may have succeeded nevertheless
             return [error] * len(calls)
         return [next(answers) if call.operation in self._repeatable else error for call in calls]
 
@@ -187,7 +187,7 @@ def _run_each(connection: Connection, functions: Sequence[Callable[[Connection],
 def _resolve(pairs: Sequence[tuple[_Call, Any]]) -> None:
     for call, answer in pairs:
         if call.future.done():
-            continue  # the client has gone
+            continue  # the client has disconnected
         if isinstance(answer, Exception):
             call.future.set_exception(answer)
         else:

@@ -22,14 +22,14 @@ from jobs.database.journal import begin_journal, follow_savepoints, write_journa
 from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
-# PostgreSQL ends the session of a process that stopped within a transaction; psycopg calls that an internal error.
+# PostgreSQL ends the session of a process that hangs in a transaction; psycopg reports that as an internal error.
 OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 # Errors among them that one statement may cause while others succeed: lock conflicts and timeouts, deadlocks, and
 # values beyond a limit (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 STATEMENT_CLASSES = ("40", "54", "55")
 STATEMENT_TIMEOUT = "57014"
-# A server that vanishes without a word, or a peer that stops in the middle of a transaction, must not hold up others
-# for ever. Each of these can be set in DATABASE_URL instead.
+# A server that disappears silently, or a client that hangs in the middle of a transaction, must not block others
+# forever. Each of these can be set in DATABASE_URL instead.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -59,7 +59,7 @@ class Database:
         self.engine = sa.create_engine(
             self.url,
             pool_pre_ping=postgresql,
-            hide_parameters=True,  # errors go to logs, and parameters hold prompts
+            hide_parameters=True,  # errors are logged, and parameters contain prompts
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
         follow_savepoints(self.engine)
@@ -75,7 +75,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write; commits at the end of the block, rolls back if it raises."""
+        """Open a write transaction; it commits at the end of the block and rolls back if the block raises."""
         with self.engine.connect().execution_options(writes=True) as connection:
             with connection.begin():
                 begin_journal(connection)
@@ -86,12 +86,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
+        """Open a read-only transaction."""
         with self.engine.connect().execution_options(writes=False) as connection, connection.begin():
             yield connection
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision."""
+        """Upgrade the schema to the newest revision."""
         with self.engine.connect() as connection:
             command.upgrade(alembic_config(connection), "head")
 
@@ -107,7 +107,7 @@ class Database:
 
 
 def now_ms(connection: Connection) -> int:
-    """Milliseconds since the epoch by the database's clock: leases must not depend on the clocks of many machines."""
+    """Return milliseconds since the epoch by the database's clock, so that leases depend on no machine's own clock."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000
     return int(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
@@ -131,12 +131,12 @@ def is_rolled_back(error: Exception) -> bool:
 
 
 def insert(connection: Connection, table: type[Base]) -> SQLiteInsert | PostgreSQLInsert:
-    """An INSERT that knows ON CONFLICT, in the dialect of the connection."""
+    """Return an INSERT that supports ON CONFLICT, in the connection's dialect."""
     return SQLiteInsert(table) if connection.dialect.name == "sqlite" else PostgreSQLInsert(table)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration for the packaged migrations."""
+    """Return Alembic's configuration for the packaged migrations."""
     config = Config()
     config.set_main_option("script_location", "migrations:")
     config.attributes["connection"] = connection

@@ -44,7 +44,7 @@ class DatabaseFile:
         )
 
     def require_before_connecting(self, *_: object) -> None:
-        """The same; a new connection would create an empty database."""
+        """Call `require`, because a new connection would create an empty database."""
         self.require()
 
     def _present(self) -> tuple[int, int] | None:

@@ -105,7 +105,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
 
 
 def follow_savepoints(engine: Engine) -> None:
-    """Let a savepoint that rolls back take back what was told since."""
+    """Discard what was recorded since a savepoint when it rolls back."""
 
     def remember(connection: Connection, name: str) -> None:
         journal = _journal(connection)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = JSON().with_variant(JSONB(), "postgresql")
-# None is NULL here, not the JSON value null, so that rows can be selected by IS NOT NULL.
+# None is stored as NULL and not as the JSON value null, so that queries can use IS NOT NULL.
 NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Identifier = String(64)
 Milliseconds = BigInteger

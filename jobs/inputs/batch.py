@@ -17,8 +17,8 @@ MAX_BYTES = 200 * 2**20
 
 LINE_KEYS = ("custom_id", "method", "url", "body")
 MAX_ID_CHARACTERS = 512
-LABELS = ("user", "metadata", "store")  # do not change an answer
-# Parameters that change nothing if they have these values.
+LABELS = ("user", "metadata", "store")  # accepted, but without effect on the answer
+# Unsupported parameters are accepted with these values, which have no effect.
 NEUTRAL: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
 PARAMETERS = (
     *("model", *LENGTH_LIMITS, "temperature", "top_p", "top_k", "seed", "n", "stop"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-MAX_VALUE_BYTES = 16 * 2**20  # of one line, or of one element of an array
+MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -139,5 +139,5 @@ def _parse(content: str, line: int) -> Any:
         return json.loads(content)
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}; write one JSON object per line", line=line) from None
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+    except (ValueError, RecursionError) as error:  # for example a number with 5,000 digits or 100,000 nested brackets
         raise InputError(f"is not JSON: {error}; write one JSON object per line", line=line) from None

@@ -9,7 +9,7 @@ from jobs.service import bulk
 from jobs.settings import Settings
 
 LOOK_SECONDS = 0.5
-MAX_PAUSE_SECONDS = 0.05  # after a chunk; by default as long as the chunk took
+MAX_PAUSE_SECONDS = 0.05  # pause after each chunk; by default as long as the chunk took
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class BulkOperations:
             self._thread.join(seconds)
 
     def work_to_the_end(self) -> None:
-        """Deal with all chunks of all operations, with pauses, since SQLite has one write lock for all."""
+        """Process all chunks of all operations, with pauses, because SQLite has only one write lock."""
         while not self._stopping.is_set():
             begun = time.monotonic()
             with self._database.writing() as connection:
@@ -51,5 +51,5 @@ class BulkOperations:
     def _run(self) -> None:
         try:
             self.work_to_the_end()
-        except Exception as error:  # noqa: BLE001 - a chunk is tried again, whatever fails
+        except Exception as error:  # noqa: BLE001 - whatever fails, the chunk is tried again
             log.warning("bulk operations are tried again: %s", error)

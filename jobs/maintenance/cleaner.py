@@ -10,7 +10,7 @@ from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
 BATCH = 100
-TAKEN_MS = 60_000  # a leader that dies while it deletes is replaced; its records are taken again after this
+TAKEN_MS = 60_000  # if a leader dies while it deletes, the next one takes its records after this time
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)

@@ -51,5 +51,5 @@ class Janitor:
             cleaner = Cleaner(self._database, open_store(self._settings), self._settings)
             while not self._stopping.is_set() and cleaner.clean() == BATCH:
                 pass
-        except Exception as error:  # noqa: BLE001 - deletions are tried again, whatever fails
+        except Exception as error:  # noqa: BLE001 - whatever fails, deletions are tried again
             log.warning("deletions are tried again: %s", error)

@@ -39,7 +39,7 @@ class Retention:
         self._walk(kept.keep_events_days, self._expire_events)
 
     def _walk(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
-        """Treat all jobs that finished more than `days` ago; 0 keeps everything."""
+        """Apply retention to all jobs that finished more than `days` ago; 0 keeps everything."""
         after: str | None = "" if days else None
         while after is not None:
             with self._database.writing() as connection:

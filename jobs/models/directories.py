@@ -21,8 +21,8 @@ from jobs.models.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-GGUF = "gguf"  # the kind of models that llama.cpp runs
-LLAMA = "llama"  # the kind of converted models that are for other programs
+GGUF = "gguf"  # kind of the models that llama.cpp runs
+LLAMA = "llama"  # kind of the converted models that only other programs read
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Inspection:
 
 
 def allowed_path(path: str, roots: Sequence[Path]) -> Path:
-    """The real directory behind `path`.
+    """Return the real path of a model directory.
 
     Raises:
         PathNotAllowedError: it, or a file in it, lies outside the allowed roots once symbolic links are followed.
@@ -111,7 +111,7 @@ def _inspect(folder: Path) -> Inspection:
     details = {"bytes": size, **shown.details()}
     if is_gguf:
         return _inspected(GGUF, details, CONFIG)
-    settled = read_settled_config(folder)  # without settings of a quantization that was never applied
+    settled = read_settled_config(folder)  # quantization settings that were never applied are left out
     quantization = ShownConfig.from_file(CONFIG, settled).quantization
     return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG)
 
@@ -121,7 +121,7 @@ def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
-    """How the numbers are held, as `footprint` counts them; None where it cannot."""
+    """Return the precision of the weights as `footprint` counts it; None if it does not know it."""
     try:
         return asdict(Precision.from_config(config))
     except ShapeError:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Allocation, Job
 from jobs.records import AllocationRecord
 
-_OPEN = sa.text("deadline IS NOT NULL")  # literally the condition of the partial index
+_OPEN = sa.text("deadline IS NOT NULL")  # must be literally the condition of the partial index
 
 
 def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None:

@@ -35,7 +35,7 @@ def take_due(connection: Connection, *, now: int, limit: int, until: int) -> lis
 
 
 def postpone(connection: Connection, deletion_id: str, not_before: int) -> None:
-    """Let a deletion be tried again later, or sooner."""
+    """Reschedule the next try of a deletion."""
     connection.execute(sa.update(Deletion).where(Deletion.id == deletion_id).values(not_before=not_before))
 
 

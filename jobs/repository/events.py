@@ -69,7 +69,7 @@ def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data
 def page(
     connection: Connection, job_id: str, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
-    """Up to `limit` events of a job with a sequence number above `after`, oldest first."""
+    """Return up to `limit` events of a job with a sequence number above `after`, oldest first."""
     query = sa.select(*_COLUMNS).where(JobEvent.job_id == job_id, JobEvent.sequence > after)
     if types:
         query = query.where(JobEvent.type.in_(types))
@@ -80,7 +80,7 @@ def page(
 def page_back(
     connection: Connection, job_id: str, *, before: int | None, limit: int, types: Sequence[str]
 ) -> list[EventRecord]:
-    """Up to `limit` events of a job with a sequence number below `before`, newest first."""
+    """Return up to `limit` events of a job with a sequence number below `before`, newest first."""
     query = sa.select(*_COLUMNS).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
     if before is not None:
         query = query.where(JobEvent.sequence < before)

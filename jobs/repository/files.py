@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Artifact, File, Job
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
 
-# The purpose that artifacts of a kind of job show; OpenAI's API has no other purposes for results.
+# Purpose shown for artifacts of each job kind; OpenAI's API has no other purposes for results.
 PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
 OTHER_PURPOSE = "user_data"
 _PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)
@@ -101,7 +101,7 @@ def add_artifacts(connection: Connection, artifacts: Sequence[ArtifactRecord]) -
 
 
 def page_artifacts(connection: Connection, job_id: str, *, after: str | None, limit: int) -> list[ArtifactRecord]:
-    """Up to `limit` artifacts of a job in the order of their ids, those behind `after`."""
+    """Return up to `limit` artifacts of a job after the id `after`, in the order of their ids."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id)
     if after:
         query = query.where(Artifact.id > after)
@@ -109,7 +109,7 @@ def page_artifacts(connection: Connection, job_id: str, *, after: str | None, li
 
 
 def get_artifact(connection: Connection, job_id: str, path: str) -> ArtifactRecord | None:
-    """The artifact of a job at this path."""
+    """Return the artifact of a job at a path."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id, Artifact.path == path)
     row = connection.execute(query).first()
     return ArtifactRecord(**row._mapping) if row else None

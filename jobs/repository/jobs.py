@@ -15,14 +15,14 @@ from jobs.state import JobState
 
 RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
-# Polls and submissions run these. A statement that is built once saves half of what such a query costs in Python.
+# Polls and submissions run these. Building each statement only once halves the Python time of such a query.
 _RECORDS_BY_ID = sa.select(*RECORD).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert the rows whose id and idempotency key are unused; return the inserted ids."""
-    # Rows are passed as parameters: a statement with all rows in its VALUES would be compiled anew at each call.
+    # Rows are passed as parameters, because a statement with all rows in VALUES would be compiled again at every call.
     inserted = connection.execute(insert(connection, Job).on_conflict_do_nothing().returning(Job.id), list(rows))
     return set(inserted.scalars())
 
@@ -34,14 +34,14 @@ def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobDetails]:
-    """The jobs that were submitted under these (project, key) pairs."""
+    """Return the jobs that were submitted with these (project, idempotency key) pairs."""
     pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
     rows = connection.execute(sa.select(*_DETAILS).where(pairs.in_(list(keys))))
     return {(row.project_id, row.idempotency_key): _details(row) for row in rows}
 
 
 def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
-    """The jobs of these ids, by id; unknown ids are absent."""
+    """Return the jobs with these ids, by id; unknown ids are absent."""
     rows = connection.execute(_RECORDS_BY_ID, {"ids": list(ids)})
     return {row.id: to_record(row) for row in rows}
 
@@ -53,7 +53,7 @@ def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDeta
 
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
-    """The job, locked until the transaction ends (on SQLite the transaction holds the lock already)."""
+    """Return the job, locked until the transaction ends (on SQLite the transaction already holds the lock)."""
     row = connection.execute(sa.select(*RECORD).where(Job.id == job_id).with_for_update()).first()
     return to_record(row) if row else None
 

@@ -29,7 +29,7 @@ _BY_HASH = (
 
 
 def project_id(connection: Connection, name: str, *, now: int) -> str:
-    """The id of the project of this name, which is made if there is none."""
+    """Return the id of the project with this name; create the project if it does not exist."""
     statement = insert(connection, Project).values(id=new_id("proj"), name=name, created_at=now)
     connection.execute(statement.on_conflict_do_nothing(index_elements=[Project.name]))
     return connection.execute(sa.select(Project.id).where(Project.name == name)).scalar_one()
@@ -51,7 +51,7 @@ def add(connection: Connection, key: KeyRecord, key_hash: str) -> None:
 
 
 def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
-    """The valid keys with these hashes, by hash."""
+    """Return the valid keys with these hashes, by hash."""
     return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(_BY_HASH, {"hashes": list(hashes)})}
 
 
@@ -61,7 +61,7 @@ def exists(connection: Connection, key_id: str) -> bool:
 
 
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
-    """Up to `limit` keys of all projects, oldest first, those behind `after`; revoked ones too."""
+    """Return up to `limit` keys of all projects after the id `after`, oldest first, including revoked ones."""
     query = sa.select(*COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
     if after:
         query = query.where(ApiKey.id > after)

@@ -38,7 +38,7 @@ def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]],
         index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
         set_={"value": statement.excluded.value, "attempt": statement.excluded.attempt},
     )
-    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # one statement changes a row only once
+    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # one statement may change a row only once
     values = [
         {"job_id": job_id, "name": name, "step": step, "attempt": attempt, "value": value}
         for (name, step), value in unique.items()

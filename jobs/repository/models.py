@@ -44,13 +44,13 @@ def update_registered(connection: Connection, model: ModelRecord) -> None:
 def get_many(
     connection: Connection, project_id: str, ids: Iterable[str], *, keep: bool = False
 ) -> dict[str, ModelRecord]:
-    """The models of these names, by name; with `keep`, nobody deletes them before the transaction ends."""
+    """Return the models with these names, by name; `keep` locks them against deletion until the transaction ends."""
     rows = connection.execute(_KEPT_BY_ID if keep else _BY_ID, {"project": project_id, "ids": list(ids)})
     return {row.id: ModelRecord(**row._mapping) for row in rows}
 
 
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Up to `limit` ready models in the order of their names, those behind `after`."""
+    """Return up to `limit` ready models after the name `after`, sorted by name."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.state == "ready")
     if after:
         query = query.where(Model.id > after)

@@ -55,7 +55,7 @@ def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -
     """Return how many jobs match, by state; states without jobs are absent."""
     ids = _select(connection, project_id, wanted, on_jobs=True, all_rows=True)
     query = ids.with_only_columns(Job.state, sa.func.count()).group_by(Job.state)
-    return {state: count for state, count in connection.execute(query)}  # noqa: C416 - dict() knows no rows
+    return {state: count for state, count in connection.execute(query)}  # noqa: C416 - dict() does not accept rows
 
 
 def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[str]:

@@ -40,7 +40,7 @@ def get_drain_time(connection: Connection, worker_id: str) -> int | None:
 
 
 def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
-    """Workers that reported at or after `since` and have not said good-bye."""
+    """Return the workers that reported at or after `since` and have not signed off."""
     return [WorkerRecord(**row._mapping) for row in connection.execute(_SEEN_SINCE, {"since": since})]
 
 
@@ -69,7 +69,7 @@ def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expi
 
 
 def lease_holder(connection: Connection, name: str, *, now: int) -> str | None:
-    """Who holds an unexpired lease of this name."""
+    """Return the holder of the unexpired lease with this name."""
     query = sa.select(Lease.holder).where(Lease.name == name, Lease.expires_at >= now)
     return connection.execute(query).scalar_one_or_none()
 

@@ -18,7 +18,7 @@ from jobs.results.preview import PreviewResult
 from jobs.results.progress import JobProgress
 from jobs.results.quantize import QuantizationQuality, QuantizeResult
 
-# Each class has its `kind`; no `discriminator`, for which OpenAPI allows only one class per kind.
+# Classes are distinguished by `kind`, but not with `discriminator`, because OpenAPI allows only one class per value.
 AnyResult = (
     GenerateResult
     | QuantizeResult

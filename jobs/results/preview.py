@@ -7,7 +7,7 @@ from pydantic import Field
 from jobs.results.fields import Result
 from jobs.specs.fields import StrictModel
 
-MAX_SHOWN_TOKENS = 512  # of an example: a result is stored in a row
+MAX_SHOWN_TOKENS = 512  # tokens shown per example; the result is stored in a row
 
 
 class PreviewToken(StrictModel):

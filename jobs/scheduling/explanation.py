@@ -78,7 +78,7 @@ def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if not with_slots:
         return _no_slot(large)
     fitting = sum(room.choose(need) is not None for room in with_slots)
-    if fitting:  # some machines have room, but fewer than the job has nodes
+    if fitting:  # some machines have room, but not as many as the job has nodes
         message = f"needs {need.nodes} machines with {_per_node(need)} each; {fitting} of {len(large)} have that free"
         return Explanation("nodes", message)
     return _no_room(need, with_slots)

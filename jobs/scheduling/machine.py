@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jobs.scheduling.requirement import Requirement
 
-# Memory that others may use on a device which still counts as idle, for example by a display server.
+# A device still counts as idle if others use no more than this, for example a display server.
 MAX_IDLE_USE_BYTES = 1 << 30
 
 

@@ -58,7 +58,7 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """
     rooms = rooms_of(machines)
     placements, left = [], []
-    hopeless: set[tuple[str, Requirement]] = set()  # room only becomes less during a round
+    hopeless: set[tuple[str, Requirement]] = set()  # free room only shrinks during a round
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
         placement = None if same in hopeless else _place_one(job, rooms)

@@ -46,7 +46,7 @@ class Gathering(Enum):
     """How far the claims of an attempt on several nodes are."""
 
     NOT_BEGUN = auto()  # this worker has not claimed its node
-    WAITING = auto()  # other workers have still to claim theirs
+    WAITING = auto()  # other workers have not claimed their nodes yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class HeldAttempt:
     ) -> Self | None:
         """Lock the attempt; None if this worker holds no such attempt in this state."""
         known = attempts.get(connection, attempt_id)
-        job = jobs.lock(connection, known.job_id) if known else None  # job first, as everywhere: no deadlock
+        job = jobs.lock(connection, known.job_id) if known else None  # lock jobs first to avoid deadlocks
         if job is None or job.attempt_id != attempt_id:
             return None
         attempt = attempts.get_with_places(connection, attempt_id)

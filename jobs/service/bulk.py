@@ -24,7 +24,7 @@ from jobs.service.transitions import advance, cancel_waiting
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 
-# Jobs per transaction: about 20 ms of the only write lock that SQLite has.
+# Jobs per transaction; a chunk holds SQLite's only write lock for about 20 ms.
 CHUNKS: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
 STATES: Mapping[BulkAction, tuple[JobState, ...]] = {
     "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),
@@ -130,7 +130,7 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
 
 
 def work(connection: Connection, settings: Settings) -> bool:
-    """Deal with one chunk of the oldest unfinished operation; False if there is none."""
+    """Process one chunk of the oldest unfinished operation; return False if there is none."""
     operation = bulk.lock_first_unfinished(connection)
     if operation is None:
         return False

@@ -10,7 +10,7 @@ from jobs.specs import AnySpec, KnownModel
 
 
 def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
-    """The memory that the step of a job of this spec takes that takes most; an adapter is counted as its base.
+    """Return the memory of the most expensive step of a job; an adapter counts as its base model.
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.

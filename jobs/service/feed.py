@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from jobs.records import FeedRecord
 from jobs.repository import feed
 
-KEPT_ENTRIES = 50_000  # per project; a client that comes back later reads everything again
+KEPT_ENTRIES = 50_000  # entries kept per project; a client that returns later must read everything again
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def last_positions(connection: Connection, projects: Sequence[Collection[str]]) 
 def _read_part(connection: Connection, place: FeedPlace, last: int) -> FeedPart:
     if place.after is None or place.after == last:
         return FeedPart([], last)
-    if place.after > last:  # of another database, or of one that was restored from a backup
+    if place.after > last:  # the id is from another database or from before a restored backup
         return FeedPart([], last, reset=True)
     found = feed.page(connection, place.project_id, after=place.after, limit=place.limit)
     if not found or found[0].position != place.after + 1:

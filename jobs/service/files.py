@@ -20,7 +20,7 @@ FILE_ID = re.compile(FILE_ID_PATTERN)
 def new_file(
     project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
 ) -> FileRecord:
-    """The record of a file that has arrived; its key says where in the store to put the bytes."""
+    """Return the record of a new file; its key says where in the store its bytes belong."""
     file_id, checked = new_id("file"), checked or CheckedFile()
     return FileRecord(
         id=file_id,
@@ -75,7 +75,7 @@ def _lifetime_ms(file: FileRecord) -> int | None:
 
 
 def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
-    """One file.
+    """Return one file.
 
     Raises:
         NotFoundError: there is none of this id in the project, or it has expired.

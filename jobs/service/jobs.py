@@ -56,7 +56,7 @@ def get(connection: Connection, key: JobKey) -> JobDetails:
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
-    """Jobs of a project, newest first.
+    """Return jobs of a project, newest first.
 
     Raises:
         UnknownCursorError: `after` is not a job of the project.
@@ -124,7 +124,7 @@ def retry(
 
 
 def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails:
-    """Let a job wait until it is resumed; a running one saves a resume point first. Pausing twice is no error.
+    """Pause a job until it is resumed; a running one saves a resume point first. Pausing twice is not an error.
 
     Raises:
         NotFoundError: there is no such job.
@@ -140,7 +140,7 @@ def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails
 
 
 def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetails:
-    """Let a paused job continue. Resuming one that waits or runs is no error.
+    """Resume a paused job. Resuming a job that waits or runs is not an error.
 
     Raises:
         NotFoundError: there is no such job.
@@ -155,19 +155,19 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
 def event_page(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
-    """The job's log behind the sequence number `after`."""
+    """Return the job's log after the sequence number `after`."""
     require_job(connection, key)
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
 def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
-    """All attempts at the job, first to last."""
+    """Return all attempts of a job, first to last."""
     require_job(connection, key)
     return attempts.of_job(connection, key.job_id)
 
 
 def artifact_page(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
-    """The published files of a job.
+    """Return the published files of a job.
 
     Raises:
         NotFoundError: there is no such job.
@@ -180,7 +180,7 @@ def artifact_page(connection: Connection, key: JobKey, *, after: str | None, lim
 
 
 def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
-    """One published file.
+    """Return one published file.
 
     Raises:
         NotFoundError: there is no such job or file.

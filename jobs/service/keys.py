@@ -20,7 +20,7 @@ LONGEST_SECRET = 512
 
 
 def new_secret() -> str:
-    """A fresh bearer key."""
+    """Return a new bearer key."""
     return "bj-" + secrets.token_urlsafe(32)
 
 
@@ -46,7 +46,7 @@ def create(connection: Connection, *, project: str, name: str, role: Role, secre
 
 
 def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRecord | AuthenticationError]:
-    """The keys of these secrets, read together; an answer a secret."""
+    """Return the key of each secret, in the same order; all are read in one query."""
     hashes = [_digest(secret) for secret in secrets_]
     found = keys.by_hash(connection, set(hashes))
     unknown = "the API key is unknown or revoked; `baichuan keys` lists and makes keys"
@@ -54,7 +54,7 @@ def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRec
 
 
 def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
-    """Keys of all projects, oldest first.
+    """Return keys of all projects, oldest first.
 
     Raises:
         UnknownCursorError: `after` is not a key.

@@ -13,7 +13,7 @@ from jobs.repository import files, metrics
 from jobs.service.jobs import JobKey, require_job
 
 ARTIFACT = "training/series.jsonl"
-NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # where the run stands, not what it measures
+NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # progress values, not measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def parse_series(lines: Iterable[bytes]) -> list[Point]:
 
 
 def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
-    """Thin points that are in memory, as `read` does it in SQL."""
+    """Downsample points in memory the way `read` does in SQL."""
     if not points:
         return ThinnedMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
     names = sorted({name for point in points for name in point.values})

@@ -70,7 +70,7 @@ def register(connection: Connection, project_id: str, name: str, checked: Checke
 
 
 def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
-    """A model that is ready.
+    """Return a model that is ready.
 
     Raises:
         NotFoundError: there is none.
@@ -82,7 +82,7 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
 
 
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Models that are ready, by name.
+    """Return models that are ready, sorted by name.
 
     Raises:
         UnknownCursorError: `after` is not a model of the project.

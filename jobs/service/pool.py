@@ -12,7 +12,7 @@ from jobs.scheduling import Device, Holding, Machine, Reservation, Resident
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
-KNOWN_MS = 3_600_000  # a worker that is away for less than this is still one that jobs may wait for
+KNOWN_MS = 3_600_000  # jobs may wait for a worker that has been away for less than this
 
 
 def read_machines(connection: Connection, settings: Settings, *, expired_lately: Collection[str] = ()) -> list[Machine]:

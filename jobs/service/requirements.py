@@ -10,10 +10,10 @@ from jobs.scheduling import LoadedModel, Machine, Requirement
 from jobs.service.pool import use_gpus
 from jobs.specs import AnySpec, KnownModel, Resources
 
-# Memory that a runner takes beside the tensors: interpreter and libraries on the host, a CUDA context on a GPU.
+# Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
 RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
-# llama.cpp maps the file and keeps keys and values beside it.
+# llama.cpp maps the file and stores keys and values separately.
 GGUF_FACTOR = 1.25
 
 
@@ -90,7 +90,7 @@ def check_pool(
         named: Models that the spec names, to say which smaller forms would fit.
         asked: Whether the user gave the memory instead of the estimate.
     """
-    # If no worker has the labels or names, one that has them may still come.
+    # A worker with these labels or this name may still start later.
     machines = [machine for machine in machines if machine.is_asked_for(requirement)]
     able = sum(machine.could_hold(requirement) for machine in machines)
     if not machines or able >= requirement.nodes:

@@ -88,8 +88,8 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     answers = _replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check(connection, first)
-    # Another process may have accepted the same request meanwhile, and with it taken the name of the result.
-    # Or this very submission was committed before, and only the answer to the commit was lost.
+    # Another process may have accepted the same request in the meantime and reserved the name of the result.
+    # Or this submission was committed, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
     answers |= refused | _made_before(connection, refused_submissions) | _replays(connection, refused_submissions)
     return answers | _record(connection, {index: first[index] for index in required}, required)
@@ -120,7 +120,7 @@ def _record(
 
 
 def _made_before(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
-    """Answers of the submissions whose own job is stored."""
+    """Return the results of the submissions whose jobs are stored already."""
     if not submissions:
         return {}
     stored = jobs.get_details(connection, [each.job_id for each in submissions.values()])
@@ -153,7 +153,7 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
 
 
 def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
-    """Answers of the submissions whose idempotency key has made a job before."""
+    """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
     known = jobs.by_idempotency_key(connection, set(keyed.values())) if keyed else {}
     return {index: _replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
@@ -260,7 +260,7 @@ def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pending_model(job_id: str, project_id: str, spec: AnySpec, now: int) -> ModelRecord:
-    """The reservation of the name that a job's result will have."""
+    """Return the pending model that reserves the name of a job's result."""
     return ModelRecord(
         project_id=project_id,
         id=spec.output_name() or job_id,

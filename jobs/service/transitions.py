@@ -16,7 +16,7 @@ from jobs.state import CHARGED, Event, JobState, Transition, next_transition
 
 
 def lock_job(connection: Connection, job_id: str, project_id: str | None = None) -> JobRecord:
-    """The job, locked for this transaction.
+    """Return the job, locked for this transaction.
 
     Raises:
         NotFoundError: there is none of this id in this project.
@@ -79,7 +79,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
         raise IllegalTransitionError("one of the jobs is no longer queued")
     models.drop_pending(connection, ids)
     for job in waiting:
-        if job.attempt_count:  # nothing was ever written for the others
+        if job.attempt_count:  # the others never wrote anything
             record_unneeded(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)
@@ -103,7 +103,7 @@ def end_attempt(
 
 
 def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
-    """The columns that a transition changes by itself."""
+    """Return the columns that every transition changes."""
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
     charged = job.charged_attempts + (1 if row.event in CHARGED else 0)
     columns["charged_attempts"] = charged
@@ -136,7 +136,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
 
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
-    """How long a job that comes back waits: it doubles with every attempt that counts."""
+    """Return how long a requeued job waits, in milliseconds; it doubles with every counted attempt."""
     if event not in CHARGED:
         return 0
     seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# An attempt that was lost may still write until its worker looks at its lease, which it does well within this many.
+# The worker of a lost attempt may still write until it checks its lease, which happens well within this many seconds.
 ZOMBIE_LEASES = 2
 
 
@@ -26,10 +26,10 @@ class Reason(StrEnum):
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
     JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
-    RESUME_POINTS = "resume_points"  # of a job without a result, once they have been kept long enough for a retry
+    RESUME_POINTS = "resume_points"  # workspaces of a job without a result, after the time in which it may be retried
     USER = "user"  # a user deleted it
     EXPIRED = "expired"
-    UPLOAD = "upload"  # bytes that have not got their row: removed together with the insertion of the row
+    UPLOAD = "upload"  # bytes without a row; the record is removed in the transaction that inserts the row
 
 
 def record_keys(
@@ -88,7 +88,7 @@ def give_up_input(connection: Connection, job_id: str) -> None:
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Withdraw the deletion of the resume points of a failed or cancelled job: a user retries it."""
+    """Withdraw the deletion of a job's resume points, because a user retries the job."""
     deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
 
 

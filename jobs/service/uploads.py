@@ -15,8 +15,8 @@ from jobs.repository import uploads
 from jobs.service import files
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
 
-LIFETIME_MS = 3_600_000  # of an upload, as in OpenAI's API
-KEPT_MS = DAY_MS  # how long an upload's row is kept after its time is over
+LIFETIME_MS = 3_600_000  # limit of an upload, as in OpenAI's API
+KEPT_MS = DAY_MS  # how long the row of an expired upload is kept
 
 
 class UploadStatus(StrEnum):
@@ -25,7 +25,7 @@ class UploadStatus(StrEnum):
     PENDING = "pending"
     COMPLETED = "completed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"  # never stored: a pending one whose time is over
+    EXPIRED = "expired"  # never stored; shown for a pending upload that has expired
 
 
 @dataclass(frozen=True, slots=True)

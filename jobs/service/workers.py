@@ -67,7 +67,7 @@ def list_alive_after(connection: Connection, settings: Settings, after: str | No
     """
     if after and not workers.exists(connection, after):
         raise UnknownCursorError(after)
-    found = sorted(list_alive(connection, settings), key=lambda worker: worker.id)  # databases may sort differently
+    found = sorted(list_alive(connection, settings), key=lambda worker: worker.id)  # databases sort differently
     return [worker for worker in found if worker.id > (after or "")]
 
 
@@ -83,7 +83,7 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
 
 
 def undrain(connection: Connection, worker_id: str, settings: Settings) -> WorkerRecord:
-    """Let a drained worker take jobs again.
+    """Allow a drained worker to take jobs again.
 
     Raises:
         NotFoundError: no worker of this id is alive.
@@ -91,7 +91,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     return _set_drain_time(connection, worker_id, None, settings)
 
 
-# A drain time that never comes: the year 5138.
+# A drain time in the year 5138, which is never reached.
 NEVER = 10**14
 
 

@@ -22,7 +22,7 @@ AnySpec = Annotated[
     Field(discriminator="kind"),
 ]
 
-# As rows, claims and runners have it; clients cannot send the fields that are only stored.
+# The spec in rows, claims and runners, with stored fields that clients cannot send.
 StoredSpec = Annotated[
     StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | ServeSpec,
     Field(discriminator="kind"),

@@ -52,6 +52,6 @@ class ConvertSpec(ModelProducingSpec):
         """See `JobSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same for all
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the value is the same for all
         """See `JobSpec.footprints`."""
         return [converting()]

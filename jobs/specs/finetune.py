@@ -15,8 +15,8 @@ from jobs.specs.resources import Resources
 from jobs.specs.suitability import ChosenModel, Misfit
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
-WIDTHS = (2, 4, 8, 16, 32, 64)  # devices that are tried if the job does not say how many
-SHARDING_STAGE = 3  # of ZeRO: the first that divides the weights
+WIDTHS = (2, 4, 8, 16, 32, 64)  # numbers of devices to try if the job does not set one
+SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
 
@@ -217,7 +217,7 @@ class FinetuneSpec(ModelProducingSpec):
 
     @property
     def _concrete_strategy(self) -> TrainingStrategy:
-        """The strategy whose memory counts; for "auto" the fastest one, which needs the most."""
+        """Return the strategy to estimate memory for; for "auto" the fastest one, which needs the most."""
         if self.deepspeed is not None:
             zero = self.deepspeed.get("zero_optimization", {})
             if zero.get("stage", 0) < SHARDING_STAGE:

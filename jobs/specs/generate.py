@@ -11,7 +11,7 @@ from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
-BATCH_TOKENS = 16_384  # of `baichuan_core.generation`: most tokens that run at once
+BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 
@@ -118,7 +118,7 @@ class GenerateSpec(JobSpec):
         return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)]
 
     def _prompts(self, unknown: int) -> list[int]:
-        """Tokens of the prompt of each completion at most; a character rarely is more than one."""
+        """Return the maximum prompt tokens of each completion; a character is rarely more than one token."""
         if self.prompts is not None:
             return [len(prompt) for prompt in self.prompts] * self.n
         if self.conversations is not None:

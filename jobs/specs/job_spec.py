@@ -42,11 +42,11 @@ class JobSpec(StrictModel):
         return self
 
     def model_references(self) -> dict[str, str]:
-        """The models that the spec names, by field."""
+        """Return the models that the spec names, by field."""
         return {"model": self.model}
 
     def file_references(self) -> dict[str, str]:
-        """The uploaded files that the spec names, by field."""
+        """Return the uploaded files that the spec names, by field."""
         return {}
 
     def with_input(self, files: Mapping[str, Path]) -> Self:  # noqa: ARG002 - only generate specs have such an input
@@ -60,7 +60,7 @@ class JobSpec(StrictModel):
 
     @abstractmethod
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
-        """What each step takes at the limits of the spec, where the shortest inputs may need less.
+        """Return the memory of each step at the limits of the spec; short inputs may need less.
 
         Args:
             model: A whole model that the spec names; it is asked about each of them.
@@ -77,7 +77,7 @@ class JobSpec(StrictModel):
         return [self]
 
     def output_name(self) -> str | None:
-        """The id that the resulting model shall have, if the user chose one."""
+        """Return the id for the resulting model, if the user chose one."""
         return None
 
     @property

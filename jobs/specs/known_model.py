@@ -16,7 +16,7 @@ class KnownModel:
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self | None:
-        """From the details of a registered model; None if they do not say enough."""
+        """Create it from the details of a registered model; return None if they are incomplete."""
         try:
             return cls(Shape.from_config(details), Precision(**details["precision"]))
         except (ShapeError, KeyError, TypeError):
@@ -24,7 +24,7 @@ class KnownModel:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """From a `config.json`.
+        """Create it from a `config.json`.
 
         Raises:
             ShapeError: it does not describe a Baichuan model.
@@ -32,5 +32,5 @@ class KnownModel:
         return cls(Shape.from_config(config), Precision.from_config(config))
 
     def loaded(self, dtype: Dtype | Literal["auto"]) -> Precision:
-        """How it is held once it is loaded with this dtype, "auto" for the checkpoint's own."""
+        """Return its weights in memory after loading with this dtype, "auto" for the checkpoint's own."""
         return self.precision if dtype == "auto" else replace(self.precision, dtype=dtype)

@@ -19,7 +19,7 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "target_modules": "lora_target_modules",
     "optim": "optimizer",
 }
-# Those that set other fields, or that only their present value is possible for.
+# Options that set other fields, or that have only one possible value.
 SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
 TRACKERS = ("wandb", "mlflow")
@@ -76,7 +76,7 @@ def with_our_names(body: Mapping[str, Any]) -> dict[str, Any]:
         if switch in body:
             apply(ours, body[switch])
     if "data_path" in body and "method" not in ours and "preset" not in ours:
-        ours["method"] = "full"  # as the script without use_lora
+        ours["method"] = "full"  # the script's behaviour without use_lora
     if isinstance(targets := ours.get("lora_target_modules"), str):
         ours["lora_target_modules"] = [name.strip() for name in targets.split(",")]
     preset = ours.get("preset")

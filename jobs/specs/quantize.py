@@ -12,7 +12,7 @@ from jobs.specs.job_spec import ModelProducingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Misfit
 
-REPORT_TOKENS = 1024  # of `baichuan_core.quantization.quality`: most tokens that run at once
+REPORT_TOKENS = 1024  # maximum tokens that run at once, as in `baichuan_core.quantization.quality`
 
 
 class QuantizeSpec(ModelProducingSpec):

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_VALUE_LENGTH = 128  # of a value that can be searched for; longer ones are left out
-MAX_WHOLE = 10**15  # larger ones are written with an exponent
-MAX_ELEMENTS = 32  # of a list whose elements can be searched for
+MAX_VALUE_LENGTH = 128  # maximum characters of a searchable value; longer values are left out
+MAX_WHOLE = 10**15  # larger numbers are written with an exponent
+MAX_ELEMENTS = 32  # maximum length of a list with searchable elements
 
 
 def searchable_fields(spec: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
                 yield from _scalars(f"{name}.{key}" if name else str(key), inner)
         case list():
             for inner in value if len(value) <= MAX_ELEMENTS else ():
-                if not isinstance(inner, Mapping | list):  # such as conversations
+                if not isinstance(inner, Mapping | list):  # lists of objects, such as conversations
                     yield from _scalars(name, inner)
         case _:
             text = _text(value)

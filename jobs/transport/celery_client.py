@@ -22,19 +22,19 @@ class BrokerUnreachableError(Exception):
 
 
 def worker_queue(worker_id: str) -> str:
-    """The queue of one worker: a message is for the worker that the scheduler chose."""
+    """Return the name of a worker's queue; each message is for the worker that the scheduler chose."""
     return f"worker.{worker_id}"
 
 
 def celery_app(settings: Settings) -> Celery:
-    """The Celery application, for senders and workers alike."""
+    """Return the Celery application that senders and workers use."""
     app = Celery("baichuan", broker=settings.redis)
     app.conf.update(
         task_ignore_result=True,
         broker_transport="jobs.transport.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # an error that Redis answers, out of memory for example, ends no worker
+        broker_channel_error_retry=True,  # an error reply of Redis, such as out of memory, must not end a worker
         broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_SECONDS},
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -75,7 +75,7 @@ class Transport:
                 pipeline.execute()
             self._woke = True
         except redis.RedisError as error:
-            if self._woke:  # once an outage, not once a job
+            if self._woke:  # log once per outage, not once per job
                 log.warning("Redis is unreachable; the dispatcher finds new jobs by polling: %s", error)
             self._woke = False
 
@@ -87,7 +87,7 @@ class Transport:
             log.debug("no API process was told of news: %s", error)
 
     def wait_for_work(self) -> None:
-        """Sleep until woken, at most for the poll interval.
+        """Wait until woken, at most for the poll interval.
 
         Raises:
             BrokerUnreachableError: Redis does not answer.

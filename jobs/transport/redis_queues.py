@@ -66,7 +66,7 @@ class Channel(redis.Channel):
                     log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
 
     def _keys(self) -> list[str]:
-        """All keys that BRPOP reads: one per queue and priority."""
+        """Return all keys that BRPOP reads: one per queue and priority."""
         prioritized: Callable[[str, int], str] = self._q_for_pri
         return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
 

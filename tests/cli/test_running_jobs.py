@@ -60,6 +60,35 @@ def test_watch_and_logs_of_a_job_that_succeeds(service: Shell, done: str) -> Non
     assert attempt["state"] == "succeeded"
 
 
+def test_wait_ends_with_the_last_job_of_a_label(service: Shell, model: str, worker: HandWorker) -> None:
+    given = ("submit", "generate", "--model", model, "--prompt", "x", "--label", "batch=wait-7")
+    ids = [service(*given).out.strip() for _ in range(2)]
+    process = subprocess.Popen(
+        [BAICHUAN, "wait", "--label", "batch=wait-7"],
+        cwd=service.directory,
+        env=service.variables(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for job in ids:
+        assert process.poll() is None
+        worker.succeed(job, worker.begin(job), {})
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert sorted(line.split()[0] for line in out.splitlines()) == sorted(ids)
+
+
+def test_wait_fails_with_a_cancelled_job(service: Shell, model: str, done: str) -> None:
+    cancelled = queued(service, model)
+    assert service("cancel", cancelled).code == 0
+    waited = service("wait", done, cancelled)
+    assert waited.code == ExitCode.FAILED
+    assert waited.out.splitlines() == [f"{done}  generate  succeeded", f"{cancelled}  generate  cancelled"]
+    assert service("wait", done).code == 0
+    for wrong in ((), (done, "--label", "a=b"), ("--label", "a"), ("--label", "no=job")):
+        assert service("wait", *wrong).code == ExitCode.USAGE
+
+
 def test_a_terminal_shows_progress_loss_and_speed(service: Shell, model: str, worker: HandWorker) -> None:
     job = queued(service, model)
     attempt = worker.begin(job)

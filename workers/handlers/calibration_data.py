@@ -13,7 +13,7 @@ CONVERSATIONS_BEGIN_WITH = ("[", "{")
 
 
 def calibration_of(spec: QuantizeSpec, context: Context) -> Calibration:
-    """The data that a spec names, the built-in text if none.
+    """Return the calibration data that a spec names, or the built-in text.
 
     Raises:
         DatasetError: The file cannot be read, or has conversations that are malformed.

@@ -84,11 +84,11 @@ class Handler(Protocol):
     """A module of this folder."""
 
     def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
-        """Do the job."""
+        """Run the job."""
         ...
 
     def output_bytes(self, spec: Any, checkpoint_bytes: int) -> int:
-        """About how many bytes will be written, for a checkpoint of this size."""
+        """Estimate the bytes that will be written for a checkpoint of this size."""
         ...
 
 
@@ -96,5 +96,5 @@ MODEL_FOLDER = "model"
 
 
 def handler_of(spec: AnySpec) -> Handler:
-    """The handler of a spec's kind."""
+    """Return the handler for a spec's kind."""
     return cast(Handler, import_module(f"workers.handlers.{spec.kind}"))

@@ -11,12 +11,12 @@ from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import produced_model
 
-# Of 16-bit weights; the engine checks exactly once it has looked at the tensors.
+# Relative to 16-bit weights; the engine checks exactly when it has read the tensors.
 SHARES_OF_GGUF = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 
 def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
-    """As large as the input, but for GGUF types of fewer or more bits."""
+    """Estimate the output: as large as the input, except for GGUF types with fewer or more bits."""
     return round(checkpoint_bytes * SHARES_OF_GGUF.get(spec.gguf_type or "f16", 1.0))
 
 
@@ -36,5 +36,5 @@ def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
 
 
 def _llama_model(report: ConversionReport) -> ProducedModel:
-    """Files to fetch; no job of ours can name it."""
+    """Return the converted model as files for download; no job can use a Llama model."""
     return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())

@@ -13,12 +13,12 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import produced_model
 
 RECORDS_FOLDER = "training"
-OTHER_NAMES = {"lr_scheduler": "scheduler"}  # of the library's options in a spec
+OTHER_NAMES = {"lr_scheduler": "scheduler"}  # spec names of library options
 WORKERS_CHOICE = ("device",)
 
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
-    """A full fine-tune writes the model anew; an adapter is small. The engine checks its own checkpoints."""
+    """Estimate the output: a full fine-tune writes the whole model; an adapter is small."""
     return checkpoint_bytes if spec.method == "full" else 0
 
 

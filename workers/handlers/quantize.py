@@ -20,13 +20,13 @@ from workers.handlers.calibration_data import calibration_of
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import produced_model
 
-QUANTIZED = 0.5  # share of the job that is over when the report begins
+QUANTIZED = 0.5  # progress at which the quality report begins
 CALIBRATED = 0.9
 FOLDER = "calibration"
 
 
 def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """A quarter at least, for 4 bits from 16; the engine checks exactly once it has looked at the tensors.
+    """Estimate the output: at least a quarter, for 4 bits from 16; the engine checks exactly later.
 
     A calibration keeps its blocks until it has ended, and its report makes a plain copy to compare with.
     """
@@ -37,7 +37,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
     """Write the quantized checkpoint as a model, and a report on what it cost beside it."""
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
-        read_quality_text(checkpoint, text)  # one that cannot be used is told before the work
+        read_quality_text(checkpoint, text)  # fail before the work if it cannot be used
     calibration = calibration_of(spec, context) if spec.calibration else None
     options = QuantizationOptions(
         method=spec.method,
@@ -81,7 +81,7 @@ def _measured(options: QuantizationOptions, report: QuantizationReport, context:
 
 
 def _earlier(context: Context) -> Path | None:
-    """The blocks that an earlier attempt has calibrated."""
+    """Return the blocks that an earlier attempt has calibrated."""
     folders = (folder / FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 

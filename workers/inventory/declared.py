@@ -19,7 +19,7 @@ class DeclaredDevice(BaseModel):
     memory_bytes: Annotated[int, Field(gt=0)]
 
 
-MAX_CHARACTERS = 2**20  # a list of a hundred devices has 20,000
+MAX_CHARACTERS = 2**20  # a list of 100 devices has 20,000 characters
 DEVICES = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
 
 

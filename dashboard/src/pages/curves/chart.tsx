@@ -1,9 +1,9 @@
 import { type KeyboardEvent, useEffect, useEffectEvent, useRef, useState } from 'react';
 
 import { useT } from '@/i18n';
-import { formatCount, formatNamed } from '@/ui/format';
 
 import { MetricPlot, readPalette } from './plot';
+import { CursorStore, Readout } from './readout';
 import { type MetricSeries, toCurve } from './series';
 import type { ViewRange } from './view-range';
 
@@ -20,17 +20,12 @@ interface Props {
   theme: number;
 }
 
-interface Cursor {
-  step: number;
-  values: (number | null)[];
-}
-
 /** One metric of all runs. With the keyboard: arrows pan, + and − zoom, 0 shows everything. */
 export function Chart({ name, title, series, runs, smoothing, logarithmic, view, theme }: Props) {
   const t = useT();
   const target = useRef<HTMLDivElement>(null);
   const plot = useRef<MetricPlot | null>(null);
-  const [cursor, setCursor] = useState<Cursor | null>(null);
+  const [cursor] = useState(() => new CursorStore());
   const logged = series.flatMap((each, at) => (each ? [{ each, color: runs[at] ?? at }] : []));
   const curves = logged.map(({ each }) => toCurve(each, smoothing, logarithmic));
   const colors = logged.map(({ color }) => color);
@@ -38,9 +33,7 @@ export function Chart({ name, title, series, runs, smoothing, logarithmic, view,
   const points = logged.map(({ each }) => `${each.points}:${each.first_step.length}:${each.first_step[0]}`).join();
 
   const create = useEffectEvent((element: HTMLElement) => {
-    const onCursor = (step: number | null, values: (number | null)[]) =>
-      setCursor(step === null ? null : { step, values });
-    return new MetricPlot(element, view, curves, { name, colors, logarithmic, palette: readPalette(), onCursor });
+    return new MetricPlot(element, view, curves, { name, colors, logarithmic, palette: readPalette(), cursor });
   });
   useEffect(() => {
     if (!target.current) return undefined;
@@ -60,11 +53,7 @@ export function Chart({ name, title, series, runs, smoothing, logarithmic, view,
     <figure className="card chart">
       <figcaption className="row-apart">
         <h2>{title}</h2>
-        <span className="small muted tabular">
-          {cursor
-            ? `${t('curves.step', { step: formatCount(cursor.step) })} · ${cursor.values.map((value) => formatNamed(name, value)).join(' · ')}`
-            : nan > 0 && <span className="wrong">{t('curves.nan', { count: nan })}</span>}
-        </span>
+        <Readout name={name} cursor={cursor} nan={nan} />
       </figcaption>
       <div
         ref={target}

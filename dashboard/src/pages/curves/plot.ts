@@ -4,6 +4,7 @@ import uPlot from 'uplot';
 
 import { formatNamed } from '@/ui/format';
 
+import type { CursorStore, CursorValues } from './readout';
 import { align, type Curve, type Line } from './series';
 import type { ViewRange } from './view-range';
 
@@ -40,7 +41,7 @@ export interface PlotSettings {
   colors: number[];
   logarithmic: boolean;
   palette: Palette;
-  onCursor: (step: number | null, values: (number | null)[]) => void;
+  cursor: CursorStore;
 }
 
 /** A chart of curves that follows the range of steps that all charts show. */
@@ -48,6 +49,7 @@ export class MetricPlot {
   private readonly plot: uPlot;
   private readonly unfollow: () => void;
   private readonly observer: ResizeObserver;
+  private frame = 0;
 
   constructor(
     target: HTMLElement,
@@ -57,7 +59,7 @@ export class MetricPlot {
   ) {
     this.plot = new uPlot(this.options(target.clientWidth), toData(curves), target);
     this.addNavigation();
-    this.unfollow = view.follow(([min, max]) => this.plot.setScale('x', { min, max }));
+    this.unfollow = view.follow(() => this.follow());
     this.observer = new ResizeObserver(() => this.plot.setSize({ width: target.clientWidth, height: HEIGHT }));
     this.observer.observe(target);
   }
@@ -69,6 +71,8 @@ export class MetricPlot {
 
   destroy(): void {
     this.unfollow();
+    cancelAnimationFrame(this.frame);
+    this.settings.cursor.clear();
     this.observer.disconnect();
     this.plot.destroy();
   }
@@ -92,7 +96,10 @@ export class MetricPlot {
           values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : formatNamed(this.settings.name, tick))),
         },
       ],
-      hooks: { draw: [() => this.drawNan()], setCursor: [() => this.reportCursor()] },
+      hooks: {
+        draw: [() => this.drawNan()],
+        setCursor: [() => this.settings.cursor.set(() => this.readCursor())],
+      },
     };
   }
 
@@ -132,15 +139,21 @@ export class MetricPlot {
     ctx.restore();
   }
 
-  private reportCursor(): void {
+  /** Draw the range once per frame, however often it changes before. */
+  private follow(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => {
+      const [min, max] = this.view.current;
+      this.plot.setScale('x', { min, max });
+    });
+  }
+
+  private readCursor(): CursorValues | null {
     const { left } = this.plot.cursor;
-    if (left === undefined || left === null || left < 0) {
-      this.settings.onCursor(null, []);
-      return;
-    }
+    if (left === undefined || left === null || left < 0) return null;
     const step = this.plot.posToVal(left, 'x');
     const values = this.curves.map((curve) => nearestValue(curve.smooth ?? curve.raw, step));
-    this.settings.onCursor(Math.round(step), values);
+    return { step: Math.round(step), values };
   }
 
   /** Drag to pan, Ctrl and wheel to zoom, double click to see everything. */

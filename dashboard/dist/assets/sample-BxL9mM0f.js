@@ -1,4 +1,4 @@
-import{C as e,E as t,F as n,O as r,S as i,_ as a,it as o,rt as s,tt as c,w as l}from"./index-DPvAhgjH.js";import{o as u,r as d,t as f}from"./queries-DopvpRQS.js";import{t as p}from"./copy-C2Z-E_YD.js";import{t as m}from"./upload-BC8VOU_C.js";var h=o(s(),1),g=`[
+import{C as e,E as t,F as n,O as r,S as i,_ as a,it as o,rt as s,tt as c,w as l}from"./index-BDaI2bzZ.js";import{o as u,r as d,t as f}from"./queries-DszyKoco.js";import{t as p}from"./copy-DK23pZiN.js";import{t as m}from"./upload-Bx1-nCCY.js";var h=o(s(),1),g=`[
   {"id": "zh-0", "conversations": [{"from": "human", "value": "你是谁？"}, {"from": "gpt", "value": "我是百川任务队列的示例助手。"}]},
   {"id": "en-0", "conversations": [{"from": "human", "value": "Who are you?"}, {"from": "gpt", "value": "I am the sample assistant of Baichuan Jobs."}]},
   {"id": "zh-1", "conversations": [{"from": "human", "value": "这个服务支持哪些任务？"}, {"from": "gpt", "value": "量化、转换、微调和生成四种任务。"}]},
