@@ -7,6 +7,7 @@ import sys
 import threading
 
 from jobs.artifacts import open_store
+from jobs.chats.serving import ChatExchange
 from jobs.database import Database
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, Transport, Waker, celery_app
@@ -42,7 +43,8 @@ def main() -> None:
     waker = Waker(transport.wake_dispatcher)
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
-    execution = Execution(settings, worker, database, starter, residents, waker.wake)
+    exchange = ChatExchange(settings.redis)
+    execution = Execution(settings, worker, database, starter, residents, exchange, waker.wake)
     tidying = Tidying(database, open_store(settings), settings)
 
     def stop() -> None:
@@ -74,6 +76,7 @@ def main() -> None:
     residents.close()
     heartbeat.leave()
     forget_queue(app, worker)
+    exchange.close()
     waker.close()
     announcer.close()
     transport.close()

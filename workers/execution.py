@@ -10,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from jobs.artifacts import cache_folder
+from jobs.chats.serving import ChatExchange
 from jobs.database import OUTAGES, Database
 from jobs.service import attempts
 from jobs.service.attempts import Directive, Gathering
@@ -45,6 +46,7 @@ class Execution:
         database: Database,
         starter: RunnerStarter,
         residents: Residents,
+        exchange: ChatExchange,
         wake_dispatcher: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -52,6 +54,7 @@ class Execution:
         self._database = database
         self._starter = starter
         self._residents = residents
+        self._exchange = exchange
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
         self._runners: set[int] = set()
@@ -140,7 +143,7 @@ class Execution:
         remains: tuple[Runner, Kept] | tuple[None, None] = None, None
         try:
             for runner in [resident.runner, None] if resident else [None]:
-                supervision = Supervision(claim, lease, self._worker, self._draining, self._runners)
+                supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
                 ending = supervision.watch(self._starter.start(assignment, runner))
                 if not supervision.died_unheard:
                     break  # otherwise the resident had died before it received the attempt

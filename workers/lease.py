@@ -59,6 +59,7 @@ class Lease:
         self._last_progress_event: dict[str, Any] | None = None
         self._progress_events = 0
         self._closing = threading.Event()
+        self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease {attempt_id}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -71,6 +72,7 @@ class Lease:
     def stop(self) -> None:
         """End the thread; the lease itself runs on."""
         self._closing.set()
+        self._awake.set()
         self._thread.join()
 
     @property
@@ -90,6 +92,10 @@ class Lease:
                 self._log.append(("progress", last))
                 self._last_progress_event, self._progress_events = last, self._progress_events + 1
             self._progress = progress
+
+    def renew_soon(self) -> None:
+        """Renew now: what was recorded is waited for."""
+        self._awake.set()
 
     def record_point(self, point: Point) -> None:
         """Record what was logged at one step."""
@@ -135,9 +141,13 @@ class Lease:
         return self.retry_until_expiry(transaction)
 
     def _run(self) -> None:
-        while not self._closing.wait(self._worker.directive_seconds):
+        while True:
+            is_due = self._awake.wait(self._worker.directive_seconds)
+            self._awake.clear()
+            if self._closing.is_set():
+                return
             try:
-                self._directive = self._renew() if self._must_renew() else self._peek()
+                self._directive = self._renew() if is_due or self._must_renew() else self._peek()
             except Exception as error:  # noqa: BLE001 - an outage is waited out; the lease is longer
                 log.warning("%s: the lease was not renewed, trying again: %s", self._attempt_id, error)
 

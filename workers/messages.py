@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from jobs.artifacts import StoredFile
+from jobs.chats.messages import CALL, Call, Reply
 from jobs.results import AnyResult
 from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
@@ -113,9 +114,25 @@ class Paused:
     type: Literal["paused"] = "paused"
 
 
+@dataclass(frozen=True, slots=True)
+class Serves:
+    """From a runner: the attempt accepts chats."""
+
+    type: Literal["serves"] = "serves"
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """From a runner: all replies to chats of one moment."""
+
+    replies: Sequence[Reply]
+    type: Literal["replied"] = "replied"
+
+
 NATIVE_ENGINE = "transformers"
 PAUSE = b"pause\n"  # to a runner, after its assignment
-Message = Progressed | Measured | Finished | Failed | Paused
+CALL_PREFIX = b"call "  # to a runner; assignments begin with a brace
+Message = Annotated[Progressed | Measured | Finished | Failed | Paused | Serves | Replied, Field(discriminator="type")]
 
 _ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
@@ -139,3 +156,14 @@ def encode_message(message: Message) -> bytes:
 def decode_message(line: bytes) -> Message:
     """Read what `encode_message` wrote."""
     return _MESSAGE.validate_json(line)
+
+
+def encode_call(attempt_id: str, call: Call) -> bytes:
+    """Return the line for a runner: a call to the attempt that it runs."""
+    return CALL_PREFIX + attempt_id.encode() + b" " + CALL.dump_json(call) + b"\n"
+
+
+def decode_call(line: bytes) -> tuple[str, Call]:
+    """Read what `encode_call` wrote: the attempt's id and the call."""
+    attempt_id, _, text = line.removeprefix(CALL_PREFIX).partition(b" ")
+    return attempt_id.decode(), CALL.validate_json(text)

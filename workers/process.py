@@ -9,11 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from jobs.chats.messages import Call
 from workers.logs import LineReader
-from workers.messages import PAUSE, Assignment, Message, decode_message, encode_assignment
+from workers.messages import PAUSE, Assignment, Message, decode_message, encode_assignment, encode_call
 from workers.runner import Wires
 
 READ_BYTES = 1 << 16
+PAUSE_WRITE_SECONDS = 1.0
 
 Line = tuple[str, list[str]]
 
@@ -81,6 +83,8 @@ class Runner:
     _partial: bytes = b""
     _lines: dict[int, tuple[str, LineReader]] = field(init=False)
     _closed: threading.Lock = field(default_factory=threading.Lock)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _has_pipes: bool = True
 
     def __post_init__(self) -> None:
         """Start listening to the runner's pipes."""
@@ -108,15 +112,21 @@ class Runner:
 
     def assign(self, assignment: Assignment) -> None:
         """Tell the runner what to do. If it has ended already, its exit code says why."""
-        line = memoryview(encode_assignment(assignment))
-        with suppress(BrokenPipeError):
-            while line:
-                line = line[os.write(self.pipes.control, line) :]
+        with self._writing:
+            self._write(encode_assignment(assignment))
 
     def ask_to_pause(self) -> None:
-        """Ask the runner to save a resume point and to give its place back."""
-        with suppress(BrokenPipeError):
-            os.write(self.pipes.control, PAUSE)
+        """Ask the runner to save a resume point and to give its place back; a stuck one does not hear it."""
+        if self._writing.acquire(timeout=PAUSE_WRITE_SECONDS):
+            try:
+                self._write(PAUSE)
+            finally:
+                self._writing.release()
+
+    def call(self, attempt_id: str, call: Call) -> None:
+        """Pass a call on to an attempt; any thread may do so, and waits as long as the runner does not read."""
+        with self._writing:
+            self._write(encode_call(attempt_id, call))
 
     def listen(self, timeout: float) -> Iterator[Message | Line]:
         """Yield what the runner says within `timeout` seconds: messages, and lines that it printed, by stream."""
@@ -157,7 +167,15 @@ class Runner:
         self.kill()
         self.process.wait(timeout)
         if self._closed.acquire(blocking=False):
-            self.pipes.close()
+            with self._writing:  # nobody still writes, since nobody reads
+                self._has_pipes = False
+                self.pipes.close()
+
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        with suppress(BrokenPipeError):
+            while rest and self._has_pipes:
+                rest = rest[os.write(self.pipes.control, rest) :]
 
     def _read_messages(self, data: bytes) -> Iterator[Message]:
         *lines, self._partial = (self._partial + data).split(b"\n")

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -26,15 +27,18 @@ from typing import TYPE_CHECKING
 from baichuan_core.errors import TrainingPausedError
 from baichuan_core.progress import Progress
 from jobs.artifacts import ArtifactStore, Workspace, describe, open_store_at
+from jobs.chats.messages import Reply
 from jobs.records import AllocationRecord
 from jobs.results import JobProgress
 from jobs.scheduling import LoadedModel
 from jobs.service.metrics import to_point
 from workers.environment import device_variables
 from workers.failures import failure_of
-from workers.handlers.contract import Context, handler_of
+from workers.handlers.chat_channel import ChatChannel
+from workers.handlers.contract import Context, GivenBackError, handler_of
 from workers.memory import require_memory
 from workers.messages import (
+    CALL_PREFIX,
     PAUSE,
     Assignment,
     Failed,
@@ -44,7 +48,10 @@ from workers.messages import (
     Message,
     Paused,
     Progressed,
+    Replied,
+    Serves,
     decode_assignment,
+    decode_call,
     encode_message,
 )
 from workers.preparation import identify_loaded, prepare, require_room
@@ -94,10 +101,16 @@ def run(wires: Wires) -> None:
 
 
 class Control:
-    """What the worker sends: assignments, and requests to pause. Its end, however that comes, ends this process."""
+    """What the worker sends: assignments, requests to pause, and calls. Its end, however it comes, ends this process.
+
+    Attributes:
+        pause: Whether the attempt must give its place back.
+        chats: Where calls to the attempt go.
+    """
 
     def __init__(self, pipe: io.BufferedReader) -> None:
         self.pause = threading.Event()
+        self.chats: tuple[str, ChatChannel] | None = None  # with the attempt's id
         self._assignments: SimpleQueue[bytes] = SimpleQueue()
         threading.Thread(target=self._obey, args=(pipe,), name="control", daemon=True).start()
 
@@ -111,9 +124,16 @@ class Control:
         for line in pipe:
             if line == PAUSE:
                 self.pause.set()
+            elif line.startswith(CALL_PREFIX):
+                self._call(line)
             elif line.endswith(b"\n"):
                 self._assignments.put(line)
         os.killpg(0, signal.SIGKILL)  # including all children of this runner
+
+    def _call(self, line: bytes) -> None:
+        attempt_id, call = decode_call(line)
+        if self.chats is not None and self.chats[0] == attempt_id:  # else it was for an attempt that has ended
+            self.chats[1].deliver(call)
 
 
 class AttemptRunner:
@@ -133,7 +153,7 @@ class AttemptRunner:
         """Run an attempt; whatever happens, return what the worker must learn."""
         try:
             return self._work(assignment)
-        except TrainingPausedError:
+        except (TrainingPausedError, GivenBackError):
             return Paused()
         except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
             failure = failure_of(exception)
@@ -149,7 +169,9 @@ class AttemptRunner:
             storage.artifact_root, cache=storage.cache, cache_bytes=storage.cache_bytes, variables=storage.variables
         )
         prepared = prepare(claim, store, storage.model_roots, Reporter(self._messages))
-        context = replace(prepared, should_pause=self._control.pause.is_set, loaded=self._loaded)
+        chats = ChatChannel(self._announce, self._reply)
+        self._control.chats = claim.attempt.id, chats
+        context = replace(prepared, should_pause=self._control.pause.is_set, loaded=self._loaded, chats=chats)
         self._store, self._context = store, context
         handler = handler_of(claim.spec)
         require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)
@@ -162,6 +184,12 @@ class AttemptRunner:
         stored = describe(context.output)
         store.publish(Workspace(claim.job.id, claim.attempt.id).output)
         return Finished(outcome, stored, self._keep(assignment))
+
+    def _announce(self) -> None:
+        _send(self._messages, Serves())
+
+    def _reply(self, replies: Sequence[Reply]) -> None:
+        _send(self._messages, Replied(replies))
 
     def _keep(self, assignment: Assignment) -> Kept | None:
         """Return what stays loaded; None if nothing does, or nothing that another job could name."""

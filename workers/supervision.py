@@ -5,13 +5,16 @@ import threading
 import time
 from enum import Enum, auto
 
+from jobs.chats.messages import Call
+from jobs.chats.serving import ChatExchange, ServedAttempt
+from jobs.results.progress import SERVING
 from jobs.service.attempts import Directive
 from jobs.service.claims import Claim
 from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Kept, Measured, Paused, Progressed
+from workers.messages import Failed, Finished, Kept, Measured, Paused, Progressed, Replied, Serves
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
@@ -49,6 +52,7 @@ class Supervision:
         worker: WorkerSettings,
         draining: threading.Event,
         runners: set[int],
+        exchange: ChatExchange,
     ) -> None:
         self._attempt_id = claim.attempt.id
         self._timeout_seconds = float(claim.spec.timeout_seconds)
@@ -57,7 +61,9 @@ class Supervision:
         self._draining = draining
         self._runners = runners
         self._budget = LogBudget(worker.log_bytes)
-        self._can_pause = claim.spec.can_pause
+        self._exchange = exchange
+        self._served: ServedAttempt | None = None
+        self._can_pause = claim.spec.can_pause or claim.spec.hands_over
         self._pause_ends_at: float | None = None
         self._last_word: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
@@ -78,6 +84,7 @@ class Supervision:
         try:
             reason = self._accompany(runner)
         finally:
+            self._end_chats()
             if self.remains is None:
                 runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
@@ -110,6 +117,11 @@ class Supervision:
     def _kept(self) -> Kept | None:
         """What the runner keeps loaded after its last word."""
         return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
+
+    @property
+    def _gives_back(self) -> bool:
+        """Whether the runner was ended because the job shall run elsewhere, later, or not at all."""
+        return self._pause_ends_at is not None or self._lease.directive in AT_ONCE
 
     def _stop_reason(self, runner: Runner | None) -> Ending | None:
         """Return why the runner must be ended now, if it must."""
@@ -158,9 +170,34 @@ class Supervision:
                     self._lease.record_point(point)
                 case Finished() | Failed() | Paused():
                     self._last_word = said
+                case Replied(replies):
+                    if self._served is not None:
+                        self._served.forward(replies)
+                case Serves():
+                    self._open_chats(runner)
                 case (stream, lines):
                     self._record(stream, lines)
         return heard
+
+    def _open_chats(self, runner: Runner) -> None:
+        """Take calls, and only then let everyone see in SQL that this attempt accepts chats."""
+
+        def deliver(call: Call) -> None:
+            runner.call(self._attempt_id, call)
+
+        self._served = self._exchange.open(self._attempt_id, deliver)
+        self._lease.record_progress({"fraction": 0.0, "stage": SERVING, "metrics": {}})
+        self._lease.renew_soon()
+
+    def _end_chats(self) -> None:
+        """Refuse the chats that the runner has left open."""
+        if self._served is None:
+            return
+        died = self._last_word is None or isinstance(self._last_word, Failed)
+        if died and not self._gives_back:
+            self._served.close("failed", "the runner ended before the answer did; ask again")
+        else:
+            self._served.close("leaving", "the job that answers chats ends or moves; ask again")
 
     def _record(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):

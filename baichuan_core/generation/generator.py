@@ -120,7 +120,8 @@ class TextGenerator:
         if request.messages is not None:
             encoded = [replace(one, may_continue=True) for one in encoded]
         capacity = capacity_for_serving(self._window, self.setup.settings)
-        return CompletionStream(self._load_batch().submit(encoded, stream=True, capacity=capacity))
+        feed = self._load_batch().submit(encoded, stream=True, capacity=capacity)
+        return CompletionStream(feed, prompt_tokens=len(encoded[0].prompt_ids))
 
     def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
         """Answer encoded requests in whatever order is fastest. The model is loaded when this returns.

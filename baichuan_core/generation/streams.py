@@ -17,9 +17,13 @@ class CompletionStream:
         stream = generator.submit(request)
         for event in stream:                     or `async for event in stream`
             print(event)                         TextDelta, TextDelta, ..., Completion
+
+    Attributes:
+        prompt_tokens: Tokens of the request's prompt.
     """
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, prompt_tokens: int = 0) -> None:
+        self.prompt_tokens = prompt_tokens
         self._feed = feed
         self._events: deque[TextDelta | Completion] = deque()
 

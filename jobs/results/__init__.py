@@ -17,6 +17,7 @@ from jobs.results.generate import GenerateResult
 from jobs.results.preview import PreviewResult
 from jobs.results.progress import JobProgress
 from jobs.results.quantize import QuantizationQuality, QuantizeResult
+from jobs.results.serve import ServeResult
 
 # Classes are distinguished by `kind`, but not with `discriminator`, because OpenAPI allows only one class per value.
 AnyResult = (
@@ -27,8 +28,10 @@ AnyResult = (
     | BenchmarkResult
     | PerplexityResult
     | PreviewResult
+    | ServeResult
 )
 
+SERVE = "serve"
 RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
@@ -53,7 +56,12 @@ def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
 
 
 def count_tokens(result: Mapping[str, Any]) -> int:
-    """Return how many tokens a job has worked on, by its stored result; 0 for kinds that count none."""
+    """Return how many tokens a job has worked on, by its stored result; 0 for kinds that count none.
+
+    Those of a serve job are counted with its chats, whose keys may differ from the job's.
+    """
+    if result.get("kind") == SERVE:
+        return 0
     names = ("prompt_tokens", "completion_tokens", "tokens")
     return sum(value for name in names if isinstance(value := result.get(name), int))
 
@@ -71,6 +79,7 @@ __all__ = [
     "QuantizationQuality",
     "QuantizeResult",
     "Result",
+    "ServeResult",
     "count_tokens",
     "read_progress",
     "read_result",

@@ -86,7 +86,7 @@ def _require_whole(spec: AnySpec, field: str, model: ModelRecord) -> None:
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
         raise InvalidRequestError(message, param=field)
     if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
-        found = OTHER_PROGRAMS if model.kind == LLAMA else "a GGUF file, which only generate jobs can run"
+        found = OTHER_PROGRAMS if model.kind == LLAMA else "a GGUF file, which only generate and serve jobs can run"
         made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
         raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
 

@@ -5,13 +5,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, inference, max_kept_prefix_tokens
+from footprint import Footprint
+from jobs.specs.engines import EngineChoice, estimate_open_batch, find_engine_misfit
 from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, ModelName, Seed, StrictModel
 from jobs.specs.job_spec import JobSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
-
-BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 
@@ -55,7 +54,7 @@ class GenerateSpec(JobSpec):
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Report the logarithm of each token's probability and of so many alternatives"
     )
-    engine: Literal["auto", "transformers", "vllm", "llama_cpp"] = Field(
+    engine: EngineChoice = Field(
         "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
     )
     batch_size: int = Field(32, ge=1, le=256, description="Most completions that are written side by side")
@@ -90,32 +89,12 @@ class GenerateSpec(JobSpec):
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
         """See `JobSpec.find_misfit`; of the engines' conditions, those that no machine changes."""
-        if model.is_gguf:
-            return self._find_gguf_misfit(has_adapter=model.has_adapter)
-        if self.engine == "llama_cpp":
-            return Misfit("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
-        if self.engine == "vllm" and (model.has_adapter or model.is_quantized):
-            has = "has an adapter" if model.has_adapter else "is quantized"
-            return Misfit("engine", f"{has}, which the engine vllm does not run; leave engine out")
-        return None
-
-    def _find_gguf_misfit(self, *, has_adapter: bool) -> Misfit | None:
-        if has_adapter:
-            return Misfit("adapter", "is a GGUF file, which takes no adapter; merge the adapter, then convert to gguf")
-        if self.engine not in ("auto", "llama_cpp"):
-            return Misfit("engine", f"is a GGUF file, which the engine {self.engine} does not run; leave engine out")
-        if self.dtype != "auto":
-            return Misfit("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
-        return None
+        return find_engine_misfit(model, self.engine, self.dtype)
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`."""
-        window = model.shape.context_length
-        prompts = [min(window, tokens) for tokens in self._prompts(window)]
-        tokens = min(window, max(prompts) + self.max_new_tokens)
-        rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
-        shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
-        return [inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)]
+        prompts, limit = self._prompts(model.shape.context_length), self.max_new_tokens
+        return [estimate_open_batch(model, self.dtype, prompts, max_new_tokens=limit, batch_size=self.batch_size)]
 
     def _prompts(self, unknown: int) -> list[int]:
         """Return the maximum prompt tokens of each completion; a character is rarely more than one token."""

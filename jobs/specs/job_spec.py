@@ -21,6 +21,7 @@ class JobSpec(StrictModel):
     runs_gguf: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
     can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it is asked to give its place back
+    hands_over: ClassVar[bool] = False  # whether a run that must give its place back needs time to finish answers
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 

@@ -10,6 +10,7 @@ from baichuan_core.progress import ProgressCallback
 from jobs.results import AnyResult, Result
 from jobs.service.attempts import ProducedModel
 from jobs.specs import AnySpec
+from workers.handlers.chat_channel import ChatChannel
 from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Context:
         resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
         place: Devices and machines of the job.
+        chats: Calls to the attempt and its replies; None outside a runner.
     """
 
     models: Mapping[str, Path]
@@ -65,6 +67,7 @@ class Context:
     resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
     place: Place = field(default_factory=Place)
+    chats: ChatChannel | None = None
 
     @property
     def model_output(self) -> Path:
@@ -78,6 +81,10 @@ class Outcome(Generic[R_co]):
 
     result: R_co
     model: ProducedModel | None = field(default=None)
+
+
+class GivenBackError(Exception):
+    """The job gives its place back, as it was asked to, and another attempt continues."""
 
 
 class Handler(Protocol):

@@ -3410,7 +3410,7 @@ export interface components {
              * Result
              * @description By the job's kind; an object with other fields if another version of the service stored it
              */
-            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | {
+            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | components["schemas"]["ServeResult"] | {
                 [key: string]: unknown;
             } | null;
             /**
@@ -4887,12 +4887,76 @@ export interface components {
              */
             step: number;
         };
-        /** ServeSpec */
+        /**
+         * ServeResult
+         * @description Counts of the last attempt; the chats themselves are recorded one by one.
+         */
+        ServeResult: {
+            /**
+             * Aborted
+             * @description Chats whose clients left before the end
+             */
+            aborted: number;
+            /**
+             * Chat Format
+             * @description How conversations are written: a published format, or the checkpoint's own chat_template
+             */
+            chat_format?: string | null;
+            /**
+             * Chats
+             * @description Chats that were answered to the end
+             */
+            chats: number;
+            /**
+             * Completion Tokens
+             * @description Tokens of the completions that ended, with end tokens
+             */
+            completion_tokens: number;
+            /**
+             * Engine
+             * @description The engine that ran the model
+             */
+            engine: string;
+            /**
+             * Engine Reason
+             * @description Why this engine
+             */
+            engine_reason: string;
+            /**
+             * Kind
+             * @default serve
+             * @constant
+             */
+            kind?: "serve";
+            /**
+             * Prompt Tokens
+             * @description Tokens of the prompts of all chats that were begun
+             */
+            prompt_tokens: number;
+            /**
+             * Refused
+             * @description Chats that were invalid, came while the batch was full, or failed
+             */
+            refused: number;
+            /**
+             * Seconds
+             * @description Time from the loaded model to the end
+             */
+            seconds: number | null;
+        };
+        /**
+         * ServeSpec
+         * @description Load a model and answer chats, until none has come for a while; then the model stays loaded as after any job.
+         */
         ServeSpec: {
-            /** Adapter */
+            /**
+             * Adapter
+             * @description A LoRA adapter model to apply to `model`
+             */
             adapter?: string | null;
             /**
              * Batch Size
+             * @description Most completions that are written side by side
              * @default 32
              */
             batch_size?: number;
@@ -4904,13 +4968,15 @@ export interface components {
             dtype?: "auto" | "float32" | "bfloat16" | "float16";
             /**
              * Engine
+             * @description What runs the model; auto takes the fastest that can, and the result says which and why
              * @default auto
              * @enum {string}
              */
             engine?: "auto" | "transformers" | "vllm" | "llama_cpp";
             /**
              * Idle Seconds
-             * @default 60
+             * @description The job succeeds when no chat has come for this long; 0: once it is loaded
+             * @default 30
              */
             idle_seconds?: number;
             /**
@@ -4925,7 +4991,7 @@ export interface components {
             /**
              * Max Attempts
              * @description How often a job whose worker is lost is started again
-             * @default 3
+             * @default 2
              */
             max_attempts?: number;
             /**
@@ -4944,7 +5010,7 @@ export interface components {
             /**
              * Timeout Seconds
              * @description How long one attempt may run
-             * @default 86400
+             * @default 2592000
              */
             timeout_seconds?: number;
         };

@@ -22,6 +22,7 @@ from tests.api.openai.test_methods import DOCUMENT
 from tests.workers.deployment import RedisServer, wait_for
 
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+SERVES = {"fraction": 0.0, "stage": "serving", "metrics": {}}
 ASKED: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}]}
 
 
@@ -67,6 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) 
         api.register_model("cold")
         job_id = api.submit(kind="serve")["id"]
         attempt_id = api.start(job_id)
+        api.report(attempt_id, progress=SERVES)
         with ScriptedRunner(redis_server.url, attempt_id).running() as runner:
             yield Served(api, runner, job_id)
 
@@ -348,6 +350,7 @@ def test_the_documented_examples(served: Served, redis_server: RedisServer, monk
     api.register_model(name)
     monkeypatch.setenv("BAICHUAN_API_KEY", ADMIN_KEY)
     attempt = api.start(api.submit(kind="serve", model=name)["id"])
+    api.report(attempt, progress=SERVES)
     text = DOCUMENT.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", api.url)
     beginning, _, rest = text.partition("## Fine-tune")
     blocks = [*PYTHON.findall(beginning), *PYTHON.findall(rest.partition("## Chat")[2].partition("\n## ")[0])]

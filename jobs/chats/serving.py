@@ -1,0 +1,196 @@
+"""The worker's side of chats: takes the calls to its serving attempts from Redis, and appends their replies."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from jobs.chats.messages import (
+    CALL,
+    REPLIES,
+    Abort,
+    Alive,
+    Ask,
+    Call,
+    Ended,
+    Refused,
+    Reply,
+    call_queue,
+    process_key,
+    reply_stream,
+)
+
+BEAT_SECONDS = 1.0  # between two signs of life
+MAX_MISSING_BEATS = 4  # an API process whose key was missing so often is gone; a new Redis has no keys for a moment
+STREAM_ENTRIES = 10_000
+STREAM_SECONDS = 60  # a stream that nobody reads any longer is deleted after this
+LINGER_SECONDS = 5.0  # calls that come so soon after the end of an attempt are refused
+MAX_CALLS = 256  # that are taken at once
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 3.0
+RETRY_SECONDS = 0.5  # between two tries while Redis is unreachable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class OpenChat:
+    """A chat that has not ended: the API process that waits for it, and the number of its next reply."""
+
+    process_id: str
+    number: int = 0
+
+
+class ChatExchange:
+    """Carries the chats of all serving attempts of a worker.
+
+    Args:
+        redis_url: Where calls and replies travel.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = redis.Redis.from_url(
+            redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+        )
+
+    def open(self, attempt_id: str, deliver: Callable[[Call], None]) -> "ServedAttempt":
+        """Take calls to an attempt from now on, and deliver them from a separate thread; the caller closes it."""
+        served = ServedAttempt(self._redis, attempt_id, deliver)
+        served.start()
+        return served
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+class ServedAttempt:
+    """The chats of one attempt.
+
+    Its thread takes calls and sends signs of life. If the runner no longer reads, only this thread waits for it.
+    """
+
+    def __init__(self, client: redis.Redis, attempt_id: str, deliver: Callable[[Call], None]) -> None:
+        self._redis = client
+        self._attempt_id = attempt_id
+        self._queue = call_queue(attempt_id)
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._open: dict[str, OpenChat] = {}
+        self._missing: dict[str, int] = {}  # beats without the key of an API process
+        self._closed_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def forward(self, replies: Sequence[Reply]) -> None:
+        """Append replies of the runner to the streams of the API processes that wait for them."""
+        streams: dict[str, list[Reply]] = {}
+        with self._lock:
+            for reply in replies:
+                if isinstance(reply, Alive) or (chat := self._open.get(reply.id)) is None:
+                    continue  # aborted in the meantime
+                chat.number = reply.number + 1
+                if isinstance(reply, Ended | Refused):
+                    del self._open[reply.id]
+                streams.setdefault(chat.process_id, []).append(reply)
+        self._append(streams)
+
+    def close(self, reason: Literal["leaving", "failed"], message: str) -> None:
+        """End all open chats, and refuse those that still come for a moment; this returns at once."""
+        with self._lock:
+            self._closed_at = time.monotonic()
+            chats, self._open = self._open, {}
+        streams: dict[str, list[Reply]] = {}
+        for chat_id, chat in chats.items():
+            streams.setdefault(chat.process_id, []).append(Refused(chat_id, chat.number, reason, message))
+        self._append(streams)
+
+    def _run(self) -> None:
+        beat_at = time.monotonic() + BEAT_SECONDS
+        while not self._is_over():
+            try:
+                self._take_calls(max(0.01, beat_at - time.monotonic()))
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + BEAT_SECONDS
+                    self._beat()
+            except (RedisError, OSError) as error:
+                log.warning("%s: Redis does not answer, so no chats come: %s", self._attempt_id, error)
+                time.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("%s: a chat was lost", self._attempt_id)
+
+    def _is_over(self) -> bool:
+        return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
+
+    def _take_calls(self, seconds: float) -> None:
+        """Deliver calls; wait for the first of them."""
+        found = self._redis.blpop([self._queue], timeout=seconds)
+        if found is not None:
+            self._receive(found[1])
+            more = self._redis.lpop(self._queue, MAX_CALLS)
+            for text in more if isinstance(more, list) else ():
+                self._receive(text)
+
+    def _receive(self, text: bytes | str) -> None:
+        try:
+            call = CALL.validate_json(text)
+        except ValidationError as error:
+            log.error("%s: dropped an unusable call: %s", self._attempt_id, error)  # noqa: TRY400
+            return
+        with self._lock:
+            is_closed = self._closed_at is not None
+            if isinstance(call, Abort):
+                self._open.pop(call.id, None)
+            elif not is_closed:
+                self._open[call.id] = OpenChat(call.reply_to)
+        if not is_closed:
+            self._deliver(call)
+        elif isinstance(call, Ask):
+            self._append({call.reply_to: [Refused(call.id, 0, "leaving", "the attempt has ended")]})
+
+    def _beat(self) -> None:
+        """Say which chats are alive, and abort those whose API process is gone."""
+        with self._lock:
+            chats = dict(self._open)
+        if not chats:
+            self._missing.clear()
+            return
+        ids: dict[str, list[str]] = {}
+        for chat_id, chat in chats.items():
+            ids.setdefault(chat.process_id, []).append(chat_id)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for process_id in ids:
+                pipeline.exists(process_key(process_id))
+            exist = dict(zip(ids, pipeline.execute(), strict=True))
+        self._missing = {name: self._missing.get(name, 0) + 1 for name in ids if not exist[name]}
+        gone = {name for name, count in self._missing.items() if count >= MAX_MISSING_BEATS}
+        self._append({name: [Alive(ids[name])] for name in ids if name not in gone})
+        for process_id in gone:
+            log.warning("%s: API process %s is gone, its chats are aborted", self._attempt_id, process_id)
+            for chat_id in ids[process_id]:
+                with self._lock:
+                    self._open.pop(chat_id, None)
+                self._deliver(Abort(chat_id))
+
+    def _append(self, streams: dict[str, list[Reply]]) -> None:
+        """Append replies by API process; lost ones are noticed there by their numbers."""
+        if not streams:
+            return
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for process_id, replies in streams.items():
+                    stream, fields = reply_stream(process_id), {"replies": REPLIES.dump_json(replies)}
+                    pipeline.xadd(stream, fields, maxlen=STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
+                    pipeline.expire(stream, STREAM_SECONDS)
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            log.warning("%s: replies to chats are lost, since Redis does not take them: %s", self._attempt_id, error)

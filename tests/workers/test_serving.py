@@ -1,0 +1,118 @@
+"""Chats with real workers, through Redis only."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baichuan_core.generation import Completion, GenerationRequest, TextDelta, TextGenerator
+from jobs.chats.messages import ChoiceEnded, Ended, Refused, Started
+from jobs.service.doors import find_doors
+from tests.workers.chatting import Asker, asking, start_serving
+from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
+from tests.workers.test_control import runner_of
+
+LONG: dict[str, Any] = {
+    "prompt": "a queue",
+    "max_new_tokens": 400,
+    "temperature": 1.0,
+    "seed": 1,
+    "logit_bias": {"2": -100},
+}
+QUESTION = [{"role": "user", "content": "你好"}]
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, tiny_checkpoint: Path
+) -> Iterator[Deployment]:
+    """A deployment with one worker, `w`."""
+    home = tmp_path_factory.mktemp("serving")
+    with deployment(home, redis_server, model_roots=str(tiny_checkpoint), backoff_seconds=0) as made:
+        made.register("tiny", tiny_checkpoint)
+        made.start_dispatcher()
+        made.start_worker("w")
+        yield made
+
+
+@pytest.fixture
+def asker(service: Deployment) -> Iterator[Asker]:
+    """An API process."""
+    with asking(service) as made:
+        yield made
+
+
+@pytest.fixture
+def served(service: Deployment) -> Iterator[tuple[str, str]]:
+    """A serve job and its attempt, for one test."""
+    job_id, attempt_id = start_serving(service, model="tiny", batch_size=4)
+    yield job_id, attempt_id
+    if not service.job(job_id).state.final:
+        service.cancel(job_id)
+        service.wait(job_id, "cancelled")
+
+
+def find_open(service: Deployment, job_id: str) -> list[str]:
+    """Return the attempts at which an API process would ask."""
+    with service.database.reading() as connection:
+        key = str(service.job(job_id).requirement["model"])
+        return [door.attempt_id for door in find_doors(connection, service.project_id, key)]
+
+
+def test_answers_are_those_of_the_engine(
+    service: Deployment, asker: Asker, served: tuple[str, str], tiny_checkpoint: Path
+) -> None:
+    job_id, attempt_id = served
+    assert find_open(service, job_id) == [attempt_id]
+    generator = TextGenerator(tiny_checkpoint)
+    requests: list[dict[str, Any]] = [
+        {"messages": QUESTION, "max_new_tokens": 12, "temperature": 0.7, "seed": 5, "n": 2, "logprobs": 2},
+        *({"prompt": f"hello {number}", "max_new_tokens": 6, "seed": number} for number in range(6)),
+    ]
+    chats = [asker.ask(attempt_id, **request) for request in requests]
+    for request, replies in zip(requests, asker.finish(*chats), strict=True):
+        expected = list(generator.submit(GenerationRequest(**request)))
+        completions = {one.sample: one for one in expected if isinstance(one, Completion)}
+        assert isinstance(replies[0], Started)
+        assert replies[0].prompt_tokens == completions[0].prompt_tokens
+        ended = {reply.choice: reply for reply in replies if isinstance(reply, ChoiceEnded)}
+        for sample, completion in completions.items():
+            said = [delta for delta in asker.deltas(replies[0].id) if delta.choice == sample]
+            assert "".join(delta.text for delta in said) == completion.text
+            chances = [chance for delta in said for chance in delta.logprobs]
+            assert len(chances) == len(completion.logprobs or ())
+            assert all(len(chance.alternatives) == request["logprobs"] for chance in chances)
+            assert ended[sample].finish_reason == completion.finish_reason
+            assert ended[sample].completion_tokens == completion.completion_tokens
+        assert isinstance(replies[-1], Ended)
+    assert any(isinstance(one, TextDelta) for one in expected)
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "long " * 5000}, "prompt"),
+        ({"messages": [{"role": "user", "content": "x" * 20_000}]}, "messages"),
+        ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens"),
+        ({"prompt": "a", "logit_bias": {"99999999": 1}}, "logit_bias"),
+    ],
+)
+def test_an_invalid_request_names_its_parameter(
+    asker: Asker, invalid_at: str, request_fields: dict[str, Any], param: str
+) -> None:
+    refused = asker.last(asker.ask(invalid_at, **request_fields))
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.param) == ("invalid", param), refused
+
+
+@pytest.fixture(scope="module")
+def invalid_at(service: Deployment) -> Iterator[str]:
+    """An attempt for requests that change nothing."""
+    job_id, attempt_id = start_serving(service, model="tiny")
+    yield attempt_id
+    service.cancel(job_id)
+    service.wait(job_id, "cancelled")

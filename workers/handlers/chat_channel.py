@@ -1,0 +1,33 @@
+"""The way of an attempt's chats within its runner: calls to the handler, and its replies to the worker."""
+
+from collections.abc import Callable, Sequence
+
+from jobs.chats.messages import Call, Reply
+
+
+class ChatChannel:
+    """Calls that arrive for an attempt, and replies to them.
+
+    Args:
+        announce: Tells the worker that the attempt accepts chats.
+        say: Sends replies to the worker.
+    """
+
+    def __init__(self, announce: Callable[[], None], say: Callable[[Sequence[Reply]], None]) -> None:
+        self.say = say
+        self._announce = announce
+        self._on_call: Callable[[Call], None] | None = None
+
+    def open(self, on_call: Callable[[Call], None]) -> None:
+        """Accept chats from now on; another thread passes each call to `on_call`."""
+        self._on_call = on_call
+        self._announce()
+
+    def close(self) -> None:
+        """Drop calls from now on: the worker answers them."""
+        self._on_call = None
+
+    def deliver(self, call: Call) -> None:
+        """Pass a call on."""
+        if (on_call := self._on_call) is not None:
+            on_call(call)

@@ -1,0 +1,193 @@
+"""Answers calls with a loaded model: all chats in one event loop, their news of a moment in one message."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from baichuan_core.errors import BaichuanError, PromptError, UnsupportedError
+from baichuan_core.generation import Completion, CompletionStream, GenerationRequest, TextDelta, TextGenerator
+from baichuan_core.generation.engines.outputs import TokenLogprobs
+from baichuan_core.generation.logprobs import openai_logprobs
+from baichuan_core.generation.requests import OPTIONS
+from baichuan_core.out_of_memory import is_out_of_memory
+from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenChance
+from workers.handlers.chat_channel import ChatChannel
+
+OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
+PLACE = "the request"  # what the engine's messages call it
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a desk has done, see `ServeResult`."""
+
+    chats: int = 0
+    aborted: int = 0
+    refused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ChatDesk:
+    """Takes chats from a channel and answers them.
+
+    Args:
+        generator: The loaded model; each chat is a request to it.
+        channel: Where calls come from and replies go.
+        limit: Maximum number of open completions; a chat alone may have more.
+
+    Attributes:
+        counts: What has been done.
+    """
+
+    def __init__(self, generator: TextGenerator, channel: ChatChannel, *, limit: int) -> None:
+        self.counts = Counts()
+        self._generator = generator
+        self._channel = channel
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # long prompts take a while
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._completions: dict[str, int] = {}  # open completions of each chat
+        self._news: list[Reply] = []
+        self._is_leaving = False
+        self._failure: BaseException | None = None
+        self._idle_since = time.monotonic()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Accept chats while the block runs; what is open at its end is dropped."""
+        self._channel.open(self._receive_soon)
+        try:
+            yield self
+        finally:
+            self._channel.close()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._encoder.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last chat ended; negative while one is open."""
+        return -1.0 if self._tasks else time.monotonic() - self._idle_since
+
+    def require_engine(self) -> None:
+        """Raise the unexpected error of the engine that ended chats, if there was one: it may be broken."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def leave(self) -> None:
+        """Refuse new chats, and wait until all open ones have ended."""
+        self._is_leaving = True
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def _receive_soon(self, call: Call) -> None:
+        with suppress(RuntimeError):  # the loop has ended; the worker refuses the chat
+            self._loop.call_soon_threadsafe(self._receive, call)
+
+    def _receive(self, call: Call) -> None:
+        if isinstance(call, Abort):
+            if (task := self._tasks.get(call.id)) is not None:
+                task.cancel()
+        elif refused := self._find_refusal(call):
+            self._count(refused=1)
+            self._say(refused)
+        else:
+            self._completions[call.id] = _count_choices(call.request)
+            task = self._loop.create_task(self._answer(call))
+            self._tasks[call.id] = task
+            task.add_done_callback(lambda _: self._forget(call.id))
+
+    def _find_refusal(self, ask: Ask) -> Refused | None:
+        if self._is_leaving:
+            return Refused(ask.id, 0, "leaving", "the job that answers chats gives its place back")
+        count, running = _count_choices(ask.request), sum(self._completions.values())
+        if running and running + count > self._limit:
+            message = f"the runner has {running} completions to write, and takes {self._limit} at most"
+            return Refused(ask.id, 0, "busy", message)
+        return None
+
+    def _forget(self, chat_id: str) -> None:
+        del self._tasks[chat_id], self._completions[chat_id]
+        self._idle_since = time.monotonic()
+
+    async def _answer(self, ask: Ask) -> None:
+        numbers = iter(range(2**62))
+        stream: CompletionStream | None = None
+        try:
+            stream = await self._loop.run_in_executor(self._encoder, self._submit, ask.request)
+            self._count(prompt_tokens=stream.prompt_tokens)
+            self._say(Started(ask.id, next(numbers), stream.prompt_tokens))
+            async for event in stream:
+                self._say(self._translate(event, ask.id, next(numbers)))
+            self._count(chats=1)
+            self._say(Ended(ask.id, next(numbers)))
+        except asyncio.CancelledError:
+            self._count(aborted=1)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must learn of it
+            self._count(refused=1)
+            self._say(self._refuse(error, ask, next(numbers), has_begun=stream is not None))
+        finally:
+            if stream is not None:
+                stream.cancel()
+
+    def _submit(self, fields: Mapping[str, Any]) -> CompletionStream:
+        known = dict(fields)
+        if known.get("logit_bias") is not None:
+            known["logit_bias"] = {int(token): bias for token, bias in known["logit_bias"].items()}
+        return self._generator.submit(GenerationRequest(**known, place=PLACE))
+
+    def _translate(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
+        if isinstance(event, TextDelta):
+            return Delta(chat_id, number, event.sample, event.text, self._name_tokens(event.logprobs))
+        self._count(completion_tokens=event.completion_tokens)
+        return ChoiceEnded(chat_id, number, event.sample, event.finish_reason, event.completion_tokens)
+
+    def _name_tokens(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
+        content = openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
+        return [_chance_of(entry) for entry in content]
+
+    def _refuse(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
+        message = str(error).removeprefix(f"{PLACE}: ")
+        if not has_begun and isinstance(error, PromptError | UnsupportedError):
+            named = OPTION.search(message)
+            source = "messages" if ask.request.get("messages") is not None else "prompt"
+            return Refused(ask.id, number, "invalid", message, named[1] if named else source)
+        if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
+            self._failure = error
+            message = f"{type(error).__name__}: {message}"
+        return Refused(ask.id, number, "failed", message)
+
+    def _say(self, reply: Reply) -> None:
+        """Send a reply with all others of this moment."""
+        if not self._news:
+            self._loop.call_soon(self._flush)
+        self._news.append(reply)
+
+    def _flush(self) -> None:
+        news, self._news = self._news, []
+        self._channel.say(news)
+
+    def _count(self, **more: int) -> None:
+        self.counts = replace(self.counts, **{name: getattr(self.counts, name) + n for name, n in more.items()})
+
+
+def _count_choices(request: Mapping[str, Any]) -> int:
+    count = request.get("n")
+    return count if isinstance(count, int) else 1
+
+
+def _chance_of(entry: Mapping[str, Any]) -> TokenChance:
+    alternatives = [_chance_of(each) for each in entry.get("top_logprobs", ())]
+    return TokenChance(entry["token"], entry["bytes"], entry["logprob"], alternatives)

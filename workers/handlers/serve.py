@@ -1,0 +1,69 @@
+"""Answer chats with a loaded model until none come."""
+
+import asyncio
+import time
+from dataclasses import asdict
+
+from baichuan_core.generation import GenerationOptions, TextGenerator
+from baichuan_core.progress import Progress
+from jobs.results import ServeResult
+from jobs.specs import ServeSpec
+from workers.handlers.chat_desk import ChatDesk
+from workers.handlers.contract import Context, GivenBackError, Outcome
+
+TICK_SECONDS = 0.2
+REPORT_SECONDS = 5.0  # between two reports while chats come; each is an event of the job
+WAITING_PER_RUNNING = 1  # completions that may wait for each one that can run
+
+
+def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
+    """Nothing is written."""
+    return 0
+
+
+def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
+    """Load the model, then answer chats; each gets what the checkpoint's own defaults give.
+
+    Raises:
+        GivenBackError: The job was asked to give its place back; what ran then has been answered.
+    """
+    context.report(Progress(0.0, "loading"))
+    generator = TextGenerator(
+        context.models["model"],
+        GenerationOptions(engine=spec.engine, batch_size=spec.batch_size, dtype=spec.dtype),
+        adapter=context.models.get("adapter"),
+        models=context.loaded,
+    )
+    try:
+        generator.load()
+        return Outcome(asyncio.run(_serve(generator, spec, context)))
+    finally:
+        generator.close()
+
+
+async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:
+    began = reported = time.monotonic()
+    if context.chats is None:
+        raise RuntimeError("chats can only be answered in a runner")
+    limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
+    async with ChatDesk(generator, context.chats, limit=limit).open() as desk:
+        last = desk.counts
+        while desk.idle_seconds < spec.idle_seconds:
+            await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))
+            desk.require_engine()
+            if context.should_pause():
+                await desk.leave()
+                raise GivenBackError
+            now, counts = time.monotonic(), desk.counts
+            if counts != last and now - reported >= REPORT_SECONDS:
+                rate = (counts.completion_tokens - last.completion_tokens) / (now - reported)
+                reported, last = now, counts
+                context.report(Progress(0.0, "serving", {"chats": counts.chats, "tokens_per_second": rate}))
+        counts = desk.counts
+    return ServeResult(
+        **asdict(counts),
+        seconds=time.monotonic() - began,
+        chat_format=generator.chat_format.form,
+        engine=generator.choice.name,
+        engine_reason=generator.choice.reason,
+    )
