@@ -13,6 +13,7 @@ const JobPage = lazy(() => import('@/pages/job'));
 const SubmitPage = lazy(() => import('@/pages/submit'));
 const DataPage = lazy(() => import('@/pages/data'));
 const ModelsPage = lazy(() => import('@/pages/models'));
+const PlaygroundPage = lazy(() => import('@/pages/playground'));
 const PoolPage = lazy(() => import('@/pages/pool'));
 const ProjectPage = lazy(() => import('@/pages/project'));
 const ComparePage = lazy(() => import('@/pages/curves/compare'));
@@ -64,6 +65,7 @@ function Pages() {
       <Route path="/curves" component={ComparePage} />
       <Route path="/data" component={DataPage} />
       <Route path="/models" component={ModelsPage} />
+      <Route path="/playground" component={PlaygroundPage} />
       <Route path="/pool" component={PoolPage} />
       <Route path="/project" component={ProjectPage} />
       {['/', '/sign-in'].map((path) => (

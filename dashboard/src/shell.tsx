@@ -8,7 +8,7 @@ import icon from '@/icon.svg';
 import { useFeedState } from '@/stream/provider';
 import { Preferences } from '@/ui/preferences';
 
-const PAGES = ['jobs', 'submit', 'curves', 'data', 'models', 'pool', 'project'];
+const PAGES = ['jobs', 'submit', 'curves', 'data', 'models', 'playground', 'pool', 'project'];
 
 /** What surrounds every page: navigation, the state of the connection, and who is signed in. */
 export function Shell({

@@ -25,6 +25,7 @@ export const FIELDS_ZH: Record<string, string> = {
   dtype: '数值类型',
   early_stopping_patience: '早停耐心',
   engine: '引擎',
+  idle_seconds: '空闲时间（秒）',
   epochs: '轮数',
   eval_steps: '评估间隔步数',
   gguf_type: 'GGUF 类型',
