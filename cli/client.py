@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,7 +38,7 @@ class Client:
         )
 
     def __enter__(self) -> Self:
-        """The client itself."""
+        """Return the client."""
         return self
 
     def __exit__(
@@ -47,21 +48,21 @@ class Client:
         self._http.close()
 
     def get(self, path: str, params: Params | None = None) -> Any:
-        """The JSON of a GET."""
+        """Return the JSON of a GET response."""
         return self._json(self.request("GET", path, params=params))
 
     def post(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, params: Params | None = None
     ) -> Any:
-        """The JSON that a POST answers; it is repeated only with an Idempotency-Key."""
+        """Return the JSON of a POST response; the request is repeated only with an Idempotency-Key."""
         return self._json(self.request("POST", path, params=params, json=body, headers=headers))
 
     def delete(self, path: str) -> None:
-        """DELETE."""
+        """Send a DELETE."""
         self.request("DELETE", path)
 
     def pages(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
-        """The items of a list, page after page, at most so many."""
+        """Yield the items of a list, page by page, up to `most`."""
         cursor: dict[str, str | int | None] = {}
         while most is None or most > 0:
             limit = PAGE if most is None else min(PAGE, most)
@@ -73,10 +74,10 @@ class Client:
             cursor = {"after": page["last_id"]}
 
     def request(self, method: str, path: str, *, params: Params | None = None, **options: Any) -> httpx.Response:
-        """An answer that is no error.
+        """Return a successful response.
 
         Raises:
-            CommandError: the service refuses, cannot, or does not answer.
+            CommandError: The service rejects the request, fails, or does not answer.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         repeatable = method == "GET" or "Idempotency-Key" in (options.get("headers") or {})
@@ -98,9 +99,13 @@ class Client:
             return response
         raise failure
 
-    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """A context manager of a GET whose body is read piece by piece."""
+    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> AbstractContextManager[httpx.Response]:
+        """Return a context manager of a GET whose body is read in chunks."""
         return self._http.stream("GET", path, headers=headers)
+
+    def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> AbstractContextManager[httpx.Response]:
+        """Return a context manager of a POST whose response is read in chunks."""
+        return self._http.stream("POST", path, json=body, timeout=timeout)
 
     def _json(self, response: httpx.Response) -> Any:
         try:
@@ -110,7 +115,7 @@ class Client:
             raise CommandError(message, ExitCode.UNREACHABLE) from None
 
     def unreachable(self, error: httpx.RequestError) -> CommandError:
-        """What to tell when there is no answer."""
+        """Return the error for a request without a response."""
         reason = str(error) or type(error).__name__
         message = f"no answer from {self.url} ({reason}); start the service with `baichuan up`, or set BAICHUAN_URL"
         return CommandError(message, ExitCode.UNREACHABLE)

@@ -9,6 +9,7 @@ import typer
 
 from cli.commands import (
     artifacts,
+    chat,
     dataset,
     doctor,
     estimate,
@@ -79,6 +80,7 @@ app.command(rich_help_panel=JOBS)(jobs.resume)
 app.command(rich_help_panel=JOBS)(jobs.retry)
 app.command(rich_help_panel=JOBS)(jobs.delete)
 app.command(rich_help_panel=JOBS)(artifacts.artifacts)
+app.command(rich_help_panel=JOBS)(chat.chat)
 
 REST = "What jobs use"
 app.add_typer(models.app, name="models", rich_help_panel=REST)

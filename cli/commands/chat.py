@@ -1,0 +1,123 @@
+"""`baichuan chat`: talk to a model in the terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Annotated, Any
+
+import typer
+
+from cli.conversation import Conversation
+from cli.errors import CommandError
+from cli.options import Key, Url, connect
+from cli.output import say
+
+HELP = """\
+/clear          forget the conversation
+/system TEXT    set the system prompt and forget the conversation; without TEXT remove it
+/exit           end, like Ctrl-D
+\"\"\"             begin or end a message of several lines
+Ctrl-C          stop the answer"""
+BLOCK = '"""'
+
+
+def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
+    model: Annotated[str, typer.Argument(help="Id of a model.")],
+    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter model to apply to it.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="0 is greedy; the model's own by default.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    wait: Annotated[int, typer.Option(min=0, max=600, help="Seconds to wait until the model is loaded.")] = 300,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Chat with a model. Type /help for the commands of the conversation; from a pipe, each line is a message."""
+    given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+    request: dict[str, Any] = {"model": model} | {name: value for name, value in given.items() if value is not None}
+    request["baichuan"] = {"wait_seconds": wait} | ({"adapter": adapter} if adapter else {})
+    with connect(url, key) as client:
+        conversation = Conversation(client, request, system=system, wait_seconds=wait)
+        if sys.stdin.isatty():
+            _converse(conversation, model)
+        else:
+            for message in _read_messages():
+                if not _obey(conversation, message):
+                    _print_answer(conversation, message)
+
+
+def _converse(conversation: Conversation, model: str) -> None:
+    """Read messages from a terminal until the user ends the conversation; errors do not end it."""
+    with suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 - its import gives `input` a history; some systems lack it
+    say(f"{model} · /help lists the commands, Ctrl-D ends")
+    messages = _read_messages()
+    while True:
+        try:
+            message = next(messages, None)
+        except KeyboardInterrupt:
+            say("\n(Ctrl-D ends)")
+            messages = _read_messages()
+            continue
+        if message is None:
+            return
+        try:
+            if not _obey(conversation, message):
+                _print_answer(conversation, message)
+        except KeyboardInterrupt:
+            say("\n(stopped)")
+        except CommandError as error:
+            say(f"error: {error}")
+
+
+def _read_messages() -> Iterator[str]:
+    """Yield messages up to the end of the input or `/exit`: a line, or the lines between two that are \"\"\"."""
+    block: list[str] | None = None
+    while True:
+        try:
+            line = input(("> " if block is None else ". ") if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if line.strip() == BLOCK:
+            if block is None:
+                block = []
+                continue
+            line, block = "\n".join(block), None
+        elif block is not None:
+            block.append(line)
+            continue
+        if line.strip() == "/exit":
+            return
+        if line.strip():
+            yield line
+
+
+def _obey(conversation: Conversation, message: str) -> bool:
+    """Carry out a command; return whether the message was one."""
+    command, _, rest = message.strip().partition(" ")
+    match command:
+        case "/clear":
+            conversation.clear()
+        case "/system":
+            conversation.clear()
+            conversation.system = rest.strip() or None
+        case "/help":
+            say(HELP)
+        case _ if command.startswith("/") and "\n" not in message:
+            say(f"{command} is not a command; /help lists them, and a message that starts with / needs {BLOCK} lines")
+        case _:
+            return False
+    return True
+
+
+def _print_answer(conversation: Conversation, message: str) -> None:
+    try:
+        with closing(conversation.answer(message)) as pieces:  # closing it frees the answer's place at once
+            for piece in pieces:
+                typer.echo(piece, nl=False)
+                sys.stdout.flush()
+    finally:
+        typer.echo()

@@ -1,0 +1,95 @@
+"""A conversation with a model over `POST /v1/chat/completions`, streamed in the format of OpenAI's API."""
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from cli.client import Client
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+from cli.problems import refusal
+
+ADDRESS = "/v1/chat/completions"
+SILENCE_SECONDS = 60  # the service sends a comment every 15 s
+
+
+class Conversation:
+    """The turns so far, and how the next one is asked for.
+
+    Attributes:
+        system: The system prompt; None leaves it out.
+        turns: Messages of user and assistant, alternating.
+    """
+
+    def __init__(self, client: Client, request: Mapping[str, Any], *, system: str | None, wait_seconds: int) -> None:
+        """Prepare a conversation.
+
+        Args:
+            client: The service.
+            request: Parameters of the API other than the messages.
+            system: The system prompt.
+            wait_seconds: How long the service may take to load the model.
+        """
+        self.system = system
+        self.turns: list[dict[str, str]] = []
+        self._client = client
+        self._request = request
+        self._timeout = httpx.Timeout(wait_seconds + SILENCE_SECONDS, connect=5)
+
+    def clear(self) -> None:
+        """Forget all turns; the system prompt stays."""
+        self.turns.clear()
+
+    def answer(self, text: str) -> Generator[str]:
+        """Yield the answer to a message as it comes.
+
+        What has been written when the iteration ends, for whatever reason, is the assistant's turn. If nothing has, the
+        message is forgotten.
+
+        Raises:
+            CommandError: The service rejects the request, does not answer, or the answer breaks off.
+        """
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        asked = [*self.turns, {"role": "user", "content": text}]
+        body = {**self._request, "messages": [*first, *asked], "stream": True}
+        written: list[str] = []
+        try:
+            for piece in self._stream(body):
+                written.append(piece)
+                yield piece
+        finally:
+            if written:
+                self.turns = [*asked, {"role": "assistant", "content": "".join(written)}]
+
+    def _stream(self, body: Mapping[str, Any]) -> Iterator[str]:
+        try:
+            with self._client.post_stream(ADDRESS, body, self._timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise refusal(response)
+                yield from _read_pieces(response.iter_lines())
+        except httpx.RequestError as error:
+            raise self._client.unreachable(error) from error
+
+
+def _read_pieces(lines: Iterator[str]) -> Iterator[str]:
+    """Yield the text of a stream of server-sent events up to `[DONE]`.
+
+    Raises:
+        CommandError: An error event came, or the stream ended early.
+    """
+    for line in lines:
+        if not line.startswith("data:"):
+            continue  # comments keep the connection open; the other fields are not used
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        chunk = json.loads(data)
+        if error := chunk.get("error"):
+            raise CommandError(f"the answer broke off: {error['message']}", ExitCode.FAILED)
+        for choice in chunk.get("choices", ()):
+            if piece := choice["delta"].get("content"):
+                yield piece
+    raise CommandError("the answer broke off: the connection was closed", ExitCode.UNREACHABLE)
