@@ -160,6 +160,7 @@ def test_an_idle_job_succeeds_and_the_next_one_starts_warm(service: Deployment, 
     assert len({runner_of(service, "w", job_id) for job_id in (first, second, batch)}) == 1
 
 
+@pytest.mark.slow  # another worker starts
 def test_a_draining_worker_finishes_its_chats_and_takes_no_more(service: Deployment, asker: Asker) -> None:
     service.start_worker("d", labels="name=d", kinds="serve")
     job_id, attempt_id = start_serving(service, model="tiny", resources={"labels": {"name": "d"}})

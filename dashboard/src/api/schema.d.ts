@@ -174,6 +174,78 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Chats
+         * @description List the stored chats of the project, oldest first by default.
+         */
+        get: operations["list_chats_v1_chat_completions_get"];
+        put?: never;
+        /**
+         * Create Chat
+         * @description Answer a chat, as a whole or as a stream.
+         */
+        post: operations["create_chat_v1_chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions/{completion_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get
+         * @description One stored chat.
+         */
+        get: operations["get_v1_chat_completions__completion_id__get"];
+        put?: never;
+        /**
+         * Update
+         * @description Replace the metadata of a stored chat.
+         */
+        post: operations["update_v1_chat_completions__completion_id__post"];
+        /**
+         * Delete
+         * @description Delete the text of a stored chat; its tokens stay counted.
+         */
+        delete: operations["delete_v1_chat_completions__completion_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Text
+         * @description Continue texts, as a whole or as a stream.
+         */
+        post: operations["create_text_v1_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/datasets/preview": {
         parameters: {
             query?: never;
@@ -1621,6 +1693,203 @@ export interface components {
              */
             action: "cancel" | "retry" | "delete";
             filter: components["schemas"]["JobSelection"];
+        };
+        /**
+         * ChatBody
+         * @description A chat to answer.
+         */
+        ChatBody: {
+            /** Audio */
+            audio?: unknown;
+            /**
+             * @default {
+             *       "wait_seconds": 60
+             *     }
+             */
+            baichuan?: components["schemas"]["ChatExtension"];
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Function Call */
+            function_call?: unknown;
+            /** Functions */
+            functions?: unknown;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Logprobs */
+            logprobs?: boolean | null;
+            /** Max Completion Tokens */
+            max_completion_tokens?: number | null;
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Messages */
+            messages: {
+                [key: string]: unknown;
+            }[];
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Modalities */
+            modalities?: unknown;
+            /** Model */
+            model: string;
+            /** Moderation */
+            moderation?: unknown;
+            /** N */
+            n?: number | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
+            /** Prediction */
+            prediction?: unknown;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Prompt Cache Key */
+            prompt_cache_key?: string | null;
+            /** Prompt Cache Options */
+            prompt_cache_options?: unknown;
+            /** Prompt Cache Retention */
+            prompt_cache_retention?: unknown;
+            /** Reasoning Effort */
+            reasoning_effort?: unknown;
+            /** Response Format */
+            response_format?: unknown;
+            /** Safety Identifier */
+            safety_identifier?: string | null;
+            /**
+             * Seed
+             * @description Random by default
+             */
+            seed?: number | null;
+            /** Service Tier */
+            service_tier?: ("auto" | "default") | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /**
+             * Store
+             * @description Keep the messages and the answer, to be retrieved later
+             */
+            store?: boolean | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /**
+             * Temperature
+             * @description The model's own by default
+             */
+            temperature?: number | null;
+            /** Tool Choice */
+            tool_choice?: unknown;
+            /** Tools */
+            tools?: unknown;
+            /**
+             * Top K
+             * @description Not in OpenAI's API
+             */
+            top_k?: number | null;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** User */
+            user?: string | null;
+            /** Verbosity */
+            verbosity?: unknown;
+            /** Web Search Options */
+            web_search_options?: unknown;
+        };
+        /**
+         * ChatChoice
+         * @description One of `n` answers.
+         */
+        ChatChoice: {
+            /**
+             * Finish Reason
+             * @enum {string}
+             */
+            finish_reason: "stop" | "length";
+            /** Index */
+            index: number;
+            /** Logprobs */
+            logprobs: {
+                [key: string]: unknown;
+            } | null;
+            message: components["schemas"]["ChatMessage"];
+        };
+        /**
+         * ChatCompletionObject
+         * @description The answer to a chat.
+         */
+        ChatCompletionObject: {
+            /** Choices */
+            choices: components["schemas"]["ChatChoice"][];
+            /** Created */
+            created: number;
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default chat.completion
+             * @constant
+             */
+            object?: "chat.completion";
+            usage: components["schemas"]["api__openai__completion_objects__Usage"];
+        };
+        /**
+         * ChatDeletedObject
+         * @description A stored chat that was deleted.
+         */
+        ChatDeletedObject: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted?: true;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default chat.completion.deleted
+             * @constant
+             */
+            object?: "chat.completion.deleted";
+        };
+        /**
+         * ChatExtension
+         * @description What clients send as `extra_body={"baichuan": {...}}`.
+         */
+        ChatExtension: {
+            /**
+             * Adapter
+             * @description A LoRA adapter to apply to `model`
+             */
+            adapter?: string | null;
+            /**
+             * Wait Seconds
+             * @description How long to wait for a model to be loaded
+             * @default 60
+             */
+            wait_seconds?: number;
+        };
+        /**
+         * ChatMessage
+         * @description The answer's text.
+         */
+        ChatMessage: {
+            /** Content */
+            content: string;
+            /** Refusal */
+            refusal?: null;
+            /**
+             * Role
+             * @default assistant
+             * @constant
+             */
+            role?: "assistant";
         };
         /**
          * CheckpointDetails
@@ -3141,7 +3410,7 @@ export interface components {
              * Result
              * @description By the job's kind; an object with other fields if another version of the service stored it
              */
-            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | {
+            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | components["schemas"]["ServeResult"] | {
                 [key: string]: unknown;
             } | null;
             /**
@@ -3224,7 +3493,7 @@ export interface components {
              */
             id?: string | null;
             /** Kind */
-            kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
+            kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
             /**
              * Label
              * @description key:value
@@ -4001,6 +4270,23 @@ export interface components {
              */
             object?: "list";
         };
+        /** Page[StoredChatObject] */
+        Page_StoredChatObject_: {
+            /** Data */
+            data: components["schemas"]["StoredChatObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
         /** Page[WorkerObject] */
         Page_WorkerObject_: {
             /** Data */
@@ -4602,6 +4888,133 @@ export interface components {
             step: number;
         };
         /**
+         * ServeResult
+         * @description Counts of the last attempt; the chats themselves are recorded one by one.
+         */
+        ServeResult: {
+            /**
+             * Aborted
+             * @description Chats whose clients left before the end
+             */
+            aborted: number;
+            /**
+             * Chat Format
+             * @description How conversations are written: a published format, or the checkpoint's own chat_template
+             */
+            chat_format?: string | null;
+            /**
+             * Chats
+             * @description Chats that were answered to the end
+             */
+            chats: number;
+            /**
+             * Completion Tokens
+             * @description Tokens of the completions that ended, with end tokens
+             */
+            completion_tokens: number;
+            /**
+             * Engine
+             * @description The engine that ran the model
+             */
+            engine: string;
+            /**
+             * Engine Reason
+             * @description Why this engine
+             */
+            engine_reason: string;
+            /**
+             * Kind
+             * @default serve
+             * @constant
+             */
+            kind?: "serve";
+            /**
+             * Prompt Tokens
+             * @description Tokens of the prompts of all chats that were begun
+             */
+            prompt_tokens: number;
+            /**
+             * Refused
+             * @description Chats that were invalid, came while the batch was full, or failed
+             */
+            refused: number;
+            /**
+             * Seconds
+             * @description Time from the loaded model to the end
+             */
+            seconds: number | null;
+        };
+        /**
+         * ServeSpec
+         * @description Load a model and answer chats, until none has come for a while; then the model stays loaded as after any job.
+         */
+        ServeSpec: {
+            /**
+             * Adapter
+             * @description A LoRA adapter model to apply to `model`
+             */
+            adapter?: string | null;
+            /**
+             * Batch Size
+             * @description Most completions that are written side by side
+             * @default 32
+             */
+            batch_size?: number;
+            /**
+             * Dtype
+             * @default auto
+             * @enum {string}
+             */
+            dtype?: "auto" | "float32" | "bfloat16" | "float16";
+            /**
+             * Engine
+             * @description What runs the model; auto takes the fastest that can, and the result says which and why
+             * @default auto
+             * @enum {string}
+             */
+            engine?: "auto" | "transformers" | "vllm" | "llama_cpp";
+            /**
+             * Idle Seconds
+             * @description The job succeeds when no chat has come for this long; 0: once it is loaded
+             * @default 60
+             */
+            idle_seconds?: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "serve";
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Max Attempts
+             * @description How often a job whose worker is lost is started again
+             * @default 2
+             */
+            max_attempts?: number;
+            /**
+             * Model
+             * @description A model id: letters, digits, '-', '_', with single '.' or '/' between them
+             */
+            model: string;
+            /**
+             * Priority
+             * @description Higher goes first
+             * @default 0
+             */
+            priority?: number;
+            /** @description Where it may run; by default what its memory needs */
+            resources?: components["schemas"]["Resources"] | null;
+            /**
+             * Timeout Seconds
+             * @description How long one attempt may run
+             * @default 2592000
+             */
+            timeout_seconds?: number;
+        };
+        /**
          * SessionObject
          * @description Who is signed in.
          */
@@ -4662,6 +5075,31 @@ export interface components {
             object?: "session";
         };
         /**
+         * StoredChatObject
+         * @description A stored answer with its metadata.
+         */
+        StoredChatObject: {
+            /** Choices */
+            choices: components["schemas"]["ChatChoice"][];
+            /** Created */
+            created: number;
+            /** Id */
+            id: string;
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default chat.completion
+             * @constant
+             */
+            object?: "chat.completion";
+            usage: components["schemas"]["api__openai__completion_objects__Usage"];
+        };
+        /**
          * StoredPrecision
          * @description How the weights are stored.
          */
@@ -4688,6 +5126,19 @@ export interface components {
             quantize_head: boolean;
         };
         /**
+         * StreamOptions
+         * @description How a stream looks.
+         */
+        StreamOptions: {
+            /** Include Obfuscation */
+            include_obfuscation?: unknown;
+            /**
+             * Include Usage
+             * @description Count tokens in a last chunk without choices
+             */
+            include_usage?: boolean | null;
+        };
+        /**
          * Supervised
          * @description Settings of the supervised method.
          */
@@ -4707,6 +5158,116 @@ export interface components {
          */
         SupervisedObject: {
             hyperparameters: components["schemas"]["HyperparametersObject"];
+        };
+        /**
+         * TextBody
+         * @description Texts to continue.
+         */
+        TextBody: {
+            /**
+             * @default {
+             *       "wait_seconds": 60
+             *     }
+             */
+            baichuan?: components["schemas"]["ChatExtension"];
+            /** Best Of */
+            best_of?: unknown;
+            /** Echo */
+            echo?: unknown;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Logprobs */
+            logprobs?: number | null;
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Model */
+            model: string;
+            /** N */
+            n?: number | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Prompt */
+            prompt: string | string[];
+            /**
+             * Seed
+             * @description Random by default
+             */
+            seed?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /** Suffix */
+            suffix?: unknown;
+            /**
+             * Temperature
+             * @description The model's own by default
+             */
+            temperature?: number | null;
+            /**
+             * Top K
+             * @description Not in OpenAI's API
+             */
+            top_k?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** User */
+            user?: string | null;
+        };
+        /**
+         * TextChoice
+         * @description One of `n` continuations of a prompt.
+         */
+        TextChoice: {
+            /**
+             * Finish Reason
+             * @enum {string}
+             */
+            finish_reason: "stop" | "length";
+            /** Index */
+            index: number;
+            /** Logprobs */
+            logprobs: {
+                [key: string]: unknown;
+            } | null;
+            /** Text */
+            text: string;
+        };
+        /**
+         * TextCompletionObject
+         * @description Continuations of prompts.
+         */
+        TextCompletionObject: {
+            /** Choices */
+            choices: components["schemas"]["TextChoice"][];
+            /** Created */
+            created: number;
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default text_completion
+             * @constant
+             */
+            object?: "text_completion";
+            usage: components["schemas"]["api__openai__completion_objects__Usage"];
+        };
+        /**
+         * UpdateBody
+         * @description What can be changed of a stored chat.
+         */
+        UpdateBody: {
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * UploadBody
@@ -4776,20 +5337,6 @@ export interface components {
             object?: "upload.part";
             /** Upload Id */
             upload_id: string;
-        };
-        /**
-         * Usage
-         * @description What a project has used, by day and key, oldest first.
-         */
-        Usage: {
-            /** Data */
-            data: components["schemas"]["UsageEntry"][];
-            /**
-             * Object
-             * @default usage
-             * @constant
-             */
-            object?: "usage";
         };
         /**
          * UsageEntry
@@ -4941,6 +5488,32 @@ export interface components {
             slots: number;
             /** State */
             state: string;
+        };
+        /**
+         * Usage
+         * @description Tokens of an answer; each prompt counts once.
+         */
+        api__openai__completion_objects__Usage: {
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * Usage
+         * @description What a project has used, by day and key, oldest first.
+         */
+        api__schemas__pool__Usage: {
+            /** Data */
+            data: components["schemas"]["UsageEntry"][];
+            /**
+             * Object
+             * @default usage
+             * @constant
+             */
+            object?: "usage";
         };
     };
     responses: never;
@@ -5267,6 +5840,205 @@ export interface operations {
             };
         };
     };
+    list_chats_v1_chat_completions_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last item seen */
+                after?: string;
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_StoredChatObject_"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_chat_v1_chat_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with `stream`, chunks of it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletionObject"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_v1_chat_completions__completion_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredChatObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_v1_chat_completions__completion_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredChatObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_v1_chat_completions__completion_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatDeletedObject"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_text_v1_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TextBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with `stream`, chunks of it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TextCompletionObject"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     preview_v1_datasets_preview_post: {
         parameters: {
             query?: never;
@@ -5323,7 +6095,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["ServeSpec"];
             };
         };
         responses: {
@@ -5850,7 +6622,7 @@ export interface operations {
                 limit?: number;
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
@@ -5907,7 +6679,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["ServeSpec"];
             };
         };
         responses: {
@@ -5945,7 +6717,7 @@ export interface operations {
             query?: {
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview") | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
@@ -7151,7 +7923,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Usage"];
+                    "application/json": components["schemas"]["api__schemas__pool__Usage"];
                 };
             };
             /** @description Any error */

@@ -17,6 +17,7 @@ export const HELP_ZH: Record<string, string> = {
   eval_steps: '两次评估之间的步数；默认每轮一次',
   examples: '显示多少个样本',
   gguf_type: 'gguf 文件中矩阵的类型；默认 f16',
+  idle_seconds: '这么久没有新对话后任务成功结束；0 表示加载后立即结束',
   input_file: 'JSONL，每行一个 {"prompt": …} 或 {"messages": […]}；每行可有自己的 id、max_new_tokens、temperature 等',
   labels: '工作节点必须具有的标签（BAICHUAN_WORKER_LABELS）',
   limit: '每个科目只取前面的题目',
