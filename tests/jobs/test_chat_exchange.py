@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from jobs.chats import serving
-from jobs.chats.messages import REPLIES, Abort, Alive, Ask, Call, Delta, Ended, Refused, Started
+from jobs.chats.messages import REPLIES, Abort, Alive, Ask, Call, Delta, Ended, Refused, Reply, Started, call_queue
 from jobs.chats.serving import ChatExchange, ServedAttempt
 from jobs.identifiers import new_id
 from tests.workers.chatting import Asker
@@ -46,7 +46,7 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
         mine, theirs = one.ask(attempt_id, prompt="a"), other.ask(attempt_id, prompt="b")
         wait_for("both calls", lambda: len(calls) == 2)
         assert {call.id for call in calls if isinstance(call, Ask)} == {mine, theirs}
-        news = [Started(mine, 0, 1), Started(theirs, 0, 1), Delta(mine, 1, 0, "é"), Ended(mine, 2)]
+        news: list[Reply] = [Started(mine, 0, 1), Started(theirs, 0, 1), Delta(mine, 1, 0, "é"), Ended(mine, 2)]
         served.forward(news)
         assert REPLIES.dump_json(one.finish(mine)[0]) == REPLIES.dump_json([news[0], *news[2:]])
         other.read_until(lambda: theirs in other.alive)
@@ -71,7 +71,7 @@ def test_the_end_of_an_attempt_ends_its_chats(redis_server: RedisServer) -> None
     asker = Asker(redis_server.url)
     with opened(redis_server) as (attempt_id, served, calls):
         begun, waiting = asker.ask(attempt_id, prompt="a"), asker.ask(attempt_id, prompt="b")
-        asker.redis.rpush(serving.call_queue(attempt_id), "no call")
+        asker.redis.rpush(call_queue(attempt_id), "no call")
         wait_for("the calls", lambda: len(calls) == 2)
         served.forward([Started(begun, 0, 1)])
         served.close("failed", "killed")
