@@ -30,6 +30,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "finetune": {"training_file": FILE},
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
     "preview": {"training_file": FILE},
+    "serve": {},
 }
 
 
@@ -59,6 +60,8 @@ def test_each_kind_is_counted_as_it_runs() -> None:
     assert footprint("evaluate", benchmark="mmlu", shots=0, **asked) == by_text
     by_examples = scoring(SHAPE, Precision("float32"), tokens=5000, shared=4096)
     assert footprint("evaluate", benchmark="mmlu", **asked) == by_examples
+    unknown_prompts = footprint("generate", input_file=FILE, batch_size=16)
+    assert footprint("serve", batch_size=16) == unknown_prompts
     assert by_examples.total - by_text.total == by_examples.cache == 2 * 32 * 4096 * 4096 * 4
 
 

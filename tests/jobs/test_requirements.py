@@ -26,6 +26,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "finetune": {"training_file": FILE},
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
     "preview": {"training_file": FILE},
+    "serve": {},
 }
 TINY = ModelRecord("p", "m", "checkpoint", "ready", None, None, "/m", None, DETAILS, 1)
 

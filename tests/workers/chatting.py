@@ -22,7 +22,7 @@ from jobs.chats.messages import (
     reply_stream,
 )
 from jobs.identifiers import new_id
-from tests.workers.deployment import PATIENCE_SECONDS, Deployment, wait_for
+from tests.workers.deployment import PATIENCE_SECONDS, Deployment
 
 
 class Asker:
@@ -116,8 +116,3 @@ def start_serving(service: Deployment, **fields: Any) -> tuple[str, str]:
     job_id = service.submit(kind="serve", **fields)
     service.wait_for_progress(job_id, "serving")
     return job_id, service.attempts(job_id)[-1].id
-
-
-def wait_until_free(service: Deployment, worker: str) -> None:
-    """Wait until nothing runs on a worker."""
-    wait_for("a free worker", lambda: "runs as" in service.log_of(worker))

@@ -17,10 +17,10 @@ from tests.workers.test_control import runner_of
 
 LONG: dict[str, Any] = {
     "prompt": "a queue",
-    "max_new_tokens": 400,
+    "max_new_tokens": 450,
     "temperature": 1.0,
     "seed": 1,
-    "logit_bias": {"2": -100},
+    "logit_bias": {"2": -100},  # no end token
 }
 QUESTION = [{"role": "user", "content": "你好"}]
 
@@ -34,7 +34,7 @@ def service(
     with deployment(home, redis_server, model_roots=str(tiny_checkpoint), backoff_seconds=0) as made:
         made.register("tiny", tiny_checkpoint)
         made.start_dispatcher()
-        made.start_worker("w")
+        made.start_worker("w", slots="2")
         yield made
 
 
@@ -56,10 +56,11 @@ def served(service: Deployment) -> Iterator[tuple[str, str]]:
 
 
 def find_open(service: Deployment, job_id: str) -> list[str]:
-    """Return the attempts at which an API process would ask."""
+    """Return the attempts of a job at which an API process would ask."""
     with service.database.reading() as connection:
         key = str(service.job(job_id).requirement["model"])
-        return [door.attempt_id for door in find_doors(connection, service.project_id, key)]
+        doors = find_doors(connection, service.project_id, key)
+    return [door.attempt_id for door in doors if door.job_id == job_id]
 
 
 def test_answers_are_those_of_the_engine(
@@ -96,7 +97,7 @@ def test_answers_are_those_of_the_engine(
     [
         ({"prompt": ""}, "prompt"),
         ({"prompt": "long " * 5000}, "prompt"),
-        ({"messages": [{"role": "user", "content": "x" * 20_000}]}, "messages"),
+        ({"messages": []}, "messages"),
         ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens"),
         ({"prompt": "a", "logit_bias": {"99999999": 1}}, "logit_bias"),
     ],
@@ -116,3 +117,65 @@ def invalid_at(service: Deployment) -> Iterator[str]:
     yield attempt_id
     service.cancel(job_id)
     service.wait(job_id, "cancelled")
+
+
+def test_a_full_runner_is_busy_until_a_chat_is_aborted(asker: Asker, served: tuple[str, str]) -> None:
+    _, attempt_id = served
+    long = asker.ask(attempt_id, **LONG, n=8)
+    asker.read_until(lambda: asker.deltas(long))
+    refused = asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2))
+    assert (refused.reason, refused.number) == ("busy", 0)
+    asker.abort(attempt_id, long)
+    assert isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2)), Ended)
+    assert not isinstance(asker.replies[long][-1], Ended | Refused)
+
+
+def test_a_killed_runner_is_reported_and_replaced(service: Deployment, asker: Asker, served: tuple[str, str]) -> None:
+    job_id, attempt_id = served
+    long = asker.ask(attempt_id, **LONG, n=8)
+    asker.read_until(lambda: asker.deltas(long))
+    os.kill(runner_of(service, "w", job_id), signal.SIGKILL)
+    assert asker.last(long).reason == "failed"
+    assert asker.last(asker.ask(attempt_id, prompt="a")).reason == "leaving"
+    wait_for("the next attempt", lambda: find_open(service, job_id) not in ([], [attempt_id]))
+    (again,) = find_open(service, job_id)
+    long = asker.ask(again, **LONG, n=8)
+    asker.read_until(lambda: asker.deltas(long))
+    service.cancel(job_id)
+    assert asker.last(long).reason == "leaving"
+
+
+def test_an_idle_job_succeeds_and_the_next_one_starts_warm(service: Deployment, asker: Asker) -> None:
+    first, attempt_id = start_serving(service, model="tiny", idle_seconds=1)
+    chat = asker.ask(attempt_id, messages=QUESTION, max_new_tokens=4)
+    assert isinstance(asker.last(chat), Ended)
+    done = service.wait(first)
+    assert done.result is not None
+    assert (done.result["chats"], done.result["refused"], done.result["engine"]) == (1, 0, "transformers")
+    assert done.result["completion_tokens"] == asker.replies[chat][-2].completion_tokens
+    assert find_open(service, first) == []
+    assert asker.last(asker.ask(attempt_id, prompt="a")).reason == "leaving"
+    second = service.wait(service.submit(kind="serve", model="tiny", idle_seconds=0)).id
+    batch = service.wait(service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=2)).id
+    assert len({runner_of(service, "w", job_id) for job_id in (first, second, batch)}) == 1
+
+
+@pytest.mark.slow  # another worker starts
+def test_a_draining_worker_finishes_its_chats_and_takes_no_more(service: Deployment, asker: Asker) -> None:
+    service.start_worker("d", labels="name=d", kinds="serve")
+    job_id, attempt_id = start_serving(service, model="tiny", resources={"labels": {"name": "d"}})
+    long = asker.ask(attempt_id, **LONG, n=8)
+    asker.read_until(lambda: asker.deltas(long))
+    service.running["d"].send_signal(signal.SIGTERM)
+
+    def is_refused() -> bool:
+        return isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=1)), Refused)
+
+    wait_for("a refusal", is_refused)
+    assert {reply.reason for replies in asker.replies.values() for reply in replies if isinstance(reply, Refused)} == {
+        "leaving"
+    }
+    assert isinstance(asker.last(long), Ended)
+    assert service.end("d") == 0
+    assert service.wait(job_id, "queued").error is None
+    service.cancel(job_id)

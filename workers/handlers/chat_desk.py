@@ -99,6 +99,7 @@ class ChatDesk:
         if isinstance(call, Abort):
             if (task := self._tasks.get(call.id)) is not None:
                 task.cancel()
+                self._completions.pop(call.id, None)  # a call that comes with the abort finds room
         elif refused := self._find_refusal(call):
             self._count(refused=1)
             self._say(refused)
@@ -118,7 +119,8 @@ class ChatDesk:
         return None
 
     def _forget(self, chat_id: str) -> None:
-        del self._tasks[chat_id], self._completions[chat_id]
+        del self._tasks[chat_id]
+        self._completions.pop(chat_id, None)
         self._idle_since = time.monotonic()
 
     async def _answer(self, ask: Ask) -> None:

@@ -1,0 +1,82 @@
+"""The worker's side of chats against a real Redis, without a runner."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from jobs.chats import serving
+from jobs.chats.messages import REPLIES, Abort, Alive, Ask, Call, Delta, Ended, Refused, Reply, Started, call_queue
+from jobs.chats.serving import ChatExchange, ServedAttempt
+from jobs.identifiers import new_id
+from tests.workers.chatting import Asker
+from tests.workers.deployment import RedisServer, wait_for
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for this module."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life and the checks for lost processes come often."""
+    monkeypatch.setattr(serving, "BEAT_SECONDS", 0.05)
+
+
+@contextmanager
+def opened(server: RedisServer) -> Iterator[tuple[str, ServedAttempt, list[Call]]]:
+    """An attempt that accepts chats, with what reached its runner."""
+    exchange, attempt_id = ChatExchange(server.url), new_id("att")
+    calls: list[Call] = []
+    served = exchange.open(attempt_id, calls.append)
+    try:
+        yield attempt_id, served, calls
+    finally:
+        served.close("leaving", "the test ends")
+
+
+def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) -> None:
+    one, other = Asker(redis_server.url), Asker(redis_server.url)
+    with opened(redis_server) as (attempt_id, served, calls):
+        mine, theirs = one.ask(attempt_id, prompt="a"), other.ask(attempt_id, prompt="b")
+        wait_for("both calls", lambda: len(calls) == 2)
+        assert {call.id for call in calls if isinstance(call, Ask)} == {mine, theirs}
+        news: list[Reply] = [Started(mine, 0, 1), Started(theirs, 0, 1), Delta(mine, 1, 0, "é"), Ended(mine, 2)]
+        served.forward(news)
+        assert REPLIES.dump_json(one.finish(mine)[0]) == REPLIES.dump_json([news[0], *news[2:]])
+        other.read_until(lambda: theirs in other.alive)
+        assert not one.alive
+        served.forward([Delta(mine, 3, 0, "after the end")])
+        other.abort(attempt_id, theirs)
+        wait_for("the abort", lambda: Abort(theirs) in calls)
+        served.forward([Ended(theirs, 1)])
+        assert not any(not isinstance(reply, Alive) for reply in [*one.read(0.2), *other.read(0.2)])
+
+
+def test_the_chats_of_a_lost_process_are_aborted(redis_server: RedisServer) -> None:
+    asker = Asker(redis_server.url)
+    with opened(redis_server) as (attempt_id, _, calls):
+        chat = asker.ask(attempt_id, prompt="a")
+        asker.read_until(lambda: chat in asker.alive)
+        asker.vanish()
+        wait_for("the abort", lambda: Abort(chat) in calls)
+
+
+def test_the_end_of_an_attempt_ends_its_chats(redis_server: RedisServer) -> None:
+    asker = Asker(redis_server.url)
+    with opened(redis_server) as (attempt_id, served, calls):
+        begun, waiting = asker.ask(attempt_id, prompt="a"), asker.ask(attempt_id, prompt="b")
+        asker.redis.rpush(call_queue(attempt_id), "no call")
+        wait_for("the calls", lambda: len(calls) == 2)
+        served.forward([Started(begun, 0, 1)])
+        served.close("failed", "killed")
+        assert asker.last(begun) == Refused(begun, 1, "failed", "killed")
+        assert asker.last(waiting) == Refused(waiting, 0, "failed", "killed")
+        late = asker.ask(attempt_id, prompt="c")
+        assert asker.last(late).reason == "leaving"
+        assert len(calls) == 2
