@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +14,15 @@ import sqlalchemy as sa
 
 from jobs.database.tables import Chat, Project
 from jobs.maintenance import Retention
+from jobs.repository.jobs import set_waiting
 from jobs.service import chats
 from jobs.service.chats import NewChat
+from jobs.state import Event
 from tests.api.conftest import ADMIN_KEY, Api, problem_of, serving, small
 from tests.api.openai.conftest import client_of
 from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prompt_of
 from tests.api.openai.test_methods import DOCUMENT
+from tests.jobs.pool import hold, start_on
 from tests.workers.deployment import RedisServer, wait_for
 
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -313,6 +317,35 @@ def test_a_cold_model_says_what_happens(served: Served) -> None:
     assert f"'cold' waits for a worker: job {job['id']}" in body["detail"]
     assert served.api.client.post("/v1/chat/completions", json=asked).status_code == 503
     assert len(served.api.client.get("/v1/jobs?kind=serve").json()["data"]) == 2
+    with served.api.database.writing() as connection:
+        set_waiting(connection, {job["id"]: {"cause": "device_memory", "message": "needs 1 device with 9 GiB"}})
+    full = served.api.client.post("/v1/chat/completions", json=asked)
+    assert "needs 1 device with 9 GiB" in problem_of(full, 429, "too_many_requests")["detail"]
+    assert 1 <= int(full.headers["Retry-After"]) <= 120
+
+
+def serve_jobs(served: Served) -> set[str]:
+    """Ids of all jobs that serve a model."""
+    return {job["id"] for job in served.api.client.get("/v1/jobs?kind=serve&limit=100").json()["data"]}
+
+
+@pytest.mark.parametrize(("code", "status"), [("checkpoint", 400), ("internal_error", 500)])
+def test_a_model_that_cannot_be_loaded(served: Served, code: str, status: int) -> None:
+    name = f"broken-{status}"
+    served.api.register_model(name)
+    before = serve_jobs(served)
+    with ThreadPoolExecutor(1) as pool:
+        asked = {**ASKED, "model": name, "baichuan": {"wait_seconds": 60}}
+        cold = pool.submit(served.api.client.post, "/v1/chat/completions", json=asked)
+        job_id = wait_for("the job", lambda: serve_jobs(served) - before).pop()
+        with served.api.database.writing() as connection:
+            attempt_id = start_on(connection, job_id, "wrk-1", served.api.settings)
+            error = {"code": code, "message": "the file is cut off"}
+            hold(connection, attempt_id, "wrk-1", served.api.settings).end(Event.FAIL, error)
+        answer = cold.result()
+    assert answer.status_code == status
+    assert "the file is cut off" in answer.json()["detail"]
+    assert answer.json()["error"]["param"] == ("model" if status == 400 else None)
 
 
 def test_a_leaving_attempt_is_not_the_end(served: Served) -> None:
