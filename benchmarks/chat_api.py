@@ -145,7 +145,7 @@ def serve_model(settings: Settings, url: str) -> str:
 def used_seconds(process: psutil.Process) -> float:
     """Seconds of CPU that a process has used."""
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def writing_seconds() -> float:

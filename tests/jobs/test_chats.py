@@ -1,6 +1,7 @@
 """The rows of chats, and the jobs that serve models, on both databases."""
 
 from dataclasses import replace
+from typing import Any
 
 from jobs.database import Database
 from jobs.records import ChatRecord, ModelRecord
@@ -14,7 +15,7 @@ from tests.jobs.conftest import Deployment
 from tests.jobs.pool import add_worker, hold, start_on
 
 SERVE = ServeSpec(kind="serve", model="base")
-ANSWER = {"messages": [], "metadata": None, "answer": {}}
+ANSWER: dict[str, Any] = {"messages": [], "metadata": None, "answer": {}}
 
 
 def new_chat(deployment: Deployment, number: int) -> NewChat:
