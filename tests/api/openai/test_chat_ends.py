@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import redis
 import sqlalchemy as sa
 
+from jobs.chats.messages import process_key
 from jobs.database.tables import Chat, Project
 from jobs.maintenance import Retention
 from jobs.repository.jobs import set_waiting
@@ -18,7 +20,7 @@ from jobs.service.chats import NewChat
 from jobs.state import Event
 from tests.api.conftest import problem_of
 from tests.api.openai.conftest import ASKED, Served, ask, client_of
-from tests.api.openai.scripted_runner import PROMPT_TOKENS
+from tests.api.openai.scripted_runner import PROMPT_TOKENS, THINK_SECONDS
 from tests.jobs.pool import hold, start_on
 from tests.workers.deployment import wait_for
 
@@ -26,6 +28,8 @@ from tests.workers.deployment import wait_for
 def test_a_client_that_disconnects_frees_its_place(chatter: openai.OpenAI, served: Served) -> None:
     stream = ask(chatter, "forever", stream=True)
     chunks = [next(stream) for _ in range(5)]
+    with redis.Redis.from_url(served.api.settings.redis) as connection:
+        assert connection.exists(process_key(served.runner.asked[-1].reply_to))
     stream.close()
     wait_for("the abort", lambda: chunks[0].id in served.runner.aborted)
     assert served.row(chunks[0].id).state == "cancelled"
@@ -52,6 +56,16 @@ def test_a_death_becomes_an_error_event(chatter: openai.OpenAI, served: Served, 
     assert "[DONE]" not in answer.text
     with pytest.raises(openai.InternalServerError, match=message):
         ask(chatter, prompt)
+
+
+@pytest.mark.slow
+def test_a_stream_survives_silence_while_its_runner_is_alive(served: Served) -> None:
+    asked = {**ASKED, "messages": [{"role": "user", "content": "think"}], "stream": True}
+    with served.api.client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        lines = list(answer.iter_lines())
+    assert lines.count(": still here") >= THINK_SECONDS / 3
+    assert '"content":"thought"' in "".join(lines)
+    assert lines[-2] == "data: [DONE]"
 
 
 @pytest.mark.slow
