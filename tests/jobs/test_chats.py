@@ -1,9 +1,11 @@
 """The rows of chats, and the jobs that serve models, on both databases."""
 
 from dataclasses import replace
+from typing import Any
 
 from jobs.database import Database
-from jobs.records import ChatRecord
+from jobs.records import ChatRecord, ModelRecord
+from jobs.repository import models
 from jobs.service import chats, history
 from jobs.service.chats import EndedChat, NewChat
 from jobs.service.submission import Submission
@@ -13,7 +15,7 @@ from tests.jobs.conftest import Deployment
 from tests.jobs.pool import add_worker, hold, start_on
 
 SERVE = ServeSpec(kind="serve", model="base")
-ANSWER = {"messages": [], "metadata": None, "answer": {}}
+ANSWER: dict[str, Any] = {"messages": [], "metadata": None, "answer": {}}
 
 
 def new_chat(deployment: Deployment, number: int) -> NewChat:
@@ -47,6 +49,22 @@ def test_rows_from_begin_to_end(deployment: Deployment) -> None:
         chats.set_metadata(connection, deployment.project_id, first.id, {"a": "b"})
         chats.delete_stored(connection, deployment.project_id, first.id)
     assert stored_ids(database, deployment) == []
+
+
+def test_a_fine_tuned_model_is_its_base_with_an_adapter(deployment: Deployment) -> None:
+    tuned = ModelRecord(
+        deployment.project_id, "base/tuned", "adapter", "ready", "base", None, None, "models/tuned", {}, 1
+    )
+    both = ServeSpec(kind="serve", model="base", adapter="base/tuned")
+    with deployment.database.writing() as connection:
+        models.add(connection, tuned)
+        places = [
+            chats.find_place(connection, deployment.project_id, spec)
+            for spec in (SERVE, both, ServeSpec(kind="serve", model="base/tuned"))
+        ]
+        job = chats.ensure_served(connection, Submission(deployment.project_id, both), places[1].model_key)
+    assert places[0].model_key != places[1].model_key == places[2].model_key
+    assert job.requirement["model"] == places[1].model_key
 
 
 def test_one_job_serves_a_model(deployment: Deployment) -> None:

@@ -76,7 +76,6 @@ export const en = {
   'kind.preview.help': 'Show training data as a fine-tune would read it.',
   'kind.serve.help': 'Load a model and answer chats with it until none come.',
   'kind.quantize.help': 'Write an 8-bit or 4-bit copy of a model and measure what it costs.',
-  'kind.serve.help': 'Load a model and answer chats until none has come for a while.',
 
   'jobs.title': 'Jobs',
   'jobs.count': '{count} {count|job|jobs}',

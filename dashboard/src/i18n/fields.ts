@@ -31,7 +31,6 @@ export const FIELDS_ZH: Record<string, string> = {
   gguf_type: 'GGUF 类型',
   gradient_accumulation_steps: '梯度累积步数',
   gradient_checkpointing: '梯度检查点',
-  idle_seconds: '空闲秒数',
   input_file: '输入文件',
   labels: '标签',
   learning_rate: '学习率',

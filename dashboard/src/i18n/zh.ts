@@ -77,7 +77,6 @@ export const zh: Messages = {
   'kind.preview.help': '按微调读取的方式显示训练数据。',
   'kind.serve.help': '加载模型并回答对话，直到没有新的对话。',
   'kind.quantize.help': '写出模型的 8 位或 4 位副本，并测量精度损失。',
-  'kind.serve.help': '加载模型并回答对话，直到一段时间内没有新的对话。',
 
   'jobs.title': '任务',
   'jobs.count': '共 {count} 个任务',

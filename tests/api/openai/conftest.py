@@ -2,13 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 
+from jobs.database.tables import Chat
 from tests.api.conftest import ADMIN_KEY, Api, serving, small
+from tests.api.openai.scripted_runner import ScriptedRunner
+from tests.workers.deployment import RedisServer, wait_for
 
+SERVES = {"fraction": 0.0, "stage": "serving", "metrics": {}}
+ASKED: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}]}
 EXAMPLES = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 3
 
 
@@ -59,3 +66,57 @@ def batch_file(client: openai.OpenAI, count: int = 3) -> str:
     """The id of a file with requests."""
     content = lines([request_line(f"request-{number}") for number in range(count)])
     return client.files.create(file=("batch.jsonl", content), purpose="batch").id
+
+
+@dataclass
+class Served:
+    """An API whose model `base` is served, by a runner that plays in a running attempt of `job_id`."""
+
+    api: Api
+    runner: ScriptedRunner
+    job_id: str
+
+    def row(self, chat_id: str) -> Any:
+        """The row of a chat, once it has ended."""
+        query = sa.select(Chat.__table__).where(Chat.id == chat_id, Chat.state != "running")
+
+        def look() -> Any:
+            with self.api.database.reading() as connection:
+                return connection.execute(query).first()
+
+        return wait_for("the end of the chat", look)
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for this module."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Served]:
+    """One for all tests of this module."""
+    home = tmp_path_factory.mktemp("chats") / "home"
+    with serving(small(home, redis_url=redis_server.url, chats_per_project=4, stream_idle_seconds=1)) as api:
+        api.register_model()
+        api.register_model("cold")
+        job_id = api.submit(kind="serve")["id"]
+        attempt_id = api.start(job_id)
+        api.report(attempt_id, progress=SERVES)
+        with ScriptedRunner(redis_server.url, attempt_id).running() as runner:
+            yield Served(api, runner, job_id)
+
+
+@pytest.fixture(params=[False, True], ids=["lenient", "strict"])
+def chatter(served: Served, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
+    """Both kinds of client."""
+    with client_of(served.api, strict=request.param) as made:
+        yield made
+
+
+def ask(client: openai.OpenAI, text: str, **changes: Any) -> Any:
+    """Ask a chat."""
+    return client.chat.completions.create(model="base", messages=[{"role": "user", "content": text}], **changes)

@@ -2,10 +2,11 @@
 
 The last message or the prompt is the answer, word by word, in each of `n` completions. Some prompts ask for more:
 `busy`, `leaving` and `invalid` are refused, `die` fails after one word, `gap` loses a reply, `forever` writes until it
-is aborted, and `silent` begins and says nothing more.
+is aborted, `silent` begins and says nothing more, and `think` gives nothing but signs of life for a while.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from jobs.chats.messages import (
     CALL,
     REPLIES,
     Abort,
+    Alive,
     Ask,
     ChoiceEnded,
     Delta,
@@ -30,6 +32,7 @@ from jobs.chats.messages import (
 
 PROMPT_TOKENS = 3
 BEAT_SECONDS = 0.02  # between two words of an answer without end
+THINK_SECONDS = 20.0  # longer than a runner may be silent
 
 
 class ScriptedRunner:
@@ -45,6 +48,7 @@ class ScriptedRunner:
         self.aborted: list[str] = []
         self._redis = redis.Redis.from_url(url)
         self._queue = call_queue(attempt_id)
+        self._thinking: dict[str, tuple[Ask, float]] = {}  # with the time at which it has thought enough
         self._endless: dict[str, tuple[Ask, int]] = {}  # with the number of the next reply
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -71,11 +75,23 @@ class ScriptedRunner:
                 else:
                     self.asked.append(call)
                     self._reply(call, play(call))
-                    if prompt_of(call.request) == "forever":
-                        self._endless[call.id] = (call, 1)
+                    match prompt_of(call.request):
+                        case "forever":
+                            self._endless[call.id] = (call, 1)
+                        case "think":
+                            self._thinking[call.id] = (call, time.monotonic() + THINK_SECONDS)
+            self._think()
             for chat_id, (ask, number) in list(self._endless.items()):
                 self._reply(ask, [Delta(chat_id, number, 0, "on ")])
                 self._endless[chat_id] = (ask, number + 1)
+
+    def _think(self) -> None:
+        for chat_id, (ask, ends_at) in list(self._thinking.items()):
+            if time.monotonic() < ends_at:
+                self._reply(ask, [Alive([chat_id])])
+            else:
+                del self._thinking[chat_id]
+                self._reply(ask, list(write(ask, ["thought"])))
 
     def _reply(self, ask: Ask, replies: list[Reply]) -> None:
         if replies:
@@ -98,6 +114,7 @@ def play(ask: Ask) -> list[Reply]:
         "die": [started, Delta(ask.id, 1, 0, "word"), Refused(ask.id, 2, "failed", "the runner was killed")],
         "gap": [started, Ended(ask.id, 7)],
         "silent": [started],
+        "think": [started],
         "forever": [started],
     }
     return special.get(prompt) or [started, *write(ask, prompt.split(" "))]

@@ -1,88 +1,19 @@
-"""`client.chat.completions` and `client.completions` against a runner that plays."""
+"""Answers of `client.chat.completions` and `client.completions`, from a runner that plays."""
 
 import importlib.util
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
 import openai
 import pytest
-import sqlalchemy as sa
 
-from jobs.database.tables import Chat, Project
-from jobs.maintenance import Retention
-from jobs.service import chats
-from jobs.service.chats import NewChat
-from tests.api.conftest import ADMIN_KEY, Api, problem_of, serving, small
-from tests.api.openai.conftest import client_of
+from tests.api.conftest import ADMIN_KEY, problem_of
+from tests.api.openai.conftest import ASKED, SERVES, Served, ask, client_of
 from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prompt_of
 from tests.api.openai.test_methods import DOCUMENT
-from tests.workers.deployment import RedisServer, wait_for
+from tests.workers.deployment import RedisServer
 
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
-SERVES = {"fraction": 0.0, "stage": "serving", "metrics": {}}
-ASKED: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}]}
-
-
-@dataclass
-class Served:
-    """An API whose model `base` is served, by a runner that plays in a running attempt of `job_id`."""
-
-    api: Api
-    runner: ScriptedRunner
-    job_id: str
-
-    def row(self, chat_id: str) -> Any:
-        """The row of a chat, once it has ended."""
-        query = sa.select(Chat.__table__).where(Chat.id == chat_id, Chat.state != "running")
-
-        def look() -> Any:
-            with self.api.database.reading() as connection:
-                return connection.execute(query).first()
-
-        return wait_for("the end of the chat", look)
-
-    def ended_rows(self, state: str) -> list[Any]:
-        """Rows of chats in a state."""
-        with self.api.database.reading() as connection:
-            return list(connection.execute(sa.select(Chat.__table__).where(Chat.state == state)))
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis for this module."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Served]:
-    """One for all tests of this module."""
-    home = tmp_path_factory.mktemp("chats") / "home"
-    with serving(small(home, redis_url=redis_server.url, chats_per_project=4, stream_idle_seconds=1)) as api:
-        api.register_model()
-        api.register_model("cold")
-        job_id = api.submit(kind="serve")["id"]
-        attempt_id = api.start(job_id)
-        api.report(attempt_id, progress=SERVES)
-        with ScriptedRunner(redis_server.url, attempt_id).running() as runner:
-            yield Served(api, runner, job_id)
-
-
-@pytest.fixture(params=[False, True], ids=["lenient", "strict"])
-def chatter(served: Served, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
-    """Both kinds of client."""
-    with client_of(served.api, strict=request.param) as made:
-        yield made
-
-
-def ask(client: openai.OpenAI, text: str, **changes: Any) -> Any:
-    """Ask a chat."""
-    return client.chat.completions.create(model="base", messages=[{"role": "user", "content": text}], **changes)
 
 
 def test_an_answer_as_a_whole(chatter: openai.OpenAI, served: Served) -> None:
@@ -247,104 +178,6 @@ def test_unsupported_parameters_of_text_completions(served: Served, changes: dic
     assert caught.value.param == param
 
 
-def test_a_client_that_disconnects_frees_its_place(chatter: openai.OpenAI, served: Served) -> None:
-    stream = ask(chatter, "forever", stream=True)
-    chunks = [next(stream) for _ in range(5)]
-    stream.close()
-    wait_for("the abort", lambda: chunks[0].id in served.runner.aborted)
-    assert served.row(chunks[0].id).state == "cancelled"
-    with pytest.raises(openai.APITimeoutError):
-        ask(chatter.with_options(timeout=0.5), "forever")
-    last = served.runner.asked[-1].id
-    wait_for("the abort of a request without a stream", lambda: last in served.runner.aborted)
-    assert served.row(last).state == "cancelled"
-
-
-@pytest.mark.parametrize(("prompt", "message"), [("die", "the runner was killed"), ("gap", "replies were lost")])
-def test_a_death_becomes_an_error_event(chatter: openai.OpenAI, served: Served, prompt: str, message: str) -> None:
-    stream = ask(chatter, prompt, stream=True)
-    first = next(stream)
-    with pytest.raises(openai.APIError, match=message) as caught:
-        list(stream)
-    assert caught.value.code == "not_ready"
-    row = served.row(first.id)
-    assert (row.state, row.error["code"]) == ("failed", "not_ready")
-    answer = served.api.client.post(
-        "/v1/chat/completions", json={**ASKED, "messages": [{"role": "user", "content": prompt}], "stream": True}
-    )
-    assert "\n\nevent: error\ndata: " in answer.text
-    assert "[DONE]" not in answer.text
-    with pytest.raises(openai.InternalServerError, match=message):
-        ask(chatter, prompt)
-
-
-@pytest.mark.slow
-def test_a_silent_stream_has_comments_and_ends(served: Served) -> None:
-    # The attempt runs on in SQL, so the stream is given up only after the longest silence that is allowed.
-    asked = {**ASKED, "messages": [{"role": "user", "content": "silent"}], "stream": True}
-    with served.api.client.stream("POST", "/v1/chat/completions", json=asked) as answer:
-        lines = list(answer.iter_lines())
-    assert lines.count(": still here") >= 3
-    assert "silent for 15 s" in lines[-2]
-
-
-def test_full_runners_and_projects_answer_429(served: Served) -> None:
-    def post(text: str) -> httpx.Response:
-        body = {"model": "base", "messages": [{"role": "user", "content": text}]}
-        return served.api.client.post("/v1/chat/completions", json=body)
-
-    busy = post("busy")
-    assert "32 chats already" in problem_of(busy, 429, "too_many_requests")["detail"]
-    assert busy.json()["error"]["type"] == "rate_limit_error"
-    assert 1 <= int(busy.headers["Retry-After"]) <= 120
-    with client_of(served.api, strict=False) as client:
-        streams = [ask(client, "forever", stream=True) for _ in range(4)]
-        full = post("one")
-        assert "4 open chats" in problem_of(full, 429, "too_many_requests")["detail"]
-        for stream in streams:
-            stream.close()
-    wait_for("room", lambda: post("one").status_code == 200)
-
-
-def test_a_cold_model_says_what_happens(served: Served) -> None:
-    asked = {**ASKED, "model": "cold", "baichuan": {"wait_seconds": 0.5}}
-    cold = served.api.client.post("/v1/chat/completions", json=asked)
-    body = problem_of(cold, 503, "not_ready")
-    assert 1 <= int(cold.headers["Retry-After"]) <= 120
-    (job, _) = served.api.client.get("/v1/jobs?kind=serve").json()["data"]
-    assert f"'cold' waits for a worker: job {job['id']}" in body["detail"]
-    assert served.api.client.post("/v1/chat/completions", json=asked).status_code == 503
-    assert len(served.api.client.get("/v1/jobs?kind=serve").json()["data"]) == 2
-
-
-def test_a_leaving_attempt_is_not_the_end(served: Served) -> None:
-    asked = {
-        "model": "base",
-        "messages": [{"role": "user", "content": "leaving"}],
-        "baichuan": {"wait_seconds": 0.5},
-    }
-    answer = served.api.client.post("/v1/chat/completions", json=asked)
-    assert "about to end" in problem_of(answer, 503, "not_ready")["detail"]
-
-
-def test_stored_chats(chatter: openai.OpenAI, served: Served) -> None:
-    kept = ask(chatter, "keep this", store=True, metadata={"topic": "a"})
-    streamed = next(iter([chunk.id for chunk in ask(chatter, "and this", store=True, stream=True)]))
-    served.row(kept.id)
-    served.row(streamed)
-    found: Any = chatter.chat.completions.retrieve(kept.id)
-    assert (found.choices[0].message.content, found.metadata) == ("keep this", {"topic": "a"})
-    assert [each.id for each in chatter.chat.completions.list(limit=1)] == [kept.id, streamed]
-    assert [each.id for each in chatter.chat.completions.list(order="desc")] == [streamed, kept.id]
-    changed: Any = chatter.chat.completions.update(kept.id, metadata={"topic": "b"})
-    assert changed.metadata == {"topic": "b"}
-    for chat_id in (kept.id, streamed):
-        assert chatter.chat.completions.delete(chat_id).deleted
-        with pytest.raises(openai.NotFoundError):
-            chatter.chat.completions.retrieve(chat_id)
-    assert served.row(kept.id).completion_tokens == 2
-
-
 def test_the_documented_examples(served: Served, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     name, api = "baichuan2-7b-chat", served.api
     api.register_model(name)
@@ -364,31 +197,3 @@ def test_the_documented_examples(served: Served, redis_server: RedisServer, monk
     names["client"].close()
     assert [prompt_of(ask.request) for ask in runner.asked[:2]] == ["你好", "Name three rivers."]
     assert names["text"].choices[0].text.startswith("登鹳雀楼")
-
-
-def test_chats_count_as_use_of_the_key(served: Served) -> None:
-    def tokens() -> int:
-        return sum(day["tokens"] for day in served.api.client.get("/v1/usage").json()["data"])
-
-    wait_for("the rows of other tests", lambda: not served.ended_rows("running"))
-    before = tokens()
-    with client_of(served.api, strict=False) as client:
-        served.row(ask(client, "one two").id)
-    assert tokens() == before + PROMPT_TOKENS + 2
-
-
-def test_chats_that_an_api_process_left_behind_fail(served: Served) -> None:
-    with served.api.database.writing() as connection:
-        new = NewChat("chatcmpl-left", "p", "k", "", "base", "/v1/chat/completions", served.job_id, "att-x")
-        project = connection.execute(sa.select(Project.id)).scalars().first()
-        chats.begin(connection, [replace(new, project_id=str(project))])
-        assert chats.fail_left_behind(connection) == 0
-        connection.execute(sa.update(Chat).where(Chat.id == new.id).values(expires_at=1))
-    Retention(served.api.database, served.api.settings).expire()
-    row = served.row(new.id)
-    assert (row.state, row.error["code"]) == ("failed", "api_lost")
-    with served.api.database.writing() as connection:
-        connection.execute(sa.update(Chat).where(Chat.id == new.id).values(created_at=1))
-    Retention(served.api.database, served.api.settings).expire()
-    with served.api.database.reading() as connection:
-        assert connection.execute(sa.select(Chat.id).where(Chat.id == new.id)).first() is None

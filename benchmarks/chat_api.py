@@ -1,0 +1,199 @@
+"""Measure what chats cost the API process, without a model; see benchmarks/README.md.
+
+Usage: python -m benchmarks.chat_api [--streams 1 64] [--tokens 200] [--pace 20]
+
+A process in place of the runner replies with one token per stream and step, `--pace` steps per second, and all replies
+of a step together. The result is the share of one core that the API process uses, with and without writing the chunks,
+and the time from a request to its first text. Fails if 64 streams take more than half a core without the writing.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import redis
+
+from api.openai.completion_objects import Choice, ChunkWriter
+from benchmarks.chat_client import Measured, measure
+from jobs.bootstrap import prepare
+from jobs.chats.messages import (
+    CALL,
+    REPLIES,
+    Ask,
+    ChoiceEnded,
+    Delta,
+    Ended,
+    Reply,
+    Started,
+    call_queue,
+    reply_stream,
+)
+from jobs.database import Database
+from jobs.settings import Settings
+from tests.jobs.pool import start_on
+from tests.model_files import write_model_files
+from tests.workers.deployment import RedisServer, free_port, wait_for
+
+KEY = "bj-administrator-of-the-benchmark"
+MAX_SHARE = 0.5
+LIMITED_STREAMS = 64
+TEXT = " word"
+POLL_SECONDS = 0.002  # of the process in place of the runner
+
+
+def play(url: str, attempt_id: str, pace: float) -> None:
+    """Answer chats like a runner whose steps take `1 / pace` seconds."""
+    client = redis.Redis.from_url(url)
+    open_chats: dict[str, tuple[Ask, int]] = {}
+    queue, due = call_queue(attempt_id), time.monotonic()
+    while True:
+        found = client.lpop(queue)
+        if found is None:
+            time.sleep(POLL_SECONDS)
+        news: dict[str, list[Reply]] = {}
+        while isinstance(found, bytes):
+            call = CALL.validate_json(found)
+            if isinstance(call, Ask):
+                open_chats[call.id] = (call, 2)
+                news.setdefault(call.reply_to, []).extend([Started(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)])
+            else:
+                open_chats.pop(call.id, None)
+            found = client.lpop(queue)
+        if open_chats and time.monotonic() >= due:
+            due = max(due + 1 / pace, time.monotonic())
+            for ask, number in list(open_chats.values()):
+                replies = news.setdefault(ask.reply_to, [])
+                if number <= ask.request["max_new_tokens"]:
+                    replies.append(Delta(ask.id, number, 0, TEXT))
+                    open_chats[ask.id] = (ask, number + 1)
+                else:
+                    replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), Ended(ask.id, number + 1)]
+                    del open_chats[ask.id]
+        for process, replies in news.items():
+            client.xadd(reply_stream(process), {"replies": REPLIES.dump_json(replies)}, maxlen=10_000)
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis until the end of the block; its URL."""
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def playing(settings: Settings, attempt_id: str, pace: float) -> Iterator[None]:
+    """A process that answers the chats of an attempt, until the end of the block."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=play, args=(settings.redis, attempt_id, pace), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def api_process(settings: Settings, port: int) -> Iterator[psutil.Process]:
+    """`python -m api`, until the end of the block."""
+    environment = {"BAICHUAN_HOME": str(settings.home), "REDIS_URL": settings.redis, "BAICHUAN_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-m", "api"], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("the API", lambda: is_ready(port))
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_ready(port: int) -> bool:
+    """Whether the API answers."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def serve_model(settings: Settings, url: str) -> str:
+    """Register a model, and begin an attempt that serves it; return its id."""
+    folder = settings.allowed_model_roots[0] / "base"
+    write_model_files(folder)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        client.post("/v1/models", json={"id": "base", "path": str(folder)}).raise_for_status()
+        job = client.post("/v1/jobs", json={"kind": "serve", "model": "base"}).raise_for_status().json()
+    database = Database(settings.database)
+    with database.writing() as connection:
+        attempt_id = start_on(connection, job["id"], "wrk-1", settings)
+    database.close()
+    return attempt_id
+
+
+def used_seconds(process: psutil.Process) -> float:
+    """Seconds of CPU that a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def writing_seconds() -> float:
+    """Seconds that one chunk of a stream takes to write."""
+    writer, choice, rounds = ChunkWriter("chatcmpl-x", 0, "base", is_chat=True, counts=True), Choice(0), 20_000
+    began = time.process_time()
+    for _ in range(rounds):
+        writer.write_text(choice, TEXT, ()).encode()
+    return (time.process_time() - began) / rounds
+
+
+def report(streams: int, measured: Measured, used: float) -> float:
+    """Print one round, and return the share of a core without the writing of chunks."""
+    written = writing_seconds() * measured.tokens
+    share, without = used / measured.seconds, (used - written) / measured.seconds
+    first = sorted(measured.first_text)
+    print(
+        f"{streams:3} streams: {measured.tokens_per_second:6.0f} tokens/s, first text after"
+        f" {statistics.median(first) * 1000:.1f} ms (slowest {first[-1] * 1000:.1f} ms),"
+        f" {share:.2f} of a core, {without:.2f} without writing chunks"
+    )
+    return without
+
+
+def main() -> None:
+    """Measure each number of streams."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--tokens", type=int, default=200, help="per stream")
+    parser.add_argument("--pace", type=float, default=20, help="steps per second")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as redis_url:
+        settings, port = Settings(home=Path(folder) / "home", redis_url=redis_url), free_port()
+        url = f"http://127.0.0.1:{port}"
+        prepare(settings, KEY)
+        with api_process(settings, port) as api, playing(settings, serve_model(settings, url), options.pace):
+            asked = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": options.tokens}
+            measure(url, KEY, [{**asked, "max_tokens": 3}] * 4)
+            shares = {}
+            for streams in options.streams:
+                before = used_seconds(api)
+                measured = measure(url, KEY, [asked] * streams)
+                shares[streams] = report(streams, measured, used_seconds(api) - before)
+    if shares.get(LIMITED_STREAMS, 0) > MAX_SHARE:
+        sys.exit(
+            f"{LIMITED_STREAMS} streams take {shares[LIMITED_STREAMS]:.2f} of a core; at most {MAX_SHARE} is allowed"
+        )
+
+
+if __name__ == "__main__":
+    main()
