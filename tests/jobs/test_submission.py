@@ -63,14 +63,14 @@ def test_a_repeated_request_is_no_rival_for_the_name_of_its_result(deployment: D
     assert isinstance(rival, NameTakenError)
 
 
-def test_only_generate_jobs_run_gguf_files(deployment: Deployment) -> None:
+def test_only_generating_jobs_run_gguf_files(deployment: Deployment) -> None:
     record = ModelRecord(deployment.project_id, "small", "gguf", "ready", "base", None, "/models/gguf", None, {}, 1)
     with deployment.database.writing() as connection:
         models.add(connection, record)
         (refused,) = submit(connection, [deployment.submission(model="small")])
     assert isinstance(refused, InvalidRequestError)
     assert refused.param == "model"
-    assert "only generate jobs can run; name the checkpoint it was made from, 'base'" in str(refused)
+    assert "only generate and serve jobs can run; name the checkpoint it was made from, 'base'" in str(refused)
     assert deployment.submit(kind="generate", model="small", prompts=["a"]).state == "queued"
 
 

@@ -86,6 +86,11 @@ class Served:
 
         return wait_for("the end of the chat", look)
 
+    def open_rows(self) -> list[Any]:
+        """Rows of chats that have not ended."""
+        with self.api.database.reading() as connection:
+            return list(connection.execute(sa.select(Chat.id).where(Chat.state == "running")))
+
 
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:

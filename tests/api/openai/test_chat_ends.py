@@ -168,6 +168,7 @@ def test_chats_count_as_use_of_the_key(served: Served) -> None:
     def tokens() -> int:
         return sum(day["tokens"] for day in served.api.client.get("/v1/usage").json()["data"])
 
+    wait_for("the rows of other tests", lambda: not served.open_rows())
     before = tokens()
     with client_of(served.api, strict=False) as client:
         served.row(ask(client, "one two").id)

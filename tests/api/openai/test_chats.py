@@ -184,6 +184,7 @@ def test_the_documented_examples(served: Served, redis_server: RedisServer, monk
     monkeypatch.setenv("BAICHUAN_API_KEY", ADMIN_KEY)
     attempt = api.start(api.submit(kind="serve", model=name)["id"])
     api.report(attempt, progress=SERVES)
+    api.report(attempt, progress=SERVES)
     text = DOCUMENT.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", api.url)
     beginning, _, rest = text.partition("## Fine-tune")
     blocks = [*PYTHON.findall(beginning), *PYTHON.findall(rest.partition("## Chat")[2].partition("\n## ")[0])]
