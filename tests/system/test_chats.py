@@ -62,7 +62,7 @@ def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]
     service.http.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
     batch = service.run(kind="generate", model="tiny", **spec)
     written = service.http.get(f"/v1/jobs/{batch['id']}/artifacts/completions.jsonl").text
-    assert json.loads(written)["text"] == cold.choices[0].message.content
+    assert json.loads(written)["completion"] == cold.choices[0].message.content
 
 
 def test_many_at_once_and_some_that_hang_up(service: Service, settings: dict[str, Any]) -> None:
