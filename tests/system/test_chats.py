@@ -27,6 +27,7 @@ def list_serve_jobs(service: Service) -> list[dict[str, Any]]:
     return jobs
 
 
+@pytest.mark.slow  # a runner starts and loads the model
 def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]) -> None:
     with openai.OpenAI(**settings, max_retries=0, timeout=90) as client:
         cold = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=8, temperature=0)
@@ -62,9 +63,10 @@ def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]
     service.http.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
     batch = service.run(kind="generate", model="tiny", **spec)
     written = service.http.get(f"/v1/jobs/{batch['id']}/artifacts/completions.jsonl").text
-    assert json.loads(written)["text"] == cold.choices[0].message.content
+    assert json.loads(written)["completion"] == cold.choices[0].message.content
 
 
+@pytest.mark.slow  # as above
 def test_many_at_once_and_some_that_hang_up(service: Service, settings: dict[str, Any]) -> None:
     async def chat(client: openai.AsyncOpenAI, number: int) -> int:
         stream = await client.chat.completions.create(
