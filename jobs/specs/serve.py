@@ -32,7 +32,6 @@ class ServeSpec(JobSpec):
         60, ge=0, le=86_400, description="The job succeeds when no chat has come for this long; 0: once it is loaded"
     )
     dtype: Dtype = "auto"
-    priority: int = Field(10, ge=-100, le=100, description="Higher goes first; somebody waits for an answer")
     max_attempts: int = Field(2, ge=1, le=10, description="How often a job whose worker is lost is started again")
     timeout_seconds: int = Field(MONTH_SECONDS, ge=1, le=MONTH_SECONDS, description="How long one attempt may run")
 

@@ -5001,8 +5001,8 @@ export interface components {
             model: string;
             /**
              * Priority
-             * @description Higher goes first; somebody waits for an answer
-             * @default 10
+             * @description Higher goes first
+             * @default 0
              */
             priority?: number;
             /** @description Where it may run; by default what its memory needs */
