@@ -6,7 +6,6 @@ python -m benchmarks.chats --transport    64 streams with 20 tokens per second e
 
 import argparse
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -78,11 +77,13 @@ def measure_first_token(folder: Path) -> None:
 
 def write_entries(send: Callable[[bytes], None]) -> None:
     """Send one entry per engine step, with a token of each stream and the time."""
+    used = time.process_time()
     for step in range(RATE * SECONDS):
         begun = time.monotonic()
         replies: list[Any] = [Delta(f"chat-{n:026d}", step, 0, f" token {time.monotonic()!r}") for n in range(STREAMS)]
         send(REPLIES.dump_json(replies))
         time.sleep(max(0.0, 1 / RATE - (time.monotonic() - begun)))
+    print(f"{time.process_time() - used:.2f}")
 
 
 def write_to_redis(url: str) -> None:
@@ -107,18 +108,17 @@ def write_to_socket(port: str) -> None:
 
 def read(name: str, argument: str, take: Callable[[], list[bytes]], server: RedisServer | None = None) -> None:
     """Be the API process: read what a separate process writes, and print delays and CPU time."""
-    children, own = os.times().children_user + os.times().children_system, time.process_time()
-    used = _cpu_of(server) if server else 0.0
-    writer = subprocess.Popen([sys.executable, "-m", "benchmarks.chats", f"--write-{name}", argument])
+    own, used = time.process_time(), _cpu_of(server) if server else 0.0
+    command = [sys.executable, "-m", "benchmarks.chats", f"--write-{name}", argument]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     delays: list[float] = []
     while len(delays) < RATE * SECONDS:
         for text in take():
             REPLIES.validate_json(text)
             delays.append(time.monotonic() - float(json.loads(text)[-1]["text"].split()[-1]))
-    writer.wait()
-    spent = os.times().children_user + os.times().children_system - children
+    spent = writer.communicate()[0].strip()
     broker = f", broker {_cpu_of(server) - used:.2f} s" if server else ""
-    print(f"{name}: {describe(delays)}; CPU: reader {time.process_time() - own:.2f} s, writer {spent:.2f} s{broker}")
+    print(f"{name}: {describe(delays)}; CPU: reader {time.process_time() - own:.2f} s, writer {spent} s{broker}")
 
 
 def _cpu_of(server: RedisServer) -> float:

@@ -167,9 +167,14 @@ class Runner:
         self.kill()
         self.process.wait(timeout)
         if self._closed.acquire(blocking=False):
-            with self._writing:  # nobody still writes, since nobody reads
-                self._has_pipes = False
-                self.pipes.close()
+            self._close_pipes(timeout)
+
+    def _close_pipes(self, timeout: float) -> None:
+        """Close the pipes once nobody writes, which ends with the last reader; a stray one keeps them open."""
+        if self._writing.acquire(timeout=timeout):
+            self._has_pipes = False
+            self.pipes.close()
+            self._writing.release()
 
     def _write(self, line: bytes) -> None:
         rest = memoryview(line)
