@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -46,7 +46,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
         else:
             for message in _read_messages():
                 if not _obey(conversation, message):
-                    _print_answer(conversation, message)
+                    _print_answer(conversation, message.text)
 
 
 def _converse(conversation: Conversation, model: str) -> None:
@@ -66,14 +66,21 @@ def _converse(conversation: Conversation, model: str) -> None:
             return
         try:
             if not _obey(conversation, message):
-                _print_answer(conversation, message)
+                _print_answer(conversation, message.text)
         except KeyboardInterrupt:
             say("\n(stopped)")
         except CommandError as error:
             say(f"error: {error}")
 
 
-def _read_messages() -> Iterator[str]:
+class _Message(NamedTuple):
+    """What the user has entered, and whether it was a block, which is never a command."""
+
+    text: str
+    is_block: bool = False
+
+
+def _read_messages() -> Iterator[_Message]:
     """Yield messages up to the end of the input or `/exit`: a line, or the lines between two that are \"\"\"."""
     block: list[str] | None = None
     while True:
@@ -85,19 +92,24 @@ def _read_messages() -> Iterator[str]:
             if block is None:
                 block = []
                 continue
-            line, block = "\n".join(block), None
-        elif block is not None:
+            text, block = "\n".join(block), None
+            if text.strip():
+                yield _Message(text, is_block=True)
+            continue
+        if block is not None:
             block.append(line)
             continue
         if line.strip() == "/exit":
             return
         if line.strip():
-            yield line
+            yield _Message(line)
 
 
-def _obey(conversation: Conversation, message: str) -> bool:
+def _obey(conversation: Conversation, message: _Message) -> bool:
     """Carry out a command; return whether the message was one."""
-    command, _, rest = message.strip().partition(" ")
+    if message.is_block:
+        return False
+    command, _, rest = message.text.strip().partition(" ")
     match command:
         case "/clear":
             conversation.clear()
@@ -106,7 +118,7 @@ def _obey(conversation: Conversation, message: str) -> bool:
             conversation.system = rest.strip() or None
         case "/help":
             say(HELP)
-        case _ if command.startswith("/") and "\n" not in message:
+        case _ if command.startswith("/"):
             say(f"{command} is not a command; /help lists them, and a message that starts with / needs {BLOCK} lines")
         case _:
             return False

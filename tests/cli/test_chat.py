@@ -93,15 +93,15 @@ def contents(body: dict[str, Any]) -> list[str]:
 
 
 def test_a_conversation_through_a_pipe(service: Service) -> None:
-    lines = 'first\n\n"""\ntwo\nlines\n"""\n/clear\nthird\n/system be brief\nfourth\n/exit\nnever\n'
+    lines = 'first\n\n"""\ntwo\nlines\n"""\n/clear\nthird\n/system be brief\n"""\n/fourth\n"""\n/exit\nnever\n'
     options = ("--temperature", "0", "--max-tokens", "7", "--adapter", "mine", "--wait", "5", "--system", "old")
     done = service.shell("chat", "tiny", *options, stdin=lines, **service.variables)
-    assert (done.code, done.out) == (0, "<first>\n<two\nlines>\n<third>\n<fourth>\n"), done.err
+    assert (done.code, done.out) == (0, "<first>\n<two\nlines>\n<third>\n</fourth>\n"), done.err
     assert [contents(body) for body in service.asked] == [
         ["old", "first"],
         ["old", "first", "<first>", "two\nlines"],
         ["old", "third"],
-        ["be brief", "fourth"],
+        ["be brief", "/fourth"],
     ]
     given = {name: value for name, value in service.asked[0].items() if name != "messages"}
     assert given == {

@@ -80,6 +80,8 @@ class ScriptedRunner:
                             self._endless[call.id] = (call, 1)
                         case "think":
                             self._thinking[call.id] = (call, time.monotonic() + THINK_SECONDS)
+                        case _:
+                            pass
             self._think()
             for chat_id, (ask, number) in list(self._endless.items()):
                 self._reply(ask, [Delta(chat_id, number, 0, "on ")])
