@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import subprocess
 import threading
 import time
@@ -137,17 +138,28 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(servic
     os.close(side)
     shown = b""
 
-    def wait_for(text: bytes) -> None:
+    def wait_for(text: bytes, *, press: bytes = b"") -> None:
+        """Wait for a text; press a key before, and again if nothing is shown for a second.
+
+        A program that has just printed its prompt may not wait for input yet, and then notices Ctrl-C late.
+        """
         nonlocal shown
-        while text not in shown:
-            shown += os.read(main, 4096)
-        shown = shown.split(text, 1)[1]
+        os.write(main, press)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if text in shown:
+                shown = shown.split(text, 1)[1]
+                return
+            if select.select([main], [], [], 1)[0]:
+                shown += os.read(main, 4096)
+            else:
+                os.write(main, press)
+        raise AssertionError(f"{text!r} is not shown after {shown!r}")
 
     wait_for(b"> ")
     os.write(main, b"endless\n")
     wait_for(b"on on ")
-    os.write(main, b"\x03")
-    wait_for(b"(stopped)")
+    wait_for(b"(stopped)", press=b"\x03")
     assert service.hung_up.wait(30)
     wait_for(b"> ")
     os.write(main, b"die\n")
@@ -156,8 +168,7 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(servic
     os.write(main, b"/what\n")
     wait_for(b"/what is not a command")
     wait_for(b"> ")
-    os.write(main, b"\x03")
-    wait_for(b"(Ctrl-D ends)")
+    wait_for(b"(Ctrl-D ends)", press=b"\x03")
     wait_for(b"> ")
     os.write(main, b"\x04")
     assert process.wait(30) == 0
