@@ -15,6 +15,7 @@ from jobs.service import attempts
 from jobs.service.claims import Claim
 from jobs.service.references import resolve_models
 from jobs.service.submission import Submission, Submitted, submit
+from jobs.specs import KINDS as ALL_KINDS
 from jobs.specs import SPEC, AnySpec
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import dispatch_to
@@ -29,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "finetune": {"kind": "finetune", "training_file": FILE},
     "evaluate": {"kind": "evaluate", "benchmark": "mmlu", "data_file": FILE},
     "preview": {"kind": "preview", "training_file": FILE},
+    "serve": {"kind": "serve"},
 }
 
 
@@ -149,10 +151,11 @@ def every_combination() -> Iterator[AnySpec]:
     """Specs of every kind with every kind of model in every field that takes one."""
     variants = {
         "generate": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],
+        "serve": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],
         "finetune": [{"method": method} for method in ("lora", "full")],
     }
     for name, kind in KINDS.items():
-        takes_adapter = name in ("generate", "merge", "evaluate")
+        takes_adapter = name in ("generate", "serve", "merge", "evaluate")
         adapters = (None, *NAMES) if takes_adapter else (None,)
         others = (None, "plain", "lora", "gguf", "llama", "missing") if name == "evaluate" else (None,)
         for model, adapter, other, variant in product(NAMES, adapters, others, variants.get(name, [{}])):
@@ -167,7 +170,7 @@ def test_no_combination_is_accepted_that_the_runner_then_refuses(pool: Deploymen
     with pool.database.writing() as connection:
         answers = submit(connection, [Submission(pool.project_id, spec) for spec in specs])
     accepted = [answer.job for answer in answers if isinstance(answer, Submitted)]
-    assert {job.kind for job in accepted} == {"generate", "quantize", "convert", "finetune", "evaluate", "preview"}
+    assert {job.kind for job in accepted} == set(ALL_KINDS)
     assert len(specs) - len(accepted) > 1000
     for job in accepted:
         prepare(claim_job(pool, job.id), open_store(pool.settings), pool.settings.allowed_model_roots, ignore_progress)

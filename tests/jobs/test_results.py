@@ -18,6 +18,8 @@ from jobs.results import (
     PerplexityResult,
     QuantizationQuality,
     QuantizeResult,
+    ServeResult,
+    count_tokens,
     read_progress,
     read_result,
 )
@@ -50,6 +52,16 @@ RESULTS: list[AnyResult] = [
         ),
     ),
     ConvertResult(target="gguf", tensors=1, bytes_before=2, bytes_after=1),
+    ServeResult(
+        chats=2,
+        aborted=1,
+        refused=0,
+        prompt_tokens=9,
+        completion_tokens=4,
+        seconds=60.0,
+        engine="transformers",
+        engine_reason="the only one",
+    ),
     FinetuneResult(
         final_loss=-INFINITY,
         steps=1,
@@ -107,7 +119,7 @@ def test_a_result_is_read_as_the_class_that_was_stored(result: AnyResult) -> Non
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
-    quantized, trained = RESULTS[1].model_dump(mode="json"), RESULTS[3].model_dump(mode="json")
+    quantized, trained = RESULTS[1].model_dump(mode="json"), RESULTS[4].model_dump(mode="json")
     assert (quantized["relative_errors"], quantized["mean_relative_error"]) == ({"a": None, "b": 0.5}, None)
     assert (quantized["quality"]["models"][0]["perplexity"], trained["final_loss"]) == (None, None)
     progress = JobProgress(fraction=0.5, stage="training", metrics={"loss": NAN, "rate": 1.5, "step": 40})
@@ -118,6 +130,10 @@ def test_numbers_that_are_not_finite_become_null() -> None:
 @pytest.mark.parametrize("stored", [{}, {"files": 2}, {"kind": 3}, {"steps": "many", "final_loss": []}])
 def test_a_result_with_other_fields_is_read_as_it_is(kind: str, stored: dict[str, Any]) -> None:
     assert read_result(kind, stored) == stored
+
+
+def test_tokens_of_a_serve_job_are_counted_with_its_chats() -> None:
+    assert [count_tokens(RESULTS[index].model_dump(mode="json")) for index in (0, 3)] == [5, 0]
 
 
 def test_a_handler_cannot_return_fields_that_nobody_knows() -> None:

@@ -20,6 +20,7 @@ from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Ref
 from workers.handlers.chat_channel import ChatChannel
 
 OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
+MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
 PLACE = "the request"  # what the engine's messages call it
 
 log = logging.getLogger(__name__)
@@ -192,4 +193,4 @@ def _count_choices(request: Mapping[str, Any]) -> int:
 
 def _chance_of(entry: Mapping[str, Any]) -> TokenChance:
     alternatives = [_chance_of(each) for each in entry.get("top_logprobs", ())]
-    return TokenChance(entry["token"], entry["bytes"], entry["logprob"], alternatives)
+    return TokenChance(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)
