@@ -13,6 +13,7 @@ from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
 INTERNAL = {"BAICHUAN_LISTEN_FD"}  # for `baichuan up` alone
 
 
@@ -38,8 +39,20 @@ def test_the_configuration_table_is_that_of_the_settings() -> None:
     assert table == expected, "\n".join(["the table should be:", *expected])
 
 
+def shape(text: str) -> tuple[list[str], list[str]]:
+    """The levels of a document's headings, and its code without comments."""
+    code = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+(?= )", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return headings, [re.sub(r"\s*# .*", "", block) for block in code]
+
+
+def test_the_chinese_readme_has_the_same_headings_commands_and_kinds() -> None:
+    assert shape(CHINESE) == shape(README)
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in CHINESE] == []
+
+
 def test_links_lead_to_files() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    targets = re.findall(r"\]\(([^)#]+)\)", README + CHINESE)
     assert len(targets) > 3
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
 
