@@ -15,7 +15,7 @@ VARIANTS = [
     ("light", "zh", PHONE),
 ]
 PARTS = ("", "/log", "/curves", "/spec", "/attempts", "/files", "/code")
-PAGES = ("jobs", "submit?model=base", "curves", "data", "models", "pool", "project")
+PAGES = ("jobs", "submit?model=base", "curves", "data", "models", "playground?model=base&two=1", "pool", "project")
 
 
 def fill(api: Api) -> str:
