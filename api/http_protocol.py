@@ -189,6 +189,8 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.flow.resume_reading()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _write(self, refusal: Refusal) -> None:

@@ -15,11 +15,13 @@ UPLOAD_TIMEOUT = httpx.Timeout(300, connect=5)
 
 
 def upload(client: Client, path: Path, purpose: str) -> Any:
-    """Upload a file piece by piece; returns the file object.
+    """Upload a file in chunks, and return the file object.
 
     Raises:
-        CommandError: it cannot be read, or the service refuses it.
+        CommandError: It is not a readable file, or the service rejects it.
     """
+    if path.exists() and not path.is_file():
+        raise CommandError(f"cannot read {path}: it is not a regular file", ExitCode.USAGE)
     try:
         with path.open("rb") as content:
             parts = {"purpose": (None, purpose), "file": (path.name, content)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
-from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
+from jobs.inputs.parameters import ENDPOINTS, HALF_OF_A_PAIR, LENGTH_LIMITS, find_fault, has_half_of_a_pair
 
 # OpenAI's limits, https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
@@ -77,6 +77,8 @@ def _check_line(item: Any) -> tuple[str, str, str]:
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
         raise _fault("custom_id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
+    if has_half_of_a_pair(custom_id):
+        raise _fault("custom_id", f"contains {HALF_OF_A_PAIR}; write the whole character")
     if item.get("method") != "POST":
         raise _fault("method", "must be POST")
     if not isinstance(url, str) or url not in ENDPOINTS:

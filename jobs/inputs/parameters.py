@@ -11,7 +11,14 @@ ROLES = ("system", "user", "assistant")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 MAX_BIASED_TOKENS = 1024  # of `baichuan_core.generation`; OpenAI's API takes 300
 
+HALF_OF_A_PAIR = "half of a surrogate pair"
+
 Check = Callable[[Any], str | None]
+
+
+def has_half_of_a_pair(text: str) -> bool:
+    """Whether a text contains half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def find_fault(name: str, value: Any) -> str | None:
@@ -41,8 +48,9 @@ def _check_top_p(value: Any) -> str | None:
 
 def _check_stop(value: Any) -> str | None:
     texts = [value] if isinstance(value, str) else value
-    fits = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
-    return None if fits else "must be a text or a list of texts, none of them empty"
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        return "must be a text or a list of texts, none of them empty"
+    return next((fault for text in texts if (fault := _check_text(text))), None)
 
 
 def _check_logit_bias(value: Any) -> str | None:
@@ -57,7 +65,9 @@ def _check_logit_bias(value: Any) -> str | None:
 
 
 def _check_text(value: Any) -> str | None:
-    return None if isinstance(value, str) and value else "must be a text that is not empty"
+    if not isinstance(value, str) or not value:
+        return "must be a text that is not empty"
+    return f"contains {HALF_OF_A_PAIR}; write the whole character" if has_half_of_a_pair(value) else None
 
 
 def _check_messages(value: Any) -> str | None:
@@ -79,8 +89,8 @@ def _check_message(message: Any) -> tuple[str, str] | None:
     content = message.get("content")
     if not isinstance(content, str):
         return "no text as content", "; only text is supported"
-    if any("\ud800" <= character <= "\udfff" for character in content):
-        return "half of a surrogate pair", "; write the whole character"
+    if has_half_of_a_pair(content):
+        return HALF_OF_A_PAIR, "; write the whole character"
     return None
 
 

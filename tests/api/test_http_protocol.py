@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -214,3 +215,18 @@ def test_what_is_not_http_gets_a_problem_document(
     with connect(client) as connection:
         connection.sendall(request_)
         problem_in(read_all(connection), status, code)
+
+
+@pytest.mark.integration
+def test_a_refused_request_leaves_nothing_behind(tmp_path: Path) -> None:
+    both = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with process(tmp_path / "home", BAICHUAN_RECEIVE_SECONDS="1") as (running, client):
+        for request in (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", both):
+            with connect(client) as connection:
+                connection.sendall(request)
+                assert b"HTTP/1.1 4" in read_all(connection)
+        with connect(client) as connection:
+            assert read_all(connection) == b""  # its time is over after that of the requests before
+        running.terminate()
+        assert running.stderr is not None
+        assert "Traceback" not in running.stderr.read()

@@ -69,6 +69,8 @@ def test_fine_tuning_uploads_its_local_file(service: Shell, model: str) -> None:
     uploaded = service("files", "upload", "data.json", "--purpose", "batch")
     assert uploaded.out.startswith("file-")
     assert service("files", "delete", uploaded.out.strip()).code == 0
+    endless = service("files", "upload", "/dev/zero", "--purpose", "batch")
+    assert (endless.code, endless.err) == (2, "error: cannot read /dev/zero: it is not a regular file\n")
     assert len(json.loads(service("files", "list", "--json").out)["data"]) == len(files)
 
 

@@ -22,7 +22,7 @@ def line(custom_id: str = "a", url: str = "/v1/chat/completions", body: Any = CH
 
 
 def written(path: Path, *items: Any) -> Path:
-    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     return path
 
 
@@ -66,6 +66,8 @@ def test_a_batch_file(tmp_path: Path) -> None:
             line(body={**CHAT, "messages": [{"role": "user", "content": []}]}),
             "body.messages has no text as content in message 1",
         ),
+        (line(custom_id="\ud800"), "custom_id contains half of a surrogate pair"),
+        (line(body={**CHAT, "stop": "\ud800"}), "body.stop contains half of a surrogate pair"),
         (line(), "custom_id is 'a', as in line 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Answers of `client.chat.completions` and `client.completions`, from a runner that plays."""
 
 import importlib.util
+import json
 import re
 from typing import Any
 
@@ -155,10 +156,21 @@ def test_what_is_not_supported_is_a_400_that_names_the_parameter(
     assert caught.value.param == param
 
 
-def test_half_of_a_character_is_refused(served: Served) -> None:
-    body = '{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}'
-    answer = served.api.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
-    assert problem_of(answer, 400, "invalid_request")["error"]["param"] == "messages"
+@pytest.mark.parametrize(
+    ("address", "parameters", "param"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+        ("/v1/chat/completions", {**ASKED, "stop": "\ud800"}, "stop"),
+        ("/v1/chat/completions", {**ASKED, "stop": ["a", "\udfff"]}, "stop"),
+        ("/v1/completions", {"prompt": "\ud800"}, "prompt"),
+        ("/v1/completions", {"prompt": ["a", "\ud800"]}, "prompt"),
+        ("/v1/chat/completions", {**ASKED, "store": True, "metadata": {"a": "\ud800"}}, "metadata.a"),
+    ],
+)
+def test_half_of_a_character_is_refused(served: Served, address: str, parameters: dict[str, Any], param: str) -> None:
+    body = json.dumps({**parameters, "model": "base"})
+    answer = served.api.client.post(address, content=body, headers={"Content-Type": "application/json"})
+    assert problem_of(answer, 400, "invalid_request")["error"]["param"] == param
 
 
 @pytest.mark.parametrize(

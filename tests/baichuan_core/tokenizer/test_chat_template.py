@@ -166,6 +166,7 @@ def test_the_last_answer_is_continued_and_old_rounds_make_room(own: Path) -> Non
     [
         ("{{ raise_exception('no, thanks') }}", "no, thanks"),
         ("{{ 1 + messages }}", "cannot write"),
+        ("{{ 1 / 0 }}", "division by zero"),
         ("{{ x.y }}", "undefined"),
     ],
 )
