@@ -13,6 +13,10 @@ ChatState = Literal["running", "succeeded", "failed", "cancelled"]
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
+# Causes for which a job waits until another one ends; see `jobs.scheduling.explanation`.
+ROOM_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job without its spec and result, which are only read where they are needed.

@@ -131,6 +131,7 @@ class Replied:
 
 NATIVE_ENGINE = "transformers"
 PAUSE = b"pause\n"  # to a runner, after its assignment
+MAKE_ROOM = b"make room\n"  # the same: end when nothing is left to answer
 CALL_PREFIX = b"call "  # to a runner; assignments begin with a brace
 Message = Annotated[Progressed | Measured | Finished | Failed | Paused | Serves | Replied, Field(discriminator="type")]
 

@@ -11,11 +11,11 @@ from typing import Protocol
 
 from jobs.chats.messages import Call
 from workers.logs import LineReader
-from workers.messages import PAUSE, Assignment, Message, decode_message, encode_assignment, encode_call
+from workers.messages import MAKE_ROOM, PAUSE, Assignment, Message, decode_message, encode_assignment, encode_call
 from workers.runner import Wires
 
 READ_BYTES = 1 << 16
-PAUSE_WRITE_SECONDS = 1.0
+REQUEST_SECONDS = 1.0
 
 Line = tuple[str, list[str]]
 
@@ -117,9 +117,16 @@ class Runner:
 
     def ask_to_pause(self) -> None:
         """Ask the runner to save a resume point and to give its place back; a stuck one does not hear it."""
-        if self._writing.acquire(timeout=PAUSE_WRITE_SECONDS):
+        self._request(PAUSE)
+
+    def ask_to_make_room(self) -> None:
+        """Ask the runner to end when nothing is left to answer; a stuck one does not hear it."""
+        self._request(MAKE_ROOM)
+
+    def _request(self, line: bytes) -> None:
+        if self._writing.acquire(timeout=REQUEST_SECONDS):
             try:
-                self._write(PAUSE)
+                self._write(line)
             finally:
                 self._writing.release()
 

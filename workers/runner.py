@@ -39,6 +39,7 @@ from workers.handlers.contract import Context, GivenBackError, handler_of
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
+    MAKE_ROOM,
     PAUSE,
     Assignment,
     Failed,
@@ -105,11 +106,13 @@ class Control:
 
     Attributes:
         pause: Whether the attempt must give its place back.
+        make_room: Whether the attempt must end when it is idle.
         chats: Where calls to the attempt go.
     """
 
     def __init__(self, pipe: io.BufferedReader) -> None:
         self.pause = threading.Event()
+        self.make_room = threading.Event()
         self.chats: tuple[str, ChatChannel] | None = None  # with the attempt's id
         self._assignments: SimpleQueue[bytes] = SimpleQueue()
         threading.Thread(target=self._obey, args=(pipe,), name="control", daemon=True).start()
@@ -118,12 +121,15 @@ class Control:
         """Return the next assignment."""
         line = self._assignments.get()
         self.pause.clear()
+        self.make_room.clear()
         return decode_assignment(line)
 
     def _obey(self, pipe: io.BufferedReader) -> None:
         for line in pipe:
             if line == PAUSE:
                 self.pause.set()
+            elif line == MAKE_ROOM:
+                self.make_room.set()
             elif line.startswith(CALL_PREFIX):
                 self._call(line)
             elif line.endswith(b"\n"):
@@ -171,7 +177,13 @@ class AttemptRunner:
         prepared = prepare(claim, store, storage.model_roots, Reporter(self._messages))
         chats = ChatChannel(self._announce, self._reply)
         self._control.chats = claim.attempt.id, chats
-        context = replace(prepared, should_pause=self._control.pause.is_set, loaded=self._loaded, chats=chats)
+        context = replace(
+            prepared,
+            should_pause=self._control.pause.is_set,
+            should_make_room=self._control.make_room.is_set,
+            loaded=self._loaded,
+            chats=chats,
+        )
         self._store, self._context = store, context
         handler = handler_of(claim.spec)
         require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)

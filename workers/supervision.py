@@ -65,6 +65,7 @@ class Supervision:
         self._served: ServedAttempt | None = None
         self._can_pause = claim.spec.can_pause or claim.spec.hands_over
         self._pause_ends_at: float | None = None
+        self._makes_room = False
         self._last_word: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
         self._has_heard = False
@@ -132,6 +133,9 @@ class Supervision:
             return None
         if directive is Directive.YIELD or self._draining.is_set():
             return self._give_back(runner)
+        if directive is Directive.MAKE_ROOM and runner is not None and not self._makes_room:
+            self._makes_room = True
+            runner.ask_to_make_room()
         return self._too_late if time.monotonic() >= self._ends_at else None
 
     def _give_back(self, runner: Runner | None) -> Ending | None:

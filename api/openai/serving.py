@@ -14,7 +14,7 @@ from jobs.chats.client import OpenChat
 from jobs.chats.messages import Refused, Started
 from jobs.errors import DomainError, InvalidRequestError, NotReadyError, ServingFailedError, TooManyRequestsError
 from jobs.identifiers import new_id
-from jobs.records import JobRecord
+from jobs.records import ROOM_CAUSES, JobRecord
 from jobs.service import chats
 from jobs.service.chats import NewChat, Place
 from jobs.service.doors import Door
@@ -26,8 +26,6 @@ POLL_SECONDS = 0.2  # between two looks at a model that is being loaded
 MAX_FAILURES = 3  # runners that die before they begin to answer the same request
 LOADING_SECONDS = 5  # when to ask again for a model that is being loaded
 ROOM_SECONDS = 30  # when to ask again for a model that waits for room
-# Causes of waiting that end by themselves when other jobs end; the others need an operator.
-FULL = ("slots", "devices", "device_memory", "host_memory", "nodes")
 # Codes of failures for which the model or the request is to blame.
 CLIENT_FAULTS = (
     "checkpoint",
@@ -206,7 +204,7 @@ class _Search:
             waiting = job.waiting or {}
             reason = waiting.get("message", "it has just been queued")
             message = f"{model} waits for a worker: job {job.id} {reason}"
-            if waiting.get("cause") in FULL:
+            if waiting.get("cause") in ROOM_CAUSES:
                 return TooManyRequestsError(message, seconds=ROOM_SECONDS)
             return NotReadyError(message, seconds=LOADING_SECONDS)
         progress = job.progress or {}

@@ -6,9 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.orm import aliased
 
 from jobs.database.tables import Allocation, Attempt, Job, Worker
-from jobs.records import AttemptRecord
+from jobs.records import ROOM_CAUSES, AttemptRecord
 from jobs.repository import allocations
 from jobs.state import AttemptState
 
@@ -38,24 +39,35 @@ def get(connection: Connection, attempt_id: str) -> AttemptRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides whether a worker goes on with an attempt."""
+    """What decides whether a worker continues with an attempt.
+
+    Attributes:
+        others_wait: Whether other jobs wait for room; only read for serve jobs, which then end when they are idle.
+    """
 
     attempt_state: str
     job_state: str
     drain_at: int | None
+    others_wait: bool
 
 
 def standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
-    """Read how things stand with a worker's attempt, without locks; None if it has no open allocation."""
+    """Read the state of a worker's attempt without locks; None if it has no open allocation."""
+    other = aliased(Job)
+    others_wait = sa.exists().where(
+        other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(ROOM_CAUSES)
+    )
     query = (
-        sa.select(Attempt.state, Job.state, Worker.drain_at)
+        sa.select(
+            Attempt.state, Job.state, Worker.drain_at, sa.case((Job.kind == "serve", others_wait), else_=sa.false())
+        )
         .join(Allocation, Allocation.attempt_id == Attempt.id)
         .join(Job, Job.id == Attempt.job_id)
         .outerjoin(Worker, Worker.id == Allocation.worker_id)
         .where(Attempt.id == attempt_id, Allocation.worker_id == worker_id, Allocation.deadline.is_not(None))
     )
     row = connection.execute(query).first()
-    return Standing(*row) if row else None
+    return Standing(row[0], row[1], row[2], bool(row[3])) if row else None
 
 
 def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:

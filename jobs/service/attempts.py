@@ -39,6 +39,7 @@ class Directive(Enum):
     CONTINUE = auto()
     STOP = auto()  # a user cancelled the job
     YIELD = auto()  # give the place back: the job waits again or is paused, and the attempt does not count
+    MAKE_ROOM = auto()  # other jobs wait: a serve job ends when it is idle
     ABANDON = auto()  # the attempt is no longer this worker's: whatever it does has no effect
 
 
@@ -219,7 +220,8 @@ def peek(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
     now, found = now_ms(connection), attempts.standing(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON
-    return _directive(found.job_state, found.drain_at, now)
+    directive = _directive(found.job_state, found.drain_at, now)
+    return Directive.MAKE_ROOM if directive is Directive.CONTINUE and found.others_wait else directive
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:

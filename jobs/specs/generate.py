@@ -6,11 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint
-from jobs.specs.engines import EngineChoice, estimate_open_batch, find_engine_misfit
-from jobs.specs.fields import WITHOUT_NUL, Dtype, FileId, ModelName, Seed, StrictModel
-from jobs.specs.job_spec import JobSpec
+from jobs.specs.fields import WITHOUT_NUL, FileId, Seed, StrictModel
 from jobs.specs.known_model import KnownModel
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.text_generation import TextGenerationSpec
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
 
@@ -22,15 +20,12 @@ class Message(StrictModel):
     content: Annotated[str, StringConstraints(max_length=200_000), WITHOUT_NUL]
 
 
-class GenerateSpec(JobSpec):
+class GenerateSpec(TextGenerationSpec):
     """Complete prompts, or answer conversations, given inline or as an uploaded JSONL file."""
 
-    produces_model: ClassVar[bool] = False
-    runs_gguf: ClassVar[bool] = True
     input_fields: ClassVar[tuple[str, ...]] = ("prompts", "conversations", "input_file")
 
     kind: Literal["generate"]
-    adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
     prompts: list[Text] | None = Field(None, min_length=1, max_length=1000)
     conversations: list[Annotated[list[Message], Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=1, max_length=1000
@@ -54,11 +49,6 @@ class GenerateSpec(JobSpec):
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Report the logarithm of each token's probability and of so many alternatives"
     )
-    engine: EngineChoice = Field(
-        "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
-    )
-    batch_size: int = Field(32, ge=1, le=256, description="Most completions that are written side by side")
-    dtype: Dtype = "auto"
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -68,33 +58,14 @@ class GenerateSpec(JobSpec):
             raise ValueError(f"give exactly one of prompts, conversations and input_file; found {found}")
         return self
 
-    def model_references(self) -> dict[str, str]:
-        """See `JobSpec.model_references`."""
-        adapter = {"adapter": self.adapter} if self.adapter else {}
-        return {"model": self.model, **adapter}
-
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
 
-    @property
-    def loaded_dtype(self) -> Dtype:
-        """See `JobSpec.loaded_dtype`."""
-        return self.dtype
-
-    @property
-    def adapter_use(self) -> AdapterUse:
-        """See `JobSpec.adapter_use`."""
-        return AdapterUse.OPTIONAL
-
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `JobSpec.find_misfit`; of the engines' conditions, those that no machine changes."""
-        return find_engine_misfit(model, self.engine, self.dtype)
-
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`."""
         prompts, limit = self._prompts(model.shape.context_length), self.max_new_tokens
-        return [estimate_open_batch(model, self.dtype, prompts, max_new_tokens=limit, batch_size=self.batch_size)]
+        return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]
 
     def _prompts(self, unknown: int) -> list[int]:
         """Return the maximum prompt tokens of each completion; a character is rarely more than one token."""

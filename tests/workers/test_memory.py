@@ -11,7 +11,7 @@ from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccu
 from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
-from jobs.specs import SPEC, engines, quantize, separate_input
+from jobs.specs import SPEC, quantize, separate_input, text_generation
 from workers.failures import failure_of
 from workers.handlers.contract import Context
 from workers.memory import require_memory
@@ -90,7 +90,7 @@ def _endless() -> Any:
 
 def test_steps_are_counted_with_the_batches_that_the_engine_runs() -> None:
     assert quality.BATCH_TOKENS == quantize.REPORT_TOKENS
-    assert GenerationOptions().batch_tokens == engines.BATCH_TOKENS
+    assert GenerationOptions().batch_tokens == text_generation.BATCH_TOKENS
 
 
 def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def invalid_at(service: Deployment) -> Iterator[str]:
     """An attempt for requests that change nothing."""
     job_id, attempt_id = start_serving(service, model="tiny")
     yield attempt_id
-    service.cancel(job_id)
-    service.wait(job_id, "cancelled")
+    if not service.job(job_id).state.final:
+        service.cancel(job_id)
 
 
 def test_a_full_runner_is_busy_until_a_chat_is_aborted(asker: Asker, served: tuple[str, str]) -> None:
@@ -158,6 +158,17 @@ def test_an_idle_job_succeeds_and_the_next_one_starts_warm(service: Deployment, 
     second = service.wait(service.submit(kind="serve", model="tiny", idle_seconds=0)).id
     batch = service.wait(service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=2)).id
     assert len({runner_of(service, "w", job_id) for job_id in (first, second, batch)}) == 1
+
+
+def test_idle_jobs_make_room_for_a_job_that_waits(service: Deployment) -> None:
+    serving = [start_serving(service, model="tiny", batch_size=4, idle_seconds=600)[0] for _ in range(2)]
+    waiting = service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=2)
+    service.wait(waiting)
+    states = {job_id: service.job(job_id).state for job_id in serving}
+    assert "succeeded" in states.values()
+    for job_id, state in states.items():
+        if not state.final:
+            service.cancel(job_id)
 
 
 @pytest.mark.slow  # another worker starts

@@ -53,6 +53,7 @@ class Context:
         loaded: Keeps the model that is loaded for inference, for this job and the next one.
         resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give its place back.
+        should_make_room: Whether other jobs wait, so that a job which serves must end when it is idle.
         place: Devices and machines of the job.
         chats: Calls to the attempt and its replies; None outside a runner.
     """
@@ -66,6 +67,7 @@ class Context:
     loaded: "ModelKeeper | None" = None
     resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
+    should_make_room: Callable[[], bool] = lambda: False
     place: Place = field(default_factory=Place)
     chats: ChatChannel | None = None
 

@@ -12,6 +12,7 @@ from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
+ROOM_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
 REPORT_SECONDS = 5.0  # between two reports while chats come; each is an event of the job
 WAITING_PER_RUNNING = 1  # completions that may wait for each one that can run
 
@@ -41,6 +42,11 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
         generator.close()
 
 
+def _idle_limit(spec: ServeSpec, context: Context) -> float:
+    """Return after how many idle seconds the job ends."""
+    return min(ROOM_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
+
+
 async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:
     began = reported = time.monotonic()
     if context.chats is None:
@@ -48,7 +54,7 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
     limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
     async with ChatDesk(generator, context.chats, limit=limit).open() as desk:
         last = desk.counts
-        while desk.idle_seconds < spec.idle_seconds:
+        while desk.idle_seconds < _idle_limit(spec, context):
             await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))
             desk.require_engine()
             if context.should_pause():

@@ -3086,7 +3086,7 @@ export interface components {
             adapter?: string | null;
             /**
              * Batch Size
-             * @description Most completions that are written side by side
+             * @description Maximum number of completions that run at the same time
              * @default 32
              */
             batch_size?: number;
@@ -4946,7 +4946,7 @@ export interface components {
         };
         /**
          * ServeSpec
-         * @description Load a model and answer chats, until none has come for a while; then the model stays loaded as after any job.
+         * @description Load a model and answer chats until none arrives for a while; the model then stays loaded as after any job.
          */
         ServeSpec: {
             /**
@@ -4956,7 +4956,7 @@ export interface components {
             adapter?: string | null;
             /**
              * Batch Size
-             * @description Most completions that are written side by side
+             * @description Maximum number of completions that run at the same time
              * @default 32
              */
             batch_size?: number;
@@ -4975,7 +4975,7 @@ export interface components {
             engine?: "auto" | "transformers" | "vllm" | "llama_cpp";
             /**
              * Idle Seconds
-             * @description The job succeeds when no chat has come for this long; 0: once it is loaded
+             * @description The job succeeds when no chat arrives for this long; 0: once it is loaded
              * @default 30
              */
             idle_seconds?: number;

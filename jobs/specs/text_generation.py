@@ -1,0 +1,81 @@
+"""What the specs of jobs that generate text share: the model, its engine, and the memory of an open batch."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from footprint import Footprint, inference, max_kept_prefix_tokens
+from jobs.specs.fields import Dtype, ModelName
+from jobs.specs.job_spec import JobSpec
+from jobs.specs.known_model import KnownModel
+from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+
+BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
+
+EngineChoice = Literal["auto", "transformers", "vllm", "llama_cpp"]
+
+
+class TextGenerationSpec(JobSpec):
+    """A spec of a job that generates text with a model and perhaps an adapter."""
+
+    produces_model: ClassVar[bool] = False
+    runs_gguf: ClassVar[bool] = True
+
+    adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
+    engine: EngineChoice = Field(
+        "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
+    )
+    batch_size: int = Field(32, ge=1, le=256, description="Maximum number of completions that run at the same time")
+    dtype: Dtype = "auto"
+
+    def model_references(self) -> dict[str, str]:
+        """See `JobSpec.model_references`."""
+        adapter = {"adapter": self.adapter} if self.adapter else {}
+        return {"model": self.model, **adapter}
+
+    @property
+    def loaded_dtype(self) -> Dtype:
+        """See `JobSpec.loaded_dtype`."""
+        return self.dtype
+
+    @property
+    def adapter_use(self) -> AdapterUse:
+        """See `JobSpec.adapter_use`."""
+        return AdapterUse.OPTIONAL
+
+    def find_misfit(self, model: ChosenModel) -> Misfit | None:
+        """See `JobSpec.find_misfit`; only conditions that hold on every machine."""
+        if model.is_gguf:
+            return _find_gguf_misfit(self.engine, self.dtype, has_adapter=model.has_adapter)
+        if self.engine == "llama_cpp":
+            return Misfit("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
+        if self.engine == "vllm" and (model.has_adapter or model.is_quantized):
+            has = "has an adapter" if model.has_adapter else "is quantized"
+            return Misfit("engine", f"{has}, which the engine vllm does not run; leave engine out")
+        return None
+
+    def estimate_open_batch(self, model: KnownModel, prompts: Sequence[int], *, max_new_tokens: int) -> Footprint:
+        """Estimate the memory for completing prompts in an open batch.
+
+        Args:
+            model: The model.
+            prompts: Maximum number of tokens of the prompt of each completion.
+            max_new_tokens: Maximum number of tokens of a completion.
+        """
+        window = model.shape.context_length
+        prompts = [min(window, tokens) for tokens in prompts]
+        tokens = min(window, max(prompts) + max_new_tokens)
+        rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
+        shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
+        return inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)
+
+
+def _find_gguf_misfit(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Misfit | None:
+    if has_adapter:
+        return Misfit("adapter", "is a GGUF file, which takes no adapter; merge the adapter, then convert to gguf")
+    if engine not in ("auto", "llama_cpp"):
+        return Misfit("engine", f"is a GGUF file, which the engine {engine} does not run; leave engine out")
+    if dtype != "auto":
+        return Misfit("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
+    return None
