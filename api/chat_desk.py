@@ -17,8 +17,8 @@ from jobs.errors import OutcomeUnknownError, TooManyRequestsError
 from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
-RENEW_SECONDS = 30.0  # a quarter of the time after which the leader takes a chat for left behind
-LIMIT_SECONDS = 2  # when to try again if a project has as many chats as it may
+RENEW_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
+LIMIT_SECONDS = 2  # Retry-After if a project has reached its limit of chats
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ChatDesk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work while the block runs; afterwards all rows are written."""
+        """Run in the background while the block runs; write all rows at its end."""
         self._client = ChatClient(self._settings.redis)
         renewal = asyncio.create_task(self._renew())
         try:
@@ -75,7 +75,7 @@ class ChatDesk:
         self._projects[project_id] += 1
 
     def leave(self, project_id: str) -> None:
-        """Uncount a chat."""
+        """Stop counting a chat as open."""
         self._projects[project_id] -= 1
         if not self._projects[project_id]:
             del self._projects[project_id]

@@ -48,7 +48,7 @@ KEY = "bj-administrator-of-the-benchmark"
 MAX_SHARE = 0.5
 LIMITED_STREAMS = 64
 TEXT = " word"
-POLL_SECONDS = 0.002  # of the process in place of the runner
+POLL_SECONDS = 0.002  # for the process in place of the runner
 
 
 def play(url: str, attempt_id: str, pace: float) -> None:

@@ -17,7 +17,7 @@ from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
 TICK_SECONDS = 1.0
-SILENCE_SECONDS = 5.0  # workers give a sign of life every second; after this SQL is asked
+SILENCE_SECONDS = 5.0  # workers report every second; after this many silent seconds check SQL
 MAX_SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 1
 BUSY_SECONDS = 2
@@ -105,7 +105,7 @@ class Answer:
             case Refused():
                 self._refused = self._refused or reply
             case Started():
-                pass  # counted before the answer was opened
+                pass  # was counted before the answer was opened
         return None
 
     async def wait(self) -> None:

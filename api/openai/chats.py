@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
 CHAT_PREFIX = "chatcmpl"
 TEXT_PREFIX = "cmpl"
-PRIORITY = 50  # of jobs that chats wait for: before jobs whose priority nobody has chosen
+PRIORITY = 50  # of serve jobs, so that they start before jobs with the default priority
 NAMES = {"adapter": "baichuan.adapter"}
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer; with `stream`, chunks of it", "content": {"text/event-stream": {}}}
@@ -47,7 +47,7 @@ async def create_chat(body: ChatBody, request: Request, caller: FromCaller) -> R
 
 @router.post("/completions", response_model=TextCompletionObject, responses=STREAMED)
 async def create_text(body: TextBody, request: Request, caller: FromCaller) -> Response:
-    """Continue texts, as a whole or as a stream."""
+    """Complete texts, as a whole or as a stream."""
     return await _answer(body, request, caller, TEXT_PREFIX)
 
 

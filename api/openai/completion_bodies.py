@@ -12,9 +12,9 @@ from jobs.specs.fields import ModelName
 
 DEFAULT_WAIT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 600.0
-MAX_CHOICES = 128  # completions of one request: prompts times `n`
+MAX_CHOICES = 128  # per request: number of prompts times `n`
 MAX_TEXT_LOGPROBS = 20
-DEFAULT_TEXT_TOKENS = 16  # of OpenAI's text completions
+DEFAULT_TEXT_TOKENS = 16  # default of OpenAI's text completions
 MAX_SEED = 2**31
 
 
@@ -147,7 +147,7 @@ class ChatBody(CompletionBody):
     store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None
-    # These change nothing.
+    # These have no effect.
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None

@@ -22,11 +22,11 @@ from jobs.service.submission import Submission
 from jobs.specs import ServeSpec
 from jobs.state import JobState
 
-POLL_SECONDS = 0.2  # between two looks at a model that is being loaded
-MAX_FAILURES = 3  # runners that die before they begin to answer the same request
-LOADING_SECONDS = 5  # when to ask again for a model that is being loaded
-ROOM_SECONDS = 30  # when to ask again for a model that waits for room
-# Codes of failures for which the model or the request is to blame.
+POLL_SECONDS = 0.2  # seconds between two checks of a model that is being loaded
+MAX_FAILURES = 3  # limit of runners that fail before they begin to answer a request
+LOADING_SECONDS = 5  # Retry-After while a model is being loaded
+ROOM_SECONDS = 30  # Retry-After while a model waits for free memory or a slot
+# Codes of failures that the model or the request causes.
 CLIENT_FAULTS = (
     "checkpoint",
     "tokenizer",

@@ -62,7 +62,7 @@ async def list_chats(request: Request, caller: FromCaller) -> Response:
 
 @router.get("/{completion_id}", response_model=StoredChatObject)
 async def get(completion_id: str, caller: FromCaller) -> Response:
-    """One stored chat."""
+    """Return one stored chat."""
     found = await caller.service.reader.run(lambda c: chats.get_stored(c, caller.project_id, completion_id))
     return json_response(StoredChatObject.of_record(found))
 

@@ -34,12 +34,12 @@ from jobs.chats.messages import (
 )
 from jobs.identifiers import new_id
 
-PROCESS_SECONDS = 10  # without renewal a process counts as gone, and its chats are aborted
+PROCESS_SECONDS = 10  # a process that does not renew its key for this long counts as dead, and its chats are aborted
 RENEW_SECONDS = 3.0
-CALLS_SECONDS = 60  # calls that no worker takes are deleted after this
+CALLS_SECONDS = 60  # calls that no worker reads expire after this many seconds
 BLOCK_MS = 1000
 CONNECT_SECONDS = 1.0
-RETRY_SECONDS = 0.5  # between two tries to read while Redis is unreachable
+RETRY_SECONDS = 0.5  # seconds between two attempts to read while Redis is unreachable
 LOST = "replies were lost on the way; ask again"
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class OpenChat:
         return news
 
     def put_back(self, news: Iterable[tuple[int, News]]) -> None:
-        """Let replies be taken again, before all others."""
+        """Put replies back, before all others."""
         self._news[:0] = news
         if self._news:
             self._arrived.set()
@@ -203,7 +203,7 @@ class ChatClient:
     def _deliver(self, text: bytes) -> None:
         try:
             replies: list[Reply] = REPLIES.validate_json(text)
-        except ValidationError as error:  # the gap in the numbers ends the chats that it concerns
+        except ValidationError as error:  # the gap in the numbers ends the affected chats
             log.error("dropped unusable replies to chats: %s", error)  # noqa: TRY400
             return
         now = time.monotonic()

@@ -115,7 +115,7 @@ Call = Annotated[Ask | Abort, Field(discriminator="type")]
 Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
 
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
-REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # an entry of a reply stream holds all news of a moment
+REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # an entry of a reply stream is one such list
 
 
 def call_queue(attempt_id: str) -> str:

@@ -26,15 +26,15 @@ from jobs.chats.messages import (
     reply_stream,
 )
 
-BEAT_SECONDS = 1.0  # between two signs of life
-MAX_MISSING_BEATS = 4  # an API process whose key was missing so often is gone; a new Redis has no keys for a moment
+BEAT_SECONDS = 1.0  # seconds between two `Alive` messages
+MAX_MISSING_BEATS = 4  # beats without its key after which an API process is dead; a new Redis has no keys
 STREAM_ENTRIES = 10_000
-STREAM_SECONDS = 60  # a stream that nobody reads any longer is deleted after this
-LINGER_SECONDS = 5.0  # calls that come so soon after the end of an attempt are refused
-MAX_CALLS = 256  # that are taken at once
+STREAM_SECONDS = 60  # a stream expires after this many seconds without new replies
+LINGER_SECONDS = 5.0  # calls that arrive within this time after the end of an attempt are refused
+MAX_CALLS = 256  # maximum number of calls per read
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
-RETRY_SECONDS = 0.5  # between two tries while Redis is unreachable
+RETRY_SECONDS = 0.5  # seconds between two attempts while Redis is unreachable
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class ServedAttempt:
         with self._lock:
             for reply in replies:
                 if isinstance(reply, Alive) or (chat := self._open.get(reply.id)) is None:
-                    continue  # aborted in the meantime
+                    continue  # it was aborted in the meantime
                 chat.number = reply.number + 1
                 if isinstance(reply, Ended | Refused):
                     del self._open[reply.id]
@@ -182,7 +182,7 @@ class ServedAttempt:
                 self._deliver(Abort(chat_id))
 
     def _append(self, streams: dict[str, list[Reply]]) -> None:
-        """Append replies by API process; lost ones are noticed there by their numbers."""
+        """Append replies to the stream of each API process, which detects lost ones by their numbers."""
         if not streams:
             return
         try:

@@ -9,7 +9,7 @@ from typing import Any
 ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 ROLES = ("system", "user", "assistant")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
-MAX_BIASED_TOKENS = 1024  # of `baichuan_core.generation`; OpenAI's API takes 300
+MAX_BIASED_TOKENS = 1024  # as in `baichuan_core.generation`; OpenAI's API accepts 300
 
 HALF_OF_A_PAIR = "half of a surrogate pair"
 

@@ -27,7 +27,7 @@ def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
 
 
 def renew(connection: Connection, ids: Collection[str], *, expires_at: int) -> None:
-    """Let running chats expire later."""
+    """Extend the expiry of running chats."""
     running = sa.update(Chat).where(Chat.id.in_(list(ids)), Chat.expires_at.is_not(None))
     connection.execute(running.values(expires_at=expires_at))
 

@@ -16,7 +16,7 @@ from jobs.service.references import resolve_models
 from jobs.service.submission import Submission, submit
 from jobs.specs import ServeSpec
 
-LOOKED_AT = 50  # serve jobs of a project, the newest first, among which one for the model is looked for
+LOOKED_AT = 50  # number of newest serve jobs of a project that are searched for one with the model
 EXPIRE_MS = 120_000  # API processes renew their chats much more often
 LEFT_BEHIND = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
 

@@ -21,7 +21,7 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-PLACE = "the request"  # what the engine's messages call it
+PLACE = "the request"  # the engine's error messages start with it
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ChatDesk:
         self._channel = channel
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # long prompts take a while
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # off the loop: long prompts
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._completions: dict[str, int] = {}  # open completions of each chat
         self._news: list[Reply] = []
@@ -138,7 +138,7 @@ class ChatDesk:
         except asyncio.CancelledError:
             self._count(aborted=1)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must learn of it
+        except Exception as error:  # noqa: BLE001 - the client must learn of any failure
             self._count(refused=1)
             self._say(self._refuse(error, ask, next(numbers), has_begun=stream is not None))
         finally:

@@ -13,12 +13,12 @@ from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
 ROOM_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
-REPORT_SECONDS = 5.0  # between two reports while chats come; each is an event of the job
-WAITING_PER_RUNNING = 1  # completions that may wait for each one that can run
+REPORT_SECONDS = 5.0  # minimum seconds between two progress events
+WAITING_PER_RUNNING = 1  # number of waiting completions per running one
 
 
 def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
-    """Nothing is written."""
+    """Return 0, because nothing is written."""
     return 0
 
 

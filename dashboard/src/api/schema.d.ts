@@ -207,7 +207,7 @@ export interface paths {
         };
         /**
          * Get
-         * @description One stored chat.
+         * @description Return one stored chat.
          */
         get: operations["get_v1_chat_completions__completion_id__get"];
         put?: never;
@@ -237,7 +237,7 @@ export interface paths {
         put?: never;
         /**
          * Create Text
-         * @description Continue texts, as a whole or as a stream.
+         * @description Complete texts, as a whole or as a stream.
          */
         post: operations["create_text_v1_completions_post"];
         delete?: never;
