@@ -154,6 +154,7 @@ class AttemptRecord:
     claimed_at: int | None
     finished_at: int | None
     error: Json | None
+    accepts_chats: bool = False
     allocations: tuple[AllocationRecord, ...] = ()
 
 

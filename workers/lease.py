@@ -37,6 +37,7 @@ class News:
     log: list[Entry]
     progress: dict[str, Any] | None
     points: list[Point]
+    accepts_chats: bool | None
 
 
 class Lease:
@@ -56,6 +57,7 @@ class Lease:
         self._log: list[Entry] = []
         self._progress: dict[str, Any] | None = None
         self._points: list[Point] = []
+        self._accepts_chats: bool | None = None
         self._last_progress_event: dict[str, Any] | None = None
         self._progress_events = 0
         self._closing = threading.Event()
@@ -93,8 +95,10 @@ class Lease:
                 self._last_progress_event, self._progress_events = last, self._progress_events + 1
             self._progress = progress
 
-    def renew_soon(self) -> None:
-        """Renew now: what was recorded is waited for."""
+    def record_accepts_chats(self, *, accepts: bool) -> None:
+        """Record at once whether the attempt accepts chats."""
+        with self._lock:
+            self._accepts_chats = accepts
         self._awake.set()
 
     def record_point(self, point: Point) -> None:
@@ -181,7 +185,11 @@ class Lease:
         if progress and self._is_event(progress):
             entries = [*entries, ("progress", progress)]
         held = self.hold(connection)
-        return Directive.ABANDON if held is None else held.renew(progress, entries, news.points)
+        return (
+            Directive.ABANDON
+            if held is None
+            else held.renew(progress, entries, news.points, accepts_chats=news.accepts_chats)
+        )
 
     def hold(self, connection: Connection) -> HeldAttempt | None:
         """Lock the attempt in a transaction; None if it is no longer this worker's."""
@@ -198,8 +206,8 @@ class Lease:
 
     def _take(self) -> News:
         with self._lock:
-            taken = News(self._log, self._progress, self._points)
-            self._log, self._progress, self._points = [], None, []
+            taken = News(self._log, self._progress, self._points, self._accepts_chats)
+            self._log, self._progress, self._points, self._accepts_chats = [], None, [], None
             return taken
 
     def _put_back(self, news: News) -> None:
@@ -207,3 +215,5 @@ class Lease:
             self._log = [*news.log, *self._log]
             self._progress = self._progress or news.progress
             self._points = [*news.points, *self._points]
+            if self._accepts_chats is None:
+                self._accepts_chats = news.accepts_chats

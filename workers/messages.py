@@ -116,8 +116,9 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Serves:
-    """From a runner: the attempt accepts chats."""
+    """From a runner: whether the attempt accepts chats."""
 
+    accepts: bool
     type: Literal["serves"] = "serves"
 
 

@@ -197,8 +197,8 @@ class AttemptRunner:
         store.publish(Workspace(claim.job.id, claim.attempt.id).output)
         return Finished(outcome, stored, self._keep(assignment))
 
-    def _announce(self) -> None:
-        _send(self._messages, Serves())
+    def _announce(self, accepts: bool) -> None:
+        _send(self._messages, Serves(accepts))
 
     def _reply(self, replies: Sequence[Reply]) -> None:
         _send(self._messages, Replied(replies))

@@ -7,7 +7,6 @@ from enum import Enum, auto
 
 from jobs.chats.messages import Call
 from jobs.chats.serving import ChatExchange, ServedAttempt
-from jobs.results.progress import SERVING
 from jobs.service.attempts import Directive
 from jobs.service.claims import Claim
 from workers import failures
@@ -177,21 +176,21 @@ class Supervision:
                 case Replied(replies):
                     if self._served is not None:
                         self._served.forward(replies)
-                case Serves():
-                    self._open_chats(runner)
+                case Serves(accepts):
+                    self._set_accepts_chats(runner, accepts=accepts)
                 case (stream, lines):
                     self._record(stream, lines)
         return heard
 
-    def _open_chats(self, runner: Runner) -> None:
+    def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
         """Take calls, and only then let everyone see in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
             runner.call(self._attempt_id, call)
 
-        self._served = self._exchange.open(self._attempt_id, deliver)
-        self._lease.record_progress({"fraction": 0.0, "stage": SERVING, "metrics": {}})
-        self._lease.renew_soon()
+        if accepts and self._served is None:
+            self._served = self._exchange.open(self._attempt_id, deliver)
+        self._lease.record_accepts_chats(accepts=accepts)
 
     def _end_chats(self) -> None:
         """Refuse the chats that the runner has left open."""

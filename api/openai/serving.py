@@ -91,22 +91,30 @@ class _Search:
         self._job: JobRecord | None = None
         self._refusal: DomainError | None = None
         self._failures = 0
+        self._declined: set[str] = set()  # attempts of generate jobs that have no room for this request
 
     async def run(self) -> Answer:
         """Ask attempts until one begins; see `open_answer`."""
         while True:
             place = await self._look()
             self._refusal = None
-            for door in sorted(place.doors, key=lambda each: self._service.chats.loads[each.attempt_id]):
+            doors = [door for door in place.doors if door.attempt_id not in self._declined]
+            for door in sorted(doors, key=self._order):
                 if answer := await self._ask(door):
                     return answer
+                if not door.is_dedicated:
+                    self._declined.add(door.attempt_id)
+                    self._refusal = None
             if isinstance(self._refusal, TooManyRequestsError):
                 raise self._refusal
-            if not place.doors:
+            if not any(door.is_dedicated for door in doors):
                 await self._require_job(place)
             if self._service.closing.is_set() or time.monotonic() >= self._ends_at:
                 raise self._explain()
             await asyncio.sleep(POLL_SECONDS)
+
+    def _order(self, door: Door) -> tuple[bool, int]:
+        return not door.is_dedicated, self._service.chats.loads[door.attempt_id]
 
     async def _look(self) -> Place:
         project_id, spec = self._caller.project_id, self._wanted.spec
@@ -125,7 +133,7 @@ class _Search:
         try:
             begun = await self._wait_for_begin(chat)
             if isinstance(begun, Refused):
-                self._note_refusal(begun)
+                self._note_refusal(begun, door)
         except BaseException:
             desk.client.hang_up(chat)
             raise
@@ -145,14 +153,14 @@ class _Search:
         )
         return Answer(self._service, row, chat, prompt_tokens=begun, choices=wanted.choices, began=wanted.began)
 
-    def _note_refusal(self, refused: Refused) -> None:
+    def _note_refusal(self, refused: Refused, door: Door) -> None:
         """Remember why an attempt does not answer.
 
         Raises:
             DomainError: No other attempt would answer either, or too many have failed.
         """
         self._refusal = failure_of(refused, self._wanted.names)
-        self._failures += refused.reason == "failed"
+        self._failures += refused.reason == "failed" and door.is_dedicated
         if refused.reason == "invalid" or self._failures >= MAX_FAILURES:
             raise self._refusal
 

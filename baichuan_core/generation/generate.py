@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     resume_from: Path | str | None = None,
     models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
+    alongside: Callable[[TextGenerator], AbstractContextManager[object]] | None = None,
 ) -> GenerationReport:
     """Answers every request and writes ``output``, a JSONL file with one line a completion in their order.
 
@@ -56,6 +57,9 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             options are not taken.
         models: Keeps the model loaded for later operations, and may have it already.
         on_progress: Told about stages ``loading``, ``generating`` and ``writing``.
+        alongside: What to do with the loaded model while requests run: its block is entered before the first of them
+            and left after the last, see `TextGenerator.open_lane`. If all lines were taken from an earlier run, it is
+            not called.
 
     Raises:
         PromptError: There is no request, or one cannot be answered; the message names it.
@@ -81,12 +85,13 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             steps = generator.run(wanted)
             meter = Meter(wanted, on_progress)
             started = time.monotonic()
-            for step in steps:
-                for completion in step.completions:
-                    line = _line(requests[completion.index], completion, generator.tokenizer)
-                    kept.append((completion.index, completion.sample), line)
-                meter.take(step)
-            seconds = time.monotonic() - started
+            with alongside(generator) if alongside and wanted else nullcontext():
+                for step in steps:
+                    for completion in step.completions:
+                        line = _line(requests[completion.index], completion, generator.tokenizer)
+                        kept.append((completion.index, completion.sample), line)
+                    meter.take(step)
+                seconds = time.monotonic() - started
             on_progress(Progress(1.0, "writing"))
             write_completions(output, kept.lines)
             kept.remove()

@@ -1,5 +1,6 @@
 """A model that stays loaded and answers requests as they come: for notebooks, chats and runs over files."""
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,23 +8,27 @@ from pathlib import Path
 
 from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
+from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.encoding import Encoder
 from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving
 from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.generation.engines.native.lanes import Lanes
 from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.generation.streams import CompletionStream, list_events
+from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_generation_settings
 
 
 class TextGenerator:
     """Answers requests with one checkpoint. The model is loaded with the first of them, or by `load`.
 
-    All requests, of all methods and threads, run in one batch; each is answered as it would be alone.
+    All requests, of all methods and threads, run in one batch; each is answered as it would be alone. `open_lane` opens
+    another batch on the same model.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
@@ -69,9 +74,35 @@ class TextGenerator:
         self.choice: EngineChoice = choose_engine(self.setup)
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
-        self._encoder = Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
+        self._encoder = self._create_encoder(options)
+        self._lane = 0  # number of its open batch; above 0 it belongs to another generator
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
+
+    def open_lane(self, options: GenerationOptions) -> "TextGenerator":
+        """Load the model, and return a generator whose requests run in a separate open batch on it.
+
+        The two batches take turns, one step each, so requests of one do not wait until there is room in the other.
+        The new generator lives as long as this one; closing it does nothing.
+
+        Args:
+            options: Options of the new generator; the engine, dtype and device remain those of this one.
+
+        Raises:
+            CheckpointError: The weights or the adapter cannot be used.
+            UnsupportedError: The engine is not the native one; others reserve their memory when they start.
+        """
+        batch = self._load_batch()
+        if not isinstance(batch.engine, Lanes):
+            raise UnsupportedError(f"the engine {self.choice.name} has a single batch; use the engine {NATIVE}")
+        lane = copy.copy(self)
+        settings = GenerationDefaults.of(self.setup.checkpoint).complete(options)
+        lane.setup = replace(
+            self.setup, settings=replace(settings, dtype=self.setup.settings.dtype, device=self.setup.settings.device)
+        )
+        lane._encoder = lane._create_encoder(options)
+        lane._lane = batch.engine.open(lane._create_native_engine(batch.engine.model))
+        return lane
 
     def load(self) -> Engine:
         """Load the model if it is not loaded yet.
@@ -87,6 +118,8 @@ class TextGenerator:
 
         The next request loads the model again.
         """
+        if self._lane:
+            return
         with self._loading:
             if self._batch is not None and (self.choice.name == NATIVE or self._owns_models):
                 self._batch.close()
@@ -103,7 +136,7 @@ class TextGenerator:
         """
         encoded = self._encoder.encode(requests)
         check_requests(self.choice.name, encoded)
-        return encoded
+        return [replace(one, lane=self._lane) for one in encoded] if self._lane else encoded
 
     def submit(self, request: GenerationRequest) -> CompletionStream:
         """Add a request to those that run, and return its text as it comes. Any thread may call this.
@@ -173,12 +206,18 @@ class TextGenerator:
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
         if name == NATIVE:
-            model = self._models.load(source)
-            return OpenBatch(NativeEngine(model, self.tokenizer, settings, setup.end_token_ids))
+            return OpenBatch(Lanes(self._create_native_engine(self._models.load(source))))
         variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
         return self._models.keep(
             source, name, lambda: OpenBatch(start_engine(name, setup, self.tokenizer)), variant=variant
         )
+
+    def _create_encoder(self, options: GenerationOptions) -> Encoder:
+        config, defaults = self.setup.config, GenerationDefaults.of(self.setup.checkpoint)
+        return Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
+
+    def _create_native_engine(self, model: BaichuanForCausalLM) -> NativeEngine:
+        return NativeEngine(model, self.tokenizer, self.setup.settings, self.setup.end_token_ids)
 
 
 def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:

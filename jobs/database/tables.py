@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -126,6 +126,7 @@ class Attempt(Base):
     claimed_at: Mapped[int | None] = mapped_column(Milliseconds)
     finished_at: Mapped[int | None] = mapped_column(Milliseconds)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    accepts_chats: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (Index("uq_attempts_job_id_number", "job_id", "number", unique=True),)
 

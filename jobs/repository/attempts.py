@@ -70,6 +70,11 @@ def standing(connection: Connection, attempt_id: str, worker_id: str) -> Standin
     return Standing(row[0], row[1], row[2], bool(row[3])) if row else None
 
 
+def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool) -> None:
+    """Record whether an attempt accepts chats."""
+    connection.execute(sa.update(Attempt).where(Attempt.id == attempt_id).values(accepts_chats=accepts))
+
+
 def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:
     """Return an attempt that exists, with its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()

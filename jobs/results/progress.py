@@ -5,8 +5,6 @@ from pydantic import Field
 from jobs.results.fields import Metric
 from jobs.specs.fields import StrictModel
 
-SERVING = "serving"  # stage of an attempt that accepts chats
-
 
 class JobProgress(StrictModel):
     """The newest report of a running attempt."""

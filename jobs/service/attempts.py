@@ -118,10 +118,21 @@ class HeldAttempt:
         progress: Mapping[str, Any] | None = None,
         entries: Sequence[tuple[str, Mapping[str, Any]]] = (),
         points: Sequence[Point] = (),
+        *,
+        accepts_chats: bool | None = None,
     ) -> Directive:
-        """Renew the lease of this worker's node, and record progress, log entries and metrics."""
+        """Renew the lease of this worker's node, and record what is new.
+
+        Args:
+            progress: The newest report.
+            entries: Entries for the job's log.
+            points: Metrics of steps.
+            accepts_chats: Whether the attempt accepts chats; None if that has not changed.
+        """
         deadline = self.now + int(self.settings.lease_seconds * 1000)
         allocations.update(self.connection, self.attempt.id, {"deadline": deadline}, worker_id=self.worker_id)
+        if accepts_chats is not None:
+            attempts.set_accepts_chats(self.connection, self.attempt.id, accepts=accepts_chats)
         if progress is not None:
             jobs.set_progress(self.connection, self.job.id, progress)
             self._tell("progress", progress)

@@ -77,15 +77,21 @@ class Api:
         with self.database.writing() as connection:
             return start_on(connection, job_id, "wrk-1", self.settings)
 
-    def report(self, attempt: str, *lines: str, progress: Mapping[str, Any] | None = None) -> None:
-        """Renew the lease with output and progress."""
+    def report(
+        self,
+        attempt: str,
+        *lines: str,
+        progress: Mapping[str, Any] | None = None,
+        accepts_chats: bool | None = None,
+    ) -> None:
+        """Renew the lease with output, progress, and whether chats may come."""
         entries: list[tuple[str, Mapping[str, Any]]] = [
             ("log", {"stream": "stdout", "lines": [line]}) for line in lines
         ]
         if progress:
             entries.append(("progress", progress))
         with self.database.writing() as connection:
-            hold(connection, attempt, "wrk-1", self.settings).renew(progress, entries)
+            hold(connection, attempt, "wrk-1", self.settings).renew(progress, entries, accepts_chats=accepts_chats)
 
     def finish(
         self,

@@ -7,7 +7,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.api.conftest import Api, serving, small
-from tests.api.openai.conftest import SERVES
 from tests.api.openai.scripted_runner import ScriptedRunner
 from tests.browser.site import Site, take_screenshot, violations
 from tests.jobs.pool import add_worker
@@ -17,7 +16,7 @@ from tests.workers.deployment import RedisServer, wait_for
 def serve(api: Api, model: str) -> str:
     """Begin an attempt that accepts chats on a model; return its id."""
     attempt = api.start(api.submit(kind="serve", model=model)["id"])
-    api.report(attempt, progress=SERVES)
+    api.report(attempt, accepts_chats=True)
     return attempt
 
 

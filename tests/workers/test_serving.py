@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from baichuan_core.generation import Completion, GenerationRequest, TextDelta, TextGenerator
+from baichuan_core.generation import (
+    Completion,
+    GenerationOptions,
+    GenerationRequest,
+    TextDelta,
+    TextGenerator,
+    generate,
+)
 from jobs.chats.messages import ChoiceEnded, Ended, Refused, Started
 from jobs.service.doors import find_doors
 from tests.workers.chatting import Asker, asking, start_serving
@@ -169,6 +176,45 @@ def test_idle_jobs_make_room_for_a_job_that_waits(service: Deployment) -> None:
     for job_id, state in states.items():
         if not state.final:
             service.cancel(job_id)
+
+
+def test_a_generate_job_answers_chats_beside_its_prompts(
+    service: Deployment, asker: Asker, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    prompts = [f"prompt {number}" for number in range(10)]
+    job_id = service.submit(
+        kind="generate", model="tiny", prompts=prompts, max_new_tokens=400, temperature=1.0, seed=3, batch_size=1
+    )
+    wait_for("the generate job to accept chats", lambda: find_open(service, job_id))
+    attempt_id = service.attempts(job_id)[-1].id
+    chats = [asker.ask(attempt_id, messages=QUESTION, max_new_tokens=9, temperature=0.0) for _ in range(2)]
+    long = asker.ask(attempt_id, **LONG)
+    *short, last = asker.finish(*chats, long)
+    generator = TextGenerator(tiny_checkpoint)
+    (expected,) = generator.complete([GenerationRequest(messages=QUESTION, max_new_tokens=9, temperature=0.0)])
+    for chat, replies in zip(chats, short, strict=True):
+        assert "".join(delta.text for delta in asker.deltas(chat)) == expected.text
+        assert isinstance(replies[-1], Ended)
+    assert isinstance(last[-1], Ended)
+    done = service.wait(job_id)
+    assert done.result is not None
+    assert done.result["completions"] == len(prompts)
+    assert find_open(service, job_id) == []
+    assert asker.last(asker.ask(attempt_id, prompt="a")).reason == "leaving"
+    output = tmp_path / "expected.jsonl"
+    options = GenerationOptions(max_new_tokens=400, temperature=1.0, seed=3)
+    generate(tiny_checkpoint, [GenerationRequest(prompt=prompt) for prompt in prompts], output, options)
+    assert service.read(service.artifacts(job_id)["completions.jsonl"]) == output.read_bytes()
+
+
+def test_a_generate_job_that_fails_refuses_its_chats(service: Deployment, asker: Asker) -> None:
+    job_id = service.submit(kind="generate", model="tiny", prompts=["a"] * 24, max_new_tokens=400, batch_size=1)
+    wait_for("the generate job to accept chats", lambda: find_open(service, job_id))
+    chat = asker.ask(service.attempts(job_id)[-1].id, **LONG, n=8)
+    asker.read_until(lambda: asker.deltas(chat))
+    service.cancel(job_id)
+    assert asker.last(chat).reason == "leaving"
+    service.wait(job_id, "cancelled")
 
 
 @pytest.mark.slow  # another worker starts

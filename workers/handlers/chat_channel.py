@@ -9,11 +9,11 @@ class ChatChannel:
     """Calls that arrive for an attempt, and replies to them.
 
     Args:
-        announce: Tells the worker that the attempt accepts chats.
+        announce: Tells the worker whether the attempt accepts chats.
         say: Sends replies to the worker.
     """
 
-    def __init__(self, announce: Callable[[], None], say: Callable[[Sequence[Reply]], None]) -> None:
+    def __init__(self, announce: Callable[[bool], None], say: Callable[[Sequence[Reply]], None]) -> None:
         self.say = say
         self._announce = announce
         self._on_call: Callable[[Call], None] | None = None
@@ -21,7 +21,11 @@ class ChatChannel:
     def open(self, on_call: Callable[[Call], None]) -> None:
         """Accept chats from now on; another thread passes each call to `on_call`."""
         self._on_call = on_call
-        self._announce()
+        self._announce(True)
+
+    def refuse_new(self) -> None:
+        """Let clients look elsewhere from now on; what is open continues."""
+        self._announce(False)
 
     def close(self) -> None:
         """Drop calls from now on: the worker answers them."""

@@ -89,6 +89,7 @@ class ChatDesk:
     async def leave(self) -> None:
         """Refuse new chats, and wait until all open ones have ended."""
         self._is_leaving = True
+        self._channel.refuse_new()
         while self._tasks:
             await asyncio.wait(self._tasks.values())
 

@@ -16,6 +16,7 @@ from baichuan_core.generation import (
 )
 from jobs.results import GenerateResult
 from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
+from workers.handlers.background_chats import answering_chats
 from workers.handlers.batch_files import Batch, nothing_answered, write_batch
 from workers.handlers.contract import Context, Outcome
 
@@ -71,6 +72,7 @@ def _generate(
         resume_from=_finished_lines(context),
         models=context.loaded,
         on_progress=context.report,
+        alongside=lambda generator: answering_chats(generator, context),
     )
 
 

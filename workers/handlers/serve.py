@@ -53,6 +53,7 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
         raise RuntimeError("chats can only be answered in a runner")
     limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
     async with ChatDesk(generator, context.chats, limit=limit).open() as desk:
+        context.report(Progress(0.0, "serving"))
         last = desk.counts
         while desk.idle_seconds < _idle_limit(spec, context):
             await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))

@@ -52,6 +52,7 @@ class EncodedRequest:
         logprobs: How many alternatives to report for each token; None reports nothing.
         may_continue: Whether a later prompt is likely to start with this prompt and its completion, like the next turn
             of a chat. Engines keep the keys and values of such a completion as long as there is room.
+        lane: Number of the open batch to join, see `Lanes`; 0 unless the engine has several.
     """
 
     index: int
@@ -63,6 +64,7 @@ class EncodedRequest:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     may_continue: bool = False
+    lane: int = 0
 
     @property
     def tokens(self) -> int:

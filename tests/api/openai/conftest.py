@@ -14,7 +14,6 @@ from tests.api.conftest import ADMIN_KEY, Api, serving, small
 from tests.api.openai.scripted_runner import ScriptedRunner
 from tests.workers.deployment import RedisServer, wait_for
 
-SERVES = {"fraction": 0.0, "stage": "serving", "metrics": {}}
 ASKED: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}]}
 EXAMPLES = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 3
 
@@ -110,7 +109,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) 
         api.register_model("cold")
         job_id = api.submit(kind="serve")["id"]
         attempt_id = api.start(job_id)
-        api.report(attempt_id, progress=SERVES)
+        api.report(attempt_id, accepts_chats=True)
         with ScriptedRunner(redis_server.url, attempt_id).running() as runner:
             yield Served(api, runner, job_id)
 

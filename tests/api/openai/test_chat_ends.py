@@ -20,9 +20,9 @@ from jobs.service.chats import NewChat
 from jobs.state import Event
 from tests.api.conftest import problem_of
 from tests.api.openai.conftest import ASKED, Served, ask, client_of
-from tests.api.openai.scripted_runner import PROMPT_TOKENS, THINK_SECONDS
+from tests.api.openai.scripted_runner import PROMPT_TOKENS, THINK_SECONDS, ScriptedRunner
 from tests.jobs.pool import hold, start_on
-from tests.workers.deployment import wait_for
+from tests.workers.deployment import RedisServer, wait_for
 
 
 def test_a_client_that_disconnects_frees_its_place(chatter: openai.OpenAI, served: Served) -> None:
@@ -115,6 +115,37 @@ def test_a_cold_model_says_what_happens(served: Served) -> None:
 def serve_jobs(served: Served) -> set[str]:
     """Ids of all jobs that serve a model."""
     return {job["id"] for job in served.api.client.get("/v1/jobs?kind=serve&limit=100").json()["data"]}
+
+
+def test_a_generate_job_answers_if_it_has_room(served: Served, redis_server: RedisServer) -> None:
+    api = served.api
+    api.register_model("shared")
+    job_id = api.submit(kind="generate", model="shared", prompts=["a"])["id"]
+    attempt = api.start(job_id)
+    api.report(attempt, accepts_chats=True)
+    before = serve_jobs(served)
+
+    def post(text: str) -> httpx.Response:
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "shared", "messages": messages, "baichuan": {"wait_seconds": 0.5}}
+        return api.client.post("/v1/chat/completions", json=body)
+
+    with ScriptedRunner(redis_server.url, attempt).running() as runner:
+        answer = post("one two").json()
+        assert answer["choices"][0]["message"]["content"] == "one two"
+        assert served.row(answer["id"]).job_id == job_id
+        assert serve_jobs(served) == before
+        (job,) = {_serve_job_named_in(post(text)) for text in ("busy", "leaving", "busy")}
+        assert serve_jobs(served) == before | {job}
+        assert len(runner.asked) == 4  # each request asks it once
+        api.report(attempt, accepts_chats=False)
+        post("one two")
+        assert len(runner.asked) == 4
+
+
+def _serve_job_named_in(answer: httpx.Response) -> str:
+    detail = str(problem_of(answer, 503, "not_ready")["detail"])
+    return detail.partition("job ")[2].split(" ")[0]
 
 
 @pytest.mark.parametrize(("code", "status"), [("checkpoint", 400), ("internal_error", 500)])

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.api.conftest import ADMIN_KEY, problem_of
-from tests.api.openai.conftest import ASKED, SERVES, Served, ask, client_of
+from tests.api.openai.conftest import ASKED, Served, ask, client_of
 from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prompt_of
 from tests.api.openai.test_methods import DOCUMENT
 from tests.workers.deployment import RedisServer
@@ -195,8 +195,7 @@ def test_the_documented_examples(served: Served, redis_server: RedisServer, monk
     api.register_model(name)
     monkeypatch.setenv("BAICHUAN_API_KEY", ADMIN_KEY)
     attempt = api.start(api.submit(kind="serve", model=name)["id"])
-    api.report(attempt, progress=SERVES)
-    api.report(attempt, progress=SERVES)
+    api.report(attempt, accepts_chats=True)
     text = DOCUMENT.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", api.url)
     beginning, _, rest = text.partition("## Fine-tune")
     blocks = [*PYTHON.findall(beginning), *PYTHON.findall(rest.partition("## Chat")[2].partition("\n## ")[0])]

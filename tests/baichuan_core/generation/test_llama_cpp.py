@@ -127,6 +127,11 @@ def test_what_a_gguf_file_cannot_have_is_refused(gguf: Path, options: Generation
         TextGenerator(gguf, options)
 
 
+def test_a_server_has_a_single_batch(gguf: Path) -> None:
+    with pytest.raises(UnsupportedError, match="llama_cpp has a single batch"):
+        TextGenerator(gguf).open_lane(GenerationOptions())
+
+
 def test_a_checkpoint_without_gguf_is_not_for_llama_cpp(checkpoint: Path) -> None:
     with pytest.raises(UnsupportedError, match="target gguf"):
         TextGenerator(checkpoint, GenerationOptions(engine="llama_cpp"))

@@ -1,6 +1,6 @@
 """Continuous batching: completions join the batch when there is room, and leave it when they end or are aborted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import torch
@@ -25,7 +25,15 @@ KEPT_FRACTION = 4  # a quarter of `batch_tokens` is for prefixes; `footprint` co
 
 
 class NativeEngine:
-    """A loaded model with an open batch, see `Engine`."""
+    """A loaded model with an open batch, see `Engine`.
+
+    Attributes:
+        model: The model.
+        free_others: Called when a row does not fit into memory even alone; frees what other engines on this device
+            use, and returns whether that was anything.
+    """
+
+    free_others: Callable[[], bool]
 
     def __init__(
         self,
@@ -47,6 +55,7 @@ class NativeEngine:
                 kernel. None compiles on a GPU once enough steps have run or are about to run.
         """
         self.model = model
+        self.free_others = lambda: False
         self._tokenizer = tokenizer
         self._settings = settings
         self._end_token_ids = end_token_ids
@@ -185,6 +194,18 @@ class NativeEngine:
         self._slots.leave(slot)
         self._sampler = None
 
+    def give_way(self) -> bool:
+        """Put all rows back in the queue, with their tokens so far, and free the memory of their keys and values.
+
+        Returns:
+            Whether anything was freed.
+        """
+        has_memory = bool(self._slots.rows or self._slots.allocated or self._slots.prefixes.tokens)
+        self._schedule.requeue(self._slots.clear())
+        self._sampler = None
+        release_memory()
+        return has_memory
+
     def _halve_batch(self, joining: Sequence[Row]) -> list[Output]:
         """Put all rows back in the queue, with their tokens so far, and halve the number of rows that run at once.
 
@@ -198,7 +219,7 @@ class NativeEngine:
         self._schedule.slots = max(1, len(rows) // 2)
         if len(rows) == 1:
             (alone,) = rows
-            if not had_saved_prefixes and not alone.prefix:
+            if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
                 return [Output(alone.id, 0, error=_too_little_memory())]
             alone.prefix, alone.may_save = None, False  # its own keys and values need all the memory

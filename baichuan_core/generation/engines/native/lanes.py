@@ -1,0 +1,78 @@
+"""Several open batches on one loaded model, which take turns: a long run does not delay chats by more than one step."""
+
+from dataclasses import replace
+
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
+from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.generation.engines.outputs import Output, Step
+
+MAX_LANES = 4  # limit on open batches per model; ids of completions encode their lane
+
+
+class Lanes:
+    """Native engines that share a model, see `Engine`. Each has its own slots and its own limit on tokens.
+
+    In each step, every lane that has work computes one step. A lane uses memory only while it has requests, and the
+    others give way before a request of lane 0 fails for lack of memory.
+
+    Example:
+        lanes = Lanes(NativeEngine(model, ...))              lane 0, for a file of prompts
+        chats = lanes.open(NativeEngine(model, ...))         lane 1
+        step()    lane 0 computes one token for each of its 32 rows, then lane 1 one token for its 2 rows
+
+    Attributes:
+        model: The loaded model.
+    """
+
+    def __init__(self, first: NativeEngine) -> None:
+        self.model = first.model
+        self._engines = [first]
+        first.free_others = self._free_others
+
+    def open(self, engine: NativeEngine) -> int:
+        """Add a lane and return its number; any thread may call this.
+
+        Raises:
+            ValueError: There are `MAX_LANES` already.
+        """
+        if len(self._engines) == MAX_LANES:
+            raise ValueError(f"a model has at most {MAX_LANES} open batches")
+        self._engines.append(engine)
+        return len(self._engines) - 1
+
+    @property
+    def is_idle(self) -> bool:
+        """See `Engine.is_idle`."""
+        return all(engine.is_idle for engine in self._engines)
+
+    def prepare(self, capacity: Capacity) -> None:
+        """See `Engine.prepare`; nothing to do, because memory is allocated for the rows that run."""
+
+    def wake(self) -> None:
+        """See `Engine.wake`; nothing to do, because a step never waits."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for engine in self._engines:
+            engine.close()
+
+    def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
+        """See `Engine.add_request`; the request names its lane."""
+        return self._engines[request.lane].add_request(request, stream=stream) * MAX_LANES + request.lane
+
+    def abort(self, request_id: int) -> None:
+        """See `Engine.abort`."""
+        inner_id, lane = divmod(request_id, MAX_LANES)
+        self._engines[lane].abort(inner_id)
+
+    def step(self) -> Step:
+        """See `Engine.step`."""
+        outputs: list[Output] = []
+        for lane, engine in enumerate(self._engines):
+            if not engine.is_idle:
+                outputs += [replace(one, id=one.id * MAX_LANES + lane) for one in engine.step().outputs]
+        return Step(tuple(outputs))
+
+    def _free_others(self) -> bool:
+        freed = [engine.give_way() for engine in self._engines[1:]]
+        return any(freed)

@@ -1,0 +1,63 @@
+"""Answer chats on the model of a job that does something else: its requests and the chats take turns."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from baichuan_core.checkpoint import NATIVE
+from baichuan_core.generation import GenerationOptions, TextGenerator
+from workers.handlers.chat_channel import ChatChannel
+from workers.handlers.chat_desk import ChatDesk
+from workers.handlers.contract import Context
+
+MAX_COMPLETIONS = 8  # limit on open completions of chats, which slow the job down
+MAX_TOKENS = 8_192  # limit on completions times the longest of them, as in `GenerationOptions.batch_tokens`
+LEAVE_SECONDS = 60.0  # how long open chats may delay the end of the job
+
+
+@contextmanager
+def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None]:
+    """Answer chats while the block runs; at its end new ones are refused and open ones finish.
+
+    Nothing happens if the engine has no second batch: llama.cpp and vLLM would have to restart for a longer chat.
+    """
+    if context.chats is None or generator.choice.name != NATIVE:
+        yield
+        return
+    lane = generator.open_lane(GenerationOptions(batch_size=MAX_COMPLETIONS, batch_tokens=MAX_TOKENS))
+    desk = _BackgroundDesk(lane, context.chats)
+    try:
+        yield
+    except BaseException:
+        desk.close(seconds=0.0)
+        raise
+    desk.close(seconds=LEAVE_SECONDS)
+
+
+class _BackgroundDesk:
+    """A desk with its event loop in a separate thread."""
+
+    def __init__(self, generator: TextGenerator, channel: ChatChannel) -> None:
+        self._generator = generator
+        self._channel = channel
+        self._loop = asyncio.new_event_loop()
+        self._closing: asyncio.Future[float] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="chats", daemon=True)
+        self._thread.start()
+
+    def close(self, *, seconds: float) -> None:
+        """Refuse new chats, and wait so many seconds for the open ones before they are dropped."""
+        with suppress(RuntimeError):  # the loop has failed, and the worker refuses its chats
+            self._loop.call_soon_threadsafe(self._closing.set_result, seconds)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with ChatDesk(self._generator, self._channel, limit=MAX_COMPLETIONS).open() as desk:
+            seconds = await self._closing
+            with suppress(TimeoutError):
+                await asyncio.wait_for(desk.leave(), seconds)
