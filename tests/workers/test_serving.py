@@ -187,11 +187,12 @@ def test_a_generate_job_answers_chats_beside_its_prompts(
     )
     wait_for("the generate job to accept chats", lambda: find_open(service, job_id))
     attempt_id = service.attempts(job_id)[-1].id
-    chats = [asker.ask(attempt_id, messages=QUESTION, max_new_tokens=9, temperature=0.0) for _ in range(2)]
+    asked: dict[str, Any] = {"messages": QUESTION, "max_new_tokens": 9, "temperature": 0.0}
+    chats = [asker.ask(attempt_id, **asked) for _ in range(2)]
     long = asker.ask(attempt_id, **LONG)
     *short, last = asker.finish(*chats, long)
     generator = TextGenerator(tiny_checkpoint)
-    (expected,) = generator.complete([GenerationRequest(messages=QUESTION, max_new_tokens=9, temperature=0.0)])
+    (expected,) = generator.complete([GenerationRequest(**asked)])
     for chat, replies in zip(chats, short, strict=True):
         assert "".join(delta.text for delta in asker.deltas(chat)) == expected.text
         assert isinstance(replies[-1], Ended)
