@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+FIRST_TEXT = re.compile(r'"(content|text)":"[^"]')
 
 
 @dataclass(slots=True)
@@ -24,31 +27,31 @@ class Measured:
         return self.tokens / self.seconds
 
 
-def measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]]) -> Measured:
+def measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str = "/v1/chat/completions") -> Measured:
     """Ask one chat per body at the same time, and read the streams to their ends."""
-    return asyncio.run(_measure(url, key, bodies))
+    return asyncio.run(_measure(url, key, bodies, path))
 
 
-async def _measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]]) -> Measured:
+async def _measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str) -> Measured:
     measured = Measured()
     limits = httpx.Limits(max_connections=len(bodies))
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=600) as client:
         began = time.perf_counter()
-        await asyncio.gather(*(_read(client, body, measured) for body in bodies))
+        await asyncio.gather(*(_read(client, path, body, measured) for body in bodies))
         measured.seconds = time.perf_counter() - began
     return measured
 
 
-async def _read(client: httpx.AsyncClient, body: Mapping[str, Any], measured: Measured) -> None:
+async def _read(client: httpx.AsyncClient, path: str, body: Mapping[str, Any], measured: Measured) -> None:
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     began, waits = time.perf_counter(), True
-    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+    async with client.stream("POST", path, json=asked) as answer:
         if answer.status_code != httpx.codes.OK:
             raise RuntimeError((await answer.aread()).decode())
         async for line in answer.aiter_lines():
-            if waits and '"content":"' in line and '"content":""' not in line:
+            if waits and FIRST_TEXT.search(line):
                 measured.first_text.append(time.perf_counter() - began)
                 waits = False
-            if '"choices":[]' in line:
+            if '"usage":{' in line:  # once per stream: from the service in a chunk without choices
                 measured.tokens += json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
