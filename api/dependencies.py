@@ -15,6 +15,7 @@ from fastapi import Depends, Header, Request
 from api.chat_desk import ChatDesk
 from api.conditions import expected_tags
 from api.feed_hub import FeedHub
+from api.headers import asks_for_absence
 from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
@@ -138,6 +139,9 @@ async def get_caller(request: Request) -> Caller:
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)
     request.state.key = key
+    if request.method not in SAFE_METHODS and asks_for_absence(request.scope):
+        message = "nothing is created under an address that a client chooses; leave If-None-Match out"
+        raise VersionConflictError(message, param="If-None-Match")
     if credentials.authorization is None and request.method not in SAFE_METHODS:
         require_same_origin(request)
     return Caller(service, key, credentials)

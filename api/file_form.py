@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api.schemas.purposes import PURPOSES, shown_purpose
+from api.schemas.purposes import PURPOSES
 from jobs.errors import InvalidRequestError
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
@@ -42,7 +42,7 @@ REQUEST_BODY: dict[str, Any] = {
 
 
 def read_purpose(fields: Mapping[str, str]) -> str:
-    """Return the purpose to store.
+    """Return the purpose that the client names.
 
     Raises:
         InvalidRequestError: It is missing or unknown.
@@ -50,7 +50,7 @@ def read_purpose(fields: Mapping[str, str]) -> str:
     purpose = fields.get("purpose")
     if purpose not in PURPOSES:
         raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
-    return shown_purpose(purpose)
+    return purpose
 
 
 def read_lifetime(fields: Mapping[str, str]) -> int | None:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from api.dependencies import Caller
 from api.lost_answers import Repetition
+from api.schemas.purposes import shown_purpose
 from api.uploads import Arrived, storage_faults
 from jobs.database import OUTAGES
 from jobs.inputs import check_file
@@ -45,9 +46,8 @@ def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
 async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
     """Before bytes and row comes a record, so that bytes without their row are deleted one day."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
-    record = files.new_file(
-        caller.project_id, arrived.filename, arrived.purpose, arrived.bytes, arrived.sha256, checked
-    )
+    purpose = shown_purpose(arrived.purpose)
+    record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)
     writer = caller.service.writer
     await writer.run(lambda c: files.expect(c, record))
     try:

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from jobs.errors import DomainError, InvalidRequestError
+from jobs.inputs import FieldRepetition
 
 
 class JsonRoute(APIRoute):
@@ -46,16 +47,12 @@ class OpenAIRoute(JsonRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        return json.loads(body, object_pairs_hook=_unique_fields, parse_constant=_refuse_constant)
-
-
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)[:64]
-        raise InvalidRequestError(f"{repeated!r} is given more than once in one object; keep one", param=repeated)
-    return fields
+        repetition = FieldRepetition()
+        content = json.loads(body, object_pairs_hook=repetition.read, parse_constant=_refuse_constant)
+        if repetition.name is not None:
+            message = f"{repetition.name!r} is given more than once in one object; keep one"
+            raise InvalidRequestError(message, param=repetition.path)
+        return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

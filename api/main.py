@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import errors
 from api.dependencies import open_service
-from api.middleware import BodyLimit, HeadAsGet, Reception
+from api.middleware import BodilessAnswers, BodyLimit, Reception
 from api.openai import batches, chats, fine_tuning, stored_chats, uploads
 from api.routes import (
     artifacts,
@@ -86,7 +86,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for resource in (*RESOURCES, *OPENAI_RESOURCES):
         app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(BodilessAnswers)
     app.add_middleware(Reception)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
+from http import HTTPStatus
 from itertools import count
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
+from api.headers import asks_for_absence, check_headers
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected
 PROCESS = secrets.token_hex(6)
@@ -92,7 +94,9 @@ class Reception:
 
     async def _serve(self, scope: Scope, receive: Receive, conversation: Conversation) -> None:
         try:
-            if refusal := _check_address(scope, conversation.request_id):
+            if refusal := _check_address(scope, conversation.request_id) or check_headers(
+                scope, conversation.request_id
+            ):
                 await refusal(scope, receive, conversation.send)
                 return
             await self._app(scope, receive, conversation.send)
@@ -120,25 +124,45 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
-class HeadAsGet:
-    """Answers HEAD as GET is answered, without the body; a Range header has no meaning for HEAD (RFC 9110, 14.2)."""
+class BodilessAnswers:
+    """Answers HEAD as GET is answered, without the body, and `If-None-Match: *` for what exists with 304.
+
+    A Range header has no meaning for HEAD (RFC 9110, 14.2).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        is_head, is_unwanted = scope["method"] == "HEAD", asks_for_absence(scope)
+        if not is_head and not is_unwanted:
             await self._app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        is_cut = False
 
         async def send_head(message: Message) -> None:
+            nonlocal is_cut
             if message["type"] == "http.response.start":
+                exists = message["status"] == HTTPStatus.OK
+                is_cut = is_head or (is_unwanted and exists)
+                await send(_not_modified(message) if is_unwanted and exists else message)
+                if is_cut:
+                    await send({"type": "http.response.body"})  # ends streams, which see the client disconnect
+            elif not is_cut:
                 await send(message)
-                await send({"type": "http.response.body"})  # ends streams, which see it as a disconnect of the client
 
         await self._app({**scope, "method": "GET", "headers": headers}, receive, send_head)
+
+
+def _not_modified(start: Message) -> Message:
+    """Return the beginning of a 304 in place of a 200, without the headers that describe a body."""
+    headers = [(name, value) for name, value in start["headers"] if not name.lower().startswith(b"content-")]
+    return {**start, "status": HTTPStatus.NOT_MODIFIED, "headers": headers}
 
 
 class BodyLimit:

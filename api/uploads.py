@@ -123,6 +123,17 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
         store.put(path, key)
 
 
+def read_filename(given: str, param: str) -> str:
+    """Return the name to store a file under.
+
+    Raises:
+        InvalidRequestError: It contains a NUL character, also as the `%00` that some clients make of it.
+    """
+    if "\0" in given or "%00" in given:
+        raise InvalidRequestError("the filename contains a NUL character; remove it", param=param)
+    return safe_filename(given)
+
+
 def safe_filename(given: str) -> str:
     """Return the last part of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
@@ -190,7 +201,7 @@ class _Writer:
 def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
     filename = _require_file(form, "file")
     purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
-    return Arrived(path, safe_filename(filename), purpose, lifetime, writer.bytes, writer.sha256())
+    return Arrived(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
 
 
 def _require_file(form: FormReader, field: str) -> str:

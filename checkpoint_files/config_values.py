@@ -1,12 +1,12 @@
 """Values of a `config.json` with which no model can be computed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .errors import FileError
 from .family import infer_position_embedding
 from .field_rules import (
-    NUMBER,
     POSITIVE,
     SWITCH,
     TOKENS,
@@ -15,7 +15,9 @@ from .field_rules import (
     is_number,
     is_positive,
     is_texts,
+    is_token,
     is_whole,
+    number_from,
 )
 
 SIZES = (
@@ -23,6 +25,9 @@ SIZES = (
     *("max_position_embeddings", "model_max_length"),
 )
 DEFAULT_THETA = 10_000
+MAX_NORM_EPS = 0.1  # much more than this outweighs the mean square that it is added to
+MIN_THETA, MAX_THETA = 1, 1e12
+MAX_FACTOR = 1e6  # of RoPE scaling
 DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
 # Those of transformers (ACT2FN); a test keeps them equal.
 ACTIVATIONS = (
@@ -36,7 +41,11 @@ _DTYPE = Rule(
 )
 RULES = {
     **dict.fromkeys(SIZES, Rule(lambda value: is_whole(value) and value > 0, "a whole number above 0")),
-    "rms_norm_eps": Rule(is_positive, "a number above 0 (the published models have 1e-06)", nullable=False),
+    "rms_norm_eps": Rule(
+        lambda value: is_positive(value) and value <= MAX_NORM_EPS,
+        f"a number above 0, at most {MAX_NORM_EPS:g} (the published models have 1e-06)",
+        nullable=False,
+    ),
     "hidden_act": Rule(
         lambda value: isinstance(value, str) and value in ACTIVATIONS,
         'an activation function (the published models have "silu")',
@@ -44,10 +53,15 @@ RULES = {
     ),
     "torch_dtype": _DTYPE,
     "dtype": _DTYPE,
-    "pad_token_id": Rule(is_whole, "a whole number"),
+    # Some tools write -1 for "no padding".
+    "pad_token_id": Rule(
+        lambda value: is_token(value) or (is_whole(value) and value == -1),
+        "a whole number of at least 0, the id of a token, or null",
+    ),
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,
-    "z_loss_weight": NUMBER,
+    "z_loss_weight": number_from(0, 1, hint="the published models have 0"),
+    "initializer_range": number_from(0, 1, hint="the published models have 0.02"),
     "norm_head": SWITCH,
     "quantize_head": SWITCH,
     "tie_word_embeddings": SWITCH,
@@ -61,7 +75,13 @@ BITSANDBYTES_RULES = {
     "llm_int8_skip_modules": Rule(is_texts, "a list of names of layers"),
     "llm_int8_threshold": Rule(is_number, "a number (bitsandbytes has 6.0)", nullable=False),
 }
-_REQUIRED = Rule(is_positive, "a number above 0", nullable=False)
+_THETA = replace(number_from(MIN_THETA, MAX_THETA, hint="the published models have 10000"), nullable=False)
+_REQUIRED = Rule(
+    lambda value: is_positive(value) and value <= MAX_FACTOR,
+    f"a number above 0, at most {MAX_FACTOR:g}",
+    nullable=False,
+)
+_SCALE = number_from(0, MAX_FACTOR)
 _FACTORS = ("long_factor", "short_factor")
 # What each rope_type needs; those of transformers (ROPE_INIT_FUNCTIONS), a test keeps them equal.
 REQUIRED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
@@ -74,13 +94,13 @@ REQUIRED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
     "proportional": (),
 }
 OPTIONAL_ROPE_RULES = {
-    "factor": POSITIVE,
+    "factor": replace(_REQUIRED, nullable=True),
     "original_max_position_embeddings": POSITIVE,
-    "attention_factor": NUMBER,
-    "beta_fast": NUMBER,
-    "beta_slow": NUMBER,
-    "mscale": NUMBER,
-    "mscale_all_dim": NUMBER,
+    "attention_factor": _SCALE,
+    "beta_fast": _SCALE,
+    "beta_slow": _SCALE,
+    "mscale": _SCALE,
+    "mscale_all_dim": _SCALE,
 }
 
 
@@ -110,7 +130,7 @@ def _check_rotation(fields: Mapping[str, Any]) -> None:
                 f"rope_theta is {theta!r} and {name}.rope_theta {parameters['rope_theta']!r}: keep one of them"
             )
         theta = parameters.get("rope_theta", theta)
-    _REQUIRED.check("rope_theta", theta)
+    _THETA.check("rope_theta", theta)
 
 
 def _check_scaling(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:

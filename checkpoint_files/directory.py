@@ -17,7 +17,7 @@ from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
 from .errors import FileError
 from .generation_values import FILE as GENERATION_CONFIG
-from .generation_values import check_end_tokens, read_generation_config
+from .generation_values import check_chat_tokens, check_end_tokens, read_generation_config
 from .headers import Header, read_headers
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 from .layout import block_layers
@@ -85,7 +85,9 @@ def check_companions(folder: Path, config: Mapping[str, Any], vocab_size: int) -
     """
     check_tokenizer_files(folder, vocab_size)
     check_end_tokens(config, vocab_size, folder / "config.json")
-    check_end_tokens(read_generation_config(folder), vocab_size, folder / GENERATION_CONFIG)
+    generation = read_generation_config(folder)
+    check_end_tokens(generation, vocab_size, folder / GENERATION_CONFIG)
+    check_chat_tokens(generation, vocab_size, folder / GENERATION_CONFIG)
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:

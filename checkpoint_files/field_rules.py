@@ -71,6 +71,28 @@ def is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
+def is_token(value: Any) -> bool:
+    """Whether a value can be the id of a token, which engines keep in 32 bits."""
+    return is_whole(value) and 0 <= value < 2**31
+
+
+def is_token_or_tokens(value: Any) -> bool:
+    """Whether a value is the id of a token or a list of them."""
+    return all(map(is_token, value)) if isinstance(value, list) else is_token(value)
+
+
+def number_from(low: float, high: float, *, hint: str = "") -> "Rule":
+    """Return the rule of a number within bounds."""
+    wants = f"a number from {low:g} to {high:g}{hint and f' ({hint})'}"
+    return Rule(lambda value: is_number(value) and low <= value <= high, wants)
+
+
+def whole_number_from(low: int, high: int, *, hint: str = "") -> "Rule":
+    """Return the rule of a whole number within bounds."""
+    wants = f"a whole number from {low} to {high}{hint and f' ({hint})'}"
+    return Rule(lambda value: is_whole(value) and low <= value <= high, wants)
+
+
 def is_whole_or_wholes(value: Any) -> bool:
     """Whether a value is a whole number or a list of them."""
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
@@ -88,5 +110,6 @@ def is_texts(value: Any) -> bool:
 
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
-TOKENS = Rule(is_whole_or_wholes, "a whole number or a list of them")
+TOKEN = Rule(is_token, "a whole number of at least 0, the id of a token")
+TOKENS = Rule(is_token_or_tokens, "a whole number of at least 0, the id of a token, or a list of them")
 SWITCH = Rule(is_switch, "true or false")

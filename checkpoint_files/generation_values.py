@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FileError
-from .field_rules import SWITCH, TOKENS, Rule, check_fields, is_number, is_positive, is_whole, show
+from .field_rules import (
+    SWITCH,
+    TOKEN,
+    TOKENS,
+    Rule,
+    check_fields,
+    is_number,
+    is_whole_or_wholes,
+    number_from,
+    show,
+    whole_number_from,
+)
 from .json_files import as_whole_numbers, read_object
 
 FILE = "generation_config.json"
@@ -19,18 +30,20 @@ WHOLE_NUMBERS = (
     "max_new_tokens",
     "top_k",
 )
-_ONE_TOKEN = Rule(is_whole, "a whole number")
+MAX_TEMPERATURE, MAX_PENALTY, MAX_COUNT = 100, 100, 2**31 - 1
 RULES = {
-    "user_token_id": _ONE_TOKEN,
-    "assistant_token_id": _ONE_TOKEN,
+    "user_token_id": TOKEN,
+    "assistant_token_id": TOKEN,
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,
-    "pad_token_id": TOKENS,
-    "max_new_tokens": Rule(lambda value: is_whole(value) and value > 0, "a whole number above 0"),
-    "top_k": Rule(lambda value: is_whole(value) and value >= 0, "a whole number, 0 for all tokens"),
-    "temperature": Rule(lambda value: is_number(value) and value >= 0, "a number of at least 0"),
-    "top_p": Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-    "repetition_penalty": Rule(is_positive, "a number above 0"),
+    "pad_token_id": Rule(is_whole_or_wholes, "a whole number or a list of them"),
+    "max_new_tokens": whole_number_from(1, MAX_COUNT),
+    "top_k": whole_number_from(0, MAX_COUNT, hint="0 for all tokens"),
+    "temperature": number_from(0, MAX_TEMPERATURE),
+    "top_p": number_from(0, 1),
+    "repetition_penalty": Rule(
+        lambda value: is_number(value) and 0 < value <= MAX_PENALTY, f"a number above 0, at most {MAX_PENALTY}"
+    ),
     "do_sample": SWITCH,
 }
 
@@ -50,6 +63,25 @@ def read_generation_config(checkpoint: Path) -> dict[str, Any]:
     except FileError as fault:
         raise FileError(f"{file} cannot be used: {fault}, or remove the field") from None
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def check_chat_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> None:
+    """Check that a model has the tokens that open the turns of a chat.
+
+    Args:
+        fields: Content of `generation_config.json`.
+        vocab_size: Number of tokens of the model.
+        file: The file.
+
+    Raises:
+        FileError: It lacks one.
+    """
+    for name in ("user_token_id", "assistant_token_id"):
+        if fields.get(name, 0) >= vocab_size:
+            raise FileError(
+                f"{file} has the {name} {show(fields[name])}, but the model has only the tokens 0 to {vocab_size - 1}: "
+                "correct it, or remove the field"
+            )
 
 
 def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> None:

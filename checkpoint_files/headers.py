@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from .errors import FileError
+from .field_rules import is_whole, show
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
@@ -73,12 +74,29 @@ def _safetensors(stream: IO[bytes], file: Path) -> Headers:
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header has {length} bytes")
-    entries: dict[str, Any] = json.loads(stream.read(length))
+    entries = json.loads(stream.read(length))
+    if not isinstance(entries, dict):
+        raise FileError(f"{file} is damaged (its header is not a JSON object): copy or download it again")
     entries.pop("__metadata__", None)
+    for name, about in entries.items():
+        if not _describes_tensor(about):
+            raise ValueError(f"its header has no dtype, shape and data_offsets of the tensor {show(name)}")
     end = max((about["data_offsets"][1] for about in entries.values()), default=0)
     if file.stat().st_size != 8 + length + end:
         raise ValueError(f"it has {file.stat().st_size} bytes instead of {8 + length + end}")
     return {name: Header(about["dtype"], tuple(about["shape"])) for name, about in entries.items()}
+
+
+def _describes_tensor(about: Any) -> bool:
+    """Whether an entry of a safetensors header has the fields of a tensor."""
+    if not isinstance(about, dict) or not isinstance(about.get("dtype"), str):
+        return False
+    shape, offsets = about.get("shape"), about.get("data_offsets")
+    return _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]  # noqa: PLR2004
+
+
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(is_whole(size) and size >= 0 for size in value)
 
 
 def _pickled(stream: IO[bytes], file: Path) -> Headers:

@@ -59,9 +59,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API need the path
     if known and _is_same_port(address, known.url):
         address = known.url
-    if not address.startswith(("http://", "https://")):
-        message = f"{address!r} is not an address: --url or BAICHUAN_URL must begin with http:// or https://"
-        raise CommandError(message, ExitCode.USAGE)
+    _check_address(address)
     secret = (
         api_key or os.environ.get("BAICHUAN_API_KEY") or (known.api_key if known and known.url == address else None)
     )
@@ -70,6 +68,19 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise CommandError("the API key has characters that no key has; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)
+
+
+def _check_address(address: str) -> None:
+    message = f"{address!r} is not an address: correct --url or BAICHUAN_URL, "
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:  # a port that is no number up to 65535, or brackets that do not match
+        raise CommandError(f"{message}which has an error ({error})", ExitCode.USAGE) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CommandError(f"{message}which must be http:// or https:// and a host", ExitCode.USAGE)
+    if port == 0:
+        raise CommandError(f"{message}whose port must be from 1 to 65535", ExitCode.USAGE)
 
 
 def _is_same_port(address: str, known: str) -> bool:

@@ -26,7 +26,9 @@ class InvalidSettingsError(ValueError):
 class Settings(BaseSettings):
     """Where things are kept, and the clocks of the queue. Every field has an embedded default."""
 
-    model_config = SettingsConfigDict(env_prefix="BAICHUAN_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="BAICHUAN_", frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+    )
 
     home: Path = Field(Path(".baichuan"), description="State of the embedded deployment")
     database_url: str = Field("", validation_alias="DATABASE_URL", description="SQLite in `home` by default")

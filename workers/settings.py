@@ -20,7 +20,7 @@ SERVICE_SECRETS = ("DATABASE_URL", "REDIS_URL", "BAICHUAN_API_KEY")
 class WorkerSettings(BaseSettings):
     """Read from the environment when the worker starts."""
 
-    model_config = SettingsConfigDict(env_prefix="BAICHUAN_WORKER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BAICHUAN_WORKER_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     id: str = Field(
         default_factory=lambda: new_id("wrk"),

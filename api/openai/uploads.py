@@ -21,7 +21,7 @@ from api.schemas.pages import Identified
 from api.schemas.purposes import PURPOSES, shown_purpose
 from api.schemas.resources import FileObject
 from api.schemas.times import seconds
-from api.uploads import Arrived, no_room, passing_file, received_part, safe_filename, storage_faults, too_large
+from api.uploads import Arrived, no_room, passing_file, read_filename, received_part, storage_faults, too_large
 from jobs.errors import InvalidRequestError
 from jobs.records import FileRecord, UploadPartRecord, UploadRecord
 from jobs.service import uploads
@@ -93,7 +93,7 @@ class UploadObject(Identified):
             created_at=seconds(upload.created_at),
             expires_at=seconds(upload.expires_at),
             filename=upload.filename,
-            purpose=upload.purpose,
+            purpose=shown_purpose(upload.purpose),
             status=UploadStatus(upload.status).value,
             file=None if file is None else FileObject.of(file),
         )
@@ -115,7 +115,7 @@ async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
     if body.bytes > caller.service.settings.max_upload_bytes:
         raise too_large(caller.service.settings, "bytes")
     lifetime = body.expires_after.seconds if body.expires_after else None
-    new = NewUpload(safe_filename(body.filename), shown_purpose(body.purpose), body.bytes, lifetime)
+    new = NewUpload(read_filename(body.filename, "filename"), body.purpose, body.bytes, lifetime)
     made = await caller.service.writer.run(lambda c: uploads.create(c, caller.project_id, new))
     return json_response(UploadObject.of(made))
 

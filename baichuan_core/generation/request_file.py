@@ -142,9 +142,12 @@ def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
     if not isinstance(bias, dict):
         raise DatasetError(f"{place} has a 'logit_bias' that is not an object; write {{\"token id\": bias}}")
     try:
-        return {int(token): value for token, value in bias.items()}
+        biases = {int(token): value for token, value in bias.items()}
     except ValueError as error:
         raise DatasetError(f"{place} has a 'logit_bias' with a key that is not a token id ({error})") from error
+    if len(biases) < len(bias):
+        raise DatasetError(f"{place} has a 'logit_bias' that names a token twice; keep one of them")
+    return biases
 
 
 def _reject_others(item: Mapping[str, Any], known: set[str], place: str, *, hint: str) -> None:

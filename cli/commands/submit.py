@@ -25,8 +25,8 @@ from jobs.specs import JobSpec
 
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
 
-PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune"}
-OTHER_PURPOSE = "prompts"
+PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompts"}
+OTHER_PURPOSE = "user_data"
 TRAINING_DATA = {"training_file", "training_files"}  # a fine-tune needs one of them
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended; exit 1 if it failed.")]

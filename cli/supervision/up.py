@@ -1,5 +1,6 @@
 """`baichuan up`: from nothing to a service that answers, and back to nothing."""
 
+import math
 import os
 import signal
 import socket
@@ -95,16 +96,29 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
 def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
     """Return the Python processes in start order; they are stopped in reverse order, within 15 s in total."""
     environment = {"BAICHUAN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-    api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), "BAICHUAN_SHUTDOWN_SECONDS": "2"}
+    api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_shorten("BAICHUAN_SHUTDOWN_SECONDS", 2)}
     inherited = (listener.fileno(),)
     children = [
         Child("API", [*python(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
         Child("dispatcher", [*python(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
     ]
     if options.worker:
-        drain = {"BAICHUAN_WORKER_DRAIN_SECONDS": "8"}
+        drain = _shorten("BAICHUAN_WORKER_DRAIN_SECONDS", 8)
         children.append(Child("worker", [*python(), "workers"], home / "logs/worker.log", 9.0, environment | drain))
     return children
+
+
+def _shorten(variable: str, seconds: int) -> dict[str, str]:
+    """Return a variable with its value, or with `seconds` if it is unset or longer.
+
+    A value that is no finite number is left as it is, so that the child rejects it by name.
+    """
+    given = os.environ.get(variable, str(seconds))
+    try:
+        is_longer = seconds < float(given) < math.inf
+    except ValueError:
+        is_longer = False
+    return {variable: str(seconds) if is_longer else given}
 
 
 def python() -> list[str]:

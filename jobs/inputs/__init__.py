@@ -4,6 +4,8 @@ from jobs.inputs.batch import BatchSummary, check_batch
 from jobs.inputs.check import CheckedFile, check_file
 from jobs.inputs.lines import InputError
 from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
+from jobs.inputs.prompts import check_prompts
+from jobs.inputs.repetition import FieldRepetition
 from jobs.inputs.training import check_training_data
 
 __all__ = [
@@ -11,9 +13,11 @@ __all__ = [
     "LENGTH_LIMITS",
     "BatchSummary",
     "CheckedFile",
+    "FieldRepetition",
     "InputError",
     "check_batch",
     "check_file",
+    "check_prompts",
     "check_training_data",
     "find_fault",
 ]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from jobs.inputs.batch import check_batch
 from jobs.inputs.lines import InputError
+from jobs.inputs.prompts import check_prompts
 from jobs.inputs.training import check_training_data
 
-CHECKS = {"batch": check_batch, "fine-tune": check_training_data}
+CHECKS = {"batch": check_batch, "fine-tune": check_training_data, "prompts": check_prompts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class CheckedFile:
 
 
 def check_file(path: Path, purpose: str) -> CheckedFile:
-    """Check that the content suits the purpose; other purposes than `batch` and `fine-tune` suit any content."""
+    """Check that the content suits the purpose; purposes other than those of `CHECKS` suit any content."""
     check = CHECKS.get(purpose)
     if check is None:
         return CheckedFile()

@@ -3,12 +3,15 @@
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jobs.inputs.repetition import FieldRepetition
+
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
+BEGINNING_BYTES = 1024
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -28,8 +31,21 @@ class InputError(ValueError):
         self.param = param
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def read_beginning(path: Path) -> bytes:
+    """Return the first bytes of a file that are not white space; none if it has no others."""
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        while not beginning and (more := file.read(CHUNK_CHARACTERS)):
+            beginning = more.lstrip()
+    return beginning
+
+
+def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]:
     """Yield number and value of each line that is not blank.
+
+    Args:
+        path: The file.
+        unique: Reject objects that have a field more than once.
 
     Raises:
         InputError: A line is not UTF-8 or not JSON, or is too long.
@@ -41,7 +57,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
             if len(raw) > MAX_VALUE_BYTES:
                 raise InputError(f"is longer than {MAX_VALUE_BYTES} bytes; split it", line=number)
             if content := _decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, number).strip():
-                yield number, _parse(content, number)
+                yield number, _parse_unique(content, number) if unique else _parse(content, number)
 
 
 def read_array(path: Path) -> Iterator[tuple[int, Any]]:
@@ -134,9 +150,18 @@ def _decode(raw: bytes, line: int) -> str:
         raise InputError(f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", line=line) from None
 
 
-def _parse(content: str, line: int) -> Any:
+def _parse_unique(content: str, line: int) -> Any:
+    repetition = FieldRepetition()
+    value = _parse(content, line, repetition.read)
+    if repetition.name is not None:
+        message = f"{repetition.path} is given more than once in one object; keep one"
+        raise InputError(message, line=line, param=repetition.path)
+    return value
+
+
+def _parse(content: str, line: int, read_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}; write one JSON object per line", line=line) from None
     except (ValueError, RecursionError) as error:  # for example a number with 5,000 digits or 100,000 nested brackets

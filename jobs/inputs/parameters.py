@@ -3,6 +3,7 @@
 The engine repeats them with its own limits; these name the parameter in the client's words.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,11 +31,14 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _number(low: int, high: int) -> Check:
+def number(low: int, high: int) -> Check:
+    """Return the check of a number within bounds."""
     return lambda value: None if _is_number(value, low, high) else f"must be a number from {low} to {high}"
 
 
-def _whole_number(low: int, high: int) -> Check:
+def whole_number(low: int, high: int) -> Check:
+    """Return the check of a whole number within bounds."""
+
     def check(value: Any) -> str | None:
         fits = isinstance(value, int) and _is_number(value, low, high)
         return None if fits else f"must be a whole number from {low} to {high}"
@@ -61,7 +65,9 @@ def _check_logit_bias(value: Any) -> str | None:
             return f"has the key {token!r}; keys must be token ids"
         if not _is_number(bias, -100, 100):
             return f"of token {token} must be a number from -100 to 100"
-    return None
+    tokens = Counter(map(int, value))
+    repeated = next((token for token, count in tokens.items() if count > 1), None)
+    return None if repeated is None else f"has the token {repeated} more than once; keep one"
 
 
 def _check_text(value: Any) -> str | None:
@@ -98,15 +104,15 @@ CHECKS: Mapping[str, Check] = {
     "model": _check_text,
     "messages": _check_messages,
     "prompt": _check_text,
-    **{name: _whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
-    "temperature": _number(0, 2),
+    **{name: whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    "temperature": number(0, 2),
     "top_p": _check_top_p,
-    "top_k": _whole_number(0, 2**31 - 1),
-    "seed": _whole_number(0, 2**31 - 1),
-    "n": _whole_number(1, 128),
+    "top_k": whole_number(0, 2**31 - 1),
+    "seed": whole_number(0, 2**31 - 1),
+    "n": whole_number(1, 128),
     "stop": _check_stop,
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
     "logit_bias": _check_logit_bias,
-    "top_logprobs": _whole_number(0, 20),
+    "top_logprobs": whole_number(0, 20),
 }

@@ -3,14 +3,12 @@
 Workers read the same files with `baichuan_core.finetuning.formats`; a test compares which files both accept.
 """
 
-import codecs
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_lines
+from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_beginning, read_lines
 
-BEGINNING_BYTES = 1024
 OTHER_FILES = {
     b"PK\x03\x04": "is a ZIP archive or a workbook; unpack or convert it to JSON",
     b"version https://git-lfs": "is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository",
@@ -33,7 +31,7 @@ def check_training_data(path: Path) -> None:
     Raises:
         InputError: The file is of another kind or has no example, or an example is malformed.
     """
-    beginning = _read_beginning(path)
+    beginning = read_beginning(path)
     for other, message in OTHER_FILES.items():
         if beginning.lower().startswith(other.lower()):
             raise InputError(f"the file {message}")
@@ -48,14 +46,6 @@ def check_training_data(path: Path) -> None:
             raise InputError(error.message, line=line) from None
     if first is None:
         raise InputError("the file has no example; add at least one conversation")
-
-
-def _read_beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        beginning = file.read(BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
-        while not beginning and (more := file.read(CHUNK_CHARACTERS)):
-            beginning = more.lstrip()
-    return beginning
 
 
 def _check_text_file(path: Path, *, is_empty: bool) -> None:

@@ -190,6 +190,17 @@ def test_names_of_files_are_made_harmless(shared_api: Api, given_name: str, kept
     shared_api.client.delete(f"/v1/files/{file['id']}")
 
 
+@pytest.mark.parametrize("name", [b'filename="a\0b.jsonl"', b'filename="a%00.jsonl"', b"filename*=UTF-8''a%00b"])
+def test_a_name_with_a_nul_is_refused(shared_api: Api, name: bytes) -> None:
+    body = HEAD.replace(b'filename="p.jsonl"', name) + b"{}" + TAIL
+    problem = problem_of(shared_api.client.post("/v1/files", content=body, headers=FORM), 400, "invalid_request")
+    assert problem["error"]["param"] == "file"
+    assert "NUL character" in problem["detail"]
+    announced = {"bytes": 1, "filename": "a\0b", "mime_type": "text/plain", "purpose": "batch"}
+    problem = problem_of(shared_api.client.post("/v1/uploads", json=announced), 400, "invalid_request")
+    assert problem["error"]["param"] == "filename"
+
+
 @given(st.text())
 def test_no_name_leads_anywhere(name: str) -> None:
     kept = safe_filename(name)

@@ -1,5 +1,6 @@
 """What HTTP promises on every address: HEAD, preconditions, and requests that say one thing once."""
 
+import gzip
 import json
 from typing import Any
 
@@ -55,7 +56,12 @@ def test_a_repeated_query_field_is_refused_by_name(shared_api: Api, query: str) 
     ("path", "body", "field"),
     [
         ("/v1/jobs", '{"kind": "quantize", "model": "base", "model": "other"}', "model"),
-        ("/v1/jobs", '{"kind": "quantize", "model": "base", "labels": {"a": "1", "\\u0061": "1"}}', "a"),
+        ("/v1/jobs", '{"kind": "quantize", "model": "base", "labels": {"a": "1", "\\u0061": "1"}}', "labels.a"),
+        (
+            "/v1/jobs",
+            '{"kind": "generate", "model": "base", "conversations": [[], [{"role": "user", "role": "user"}]]}',
+            "role",
+        ),
         ("/v1/estimates", '{"kind": "quantize", "kind": "quantize", "model": "base"}', "kind"),
         ("/v1/models", '{"id": "a", "id": "b", "path": "/x"}', "id"),
         ("/v1/keys", '{"name": "a", "name": "a", "project": "p"}', "name"),
@@ -170,3 +176,59 @@ def test_the_document_names_every_answer() -> None:
     form = paths["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["additionalProperties"] is False
     assert set(form["properties"]) == {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"}
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/fine_tuning/jobs"])
+def test_two_idempotency_keys_are_refused(api: Api, path: str) -> None:
+    api.register_model()
+    body = {"kind": "quantize", "model": "base"}
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    problem = problem_of(api.client.post(path, json=body, headers=headers), 400, "invalid_request")
+    assert problem["error"]["param"] == "Idempotency-Key"
+    assert api.client.get("/v1/jobs").json()["data"] == []
+    same = api.client.post("/v1/jobs", json=body, headers=[("Idempotency-Key", "a")] * 2)
+    assert same.status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/chat/completions"])
+@pytest.mark.parametrize("coding", ["gzip", "identity, br", "GZIP"])
+def test_a_compressed_body_is_refused_with_the_remedy(shared_api: Api, path: str, coding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = shared_api.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    problem = problem_of(answer, 415, "unsupported_media_type")
+    assert (problem["error"]["param"], answer.headers["Accept-Encoding"]) == ("Content-Encoding", "identity")
+    assert "send it uncompressed" in problem["detail"]
+
+
+def test_a_body_whose_coding_is_identity_is_read(api: Api) -> None:
+    api.register_model()
+    answer = api.client.post(
+        "/v1/jobs", json={"kind": "quantize", "model": "base"}, headers={"Content-Encoding": "identity"}
+    )
+    assert answer.status_code == 202
+    assert api.client.get("/v1/jobs", headers={"Content-Encoding": "gzip"}).status_code == 200  # there is no body
+
+
+def test_what_exists_is_not_sent_to_a_client_that_asks_for_its_absence(api: Api) -> None:
+    api.register_model()
+    job, file = api.submit()["id"], upload(api, b"x").json()["id"]
+    unless_there = {"If-None-Match": "*"}
+    for path in (
+        *("/v1/jobs", f"/v1/jobs/{job}", f"/v1/jobs/{job}/events", "/v1/models/base"),
+        *(f"/v1/files/{file}", f"/v1/files/{file}/content"),
+    ):
+        for method in ("GET", "HEAD"):
+            answer = api.client.request(method, path, headers=unless_there)
+            assert (answer.status_code, answer.content) == (304, b""), path
+    assert api.client.get(f"/v1/jobs/{job}", headers=unless_there).headers["ETag"]
+    problem_of(api.client.get("/v1/jobs/nobody", headers=unless_there), 404, "not_found")
+
+
+def test_what_exists_is_not_changed_for_a_client_that_asks_for_its_absence(api: Api) -> None:
+    api.register_model()
+    job = api.submit()["id"]
+    for method, path in (("POST", f"/v1/jobs/{job}/cancel"), ("DELETE", "/v1/models/base"), ("POST", "/v1/jobs")):
+        body = {"kind": "quantize", "model": "base"} if path == "/v1/jobs" else None
+        answer = api.client.request(method, path, json=body, headers={"If-None-Match": "*"})
+        assert problem_of(answer, 412, "version_conflict")["error"]["param"] == "If-None-Match"
+    assert [found["state"] for found in api.client.get("/v1/jobs").json()["data"]] == ["queued"]

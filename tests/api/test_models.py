@@ -82,6 +82,12 @@ def config(**fields: Any) -> Callable[[Path], object]:
     return lambda folder: (folder / "config.json").write_text(text)
 
 
+def tensors(header: str) -> Callable[[Path], object]:
+    """Make a change of a directory: it is a whole checkpoint, but the header of its weights is this text."""
+    content = len(header).to_bytes(8, "little") + header.encode()
+    return lambda folder: (folder / "model.safetensors").write_bytes(content)
+
+
 def text(content: str, name: str = "config.json") -> Callable[[Path], object]:
     """Make a change of a directory: a file has this content."""
     return lambda folder: (folder / name).write_text(content)
@@ -116,6 +122,10 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "overflow": (text('{"model_type": "baichuan", "hidden_size": 1e999}'), "hidden_size is inf: give a whole number"),
     "many digits": (text('{"model_type": "baichuan", "vocab_size": %s}' % ("9" * 400)), "config.json: vocab_size: "),
     "too many digits": (text('{"model_type": "baichuan", "x": %s}' % ("9" * 9000)), "config.json is not valid JSON"),
+    "huge eps": (config(rms_norm_eps=10**18), "config.json describes no possible model: rms_norm_eps is 1000000000"),
+    "eps of 0": (config(rms_norm_eps=0), "rms_norm_eps is 0: give a number above 0, at most 0.1"),
+    "negative token": (config(pad_token_id=-5), "pad_token_id is -5: give a whole number of at least 0"),
+    "header": (tensors('{"a": "b"}'), "model.safetensors is damaged (its header has no dtype, shape and data_offsets"),
     "number as text": (config(vocab_size="64000"), "vocab_size is '64000': give a whole number"),
     "true": (config(vocab_size=True), "vocab_size is True: give a whole number"),
     "latin-1": (lambda folder: (folder / "config.json").write_bytes(b"\xe4"), "config.json is not valid JSON"),

@@ -43,11 +43,16 @@ def change_config(folder: Path, changes: dict[str, Any]) -> Path:
         ({"rope_scaling": {"type": "foo", "factor": 2}}, "rope_scaling.rope_type is 'foo': give one of default,"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear': give an object"),
         ({"rope_theta": "10000"}, "rope_theta is '10000'"),
-        ({"rope_theta": 0}, "rope_theta is 0: give a number above 0"),
+        ({"rope_theta": 0}, "rope_theta is 0: give a number from 1 to 1e+12"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": None}}, "rope_theta is null"),
         ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6': give a number above 0"),
         ({"rms_norm_eps": None}, "rms_norm_eps is null"),
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0"),
+        ({"rms_norm_eps": 10**18}, "rms_norm_eps is 1000000000000000000: give a number above 0, at most 0.1"),
+        ({"initializer_range": -1}, "initializer_range is -1: give a number from 0 to 1"),
+        ({"rope_theta": 1e300}, "rope_theta is 1e+300: give a number from 1 to 1e+12"),
+        ({"rope_scaling": {"type": "linear", "factor": 1e300}}, "rope_scaling.factor is 1e+300: give a number above 0"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "mscale": -1}}, "rope_scaling.mscale is -1: give a number"),
         ({"torch_dtype": "int8"}, "torch_dtype is 'int8': give float16"),
         ({"dtype": 16}, "dtype is 16"),
         ({"num_attention_heads": "2", "head_dim": 4}, "num_attention_heads is '2'"),
@@ -57,7 +62,12 @@ def change_config(folder: Path, changes: dict[str, Any]) -> Path:
         ({"quantization_config": EIGHT_BITS | {"llm_int8_threshold": "6"}}, "llm_int8_threshold is '6'"),
         ({"pad_token_id": "0"}, "pad_token_id is '0': give a whole number"),
         ({"eos_token_id": [2, "3"]}, "eos_token_id is [2, '3']"),
+        ({"pad_token_id": -2}, "pad_token_id is -2: give a whole number of at least 0"),
+        ({"pad_token_id": 2**31}, "pad_token_id is 2147483648: give a whole number"),
+        ({"bos_token_id": -1}, "bos_token_id is -1: give a whole number of at least 0"),
+        ({"eos_token_id": [2, -5]}, "eos_token_id is [2, -5]: give a whole number of at least 0"),
         ({"z_loss_weight": "a"}, "z_loss_weight is 'a': give a number"),
+        ({"z_loss_weight": -1}, "z_loss_weight is -1: give a number from 0 to 1"),
         ({"hidden_act": "gel"}, "hidden_act is 'gel'"),
         ({"norm_head": "true"}, "norm_head is 'true': give true or false"),
     ],
@@ -85,6 +95,28 @@ def test_a_value_that_no_model_has_is_rejected_with_its_field(
 )
 def test_values_that_models_have_are_accepted(tmp_path: Path, changes: dict[str, Any]) -> None:
     check_directory(change_config(tmp_path, changes))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("user_token_id", -1, "user_token_id is -1: give a whole number of at least 0"),
+        ("assistant_token_id", 99, "has the assistant_token_id 99, but the model has only the tokens 0 to 15"),
+        ("max_new_tokens", 10**18, "max_new_tokens is 1000000000000000000: give a whole number from 1"),
+        ("top_k", -1, "top_k is -1: give a whole number from 0"),
+        ("temperature", 1e300, "temperature is 1e+300: give a number from 0 to 100"),
+        ("repetition_penalty", 1e300, "repetition_penalty is 1e+300: give a number above 0, at most 100"),
+    ],
+)
+def test_settings_of_generation_that_cannot_work_are_rejected(
+    tmp_path: Path, field: str, value: float, says: str
+) -> None:
+    write_model_files(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({field: value}))
+    with pytest.raises(FileError) as caught:
+        check_directory(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'generation_config.json'} ")
+    assert says in str(caught.value)
 
 
 def test_the_attention_of_another_machine_is_dropped(tmp_path: Path) -> None:

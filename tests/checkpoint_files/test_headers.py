@@ -64,6 +64,30 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> N
         read_headers(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        '"b"',
+        "null",
+        '{"dtype": "F32", "shape": [1]}',
+        '{"dtype": 4, "shape": [1], "data_offsets": [0, 4]}',
+        '{"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}',
+        '{"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}',
+        '{"dtype": "F32", "shape": [1], "data_offsets": [4]}',
+        '{"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]}',
+    ],
+)
+def test_an_entry_that_describes_no_tensor_is_named(tmp_path: Path, about: str) -> None:
+    write_model_files(tmp_path)
+    file = tmp_path / "model.safetensors"
+    header = f'{{"a.weight": {about}}}'.encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(FileError) as caught:
+        check_directory(tmp_path)
+    reason = "its header has no dtype, shape and data_offsets of the tensor 'a.weight'"
+    assert str(caught.value) == f"{file} is damaged ({reason}): copy or download it again"
+
+
 @pytest.mark.parametrize("name", ["baichuan2-7b-int4-imitation", "baichuan2-7b-sharded-bin-inv_freq"])
 def test_published_directories_pass(tmp_path: Path, name: str) -> None:
     golden = Path(__file__).parents[1] / "golden" / "checkpoints" / name

@@ -183,8 +183,10 @@ def test_no_service(shell: Shell, service: Shell) -> None:
     down = shell("list", "--url", "http://127.0.0.1:9", "--key", "x")
     assert down.code == ExitCode.UNREACHABLE
     assert "no answer from http://127.0.0.1:9" in down.err
-    for address, code in (("ftp://host", ExitCode.USAGE), ("http://host:port", ExitCode.USAGE)):
-        assert shell("list", "--url", address, "--key", "x").code == code
+    for address in ("ftp://host", "http://host:port", "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://[::1"):
+        for key in ({}, {"BAICHUAN_API_KEY": "x"}):
+            wrong = shell("list", BAICHUAN_URL=address, **key)
+            assert (wrong.code, address in wrong.err, "BAICHUAN_URL" in wrong.err) == (ExitCode.USAGE, True, True)
     assert shell("list", "--url", "http://127.0.0.1:9", "--key", "ключ").code == ExitCode.UNAUTHENTICATED
     elsewhere = service("list", "--url", "http://127.0.0.1:9")
     assert elsewhere.code == ExitCode.UNAUTHENTICATED  # the saved key goes to the saved address only
@@ -199,7 +201,7 @@ def test_other_spellings_of_the_saved_address(service: Shell) -> None:
     other_port = service("keys", "list", "--url", "http://localhost:9")
     assert other_port.code == ExitCode.UNAUTHENTICATED
     assert "no API key for http://localhost:9" in other_port.err
-    assert service("keys", "list", "--url", "http://localhost:x").code == ExitCode.UNAUTHENTICATED
+    assert service("keys", "list", "--url", "http://localhost:x").code == ExitCode.USAGE
 
 
 def test_an_unknown_kind_is_named(service: Shell) -> None:

@@ -120,6 +120,11 @@ def test_a_service_that_cannot_start_ends_with_the_reason(shell: Shell) -> None:
         ("dispatcher", "ARTIFACT_ROOT", "s3://", "must be a directory, or a URL such as s3://"),
         ("init", "DATABASE_URL", "mysql://root:secret@db/jobs", "must begin with postgresql:// or sqlite:///"),
         ("up", "BAICHUAN_LEASE_SECONDS", "", "valid number"),
+        ("up", "BAICHUAN_LEASE_SECONDS", "inf", "finite number"),
+        ("init", "BAICHUAN_KEEP_JOBS_DAYS", "nan", "finite number"),
+        ("dispatcher", "BAICHUAN_POLL_SECONDS", "-inf", "finite number"),
+        ("worker", "BAICHUAN_WORKER_DRAIN_SECONDS", "inf", "finite number"),
+        ("worker", "BAICHUAN_WORKER_KEEP_SECONDS", "nan", "finite number"),
     ],
 )
 def test_an_invalid_setting_is_one_line_that_names_its_variable(
@@ -132,6 +137,15 @@ def test_an_invalid_setting_is_one_line_that_names_its_variable(
     assert f"{variable}" in done.err
     assert reason in done.err
     assert "secret" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("BAICHUAN_SHUTDOWN_SECONDS", "inf"), ("BAICHUAN_RECEIVE_SECONDS", "nan")]
+)
+def test_an_invalid_setting_of_the_api_ends_up_with_its_name(shell: Shell, variable: str, value: str) -> None:
+    done = shell.process("up", "--no-worker", **{variable: value})
+    assert done.code == 2
+    assert f"{variable}={value!r}: Input should be a " in done.err
 
 
 def test_up_takes_the_given_key(shell: Shell) -> None:

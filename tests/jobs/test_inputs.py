@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.generation import read_requests
-from jobs.inputs import BatchSummary, InputError, check_batch, check_file, check_training_data, lines
+from jobs.inputs import BatchSummary, InputError, check_batch, check_file, check_prompts, check_training_data, lines
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
@@ -54,6 +54,7 @@ def test_a_batch_file(tmp_path: Path) -> None:
         (line(body={**CHAT, "top_p": True}), "body.top_p must be"),
         (line(body={**CHAT, "n": 0}), "body.n must be a whole number from 1 to 128"),
         (line(body={**CHAT, "stop": [""]}), "body.stop must be"),
+        (line(body={**CHAT, "logit_bias": {"5": 1, "05": 2}}), "body.logit_bias has the token 5 more than once"),
         (
             line(body={**CHAT, "max_tokens": 1, "max_completion_tokens": 1}),
             "body.max_completion_tokens is given besides",
@@ -78,6 +79,56 @@ def test_a_batch_line_that_cannot_run(tmp_path: Path, wrong: Any, message: str) 
     assert str(caught.value).startswith(f"line 2: {message}")
     checked = check_file(path, "batch")
     assert (checked.status, checked.details) == ("error", str(caught.value))
+
+
+def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    wrong = json.dumps(line(body={**CHAT, "logit_bias": {"5": 1}})).replace('{"5": 1}', '{"5": 1, "5": 2}')
+    path.write_text(wrong)
+    with pytest.raises(InputError, match=r"^line 1: body\.logit_bias\.5 is given more than once in one object"):
+        check_batch(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("hello", 'is not an object; write {"prompt": …} or {"messages": […]}'),
+        ({}, "has neither prompt nor messages"),
+        ({"prompt": "a", **CHAT, "model": None}, "has both prompt and messages"),
+        ({"prompt": ""}, "prompt must be a text that is not empty"),
+        ({"prompt": ["a"]}, "prompt must be a text"),
+        ({"prompt": "a", "model": "m"}, "model is not known; use prompt, messages, id, max_new_tokens"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number"),
+        ({"prompt": "a", "max_tokens": 1, "max_new_tokens": 1}, "max_new_tokens is given besides max_tokens"),
+        ({"prompt": "a", "temperature": -1}, "temperature must be a number from 0 to 100"),
+        ({"prompt": "a", "seed": "1"}, "seed must be a whole number"),
+        ({"prompt": "a", "top_logprobs": 2}, 'top_logprobs requires "logprobs": true'),
+        ({"prompt": "a", "logit_bias": {"5": 1, "05": 1}}, "logit_bias has the token 5 more than once"),
+        ({"prompt": "a", "id": "\ud800"}, "id contains half of a surrogate pair"),
+        ({"messages": []}, "messages must be a list of messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages has the role 'tool' in message 1"),
+        (line(url="/v1/embeddings"), "url must be /v1/chat/completions or /v1/completions"),
+        (line(body={"model": "m"}), "body.messages is missing"),
+    ],
+)
+def test_a_prompt_that_cannot_run(tmp_path: Path, wrong: Any, message: str) -> None:
+    checked = check_file(written(tmp_path / "p.jsonl", {"prompt": "a"}, wrong), "prompts")
+    assert checked.status == "error"
+    assert (checked.details or "").startswith(f"line 2: {message}")
+
+
+def test_files_without_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    for content, message in (
+        (b"\n", "the file has no prompt"),
+        (b'[{"prompt": "a"}]', "the file is a JSON array; write one object per line"),
+        (b"Hello\n", "line 1: is not JSON"),
+        (b'{"prompt": "\xff"}', "line 1: is not UTF-8"),
+        (b'{"prompt": "a", "prompt": "b"}', "line 1: prompt is given more than once"),
+    ):
+        path.write_bytes(content)
+        checked = check_file(path, "prompts")
+        assert (checked.status, (checked.details or "")[: len(message)]) == ("error", message)
 
 
 def test_limits_of_a_batch_file(tmp_path: Path) -> None:
@@ -114,6 +165,33 @@ def test_workers_can_read_every_batch_line_that_is_accepted(tmp_path: Path, url:
     except InputError:
         return
     assert len(read_requests(path)) == 1
+
+
+PROMPT_KEYS = [*PARAMETERS, "id", "top_logprobs", "repetition_penalty"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(
+    st.sampled_from([{"prompt": "x"}, {"messages": CHAT["messages"]}, {}]),
+    st.dictionaries(st.sampled_from(PROMPT_KEYS), st.sampled_from(VALUES), max_size=3),
+    st.sampled_from([None, "/v1/chat/completions", "/v1/completions"]),
+)
+def test_prompts_are_accepted_as_generate_jobs_accept_them(
+    tmp_path: Path, source: dict[str, Any], fields: dict[str, Any], url: str | None
+) -> None:
+    item = {**source, **fields}
+    path = written(tmp_path / "p.jsonl", item if url is None else line(url=url, body={"model": "m", **item}))
+    try:
+        requests = read_requests(path)
+    except DatasetError:
+        with pytest.raises(InputError):
+            check_prompts(path)
+        return
+    if requests[0].prompt == "" or requests[0].messages == []:  # these fail when they are encoded
+        with pytest.raises(InputError):
+            check_prompts(path)
+    else:
+        check_prompts(path)
 
 
 TRAINING_ITEMS: list[Any] = [

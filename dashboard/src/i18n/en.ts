@@ -362,6 +362,8 @@ export const en = {
   'models.madeFrom': 'made from {base}',
   'models.job': 'job that made it',
   'models.use': 'Generate',
+  'models.warm.busy': 'loaded on {worker}, in use',
+  'models.warm.idle': 'loaded on {worker}',
   'models.id': 'Model id',
   'models.path': 'Directory on the server',
   'models.path.help': 'Below an allowed model root (BAICHUAN_MODEL_ROOTS).',

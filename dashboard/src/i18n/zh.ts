@@ -362,6 +362,8 @@ export const zh: Messages = {
   'models.madeFrom': '来自 {base}',
   'models.job': '产出它的任务',
   'models.use': '生成',
+  'models.warm.busy': '已加载在 {worker}，使用中',
+  'models.warm.idle': '已加载在 {worker}',
   'models.id': '模型编号',
   'models.path': '服务器上的目录',
   'models.path.help': '须位于允许的模型根目录之下（BAICHUAN_MODEL_ROOTS）。',

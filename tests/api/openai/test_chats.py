@@ -136,6 +136,7 @@ def test_messages_with_parts_and_fields_of_earlier_answers(chatter: openai.OpenA
         ({"temperature": 2.5}, "temperature"),
         ({"stop": [""]}, "stop"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 1, "05": 2}}, "logit_bias"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
@@ -171,6 +172,12 @@ def test_half_of_a_character_is_refused(served: Served, address: str, parameters
     body = json.dumps({**parameters, "model": "base"})
     answer = served.api.client.post(address, content=body, headers={"Content-Type": "application/json"})
     assert problem_of(answer, 400, "invalid_request")["error"]["param"] == param
+
+
+def test_a_token_that_is_biased_twice_is_refused(served: Served) -> None:
+    body = json.dumps({**ASKED, "logit_bias": {"5": 1}}).replace('{"5": 1}', '{"5": 1, "5": 2}')
+    answer = served.api.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert problem_of(answer, 400, "invalid_request")["error"]["param"] == "logit_bias.5"
 
 
 @pytest.mark.parametrize(

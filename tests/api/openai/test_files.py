@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.api.conftest import Api
-from tests.api.openai.conftest import EXAMPLES, lines, request_line
+from tests.api.openai.conftest import EXAMPLES, client_of, lines, request_line
+
+ANNOUNCED = {"filename": "p.jsonl", "mime_type": "text/jsonl", "purpose": "prompts"}
 
 
 def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
@@ -22,6 +24,22 @@ def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
     batch = client.files.create(file=lines([request_line("a"), request_line("b", tools=[])]), purpose="batch")
     assert (batch.status, batch.status_details) == ("error", "line 2: body.tools is not supported; remove it")
     assert client.files.create(file=b"\xff\x00", purpose="user_data").status == "processed"
+
+
+def test_prompts_are_checked_however_they_arrive(api: Api) -> None:
+    good, bad = lines([{"prompt": "a"}, request_line("b")]), lines([{"prompt": "a"}, {"prompt": 1}])
+    reason = "line 2: prompt must be a text that is not empty"
+    with client_of(api, strict=False) as client:
+        for content, found in ((good, ("processed", None)), (bad, ("error", reason))):
+            form = {"data": {"purpose": "prompts"}, "files": {"file": ("p.jsonl", content)}}
+            stored = api.client.post("/v1/files", **form).json()
+            assert (stored["status"], stored["status_details"], stored["purpose"]) == (*found, "user_data")
+            made = api.client.post("/v1/uploads", json={**ANNOUNCED, "bytes": len(content)}).json()
+            assert made["purpose"] == "user_data"
+            part = client.uploads.parts.create(made["id"], data=content)
+            done = client.uploads.complete(made["id"], part_ids=[part.id])
+            assert done.file is not None
+            assert (done.file.status, done.file.status_details, done.file.purpose) == (*found, "user_data")
 
 
 def test_artifacts_are_files(client: openai.OpenAI, api: Api) -> None:

@@ -2,7 +2,7 @@ import { useQueries } from '@tanstack/react-query';
 import { useState } from 'react';
 
 import { call } from '@/api/client';
-import { useModels } from '@/api/queries';
+import { useModels, useWorkers } from '@/api/queries';
 import { useT } from '@/i18n';
 import { Empty, ErrorNotice, PageHead, Skeleton } from '@/ui/basics';
 import { useSearchState } from '@/ui/search-state';
@@ -10,11 +10,13 @@ import { useSearchState } from '@/ui/search-state';
 import { measuredQuality, orderByLineage } from './lineage';
 import { ModelRow } from './model-row';
 import { RegisterDialog } from './register';
+import { findWarmPlaces } from './warm';
 
 /** All models of the project, each below the one that it was made from. */
 export default function ModelsPage() {
   const t = useT();
   const models = useModels();
+  const workers = useWorkers();
   const [search] = useSearchState();
   const [registering, setRegistering] = useState(false);
   const nodes = orderByLineage(models.data ?? []);
@@ -31,6 +33,7 @@ export default function ModelsPage() {
     })),
   });
   const quality = new Map(makers.map((id, at) => [id, measuredQuality(jobs[at]?.data)]));
+  const warm = findWarmPlaces(workers.data ?? []);
   return (
     <>
       <PageHead title={t('nav.models')} note={t('models.note')}>
@@ -65,6 +68,7 @@ export default function ModelsPage() {
                     key={model.id}
                     model={model}
                     depth={depth}
+                    warm={warm.get(model.id) ?? []}
                     quality={quality.get(model.job_id ?? '') ?? null}
                     chosen={search.get('model') === model.id}
                   />

@@ -9,15 +9,17 @@ import { ConfirmButton } from '@/ui/confirm';
 import { formatBytes, formatOptional } from '@/ui/format';
 
 import { precisionOf } from './lineage';
+import type { WarmPlace } from './warm';
 
 interface Props {
   model: Schema<'ModelObject'>;
   depth: number;
   quality: { perplexity: number | null; kl: number | null } | null;
+  warm: WarmPlace[];
   chosen: boolean;
 }
 
-export function ModelRow({ model, depth, quality, chosen }: Props) {
+export function ModelRow({ model, depth, quality, warm, chosen }: Props) {
   const t = useT();
   const client = useQueryClient();
   const [, navigate] = useLocation();
@@ -39,6 +41,13 @@ export function ModelRow({ model, depth, quality, chosen }: Props) {
             <Link href={`/jobs/${model.job_id}`}>{t('models.job')}</Link>
           </div>
         )}
+        {warm.map(({ worker, state }) => (
+          <div key={worker} className="small" style={{ paddingLeft: `${depth * 1.25}rem` }}>
+            <span className="badge" data-tone={state === 'busy' ? 'info' : 'good'}>
+              {t(`models.warm.${state}`, { worker })}
+            </span>
+          </div>
+        ))}
       </td>
       <td>{model.kind}</td>
       <td>{precisionOf(model)}</td>

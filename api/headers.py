@@ -1,0 +1,40 @@
+"""Headers that would change the meaning of a request if they were ignored."""
+
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from api.errors import problem
+
+
+def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
+    """Return the answer to a request with contradicting idempotency keys or a compressed body."""
+    headers = Headers(scope=scope)
+    if len(set(headers.getlist("idempotency-key"))) > 1:
+        detail = "the header Idempotency-Key is given with different values; keep one"
+        title = "The request is not valid"
+        return problem(request_id, HTTPStatus.BAD_REQUEST, "invalid_request", title, detail, param="Idempotency-Key")
+    codings = [coding.strip() for value in headers.getlist("content-encoding") for coding in value.split(",")]
+    compressed = [coding for coding in codings if coding.lower() not in ("", "identity")]
+    if compressed and _has_body(headers):
+        return problem(
+            request_id,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Unsupported media type",
+            f"the body has the Content-Encoding {compressed[0][:64]!r}; send it uncompressed, without this header",
+            param="Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    return None
+
+
+def asks_for_absence(scope: Scope) -> bool:
+    """Whether a request has the condition `If-None-Match: *`, which holds only for what does not exist."""
+    return any(value.strip() == "*" for value in Headers(scope=scope).getlist("if-none-match"))
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

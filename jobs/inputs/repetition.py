@@ -1,0 +1,39 @@
+"""Fields that a JSON object has more than once; parsers silently take the last one."""
+
+from typing import Any
+
+MAX_NAME_CHARACTERS = 64  # of a name, in a message
+
+
+class FieldRepetition:
+    """Finds the first repeated field while JSON is parsed: `read` is the `object_pairs_hook`.
+
+    Attributes:
+        name: The repeated field, cut to a readable length; None if there is none.
+        path: Where it is, with dots: "logit_bias.5".
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.path = ""
+        self._object: dict[str, Any] = {}
+
+    def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the object; objects arrive from the inside out, so outer ones complete the path."""
+        fields = dict(pairs)
+        if self.name is not None:
+            self._extend_path(fields)
+        elif len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.name = next(name for name in names if names.count(name) > 1)[:MAX_NAME_CHARACTERS]
+            self.path, self._object = self.name, fields
+        return fields
+
+    def _extend_path(self, outer: dict[str, Any]) -> None:
+        for name, value in outer.items():
+            inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+            for index, item in enumerate(inner):
+                if item is self._object:
+                    place = name if isinstance(value, dict) else f"{name}.{index}"
+                    self.path, self._object = f"{place[:MAX_NAME_CHARACTERS]}.{self.path}", outer
+                    return
