@@ -185,7 +185,7 @@ def gpu_machine(worker: str = "gpu-b", slots: int = 8, memories: tuple[int, ...]
 
 
 def job(name: str, **needs: Any) -> WaitingJob:
-    return WaitingJob(name, "generate", 0, Requirement(**needs))  # type: ignore[arg-type]
+    return WaitingJob(name, "generate", 0, Requirement(**needs))
 
 
 def test_jobs_spread_over_devices_and_the_smallest_sufficient_one_comes_first() -> None:
