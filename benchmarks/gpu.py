@@ -26,11 +26,12 @@ from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetu
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.memory import peak_memory
-from benchmarks.gpu_training import Case, peak_flops, train_case
+from benchmarks.gpu_training import Case, peak_flops, stored_bytes, train_case
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from footprint import GIB, PRESETS, Precision, Shape, inference
 
 MIB = 2**20
+QLORA_BYTES = 16 * 10**9  # what training 13B by QLoRA may take: a card with 16 GB
 MIN_REAL_TOKENS = 16  # tiny runs decode fewer tokens
 TINY: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "layers": 2, "heads": 4, "vocab_size": 1024}
 PRECISIONS = {
@@ -173,7 +174,7 @@ def loaded_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str
             before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
             model = make_model(shape, precision, device)
             _collect(device)
-            taken = torch.cuda.memory_allocated(device) - before if device.type == "cuda" else _stored(model)
+            taken = torch.cuda.memory_allocated(device) - before if device.type == "cuda" else stored_bytes(model)
             expected = precision.weight_bytes(shape)
             deviation = taken / expected - 1
             yield (
@@ -181,11 +182,6 @@ def loaded_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str
                 f"{taken / GIB:.4f} GiB, estimate {expected / GIB:.4f} ({deviation:+.2%})",
             )
             del model
-
-
-def _stored(model: BaichuanForCausalLM) -> int:
-    tensors = [tensor for tensor in model.state_dict().values() if isinstance(tensor, torch.Tensor)]
-    return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
@@ -247,7 +243,10 @@ def training(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     long, short = (2048, 512) if size.new_tokens > MIN_REAL_TOKENS else (64, 32)
     cases = [
         (Case(f"train 7B LoRA, 4 x {long} tokens", seven, 4, long), PRECISIONS["bf16"]),
-        (Case(f"train 13B QLoRA, 4 x {short} tokens", thirteen, 4, short), PRECISIONS["nf4, 8-bit head"]),
+        (
+            Case(f"train 13B QLoRA, 4 x {short} tokens", thirteen, 4, short, limit=QLORA_BYTES),
+            PRECISIONS["nf4, 8-bit head"],
+        ),
         (Case(f"train 7B full, 1 x {long} tokens", seven, 1, long, full=True), PRECISIONS["bf16"]),
     ]
     peak = peak_flops(device, partial(_product_flops, device))

@@ -30,6 +30,13 @@ class Case:
     batch: int
     tokens: int
     full: bool = False
+    limit: int | None = None  # bytes that weights and training may take together
+
+
+def stored_bytes(model: BaichuanForCausalLM) -> int:
+    """Return the bytes of a model's tensors; shared storage counts once."""
+    tensors = [tensor for tensor in model.state_dict().values() if isinstance(tensor, torch.Tensor)]
+    return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def step_flops(shape: Shape, tokens: int, *, full: bool) -> float:
@@ -56,6 +63,9 @@ def train_case(
     peak: tuple[float, str],
 ) -> Iterator[tuple[str, str]]:
     """Measure steps of AdamW on random tokens, with gradient checkpointing and the loss in chunks."""
+    if case.full:
+        model.float()  # as `finetune` keeps weights that it trains; it computes in bfloat16
+    weights = stored_bytes(model)
     trained: Any = model if case.full else get_peft_model(model, _adapter())
     trained.train()
     trained.gradient_checkpointing_enable({"use_reentrant": False})
@@ -76,8 +86,15 @@ def train_case(
         step()
     rate = case.batch * case.tokens / seconds(step)
     mfu = step_flops(case.shape, case.tokens, full=case.full) * rate / peak[0]
-    speed = f"{rate:,.0f} tokens/s, MFU {mfu:.1%} of {peak[0] / 1e12:,.1f} TFLOPS ({peak[1]})"
-    yield case.name, f"{speed}, {taken.bytes / GIB:.3f} GiB beyond the weights"
+    speed = f"{rate:,.0f} tokens/s, MFU {mfu:.1%} of {peak[0] / 1e12:,.3g} TFLOPS ({peak[1]})"
+    yield case.name, f"{speed}, {_describe_memory(weights, taken.bytes, case.limit)}"
+
+
+def _describe_memory(weights: int, beyond: int, limit: int | None) -> str:
+    described = f"{beyond / GIB:.3f} GiB beyond the weights, {(weights + beyond) / GIB:.3f} GiB with them"
+    if limit is None:
+        return described
+    return f"{described} ({'within' if weights + beyond <= limit else 'NOT WITHIN'} {limit / 10**9:g} GB)"
 
 
 def _adapter() -> LoraConfig:

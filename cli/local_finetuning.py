@@ -1,7 +1,7 @@
 """The task of `baichuan finetune` from its options: what to train, and on which processes and machines."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,8 @@ STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
 DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
 # Fields that are paths here and ids in a job, and values with which a job would be valid.
-PATHS = {
-    "model": "model",
-    "output_model": "output",
-    "training_file": f"file-{'0' * 26}",
-    "validation_file": f"file-{'0' * 26}",
-}
+FILE_ID = f"file-{'0' * 26}"
+PATHS = {"model": "model", "output_model": "output", "training_file": FILE_ID, "validation_file": FILE_ID}
 JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
 OTHER_NAMES = {"scheduler": "lr_scheduler"}  # library names of spec fields
 
@@ -37,6 +33,9 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         fields = with_our_names(body)
         paths = {name: str(fields[name]) for name in PATHS if fields.get(name) is not None}
+        data = _read_weights(fields.pop("training_files", None))
+        if data:
+            fields["training_files"] = [{"file": f"file-{n:026}", "weight": data[file]} for n, file in enumerate(data)]
         spec = FinetuneSpec.model_validate({**fields, **{name: PATHS[name] for name in paths}})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}".strip() for one in error.errors())
@@ -50,11 +49,25 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     options["dtype"] = None if spec.dtype == "auto" else spec.dtype
     return {
         "checkpoint": paths["model"],
-        "training_data": paths["training_file"],
+        "training_data": data or paths["training_file"],
         "validation_data": paths.get("validation_file"),
         "output": paths["output_model"],
         "options": options,
     }
+
+
+def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
+    """Return the weight of each of several files by its path.
+
+    Raises:
+        ValueError: A file is given twice.
+    """
+    weights: dict[str, float] = {}
+    for each in files or ():
+        if each["file"] in weights:
+            raise ValueError(f"{each['file']} is given twice; give it once, with a higher weight: {each['file']}=2")
+        weights[each["file"]] = each.get("weight", 1.0)
+    return weights
 
 
 def describe_distribution(

@@ -24,11 +24,11 @@ TEXTS = ("output_dir",)  # may look like a number
 # Passed to click under our names, because it requires them or they are files to upload.
 OPTIONS = {
     "model_name_or_path": "--model",
-    "data_path": "--training-file",
-    "training_file": "--training-file",
     "eval_data_path": "--validation-file",
     "validation_file": "--validation-file",
 }
+# Take one or more files, and may be repeated.
+DATA = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
@@ -40,11 +40,15 @@ class PublishedCommand(TyperCommand):
         ctx.meta[META_KEY] = found
         for published in found.keys() & OPTIONS.keys():
             rest += [OPTIONS[published], found[published]]
+        data = [file for name in DATA for file in found.get(name, ())]
+        option = "--training-file" if len(data) == 1 else "--training-files"
+        for file in data:
+            rest += [option, file]
         return super().parse_args(ctx, rest)
 
 
 def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split arguments into published options by name, and all others.
+    """Split arguments into published options by name, and all others; the values of those in `DATA` are lists.
 
     Raises:
         CommandError: An option lacks its value.
@@ -64,12 +68,17 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
             if not remaining:
                 raise CommandError(f"--{name} lacks its value", ExitCode.USAGE)
             value = remaining.pop(0)
-        found[name] = value
+        if name not in DATA:
+            found[name] = value
+            continue
+        found.setdefault(name, []).append(value)
+        while remaining and not remaining[0].startswith("-"):
+            found[name].append(remaining.pop(0))
     return found, rest
 
 
 def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
-    if name in PUBLISHED_NAMES or name in SWITCHES:
+    if name in PUBLISHED_NAMES or name in SWITCHES or name in DATA:
         return True
     # `--tf32` alone is our own flag.
     return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
@@ -83,7 +92,8 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
     """
     if not found:
         return body
-    fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in OPTIONS}
+    passed = {*OPTIONS, *DATA}  # to click, under our names
+    fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in passed}
     if found.get("deepspeed"):
         preset = found["deepspeed"] in DEEPSPEED_PRESETS
         fields["deepspeed"] = found["deepspeed"] if preset else _read_deepspeed(Path(found["deepspeed"]))

@@ -284,7 +284,7 @@ class WorkerRecord:
 
     Attributes:
         devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes`, and what is measured of their use.
-        host: `memory_bytes`, `available_bytes` and `cores` of the machine.
+        host: `memory_bytes`, `available_bytes` and `cores` of the machine, and the optional `packages` that it has.
         labels: What the operator says about the machine.
         models: Models that its runners keep loaded.
         drain_at: When it must give back what it runs, if an administrator drains it.

@@ -13,7 +13,7 @@ from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
 from workers.hearing import Hearing
-from workers.inventory import Inventory, read_host
+from workers.inventory import Inventory, find_packages, read_host
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 
@@ -118,7 +118,7 @@ def describe_worker(
         devices=inventory.devices(runners),
         started_at=0,
         seen_at=0,
-        host=read_host(),
+        host=read_host() | {"packages": find_packages()},
         labels=worker.labels,
         models=residents.report(),
     )

@@ -1,14 +1,16 @@
 """Fine-tune on this machine: `python -m baichuan_core.finetuning TASK`, which `baichuan finetune` starts.
 
 TASK is a JSON object with the arguments of `finetune`: `options` and `distribution` are objects, and `resume` is true
-to continue from the newest resume point in `checkpoints`. Progress goes to stderr and the report, as JSON, to stdout.
+to continue from the newest resume point in `checkpoints`. Progress goes to stderr and the report, as JSON, to stdout,
+which has nothing else.
 """
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from baichuan_core.errors import BaichuanError
 from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
@@ -20,6 +22,7 @@ INTERRUPTED = 130  # of a shell, after Ctrl-C
 
 def main() -> int:
     """Run the task and return the exit code."""
+    output = _reserve_stdout()
     task: dict[str, Any] = json.loads(sys.argv[1])
     checkpoints = Path(task["checkpoints"])
     try:
@@ -34,8 +37,15 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(json.dumps(asdict(report)))  # noqa: T201
+    print(json.dumps(asdict(report)), file=output, flush=True)
     return 0
+
+
+def _reserve_stdout() -> TextIO:
+    """Return stdout for the report alone; what libraries such as DeepSpeed print goes to stderr from now on."""
+    reserved = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return reserved
 
 
 def _print_progress(progress: Progress) -> None:

@@ -140,6 +140,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         resume_from=None if resume_from is None else Path(resume_from),
         records=None if records is None else Path(records),
     )
+    if distribution is None or distribution.node_rank == 0:
+        require_trackers(options.report_to)
     plan = plan_run(inputs.checkpoint, options, distribution)
     if plan.is_single:
         return run_finetuning(
@@ -183,8 +185,6 @@ def _run(
     hardware = Hardware.of(options, group)
     _check_method(config, options)
     _check_validation(inputs.validation_data, options)
-    if group.is_main:
-        require_trackers(options.report_to)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
     store = ExampleStore(inputs.checkpoints)  # on the disk that has room for resume points

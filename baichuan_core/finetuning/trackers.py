@@ -19,16 +19,23 @@ def require_trackers(names: Sequence[str]) -> None:
         UnsupportedError: One is not; the message says how to install it.
     """
     for name in names:
-        if find_spec(name) is None:
+        if not _is_installed(name):
             raise UnsupportedError(
                 f"report_to has {name!r}, but the package {name} is not installed where the training runs;"
                 f' install it with `pip install "baichuan-jobs[{name}]"`, or leave it out'
             )
 
 
+def _is_installed(name: str) -> bool:
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None  # wandb makes a folder "wandb", which has no code
+
+
 @contextmanager
 def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
     """Let trackers write into `folder` unless their own variables say otherwise, and end their runs.
+
+    A run that is left by an exception counts as failed there.
 
     Without WANDB_API_KEY, wandb runs offline: `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
     MLflow writes a database that `mlflow ui --backend-store-uri` shows.
@@ -44,10 +51,20 @@ def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
     if added:
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(added)
+    failed = True
     try:
         yield
+        failed = False
     finally:
+        _end_runs(names, failed=failed)
         for name in added:
             del os.environ[name]
-        if "wandb" in names and (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-            wandb.finish()  # a runner ends without exit handlers
+
+
+def _end_runs(names: Sequence[str], *, failed: bool) -> None:
+    """End what the trackers have open: a runner ends without exit handlers."""
+    loaded = {name: sys.modules[name] for name in names if name in sys.modules}
+    if (wandb := loaded.get("wandb")) is not None and wandb.run is not None:
+        wandb.finish(exit_code=int(failed))
+    if (mlflow := loaded.get("mlflow")) is not None and mlflow.active_run() is not None:
+        mlflow.end_run("FAILED" if failed else "FINISHED")

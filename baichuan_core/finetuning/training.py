@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ class Run:
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings; ZeRO-3 needs them before the model is loaded, which it then partitions."""
+        if not self.group.is_main:  # one rank reports to trackers; machines without it may lack their packages
+            options = replace(options, report_to=())
         return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
 
 

@@ -21,7 +21,8 @@ Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-of
 OUTPUT_FIELD = "output_model"
 LOCAL_HELP = {
     "model": "Directory of the base checkpoint.",
-    "training_file": "Examples in any format of docs/finetuning.md.",
+    "training_file": "Examples in any format of docs/finetuning.md; several files may follow.",
+    "training_files": "FILE=WEIGHT, or FILE alone; may be repeated.",
     "validation_file": "Examples to evaluate on.",
     OUTPUT_FIELD: "New directory for the result.",
 }
@@ -44,12 +45,7 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    # Fields of jobs, fields in LOCAL, and several weighted files, which only jobs accept.
-    without = (JobSpec.model_fields.keys() - {"model"}) | {
-        "training_files",
-        "strategy",
-        "deepspeed",
-    }  # fields of jobs, or in LOCAL
+    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # fields of jobs, or in LOCAL
     return [option for option in options_of(FinetuneSpec) if option.field not in without]
 
 
@@ -58,7 +54,7 @@ def _command() -> Callable[..., None]:
     options = _options()
 
     def command(**given: Any) -> None:
-        found: dict[str, str] = dict(given["context"].meta.get(META_KEY, {}))
+        found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
         body = published_fields(found, {"kind": "finetune", **values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
@@ -91,7 +87,7 @@ def _with_local_help(option: SpecOption) -> inspect.Parameter:
     parameter = option.parameter()
     if option.field not in LOCAL_HELP:
         return parameter
-    kind: Any = str if option.info.is_required() else str | None
+    kind: Any = option.annotation if option.info.is_required() else option.annotation | None
     shown = typer.Option(help=LOCAL_HELP[option.field])
     annotation = Annotated[kind, shown]
     return parameter.replace(annotation=annotation)

@@ -1,6 +1,6 @@
 """Which job runs where: pure functions of a snapshot of waiting jobs and machines."""
 
-from jobs.scheduling.explanation import Explanation, Holder, explain
+from jobs.scheduling.explanation import Explanation, Holder, describe_lack, explain
 from jobs.scheduling.loaded_model import LoadedModel, find_source
 from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Resident, Room
 from jobs.scheduling.placement import NodePlacement, Placement, Round, WaitingJob, place
@@ -21,6 +21,7 @@ __all__ = [
     "Room",
     "Round",
     "WaitingJob",
+    "describe_lack",
     "explain",
     "find_source",
     "place",

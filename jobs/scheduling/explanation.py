@@ -11,7 +11,7 @@ from jobs.scheduling.requirement import Requirement
 
 MAX_NAMED_HOLDERS = 3
 
-Cause = Literal["no_worker", "kind", "labels", "slots", "devices", "device_memory", "host_memory", "nodes"]
+Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "device_memory", "host_memory", "nodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,19 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
     able = [room for room in rooms if job.kind in room.machine.kinds]
     if not able:
         return Explanation("kind", f"no worker that is running and not draining takes {job.kind} jobs")
-    labelled = [room for room in able if room.machine.is_eligible(job.kind, job.requirement)]
+    labelled = [room for room in able if room.machine.is_asked_for(job.requirement)]
     if not labelled:
         return Explanation("labels", f"no worker that is running and not draining {_wanted(job.requirement)}")
-    return _explain_room(job.requirement, labelled)
+    equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
+    if not equipped:
+        return Explanation("packages", f"no worker that could take it {describe_lack(job.requirement)}")
+    return _explain_room(job.requirement, equipped)
+
+
+def describe_lack(need: Requirement) -> str:
+    """Name the packages that a job needs and how to install them, in a sentence that begins with "no worker"."""
+    names, extras = " and ".join(need.packages), ",".join(need.packages)
+    return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 
 
 def _wanted(need: Requirement) -> str:

@@ -102,6 +102,7 @@ class Machine:
         holdings: What the jobs that it has now hold.
         expired_lately: Whether it let an attempt expire lately: it reports to the database but may not hear the broker.
         residents: Runners that keep a model loaded, those at work included.
+        packages: Optional Python packages that it has; None if its worker is of a release that does not say.
     """
 
     worker_id: str
@@ -113,6 +114,7 @@ class Machine:
     holdings: tuple[Holding, ...] = ()
     expired_lately: bool = False
     residents: tuple[Resident, ...] = ()
+    packages: frozenset[str] | None = None
 
     def could_hold(self, requirement: Requirement) -> bool:
         """Whether its devices could hold one node of the job if it ran nothing else, whatever its labels are."""
@@ -126,9 +128,13 @@ class Machine:
         named = not requirement.workers or self.worker_id in requirement.workers
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
+    def has_packages(self, requirement: Requirement) -> bool:
+        """Whether it has the packages that the job needs, as far as is known."""
+        return self.packages is None or self.packages.issuperset(requirement.packages)
+
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether it runs jobs of this kind and is one that the job asks for."""
-        return kind in self.kinds and self.is_asked_for(requirement)
+        """Whether it runs jobs of this kind, is one that the job asks for and has the packages that it needs."""
+        return kind in self.kinds and self.is_asked_for(requirement) and self.has_packages(requirement)
 
 
 class Room:

@@ -21,6 +21,7 @@ class Requirement:
         model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use one that is loaded. It says which
             place is preferred, not which is possible, so it takes no part in comparisons.
         workers: Ids of the workers that may run it; all may if it is empty.
+        packages: Optional Python packages that each node must have.
     """
 
     nodes: int = 1
@@ -32,6 +33,7 @@ class Requirement:
     labels: tuple[tuple[str, str], ...] = ()
     model: str = field(default="", compare=False)
     workers: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
@@ -39,7 +41,8 @@ class Requirement:
         if not stored:
             return cls(exclusive=True)
         labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))
-        return cls(**{**stored, "labels": labels, "workers": tuple(stored.get("workers", ()))})
+        lists = {name: tuple(stored.get(name, ())) for name in ("workers", "packages")}
+        return cls(**{**stored, **lists, "labels": labels})
 
     def to_row(self) -> dict[str, Any]:
         """Return the form in which the database stores it."""
@@ -53,4 +56,5 @@ class Requirement:
             "labels": dict(self.labels),
             "model": self.model,
             "workers": list(self.workers),
+            "packages": list(self.packages),
         }

@@ -62,6 +62,7 @@ def machine_of(
     """
     devices = tuple(_device(device) for device in worker.devices)
     on_host = sum(device.memory_bytes for device in devices if device.on_host)
+    packages = worker.host.get("packages")
     return Machine(
         worker_id=worker.id,
         kinds=frozenset(worker.kinds),
@@ -72,6 +73,7 @@ def machine_of(
         holdings=tuple(_holding(allocation, (models or {}).get(allocation.job_id, "")) for allocation in held),
         expired_lately=expired_lately,
         residents=tuple(Resident(each["key"], _uuids(each["devices"])) for each in worker.models),
+        packages=None if packages is None else frozenset(packages),
     )
 
 

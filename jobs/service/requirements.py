@@ -6,7 +6,7 @@ from footprint import Footprint, in_gib, smaller_models, smaller_trainings
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF
 from jobs.records import ModelRecord
-from jobs.scheduling import LoadedModel, Machine, Requirement
+from jobs.scheduling import LoadedModel, Machine, Requirement, describe_lack
 from jobs.service.pool import use_gpus
 from jobs.specs import AnySpec, KnownModel, Resources
 
@@ -67,6 +67,7 @@ def require(
         labels=tuple(sorted(asked.labels.items())),
         model=_find_model_key(spec, named, bases),
         workers=tuple(sorted(set(asked.workers or ()))),
+        packages=tuple(sorted(spec.packages)),
     )
 
 
@@ -92,6 +93,10 @@ def check_pool(
     """
     # A worker with these labels or this name may still start later.
     machines = [machine for machine in machines if machine.is_asked_for(requirement)]
+    if machines and not any(machine.has_packages(requirement) for machine in machines):
+        message = f"no worker {describe_lack(requirement)}, or change report_to"
+        return InvalidRequestError(message, param="report_to")  # the only option that needs optional packages
+    machines = [machine for machine in machines if machine.has_packages(requirement)]
     able = sum(machine.could_hold(requirement) for machine in machines)
     if not machines or able >= requirement.nodes:
         return None
@@ -100,6 +105,13 @@ def check_pool(
             f"{able} of {len(machines)} workers could hold a node of this job, and it asks for {requirement.nodes}"
         )
         return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
+    return _describe_shortage(requirement, machines, named, asked=asked)
+
+
+def _describe_shortage(
+    requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
+) -> InvalidRequestError:
+    """Return the error for a job of which no machine could hold a node."""
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:

@@ -158,6 +158,11 @@ class FinetuneSpec(ModelProducingSpec):
         return {field: file for field, file in files.items() if file is not None}
 
     @property
+    def packages(self) -> Sequence[str]:
+        """See `JobSpec.packages`: trackers have the names of their packages."""
+        return self.report_to
+
+    @property
     def ranks(self) -> int:
         """Processes that train together, one per device."""
         asked = self.resources

@@ -59,6 +59,11 @@ class JobSpec(StrictModel):
         """The dtype with which the job loads `model` for inference; None if it does not."""
         return None
 
+    @property
+    def packages(self) -> Sequence[str]:
+        """The optional Python packages that a worker must have to run the job."""
+        return ()
+
     @abstractmethod
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
         """Return the memory of each step at the limits of the spec; short inputs may need less.

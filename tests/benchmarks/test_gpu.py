@@ -27,3 +27,4 @@ def test_tiny_shapes_give_every_result() -> None:
     for figure in FIGURES:
         assert f"| {figure}" in done.stdout
     assert "does not fit" not in done.stdout
+    assert "(within 16 GB)" in done.stdout

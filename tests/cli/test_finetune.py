@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from baichuan_core import FinetuningOptions
 from baichuan_core.finetuning import Distribution
+from cli.commands import finetune
 from cli.errors import CommandError
 from cli.hostfile import find_own_rank, read_hostfile
 from cli.local_finetuning import describe_distribution, describe_run
+from cli.main import app
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(1200)  # the run imports torch and more, on cores that may be busy
@@ -41,13 +44,22 @@ def baichuan(*arguments: str, **variables: str) -> subprocess.CompletedProcess[s
     )
 
 
+def split_conversations(folder: Path) -> list[str]:
+    """Write the conversations into two files."""
+    conversations = json.loads(CONVERSATIONS.read_text())
+    for name, part in (("first.json", conversations[:5]), ("second.json", conversations[5:])):
+        (folder / name).write_text(json.dumps(part))
+    return [str(folder / "first.json"), str(folder / "second.json")]
+
+
 def test_the_published_command_line_runs_without_the_service(tmp_path: Path) -> None:
     base, output = make_tiny_checkpoint(tmp_path / "base"), tmp_path / "output"
     command = [part.format(base=base, output=output) for part in PUBLISHED]
+    command[3:4] = split_conversations(tmp_path)
     done = baichuan(*command, "--strategy", "single")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["steps"], report["trained_parameters"]) == (4, 1 * 2 * (128 + 384))
+    assert (report["examples"], report["steps"], report["trained_parameters"]) == (16, 4, 1 * 2 * (128 + 384))
     assert "training step 4 steps 4 loss" in done.stderr
     assert (output / "adapter_model.safetensors").is_file()
     assert (tmp_path / "output-checkpoints" / "checkpoint-4").is_dir()
@@ -90,8 +102,45 @@ def test_every_option_reaches_the_library() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        (["--data_path", "a.json"], "a.json"),
+        (["--training-file", "a=b.json"], "a=b.json"),
+        (["--data_path", "a.json", "b.json"], {"a.json": 1, "b.json": 1}),
+        (["--data_path", "a.json", "--data_path=b.json=3"], {"a.json": 1, "b.json": 3}),
+        (
+            ["--training-file", "a.json", "--training_file", "b.json", "c.json=0.5"],
+            {"b.json": 1, "c.json": 0.5, "a.json": 1},
+        ),
+        (["--training-files", "a.json=2", "--training-files", "b.json"], {"a.json": 2, "b.json": 1}),
+    ],
+)
+def test_several_files_with_weights_may_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], data: str | dict[str, float]
+) -> None:
+    tasks: list[dict[str, Any]] = []
+    monkeypatch.setattr(finetune, "_become", tasks.append)
+    required = ["--model", str(tmp_path), "--output-model", "out"]
+    done = CliRunner().invoke(app, ["finetune", *options, *required], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert tasks[0]["training_data"] == data
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
+        (
+            {"model": "m", "output_model": "o", "training_files": [{"file": "a"}, {"file": "a"}]},
+            "a is given twice; give it once, with a higher weight: a=2",
+        ),
+        (
+            {"model": "m", "output_model": "o", "training_files": [{"file": "a", "weight": 0.0}]},
+            "weight .*greater than 0",
+        ),
+        (
+            {"model": "m", "output_model": "o", "training_file": "b", "training_files": [{"file": "a"}]},
+            "training_file and training_files: give one",
+        ),
         ({"training_file": "d", "output_model": "o"}, "model Field required"),
         ({"model": "m", "training_file": "d"}, "--output-model is missing"),
         ({"model": "m", "training_file": "d", "output_model": "o", "batch_size": 0}, "batch_size .* greater than"),

@@ -42,6 +42,11 @@ def test_the_published_command_line_is_accepted_as_it_is(
     assert job["model"] == "output"
     adapter = json.loads(service("submit", *command, "--use_lora", "True", "--output_dir", "adapter", "--json").out)
     assert {"method": "lora", "lora_rank": 1, "lora_alpha": 32}.items() <= adapter["spec"].items()
+    (service.directory / "data" / "more.json").write_text(json.dumps(CONVERSATIONS))
+    more = service("submit", *command, "--data_path", "data/more.json=2", "--output_dir", "mixed", "--json")
+    assert more.code == 0, more.err
+    mixed = json.loads(more.out)["spec"]
+    assert (mixed["training_file"], [each["weight"] for each in mixed["training_files"]]) == (None, [1.0, 2.0])
     config.write_text('{"zero_optimization": 3}')
     refused = service("submit", *command)
     assert (refused.code, "deepspeed.zero_optimization is 3" in refused.err) == (ExitCode.REFUSED, True)

@@ -1,5 +1,6 @@
 """What jobs require: computed at submission, or given by the user; what could never run is rejected with numbers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from jobs.records import ModelRecord, WorkerRecord
 from jobs.repository import models
 from jobs.scheduling import Device, Machine, Requirement
 from jobs.service import workers
+from jobs.service.files import add as add_file
+from jobs.service.files import new_file
 from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, require
 from jobs.service.submission import Submission, submit
 from jobs.specs import KINDS, SPEC, KnownModel
@@ -92,22 +95,25 @@ def test_rows_are_read_as_they_were_written() -> None:
     assert Requirement.from_row({}).exclusive  # a row of the first schema
 
 
-def report_worker(deployment: Deployment, name: str, *sizes: int) -> None:
+def report_worker(deployment: Deployment, name: str, *sizes: int, packages: Sequence[str] | None = None) -> None:
     devices = [
         {"type": "cuda", "index": i, "uuid": f"{name}-{i}", "name": "GPU", "memory_bytes": size * GIB}
         for i, size in enumerate(sizes)
     ]
-    record = WorkerRecord(name, "host", 1, "active", list(KINDS), 4, devices, 1, 1, host={"memory_bytes": 64 * GIB})
+    host: dict[str, Any] = {"memory_bytes": 64 * GIB}
+    if packages is not None:
+        host["packages"] = list(packages)
+    record = WorkerRecord(name, "host", 1, "active", list(KINDS), 4, devices, 1, 1, host=host)
     with deployment.database.writing() as connection:
         workers.report(connection, record)
 
 
-def submit_to(deployment: Deployment, **fields: Any) -> object:
+def submit_to(deployment: Deployment, kind: str = "generate", **fields: Any) -> object:
     large = {**PRESETS_7B, "precision": {"dtype": "bfloat16"}}
     record = ModelRecord(deployment.project_id, "large", "checkpoint", "ready", None, None, "/l", None, large, 1)
     with deployment.database.writing() as connection:
         models.add(connection, record)
-        spec = SPEC.validate_python({"kind": "generate", "model": "large", "prompts": ["x"], **fields})
+        spec = SPEC.validate_python({"kind": kind, "model": "large", **FEWEST_FIELDS[kind], **fields})
         return submit(connection, [Submission(deployment.project_id, spec)])[0]
 
 
@@ -132,6 +138,23 @@ def test_a_job_larger_than_any_device_is_rejected_with_what_would_fit(deployment
     assert "as int8: 7.95 GiB" in answer.message
     report_worker(deployment, "large", 80)
     assert not isinstance(submit_to(deployment), Exception)
+
+
+def test_a_tracker_whose_package_no_worker_has_is_rejected(deployment: Deployment) -> None:
+    data = new_file(deployment.project_id, "chats.json", "fine-tune", 1, "0" * 64)
+    with deployment.database.writing() as connection:
+        add_file(connection, data)
+    fields: dict[str, Any] = {"kind": "finetune", "training_file": data.id, "report_to": ["wandb"]}
+    assert not isinstance(submit_to(deployment, **fields), Exception)  # no worker is known: it waits
+    report_worker(deployment, "plain", 80, packages=())
+    answer = submit_to(deployment, **fields)
+    assert isinstance(answer, InvalidRequestError)
+    assert answer.param == "report_to"
+    expected = 'no worker has wandb; run `pip install "baichuan-jobs[wandb]"` on a worker, or change report_to'
+    assert answer.message == expected
+    assert not isinstance(submit_to(deployment, **fields, resources={"workers": ["later"]}), Exception)
+    report_worker(deployment, "equipped", 80, packages=("wandb",))
+    assert not isinstance(submit_to(deployment, **fields), Exception)
 
 
 def test_weights_of_the_preset_are_those_of_the_message() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -183,8 +184,8 @@ def gpu_machine(worker: str = "gpu-b", slots: int = 8, memories: tuple[int, ...]
     return Machine(worker, frozenset(KINDS), slots, devices, 256 * GB)
 
 
-def job(name: str, **needs: int | bool | str) -> WaitingJob:
-    return WaitingJob(name, "generate", 0, Requirement(**needs))  # type: ignore[arg-type]
+def job(name: str, **needs: Any) -> WaitingJob:
+    return WaitingJob(name, "generate", 0, Requirement(**needs))
 
 
 def test_jobs_spread_over_devices_and_the_smallest_sufficient_one_comes_first() -> None:
@@ -255,6 +256,21 @@ def test_explanations_name_need_candidate_and_holders(
     done = place([waiting], machines)
     assert done.placements == []
     assert explain(waiting, done.rooms).message == message
+
+
+def test_a_job_goes_to_a_worker_that_has_its_packages() -> None:
+    waiting = job("a", packages=("wandb",))
+    without = replace(gpu_machine("a"), packages=frozenset())
+    unknown = replace(
+        gpu_machine("c"), packages=None
+    )  # of an earlier release: its run says so if the package is missing
+    assert explain(waiting, place([waiting], [without]).rooms).message == (
+        'no worker that could take it has wandb; run `pip install "baichuan-jobs[wandb]"` on a worker'
+    )
+    equipped = replace(gpu_machine("b"), packages=frozenset({"mlflow", "wandb"}))
+    for other in (equipped, unknown):
+        (placement,) = place([waiting], [without, other]).placements
+        assert placement.nodes[0].worker_id == other.worker_id
 
 
 def test_a_device_that_others_use_is_named() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.records import WorkerRecord
 from jobs.service.pool import machine_of
-from workers.inventory import DeclaredDevice, Inventory, Nvml, read_declaration
+from workers.inventory import DeclaredDevice, Inventory, Nvml, find_packages, read_declaration
 from workers.inventory.nvml import is_visible
 
 GB = 2**30
@@ -162,3 +162,13 @@ def test_a_declaration_is_json_or_the_path_of_a_file(tmp_path: Path) -> None:
 def test_a_wrong_declaration_says_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_declaration(text)
+
+
+def test_optional_packages_are_found_and_folders_of_their_names_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "__init__.py").touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert find_packages() == ["mlflow"]

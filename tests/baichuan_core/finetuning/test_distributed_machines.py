@@ -1,21 +1,21 @@
 """Several launchers, one per machine: here on one host, and in two network namespaces."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from baichuan_core import Distribution, Progress, RankFailedError
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from tests.baichuan_core.finetuning.distributed_runs import OPTIONS, rank_processes, run
+from tests.network_namespaces import connected_machines
 
 ROOT = Path(__file__).parents[3]
 ADAPTER = {"method": "lora", "batch_size": 2, "lora_target_modules": ("W_pack",)}
@@ -119,43 +119,20 @@ def test_machines_with_other_data_are_told_so(tmp_path: Path) -> None:
         assert "the training data is different" in errors
 
 
-@pytest.fixture
-def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces with a cable between them."""
-    names = (f"ranks-a-{os.getpid()}", f"ranks-b-{os.getpid()}")
-    ends = ("ranks-a", "ranks-b")
-    if subprocess.run(["ip", "netns", "add", names[0]], capture_output=True, check=False).returncode:
-        pytest.skip("making network namespaces needs root")
-    try:
-        ip("netns", "add", names[1])
-        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-        for number, (name, end) in enumerate(zip(names, ends, strict=True), start=1):
-            ip("-n", name, "address", "add", f"10.231.7.{number}/24", "dev", end)
-            ip("-n", name, "link", "set", end, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
 @pytest.mark.long
-def test_two_network_namespaces_train_together(tmp_path: Path, namespaces: tuple[str, str]) -> None:
-    base = make_tiny_checkpoint(tmp_path / "base")
-    launchers = [
-        start_launcher(
-            base, tmp_path / "two", number, 29_511, address="10.231.7.1", prefix=("ip", "netns", "exec", name)
-        )
-        for number, name in enumerate(namespaces)
-    ]
-    reports = []
-    for launcher in launchers:
-        printed, errors = launcher.communicate()
-        assert launcher.returncode == 0, errors
-        reports.append(json.loads(printed))
-    assert reports[0]["final_loss"] == reports[1]["final_loss"]
-    assert (tmp_path / "two" / "output" / "adapter_model.safetensors").is_file()
+def test_two_network_namespaces_train_what_one_process_trains(tmp_path: Path) -> None:
+    base, reports = make_tiny_checkpoint(tmp_path / "base"), []
+    with connected_machines() as network:
+        address = network.machines[0].address
+        launchers = [
+            start_launcher(base, tmp_path / "two", number, 29_511, address=address, prefix=machine.prefix)
+            for number, machine in enumerate(network.machines)
+        ]
+        for launcher in launchers:
+            printed, errors = launcher.communicate()
+            assert launcher.returncode == 0, errors
+            reports.append(json.loads(printed))
+    one = run(base, tmp_path / "one", ADAPTER | {"batch_size": 4})
+    assert reports[0]["final_loss"] == reports[1]["final_loss"] == pytest.approx(one.report.final_loss, rel=1e-6)
+    two = load_file(tmp_path / "two" / "output" / "adapter_model.safetensors")
+    assert all((two[name] - weight).abs().max() <= 3e-7 for name, weight in one.weights.items())

@@ -1,0 +1,15 @@
+"""Optional Python packages that jobs may ask for."""
+
+from importlib.util import find_spec
+
+from jobs.specs.published_finetuning import TRACKERS
+
+
+def find_packages() -> list[str]:
+    """Return those of the optional packages that runners can import, without importing them."""
+    return [name for name in TRACKERS if _is_installed(name)]
+
+
+def _is_installed(name: str) -> bool:
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None  # a folder of that name without code has no origin
