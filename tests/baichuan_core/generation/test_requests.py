@@ -1,4 +1,4 @@
-"""Prompt files and what is wrong with them."""
+"""Prompt files, and the errors in them."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
+def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         '{"prompt": "a", "max_new_tokens": 5, "temperature": 0, "top_k": 3, "top_p": 0.5, "seed": 7,'
@@ -61,7 +61,7 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         (
             '{"prompt": "a"}\n{"custom_id": "a", "url": ["a"], "body": {}}',
-            r"line 2 .* asks for 'POST' \['a'\]; use POST",
+            r"line 2 .* has the method and url 'POST' \['a'\]; use POST",
         ),
         ('{"custom_id": "a", "url": {"a": 1}, "body": {}}', "line 1 .* asks for 'POST' {'a': 1}; use POST"),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
@@ -74,7 +74,7 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "stop": [3]}', "line 1 .* stop contains something that is not a string"),
         ('{"prompt": "a", "stop": [""]}', "line 1 .* stop contains an empty string"),
         ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop contains half of a surrogate pair"),
-        ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id holds half of a surrogate pair"),
+        ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id contains half of a surrogate pair"),
         (f'{{"prompt": "a", "top_k": {10**30}}}', "line 1 .* it must be at most 2147483647"),
         (f'{{"prompt": "a", "temperature": {10**400}}}', "line 1 .* it must be at most 100"),
         ('{"text": "a"}', "line 1 .* unknown key 'text'; use prompt, messages, id, max_new_tokens"),
