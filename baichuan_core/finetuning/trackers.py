@@ -1,4 +1,4 @@
-"""Experiment trackers that a run reports to besides its own records: Weights & Biases and MLflow, both optional."""
+"""Optional experiment trackers: Weights & Biases and MLflow."""
 
 import os
 import sys
@@ -13,25 +13,25 @@ TRACKERS = ("wandb", "mlflow")
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Make sure that the packages are installed.
+    """Check that the packages of trackers are installed.
 
     Raises:
-        UnsupportedError: One is not; the message says how to install it.
+        UnsupportedError: A package is not installed; the message says how to install it.
     """
     for name in names:
         if find_spec(name) is None:
             raise UnsupportedError(
-                f"report_to has {name!r}, but the package {name} is not installed where the training runs;"
-                f' install it with `pip install "baichuan-jobs[{name}]"`, or leave it out'
+                f"report_to contains {name!r}, but the package {name} is not installed on the training machine;"
+                f' install it with `pip install "baichuan-jobs[{name}]"`, or remove {name!r}'
             )
 
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Let trackers write into `folder` unless their own variables say otherwise, and end their runs.
+    """Make trackers write into `folder`, unless their environment variables are set, and finish their runs.
 
-    Without WANDB_API_KEY, wandb runs offline: `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
-    MLflow writes a database that `mlflow ui --backend-store-uri` shows.
+    Without WANDB_API_KEY, wandb runs offline; `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
+    MLflow writes a database, which `mlflow ui --backend-store-uri` displays.
     """
     defaults = {}
     if "wandb" in names:
@@ -50,4 +50,4 @@ def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
         for name in added:
             del os.environ[name]
         if "wandb" in names and (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-            wandb.finish()  # a runner ends without exit handlers
+            wandb.finish()  # its exit handler would not run, because runner processes skip exit handlers

@@ -1,4 +1,4 @@
-"""Packed rows: full, and with the loss and gradients of one example per row."""
+"""Packed rows are full, and give the same loss and gradients as one example per row."""
 
 import random
 from collections.abc import Callable
@@ -51,8 +51,8 @@ def test_packed_and_unpacked_have_equal_loss_and_gradients(
 
 
 @pytest.mark.parametrize("packed_length", [None, 40])
-def test_the_loss_is_that_of_each_example_alone(family: Path, load: Load, packed_length: int | None) -> None:
-    """As a reference loop has it: one example after another, without padding, without anything of the Trainer."""
+def test_the_loss_equals_that_of_single_examples(family: Path, load: Load, packed_length: int | None) -> None:
+    """The reference is a loop over single examples, without padding and without the Trainer."""
     model = load(family)
     model.train()
     examples = make_examples([9, 21, 4, 13])
@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_each_example_alone(family: Path, load: Load, packed
     assert model(**Collator(0, packed_length)(examples)).loss.item() == pytest.approx(total / labelled, rel=1e-5)
 
 
-def test_a_packed_row_keeps_examples_apart() -> None:
+def test_examples_of_a_packed_row_do_not_see_each_other() -> None:
     first, second = EncodedExample([5, 6, 7], [2, -100, 7]), EncodedExample([8, 9], [2, 9])
     batch = {name: tensor.tolist() for name, tensor in Collator(0, packed_length=6)([second, first]).items()}
     assert batch == {
