@@ -42,7 +42,7 @@ class Collator:
             rows = [[example] for example in examples]
         else:
             lengths = [len(example.input_ids) for example in examples]
-            rows = [[examples[index] for index in row] for row in choose_rows(lengths, self.packed_length)]
+            rows = [[examples[index] for index in row] for row in pack_rows(lengths, self.packed_length)]
         batch = {
             "input_ids": _pad([[token for each in row for token in each.input_ids] for row in rows], self.pad_token_id),
             "attention_mask": _pad([_number_examples(row) for row in rows], 0),
@@ -53,7 +53,7 @@ class Collator:
         return batch
 
 
-def choose_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
+def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
     """Distribute examples over rows so that few positions are padding; among equal choices, use the shortest rows.
 
     Args:
@@ -65,11 +65,11 @@ def choose_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
     """
     shortest, longest = max(lengths), max(*lengths, longest_row)
     step = max(1, (longest - shortest) // PACKING_TRIES)
-    ways = [fit_best(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
+    ways = [pack_best_fit(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
     return min(ways, key=lambda rows: len(rows) * max(sum(lengths[index] for index in row) for row in rows))
 
 
-def fit_best(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Pack examples by best fit, the longest first: each goes to the row that it fills most (Johnson 1973).
 
     Returns:

@@ -31,7 +31,7 @@ from baichuan_core.finetuning.data import (
 from baichuan_core.finetuning.distributed.agreement import require_agreement, require_shared_directory
 from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
 from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.distributed.launcher import launch
 from baichuan_core.finetuning.distributed.messages import RunInputs
@@ -42,9 +42,9 @@ from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import write_plan
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
+from baichuan_core.finetuning.resume_points import ResumePointCallback, ignore_resume_point
 from baichuan_core.finetuning.trackers import require_trackers
-from baichuan_core.finetuning.trainable import load_trainable_model, make_model_with_weights, within_memory
+from baichuan_core.finetuning.trainable import load_trainable_model, make_model_with_weights, require_training_memory
 from baichuan_core.finetuning.trainer import PROGRESS_AFTER_TRAINING
 from baichuan_core.finetuning.training import Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
@@ -142,7 +142,12 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     plan = plan_run(inputs.checkpoint, options, distribution)
     if plan.is_single:
         return run_finetuning(
-            inputs, plan, ALONE, should_pause=should_pause, on_resume_point=on_resume_point, on_progress=on_progress
+            inputs,
+            plan,
+            SINGLE_RANK,
+            should_pause=should_pause,
+            on_resume_point=on_resume_point,
+            on_progress=on_progress,
         )
     return launch(
         inputs,
@@ -200,7 +205,7 @@ def _run(
         resume_from=inputs.resume_from,
         records=inputs.records,
         should_pause=should_pause,
-        notice=ResumePointNotice(checkpoint, config, on_resume_point),
+        notice=ResumePointCallback(checkpoint, config, on_resume_point),
         plan=plan,
         group=group,
     )
@@ -208,7 +213,7 @@ def _run(
         write_plan(run.records, plan)
     require_shared_directory(run.checkpoints, group)
     with (
-        within_memory(checkpoint, options, hardware, data.training.longest, plan, group),
+        require_training_memory(checkpoint, options, hardware, data.training.longest, plan, group),
         staged_output(inputs.output) if group.is_main else nullcontext() as staging,
     ):
         if run.resume_from is not None:

@@ -203,13 +203,13 @@ def _read_turns(
     for number, turn in enumerate(turns, start=1):
         where = f"{place}, turn {number}"
         if not isinstance(turn, dict) or any(key not in turn for key in keys):
-            raise DatasetError(f"{where} must be an object with {keys[0]!r} and {keys[1]!r}; add what is missing")
+            raise DatasetError(f"{where} needs both {keys[0]!r} and {keys[1]!r}")
         _reject_unknown_keys(turn, keys, where)
         role = turn[keys[0]]
         if not isinstance(role, str) or role not in roles:
             raise DatasetError(f"{where} has the unknown role {role!r}; use {choices}")
         if roles[role] == "system" and number > 1:
-            raise DatasetError(f"{where} is a system message, which only the first turn may be; move or remove it")
+            raise DatasetError(f"{where} is a system message; only the first turn may be one")
         yield roles[role], _require_text(turn[keys[1]], where, keys[1])
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.options import FinetuningOptions
 
 
@@ -22,7 +22,7 @@ class Hardware:
         return self.device == "cpu"
 
     @classmethod
-    def from_options(cls, options: FinetuningOptions, group: RankGroup = ALONE) -> "Hardware":
+    def from_options(cls, options: FinetuningOptions, group: RankGroup = SINGLE_RANK) -> "Hardware":
         """Return the device and dtype of `options`, or those that suit the machine if they are None.
 
         Each rank of a group uses the GPU with its local rank.

@@ -15,7 +15,7 @@ SERIES_FILE = "series.jsonl"
 PLAN_FILE = "distribution.json"
 PLOT_FILE = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
-SERIES = ("loss", "eval_loss")
+LOSSES = ("loss", "eval_loss")
 
 Entry = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def _format_line(entry: Entry) -> str:
 
 def select_steps(history: Sequence[Entry]) -> list[Entry]:
     """Return the entries of steps and evaluations, without the summary at the end."""
-    return [entry for entry in history if any(name in entry for name in SERIES)]
+    return [entry for entry in history if any(name in entry for name in LOSSES)]
 
 
 def write_records(folder: Path, history: Sequence[Entry]) -> None:
@@ -79,7 +79,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def _plot(steps: Sequence[Entry]) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     losses, rates, norms = figure.subplots(3, 1, sharex=True)
-    for axes, names in ((losses, SERIES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
+    for axes, names in ((losses, LOSSES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in steps if name in entry]
             if points:

@@ -21,7 +21,7 @@ def ignore_resume_point(_folder: Path) -> None:
 
 
 @dataclass(slots=True)
-class ResumePointNotice(TrainerCallback):
+class ResumePointCallback(TrainerCallback):
     """Adds the files that a resume point lacks to be loaded as a model, and notifies the caller.
 
     Attributes:

@@ -14,7 +14,7 @@ from baichuan_core.checkpoint import load_model
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.planning import describe_training
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -76,13 +76,13 @@ def make_model_with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor
 
 
 @contextmanager
-def within_memory(
+def require_training_memory(
     checkpoint: Path,
     options: FinetuningOptions,
     hardware: Hardware,
     longest: int,
     plan: Plan = SINGLE,
-    group: RankGroup = ALONE,
+    group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
     """Check that weights, gradients and optimizer fit into memory, and explain it if the block runs out of memory.
 

@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from baichuan_core.errors import TrainingDivergedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
@@ -56,7 +56,7 @@ class BaichuanTrainer(Trainer):
         *,
         identity: RunIdentity,
         validation: Sequence[EncodedExample],
-        group: RankGroup = ALONE,
+        group: RankGroup = SINGLE_RANK,
         **settings: Any,
     ) -> None:
         super().__init__(eval_dataset=Examples(validation) if validation else None, **settings)
@@ -260,7 +260,7 @@ class ProgressReporter(TrainerCallback):
         )
 
 
-class Pause(TrainerCallback):
+class PauseCallback(TrainerCallback):
     """Saves a resume point and stops the training if the caller requests it."""
 
     def __init__(self, should_pause: Callable[[], bool]) -> None:
@@ -279,7 +279,7 @@ class Pause(TrainerCallback):
             self.paused = control.should_save = control.should_training_stop = True
 
 
-class RankSeed(TrainerCallback):
+class RankSeedCallback(TrainerCallback):
     """Gives each rank its own random numbers for dropout and noise; resuming restores their state."""
 
     def __init__(self, group: RankGroup) -> None:
@@ -297,7 +297,7 @@ class RankSeed(TrainerCallback):
             torch.manual_seed(args.seed + self.group.rank)
 
 
-class BestKeeper(TrainerCallback):
+class BestResumePointFinder(TrainerCallback):
     """Finds the best resume point of an earlier attempt, whose directory may have been moved."""
 
     def __init__(self, resume_from: Path | None) -> None:

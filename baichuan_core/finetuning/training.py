@@ -13,15 +13,22 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 from baichuan_core.errors import CheckpointError, TrainingPausedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
-from baichuan_core.finetuning.resume_points import ResumePointNotice
+from baichuan_core.finetuning.resume_points import ResumePointCallback
 from baichuan_core.finetuning.trackers import tracking
-from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter, RankSeed
+from baichuan_core.finetuning.trainer import (
+    BaichuanTrainer,
+    BestResumePointFinder,
+    Examples,
+    PauseCallback,
+    ProgressReporter,
+    RankSeedCallback,
+)
 from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -84,9 +91,9 @@ class Run:
     resume_from: Path | None
     records: Path | None
     should_pause: Callable[[], bool]
-    notice: ResumePointNotice
+    notice: ResumePointCallback
     plan: Plan = SINGLE
-    group: RankGroup = ALONE
+    group: RankGroup = SINGLE_RANK
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings. For ZeRO-3, call this before loading the model, which is then partitioned."""
@@ -141,7 +148,7 @@ def train(
         TrainingPausedError: The caller requested a pause; a resume point is saved.
     """
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
-    pause = Pause(lambda: run.group.any(run.should_pause()))
+    pause = PauseCallback(lambda: run.group.any(run.should_pause()))
     records = run.records if run.group.is_main else None
     trainer = BaichuanTrainer(
         identity=run.identity,
@@ -152,8 +159,8 @@ def train(
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
         callbacks=[
-            BestKeeper(run.resume_from),
-            RankSeed(run.group),
+            BestResumePointFinder(run.resume_from),
+            RankSeedCallback(run.group),
             ProgressReporter(on_progress),
             pause,
             run.notice,

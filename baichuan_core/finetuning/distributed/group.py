@@ -58,7 +58,7 @@ class RankGroup:
             dist.barrier()
 
 
-ALONE = RankGroup()
+SINGLE_RANK = RankGroup()
 
 
 def join_group(group: RankGroup, *, address: str, port: int, on_gpu: bool) -> None:

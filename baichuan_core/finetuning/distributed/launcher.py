@@ -14,9 +14,9 @@ from baichuan_core.errors import BaichuanError, RankFailedError
 from baichuan_core.finetuning.distributed.distribution import Plan
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.interfaces import find_interface
-from baichuan_core.finetuning.distributed.meeting import Meeting
 from baichuan_core.finetuning.distributed.messages import ResumePointSaved, RunInputs, Task
 from baichuan_core.finetuning.distributed.rank_process import RankProcess
+from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.free_memory import reserved_bytes
 from baichuan_core.progress import Progress, ProgressCallback
@@ -58,14 +58,14 @@ def launch(
         MemoryError: A rank ran out of memory.
         BaichuanError: A rank raised this error.
     """
-    meeting = Meeting(plan)
+    rendezvous = Rendezvous(plan)
     try:
-        meeting.compare_plans()
-        with _start_ranks(inputs, plan, meeting.port, on_gpu=on_gpu) as ranks:
-            report = _supervise(ranks, meeting, should_pause, on_resume_point, on_progress)
-        meeting.close()
+        rendezvous.compare_plans()
+        with _start_ranks(inputs, plan, rendezvous.port, on_gpu=on_gpu) as ranks:
+            report = _supervise(ranks, rendezvous, should_pause, on_resume_point, on_progress)
+        rendezvous.close()
     except BaseException as error:
-        meeting.report_failure(error)
+        rendezvous.report_failure(error)
         raise
     return report
 
@@ -109,7 +109,7 @@ def _make_environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) 
 
 def _supervise(
     ranks: list[RankProcess],
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     should_pause: Callable[[], bool],
     on_resume_point: Callable[[Path], None],
     on_progress: ProgressCallback,
@@ -124,7 +124,7 @@ def _supervise(
         if any(rank.has_failed for rank in ranks):
             _wait_for_causes(ranks)
             raise choose_error(ranks)
-        meeting.require_all()
+        rendezvous.require_all()
         if not pause_requested and should_pause():
             pause_requested = True
             ranks[0].request_pause()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core import BaichuanForCausalLM
-from baichuan_core.finetuning.batches import Collator, choose_rows, fit_best
+from baichuan_core.finetuning.batches import Collator, pack_best_fit, pack_rows
 from baichuan_core.finetuning.example_store import EncodedExample
 
 Load = Callable[..., BaichuanForCausalLM]
@@ -76,20 +76,20 @@ def test_examples_of_a_packed_row_do_not_see_each_other() -> None:
 
 
 def test_best_fit_fills_the_fullest_row_that_has_room() -> None:
-    assert fit_best([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
-    assert fit_best([7, 5, 5, 3], 10) == [[0, 3], [1, 2]]
-    assert fit_best([12, 3], 10) == [[0], [1]]
+    assert pack_best_fit([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
+    assert pack_best_fit([7, 5, 5, 3], 10) == [[0, 3], [1, 2]]
+    assert pack_best_fit([12, 3], 10) == [[0], [1]]
 
 
 def test_rows_have_little_padding_and_every_example_once() -> None:
     source = random.Random(1)  # noqa: S311
     for _ in range(50):
         lengths = [source.randint(3, 128) for _ in range(source.randint(1, 24))]
-        rows = choose_rows(lengths, 128)
+        rows = pack_rows(lengths, 128)
         assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
         longest = max(sum(lengths[index] for index in row) for row in rows)
         assert longest <= 128
         assert len(rows) * longest <= len(lengths) * max(lengths)
     many = [source.randint(8, 64) for _ in range(200)]
-    rows = choose_rows(many, 128)
+    rows = pack_rows(many, 128)
     assert sum(many) > 0.97 * len(rows) * max(sum(many[index] for index in row) for row in rows)

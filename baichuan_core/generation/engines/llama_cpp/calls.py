@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece
+from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
 
@@ -79,7 +79,7 @@ class Calls:
     @contextmanager
     def _send(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
         try:
-            with self._connection() as connection:
+            with self._open_connection() as connection:
                 connection.request("POST", "/completion", json.dumps(body), self._server.headers)
                 response = connection.getresponse()
                 if response.status != HTTPStatus.OK:
@@ -89,7 +89,7 @@ class Calls:
             raise (AbortedError() if self._aborted else self._server.explain_death()) from error
 
     @contextmanager
-    def _connection(self) -> Iterator[HTTPConnection]:
+    def _open_connection(self) -> Iterator[HTTPConnection]:
         connection = HTTPConnection("127.0.0.1", self._server.port)
         connection.connect()
         sock = connection.sock

@@ -9,7 +9,7 @@ from baichuan_core.errors import BaichuanError, UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.llama_cpp.calls import AbortedError, Calls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, make_body
+from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece, make_body
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 

@@ -201,7 +201,7 @@ class NativeEngine:
             (alone,) = rows
             if not had_saved_prefixes and not alone.prefix:
                 del self._rows[alone.id]
-                return [Output(alone.id, 0, error=_too_little_memory())]
+                return [Output(alone.id, 0, error=_out_of_memory_error())]
             alone.prefix, alone.may_save = None, False  # the row itself needs all the memory
         self._schedule.requeue(rows)
         return []
@@ -211,7 +211,7 @@ def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
     """Add a token to a row and report it."""
     if token < 0:
         row.may_save = False
-        return Output(row.id, 0, error=_no_numbers())
+        return Output(row.id, 0, error=_nan_error())
     row.tokens.append(token)
     ended = row.transcript.add(token, logprobs)
     return Output(
@@ -222,14 +222,14 @@ def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
     )
 
 
-def _no_numbers() -> BaichuanError:
+def _nan_error() -> BaichuanError:
     return CheckpointError(
         "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
         " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
     )
 
 
-def _too_little_memory() -> BaichuanError:
+def _out_of_memory_error() -> BaichuanError:
     return UnsupportedError(
         "there is not enough memory for a single completion: lower max_new_tokens, shorten the prompt,"
         " quantize the model, or use a device with more memory"

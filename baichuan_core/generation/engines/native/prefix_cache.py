@@ -115,7 +115,7 @@ class PrefixCache:
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
         while self.tokens > limit:
-            oldest = min(self._leaves(self._root), key=lambda leaf: leaf.used)
+            oldest = min(self._list_leaves(self._root), key=lambda leaf: leaf.used)
             if oldest.used == self._time and limit:
                 return
             if oldest.parent is not None:
@@ -126,10 +126,10 @@ class PrefixCache:
         """Evict everything."""
         self.evict(0)
 
-    def _leaves(self, segment: Segment) -> Iterator[Segment]:
+    def _list_leaves(self, segment: Segment) -> Iterator[Segment]:
         for child in segment.children.values():
             if child.children:
-                yield from self._leaves(child)
+                yield from self._list_leaves(child)
             else:
                 yield child
 

@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS = 1.0
 OWN_FIELDS = ("node_rank", "master_addr", "master_port", "reason")
 
 
-class Meeting:
+class Rendezvous:
     """The launcher's connection to a key-value store on machine 0, which the ranks also use to find each other.
 
     Attributes:
@@ -58,7 +58,7 @@ class Meeting:
         try:
             store = TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
-            raise self._machine_0_lost() from error
+            raise self._machine_0_error() from error
         store.set_timeout(ANSWER_TIMEOUT)
         return store
 
@@ -81,7 +81,7 @@ class Meeting:
                 return
             theirs: dict[str, Any] = json.loads(self._store.get("plan"))
         except RuntimeError as error:
-            raise self._machine_0_lost() from error
+            raise self._machine_0_error() from error
         for name, value in json.loads(json.dumps(mine)).items():
             if theirs.get(name) != value:
                 raise UnsupportedError(
@@ -117,7 +117,7 @@ class Meeting:
             if self.plan.node_rank == 0:
                 self._check_heartbeats()
         except RuntimeError as error:
-            raise self._machine_0_lost() from error
+            raise self._machine_0_error() from error
 
     def _check_heartbeats(self) -> None:
         now = time.monotonic()
@@ -142,7 +142,7 @@ class Meeting:
             self.require_all()
             time.sleep(0.05)
 
-    def _machine_0_lost(self) -> RankFailedError:
+    def _machine_0_error(self) -> RankFailedError:
         return RankFailedError(
             f"machine 0 does not answer at {self.plan.master_addr}:{self.port}; check master_addr and master_port, and"
             " whether its launcher is running"
