@@ -11,7 +11,7 @@ import { measuredQuality, orderByLineage } from './lineage';
 import { ModelRow } from './model-row';
 import { RegisterDialog } from './register';
 
-/** All models of the project, each below the one that it was made from. */
+/** All models of the project, each below the one it was derived from. */
 export default function ModelsPage() {
   const t = useT();
   const models = useModels();
