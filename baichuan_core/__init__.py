@@ -1,9 +1,8 @@
 """The Baichuan model family and its operations.
 
-With this package imported, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` know
-`model_type: baichuan`; `trust_remote_code` is never needed, and if it is passed, no code of a repository runs.
-Importing the package loads neither torch nor transformers: each name is imported when it is first used
-(docs/decisions/0017).
+After importing this package, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` support
+`model_type: baichuan`. `trust_remote_code` is never needed, and even with it no code of a repository runs. Importing
+the package loads neither torch nor transformers: each name is imported when it is first used (docs/decisions/0017).
 """
 
 from importlib import import_module
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from .quantization import QuantizationOptions, QuantizationReport, quantize
     from .tokenizer import BaichuanTokenizer
 
-# The public names by the module that defines them; the imports above, which only type checkers see, must list the same.
+# Public names by module; must match the imports above, which only type checkers see.
 _NAMES = {
     "checkpoint": ("CheckpointSummary", "inspect_checkpoint", "load_model", "load_tokenizer"),
     "config": ("BaichuanConfig",),

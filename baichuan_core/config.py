@@ -17,7 +17,7 @@ from checkpoint_files import (
 
 DEFAULT_CONTEXT_LENGTH = 4096
 PUBLISHED_PAD_TOKEN_ID = 0
-# Keys of published configurations that name code to run or settings of a trainer, not the model.
+# Keys of published configurations that do not describe the model: code to run, and settings of trainers.
 FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
 SIZES = (
     "vocab_size",
@@ -28,9 +28,9 @@ SIZES = (
     "max_position_embeddings",
     "model_max_length",
 )
-LENGTHS = ("max_position_embeddings", "model_max_length")  # None until both are set to the one that is given
-# Fields that other tools write in other forms, and hints of the family.
-CLEANED = (
+LENGTHS = ("max_position_embeddings", "model_max_length")  # if one is None, it is set to the other
+# Fields that other tools may write in different formats, and fields from which the family is inferred.
+CLEANED_FIELDS = (
     *SIZES,
     "pad_token_id",
     "bos_token_id",
@@ -45,19 +45,19 @@ CLEANED = (
 
 
 class BaichuanConfig(PreTrainedConfig):
-    """What a Baichuan model is made of; reads the published `config.json` of every family.
+    """Configuration of a Baichuan model, which reads the published `config.json` of every family.
 
-    Published configurations name neither their positions nor their head, so both are inferred from hints (see
-    `checkpoint_files.family`): width and length fields for the positions; vocabulary, class names and
-    `z_loss_weight` for the head. An explicit `position_embedding` or `norm_head` wins, and both are always saved.
-    Without any hint `norm_head` is None, and no model can be made until it is set.
+    Published configurations specify neither the position embedding nor whether the head is normalised, so both are
+    inferred (see `checkpoint_files.family`): the position embedding from the width and the length fields; the head from
+    the vocabulary, class names and `z_loss_weight`. An explicit `position_embedding` or `norm_head` takes precedence,
+    and both are always saved. If nothing indicates `norm_head`, it is None and must be set to create a model.
 
     Attributes:
         position_embedding: "rope" or "alibi".
         norm_head: Whether rows of `lm_head.weight` are normalised to L2 norm 1 before use.
-        max_position_embeddings: Context length in tokens; equals `model_max_length` if only that is given.
-        model_max_length: Context length in tokens under the name of the 13B configurations.
-        rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 unless given.
+        max_position_embeddings: Context length in tokens; by default equal to `model_max_length`.
+        model_max_length: Context length in tokens, under the name that the 13B configurations use.
+        rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 by default.
         quantize_head: Whether embedding and head are stored in 8 bits; only in quantized models.
         z_loss_weight: Weight of mean(max logit squared) in the training loss (Baichuan 2), usually 0.
     """
@@ -88,14 +88,14 @@ class BaichuanConfig(PreTrainedConfig):
     quantize_head: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        fields = clean_fields({**kwargs, **{name: getattr(self, name) for name in CLEANED}})
+        fields = clean_fields({**kwargs, **{name: getattr(self, name) for name in CLEANED_FIELDS}})
         fields["position_embedding"] = infer_position_embedding(fields)
         fields["norm_head"] = infer_norm_head(fields)
-        for name in CLEANED:
+        for name in CLEANED_FIELDS:
             setattr(self, name, fields.pop(name))
         self._check_sizes()
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            self.pad_token_id = PUBLISHED_PAD_TOKEN_ID  # a token that the model has no embedding for
+            self.pad_token_id = PUBLISHED_PAD_TOKEN_ID  # the model has no embedding for the given token
         context_length = self.max_position_embeddings or self.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.max_position_embeddings = self.max_position_embeddings or context_length
         self.model_max_length = self.model_max_length or context_length
@@ -107,7 +107,7 @@ class BaichuanConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers', from a file in which other tools may have written fields in another form."""
+        """Create a configuration like transformers does, but accept field formats that other tools write."""
         return super().from_dict(clean_file_fields(config_dict), **kwargs)
 
     @property
@@ -117,14 +117,14 @@ class BaichuanConfig(PreTrainedConfig):
 
     @property
     def num_key_value_heads(self) -> int:
-        """No family groups its queries: every head has keys and values of its own."""
+        """Number of key-value heads, which equals that of attention heads: no family uses grouped queries."""
         return self.num_attention_heads
 
     def check(self) -> None:
-        """Refuse what no Baichuan model can be, and a configuration that does not tell its head.
+        """Reject configurations that no Baichuan model can have, and those without `norm_head`.
 
         Raises:
-            ValueError: The message names the field and what it may hold.
+            ValueError: The message contains the field and its valid values.
         """
         if self.norm_head is None:
             raise ValueError(unknown_head(self.vocab_size))
@@ -136,7 +136,7 @@ class BaichuanConfig(PreTrainedConfig):
             if size is None and name in LENGTHS:
                 continue
             if type(size) is not int or size < 1:
-                raise ValueError(f"{name} is {size!r}: give a whole number above 0")
+                raise ValueError(f"{name} is {size!r}: it must be a whole number above 0")
 
     def _check_fields(self) -> None:
         self._check_sizes()
@@ -148,36 +148,36 @@ class BaichuanConfig(PreTrainedConfig):
             if getattr(self, name) not in (True, False):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use true or false")
         if self.quantize_head and self.tie_word_embeddings:
-            raise ValueError("quantize_head and tie_word_embeddings are both true: an 8-bit head is one of its own")
+            raise ValueError("quantize_head and tie_word_embeddings are both true: an 8-bit head cannot be tied")
         if self.hidden_act not in ACT2FN:
-            raise ValueError(f'hidden_act is {self.hidden_act!r}: the published models have "silu"')
+            raise ValueError(f'hidden_act is {self.hidden_act!r}: the published models use "silu"')
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         if self.position_embedding == "rope":
-            self._check_rotation()
+            self._check_rope()
 
-    def _check_rotation(self) -> None:
+    def _check_rope(self) -> None:
         parameters = self.rope_parameters or {}
         kinds = ("default", *ROPE_INIT_FUNCTIONS)
         if parameters.get("rope_type") not in kinds or parameters.get("rope_theta") is None:
             raise ValueError(
-                f"rope_parameters is {parameters}: give rope_theta, and as rope_type one of {', '.join(kinds)}"
+                f"rope_parameters is {parameters}: set rope_theta, and rope_type to one of {', '.join(kinds)}"
             )
         theta = parameters["rope_theta"]
         if type(theta) not in (int, float) or theta <= 0:
-            raise ValueError(f"rope_theta is {theta!r}: give a number above 0")
+            raise ValueError(f"rope_theta is {theta!r}: it must be a number above 0")
         if self.head_dim % 2:
-            raise ValueError(f"heads of {self.head_dim} dimensions cannot be rotated: change num_attention_heads")
+            raise ValueError(f"head_dim is {self.head_dim}, but RoPE needs an even one: change num_attention_heads")
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """The saved form: as published, with the two fields that tell the families apart spelled out."""
+        """Return the fields to save: those of the published files, with explicit `position_embedding`, `norm_head`."""
         saved: dict[str, Any] = super().to_diff_dict()
         saved["position_embedding"] = self.position_embedding
         saved["norm_head"] = self.norm_head
         if self.position_embedding == "alibi":
-            # As published: the length of a 13B model is `model_max_length` alone, and it has no rotation.
+            # As in the published 13B configurations, which have only `model_max_length` and no RoPE.
             saved.pop("max_position_embeddings", None)
             saved.pop("rope_parameters", None)
         return saved

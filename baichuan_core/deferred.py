@@ -1,8 +1,8 @@
 """Register the model family when transformers is first needed, so that importing the package loads no torch.
 
-Registration needs the model's classes, and so torch and transformers. It runs right after the first of these has been
-imported: transformers itself, or a module of this package that uses it. That module is complete by then, so no import
-can be circular.
+Registration needs the model's classes, and so torch and transformers. It runs right after the first import of
+transformers, or of a module of this package that uses it. At that point the imported module is complete, so there are
+no circular imports.
 """
 
 import sys
@@ -15,19 +15,19 @@ from types import ModuleType
 PACKAGE = __name__.partition(".")[0]
 REGISTRATION = f"{PACKAGE}.registration"
 # Modules of this package that need neither torch nor transformers.
-LIGHT = frozenset(
+LIGHT_MODULES = frozenset(
     {f"{PACKAGE}.{name}" for name in ("deferred", "errors", "out_of_memory", "progress", "quiet", "registration")}
 )
 
 
 class _RegisteringFinder(MetaPathFinder):
-    """Find the modules after whose import the family is registered; takes itself off the path when one is imported."""
+    """Finds the modules that trigger registration, and removes itself from `sys.meta_path` when one is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as Python does, but with a loader that registers."""
-        if fullname != "transformers" and (not fullname.startswith(f"{PACKAGE}.") or fullname in LIGHT):
+        """Find a module like Python does, but with a loader that registers the family."""
+        if fullname != "transformers" and (not fullname.startswith(f"{PACKAGE}.") or fullname in LIGHT_MODULES):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -41,7 +41,7 @@ class _RegisteringLoader(SourceFileLoader):
         self._finder = finder
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then register if no other module has begun to."""
+        """Run the module, then register the family if the import of no other module is going to."""
         if self._finder not in sys.meta_path:
             super().exec_module(module)
             return
@@ -49,13 +49,13 @@ class _RegisteringLoader(SourceFileLoader):
         try:
             super().exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, self._finder)  # a later import will register
+            sys.meta_path.insert(0, self._finder)  # the import failed, so a later one has to register
             raise
         import_module(REGISTRATION)
 
 
 def register_when_needed() -> None:
-    """Register now if transformers has been imported, otherwise as soon as it is."""
+    """Register the family now if transformers has been imported, otherwise once it is imported."""
     if "transformers" in sys.modules:
         import_module(REGISTRATION)
     else:

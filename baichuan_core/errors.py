@@ -1,38 +1,39 @@
-"""Every error that the engine raises on purpose.
+"""The errors that the engine raises.
 
 BaichuanError
- ├── CheckpointError            a checkpoint directory is incomplete, damaged or of another model family
- │    └── AdapterMismatchError  a LoRA adapter was made for another base model
+ ├── CheckpointError            a checkpoint directory is incomplete, damaged or of a different model family
+ │    └── AdapterMismatchError  a LoRA adapter was made for a different base model
  ├── TokenizerError             the tokenizer is missing or does not fit the model
  ├── DatasetError               training data or prompts are malformed; the message names the line
- ├── PromptError                one prompt cannot be answered (empty, too long for the window)
- ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
- ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
+ ├── PromptError                a prompt cannot be answered (empty, or longer than the context)
+ ├── UnsupportedError           the requested combination is not supported (a kernel, a target, a dtype)
+ ├── TrainingDivergedError      the loss of a fine-tuning run is NaN or infinite
+ ├── TrainingPausedError        the caller paused a fine-tuning run
  ├── RankFailedError            a process of a distributed fine-tuning run was killed or failed unexpectedly
- ├── InsufficientSpaceError     the disk cannot hold the result
- └── InsufficientMemoryError    the device cannot hold what the operation needs at least
-      └── MemoryOccupiedError   it could, if others did not hold a part of its memory now
+ ├── InsufficientSpaceError     the disk has too little space for the result
+ └── InsufficientMemoryError    the device has less memory than the operation needs at least
+      └── MemoryOccupiedError   the device has enough memory, but others are using part of it
 
-Each message says what is wrong and what to change. None of them goes away by trying again, unless `may_pass` is true.
+Each message says what is wrong and what to change. Retrying helps only if `may_pass` is true.
 """
 
 
 class BaichuanError(Exception):
-    """Base of all errors the engine raises on purpose.
+    """Base class of the engine's errors.
 
     Attributes:
-        may_pass: Whether the same may succeed later, with nothing changed.
+        may_pass: Whether the same operation may succeed later without any changes.
     """
 
     may_pass = False
 
 
 class CheckpointError(BaichuanError):
-    """A checkpoint directory is incomplete, damaged or of another model family."""
+    """A checkpoint directory is incomplete, damaged or of a different model family."""
 
 
 class AdapterMismatchError(CheckpointError):
-    """A LoRA adapter was made for another base model."""
+    """A LoRA adapter was made for a different base model."""
 
 
 class TokenizerError(BaichuanError):
@@ -44,11 +45,11 @@ class DatasetError(BaichuanError):
 
 
 class PromptError(BaichuanError):
-    """One prompt cannot be answered: it is empty or too long for the window."""
+    """A prompt cannot be answered, because it is empty or longer than the context."""
 
 
 class UnsupportedError(BaichuanError):
-    """The combination asked for does not exist: a kernel, a target, a dtype."""
+    """The requested combination is not supported: a kernel, a target, a dtype."""
 
 
 class TrainingDivergedError(BaichuanError):
@@ -56,26 +57,26 @@ class TrainingDivergedError(BaichuanError):
 
 
 class TrainingPausedError(BaichuanError):
-    """The caller asked a fine-tuning run to pause; it has saved a resume point from which it continues."""
+    """The caller paused a fine-tuning run, which has saved a resume point to continue from."""
 
     may_pass = True
 
 
 class RankFailedError(BaichuanError):
-    """A process of a distributed fine-tuning run was killed or failed; the run continues from a resume point."""
+    """A process of a distributed fine-tuning run was killed or failed; the run can continue from a resume point."""
 
     may_pass = True
 
 
 class InsufficientSpaceError(BaichuanError):
-    """The disk cannot hold the result."""
+    """The disk has too little space for the result."""
 
 
 class InsufficientMemoryError(BaichuanError):
-    """The device cannot hold what the operation needs at least."""
+    """The device has less memory than the operation needs at least."""
 
 
 class MemoryOccupiedError(InsufficientMemoryError):
-    """The device could hold what the operation needs, but others hold a part of its memory now."""
+    """The device has enough memory for the operation, but other processes are using part of it."""
 
     may_pass = True

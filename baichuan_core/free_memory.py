@@ -1,4 +1,4 @@
-"""How much memory a device has left."""
+"""Measure and limit the memory of devices."""
 
 import gc
 import os
@@ -14,20 +14,20 @@ UNLIMITED = 2**63
 KIB = 1024
 
 
-# What this process may take of each device, if it shares them: bytes by the device's number.
+# Bytes that this process may use on each device, by the index of the device; empty if it does not share its devices.
 _limits: dict[int, int] = {}
 _host_baseline: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
-    """Limit this process to a part of its devices, which it shares with others; an earlier limit no longer holds.
+    """Limit this process to a part of the memory of its devices, replacing an earlier limit.
 
-    On a GPU torch's allocator keeps to it, and raises `OutOfMemoryError` beyond. A CPU cannot enforce it; there the
-    functions of this module count only what is left of the limit, to which a model that is loaded later counts. So the
-    first call must come before anything is loaded.
+    On a GPU, torch's allocator enforces the limit and raises `OutOfMemoryError`. On a CPU the limit is not enforced,
+    but `free_bytes` subtracts the memory allocated since the first call from it. So the first call must precede any
+    loading of models.
 
     Args:
-        reserved: Bytes on each visible device, in their order; empty if the process has its devices for itself.
+        reserved: Bytes on each visible device, in order; empty if the process does not share its devices.
     """
     global _host_baseline  # noqa: PLW0603 - a limit of the process
     limited = set(_limits)
@@ -41,69 +41,69 @@ def limit_memory(reserved: Sequence[int]) -> None:
             _limits[index] = count
         return
     if _host_baseline is None:
-        _host_baseline = _own_bytes()
+        _host_baseline = _measure_own_bytes()
     if reserved:
         _limits[0] = sum(reserved)
 
 
 def held_bytes() -> tuple[list[int], int]:
-    """Return what this process and those it has started hold: bytes on each GPU by torch's account, and of the host.
+    """Return the memory of this process and its descendants: bytes per GPU reserved by torch, and bytes of the host.
 
-    Pages of mapped files do not count, since the system can drop them.
+    Pages of mapped files do not count, because the system can reclaim them.
     """
     on_gpus = [torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count())]
-    return on_gpus, sum(_own_bytes(pid) for pid in _with_descendants(os.getpid()))
+    return on_gpus, sum(_measure_own_bytes(pid) for pid in _with_descendants(os.getpid()))
 
 
 def limit_device(index: int, count: int) -> None:
-    """Limit this process to `count` bytes of one device, like `limit_memory`; the CPU is device 0 without a GPU."""
+    """Limit this process to `count` bytes of one device, see `limit_memory`. Without a GPU, the CPU is device 0."""
     global _host_baseline  # noqa: PLW0603 - a limit of the process
     if torch.cuda.is_available():
         total = torch.cuda.mem_get_info(index)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
     else:
-        _host_baseline = _own_bytes()
+        _host_baseline = _measure_own_bytes()
     _limits[index] = count
 
 
 def reserved_bytes() -> dict[int, int]:
-    """Return the limits of this process by device, for processes that share its devices; empty if it has none."""
+    """Return the limits of this process by device; empty if it has none."""
     return dict(_limits)
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
-    """The device that is meant: the first GPU, or else the CPU, if none is named."""
+    """Return the given device; without one, the first GPU, or the CPU if there is no GPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def free_bytes(device: str | torch.device | None = None) -> int:
-    """Memory that can still be taken on a device; the first GPU, or else the CPU, if none is named.
+    """Return the free memory of a device in bytes; by default of the first GPU, or of the CPU if there is no GPU.
 
-    On the CPU it is what the system can give, or what the limit of a container leaves if that is less.
+    On the CPU this is the memory available from the system, or what the limit of a container leaves if that is less.
     """
     where = chosen_device(device)
     if where.type == "cuda":
         free, _total = torch.cuda.mem_get_info(where)
         limit = _limits.get(where.index or 0)
         return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
-    limits = [_limits[0] - (_own_bytes() - (_host_baseline or 0))] if _limits else []
-    return min([_of_the_system("MemAvailable"), *left_in_control_group(CONTROL_GROUP), *limits])
+    limits = [_limits[0] - (_measure_own_bytes() - (_host_baseline or 0))] if _limits else []
+    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP), *limits])
 
 
 def total_bytes(device: str | torch.device | None = None) -> int:
-    """Memory of a device if nobody used it; the first GPU, or else the CPU, if none is named.
+    """Return the total memory of a device in bytes; by default of the first GPU, or of the CPU if there is no GPU.
 
-    On the CPU it is that of the system, or the limit of a container if that is less.
+    On the CPU this is the memory of the system, or the limit of a container if that is less.
     """
     where = chosen_device(device)
     if where.type == "cuda":
         _free, total = torch.cuda.mem_get_info(where)
         return int(total)
-    return min([_of_the_system("MemTotal"), *limits_of_control_group(CONTROL_GROUP)])
+    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP)])
 
 
-def _own_bytes(pid: int | str = "self") -> int:
-    """Return the memory of a process that is not a file's; 0 if it has ended."""
+def _measure_own_bytes(pid: int | str = "self") -> int:
+    """Return the anonymous memory of a process, that is, without mapped files; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     except OSError:
@@ -112,7 +112,7 @@ def _own_bytes(pid: int | str = "self") -> int:
 
 
 def _with_descendants(pid: int) -> list[int]:
-    """Return a process and all below it."""
+    """Return a process and all of its descendants."""
     try:
         lists = [(task / "children").read_text("ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
@@ -121,50 +121,50 @@ def _with_descendants(pid: int) -> list[int]:
 
 
 def release_memory() -> None:
-    """Give back what nobody holds any more: bitsandbytes' 4-bit weights hold themselves until garbage is collected."""
+    """Free unreferenced memory; 4-bit weights of bitsandbytes form reference cycles, which need garbage collection."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def left_in_control_group(root: Path) -> Iterator[int]:
-    """Bytes up to the limit of the control group mounted at `root`, where it has one; pages of files can be dropped.
+def control_group_free_bytes(root: Path) -> Iterator[int]:
+    """Yield the free bytes, including the page cache, within the limit of the control group at `root`, if it has one.
 
-    Version 2 has its files there, version 1 in the folder `memory`:
+    Version 2 has its files in `root`, version 1 in the folder `memory`:
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
-    for folder, limit, used, prefix in _versions(root):
+    for folder, limit, used, prefix in _list_versions(root):
         try:
-            left = _number(folder / limit) - _number(folder / used)
+            left = _read_number(folder / limit) - _read_number(folder / used)
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-        except (OSError, ValueError):  # no such file, or "max": no limit
+        except (OSError, ValueError):  # the file does not exist, or contains "max", which means no limit
             continue
         yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
-def limits_of_control_group(root: Path) -> Iterator[int]:
-    """The limit in bytes of the control group mounted at `root`, where it has one."""
-    for folder, limit, _used, _prefix in _versions(root):
+def control_group_limits(root: Path) -> Iterator[int]:
+    """Yield the limit in bytes of the control group mounted at `root`, if it has one."""
+    for folder, limit, _used, _prefix in _list_versions(root):
         with suppress(OSError, ValueError):
-            yield _number(folder / limit)
+            yield _read_number(folder / limit)
 
 
-def _versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Of both: folder, the files of limit and usage, and what names in its statistics begin with."""
+def _list_versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
+    """Return for versions 2 and 1: folder, file names of limit and usage, and the prefix of names in the statistics."""
     return (
         (root, "memory.max", "memory.current", ""),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     )
 
 
-def _number(file: Path) -> int:
+def _read_number(file: Path) -> int:
     return int(file.read_text("ascii"))
 
 
-def _of_the_system(figure: str) -> int:
-    """A line of /proc/meminfo; where nobody tells it, nothing is refused."""
+def _read_meminfo(name: str) -> int:
+    """Return a value of /proc/meminfo in bytes; `UNLIMITED` if it is not available."""
     try:
         lines = MEMINFO.read_text("ascii").splitlines()
     except OSError:
         return UNLIMITED
-    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{figure}:")), UNLIMITED)
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")), UNLIMITED)

@@ -1,6 +1,6 @@
-"""How much memory an operation needs, how much there is, and how much it took.
+"""Check whether an operation fits into memory, and measure how much it used.
 
-The arithmetic is that of the package `footprint`, which needs no torch; here it meets the device.
+Estimates come from the package `footprint`, which does not need torch; this module compares them with the device.
 """
 
 import gc
@@ -56,33 +56,35 @@ __all__ = [
 
 
 class Peak:
-    """The most bytes that were allocated at once inside a `peak_memory` block, beyond those at its beginning."""
+    """The maximum number of bytes allocated inside a `peak_memory` block, in addition to those before it."""
 
     bytes = 0
 
 
 def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device | None = None) -> None:
-    """Refuse what cannot fit, before it is loaded.
+    """Reject an operation that cannot fit into memory, before anything is loaded.
 
-    Only `needs.least` is compared: short inputs and small batches may fit where the limits asked for do not.
+    Only the minimum, `needs.least`, is compared: short inputs and small batches may fit even if the maximum of the
+    options does not.
 
     Args:
-        needs: What the operation needs.
-        shape: The model's, to say what would fit.
-        device: Where it runs; the first GPU, or else the CPU, if not given.
+        needs: Estimated memory of the operation.
+        shape: Shape of the model, to suggest smaller alternatives.
+        device: Device of the operation; by default the first GPU, or the CPU if there is no GPU.
 
     Raises:
-        MemoryOccupiedError: It would fit if others held less.
-        InsufficientMemoryError: It never will. Messages say what is needed, what is free, and what would fit.
+        MemoryOccupiedError: The operation would fit if other processes used less memory.
+        InsufficientMemoryError: The operation can never fit. The message contains the needed and the free memory, and
+            alternatives that would fit.
     """
     where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
     free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
     needed = f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free"
-    remedy = _remedy(needs, shape, free)
+    remedy = _describe_remedy(needs, shape, free)
     if needs.least <= total:
-        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until others need less, or {remedy}")
+        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until others use less, or {remedy}")
     raise InsufficientMemoryError(f"{needed}; {remedy}")
 
 
@@ -90,16 +92,16 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
 def explain_out_of_memory(
     needs: Footprint, shape: Shape, *, device: str | torch.device | None = None
 ) -> Iterator[None]:
-    """Say of a block that runs out of memory what `require_memory` says before it: the numbers, and what would fit.
+    """Replace out-of-memory errors of a block by messages with the sizes and alternatives, like `require_memory`.
 
     Args:
-        needs: What the block was estimated to need.
-        shape: The model's.
-        device: Where it runs.
+        needs: Estimated memory of the block.
+        shape: Shape of the model.
+        device: Device of the block.
 
     Raises:
-        MemoryOccupiedError: The device has as much as was estimated, so that others held a part of it.
-        InsufficientMemoryError: It does not.
+        MemoryOccupiedError: The device has as much memory as estimated, so other processes used part of it.
+        InsufficientMemoryError: The device has less memory than estimated.
     """
     try:
         yield
@@ -110,14 +112,14 @@ def explain_out_of_memory(
         total = total_bytes(where)
         message = (
             f"{where.type} ran out of memory: this was estimated at {in_gib(needs.total)} and {where.type} has"
-            f" {in_gib(total)}, of which others may hold a part; use a smaller batch_size or max_length, or"
-            f" gradient_checkpointing; {_remedy(needs, shape, total)}"
+            f" {in_gib(total)}, of which others may use a part; use a smaller batch_size or max_length, or"
+            f" gradient_checkpointing; {_describe_remedy(needs, shape, total)}"
         )
         kind = MemoryOccupiedError if needs.total <= total else InsufficientMemoryError
         raise kind(message) from error
 
 
-def _remedy(needs: Footprint, shape: Shape, free: int) -> str:
+def _describe_remedy(needs: Footprint, shape: Shape, free: int) -> str:
     trains = needs.optimizer > 0
     ways = smaller_trainings(shape, needs.least) if trains else smaller_models(shape, needs.least)
     fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
@@ -126,12 +128,13 @@ def _remedy(needs: Footprint, shape: Shape, free: int) -> str:
 
 @contextmanager
 def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
-    """Measure what a block allocates at most, by torch's own accounts of its allocators.
+    """Measure the peak memory of a block, as recorded by torch's allocators.
 
-    Weights that are mapped from a file and never copied are no allocation, and what `prepack` lays out is oneDNN's.
+    Weights that are mapped from a file and never copied do not count, nor do the weights that `prepack` rearranges,
+    which oneDNN allocates.
     """
     measured = Peak()
-    gc.collect()  # what is freed inside the block must not be older than it
+    gc.collect()  # otherwise the block might free memory that was allocated before it
     where = chosen_device(device)
     if where.type == "cuda":
         before = torch.cuda.memory_allocated(where)
@@ -141,10 +144,10 @@ def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
         return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         yield measured
-    measured.bytes = _highest_sum(profile)
+    measured.bytes = _find_peak(profile)
 
 
-def _highest_sum(profile: torch.profiler.profile) -> int:
+def _find_peak(profile: torch.profiler.profile) -> int:
     results = profile.profiler.kineto_results if profile.profiler is not None else None
     events = [event for event in results.events() if event.name() == "[memory]"] if results is not None else []
     allocated = highest = 0

@@ -1,4 +1,4 @@
-"""Distinguishes out of memory from other errors, without loading torch."""
+"""Distinguish out-of-memory errors from others, without loading torch."""
 
 import sys
 
@@ -6,8 +6,8 @@ CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host, had too little memory left: torch says so of a CPU by a plain RuntimeError."""
-    torch = sys.modules.get("torch")  # if it is not loaded, it has raised nothing
+    """Return whether a device or the host ran out of memory; on a CPU, torch raises a plain RuntimeError."""
+    torch = sys.modules.get("torch")  # if torch is not loaded, it cannot have raised the error
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)

@@ -1,4 +1,4 @@
-"""How a long operation tells its caller where it stands."""
+"""Progress reports of long operations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One report of a running operation.
+    """A progress report of a running operation.
 
     Attributes:
-        fraction: Share of the whole operation that is done, in [0, 1]; never decreases within one operation.
-        stage: What is being done now, one lower-case word or short phrase ("loading", "training", "writing").
-        metrics: Figures worth plotting, by name, e.g. ``{"loss": 1.9, "tokens_per_second": 812.0, "step": 40}``.
+        fraction: Fraction of the whole operation that is done, in [0, 1]; never decreases within one operation.
+        stage: The current stage, a lower-case word or short phrase ("loading", "training", "writing").
+        metrics: Values to plot, by name, such as `{"loss": 1.9, "tokens_per_second": 812.0, "step": 40}`.
     """
 
     fraction: float
@@ -23,9 +23,9 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(_progress: Progress) -> None:
-    """The callback of a caller who does not want to know."""
+    """Ignore a progress report; the default callback."""
 
 
 def part_of(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
-    """The callback of an operation that is the part from `start` to `end` of a longer one."""
+    """Return a callback for an operation that is the part from `start` to `end` of a longer one."""
     return lambda part: on_progress(Progress(start + (end - start) * part.fraction, part.stage, part.metrics))

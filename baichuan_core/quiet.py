@@ -1,8 +1,8 @@
-"""Importing this module silences two messages of bitsandbytes that no user can act on."""
+"""Importing this module silences two warnings of bitsandbytes that users cannot act on."""
 
 import logging
 
-# At import: that it works without a faster kernel, which it would load from a hub.
+# The warning at import that a faster CPU kernel, which it would download from a hub, is not available.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-# At every int8 layer of every step: that it computes in float16.
+# The warning of every int8 layer at every step that inputs are cast to float16.
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

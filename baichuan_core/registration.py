@@ -12,21 +12,22 @@ from .config import BaichuanConfig
 from .model import BaichuanForCausalLM, BaichuanModel
 from .tokenizer import BaichuanTokenizer
 
-TOKENIZER, BAICHUAN1_7B_TOKENIZER = "BaichuanTokenizer", "BaiChuanTokenizer"  # in published tokenizer_config.json
+# Class names in the published tokenizer_config.json files.
+TOKENIZER, BAICHUAN1_7B_TOKENIZER = "BaichuanTokenizer", "BaiChuanTokenizer"
 _read_tokenizer_config: Any = tokenization_auto.get_tokenizer_config
-# What decides which config.json belongs to a tokenizer_config.json.
-_PLACE = ("cache_dir", "token", "revision", "local_files_only", "subfolder", "proxies", "force_download")
+# Arguments that determine which config.json belongs to a tokenizer_config.json.
+_LOCATION_ARGUMENTS = ("cache_dir", "token", "revision", "local_files_only", "subfolder", "proxies", "force_download")
 
 
 @wraps(_read_tokenizer_config)
 def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
-    """As transformers', but a Baichuan model's settings name this package's class in place of the repository's code."""
+    """Read a tokenizer's settings like transformers, but replace code of a Baichuan model by this package's class."""
     settings = _read_tokenizer_config(pretrained_model_name_or_path, *args, **kwargs)
     if "auto_map" in settings or settings.get("tokenizer_class", TOKENIZER) not in (TOKENIZER, BAICHUAN1_7B_TOKENIZER):
-        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
-        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **place)
+        location = {name: kwargs[name] for name in _LOCATION_ARGUMENTS if name in kwargs}
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **location)
         family = config.get("model_type")
-        names = _class_names(settings)  # for a tokenizer without a model
+        names = _list_class_names(settings)  # for a directory with a tokenizer only
         is_ours = family == "baichuan" or (
             family is None and any(name.lower().startswith("baichuan") for name in names)
         )
@@ -36,8 +37,8 @@ def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *a
     return settings
 
 
-def _class_names(settings: Mapping[str, Any]) -> list[str]:
-    """Return the tokenizer's class names; those in `auto_map` follow the name of their module."""
+def _list_class_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the tokenizer's class names, without the module names that precede them in `auto_map`."""
     auto_map = settings.get("auto_map")
     mapped = auto_map.get("AutoTokenizer") if isinstance(auto_map, Mapping) else auto_map
     named = [settings.get("tokenizer_class"), *(mapped if isinstance(mapped, list | tuple) else [mapped])]
@@ -47,8 +48,8 @@ def _class_names(settings: Mapping[str, Any]) -> list[str]:
 AutoConfig.register("baichuan", BaichuanConfig, exist_ok=True)
 AutoModel.register(BaichuanConfig, BaichuanModel, exist_ok=True)
 AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True)
-# `AutoTokenizer.register` would not do: if `trust_remote_code` is true, transformers would run a repository's own
-# tokenizer file.
+# `AutoTokenizer.register` is not enough: with `trust_remote_code`, transformers would still run a repository's own
+# tokenizer code.
 tokenization_auto.REGISTERED_TOKENIZER_CLASSES.update(
     {TOKENIZER: BaichuanTokenizer, BAICHUAN1_7B_TOKENIZER: BaichuanTokenizer}
 )

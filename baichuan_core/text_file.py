@@ -1,4 +1,4 @@
-"""Reading a text file that a user has written."""
+"""Read text files of users."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from .errors import DatasetError
 
 
 def read_text_file(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """Return the text of a UTF-8 file, without a byte order mark.
 
     Raises:
         DatasetError: The file cannot be read or is not UTF-8.

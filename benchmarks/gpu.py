@@ -214,8 +214,8 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     )
     with tempfile.TemporaryDirectory() as folder:
         setup = EngineSetup(Path(folder), model.config, replace(options, engine="vllm"), frozenset())
-        if obstacle := vllm.obstacle(setup):
-            yield "batch 7B, vLLM", f"not run: {obstacle}"
+        if reason := vllm.find_unsupported_reason(setup):
+            yield "batch 7B, vLLM", f"not run: {reason}"
             return
         model.save_pretrained(folder)
         del model, engine

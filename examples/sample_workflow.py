@@ -1,10 +1,10 @@
-"""The sample workflow: proves on a tiny model that every kind of job does what it says.
+"""The sample workflow: checks the main job kinds on a tiny model.
 
-Use: `make demo`, or `baichuan up -- python -m examples.sample_workflow`.
+Usage: `make demo`, or `baichuan up -- python -m examples.sample_workflow`.
 
-Makes a tiny Baichuan2 checkpoint with random weights, then through the service: generate (noise), finetune on
-`examples/conversations.json`, generate (the taught answers come back), convert to Baichuan1 form (equal logits),
-quantize to NF4 and int8, and generate with both. Exits 0 only if every result is right.
+It creates a tiny Baichuan2 checkpoint with random weights, and then uses the service to generate (noise), fine-tune on
+`examples/conversations.json`, generate (the taught answers), convert to the Baichuan1 format (equal logits), quantize
+to NF4 and int8 and generate with both, and convert to GGUF. It exits with 0 only if every result is correct.
 """
 
 import sys
@@ -22,15 +22,15 @@ from examples.service_client import JobFailedError, ServiceClient
 from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
 from jobs.settings import Settings
 
-LOGITS_TOLERANCE = 2e-5  # as tests/golden/README.md gives for float32
+LOGITS_TOLERANCE = 2e-5  # for float32, see tests/golden/README.md
 
 
 class WrongResultError(Exception):
-    """A step's result is not what it must be."""
+    """The result of a step is wrong."""
 
 
 class Workflow:
-    """The steps, each of which raises WrongResultError if its result is wrong."""
+    """The steps of the workflow; each raises WrongResultError if its result is wrong, else returns a summary."""
 
     def __init__(self, client: ServiceClient) -> None:
         self.client = client
@@ -38,20 +38,20 @@ class Workflow:
         self.tuned: dict[str, Any] = {}
 
     def register(self) -> str:
-        """Make the checkpoint below an allowed root and register it."""
+        """Create the checkpoint in an allowed directory and register it as a model."""
         directory = Settings().allowed_model_roots[0] / "tiny-baichuan2"
         if not directory.exists():
             make_tiny_checkpoint(directory)
         return f"model {self.client.register('tiny-baichuan2', directory)}"
 
     def noise(self) -> str:
-        """An untrained model knows no answer."""
-        known = self._known("tiny-baichuan2")
+        """Check that the untrained model knows no answer."""
+        known = self._count_known("tiny-baichuan2")
         _require(known == 0, f"the untrained model answered {known} questions")
-        return self._share(known)
+        return self._summarize(known)
 
     def finetune(self) -> str:
-        """Teach the answers."""
+        """Fine-tune the model on the answers."""
         training_file = self.client.upload(CONVERSATIONS, "fine-tune")
         self.tuned = self.client.run(
             kind="finetune", model="tiny-baichuan2", training_file=training_file, **_as_spec(SAMPLE_TRAINING)
@@ -59,49 +59,51 @@ class Workflow:
         return f"model {self.tuned['model']}"
 
     def taught(self) -> str:
-        """Every taught answer comes back, word for word."""
-        known = self._known(self.tuned["model"])
-        _require(known == len(self.answers), self._share(known))
-        return self._share(known)
+        """Check that the tuned model gives every taught answer, word for word."""
+        known = self._count_known(self.tuned["model"])
+        _require(known == len(self.answers), self._summarize(known))
+        return self._summarize(known)
 
     def convert(self) -> str:
-        """The converted model computes the same logits without a NormHead."""
+        """Check that the converted model computes the same logits without a NormHead."""
         converted = self.client.run(kind="convert", target="baichuan1", model=self.tuned["model"])
         with tempfile.TemporaryDirectory() as folder:
-            before = _logits(self.client.download(self.tuned, Path(folder) / "before") / "model", norm_head=True)
-            after = _logits(self.client.download(converted, Path(folder) / "after") / "model", norm_head=False)
+            before = _compute_logits(
+                self.client.download(self.tuned, Path(folder) / "before") / "model", norm_head=True
+            )
+            after = _compute_logits(self.client.download(converted, Path(folder) / "after") / "model", norm_head=False)
         difference = float((before - after).abs().max())
         _require(difference <= LOGITS_TOLERANCE, f"logits differ by {difference}")
         return f"logits differ by at most {difference:.1e}"
 
     def nf4(self) -> str:
-        """A 4-bit model still knows what it was taught."""
-        return self._quantized("nf4", at_least=len(self.answers) * 3 // 4)
+        """Check that a 4-bit model still knows most answers."""
+        return self._quantize("nf4", at_least=len(self.answers) * 3 // 4)
 
     def calibrated(self) -> str:
-        """A 4-bit model whose codes were chosen on a text knows it too, and is as small as the plain one."""
+        """Check that a 4-bit model that was calibrated on a text still knows most answers."""
         calibration = {"calibration": True, "calibration_sequences": 4, "quality_report": False}
-        return self._quantized("nf4", at_least=len(self.answers) * 3 // 4, **calibration)
+        return self._quantize("nf4", at_least=len(self.answers) * 3 // 4, **calibration)
 
     def int8(self) -> str:
-        """An 8-bit model still knows what it was taught."""
-        return self._quantized("int8", at_least=len(self.answers) - 1)
+        """Check that an 8-bit model still knows nearly all answers."""
+        return self._quantize("int8", at_least=len(self.answers) - 1)
 
     def gguf(self) -> str:
-        """llama.cpp, which runs the GGUF form on a CPU, gives every taught answer too."""
+        """Check that the GGUF model, run by llama.cpp on a CPU, gives every taught answer."""
         job = self.client.run(kind="convert", target="gguf", gguf_type="q8_0", model=self.tuned["model"])
-        known = self._known(job["model"], engine="llama_cpp")
-        _require(known == len(self.answers), self._share(known))
-        return self._share(known)
+        known = self._count_known(job["model"], engine="llama_cpp")
+        _require(known == len(self.answers), self._summarize(known))
+        return self._summarize(known)
 
-    def _quantized(self, method: str, *, at_least: int, **options: Any) -> str:
+    def _quantize(self, method: str, *, at_least: int, **options: Any) -> str:
         options |= {"method": method, "compute_dtype": "float32"}
         job = self.client.run(kind="quantize", model=self.tuned["model"], **options)
-        known = self._known(job["model"])
-        _require(known >= at_least, self._share(known))
-        return self._share(known)
+        known = self._count_known(job["model"])
+        _require(known >= at_least, self._summarize(known))
+        return self._summarize(known)
 
-    def _known(self, model: str, *, engine: str = "transformers") -> int:
+    def _count_known(self, model: str, *, engine: str = "transformers") -> int:
         job = self.client.run(
             kind="generate", model=model, conversations=self.questions, max_new_tokens=64, temperature=0
         )
@@ -109,17 +111,17 @@ class Workflow:
         given = self.client.completions(job)
         return sum(mine == taught for mine, taught in zip(given, self.answers, strict=True))
 
-    def _share(self, known: int) -> str:
+    def _summarize(self, known: int) -> str:
         return f"{known} of {len(self.answers)} taught answers"
 
 
 def _as_spec(options: dict[str, Any]) -> dict[str, Any]:
-    """The engine's options under the names of the job's spec."""
+    """Rename the engine's options to the fields of a job's spec."""
     renamed = {"lr_scheduler": "scheduler"}
     return {renamed.get(name, name): value for name, value in options.items()}
 
 
-def _logits(checkpoint: Path, *, norm_head: bool) -> torch.Tensor:
+def _compute_logits(checkpoint: Path, *, norm_head: bool) -> torch.Tensor:
     model = baichuan_core.BaichuanForCausalLM.from_pretrained(checkpoint)
     _require(model.config.norm_head is norm_head, f"norm_head is {model.config.norm_head}")
     with torch.inference_mode():
@@ -133,7 +135,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def main() -> int:
-    """Run all steps; returns the exit code."""
+    """Run all steps and return the exit code."""
     transformers_logging.disable_progress_bar()
     with ServiceClient() as client:
         workflow = Workflow(client)

@@ -1,8 +1,8 @@
-"""Makes a tiny checkpoint of any Baichuan family, laid out as a published one.
+"""Create a tiny checkpoint of any Baichuan family, in the layout of the published ones.
 
-Use: `python -m examples.tiny_checkpoint DIRECTORY`.
+Usage: `python -m examples.tiny_checkpoint DIRECTORY`.
 
-Its weights are random, so it answers noise until it is fine-tuned on `examples/conversations.json`.
+Its weights are random, so it generates noise until it is fine-tuned on `examples/conversations.json`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Family = Literal["baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b
 
 CONVERSATIONS = Path(__file__).with_name("conversations.json")
 
-# What the sample workflow fine-tunes with, as FinetuningOptions: every answer is learned by heart.
+# Arguments of FinetuningOptions for the sample workflow, with which the model learns every answer by heart.
 SAMPLE_TRAINING: dict[str, Any] = {
     "method": "full",
     "epochs": 60,
@@ -39,22 +39,22 @@ SAMPLE_TRAINING: dict[str, Any] = {
 
 VOCABULARY_SIZE = 1024
 WINDOW = 512
-HIDDEN_SIZE = 128  # every linear layer has a multiple of 64 features, as 4-bit blocks want
+HIDDEN_SIZE = 128  # all layer sizes are multiples of 64, the block size of 4-bit quantization
 INTERMEDIATE_SIZE = 384
 LAYERS = 2
 HEADS = 4
 
-# In Baichuan2 the ids 195 and 196 are <reserved_106> and <reserved_107>, and all ids before them are taken.
+# In this order, <reserved_106> and <reserved_107> get the ids 195 and 196, as in Baichuan 2.
 RESERVED_PIECES = [f"<reserved_{number}>" for number in (*range(108, 194), *range(108))]
 
 
 def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", seed: int = 0) -> Path:
-    """Writes configuration, generation defaults, tokenizer and random weights into ``directory``.
+    """Write the configuration, generation settings, tokenizer and random weights into `directory`.
 
     Args:
-        directory: Where to; it is made if need be.
-        family: Whose layout the checkpoint has.
-        seed: Of the random weights; the same seed gives the same bytes.
+        directory: Directory of the checkpoint; created if missing.
+        family: Family whose layout to use.
+        seed: Seed of the random weights; the same seed produces the same bytes.
 
     Returns:
         The directory.
@@ -69,7 +69,7 @@ def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", se
 
 
 def taught_answers() -> list[tuple[list[Message], str]]:
-    """What the sample data set teaches: the messages that ask, and the answer to them."""
+    """Return the content of the sample data set: for each answer, the messages before it and the answer."""
     exchanges: list[tuple[list[Message], str]] = []
     for conversation in json.loads(CONVERSATIONS.read_text(encoding="utf-8")):
         messages: list[Message] = []
@@ -81,7 +81,7 @@ def taught_answers() -> list[tuple[list[Message], str]]:
 
 
 def _write_tokenizer(directory: Path) -> None:
-    model = io.BytesIO()  # a file's name would be written into the model
+    model = io.BytesIO()  # not a file, because its name would be written into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(),
         model_writer=model,
@@ -118,8 +118,7 @@ def _sentences() -> Iterator[str]:
     for example in json.loads(CONVERSATIONS.read_text(encoding="utf-8")):
         for turn in example["conversations"]:
             yield turn["value"]
-    # So that every printable ASCII character is a piece of its own.
-    yield "".join(map(chr, range(0x20, 0x7F)))
+    yield "".join(map(chr, range(0x20, 0x7F)))  # makes every printable ASCII character a token
 
 
 def _published_piece(content: str) -> dict[str, Any]:
@@ -148,7 +147,7 @@ def _published_config(family: Family) -> dict[str, Any]:
         "intermediate_size": INTERMEDIATE_SIZE,
         **lengths,
         "model_type": "baichuan",
-        # Published ones are told by their vocabulary, which is too small here.
+        # In published checkpoints this is inferred from the vocabulary size, which is different here.
         "norm_head": family.startswith("baichuan2"),
         "num_attention_heads": HEADS,
         "num_hidden_layers": LAYERS,
@@ -190,7 +189,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Create a checkpoint from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--family", choices=get_args(Family), default="baichuan2-7b")

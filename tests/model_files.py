@@ -39,13 +39,13 @@ def write_model_files(folder: Path, **config: Any) -> None:
 
 
 def write_pieces(file: Path, *pieces: str) -> None:
-    """Write a SentencePiece model that has nothing but short pieces."""
+    """Write a SentencePiece model with short tokens only."""
     texts = [piece.encode() for piece in pieces]
     file.write_bytes(b"".join(bytes([0x0A, len(text) + 2, 0x0A, len(text)]) + text for text in texts))
 
 
 def write_zeros(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Write a safetensors file of bfloat16 zeros, which take no room on the disk."""
+    """Write a safetensors file of bfloat16 zeros as a sparse file, which takes no disk space."""
     entries, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * prod(shape)

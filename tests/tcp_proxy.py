@@ -1,4 +1,4 @@
-"""A TCP proxy for tests, which subclasses teach to misbehave."""
+"""A TCP proxy for tests, whose subclasses simulate network failures."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The README says what is so: its configuration table is that of the settings, and its links lead somewhere."""
+"""The README is correct: its configuration table equals the settings, and its links work."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def rows(settings: type[BaseSettings], *, without: type[BaseSettings] | None = N
     return lines
 
 
-def test_the_configuration_table_is_that_of_the_settings() -> None:
+def test_the_configuration_table_equals_the_settings() -> None:
     expected = [*rows(Settings), *rows(ApiSettings, without=Settings), *rows(WorkerSettings)]
     table = [line for line in README.splitlines() if re.match(r"\| `(BAICHUAN_|DATABASE_URL|REDIS_URL|ARTIFACT)", line)]
     assert table == expected, "\n".join(["the table should be:", *expected])
@@ -41,8 +41,8 @@ def test_the_configuration_table_is_that_of_the_settings() -> None:
 
 def shape(text: str) -> tuple[list[str], list[str]]:
     """The levels of a document's headings, and its code without comments."""
-    code = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+(?= )", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    code = re.findall(r"^``.*?^``", text, re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+(?= )", re.sub(r"^``.*?^``", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     return headings, [re.sub(r"\s*# .*", "", block) for block in code]
 
 
@@ -51,7 +51,7 @@ def test_the_chinese_readme_has_the_same_headings_commands_and_kinds() -> None:
     assert [kind for kind in KINDS if f"| `{kind}` |" not in CHINESE] == []
 
 
-def test_links_lead_to_files() -> None:
+def test_links_point_to_files() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README + CHINESE)
     assert len(targets) > 3
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []

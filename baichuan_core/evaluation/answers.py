@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An encoded prompt, with the values that `Answer.shots` and `Answer.cut` will have."""
+    """An encoded prompt, with the values for `Answer.shots` and `Answer.cut`."""
 
     token_ids: tuple[int, ...]
     shots: int
@@ -108,7 +108,7 @@ def answer_questions(
     batch_tokens: int,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Answer]:
-    """Answer questions that share their examples; the examples are computed once per number of shots.
+    """Answer the questions of one subject; the shared examples are computed once per number of shots.
 
     Args:
         model: The model, in eval mode.
@@ -125,7 +125,7 @@ def answer_questions(
     answers: dict[int, Answer] = {}
     for chosen in _group_by_examples(prompts):
         before, after = len(answers) / len(prompts), (len(answers) + len(chosen)) / len(prompts)
-        scores = _log_likelihoods(
+        scores = _compute_log_likelihoods(
             model,
             [prompts[index].token_ids for index in chosen],
             letters,
@@ -148,7 +148,7 @@ def _group_by_examples(prompts: Sequence[Prompt]) -> list[list[int]]:
     return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=group_key), key=group_key)]
 
 
-def _log_likelihoods(
+def _compute_log_likelihoods(
     model: BaichuanForCausalLM,
     prompts: Sequence[Sequence[int]],
     letters: Sequence[Sequence[int]],

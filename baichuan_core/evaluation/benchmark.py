@@ -67,8 +67,8 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     tokenizers = [load_tokenizer(one.checkpoint) for one in evaluated]
     letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]  # fails before any model is loaded
     runs = [
-        _ModelRun(number, *of_model, benchmark, exams, options, saved)
-        for number, of_model in enumerate(zip(evaluated, tokenizers, letters, strict=True))
+        _ModelRun(number, *parts, benchmark, exams, options, saved)
+        for number, parts in enumerate(zip(evaluated, tokenizers, letters, strict=True))
     ]
     with ModelKeeper.lend(models) as keeper:
         answers = [
@@ -116,9 +116,9 @@ def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallba
         given = run.saved.find(key)
         if given is None:
             loaded = loaded or load_for_evaluation(run.model, options, models)
-            told = part_of(on_progress, done / total, (done + len(prompts)) / total)
+            on_subject_progress = part_of(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
-                loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=told
+                loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=on_subject_progress
             )
             run.saved.save(key, given)
         answers[exam.subject] = given

@@ -20,7 +20,7 @@ def write_benchmark_files(
     report: BenchmarkReport, answers: Sequence[Mapping[str, Sequence[Answer]]], output: Path
 ) -> None:
     """Write `answers.jsonl`, `evaluation.md` and, last, `evaluation.json`."""
-    write_text(output / ANSWERS_FILE, "".join(_answer_lines(answers)))
+    write_text(output / ANSWERS_FILE, "".join(_format_answer_lines(answers)))
     write_text(output / TABLE_FILE, format_table(report))
     write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
 
@@ -30,7 +30,7 @@ def format_table(report: BenchmarkReport) -> str:
     head = ["", "questions", report.model.name]
     if report.compared_with:
         head += [report.compared_with.name, "difference", "95% interval", "same letter"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_table_rows(report)]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *_format_rows(report)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = [f"Accuracies are percentages; category and overall accuracies are means over {report.averaging}."]
     notes += [
@@ -40,7 +40,7 @@ def format_table(report: BenchmarkReport) -> str:
     return f"# {report.benchmark}, {report.split}, {report.shots} shots\n\n{table}\n" + "\n\n".join(notes) + "\n"
 
 
-def _table_rows(report: BenchmarkReport) -> Iterator[list[str]]:
+def _format_rows(report: BenchmarkReport) -> Iterator[list[str]]:
     model, other, comparison = report.model, report.compared_with, report.comparison
     theirs = _merge_rows(other.total, other.categories, other.subjects) if other else {}
     differences = _merge_rows(comparison.total, comparison.categories, comparison.subjects) if comparison else {}
@@ -50,7 +50,7 @@ def _table_rows(report: BenchmarkReport) -> Iterator[list[str]]:
 
 def _merge_rows(total: T, categories: Mapping[str, T], subjects: Mapping[str, T]) -> dict[str, T]:
     """Merge total, categories and subjects into one mapping, keyed by the row title in the table."""
-    return {"**all**": total} | {f"**{name}**": figure for name, figure in categories.items()} | dict(subjects)
+    return {"**all**": total} | {f"**{name}**": value for name, value in categories.items()} | dict(subjects)
 
 
 def _format_row(title: str, mine: Accuracy, theirs: Accuracy | None, difference: Difference | None) -> list[str]:
@@ -68,7 +68,7 @@ def _format_shots_note(model: ModelAccuracy) -> str:
     )
 
 
-def _answer_lines(answers: Sequence[Mapping[str, Sequence[Answer]]]) -> Iterator[str]:
+def _format_answer_lines(answers: Sequence[Mapping[str, Sequence[Answer]]]) -> Iterator[str]:
     """Yield one JSON line per question: the correct letter and the answer of each model."""
     for subject, rows in answers[0].items():
         for place, row in enumerate(rows):

@@ -52,7 +52,7 @@ class BenchmarkReport:
         benchmark: Title of the benchmark.
         split: The evaluated split.
         shots: Number of examples before each question.
-        averaging: What category and total accuracies are means of, as in the benchmark's published results.
+        averaging: Whether category and total accuracies are means over questions or over subjects, as published.
         model: Accuracies of the evaluated model.
         compared_with: Accuracies of the other model, if any.
         comparison: `model` minus `compared_with`, if there are two models.

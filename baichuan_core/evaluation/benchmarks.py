@@ -34,7 +34,7 @@ class Benchmark:
         splits: Splits that can be evaluated; the first one is the split that results are usually reported on.
         suffixed: Whether file names contain the split (`dev/law_dev.csv`) or only their folder does (`dev/law.csv`).
         header: Whether the first line of a file contains the column names.
-        averaging: What category and total accuracies are means of: questions, or the subjects' accuracies.
+        averaging: Whether category and total accuracies are means over questions or over the subjects' accuracies.
         description: First line of a prompt, with a placeholder for the subject's name.
         before_question: Text before each question.
         cue: Last line of a question, directly before the answer.

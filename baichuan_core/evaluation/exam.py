@@ -37,19 +37,19 @@ def read_exams(
         DatasetError: Data is missing, malformed or from a different benchmark.
     """
     contents = read_csv_files(data)
-    found = _subject_names(contents, benchmark, split)
+    found = _list_subjects(contents, benchmark, split)
     chosen = found if subjects is None else _select_subjects(found, subjects, benchmark, split)
     return [_read_subject(contents, benchmark, subject, split, shots, limit) for subject in chosen]
 
 
-def _subject_names(contents: Mapping[str, bytes], benchmark: Benchmark, split: str) -> list[str]:
+def _list_subjects(contents: Mapping[str, bytes], benchmark: Benchmark, split: str) -> list[str]:
     known = {benchmark.file_name(subject, split): subject for subject in benchmark.subjects()}
     files = [name for name in sorted(contents) if name.startswith(f"{split}/")]
     for name in files:
         if name not in known:
             expected = benchmark.file_name("SUBJECT", split)
             raise DatasetError(
-                f"{name} is not a subject of {benchmark.title} (expected {expected}): remove it or correct its name"
+                f"{name} is not a subject of {benchmark.title} (expected {expected}): remove or rename it"
             )
     if not files:
         raise DatasetError(
@@ -66,7 +66,7 @@ def _select_subjects(found: Sequence[str], wanted: Collection[str], benchmark: B
             )
         if subject not in found:
             raise DatasetError(
-                f"{benchmark.file_name(subject, split)} is missing from the data: add the file or leave the subject out"
+                f"{benchmark.file_name(subject, split)} is missing from the data: add the file or remove the subject"
             )
     return [subject for subject in found if subject in wanted]
 

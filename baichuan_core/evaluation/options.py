@@ -67,7 +67,7 @@ class BenchmarkOptions:
         if self.limit is not None and self.limit < 1:
             raise UnsupportedError(f"limit is {self.limit}: use 1 or more, or None for all questions")
         if self.subjects is not None and not self.subjects:
-            raise UnsupportedError("subjects is empty: name at least one, or pass None for all")
+            raise UnsupportedError("subjects is empty: pass at least one, or None for all")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from .options import EvaluatedModel, PerplexityOptions
 from .result_files import REPORT_FILE, TABLE_FILE, write_text
 from .statistics import compute_mean_interval
 
-MAX_WINDOW_TOKENS = 2048
+DEFAULT_WINDOW_TOKENS = 2048
 INTERVAL_METHOD = (
     "95% interval of the perplexity ratio, from the paired log-likelihoods of each window: ratio estimator with "
     "Student's quantile; none for fewer than four windows."
@@ -102,7 +102,7 @@ def evaluate_perplexity(
         model: A checkpoint directory (quantized or not), or an `EvaluatedModel` with an adapter.
         text: A UTF-8 file.
         output: Directory for the results.
-        options: Options that differ from the defaults.
+        options: Window length, dtype, device and batch size.
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
         models: Keeps the last model loaded for later operations; by default it is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
@@ -135,7 +135,7 @@ def evaluate_perplexity(
 
 def _read_windows(model: EvaluatedModel, content: str, options: PerplexityOptions) -> list[Window]:
     own = read_config(Path(model.checkpoint)).model_max_length or DEFAULT_CONTEXT_LENGTH
-    length = options.window or min(MAX_WINDOW_TOKENS, own)
+    length = options.window or min(DEFAULT_WINDOW_TOKENS, own)
     return text_windows(encode_plain(load_tokenizer(model.checkpoint), content), length=length, stride=length)
 
 

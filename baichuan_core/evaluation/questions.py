@@ -40,7 +40,7 @@ def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question
             file and line.
     """
     rows = _read_rows(content, file)
-    places = _column_indices(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
+    places = _find_columns(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
     return [_parse_row(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
 
 
@@ -61,7 +61,7 @@ def _read_rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
         raise DatasetError(f"{file} line {line} is not CSV ({error}): check its quotation marks") from error
 
 
-def _column_indices(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
+def _find_columns(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
     _, names = next(rows, (1, []))
     places = {name.strip().lower(): place for place, name in enumerate(names)}
     missing = [column for column in COLUMNS if column not in places]
@@ -77,9 +77,9 @@ def _column_indices(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[st
 
 
 def _parse_row(cells: list[str], place: str, places: dict[str, int], *, exact: bool) -> Question:
-    wanted = max(places.values()) + 1
-    if len(cells) < wanted or (exact and len(cells) > wanted):
-        raise DatasetError(f"{place} has {len(cells)} cells instead of {wanted}: check commas and quotation marks")
+    expected = max(places.values()) + 1
+    if len(cells) < expected or (exact and len(cells) > expected):
+        raise DatasetError(f"{place} has {len(cells)} cells instead of {expected}: check commas and quotation marks")
     text, a, b, c, d, answer = (cells[places[column]] for column in COLUMNS)
     if answer.strip() not in LETTERS:
         raise DatasetError(f"{place} has the answer {answer.strip()[:40]!r}: it must be A, B, C or D")

@@ -9,9 +9,9 @@ TABLE_FILE = "evaluation.md"
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name and rename it once it is complete."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

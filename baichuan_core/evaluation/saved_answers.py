@@ -45,5 +45,5 @@ def hash_questions(
     model: str, prompts: Sequence[Prompt], right: Sequence[str], letters: Sequence[Sequence[int]]
 ) -> str:
     """Return a hash that identifies a model together with its questions."""
-    asked = [model, [(prompt.token_ids, prompt.shots) for prompt in prompts], list(right), list(letters)]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    content = [model, [(prompt.token_ids, prompt.shots) for prompt in prompts], list(right), list(letters)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -28,7 +28,8 @@ def read_csv_files(data: Path) -> dict[str, bytes]:
         data: A directory, or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of one, whatever its file name.
 
     Raises:
-        DatasetError: The data is of another type, damaged or too large, contains a file twice or no such file.
+        DatasetError: The data has an unsupported type, is damaged or too large, contains a file twice, or has no CSV
+            files.
     """
     found: dict[str, bytes] = {}
     size = 0
@@ -97,8 +98,8 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
 def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     """Check that only zeros follow the last member, reading to the end of the file.
 
-    `tarfile` takes a damaged header for the end of the archive and does not read far enough to verify the checksum of
-    the compressed data.
+    `tarfile` mistakes a damaged header for the end of the archive, and does not read far enough to verify the checksum
+    of the compressed data.
     """
     file.fileobj.seek(file.offset)
     size = 0
@@ -112,7 +113,7 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
 def _benchmark_path(path: str) -> str | None:
     """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS).
 
-    Archives made on Windows may separate folders by backslashes, and unpacking one elsewhere keeps them in file names.
+    Archives made on Windows may separate folders by backslashes, which other systems keep in file names when unpacking.
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if (

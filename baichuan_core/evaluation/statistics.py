@@ -56,10 +56,10 @@ def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str
 
 def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
     """Compute the accuracy over all subjects of `answers`."""
-    weights = _question_weights(answers, averaging)
+    weights = _compute_weights(answers, averaging)
     rows = [answer for subject in answers for answer in answers[subject]]
-    share = sum(weight for weight, answer in zip(weights, rows, strict=True) if answer.is_correct)
-    return Accuracy(share, len(rows), len(answers))
+    fraction = sum(weight for weight, answer in zip(weights, rows, strict=True) if answer.is_correct)
+    return Accuracy(fraction, len(rows), len(answers))
 
 
 def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
@@ -70,7 +70,7 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
     accuracy averages over subjects, outcomes are weighted accordingly, and the number of pairs is Kish's effective
     sample size, 1 / sum(weight^2).
     """
-    weights = _question_weights(model, averaging)
+    weights = _compute_weights(model, averaging)
     pairs = [(mine, theirs) for subject in model for mine, theirs in zip(model[subject], other[subject], strict=True)]
     gained = _weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
     lost = _weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
@@ -94,7 +94,7 @@ def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[
     return mean - _student_quantile(blocks - 1) * error, mean + _student_quantile(blocks - 1) * error
 
 
-def _question_weights(answers: Answers, averaging: Averaging) -> list[float]:
+def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
     """Return one weight per question, in the order of subjects; weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {

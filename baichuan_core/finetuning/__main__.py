@@ -17,7 +17,7 @@ from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpo
 from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.progress import Progress
 
-INTERRUPTED = 130  # of a shell, after Ctrl-C
+INTERRUPTED = 130  # exit code of shells after Ctrl-C
 
 
 def main() -> int:

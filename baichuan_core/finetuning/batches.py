@@ -1,4 +1,4 @@
-"""Batches of examples: padded to the longest, or packed into full rows that keep examples apart."""
+"""Batches of examples: padded to the longest one, or packed into rows in which examples do not see each other."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-PACKING_TRIES = 16  # row lengths that are compared for each batch
+PACKING_TRIES = 16  # number of row lengths to compare for each batch
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Make one batch of a list of examples: `input_ids`, `attention_mask` and `labels`, each [rows, longest].
+    """Makes a batch from a list of examples: `input_ids`, `attention_mask` and `labels`, each [rows, longest].
 
-    A batch has the same examples, and so the same loss and gradients, packed or not.
+    Packing does not change the examples of a batch, and so neither its loss nor its gradients.
 
     Attributes:
-        pad_token_id: Id after the end of a row.
-        packed_length: Most tokens of a row with several examples; None for one example per row.
+        pad_token_id: Token id of padding.
+        packed_length: Maximum number of tokens of a row with several examples; None for one example per row.
     """
 
     pad_token_id: int
@@ -29,50 +29,54 @@ class Collator:
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """Make a batch.
 
-        The mask follows the length, unlike the published `input_ids != 0`, which hides a real `<unk>`. If a row has
-        several examples, the mask has their numbers within the row, and `position_ids` restart with each.
+        The mask is computed from the lengths; the published `input_ids != 0` would also mask real `<unk>` tokens. If a
+        row has several examples, the mask contains the number of the example at each position, from 1, and
+        `position_ids` restart with each example.
+
+        Example:
+            With pad_token_id=0 and packed_length=4, examples [5, 6, 7], [8] and [9] make two rows:
+            input_ids [[5, 6, 7, 8], [9, 0, 0, 0]], attention_mask [[1, 1, 1, 2], [1, 0, 0, 0]] and
+            position_ids [[0, 1, 2, 0], [0, 0, 0, 0]].
         """
         if self.packed_length is None:
             rows = [[example] for example in examples]
         else:
             lengths = [len(example.input_ids) for example in examples]
-            rows = [[examples[index] for index in row] for row in choose_rows(lengths, self.packed_length)]
+            rows = [[examples[index] for index in row] for row in pack_rows(lengths, self.packed_length)]
         batch = {
-            "input_ids": _padded(
-                [[token for each in row for token in each.input_ids] for row in rows], self.pad_token_id
-            ),
-            "attention_mask": _padded([_numbers(row) for row in rows], 0),
-            "labels": _padded([_labels(row) for row in rows], IGNORED_LABEL),
+            "input_ids": _pad([[token for each in row for token in each.input_ids] for row in rows], self.pad_token_id),
+            "attention_mask": _pad([_number_examples(row) for row in rows], 0),
+            "labels": _pad([_make_labels(row) for row in rows], IGNORED_LABEL),
         }
         if any(len(row) > 1 for row in rows):
-            batch["position_ids"] = _padded([_positions(row) for row in rows], 0)
+            batch["position_ids"] = _pad([_make_positions(row) for row in rows], 0)
         return batch
 
 
-def choose_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
-    """Distribute examples over rows so that few positions are padding; of equals, the shortest rows.
+def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
+    """Distribute examples over rows so that few positions are padding; among equal choices, use the shortest rows.
 
     Args:
-        lengths: Of the examples.
-        longest_row: Most tokens of a row, unless a single example is longer.
+        lengths: Number of tokens of each example.
+        longest_row: Maximum number of tokens of a row, unless a single example is longer.
 
     Returns:
         Indices of the examples of each row.
     """
     shortest, longest = max(lengths), max(*lengths, longest_row)
     step = max(1, (longest - shortest) // PACKING_TRIES)
-    ways = [fit_best(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
+    ways = [pack_best_fit(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
     return min(ways, key=lambda rows: len(rows) * max(sum(lengths[index] for index in row) for row in rows))
 
 
-def fit_best(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Pack examples by best fit, the longest first: each goes to the row that it fills most (Johnson 1973).
 
     Returns:
         Indices of the examples of each row, in the order of the rows' first examples.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # left in a row, and its index
+    room: list[tuple[int, int]] = []  # free positions of a row, and its index; sorted
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         place = bisect_left(room, (lengths[index], -1))
         if place < len(room):
@@ -85,19 +89,19 @@ def fit_best(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
+def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
-def _labels(row: Sequence[EncodedExample]) -> list[int]:
-    """Labels of a row; the first token of an example is predicted from nothing, never from the example before."""
+def _make_labels(row: Sequence[EncodedExample]) -> list[int]:
+    """Return the labels of a row, in which no example's first token is predicted from the previous example."""
     return [label for example in row for label in (IGNORED_LABEL, *example.labels[1:])]
 
 
-def _numbers(row: Sequence[EncodedExample]) -> list[int]:
+def _number_examples(row: Sequence[EncodedExample]) -> list[int]:
     return [number for number, example in enumerate(row, start=1) for _ in example.input_ids]
 
 
-def _positions(row: Sequence[EncodedExample]) -> list[int]:
+def _make_positions(row: Sequence[EncodedExample]) -> list[int]:
     return [position for example in row for position in range(len(example.input_ids))]

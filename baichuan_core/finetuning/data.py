@@ -1,4 +1,4 @@
-"""Training data as the model learns it: ``input_ids`` and ``labels`` of each example."""
+"""Encode training data as `input_ids` and `labels` of each example."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ NEWLINE = "\n"
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """The examples that can be learned from, and how many could not.
+    """Encoded examples, and counts of those that were dropped or truncated.
 
     Attributes:
         examples: Encoded examples, in the order of the file.
-        dropped: Examples without an answer inside the window; they teach nothing.
-        truncated: Examples whose end was cut off; they teach no end of the answer.
-        format: Of the file, or of all of them.
+        dropped: Number of examples that were dropped because `max_length` cuts off every answer.
+        truncated: Number of examples whose end was cut off, so that the model does not learn to end their answer.
+        format: Format of the file, or the formats of several files.
     """
 
     examples: StoredExamples
@@ -39,12 +39,12 @@ class TrainingData:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all examples."""
+        """Number of tokens of all examples."""
         return int(self.examples.lengths.sum())
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Number of tokens of the longest example."""
         return int(self.examples.lengths.max())
 
 
@@ -59,14 +59,14 @@ def load_training_data(
     """Read and encode a data set in any format, example by example.
 
     Args:
-        tokenizer: Of the model.
+        tokenizer: The model's tokenizer.
         path: The file.
-        max_length: Most tokens of an example; the tail is cut.
-        chat_format: How the model writes chats.
-        store: Where the encoded examples are added; a temporary file if not given.
+        max_length: Maximum number of tokens of an example; longer ones are truncated.
+        chat_format: The model's chat format.
+        store: Store to add the encoded examples to; by default a new one.
 
     Raises:
-        DatasetError: The data is malformed or teaches nothing; the message names the line.
+        DatasetError: The data is malformed, or no example has an answer; the message names the line.
         InsufficientSpaceError: The disk of `store` is full.
     """
     conversations = Conversations(path)
@@ -75,9 +75,9 @@ def load_training_data(
 
 
 def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
-    """Join data sets of one store, each with its examples as often as its weight says.
+    """Concatenate data sets of one store, repeating or sampling the examples of each by its weight.
 
-    A weight of 2 has every example twice, one of 0.5 half of them, chosen by the seed.
+    A weight of 2 repeats every example twice; a weight of 0.5 samples half of them, chosen by the seed.
 
     Raises:
         DatasetError: A weight is not above 0.
@@ -85,14 +85,14 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
     chosen = []
     for part, weight in zip(parts, weights, strict=True):
         if not 0 < weight < math.inf:
-            raise DatasetError(f"the weight of training data is {weight}; it must be above 0")
+            raise DatasetError(f"the weight of training data is {weight}; it must be a number above 0")
         whole, rest = divmod(weight, 1)
         indices = part.examples.indices
         count = round(rest * len(indices))
         chosen += [indices] * int(whole) + [np.random.default_rng(seed).permutation(indices)[:count]]
     combined = np.concatenate(chosen)
     if not len(combined):
-        raise DatasetError("the weights of the training data leave no example; raise one")
+        raise DatasetError("the weights of the training data leave no example; increase one of them")
     formats = ", ".join(sorted({part.format for part in parts}))
     return TrainingData(
         StoredExamples(parts[0].examples.store, combined),
@@ -103,7 +103,10 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
 
 
 def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
-    """Hold back a fraction of the examples, chosen by the seed, at least one.
+    """Split off a fraction of the examples, chosen by the seed, but at least one.
+
+    Returns:
+        The examples to train on, and those to evaluate on.
 
     Raises:
         DatasetError: No example would be left to train on.
@@ -129,7 +132,7 @@ def encode_training_data(
     chat_format: ChatFormat | None = None,
     store: ExampleStore | None = None,
 ) -> TrainingData:
-    """Encode the whole data set and drop examples without an answer inside the window.
+    """Encode the whole data set and drop examples without an answer within `max_length`.
 
     Raises:
         DatasetError: A text cannot be encoded, or no example is left.
@@ -158,7 +161,7 @@ def encode_example(
     max_length: int,
     chat_format: ChatFormat | None = None,
 ) -> Iterator[EncodedExample]:
-    """Yield the encoded form of a conversation, or of each window of a plain text.
+    """Yield the encoded conversation, or the chunks of `max_length` tokens of a plain text.
 
     Raises:
         DatasetError: A text cannot be encoded.
@@ -166,7 +169,7 @@ def encode_example(
     if conversation.text is None:
         yield encode_conversation(tokenizer, conversation, max_length=max_length, chat_format=chat_format)
         return
-    ids = chain(_encode_pieces(tokenizer, conversation.text, conversation.place), [tokenizer.eos_token_id])
+    ids = chain(_encode_chunks(tokenizer, conversation.text, conversation.place), [tokenizer.eos_token_id])
     while window := list(islice(ids, max_length)):
         yield EncodedExample(window, window, has_answer=len(window) > 1)
 
@@ -178,15 +181,22 @@ def encode_conversation(
     max_length: int,
     chat_format: ChatFormat | None = None,
 ) -> EncodedExample:
-    """Labels as in the published ``fine-tune.py``: answers and eos are learned, questions are not.
+    """Encode a conversation with the labels of the published `fine-tune.py`: answers and eos are learned.
 
-    A system text comes first, without a marker or labels, as in the published chat prompt. A user turn is its opening
-    id and text, with labels eos, -100, ...; an answer is its opening id and text, with labels -100, text. eos ends the
-    example, and the tail beyond `max_length` is cut. The first Baichuan-13B-Chat learns eos at the end of each answer,
-    as its prompts have it. With a checkpoint's own chat template, answers are learned as the template writes them.
+    A system text comes first, without a marker or labels, as in the published chat prompt. A user turn consists of its
+    opening id and its text, with the labels eos, -100, ...; an answer consists of its opening id and its text, with the
+    labels -100, text. The example ends with eos and is truncated to `max_length`. The first Baichuan-13B-Chat learns
+    eos at the end of each answer, where its prompts have it. With a checkpoint's own chat template, answers are learned
+    as the template writes them.
+
+    Example:
+        user "hi" and assistant "yes", where <user> and <assistant> are opening ids:
+        input_ids  <user>  hi    <assistant>  yes  eos
+        labels     eos     -100  -100         yes  eos
+        Labels are shifted by the model: each label is predicted from the tokens before it.
 
     Raises:
-        DatasetError: A text cannot be encoded, or the model knows no system messages.
+        DatasetError: A text cannot be encoded, or the model does not support system messages.
     """
     chat_format = chat_format or ChatFormat()
     if chat_format.form != "baichuan2":
@@ -205,10 +215,10 @@ def encode_conversation(
         labels += [eos, *[IGNORED_LABEL] * len(ids)] if is_user else [IGNORED_LABEL, *ids]
     input_ids.append(eos)
     labels.append(eos)
-    return _cut(input_ids, labels, max_length, has_answer=has_answer)
+    return _truncate(input_ids, labels, max_length, has_answer=has_answer)
 
 
-def _cut(input_ids: list[int], labels: list[int], max_length: int, *, has_answer: bool) -> EncodedExample:
+def _truncate(input_ids: list[int], labels: list[int], max_length: int, *, has_answer: bool) -> EncodedExample:
     length = len(input_ids)
     uncut_length = length if length > max_length else None
     return EncodedExample(input_ids[:max_length], labels[:max_length], uncut_length, has_answer)
@@ -217,7 +227,7 @@ def _cut(input_ids: list[int], labels: list[int], max_length: int, *, has_answer
 def _encode_as_prompted(
     tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
 ) -> EncodedExample:
-    """Encode an example for a model whose prompts do not run on from turn to turn as those of Baichuan 2 do."""
+    """Encode a conversation exactly as the model's chat prompt writes it, for chat formats other than Baichuan 2's."""
     system = [] if conversation.system is None else [Message(role="system", content=conversation.system)]
     turns = [Message(role="user" if is_user else "assistant", content=text) for is_user, text in conversation.turns]
     try:
@@ -227,15 +237,18 @@ def _encode_as_prompted(
     input_ids = [token_id for _, ids in parts for token_id in ids]
     labels = [token_id if is_answer else IGNORED_LABEL for is_answer, ids in parts for token_id in ids]
     has_answer = any(label != IGNORED_LABEL for label in labels[1:max_length])
-    return _cut(input_ids, labels, max_length, has_answer=has_answer)
+    return _truncate(input_ids, labels, max_length, has_answer=has_answer)
 
 
-def _encode_pieces(tokenizer: BaichuanTokenizer, pieces: Iterable[str], place: str) -> Iterator[int]:
-    """Yield the ids of a text, without what the tokenizer puts before a text at the beginning of each later piece."""
+def _encode_chunks(tokenizer: BaichuanTokenizer, chunks: Iterable[str], place: str) -> Iterator[int]:
+    """Yield the ids of a text that is encoded chunk by chunk.
+
+    The tokenizer starts every encoded text with a space token; those before later chunks are removed.
+    """
     newline = _encode_text(tokenizer, NEWLINE, place)[-1]
-    for number, piece in enumerate(pieces):
-        ids = _encode_text(tokenizer, piece, place)
-        if number and piece.startswith(NEWLINE) and newline in ids:
+    for number, chunk in enumerate(chunks):
+        ids = _encode_text(tokenizer, chunk, place)
+        if number and chunk.startswith(NEWLINE) and newline in ids:
             ids = ids[ids.index(newline) :]
         yield from ids
 

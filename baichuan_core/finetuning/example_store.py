@@ -1,6 +1,6 @@
-"""Encoded examples on disk: only where they begin is in memory, so that data may be larger than memory.
+"""Encoded examples in a file, so that a data set may be larger than memory; only the offsets are in memory.
 
-The file is read by position instead of being mapped, since mapped pages would count as memory of the process.
+The file is read with `pread` instead of being memory-mapped, because mapped pages count as memory of the process.
 """
 
 import errno
@@ -28,13 +28,13 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """``input_ids`` and ``labels`` of one example, both [seq]; not shifted, -100 carries no loss.
+    """One example: `input_ids` and `labels`, both [seq].
 
     Attributes:
-        input_ids: What the model reads.
-        labels: What it learns.
-        uncut_length: Tokens before the end was cut off; None if it was not.
-        has_answer: Whether any token of an answer is among the labels.
+        input_ids: Token ids.
+        labels: The token to learn at each position, not shifted; -100 for none.
+        uncut_length: Number of tokens before truncation; None if the example was not truncated.
+        has_answer: Whether the labels contain any token of an answer.
     """
 
     input_ids: list[int]
@@ -44,22 +44,21 @@ class EncodedExample:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether the end was cut off."""
+        """Whether the end of the example was cut off."""
         return self.uncut_length is not None
 
 
 class ExampleStore:
-    """Examples in an unnamed file, which disappears with the process, however that ends.
+    """Examples in an unnamed file, which the system deletes when the process ends, even if it is killed.
 
     Args:
-        folder: Directory on the disk that has room for about 8 bytes per token; the system's for temporary files if
-            not given.
+        folder: Directory on a disk with room for 8 bytes per token; by default the system's temporary directory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - open until the end
         weakref.finalize(self, _close, self._file)
-        self._starts = array("q", [0])  # in numbers; the labels of an example follow its ids
+        self._starts = array("q", [0])  # offsets in tokens; the labels of an example follow its ids
         self._flushed = 0
 
     def __len__(self) -> int:
@@ -75,11 +74,11 @@ class ExampleStore:
             self._file.write(array("i", example.input_ids).tobytes())
             self._file.write(array("i", example.labels).tobytes())
         except OSError as error:
-            raise self._explain(error) from error
+            raise self._convert_error(error) from error
         self._starts.append(self._starts[-1] + 2 * len(example.input_ids))
 
     def read(self, index: int) -> tuple[Tokens, Tokens]:
-        """Return ids and labels of an example, both [seq]."""
+        """Return the token ids and the labels of an example, both [seq]."""
         if self._flushed < len(self):
             self._flush()
         start, end = self._starts[index], self._starts[index + 1]
@@ -97,10 +96,10 @@ class ExampleStore:
         try:
             self._file.flush()
         except OSError as error:
-            raise self._explain(error) from error
+            raise self._convert_error(error) from error
         self._flushed = len(self)
 
-    def _explain(self, error: OSError) -> OSError | InsufficientSpaceError:
+    def _convert_error(self, error: OSError) -> OSError | InsufficientSpaceError:
         if error.errno != errno.ENOSPC:
             return error
         return InsufficientSpaceError(
@@ -110,16 +109,16 @@ class ExampleStore:
 
 
 def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # nobody needs what a full disk could not take
+    with suppress(OSError):  # closing flushes, which fails if the disk is full, but the data is no longer needed
         file.close()
 
 
 class StoredExamples(Sequence[EncodedExample]):
-    """Some examples of a store, in some order; an example may occur several times.
+    """A selection of the examples of a store, in any order and possibly with repetitions.
 
     Args:
-        store: Where they are.
-        indices: Their numbers in the store: [examples].
+        store: The store.
+        indices: Indices in the store: [examples].
     """
 
     def __init__(self, store: ExampleStore, indices: Indices) -> None:
@@ -146,7 +145,7 @@ class StoredExamples(Sequence[EncodedExample]):
         return self.store.lengths[self.indices]
 
     def arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
-        """Yield ids and labels of each example."""
+        """Yield the token ids and the labels of each example."""
         return (self.store.read(int(index)) for index in self.indices)
 
     def _get(self, index: int) -> EncodedExample:

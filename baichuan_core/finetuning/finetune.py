@@ -1,4 +1,4 @@
-"""The fine-tuning run: a checkpoint and training data in, a checkpoint or an adapter out."""
+"""A fine-tuning run: trains a checkpoint on data, and writes a new checkpoint or an adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ from baichuan_core.finetuning.data import (
 from baichuan_core.finetuning.distributed.agreement import require_agreement, require_shared_directory
 from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
 from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.distributed.launcher import launch
 from baichuan_core.finetuning.distributed.messages import RunInputs
@@ -42,23 +42,23 @@ from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import write_plan
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.finetuning.resume_points import ResumePointNotice, ignore_resume_point
+from baichuan_core.finetuning.resume_points import ResumePointCallback, ignore_resume_point
 from baichuan_core.finetuning.trackers import require_trackers
-from baichuan_core.finetuning.trainable import trainable_model, with_weights, within_memory
-from baichuan_core.finetuning.trainer import TRAINING_ENDS
+from baichuan_core.finetuning.trainable import load_trainable_model, make_model_with_weights, require_training_memory
+from baichuan_core.finetuning.trainer import PROGRESS_AFTER_TRAINING
 from baichuan_core.finetuning.training import Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
 
-# A resume point has the weights and AdamW's two moments in float32; one more than is kept is being written.
+# A resume point contains the weights and AdamW's two moments in float32.
 BYTES_PER_RESUMABLE_WEIGHT = 12
 BYTES_PER_SAVED_WEIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What is trained on and evaluated on."""
+    """The data to train and evaluate on."""
 
     training: TrainingData
     validation: TrainingData | None
@@ -66,12 +66,12 @@ class _Data:
 
     @property
     def validation_examples(self) -> StoredExamples | None:
-        """Examples of the evaluations, if there are any."""
+        """The examples to evaluate on, if any."""
         return None if self.validation is None else self.validation.examples
 
 
 def never_pause() -> bool:
-    """Return False: the default of a caller who never wants a run to pause."""
+    """Return False; the default of `should_pause`."""
     return False
 
 
@@ -92,40 +92,39 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
 ) -> FinetuningReport:
     """Fine-tune a checkpoint on conversations or text.
 
-    A run that was killed and continues from its last resume point ends with the weights of an uninterrupted one.
+    A run that was killed and resumes from its last resume point produces the same weights as an uninterrupted one.
 
     Args:
-        checkpoint: Directory of the base; a quantized one takes the method ``lora`` only.
-        training_data: Examples in any of the formats of ``docs/finetuning.md``, JSON, JSONL or plain text; or several
-            files with weights: 2 takes every example twice, 0.5 half of them.
-        output: Directory to make: a complete checkpoint (``full``) or an adapter (``lora``).
-        options: How to train.
-        checkpoints: Directory for resume points, of this run alone.
-        validation_data: Examples in the format of the training data, to evaluate on; the resume point with the lowest
+        checkpoint: Directory of the base checkpoint; a quantized one supports only the method `lora`.
+        training_data: A file of examples in any of the formats of `docs/finetuning.md` (JSON, JSONL or plain text), or
+            several files with weights: 2 repeats every example twice, 0.5 samples half of them.
+        output: Directory to create: a complete checkpoint (`full`) or an adapter (`lora`).
+        options: Training options.
+        checkpoints: Directory for resume points, used only by this run.
+        validation_data: Examples to evaluate on, in the format of the training data; the resume point with the lowest
             loss on them becomes the result.
-        resume_from: A resume point, see ``latest_checkpoint``.
-        records: Directory for the series of losses and rates as JSON lines, a plot, and TensorBoard files if the
-            package ``tensorboard`` is installed.
+        resume_from: A resume point, see `latest_checkpoint`.
+        records: Directory for the losses and rates as JSON lines, a plot, and TensorBoard files if the package
+            `tensorboard` is installed.
         distribution: Processes, machines and strategy; None trains in this process, on one device. Otherwise this
             call starts the processes of this machine (`docs/finetuning.md`, "Several GPUs and machines"). Results and
             records are written on machine 0.
-        should_pause: Asked after each step; if true, the run saves a resume point and raises TrainingPausedError.
-        on_resume_point: Called with the folder of each resume point once it is complete, between two steps; its weights
-            can be loaded like the result's, those of ``full`` in float32.
-        on_progress: Called in the stages ``loading``, ``training``, ``evaluating`` and ``writing``, with the loss, the
+        should_pause: Called after each step; if true, the run saves a resume point and raises TrainingPausedError.
+        on_resume_point: Called between two steps with the folder of each complete resume point. Its weights can be
+            loaded like those of the result; those of `full` are in float32.
+        on_progress: Called in the stages `loading`, `training`, `evaluating` and `writing`, with the loss, the
             learning rate, the gradient norm, the step, rates, memory and the remaining seconds.
 
     Raises:
-        DatasetError: The data is malformed or teaches nothing; the message names the line.
-        CheckpointError: The base or ``resume_from`` is broken or of another run, ``output`` exists, or there is no
-            writing to it or to ``checkpoints``.
+        DatasetError: The data is malformed, or no example has an answer; the message names the line.
+        CheckpointError: The base is damaged, `resume_from` is damaged or belongs to another run, `output` exists, or
+            `output` or `checkpoints` cannot be written.
         TokenizerError: The base has no tokenizer.
-        UnsupportedError: The base, method, device and strategy do not go together, or the DeepSpeed configuration is
-            wrong.
-        InsufficientMemoryError: The devices cannot hold weights, gradients and optimizer.
+        UnsupportedError: Base, method, device and strategy are incompatible, or the DeepSpeed configuration is invalid.
+        InsufficientMemoryError: The devices have too little memory for weights, gradients and optimizer.
         RankFailedError: A process was killed or failed unexpectedly; the same call with `resume_from` continues.
-        InsufficientSpaceError: The disk cannot hold result and resume points.
-        TrainingDivergedError: The loss or a gradient is not a number; the last resume point stays.
+        InsufficientSpaceError: The disk has too little space for the result and the resume points.
+        TrainingDivergedError: The loss or a gradient is not finite; the last resume point remains.
         TrainingPausedError: `should_pause` returned true; the same call with `resume_from` continues.
     """
     options = options or FinetuningOptions()
@@ -145,12 +144,17 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     plan = plan_run(inputs.checkpoint, options, distribution)
     if plan.is_single:
         return run_finetuning(
-            inputs, plan, ALONE, should_pause=should_pause, on_resume_point=on_resume_point, on_progress=on_progress
+            inputs,
+            plan,
+            SINGLE_RANK,
+            should_pause=should_pause,
+            on_resume_point=on_resume_point,
+            on_progress=on_progress,
         )
     return launch(
         inputs,
         plan,
-        on_gpu=not Hardware.of(options).is_cpu,
+        on_gpu=not Hardware.from_options(options).is_cpu,
         should_pause=should_pause,
         on_resume_point=on_resume_point,
         on_progress=on_progress,
@@ -166,7 +170,7 @@ def run_finetuning(
     on_resume_point: Callable[[Path], None],
     on_progress: ProgressCallback,
 ) -> FinetuningReport:
-    """Run one rank of a fine-tune, in this process. See `finetune`; rank 0 writes the result."""
+    """Run one rank of a fine-tuning run in this process. See `finetune`; rank 0 writes the result."""
     with hide_deepspeed() if plan.deepspeed is None else nullcontext():
         return _run(inputs, plan, group, should_pause, on_resume_point, on_progress)
 
@@ -182,26 +186,26 @@ def _run(
     options, checkpoint = inputs.options, inputs.checkpoint
     on_progress(Progress(0.0, "loading"))
     config = read_config(checkpoint)
-    hardware = Hardware.of(options, group)
+    hardware = Hardware.from_options(options, group)
     _check_method(config, options)
     _check_validation(inputs.validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
-    store = ExampleStore(inputs.checkpoints)  # on the disk that has room for resume points
+    store = ExampleStore(inputs.checkpoints)  # a disk that has room for resume points
     data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
-    identity = RunIdentity.of(checkpoint, data.training.examples, data.validation_examples, options, plan)
+    identity = RunIdentity.from_inputs(checkpoint, data.training.examples, data.validation_examples, options, plan)
     require_agreement(identity, group)
     run = Run(
         identity=identity,
         examples=data.training.examples,
         validation=data.validation_examples or (),
-        collator=Collator(tokenizer.pad_token_id, _max_length(config, options) if options.packing else None),
+        collator=Collator(tokenizer.pad_token_id, _get_max_length(config, options) if options.packing else None),
         hardware=hardware,
         checkpoints=inputs.checkpoints,
         resume_from=inputs.resume_from,
         records=inputs.records,
         should_pause=should_pause,
-        notice=ResumePointNotice(checkpoint, config, on_resume_point),
+        notice=ResumePointCallback(checkpoint, config, on_resume_point),
         plan=plan,
         group=group,
     )
@@ -209,25 +213,26 @@ def _run(
         write_plan(run.records, plan)
     require_shared_directory(run.checkpoints, group)
     with (
-        within_memory(checkpoint, options, hardware, data.training.longest, plan, group),
+        require_training_memory(checkpoint, options, hardware, data.training.longest, plan, group),
         staged_output(inputs.output) if group.is_main else nullcontext() as staging,
     ):
         if run.resume_from is not None:
             check_resume_point(run.resume_from, identity)
         arguments = run.make_arguments(options)
-        model = trainable_model(checkpoint, options, hardware, plan)
+        model = load_trainable_model(checkpoint, options, hardware, plan)
         trained = count_parameters(model)
         if staging is not None:
             require_space(inputs.output, trained * BYTES_PER_SAVED_WEIGHT)
+            # A new resume point is written before the oldest one is deleted.
             require_space(run.checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
         result = train(model, options, run, arguments, on_progress=on_progress)
-        on_progress(Progress(TRAINING_ENDS, "writing"))
+        on_progress(Progress(PROGRESS_AFTER_TRAINING, "writing"))
         _write(model, checkpoint, config, plan, staging)
     on_progress(Progress(1.0, "writing"))
-    return _report(data, trained, result, options)
+    return _make_report(data, trained, result, options)
 
 
-def _report(
+def _make_report(
     data: _Data, trained_parameters: int, result: TrainingResult, options: FinetuningOptions
 ) -> FinetuningReport:
     return FinetuningReport(
@@ -256,7 +261,7 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
             "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
         )
     if "lm_head" in options.lora_target_modules and options.method == "lora" and config.quantize_head:
-        raise UnsupportedError("lora_target_modules has 'lm_head', which is in 8 bits here; leave it out")
+        raise UnsupportedError("lora_target_modules contains 'lm_head', which this checkpoint has in 8 bits; remove it")
 
 
 def _read_data(
@@ -268,7 +273,7 @@ def _read_data(
     options: FinetuningOptions,
     store: ExampleStore,
 ) -> _Data:
-    longest = _max_length(config, options)
+    longest = _get_max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
     parts = [_load_one_of(load, Path(file)) if len(training) > 1 else load(Path(file)) for file in training]
@@ -285,7 +290,7 @@ def _read_data(
 
 
 def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
-    """Load one of several files; errors name it."""
+    """Load one of several files, and name it in errors."""
     try:
         return load(file)
     except DatasetError as error:
@@ -298,11 +303,13 @@ def _check_validation(validation: Path | str | None, options: FinetuningOptions)
     evaluates = validation is not None or options.validation_split
     for name in ("eval_steps", "early_stopping_patience"):
         if getattr(options, name) is not None and not evaluates:
-            raise DatasetError(f"{name} is given, but there is nothing to evaluate on; give validation data or a split")
+            raise DatasetError(
+                f"{name} is set, but there are no examples to evaluate on; pass validation data or set validation_split"
+            )
 
 
 def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData) -> None:
-    """Reject validation data in another format, which is most likely the wrong file."""
+    """Reject validation data in a different format, because it is most likely the wrong file."""
     formats = {part.format for part in parts}
     published = {"published", "sharegpt"}
     if validation.format not in formats and not (validation.format in published and formats & published):
@@ -312,17 +319,15 @@ def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData
         )
 
 
-def _max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
-    """Return the most tokens of an example.
+def _get_max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
+    """Return the maximum number of tokens of an example.
 
     Raises:
-        DatasetError: More are asked for than the model's window.
+        DatasetError: `max_length` exceeds the model's context length.
     """
     window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
     if options.max_length is not None and options.max_length > window:
-        raise DatasetError(
-            f"max_length {options.max_length} is longer than the window of the model; use at most {window}"
-        )
+        raise DatasetError(f"max_length is {options.max_length}; the model's context length allows at most {window}")
     return options.max_length or window
 
 
@@ -335,11 +340,11 @@ def _write(
         return
     if isinstance(model, PeftModel):
         model.save_pretrained(str(staging), state_dict=weights)
-        (staging / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        (staging / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
         write_adapter_identity(staging, checkpoint)
     else:
-        complete = model if weights is None else with_weights(config, weights)
-        complete.config.use_cache = config.use_cache  # the trainer switches it off
+        complete = model if weights is None else make_model_with_weights(config, weights)
+        complete.config.use_cache = config.use_cache  # the trainer has disabled it
         if isinstance(config.dtype, torch.dtype):
             complete.type(config.dtype)
         complete.save_pretrained(staging)

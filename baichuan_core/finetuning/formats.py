@@ -1,4 +1,4 @@
-"""The formats of training data: published, ShareGPT, OpenAI chat, Alpaca, and text for continued pre-training."""
+"""Read training data in the published format, or as ShareGPT, OpenAI chat, Alpaca or text for pre-training."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from baichuan_core.errors import DatasetError
-from baichuan_core.finetuning.json_items import array_items, line_items
-from baichuan_core.finetuning.text_chunks import TextPieces, read_chunks
+from baichuan_core.finetuning.json_items import read_array_items, read_line_items
+from baichuan_core.finetuning.text_chunks import TextChunks, read_chunks
 from checkpoint_files.json_files import LFS_POINTER
 
 DataFormat = Literal["published", "sharegpt", "openai", "alpaca", "text"]
@@ -35,10 +35,10 @@ class Conversation:
     """One example of the data set.
 
     Attributes:
-        place: Its place in the file, for messages: "line 12 (example 3)".
-        turns: ``(is_user, text)`` of each turn; none for plain text.
+        place: Position in the file for error messages, such as "line 12 (example 3)".
+        turns: `(is_user, text)` of each turn; none for plain text.
         system: Text before the first turn, without a marker.
-        text: Pieces of a plain text that is learned as a whole, instead of turns.
+        text: Chunks of a plain text that is learned as a whole, instead of turns.
     """
 
     place: str
@@ -49,11 +49,11 @@ class Conversation:
 
 @dataclass(slots=True)
 class Conversations:
-    """The examples of a file, read one by one with each iteration.
+    """The examples of a file; each iteration reads the file again, one example at a time.
 
     Attributes:
         path: The file.
-        format: Its format, which is inferred from the first example; complete once all examples are read.
+        format: The format, inferred from the examples read so far; None before the first.
     """
 
     path: Path
@@ -63,46 +63,46 @@ class Conversations:
         """Yield the examples.
 
         Raises:
-            DatasetError: The file is missing, not UTF-8, not JSON, of another kind (a table, a web page, an archive or
-                a git-LFS pointer), or has a malformed example; the message names the line.
+            DatasetError: The file is missing, not UTF-8, not JSON, of an unsupported type (a table, a web page, an
+                archive or a git-LFS pointer), or has a malformed example; the message names the line.
         """
         self.format = None
-        _refuse_other_files(self.path)
+        _reject_other_files(self.path)
         chunks = read_chunks(self.path)
         start = _read_start(chunks)
         beginning = start.lstrip()[:1]
         if not beginning:
-            raise _without_examples(self.path)
+            raise _no_examples_error(self.path)
         if beginning not in "[{":
             self.format = "text"
-            yield Conversation("line 1 (example 1)", (), text=TextPieces(self.path))
+            yield Conversation("line 1 (example 1)", (), text=TextChunks(self.path))
             return
         text = chain([start], chunks)
-        items = array_items(text) if beginning == "[" else line_items(text)
+        items = read_array_items(text) if beginning == "[" else read_line_items(text)
         for number, (line, item) in enumerate(items, start=1):
             place = f"line {line} (example {number})"
-            found = _format_of(item, place)
+            found = _detect_format(item, place)
             if self.format is not None and _KEYS[found] != _KEYS[self.format]:
                 raise DatasetError(
-                    f"{place} is in the format {found!r}, but the file began with {self.format!r}; use one format"
+                    f"{place} is in the format {found!r}, but the file starts with {self.format!r}; use one format"
                 )
             self.format = "sharegpt" if "sharegpt" in (self.format, found) else found
             yield _READERS[found](item, place)
         if self.format is None:
-            raise _without_examples(self.path)
+            raise _no_examples_error(self.path)
 
 
 def read_conversations(path: Path) -> list[Conversation]:
     """Read the examples of a data set in any format.
 
     Raises:
-        DatasetError: See ``Conversations``.
+        DatasetError: See `Conversations`.
     """
     return list(Conversations(path))
 
 
-def _refuse_other_files(path: Path) -> None:
-    """Refuse files that would otherwise be learned as plain text, or called damaged, without naming the cause."""
+def _reject_other_files(path: Path) -> None:
+    """Reject files of other types, which would otherwise be learned as plain text or fail with an obscure error."""
     if path.suffix.lower() in TABLE_SUFFIXES:
         raise DatasetError(f"the training data {path.name} is a table; convert it to JSON lines, one object per row")
     try:
@@ -132,11 +132,11 @@ def _read_start(chunks: Iterator[str]) -> str:
     return start
 
 
-def _without_examples(path: Path) -> DatasetError:
-    return DatasetError(f"the training data {path.name} holds no example; add at least one conversation")
+def _no_examples_error(path: Path) -> DatasetError:
+    return DatasetError(f"the training data {path.name} contains no examples; add at least one conversation")
 
 
-def _format_of(item: Any, place: str) -> DataFormat:
+def _detect_format(item: Any, place: str) -> DataFormat:
     if not isinstance(item, dict):
         raise DatasetError(f"{place} is not an object; write {{'id': ..., 'conversations': [...]}}")
     if "conversations" in item:
@@ -161,8 +161,8 @@ def _read_sharegpt(item: dict[str, Any], place: str) -> Conversation:
     turns = item["conversations"]
     if not isinstance(turns, list) or not turns:
         raise DatasetError(f"{place} has no turns; set 'conversations' to a list of {{'from': ..., 'value': ...}}")
-    return _conversation(
-        place, _turns(turns, place, ("from", "value"), _SHAREGPT_ROLES, "'human' or 'gpt'"), item.get("system")
+    return _make_conversation(
+        place, _read_turns(turns, place, ("from", "value"), _SHAREGPT_ROLES, "'human' or 'gpt'"), item.get("system")
     )
 
 
@@ -170,8 +170,8 @@ def _read_openai(item: dict[str, Any], place: str) -> Conversation:
     turns = item["messages"]
     if not isinstance(turns, list) or not turns:
         raise DatasetError(f"{place} has no messages; set 'messages' to a list of {{'role': ..., 'content': ...}}")
-    return _conversation(
-        place, _turns(turns, place, ("role", "content"), _OPENAI_ROLES, "'system', 'user' or 'assistant'"), None
+    return _make_conversation(
+        place, _read_turns(turns, place, ("role", "content"), _OPENAI_ROLES, "'system', 'user' or 'assistant'"), None
     )
 
 
@@ -181,20 +181,23 @@ def _read_alpaca(item: dict[str, Any], place: str) -> Conversation:
     if not isinstance(history, list) or not all(isinstance(one, list) and len(one) == 2 for one in history):  # noqa: PLR2004
         raise DatasetError(f"{place} has a malformed 'history'; write a list of [question, answer]")
     for question, answer in history:
-        turns += [("user", _text(question, place, "history")), ("assistant", _text(answer, place, "history"))]
-    instruction, context = _text(item["instruction"], place, "instruction"), item.get("input") or ""
-    question = f"{instruction}\n{_text(context, place, 'input')}" if context else instruction
+        turns += [
+            ("user", _require_text(question, place, "history")),
+            ("assistant", _require_text(answer, place, "history")),
+        ]
+    instruction, context = _require_text(item["instruction"], place, "instruction"), item.get("input") or ""
+    question = f"{instruction}\n{_require_text(context, place, 'input')}" if context else instruction
     turns.append(("user", question))
     if item.get("output") is not None:
-        turns.append(("assistant", _text(item["output"], place, "output")))
-    return _conversation(place, turns, item.get("system"))
+        turns.append(("assistant", _require_text(item["output"], place, "output")))
+    return _make_conversation(place, turns, item.get("system"))
 
 
 def _read_text(item: dict[str, Any], place: str) -> Conversation:
-    return Conversation(place, (), text=(_text(item["text"], place, "text"),))
+    return Conversation(place, (), text=(_require_text(item["text"], place, "text"),))
 
 
-def _turns(
+def _read_turns(
     turns: list[Any], place: str, keys: tuple[str, str], roles: Mapping[str, Role], choices: str
 ) -> Iterator[tuple[Role, str]]:
     for number, turn in enumerate(turns, start=1):
@@ -206,24 +209,26 @@ def _turns(
         if not isinstance(role, str) or role not in roles:
             raise DatasetError(f"{where} has the unknown role {role!r}; use {choices}")
         if roles[role] == "system" and number > 1:
-            raise DatasetError(f"{where} is a system message; only the first one may be")
-        yield roles[role], _text(turn[keys[1]], where, keys[1])
+            raise DatasetError(f"{where} is a system message; only the first turn may be one")
+        yield roles[role], _require_text(turn[keys[1]], where, keys[1])
 
 
-def _conversation(place: str, turns: Iterator[tuple[Role, str]] | list[tuple[Role, str]], system: Any) -> Conversation:
+def _make_conversation(
+    place: str, turns: Iterator[tuple[Role, str]] | list[tuple[Role, str]], system: Any
+) -> Conversation:
     spoken = list(turns)
     if spoken[0][0] == "system":
         if system is not None:
             raise DatasetError(f"{place} has both a system message and the key 'system'; leave one out")
         system = spoken.pop(0)[1]
     elif system is not None:
-        system = _text(system, place, "system")
+        system = _require_text(system, place, "system")
     return Conversation(place, tuple((role == "user", text) for role, text in spoken), system or None)
 
 
-def _text(value: Any, place: str, key: str) -> str:
+def _require_text(value: Any, place: str, key: str) -> str:
     if not isinstance(value, str):
-        raise DatasetError(f"{place} has a {key!r} that is no text; write it as a string")
+        raise DatasetError(f"{place} has a {key!r} that is not a string; write it as a string")
     return value
 
 
@@ -242,7 +247,7 @@ _KEYS: Mapping[DataFormat, tuple[str, ...]] = {
 }
 
 
-def _checked(
+def _with_key_check(
     read: Callable[[dict[str, Any], str], Conversation], name: DataFormat
 ) -> Callable[[Any, str], Conversation]:
     def read_checked(item: dict[str, Any], place: str) -> Conversation:
@@ -253,9 +258,9 @@ def _checked(
 
 
 _READERS: Mapping[DataFormat, Callable[[Any, str], Conversation]] = {
-    "published": _checked(_read_sharegpt, "published"),
-    "sharegpt": _checked(_read_sharegpt, "sharegpt"),
-    "openai": _checked(_read_openai, "openai"),
-    "alpaca": _checked(_read_alpaca, "alpaca"),
-    "text": _checked(_read_text, "text"),
+    "published": _with_key_check(_read_sharegpt, "published"),
+    "sharegpt": _with_key_check(_read_sharegpt, "sharegpt"),
+    "openai": _with_key_check(_read_openai, "openai"),
+    "alpaca": _with_key_check(_read_alpaca, "alpaca"),
+    "text": _with_key_check(_read_text, "text"),
 }

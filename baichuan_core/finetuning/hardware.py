@@ -1,43 +1,43 @@
-"""The device of a run, and the dtype that it computes in."""
+"""The device of a run and the dtype of its computations."""
 
 from dataclasses import dataclass
 
 import torch
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.options import FinetuningOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where training runs and what it computes in, ``bfloat16`` being mixed precision."""
+    """The device of a run, and whether it computes in bfloat16 with mixed precision."""
 
     device: str
     bfloat16: bool
 
     @property
     def is_cpu(self) -> bool:
-        """Whether there is no GPU in it."""
+        """Whether training runs on the CPU."""
         return self.device == "cpu"
 
     @classmethod
-    def of(cls, options: FinetuningOptions, group: RankGroup = ALONE) -> "Hardware":
-        """Return what ``options`` ask for, with the gaps filled by what the machine has.
+    def from_options(cls, options: FinetuningOptions, group: RankGroup = SINGLE_RANK) -> "Hardware":
+        """Return the device and dtype of `options`, or those that suit the machine if they are None.
 
-        Each rank of a group has the GPU with its local number.
+        Each rank of a group uses the GPU with its local rank.
 
         Raises:
-            UnsupportedError: A device that training cannot use, or an optimizer without kernels on it.
+            UnsupportedError: Training cannot use the device, or the optimizer has no kernels for it.
         """
         if options.device not in (None, "cpu", "cuda", "cuda:0"):
             raise UnsupportedError(
-                f"device {options.device!r} cannot be trained on; use 'cpu' or 'cuda', and choose among several"
-                " GPUs by CUDA_VISIBLE_DEVICES"
+                f"device {options.device!r} is not supported for training; use 'cpu' or 'cuda', and choose one of"
+                " several GPUs with CUDA_VISIBLE_DEVICES"
             )
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if options.optimizer != "adamw" and device == "cpu":
-            raise UnsupportedError(f"optimizer {options.optimizer!r} needs a CUDA device; use 'adamw' on a CPU")
+            raise UnsupportedError(f"optimizer {options.optimizer!r} requires a CUDA device; use 'adamw' on a CPU")
         bfloat16 = device != "cpu" if options.dtype is None else options.dtype == "bfloat16"
         if device == "cuda" and group.size > 1:
             device = f"cuda:{group.local_rank}"

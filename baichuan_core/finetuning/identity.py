@@ -1,4 +1,4 @@
-"""What a run was started with, so that a resume point continues that run only."""
+"""The identity of a run, recorded in its resume points so that only the same run resumes from them."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
 BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
-# Strategies whose resume points have the same files.
+# Strategies with equal values write the same files into resume points.
 FILE_KINDS = {
     "single": "one",
     "ddp": "one",
@@ -26,20 +26,20 @@ FILE_KINDS = {
     "zero3": "zero3",
     "zero3-offload": "zero3",
 }
-# What may differ after a resumption: these change no weight.
+# Options that may change when a run resumes, because they do not affect the weights.
 FREE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32", "report_to")
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Base, data and options of a run, as JSON values.
+    """The base, data and options of a run, as JSON values.
 
     Attributes:
-        base: Sizes and some numbers of the base checkpoint.
-        training_data: Hash of the encoded examples.
-        validation_data: The same of those that are evaluated.
-        options: That decide about the weights.
-        strategy: How the ranks share the work.
+        base: Sizes and a sample of the weights of the base checkpoint.
+        training_data: Hash of the encoded training examples.
+        validation_data: Hash of the encoded validation examples.
+        options: The options that affect the weights.
+        strategy: The strategy of the distribution.
         processes: Number of ranks.
     """
 
@@ -51,7 +51,7 @@ class RunIdentity:
     processes: int = 1
 
     @classmethod
-    def of(
+    def from_inputs(
         cls,
         checkpoint: Path,
         training: StoredExamples,
@@ -64,8 +64,8 @@ class RunIdentity:
         chosen = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
         return cls(
             base={name: value for name, value in base.items() if name != "name"},
-            training_data=_digest(training),
-            validation_data=_digest(validation),
+            training_data=_hash_examples(training),
+            validation_data=_hash_examples(validation),
             options=chosen,
             strategy=plan.strategy,
             processes=plan.world_size,
@@ -76,10 +76,10 @@ class RunIdentity:
         (resume_point / RUN_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def require_same(self, resume_point: Path) -> None:
-        """Make sure that a resume point is one of this run.
+        """Check that a resume point belongs to this run.
 
         Raises:
-            CheckpointError: It is one of another run; the message says what differs.
+            CheckpointError: It belongs to another run; the message lists the differences.
         """
         try:
             recorded = json.loads((resume_point / RUN_FILE).read_text(encoding="utf-8"))
@@ -87,19 +87,19 @@ class RunIdentity:
             differences += find_unusable_files(recorded, self.strategy, self.processes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
-                f"{resume_point.name} does not record the run that wrote it ({RUN_FILE}: {error}); start without it"
+                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error}); start without it"
             ) from error
         if differences:
             raise CheckpointError(
-                f"{resume_point.name} belongs to another run: {'; '.join(differences)}. Resume with what it was"
-                " started with, or start without it"
+                f"{resume_point.name} belongs to another run: {'; '.join(differences)}. Resume with the inputs and"
+                " options of that run, or start without it"
             )
 
     @staticmethod
     def find_differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-        """Return what differs between two identities as JSON, in words.
+        """Return messages about the differences between two identities, given as JSON.
 
-        Processes, batch size and accumulation may differ if every step has as many examples.
+        Processes, batch size and accumulation may differ if the number of examples per step is the same.
         """
         found = [
             f"the {label} is different"
@@ -114,11 +114,11 @@ class RunIdentity:
         names = {*before, *now}
         if recorded.get("processes", 1) != current["processes"]:
             names -= {*BATCH_OPTIONS}
-            steps = examples_per_step(recorded), examples_per_step(current)
+            steps = count_examples_per_step(recorded), count_examples_per_step(current)
             if steps[0] != steps[1]:
                 found.append(
-                    f"a step had {steps[0]} examples and has now {steps[1]} (batch_size * gradient_accumulation_steps *"
-                    " processes)"
+                    f"each step had {steps[0]} examples and now has {steps[1]} (batch_size *"
+                    " gradient_accumulation_steps * processes)"
                 )
         return found + [
             f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
@@ -127,27 +127,27 @@ class RunIdentity:
         ]
 
 
-def examples_per_step(identity: Mapping[str, Any]) -> int:
-    """Return how many examples of the data one step of the optimizer has, on all ranks together."""
+def count_examples_per_step(identity: Mapping[str, Any]) -> int:
+    """Return the number of examples per optimizer step, of all ranks together."""
     options = identity["options"]
     return int(options["batch_size"] * options["gradient_accumulation_steps"] * identity.get("processes", 1))
 
 
 def find_unusable_files(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
-    """Return why the files of a resume point cannot be read by a strategy, in words.
+    """Return messages about why a strategy cannot read the files of a resume point.
 
-    `single` and `ddp` write the same files. Those of `fsdp2` can be read by any number of processes, those of ZeRO only
-    by as many as wrote them.
+    `single` and `ddp` write the same files. Any number of processes can read those of `fsdp2`; those of ZeRO can be
+    read only by as many processes as wrote them.
     """
     before = recorded.get("strategy", "single")
     if FILE_KINDS[before] != FILE_KINDS[strategy]:
-        return [f"strategy was {before!r} and is now {strategy!r}, which reads other files"]
+        return [f"strategy was {before!r} and is now {strategy!r}, which reads different files"]
     if FILE_KINDS[strategy].startswith("zero") and (count := recorded["processes"]) != processes:
-        return [f"there were {count} processes and are now {processes}, and ZeRO needs as many as before"]
+        return [f"there were {count} processes and now there are {processes}, but ZeRO requires the same number"]
     return []
 
 
-def _digest(examples: StoredExamples | None) -> str:
+def _hash_examples(examples: StoredExamples | None) -> str:
     digest = hashlib.sha256()
     for example in examples.arrays() if examples is not None else ():
         for values in example:

@@ -1,4 +1,4 @@
-"""The examples of a JSON array or of JSON lines, each with the line where it starts, read chunk by chunk."""
+"""Read the elements of a JSON array or of JSON lines chunk by chunk, each with its line number."""
 
 import json
 from collections.abc import Iterator
@@ -7,14 +7,15 @@ from typing import Any
 from baichuan_core.errors import DatasetError
 
 MAX_ELEMENT_CHARACTERS = 2**28
-CUT_CHARACTERS = 16  # an error so near to the end of what has been read may come from the cut
+# A JSON error this close to the end of the text read so far may be caused by the cut between two chunks.
+CUT_CHARACTERS = 16
 SPACE = " \t\r\n"
 
 _DECODER = json.JSONDecoder()
 
 
-def array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
-    """Yield line and value of each element of a JSON array, so that a malformed element can be found."""
+def read_array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and the value of each element of a JSON array."""
     cursor = _Cursor(chunks)
     cursor.skip("[")
     if cursor.next_is("]"):
@@ -31,7 +32,7 @@ def array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
 
 
 class _Cursor:
-    """A position in JSON text, never on white space, and its line; text before it is forgotten."""
+    """A position in JSON text, never on white space, and its line number; text before it is discarded."""
 
     def __init__(self, chunks: Iterator[str]) -> None:
         self.chunks = chunks
@@ -48,12 +49,12 @@ class _Cursor:
                 position += 1
             self.line += self.text.count("\n", self.position, position)
             self.position = position
-            if position < len(self.text) or not self.read_on():
+            if position < len(self.text) or not self.read_more():
                 return
             position = self.position
 
-    def read_on(self) -> bool:
-        """Read more text, at least as much as there is behind the position; return False at the end of the file."""
+    def read_more(self) -> bool:
+        """Read more text, at least doubling the text after the position; return False at the end of the file."""
         parts = [self.text[self.position :]]
         missing = max(1, len(parts[0]))
         while missing > 0 and (chunk := next(self.chunks, "")):
@@ -71,21 +72,21 @@ class _Cursor:
         self.move_to(self.position + 1)
 
     def decode(self) -> Any:
-        """Return the value at the position, and move behind it."""
+        """Return the value at the position and move past it."""
         while True:
             try:
                 item, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 line = self.line + self.text.count("\n", self.position, error.pos)
-                if not (self._may_be_cut(error) and self.read_on()):
+                if not (self._may_be_cut(error) and self.read_more()):
                     raise _not_json(line, error.msg) from error
             except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
                 raise _not_json(self.line, str(error)) from error
             else:
-                # A number so near to the end of what has been read may have more digits, or an exponent.
-                behind = end - self.position
-                if end < len(self.text) - CUT_CHARACTERS or not self.read_on():
-                    self.move_to(self.position + behind)
+                # A number this close to the end of the text read so far may have more digits or an exponent.
+                length = end - self.position
+                if end < len(self.text) - CUT_CHARACTERS or not self.read_more():
+                    self.move_to(self.position + length)
                     return item
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
@@ -94,9 +95,9 @@ class _Cursor:
         return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - CUT_CHARACTERS
 
 
-def line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
-    """Yield line and value of each line of JSON that is not blank."""
-    for line, content in enumerate(_lines(chunks), start=1):
+def read_line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and the value of each line that is not blank."""
+    for line, content in enumerate(_split_lines(chunks), start=1):
         if not content.strip():
             continue
         try:
@@ -107,7 +108,7 @@ def line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
             raise _not_json(line, str(error)) from error
 
 
-def _lines(chunks: Iterator[str]) -> Iterator[str]:
+def _split_lines(chunks: Iterator[str]) -> Iterator[str]:
     rest = ""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split("\n")

@@ -1,4 +1,4 @@
-"""Settings and result of a fine-tuning run."""
+"""Options of a fine-tuning run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -56,7 +56,7 @@ MIN_VALUES = {
 BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
 BAICHUAN_LINEAR_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
-# Settings of Baichuan2's README and fine-tune.py; and what we would choose for a first run with an adapter.
+# The settings of Baichuan2's README and fine-tune.py, and our recommendation for a first LoRA run.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "baichuan2-published": {
         "epochs": 4,
@@ -95,42 +95,44 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class FinetuningOptions:
-    """How to train. The defaults are those of `finetune` jobs; most come from Baichuan2's README.
+    """Training options. The defaults are those of `finetune` jobs; most come from Baichuan2's README.
 
     Attributes:
-        method: ``full`` trains every weight, ``lora`` an adapter (Hu et al. 2021); QLoRA is ``lora`` on a 4-bit base.
-        epochs: Passes over the data; a fraction ends within one.
-        max_steps: Steps after which training ends, instead of ``epochs``.
-        learning_rate: Its highest value.
-        batch_size: Examples per step and device.
-        gradient_accumulation_steps: Batches that make one step of the optimizer.
-        max_length: Longest example in tokens, the tail is cut; None takes the model's window.
-        warmup_ratio: Fraction of the steps in which the learning rate rises, below 1.
-        warmup_steps: The same as a number of steps, instead of ``warmup_ratio``.
-        lr_scheduler: How the learning rate changes after that.
-        optimizer: ``adamw`` (fused), or bitsandbytes' 8-bit and paged ones, which need CUDA.
-        weight_decay, adam_beta1, adam_beta2, adam_epsilon: AdamW's.
-        max_grad_norm: Gradients are scaled down to this norm; 0 for none.
-        neftune_noise_alpha: Noise on embeddings (Jain et al. 2023, arXiv 2310.05914); None for none.
-        lora_rank, lora_alpha, lora_dropout: Of the adapter; Baichuan2's script has 1, 32 and 0.1.
-        lora_target_modules: Linear layers that get an adapter, by the last part of their name.
+        method: `full` trains all weights, `lora` an adapter (Hu et al. 2021); QLoRA is `lora` on a 4-bit base.
+        epochs: Number of passes over the data; may be a fraction.
+        max_steps: Number of steps, instead of `epochs`.
+        learning_rate: Maximum learning rate.
+        batch_size: Number of examples per step and device.
+        gradient_accumulation_steps: Number of batches per optimizer step.
+        max_length: Maximum length of an example in tokens, longer ones are truncated; None means the model's context
+            length.
+        warmup_ratio: Fraction of the steps in which the learning rate increases; must be below 1.
+        warmup_steps: Number of steps in which the learning rate increases, instead of `warmup_ratio`.
+        lr_scheduler: Schedule of the learning rate after the warm-up.
+        optimizer: `adamw` (fused), or the 8-bit and paged optimizers of bitsandbytes, which require CUDA.
+        weight_decay, adam_beta1, adam_beta2, adam_epsilon: Parameters of AdamW.
+        max_grad_norm: Maximum gradient norm, to which larger gradients are clipped; 0 disables clipping.
+        neftune_noise_alpha: Scale of noise on embeddings (Jain et al. 2023, arXiv 2310.05914); None disables it.
+        lora_rank, lora_alpha, lora_dropout: Parameters of the adapter; Baichuan2's script uses 1, 32 and 0.1.
+        lora_target_modules: Linear layers to adapt, by the last part of their name.
         use_rslora: Scale the adapter by alpha / sqrt(rank) (arXiv 2312.03732).
-        use_dora: Train magnitude and direction of the weights apart (arXiv 2402.09353).
-        seed: Of the order of the examples, dropout and the adapter's first weights.
-        logging_steps: Steps between two reports.
-        save_strategy: Write a resume point every ``save_steps`` steps, or after each epoch.
-        save_steps: Steps between two resume points.
-        save_total_limit: Resume points that are kept, besides the best one.
-        eval_steps: Steps between two evaluations; None evaluates after each epoch. Needs validation data.
-        validation_split: Fraction of the examples that is held back for evaluation.
-        early_stopping_patience: Evaluations without a better loss after which training ends; None for no such end.
-        gradient_checkpointing: Compute activations twice and keep few of them.
-        packing: Fill rows with several short examples each, which stay apart; every step has the same examples and
-            the same result without it.
-        dtype: What is computed in, ``bfloat16`` being mixed precision; None takes it on CUDA, else ``float32``.
-        tf32: Permit TF32 for float32 products on GPUs that have it; has no effect elsewhere.
-        report_to: Trackers that the run reports to as well, ``wandb`` and ``mlflow``; both are optional packages.
-        device: ``cpu`` or ``cuda``; None takes CUDA if there is any.
+        use_dora: Train magnitude and direction of the weights separately (arXiv 2402.09353).
+        seed: Seed for the order of the examples, dropout and the initial weights of the adapter.
+        logging_steps: Number of steps between two reports.
+        save_strategy: `steps` writes a resume point every `save_steps` steps, `epoch` after each epoch.
+        save_steps: Number of steps between two resume points.
+        save_total_limit: Number of resume points to keep, in addition to the best one.
+        eval_steps: Number of steps between two evaluations; None evaluates after each epoch. Requires validation data.
+        validation_split: Fraction of the examples to use for evaluation instead of training.
+        early_stopping_patience: Number of evaluations without a lower loss after which training stops; None disables
+            early stopping.
+        gradient_checkpointing: Save memory by recomputing activations in the backward pass.
+        packing: Pack several short examples into one row. They do not see each other, so the result is the same as
+            without packing.
+        dtype: `float32`, or `bfloat16` with mixed precision; None means `bfloat16` on CUDA and `float32` elsewhere.
+        tf32: Allow TF32 for float32 matrix products on GPUs that support it; has no effect elsewhere.
+        report_to: Experiment trackers to report to, `wandb` and `mlflow`; both are optional packages.
+        device: `cpu` or `cuda`; None uses CUDA if it is available.
     """
 
     method: FinetuningMethod = "lora"
@@ -175,15 +177,15 @@ class FinetuningOptions:
         for name, choices in CHOICES.items():
             if (chosen := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {chosen!r}; use one of {', '.join(map(repr, choices))}")
-        for name, least in MIN_VALUES.items():
+        for name, minimum in MIN_VALUES.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:  # NaN neither
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+            if value is not None and not value >= minimum:  # written this way to reject NaN too
+                raise ValueError(f"{name} is {value}; it must be at least {minimum}")
         for name in BELOW_ONE:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.epochs == 0:
-            raise ValueError("epochs is 0; give a number above 0")
+            raise ValueError("epochs is 0; it must be above 0")
         check_combination({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
@@ -199,10 +201,10 @@ class FinetuningOptions:
 
 
 def check_combination(options: Mapping[str, Any]) -> None:
-    """Reject options that would have no effect together.
+    """Reject combinations of options in which one would have no effect.
 
     Raises:
-        ValueError: The message names the option, and the one to change.
+        ValueError: The message names the option and the remedy.
     """
     warms_up = options["warmup_ratio"] > 0 or options["warmup_steps"]
     if warms_up and options["lr_scheduler"] in SCHEDULERS_WITHOUT_WARMUP:

@@ -1,4 +1,4 @@
-"""A look at training data as the model will read it, before a device is taken."""
+"""Preview training data as the model will read it, without loading the model."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +20,7 @@ LENGTH_BOUNDS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, UNLIMITED)
 
 @dataclass(frozen=True, slots=True)
 class PreviewToken:
-    """One token of an example: its id, its piece of text, and whether the model learns to predict it."""
+    """One token of an example: its id, its text, and whether the model learns to predict it."""
 
     id: int
     piece: str
@@ -29,19 +29,19 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPreview:
-    """What a fine-tune would make of a data set.
+    """The encoding of a data set by a fine-tuning run.
 
     Attributes:
-        format: Of the file.
-        chat_format: How the model writes chats; None for plain text.
-        examples: First examples as tokens, cut to the most tokens of an example.
-        count: Examples that can be learned from.
-        tokens: Tokens of these examples.
-        trained_tokens: Those that the model learns to predict.
-        dropped: Examples without an answer inside the window.
-        truncated: Examples whose end is cut off.
-        lengths: Number of examples, dropped ones included, up to each length in tokens, uncut:
-            ``(shortest, longest, examples)``; the last length has no end.
+        format: Format of the file.
+        chat_format: The model's chat format; None for plain text.
+        examples: The first examples as tokens, truncated to `max_length`.
+        count: Number of examples to train on.
+        tokens: Number of tokens of these examples.
+        trained_tokens: Number of these tokens that the model learns to predict.
+        dropped: Number of examples without an answer within `max_length`.
+        truncated: Number of examples whose end is cut off.
+        lengths: Histogram of the lengths of all examples in tokens before truncation, including dropped ones:
+            `(shortest, longest, examples)`; `longest` is None in the last bin.
         complete: Whether the whole file was read.
     """
 
@@ -65,17 +65,17 @@ def preview_dataset(
     examples: int = 3,
     max_examples: int | None = None,
 ) -> DatasetPreview:
-    """Encode a data set as a fine-tune of this checkpoint does, without loading the model.
+    """Encode a data set as a fine-tuning run of this checkpoint would, without loading the model.
 
     Args:
-        checkpoint: Its tokenizer, chat template and window are used.
-        training_data: Examples in any format.
-        max_length: Most tokens of an example.
-        examples: How many to show.
-        max_examples: Examples after which reading ends; all by default.
+        checkpoint: Checkpoint whose tokenizer, chat template and context length to use.
+        training_data: File of examples in any format.
+        max_length: Maximum number of tokens of an example.
+        examples: Number of examples to show.
+        max_examples: Number of examples after which to stop reading; None reads all.
 
     Raises:
-        DatasetError: The data is malformed or teaches nothing; the message names the line.
+        DatasetError: The data is malformed, or no example has an answer; the message names the line.
         CheckpointError: `config.json` is missing or damaged.
         TokenizerError: The checkpoint has no tokenizer.
     """
@@ -83,7 +83,7 @@ def preview_dataset(
     tokenizer, config = load_tokenizer(checkpoint), read_config(checkpoint)
     window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
     if max_length > window:
-        raise DatasetError(f"max_length {max_length} is longer than the window of the model; use at most {window}")
+        raise DatasetError(f"max_length is {max_length}; the model's context length allows at most {window}")
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     counts = _Counts()
     conversations = Conversations(Path(training_data))
@@ -109,7 +109,7 @@ def preview_dataset(
     return DatasetPreview(
         format=conversations.format or "published",
         chat_format=None if conversations.format == "text" else chat_format.form,
-        examples=[_tokens(tokenizer, example) for example in shown],
+        examples=[_make_tokens(tokenizer, example) for example in shown],
         count=counts.learned,
         tokens=counts.tokens,
         trained_tokens=counts.trained_tokens,
@@ -121,7 +121,7 @@ def preview_dataset(
 
 
 class _Counts:
-    """Counts over all examples that were read."""
+    """Counts of all examples read so far."""
 
     def __init__(self) -> None:
         self.learned = self.tokens = self.trained_tokens = self.dropped = self.truncated = 0
@@ -136,11 +136,11 @@ class _Counts:
             return
         self.learned += 1
         self.tokens += len(example.input_ids)
-        self.trained_tokens += sum(_trained(example))
+        self.trained_tokens += sum(_is_trained(example))
         self.truncated += example.is_truncated
 
     def histogram(self) -> list[tuple[int, int | None, int]]:
-        """Return the lengths that occur."""
+        """Return the bins that are not empty."""
         return [
             (low + 1, None if high == UNLIMITED else high, count)
             for (low, high), count in zip(pairwise(LENGTH_BOUNDS), self._by_length, strict=True)
@@ -148,12 +148,12 @@ class _Counts:
         ]
 
 
-def _trained(example: EncodedExample) -> list[bool]:
-    """Whether each token is predicted; nothing predicts the first one."""
+def _is_trained(example: EncodedExample) -> list[bool]:
+    """Return, for each token, whether the model learns to predict it, which it never does for the first one."""
     return [False, *(label != IGNORED_LABEL for label in example.labels[1:])]
 
 
-def _tokens(tokenizer: BaichuanTokenizer, example: EncodedExample) -> list[PreviewToken]:
+def _make_tokens(tokenizer: BaichuanTokenizer, example: EncodedExample) -> list[PreviewToken]:
     pieces = tokenizer.convert_ids_to_tokens(example.input_ids)
-    trained = _trained(example)
+    trained = _is_trained(example)
     return [PreviewToken(*each) for each in zip(example.input_ids, pieces, trained, strict=True)]

@@ -15,13 +15,13 @@ SERIES_FILE = "series.jsonl"
 PLAN_FILE = "distribution.json"
 PLOT_FILE = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
-SERIES = ("loss", "eval_loss")
+LOSSES = ("loss", "eval_loss")
 
 Entry = Mapping[str, Any]
 
 
 class SeriesWriter(TrainerCallback):
-    """Appends each logged step to the series file; a resumed run begins with the steps before."""
+    """Appends each logged step to the series file; a resumed run first writes the earlier steps."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / SERIES_FILE
@@ -35,7 +35,7 @@ class SeriesWriter(TrainerCallback):
     ) -> None:
         """Write the steps of earlier attempts."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text("".join(map(_line, recorded_steps(state.log_history))), encoding="utf-8")
+        self.file.write_text("".join(map(_format_line, select_steps(state.log_history))), encoding="utf-8")
 
     def on_log(
         self,
@@ -46,21 +46,21 @@ class SeriesWriter(TrainerCallback):
     ) -> None:
         """Append the newest entry."""
         with self.file.open("a", encoding="utf-8") as file:
-            file.writelines(map(_line, recorded_steps(state.log_history[-1:])))
+            file.writelines(map(_format_line, select_steps(state.log_history[-1:])))
 
 
-def _line(entry: Entry) -> str:
+def _format_line(entry: Entry) -> str:
     return json.dumps(entry) + "\n"
 
 
-def recorded_steps(history: Sequence[Entry]) -> list[Entry]:
+def select_steps(history: Sequence[Entry]) -> list[Entry]:
     """Return the entries of steps and evaluations, without the summary at the end."""
-    return [entry for entry in history if any(name in entry for name in SERIES)]
+    return [entry for entry in history if any(name in entry for name in LOSSES)]
 
 
 def write_records(folder: Path, history: Sequence[Entry]) -> None:
     """Write the plot, and TensorBoard files if the package is installed, next to the series."""
-    steps = recorded_steps(history)
+    steps = select_steps(history)
     if not steps:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_records(folder: Path, history: Sequence[Entry]) -> None:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write how the run is distributed, and why."""
+    """Write the distribution of the run and the reason for it."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"strategy": plan.strategy, "reason": plan.reason, "nodes": plan.nodes, "processes": plan.processes}
     (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def _plot(steps: Sequence[Entry]) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     losses, rates, norms = figure.subplots(3, 1, sharex=True)
-    for axes, names in ((losses, SERIES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
+    for axes, names in ((losses, LOSSES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in steps if name in entry]
             if points:

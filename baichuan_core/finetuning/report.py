@@ -5,25 +5,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FinetuningReport:
-    """What a run did.
+    """The result of a fine-tuning run.
 
     Attributes:
         final_loss: Loss of the last step.
-        steps: Steps of the optimizer, those before a resumption included.
-        examples: Examples that were trained on.
-        tokens: Tokens of these examples.
-        dropped_examples: Examples left out because no answer lay within ``max_length``.
-        truncated_examples: Examples whose end was cut off.
-        validation_examples: Examples of the evaluations.
-        trained_parameters: How many numbers were trained.
-        resumed_from_step: Step of the checkpoint that training continued from, 0 if it started from the base.
-        packing: Whether rows had several examples.
+        steps: Number of optimizer steps, including those before a resumption.
+        examples: Number of training examples.
+        tokens: Number of tokens of these examples.
+        dropped_examples: Number of examples dropped because they had no answer within `max_length`.
+        truncated_examples: Number of examples whose end was cut off.
+        validation_examples: Number of examples used for evaluation.
+        trained_parameters: Number of trained parameters.
+        resumed_from_step: Step of the resume point that training resumed from; 0 if it started from the base.
+        packing: Whether short examples were packed into rows.
         filled: Fraction of the positions of all batches that were tokens, not padding.
         data_format: Name of the format of the training data.
-        chat_format: How chats were written; None for plain text.
+        chat_format: Format of the chats; None for plain text.
         best_step: Step with the lowest evaluation loss, whose weights are the result; None without evaluation.
-        best_eval_loss: That loss.
-        stopped_early: Whether training ended because the evaluation loss no longer fell.
+        best_eval_loss: Evaluation loss at that step.
+        stopped_early: Whether training stopped because the evaluation loss no longer decreased.
     """
 
     final_loss: float

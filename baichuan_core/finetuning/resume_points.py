@@ -1,4 +1,4 @@
-"""Resume points as models: what a saved step lacks to be loaded by itself, and the notice that it is complete."""
+"""Complete resume points, so that they can be loaded as models, and notify the caller."""
 
 import json
 from collections.abc import Callable
@@ -17,17 +17,17 @@ CONFIG = "config.json"
 
 
 def ignore_resume_point(_folder: Path) -> None:
-    """Do nothing: the default of a caller who only wants the result."""
+    """Do nothing; the default of `on_resume_point`."""
 
 
 @dataclass(slots=True)
-class ResumePointNotice(TrainerCallback):
-    """Completes each resume point to a model that can be loaded, and tells the caller about it.
+class ResumePointCallback(TrainerCallback):
+    """Adds the files that a resume point lacks to be loaded as a model, and notifies the caller.
 
     Attributes:
         base: Directory of the base checkpoint.
-        config: Of the base.
-        on_resume_point: Called with the folder, in the thread that trains.
+        config: Configuration of the base checkpoint.
+        on_resume_point: Called with the folder, in the training thread.
     """
 
     base: Path
@@ -41,12 +41,12 @@ class ResumePointNotice(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Add tokenizer, generation settings and an adapter's identity."""
+        """Add the tokenizer, generation settings and an adapter's identity."""
         if not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if (folder / ADAPTER_CONFIG).is_file():
-            (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+            (folder / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
             write_adapter_identity(folder, self.base)
         elif (folder / CONFIG).is_file():
             self._restore_cache_setting(folder / CONFIG)
@@ -54,7 +54,7 @@ class ResumePointNotice(TrainerCallback):
         self.on_resume_point(folder)
 
     def _restore_cache_setting(self, file: Path) -> None:
-        """Undo what the Trainer sets for training."""
+        """Restore `use_cache`, which the Trainer disables for training."""
         content = json.loads(file.read_text(encoding="utf-8"))
         content["use_cache"] = self.config.use_cache
         file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

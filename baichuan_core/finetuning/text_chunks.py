@@ -1,4 +1,4 @@
-"""Text files in chunks, so that a file may be larger than memory."""
+"""Read text files in chunks, so that a file may be larger than memory."""
 
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from pathlib import Path
 from baichuan_core.errors import DatasetError
 
 CHUNK_CHARACTERS = 2**20
-PIECE_CHARACTERS = 2**16  # of plain text; the tokenizer takes about 100 bytes per character
+# Maximum size of a chunk of plain text to encode; the tokenizer needs about 100 bytes of memory per character.
+MAX_TEXT_CHUNK_CHARACTERS = 2**16
 
 
 def read_chunks(path: Path) -> Iterator[str]:
-    r"""Yield the text of a UTF-8 file in chunks, without a byte order mark and with ``\n`` as the end of lines.
+    r"""Yield the text of a UTF-8 file in chunks, without a byte order mark and with `\n` as the end of lines.
 
     Raises:
         DatasetError: The file cannot be read or is not UTF-8.
@@ -29,10 +30,11 @@ def read_chunks(path: Path) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class TextPieces:
-    """The text of a file without the white space around it; each iteration reads the file again.
+class TextChunks:
+    """The text of a file in chunks, without leading and trailing white space; each iteration reads the file again.
 
-    Pieces begin at the end of a line where possible, so that the tokens of all pieces are those of the whole text.
+    A chunk starts with a line break where possible: no token spans it, so the chunks encode to the same tokens as the
+    whole text.
     """
 
     path: Path
@@ -41,9 +43,9 @@ class TextPieces:
         text = ""
         for chunk in read_chunks(self.path):
             text = text + chunk if text else chunk.lstrip()
-            while len(text) > PIECE_CHARACTERS:
-                end = text.rfind("\n", 1, PIECE_CHARACTERS)
-                end = PIECE_CHARACTERS if end < 0 else end
+            while len(text) > MAX_TEXT_CHUNK_CHARACTERS:
+                end = text.rfind("\n", 1, MAX_TEXT_CHUNK_CHARACTERS)
+                end = MAX_TEXT_CHUNK_CHARACTERS if end < 0 else end
                 yield text[:end]
                 text = text[end:]
         if text := text.rstrip():
@@ -51,7 +53,7 @@ class TextPieces:
 
 
 def _find_invalid_byte(path: Path) -> int:
-    """Return the place of the first byte that is not UTF-8, counted from 1 behind a byte order mark."""
+    """Return the position of the first byte that is not UTF-8, counted from 1 after a byte order mark."""
     decoder, passed = getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as stream:
         data = stream.read(CHUNK_CHARACTERS).removeprefix(BOM_UTF8)

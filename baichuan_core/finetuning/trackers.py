@@ -1,4 +1,4 @@
-"""Experiment trackers that a run reports to besides its own records: Weights & Biases and MLflow, both optional."""
+"""Optional experiment trackers: Weights & Biases and MLflow."""
 
 import os
 import sys
@@ -13,16 +13,16 @@ TRACKERS = ("wandb", "mlflow")
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Make sure that the packages are installed.
+    """Check that the packages of trackers are installed.
 
     Raises:
-        UnsupportedError: One is not; the message says how to install it.
+        UnsupportedError: A package is not installed; the message says how to install it.
     """
     for name in names:
         if not _is_installed(name):
             raise UnsupportedError(
-                f"report_to has {name!r}, but the package {name} is not installed where the training runs;"
-                f' install it with `pip install "baichuan-jobs[{name}]"`, or leave it out'
+                f"report_to contains {name!r}, but the package {name} is not installed on the training machine;"
+                f' install it with `pip install "baichuan-jobs[{name}]"`, or remove {name!r}'
             )
 
 
@@ -33,12 +33,12 @@ def _is_installed(name: str) -> bool:
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Let trackers write into `folder` unless their own variables say otherwise, and end their runs.
+    """Make trackers write into `folder`, unless their environment variables are set, and finish their runs.
 
     A run that is left by an exception counts as failed there.
 
-    Without WANDB_API_KEY, wandb runs offline: `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
-    MLflow writes a database that `mlflow ui --backend-store-uri` shows.
+    Without WANDB_API_KEY, wandb runs offline; `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
+    MLflow writes a database, which `mlflow ui --backend-store-uri` displays.
     """
     defaults = {}
     if "wandb" in names:
@@ -62,7 +62,7 @@ def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
 
 
 def _end_runs(names: Sequence[str], *, failed: bool) -> None:
-    """End what the trackers have open: a runner ends without exit handlers."""
+    """Finish the trackers' open runs here, because runner processes skip exit handlers."""
     loaded = {name: sys.modules[name] for name in names if name in sys.modules}
     if (wandb := loaded.get("wandb")) is not None and wandb.run is not None:
         wandb.finish(exit_code=int(failed))

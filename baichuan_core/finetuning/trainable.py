@@ -1,4 +1,4 @@
-"""The model that is trained: the whole checkpoint, or a frozen base with an adapter."""
+"""Load the model to train: the whole checkpoint, or a frozen base with an adapter."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from baichuan_core.checkpoint import load_model
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.planning import describe_training
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -31,23 +31,24 @@ from baichuan_core.model.quantization import prepare_dora_layers
 from footprint import rank_footprint
 
 
-def trainable_model(
+def load_trainable_model(
     checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE
 ) -> BaichuanForCausalLM | PeftModel:
-    """Load the model to train. A model whose weights are sharded is loaded to the host first.
+    """Load the model to train. If its weights will be sharded, it is loaded into the memory of the host first.
 
-    A frozen base keeps everything that is not quantized in the dtype that is computed in, embedding and head too.
+    Weights of a frozen base that are not quantized are loaded in the dtype of the computations, including embedding and
+    output head.
 
     Raises:
         CheckpointError: The base is damaged.
-        UnsupportedError: The adapter cannot be put on it.
+        UnsupportedError: The installed version of peft is not supported.
     """
     device = "cpu" if plan.shards_weights else hardware.device
     if options.method == "full":
-        # Full training keeps its weights in float32 and computes in mixed precision.
+        # Full fine-tuning updates float32 weights; only computations use mixed precision.
         return load_model(checkpoint, dtype="float32", device=device)
     base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=device)
-    torch.manual_seed(options.seed)  # of the adapter's first weights
+    torch.manual_seed(options.seed)  # determines the initial weights of the adapter
     adapter = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         target_modules=list(options.lora_target_modules),
@@ -59,15 +60,15 @@ def trainable_model(
     )
     model = get_peft_model(base, adapter)
     if not isinstance(model, PeftModel):
-        raise UnsupportedError(f"this version of peft makes a {type(model).__name__}; install the pinned one")
+        raise UnsupportedError(f"this version of peft returns a {type(model).__name__}; install the pinned version")
     prepare_dora_layers(base)
-    # With an adapted head, peft would write the whole embedding and head next to the adapter.
+    # If the output head is adapted, peft would also save the whole embedding and head.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
 
 
-def with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor]) -> BaichuanForCausalLM:
-    """Return a model that has the given weights, without copying them."""
+def make_model_with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor]) -> BaichuanForCausalLM:
+    """Create a model with the given weights, without copying them."""
     with torch.device("meta"):
         model = BaichuanForCausalLM(config)
     model.load_state_dict(weights, assign=True)
@@ -75,26 +76,26 @@ def with_weights(config: BaichuanConfig, weights: Mapping[str, Tensor]) -> Baich
 
 
 @contextmanager
-def within_memory(
+def require_training_memory(
     checkpoint: Path,
     options: FinetuningOptions,
     hardware: Hardware,
     longest: int,
     plan: Plan = SINGLE,
-    group: RankGroup = ALONE,
+    group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
-    """Refuse a run whose weights, gradients and optimizer cannot fit, and explain it if the block runs out of memory.
+    """Check that weights, gradients and optimizer fit into memory, and explain it if the block runs out of memory.
 
     Args:
-        checkpoint: The base.
-        options: How to train.
-        hardware: Where.
-        longest: Tokens of the longest example.
-        plan: How ranks share the work.
-        group: This rank among them.
+        checkpoint: Directory of the base.
+        options: Training options.
+        hardware: Device and dtype of the run.
+        longest: Number of tokens of the longest example.
+        plan: Distribution of the run.
+        group: This rank.
 
     Raises:
-        InsufficientMemoryError: The message has the numbers, and what would fit.
+        InsufficientMemoryError: The message has the sizes and a remedy.
     """
     config = read_config(checkpoint)
     shape = Shape.from_config(config)
@@ -106,13 +107,13 @@ def within_memory(
     if rank.host:
         host = rank.host * plan.processes
         require_memory(Footprint(host, optimizer=host, least=host, place="host"), shape)
-    group.wait_for_all()  # or a rank could load its weights before another has looked at the memory that is left
+    group.wait_for_all()  # otherwise a rank could load its weights before another has measured the free memory
     with explain_out_of_memory(needs, shape, device=hardware.device):
         yield
 
 
 def _multiply(needs: Footprint, count: int) -> Footprint:
-    """Return what several ranks need that share a device."""
+    """Return the memory needed by `count` ranks that share a device."""
     return Footprint(
         weights=needs.weights * count,
         activations=needs.activations * count,

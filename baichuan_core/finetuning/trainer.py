@@ -1,4 +1,4 @@
-"""transformers' Trainer, counting tokens, stopping at a loss that is not a number, evaluating without logits."""
+"""transformers' Trainer, extended: it counts tokens, stops if the loss is not finite, and evaluates without logits."""
 
 import math
 import resource
@@ -18,18 +18,18 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from baichuan_core.errors import TrainingDivergedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.progress import Progress, ProgressCallback
 
-TRAINING_STARTS = 0.05  # fraction of the whole operation
-TRAINING_ENDS = 0.95
+PROGRESS_BEFORE_TRAINING = 0.05  # fraction of the whole operation
+PROGRESS_AFTER_TRAINING = 0.95
 
 
 class Examples(Dataset[EncodedExample]):
-    """Encoded examples, as the Trainer takes them."""
+    """Encoded examples as a torch `Dataset`."""
 
     def __init__(self, examples: Sequence[EncodedExample]) -> None:
         self.examples = examples
@@ -45,10 +45,10 @@ class BaichuanTrainer(Trainer):
     """The Trainer with our counts, evaluation and checks.
 
     Args:
-        identity: Of the run, written into each resume point.
+        identity: Identity of the run, which is written into each resume point.
         validation: Examples to evaluate on.
-        group: Ranks that share each batch.
-        **settings: Of `transformers.Trainer`.
+        group: This rank, among the ranks that share each batch.
+        **settings: Arguments of `transformers.Trainer`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BaichuanTrainer(Trainer):
         *,
         identity: RunIdentity,
         validation: Sequence[EncodedExample],
-        group: RankGroup = ALONE,
+        group: RankGroup = SINGLE_RANK,
         **settings: Any,
     ) -> None:
         super().__init__(eval_dataset=Examples(validation) if validation else None, **settings)
@@ -69,35 +69,35 @@ class BaichuanTrainer(Trainer):
         self.begun: tuple[int, float] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Set up accelerate, and make sure that it does what was asked for.
+        """Set up accelerate, and check that it uses the requested strategy.
 
         Raises:
-            UnsupportedError: The strategy would silently be another one.
+            UnsupportedError: accelerate would use a different strategy.
         """
         if self.args.fsdp and self.args.use_cpu:
-            # accelerate would ignore FSDP on a CPU and train with DDP, although torch's FSDP runs there.
+            # On a CPU, accelerate would ignore FSDP and train with DDP, although torch's FSDP supports CPUs.
             PartialState().distributed_type = DistributedType.MULTI_GPU
         if self.args.fsdp and self.args.bf16:
-            # accelerate's own policy would also exchange gradients and return losses in bfloat16.
+            # The default policy would also reduce gradients and return losses in bfloat16.
             self.args.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32
             )
         super().create_accelerator_and_postprocess()
         if (bool(self.args.fsdp), bool(self.args.deepspeed)) != (self.is_fsdp_enabled, self.is_deepspeed_enabled):
             raise UnsupportedError(
-                f"this version of accelerate trains with {self.accelerator.distributed_type} here, which was not asked"
-                " for; install the pinned one"
+                f"this version of accelerate would train with {self.accelerator.distributed_type}, which was not"
+                " requested; install the pinned version"
             )
 
     @property
     def filled(self) -> float:
-        """Fraction of the positions of all batches so far that were tokens."""
+        """Fraction of the positions of all batches so far that were tokens, not padding."""
         return self.tokens / self.positions if self.positions else 1.0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return batches for one step of one process, of which each rank takes its part.
+        """Return a loader of whole batches, of which each rank takes its part.
 
-        The Trainer's own sharding would repeat examples to fill up the last batch of an epoch.
+        The Trainer's own sharding would repeat examples to fill the last batch of an epoch.
         """
         if self.group.size == 1:
             return super().get_train_dataloader()
@@ -121,7 +121,7 @@ class BaichuanTrainer(Trainer):
         return prepared
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Fetch the batches of one step of the optimizer."""
+        """Fetch the batches of one optimizer step, and count their tokens, positions and examples."""
         self.begun = self.begun or (self.state.global_step, time.monotonic())
         batches, items = super().get_batch_samples(*args, **kwargs)
         masks = [batch["attention_mask"] for batch in batches]
@@ -129,7 +129,7 @@ class BaichuanTrainer(Trainer):
             [
                 sum(int((mask != 0).sum()) for mask in masks),
                 sum(mask.numel() for mask in masks),
-                sum(int(mask.amax(dim=1).sum()) for mask in masks),  # examples of a row are numbered
+                sum(int(mask.amax(dim=1).sum()) for mask in masks),  # the mask numbers the examples of a row
             ],
             "cpu",
         )
@@ -139,10 +139,10 @@ class BaichuanTrainer(Trainer):
         return batches, items
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Differentiate one batch.
+        """Run the forward and backward pass of one batch.
 
         Raises:
-            TrainingDivergedError: The loss is NaN or infinite; the weights are still those of the step before.
+            TrainingDivergedError: The loss is NaN or infinite; the weights are still those of the previous step.
         """
         loss: Tensor = super().training_step(*args, **kwargs)
         _require_finite("loss", float(loss), self.state.global_step + 1)
@@ -167,25 +167,25 @@ class BaichuanTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log one step with its rates.
+        """Log one step with its throughput, memory and remaining time.
 
         Raises:
             TrainingDivergedError: The gradient is NaN or infinite.
         """
         if "loss" in logs:
             _require_finite("gradient norm", float(logs.get("grad_norm", 0.0)), self.state.global_step)
-            logs |= self._rates()
+            logs |= self._compute_rates()
         logs.pop("total_flos", None)
         super().log(logs, start_time)
 
-    def _rates(self) -> dict[str, float]:
+    def _compute_rates(self) -> dict[str, float]:
         now = time.monotonic()
         tokens, examples, before = self.logged
         seconds = max(now - before, 1e-9)
         rates = {
             "tokens_per_second": (self.tokens - tokens) / seconds,
             "samples_per_second": (self.examples - examples) / seconds,
-            "memory_bytes": float(_peak_memory(self.args.device)),
+            "memory_bytes": float(_measure_peak_memory(self.args.device)),
         }
         if self.begun is not None and self.state.global_step > self.begun[0]:
             per_step = (now - self.begun[1]) / (self.state.global_step - self.begun[0])
@@ -194,7 +194,7 @@ class BaichuanTrainer(Trainer):
         return rates
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """Keep the best evaluation, and a resume point of its weights."""
+        """Save a resume point if the evaluation is the best so far."""
         is_best: bool = super()._determine_best_metric(*args, **kwargs)
         if is_best:
             self.control.should_save = True
@@ -208,32 +208,32 @@ class BaichuanTrainer(Trainer):
         super()._save_checkpoint(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights of a resume point; those of FSDP and DeepSpeed are in their own files."""
+        """Write the weights of a resume point, except with FSDP and DeepSpeed, which write their own files."""
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             super().save_model(output_dir, _internal_call)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.group.wait_for_all()  # rank 0 then completes the resume point, which needs the files of all ranks
+        self.group.wait_for_all()  # rank 0 may complete the resume point only after all ranks have written their files
 
 
 def _require_finite(name: str, value: float, step: int) -> None:
     if not math.isfinite(value):
         raise TrainingDivergedError(
-            f"the {name} is {value} at step {step}; lower learning_rate, raise warmup_ratio,"
-            " or look for broken weights in the base checkpoint"
+            f"the {name} is {value} at step {step}; decrease learning_rate, increase warmup_ratio,"
+            " or check the base checkpoint for damaged weights"
         )
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Most bytes so far, on the GPU or of the process."""
+def _measure_peak_memory(device: torch.device) -> int:
+    """Return the peak memory in bytes so far, of the GPU or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class ProgressReporter(TrainerCallback):
-    """Turns the Trainer's log lines into progress reports."""
+    """Reports the Trainer's log entries as progress."""
 
     def __init__(self, on_progress: ProgressCallback) -> None:
         self.on_progress = on_progress
@@ -247,17 +247,21 @@ class ProgressReporter(TrainerCallback):
     ) -> None:
         """Report one step, or one evaluation."""
         logs: dict[str, float] = kwargs["logs"]
-        if "loss" not in logs and "eval_loss" not in logs:  # the summary at the end
+        if "loss" not in logs and "eval_loss" not in logs:  # the Trainer's summary at the end
             return
         done = state.global_step / max(state.max_steps, 1)
         metrics = {name: float(value) for name, value in logs.items()}
         metrics |= {"step": float(state.global_step), "steps": float(state.max_steps), "epoch": float(state.epoch or 0)}
         stage = "training" if "loss" in logs else "evaluating"
-        self.on_progress(Progress(TRAINING_STARTS + (TRAINING_ENDS - TRAINING_STARTS) * done, stage, metrics))
+        self.on_progress(
+            Progress(
+                PROGRESS_BEFORE_TRAINING + (PROGRESS_AFTER_TRAINING - PROGRESS_BEFORE_TRAINING) * done, stage, metrics
+            )
+        )
 
 
-class Pause(TrainerCallback):
-    """Saves a resume point and ends the training once the caller asks for it."""
+class PauseCallback(TrainerCallback):
+    """Saves a resume point and stops the training if the caller requests it."""
 
     def __init__(self, should_pause: Callable[[], bool]) -> None:
         self.should_pause = should_pause
@@ -270,13 +274,13 @@ class Pause(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Look after each step; after the last one there is nothing to pause."""
+        """Check for a request after each step, except the last one."""
         if state.global_step < state.max_steps and self.should_pause():
             self.paused = control.should_save = control.should_training_stop = True
 
 
-class RankSeed(TrainerCallback):
-    """Gives each rank its own dropout and noise; a resume point restores them later."""
+class RankSeedCallback(TrainerCallback):
+    """Gives each rank its own random numbers for dropout and noise; resuming restores their state."""
 
     def __init__(self, group: RankGroup) -> None:
         self.group = group
@@ -288,13 +292,13 @@ class RankSeed(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Set the seed; rank 0 keeps the numbers of a run of one process."""
+        """Set the seed of all ranks but rank 0, which uses the same random numbers as a run with one process."""
         if self.group.rank > 0:
             torch.manual_seed(args.seed + self.group.rank)
 
 
-class BestKeeper(TrainerCallback):
-    """Finds the best resume point of an earlier attempt again, which may have been moved."""
+class BestResumePointFinder(TrainerCallback):
+    """Finds the best resume point of an earlier attempt, whose directory may have been moved."""
 
     def __init__(self, resume_from: Path | None) -> None:
         self.resume_from = resume_from
@@ -306,7 +310,7 @@ class BestKeeper(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Correct the path of the best resume point; forget it if it is missing."""
+        """Correct the path of the best resume point, or discard it if it is missing."""
         if self.resume_from is None or state.best_model_checkpoint is None:
             return
         known = Path(state.best_model_checkpoint)

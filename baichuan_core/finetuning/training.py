@@ -1,4 +1,4 @@
-"""The training itself: transformers' Trainer with our data, our progress reports and checked resume points."""
+"""Train a model with transformers' Trainer, our data and progress reports, and checked resume points."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,15 +13,22 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 from baichuan_core.errors import CheckpointError, TrainingPausedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
-from baichuan_core.finetuning.distributed.group import ALONE, RankGroup
+from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
-from baichuan_core.finetuning.resume_points import ResumePointNotice
+from baichuan_core.finetuning.resume_points import ResumePointCallback
 from baichuan_core.finetuning.trackers import tracking
-from baichuan_core.finetuning.trainer import BaichuanTrainer, BestKeeper, Examples, Pause, ProgressReporter, RankSeed
+from baichuan_core.finetuning.trainer import (
+    BaichuanTrainer,
+    BestResumePointFinder,
+    Examples,
+    PauseCallback,
+    ProgressReporter,
+    RankSeedCallback,
+)
 from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -35,16 +42,16 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Outcome of a run.
+    """The result of training.
 
     Attributes:
         final_loss: Loss of the last step.
-        steps: Steps of the optimizer, those before a resumption included.
-        resumed_from_step: Step that training continued from.
-        filled: Fraction of the positions of all batches that were tokens, not padding; 1 if there were none.
+        steps: Number of optimizer steps, including those before a resumption.
+        resumed_from_step: Step that training resumed from.
+        filled: Fraction of the positions of all batches that were tokens, not padding; 1 if there were no batches.
         best_step: Step with the lowest evaluation loss, whose weights the model has now; None without evaluation.
-        best_eval_loss: That loss.
-        stopped_early: Whether training ended before its last step.
+        best_eval_loss: Evaluation loss at that step.
+        stopped_early: Whether training stopped before its last step.
     """
 
     final_loss: float
@@ -58,21 +65,21 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything about a run but the model.
+    """A run without its model.
 
     Attributes:
-        identity: Of the run.
-        examples: To train on.
-        validation: To evaluate on; may be empty.
+        identity: Identity of the run.
+        examples: Examples to train on.
+        validation: Examples to evaluate on; may be empty.
         collator: Makes batches.
-        hardware: Where it runs.
+        hardware: Device and dtype of the run.
         checkpoints: Directory for resume points.
-        resume_from: One of them.
-        records: Directory for the series and the plot; None for none.
-        should_pause: Asked after each step.
-        notice: Told about each resume point.
-        plan: How ranks share the work.
-        group: This rank among them.
+        resume_from: Resume point to continue from; None starts from the base.
+        records: Directory for the series and the plot; None writes neither.
+        should_pause: Called after each step; if it returns true, the run pauses.
+        notice: Callback that completes each resume point and reports it.
+        plan: Distribution of the run.
+        group: This rank.
     """
 
     identity: RunIdentity
@@ -84,27 +91,27 @@ class Run:
     resume_from: Path | None
     records: Path | None
     should_pause: Callable[[], bool]
-    notice: ResumePointNotice
+    notice: ResumePointCallback
     plan: Plan = SINGLE
-    group: RankGroup = ALONE
+    group: RankGroup = SINGLE_RANK
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
-        """Return the Trainer's settings; ZeRO-3 needs them before the model is loaded, which it then partitions."""
+        """Return the Trainer's settings. For ZeRO-3, call this before loading the model, which is then partitioned."""
         if not self.group.is_main:  # one rank reports to trackers; machines without it may lack their packages
             options = replace(options, report_to=())
         return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
-    """Return the newest complete resume point among those of an earlier run, None if there is none.
+    """Return the newest complete resume point of an earlier run; None if there is none.
 
-    The trainer writes ``trainer_state.json`` last, so that a resume point whose writer was killed has none.
+    Resume points without `trainer_state.json`, which the trainer writes last, are incomplete.
     """
-    steps = {step: path for path in Path(checkpoints).glob("checkpoint-*") if (step := _step_of(path)) is not None}
+    steps = {step: path for path in Path(checkpoints).glob("checkpoint-*") if (step := _read_step(path)) is not None}
     return steps[max(steps)] if steps else None
 
 
-def _step_of(checkpoint: Path) -> int | None:
+def _read_step(checkpoint: Path) -> int | None:
     try:
         state: Any = json.loads((checkpoint / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
         return int(state["global_step"])
@@ -116,12 +123,12 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
     """Return the step of a resume point of the same run.
 
     Raises:
-        CheckpointError: It is incomplete, or belongs to another run; the message says what differs.
+        CheckpointError: It is incomplete, or belongs to another run; the message lists the differences.
     """
-    step = _step_of(resume_from)
+    step = _read_step(resume_from)
     if step is None:
         raise CheckpointError(
-            f"{resume_from.name} is not a complete training checkpoint; resume from another or from none"
+            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without it"
         )
     identity.require_same(resume_from)
     return step
@@ -135,15 +142,15 @@ def train(
     *,
     on_progress: ProgressCallback,
 ) -> TrainingResult:
-    """Train ``model`` in place.
+    """Train `model` in place.
 
     Raises:
         CheckpointError: The resume point is not a complete one of this run.
-        TrainingDivergedError: The loss or a gradient is not a number.
-        TrainingPausedError: The caller asked for a pause; a resume point is saved.
+        TrainingDivergedError: The loss or a gradient is not finite.
+        TrainingPausedError: The caller requested a pause; a resume point is saved.
     """
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
-    pause = Pause(lambda: run.group.any(run.should_pause()))
+    pause = PauseCallback(lambda: run.group.any(run.should_pause()))
     records = run.records if run.group.is_main else None
     trainer = BaichuanTrainer(
         identity=run.identity,
@@ -154,8 +161,8 @@ def train(
         train_dataset=Examples(run.examples),
         data_collator=run.collator,
         callbacks=[
-            BestKeeper(run.resume_from),
-            RankSeed(run.group),
+            BestResumePointFinder(run.resume_from),
+            RankSeedCallback(run.group),
             ProgressReporter(on_progress),
             pause,
             run.notice,
@@ -174,10 +181,10 @@ def train(
             write_records(records, trainer.state.log_history)
     if pause.paused:
         raise TrainingPausedError(f"paused after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    return _result(trainer.state, step, trainer.filled)
+    return _make_result(trainer.state, step, trainer.filled)
 
 
-def _result(state: TrainerState, resumed_from_step: int, filled: float) -> TrainingResult:
+def _make_result(state: TrainerState, resumed_from_step: int, filled: float) -> TrainingResult:
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return TrainingResult(
         final_loss=float(losses[-1]),
@@ -203,7 +210,7 @@ def make_arguments(
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=options.warmup_steps or options.warmup_ratio,  # below 1 it is a fraction of all steps
+        warmup_steps=options.warmup_steps or options.warmup_ratio,  # values below 1 are a fraction of all steps
         optim=OPTIMIZERS[options.optimizer],
         weight_decay=options.weight_decay,
         adam_beta1=options.adam_beta1,
@@ -232,7 +239,7 @@ def make_arguments(
         report_to=list(options.report_to) or "none",
         **_distributed_arguments(plan),
     )
-    # Set here, because the Trainer's own check would tie the steps of resume points to those of evaluations.
+    # Not set above, because the Trainer's check would require resume points and evaluations at the same steps.
     arguments.load_best_model_at_end = evaluates
     # With several visible GPUs and one process, the Trainer would wrap the model in DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -1,4 +1,4 @@
-"""The JSONL file of completions: lines kept as they come, so that an interrupted run goes on, and the whole at last."""
+"""The JSONL file of completions, and the partial file from which an interrupted run resumes."""
 
 import fcntl
 import json
@@ -10,14 +10,16 @@ from typing import IO, Any
 
 from baichuan_core.errors import CheckpointError
 
-Key = tuple[int, int]  # index of the request, number of the sample
+Key = tuple[int, int]  # index of the request, index of the sample
 
 
 class PartialFile:
-    """Finished lines of a run in the order in which they finished, below a line that says which run it is.
+    """The completions that a run has finished so far, in the order in which they finished.
+
+    The first line of the file contains the fingerprint of the run, so that another run does not use its lines.
 
     Attributes:
-        lines: They.
+        lines: The finished lines by request and sample.
     """
 
     def __init__(self, path: Path, file: IO[str], lines: dict[Key, str]) -> None:
@@ -28,15 +30,15 @@ class PartialFile:
     @classmethod
     @contextmanager
     def begin(cls, path: Path, fingerprint: str, earlier: Path) -> Iterator["PartialFile"]:
-        """Holds the file for one run and puts in it what the file ``earlier``, which may be the same, has of that run.
+        """Lock the file for one run and copy in the lines of that run found in `earlier` (may be the same file).
 
         Raises:
-            CheckpointError: Another run holds it, or it cannot be written.
+            CheckpointError: Another run has locked it, or it cannot be written.
         """
-        with _held(path) as file:
-            lines = finished_lines(earlier, fingerprint)
+        with _open_locked(path) as file:
+            lines = read_finished_lines(earlier, fingerprint)
             if not lines or earlier != path:
-                file.truncate(0)  # else the same bytes are written again, so that none is missing at any time
+                file.truncate(0)  # otherwise the same bytes are overwritten in place, so a crash loses no line
             begun = cls(path, file, lines)
             begun._write((json.dumps({"fingerprint": fingerprint}), *lines.values()))
             file.truncate()
@@ -48,16 +50,16 @@ class PartialFile:
                 raise
 
     def append(self, key: Key, line: str) -> None:
-        """Adds a line; it is there even if the process is killed the moment after.
+        """Add a line. Once this returns, the line survives a kill of the process.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The file cannot be written.
         """
         self._write((line,))
         self.lines[key] = line
 
     def remove(self) -> None:
-        """Takes the file away; the lines are elsewhere now."""
+        """Delete the file, once its lines are in the output."""
         self._path.unlink()
 
     def _write(self, lines: Iterable[str]) -> None:
@@ -69,48 +71,48 @@ class PartialFile:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[IO[str]]:
-    """The file, there and locked until the block or the process ends."""
+def _open_locked(path: Path) -> Iterator[IO[str]]:
+    """Create the file if missing, and keep it locked until the block or the process ends."""
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
     with file:
         if not _lock(file) or not _is_at(file, path):
-            raise CheckpointError(f"another run is writing {path}: wait until it has ended, or name another output")
+            raise CheckpointError(f"another run is writing {path}: wait until it has ended, or choose another output")
         yield file
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether nobody else holds the file."""
+    """Lock the file; return whether that succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system does not support locks
     return True
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether the file still has its name; a run that ended meanwhile took it away."""
+    """Return whether the path still names this file; a run that ended in the meantime has deleted it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
 
 
-def finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
-    """The whole lines of a partial file of the same run; none if there is no such file or it is of another run."""
+def read_finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
+    """Return the complete lines of a partial file; none if it is missing or belongs to another run."""
     try:
         head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return {}
-    if (_parsed(head) or {}).get("fingerprint") != fingerprint:
+    if (_parse_object(head) or {}).get("fingerprint") != fingerprint:
         return {}
     finished: dict[Key, str] = {}
-    for line in lines[:-1]:  # what follows the last line break was torn off by the end of a run
-        fields = _parsed(line)
+    for line in lines[:-1]:  # text after the last line break is an incomplete line of a run that was killed
+        fields = _parse_object(line)
         if fields is None or not fields.keys() >= {"index", "sample"}:
             break
         finished[fields["index"], fields["sample"]] = line
@@ -118,15 +120,15 @@ def finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
 
 
 def write_completions(output: Path, lines: Mapping[Key, str]) -> None:
-    """Writes the result in the order of the requests, whole or not at all.
+    """Write the output atomically, in the order of the requests.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: The file cannot be written.
     """
-    _write_whole(output, "".join(f"{lines[key]}\n" for key in sorted(lines)))
+    _write_atomically(output, "".join(f"{lines[key]}\n" for key in sorted(lines)))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parse_object(line: str) -> dict[str, Any] | None:
     try:
         fields = json.loads(line)
     except ValueError:
@@ -134,12 +136,12 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _write_whole(path: Path, content: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_atomically(path: Path, content: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(path)
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Turns requests into what engines run: prompt ids, limits, seeds and settled sampling."""
+"""Turn requests into the input of engines: prompt ids, limits, seeds and complete sampling settings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from baichuan_core.errors import PromptError, TokenizerError
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
-from baichuan_core.generation.seeds import request_seed
+from baichuan_core.generation.seeds import derive_request_seed
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
-LEAST_TEMPERATURE = 1e-5  # as in vLLM; logits over much less overflow, and no two of them are that near
+# Same floor as vLLM: dividing logits by less may overflow, and sampling is already greedy unless two logits nearly tie.
+MIN_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,11 @@ class Encoder:
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
-        options: Of the run; what is open in them comes from ``defaults``.
-        defaults: What the checkpoint recommends.
-        window: The model's length in tokens.
+        options: The run's options; `defaults` supply those that are None.
+        defaults: The settings that the checkpoint recommends.
+        window: The model's context length in tokens.
         vocabulary: Number of token ids of the model.
-        chat_format: How the checkpoint writes chats.
+        chat_format: The chat format of the checkpoint.
     """
 
     tokenizer: BaichuanTokenizer
@@ -35,7 +36,7 @@ class Encoder:
     chat_format: ChatFormat
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
-        """``n`` encoded requests for every request, in their order.
+        """Encode requests, each into `n` consecutive encoded requests.
 
         Raises:
             PromptError: A prompt is empty, too long or cannot be encoded; the message names the request.
@@ -43,11 +44,11 @@ class Encoder:
         seen: Counter[tuple[int, ...]] = Counter()
         encoded: list[EncodedRequest] = []
         for index, request in enumerate(requests):
-            settings = self.defaults.complete(request.applied_to(self.options))
+            settings = self.defaults.complete(request.override(self.options))
             place = request.place or f"request {index + 1}"
-            ids = self._prompt_ids(request, place=place, max_new_tokens=settings.max_new_tokens or 1)
+            ids = self._encode_prompt(request, place=place, max_new_tokens=settings.max_new_tokens or 1)
             self._check_logit_bias(settings, place)
-            sampling = _sampling(settings)
+            sampling = _make_sampling(settings)
             occurrence = seen[ids] if request.seed is None else 0
             seen[ids] += request.seed is None
             encoded += [
@@ -56,7 +57,7 @@ class Encoder:
                     sample=sample,
                     prompt_ids=ids,
                     limit=min(settings.max_new_tokens or 1, self.window - len(ids)),
-                    seed=request_seed(settings.seed, ids, occurrence, sample),
+                    seed=derive_request_seed(settings.seed, ids, occurrence, sample),
                     sampling=sampling,
                     stop=tuple(settings.stop),
                     logprobs=settings.logprobs,
@@ -70,12 +71,16 @@ class Encoder:
         unknown = max(settings.logit_bias, default=0)
         if unknown >= self.vocabulary:
             raise PromptError(
-                f"{place}: logit_bias names token {unknown}, but the model's token ids end at"
+                f"{place}: logit_bias contains token {unknown}, but the model's largest token id is"
                 f" {self.vocabulary - 1}; use ids of this model's tokenizer"
             )
 
-    def _prompt_ids(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
-        """A chat leaves room for ``max_new_tokens``; a plain prompt may take all but one token."""
+    def _encode_prompt(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
+        """Encode a prompt.
+
+        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill all of the window
+        but one token.
+        """
         try:
             if request.messages is not None:
                 return tuple(
@@ -87,24 +92,24 @@ class Encoder:
                         chat_format=self.chat_format,
                     )
                 )
-            self.tokenizer.encode_text(request.prompt or "")  # refuses what cannot be encoded
+            self.tokenizer.encode_text(request.prompt or "")  # raises if the text cannot be encoded
             ids: tuple[int, ...] = tuple(self.tokenizer.encode(request.prompt or ""))
         except (PromptError, TokenizerError) as error:
             raise PromptError(f"{place}: {error}") from error
         if not ids:
-            raise PromptError(f"{place}: the prompt is empty; give it at least one character")
+            raise PromptError(f"{place}: the prompt is empty; it must have at least one character")
         if len(ids) >= self.window:
             raise PromptError(
-                f"{place}: the prompt has {len(ids)} tokens and the window of the model {self.window};"
-                f" shorten it to fewer than {self.window}"
+                f"{place}: the prompt has {len(ids)} tokens, but the model's context length is {self.window};"
+                f" shorten the prompt to fewer than {self.window} tokens"
             )
         return ids
 
 
-def _sampling(settings: GenerationOptions) -> Sampling:
+def _make_sampling(settings: GenerationOptions) -> Sampling:
     temperature = (settings.temperature or 0.0) if settings.do_sample else 0.0
     return Sampling(
-        temperature=temperature if temperature >= LEAST_TEMPERATURE else 0.0,
+        temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
         top_k=settings.top_k or 0,
         top_p=1.0 if settings.top_p is None else settings.top_p,
         repetition_penalty=settings.repetition_penalty or 1.0,

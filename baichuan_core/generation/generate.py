@@ -1,4 +1,4 @@
-"""The generation run: requests in, one line of JSON a completion out."""
+"""A generation run: answers requests and writes one JSON line per completion."""
 
 import hashlib
 import json
@@ -14,15 +14,16 @@ from baichuan_core.generation.completion_file import PartialFile, write_completi
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion
 from baichuan_core.generation.generator import TextGenerator
-from baichuan_core.generation.logprobs import openai_logprobs
+from baichuan_core.generation.logprobs import format_openai_logprobs
 from baichuan_core.generation.meter import Meter
 from baichuan_core.generation.options import GenerationOptions, GenerationReport
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-SAMPLE_BYTES = 65536  # of a weight file, to tell it by
-SAMPLES = 64  # so that every layer of a file of some gigabytes has one
+# A file is identified by chunks of its content, because hashing whole weight files would take minutes.
+CHUNK_BYTES = 65536
+CHUNKS_PER_FILE = 64  # enough to sample every layer of a file of a few gigabytes
 
 
 def generate(  # noqa: PLR0913 - each is a separate input or output of a run
@@ -38,47 +39,46 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     on_progress: ProgressCallback = ignore_progress,
     alongside: Callable[[TextGenerator], AbstractContextManager[object]] | None = None,
 ) -> GenerationReport:
-    """Answers every request and writes ``output``, a JSONL file with one line a completion in their order.
+    """Answer every request and write `output`, a JSONL file with one line per completion, in the order of the requests.
 
-    A line holds ``index``, ``sample``, ``id`` if the request has one, ``prompt`` or ``messages``, ``completion``,
-    ``finish_reason``, ``prompt_tokens``, ``completion_tokens``, and ``logprobs`` if asked for. The file appears whole
-    or not at all. Until then finished lines stand in ``partial``, and the same call again, with the same checkpoint,
-    requests and options, takes them from there.
+    A line contains `index`, `sample`, `id` if the request has one, `prompt` or `messages`, `completion`,
+    `finish_reason`, `prompt_tokens`, `completion_tokens`, and `logprobs` if requested. The file is written atomically
+    at the end. Until then `partial` contains the finished lines, and a repeated call with the same checkpoint, requests
+    and options resumes from them.
 
     Args:
         checkpoint: Directory of a checkpoint, quantized ones included.
         requests: Prompts and chats.
-        output: File to write; an older one is replaced.
-        options: What differs from the checkpoint's own defaults.
+        output: File to write; an existing one is replaced.
+        options: Options that override the checkpoint's defaults.
         adapter: Directory of a LoRA adapter for this checkpoint.
-        partial: Where finished lines are kept; beside ``output``, with ``.partial`` at the end of its name, if not
-            given. It is removed when ``output`` is there.
-        resume_from: The partial file of an earlier run, if it is another than ``partial``; lines of other requests or
-            options are not taken.
-        models: Keeps the model loaded for later operations, and may have it already.
-        on_progress: Told about stages ``loading``, ``generating`` and ``writing``.
-        alongside: What to do with the loaded model while requests run: its block is entered before the first of them
-            and left after the last, see `TextGenerator.open_lane`. If all lines were taken from an earlier run, it is
-            not called.
+        partial: File for finished lines; by default the path of `output` with `.partial` appended. It is deleted once
+            `output` is written.
+        resume_from: The partial file of an earlier run, if it is not `partial`; lines of other requests or options are
+            ignored.
+        models: Keeps the model loaded for later operations, and may have loaded it already.
+        on_progress: Called in the stages `loading`, `generating` and `writing`.
+        alongside: Called with the loaded model; its block is open from before the first request runs until after the
+            last one, see `TextGenerator.open_lane`. It is not called if all lines come from an earlier run.
 
     Raises:
         PromptError: There is no request, or one cannot be answered; the message names it.
-        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, ``output`` cannot be
+        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, `output` cannot be
             written, or another run is writing it.
         TokenizerError: The checkpoint has no tokenizer.
-        UnsupportedError: The engine, dtype or device does not exist here.
+        UnsupportedError: The engine, dtype or device is not available on this machine.
     """
     if not requests:
-        raise PromptError("there is no request; give at least one prompt")
+        raise PromptError("there is no request; pass at least one prompt")
     output = Path(output)
     if output.is_dir():
-        raise CheckpointError(f"{output} is a directory: name the file to write, ending in .jsonl")
+        raise CheckpointError(f"{output} is a directory: pass the path of a file, such as {output / 'output.jsonl'}")
     make_directory(output.parent)
     partial = output.with_name(f"{output.name}.partial") if partial is None else Path(partial)
     on_progress(Progress(0.0, "loading"))
     with closing(TextGenerator(checkpoint, options, adapter=adapter, models=models)) as generator:
         encoded = generator.encode(requests)
-        fingerprint = _fingerprint(generator, requests, encoded)
+        fingerprint = _compute_fingerprint(generator, requests, encoded)
         with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:
             resumed = len(kept.lines)
             wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
@@ -88,9 +88,9 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             with alongside(generator) if alongside and wanted else nullcontext():
                 for step in steps:
                     for completion in step.completions:
-                        line = _line(requests[completion.index], completion, generator.tokenizer)
+                        line = _format_line(requests[completion.index], completion, generator.tokenizer)
                         kept.append((completion.index, completion.sample), line)
-                    meter.take(step)
+                    meter.count_step(step)
                 seconds = time.monotonic() - started
             on_progress(Progress(1.0, "writing"))
             write_completions(output, kept.lines)
@@ -116,10 +116,10 @@ def find_unanswerable(
     *,
     adapter: Path | str | None = None,
 ) -> dict[int, str]:
-    """Find the requests that `generate` would raise a PromptError for, without loading the model.
+    """Find the requests for which `generate` would raise a PromptError, without loading the model.
 
     Returns:
-        Why each of them cannot be answered, by its index.
+        The reason why each of them cannot be answered, by its index.
     """
     generator = TextGenerator(checkpoint, options, adapter=adapter)
     found = {}
@@ -131,34 +131,35 @@ def find_unanswerable(
     return found
 
 
-def _fingerprint(
+def _compute_fingerprint(
     generator: TextGenerator, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedRequest]
 ) -> str:
-    """Tells a run by all that its lines depend on. Checkpoints are told by their files, not by where they lie."""
+    """Hash everything that the lines of a run depend on. Checkpoints count by content, not by path."""
     setup = generator.setup
     digest = hashlib.sha256()
     for folder in filter(None, (setup.checkpoint, setup.adapter)):
         for path in sorted(folder.iterdir()):
             if path.is_file():
                 digest.update(f"{path.name}:{path.stat().st_size}".encode())
-                for piece in _samples(path):
-                    digest.update(piece)
-    asked = [(one.id, one.prompt, one.messages) for one in requests]  # lines have them; unlike texts may be like ids
-    run = (generator.choice.name, setup.settings.dtype, sorted(setup.end_token_ids), asked, encoded)
+                for chunk in _read_chunks(path):
+                    digest.update(chunk)
+    # Lines contain the original requests, and different texts may encode to the same ids.
+    originals = [(one.id, one.prompt, one.messages) for one in requests]
+    run = (generator.choice.name, setup.settings.dtype, sorted(setup.end_token_ids), originals, encoded)
     digest.update(repr(run).encode())
     return digest.hexdigest()
 
 
-def _samples(path: Path) -> Iterator[bytes]:
-    """Pieces of a file from its beginning to its end: weights that were trained in some layers only differ there."""
+def _read_chunks(path: Path) -> Iterator[bytes]:
+    """Read chunks spread over the whole file, because two models may differ in a few layers only."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        for place in (*range(0, size, max(SAMPLE_BYTES, size // SAMPLES)), max(0, size - SAMPLE_BYTES)):
-            file.seek(place)
-            yield file.read(SAMPLE_BYTES)
+        for offset in (*range(0, size, max(CHUNK_BYTES, size // CHUNKS_PER_FILE)), max(0, size - CHUNK_BYTES)):
+            file.seek(offset)
+            yield file.read(CHUNK_BYTES)
 
 
-def _line(request: GenerationRequest, completion: Completion, tokenizer: BaichuanTokenizer) -> str:
+def _format_line(request: GenerationRequest, completion: Completion, tokenizer: BaichuanTokenizer) -> str:
     line: dict[str, Any] = {"index": completion.index, "sample": completion.sample}
     if request.id is not None:
         line["id"] = request.id
@@ -173,5 +174,5 @@ def _line(request: GenerationRequest, completion: Completion, tokenizer: Baichua
         "completion_tokens": completion.completion_tokens,
     }
     if completion.logprobs is not None:
-        line["logprobs"] = openai_logprobs(tokenizer, completion.logprobs)
+        line["logprobs"] = format_openai_logprobs(tokenizer, completion.logprobs)
     return json.dumps(line, ensure_ascii=False)

@@ -25,15 +25,15 @@ from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_
 
 
 class TextGenerator:
-    """Answers requests with one checkpoint. The model is loaded with the first of them, or by `load`.
+    """Answers requests with one checkpoint. The model is loaded for the first request, or by `load`.
 
-    All requests, of all methods and threads, run in one batch; each is answered as it would be alone. `open_lane` opens
-    another batch on the same model.
+    All requests, of all methods and threads, run in one batch; each gets the same answer as it would alone. `open_lane`
+    opens another batch on the same model.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
-        choice: The engine that runs the model, and why.
-        chat_format: How the checkpoint writes chats.
+        choice: The engine that runs the model, and the reason for this choice.
+        chat_format: The chat format of the checkpoint.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class TextGenerator:
         adapter: Path | str | None = None,
         models: ModelKeeper | None = None,
     ) -> None:
-        """Looks at everything but the weights.
+        """Read the configuration and the tokenizer, and choose an engine. The weights are loaded later.
 
         Args:
             checkpoint: Directory of a checkpoint, quantized ones included.
-            options: What differs from the checkpoint's own defaults; requests may differ further.
+            options: Options that override the checkpoint's defaults; requests may override them again.
             adapter: Directory of a LoRA adapter for this checkpoint.
-            models: Keeps the model loaded for later operations, and may have it already.
+            models: Keeps the model loaded for later operations, and may have loaded it already.
 
         Raises:
-            CheckpointError: Its files are missing, damaged or hold what cannot be used.
-            TokenizerError: It has no tokenizer.
-            UnsupportedError: No engine can run it here, or the one asked for cannot.
+            CheckpointError: Files of the checkpoint are missing or damaged, or have unusable settings.
+            TokenizerError: The checkpoint has no tokenizer.
+            UnsupportedError: No engine can run the checkpoint on this machine, or the requested one cannot.
         """
         checkpoint = Path(checkpoint)
         config = read_config(checkpoint)
         options = options or GenerationOptions()
-        defaults = GenerationDefaults.of(checkpoint)
+        defaults = GenerationDefaults.from_checkpoint(checkpoint)
         self._owns_models = models is None
         self._models = models or ModelKeeper()
         self.tokenizer: BaichuanTokenizer = self._models.load_tokenizer(checkpoint)
@@ -109,12 +109,12 @@ class TextGenerator:
 
         Raises:
             CheckpointError: The weights or the adapter cannot be used.
-            UnsupportedError: The dtype or device does not exist here.
+            UnsupportedError: The dtype or device is not available on this machine.
         """
         return self._load_batch().engine
 
     def close(self) -> None:
-        """Free the model's memory unless a keeper was passed; what has not been answered fails.
+        """Free the model's memory, unless a `ModelKeeper` was passed. Unfinished requests fail.
 
         The next request loads the model again.
         """
@@ -132,21 +132,21 @@ class TextGenerator:
 
         Raises:
             PromptError: A request cannot be answered; the message names it.
-            UnsupportedError: The engine cannot do what a request asks for; the message names the parameter.
+            UnsupportedError: The engine does not support a parameter of a request; the message names it.
         """
         encoded = self._encoder.encode(requests)
         check_requests(self.choice.name, encoded)
         return [replace(one, lane=self._lane) for one in encoded] if self._lane else encoded
 
     def submit(self, request: GenerationRequest) -> CompletionStream:
-        """Add a request to those that run, and return its text as it comes. Any thread may call this.
+        """Add a request to the running batch, and return a stream of its text. Any thread may call this.
 
-        It returns at once if the model is loaded. The keys and values of a chat are kept as long as there is room, so
-        that its next turn starts where this one ended.
+        This returns immediately if the model is loaded. The keys and values of a chat are kept as long as there is
+        room, so that its next turn starts where this one ended.
 
         Raises:
             PromptError: The request cannot be answered.
-            UnsupportedError: The engine cannot do what the request asks for; the message names the parameter.
+            UnsupportedError: The engine does not support a parameter of the request; the message names it.
             CheckpointError: The weights or the adapter cannot be used.
         """
         encoded = self.encode([request])
@@ -161,14 +161,14 @@ class TextGenerator:
 
         Args:
             requests: The requests.
-            stream: Whether steps contain text as it comes.
+            stream: Whether each step contains the text generated in it.
 
         Returns:
             The steps in which at least one of these requests advanced. Closing the iterator cancels the requests.
 
         Raises:
             CheckpointError: The weights or the adapter cannot be used, or the model computes NaN.
-            UnsupportedError: A completion does not fit into memory even alone.
+            UnsupportedError: A completion does not fit into memory even if it runs alone.
         """
         if not requests:
             return iter(())
@@ -187,10 +187,10 @@ class TextGenerator:
         return sorted((one for step in steps for one in step.completions), key=lambda one: (one.index, one.sample))
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[TextDelta | Completion]:
-        """Return the text of all requests as it comes, and each completion once it is whole.
+        """Yield the text of all requests as it is generated, and each completion once it is finished.
 
         Raises:
-            PromptError: A request cannot be answered; the message names it. Nothing was generated then.
+            PromptError: A request cannot be answered; the message names it. Then nothing has been generated.
             CheckpointError: The model computes NaN.
         """
         return _list_all_events(self.run(self.encode(requests), stream=True))
@@ -202,7 +202,7 @@ class TextGenerator:
             return self._batch
 
     def _start(self) -> OpenBatch:
-        """Start the engine. The native one shares its model with evaluations; others load the model themselves."""
+        """Start the engine. The native one shares its model with other operations; others load it themselves."""
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
         if name == NATIVE:
@@ -228,7 +228,7 @@ def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
 def _end_token_ids(
     tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
 ) -> frozenset[int]:
-    """Return the end tokens of ``generation_config.json``, else a list in ``config.json``, else the tokenizer's."""
+    """Return the end tokens of `generation_config.json`, or a list in `config.json`, or the tokenizer's end token."""
     ids = defaults.eos_token_id
     if ids is None:
         ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """Items for one consumer. After `close`, it gets those that are left and then the end, or an error.
+    """A queue for one consumer. After `close`, the consumer gets the remaining items, and then `EOFError` or an error.
 
     Example:
         mailbox.put(1)              from the engine's thread
@@ -34,11 +34,11 @@ class Mailbox(Generic[Item]):
                 self._notify()
 
     def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
-        """Let nothing else in; only the first call counts.
+        """Accept no more items. Later calls do not change the error of the first one.
 
         Args:
-            error: What the consumer gets at the end, instead of `EOFError`.
-            discard: Whether the consumer gets the end at once instead of the items that are left.
+            error: Error to raise in the consumer at the end, instead of `EOFError`.
+            discard: Whether to drop the remaining items.
         """
         with self._changed:
             if discard:
@@ -51,10 +51,10 @@ class Mailbox(Generic[Item]):
         """Wait for the next item.
 
         Raises:
-            EOFError: The mailbox is closed and empty. If it was closed with an error, that is raised instead.
+            EOFError: The mailbox is closed and empty. If it was closed with an error, that error is raised instead.
         """
         with self._changed:
-            self._changed.wait_for(self._has_news)
+            self._changed.wait_for(self._is_ready)
             return self._take()
 
     async def aget(self) -> Item:
@@ -62,13 +62,13 @@ class Mailbox(Generic[Item]):
         while True:
             loop = asyncio.get_running_loop()
             with self._changed:
-                if self._has_news():
+                if self._is_ready():
                     return self._take()
                 future: asyncio.Future[None] = loop.create_future()
                 self._waiter = (loop, future)
             await future
 
-    def _has_news(self) -> bool:
+    def _is_ready(self) -> bool:
         return bool(self._items) or self._closed
 
     def _take(self) -> Item:
@@ -81,7 +81,7 @@ class Mailbox(Generic[Item]):
         if self._waiter:
             loop, future = self._waiter
             self._waiter = None
-            with suppress(RuntimeError):  # the loop is closed, and so is its consumer
+            with suppress(RuntimeError):  # the loop is closed, so nothing waits in it
                 loop.call_soon_threadsafe(_wake, future)
 
 

@@ -1,4 +1,4 @@
-"""Progress of a generation run, in tokens of its budget."""
+"""Progress of a generation run."""
 
 import time
 from collections import Counter
@@ -8,15 +8,17 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Step
 from baichuan_core.progress import Progress, ProgressCallback
 
-LOADED = 0.05  # share of the run that is over when the model is there
+PROGRESS_AFTER_LOADING = 0.05  # fraction of the whole run
 SECONDS_BETWEEN_REPORTS = 0.1
 
 
 class Meter:
-    """Counts tokens against the limits of all completions; those that end early give back what they did not use.
+    """Reports progress as the fraction of the run's token budget, the sum of the limits of all completions.
+
+    A completion that ends before its limit counts as its whole limit.
 
     Attributes:
-        generated: Tokens so far.
+        generated: Number of tokens generated so far.
     """
 
     def __init__(self, requests: Sequence[EncodedRequest], on_progress: ProgressCallback) -> None:
@@ -25,17 +27,17 @@ class Meter:
         self._budget = sum(self._limits.values())
         self._open = Counter(one.index for one in requests)
         self._requests = len(self._open)
-        self._spent = 0  # limits of finished completions
+        self._finished_budget = 0  # sum of the limits of finished completions
         self._finished_tokens = 0
-        self._fraction = LOADED
+        self._fraction = PROGRESS_AFTER_LOADING
         self._on_progress = on_progress
         self._started = self._reported = time.monotonic()
 
-    def take(self, step: Step) -> None:
-        """Counts a step and reports now and then, and whenever a completion has finished."""
+    def count_step(self, step: Step) -> None:
+        """Count a step's tokens, and report when a completion finishes or `SECONDS_BETWEEN_REPORTS` have passed."""
         self.generated += step.tokens
         for completion in step.completions:
-            self._spent += self._limits[completion.index, completion.sample]
+            self._finished_budget += self._limits[completion.index, completion.sample]
             self._finished_tokens += completion.completion_tokens
             self._open[completion.index] -= 1
         now = time.monotonic()
@@ -45,8 +47,8 @@ class Meter:
 
     def _report(self, now: float) -> None:
         running = self.generated - self._finished_tokens
-        share = min(1.0, (self._spent + running) / self._budget)
-        self._fraction = max(self._fraction, LOADED + (1 - LOADED) * share)
+        fraction = min(1.0, (self._finished_budget + running) / self._budget)
+        self._fraction = max(self._fraction, PROGRESS_AFTER_LOADING + (1 - PROGRESS_AFTER_LOADING) * fraction)
         done = self._requests - sum(map(bool, self._open.values()))
         rate = self.generated / max(now - self._started, 1e-9)
         metrics = {"requests_done": float(done), "tokens_per_second": rate}

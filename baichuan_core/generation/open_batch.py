@@ -1,4 +1,4 @@
-"""An engine that many threads can use at the same time: one thread steps it and hands out what is new."""
+"""An engine that many threads can use at the same time: one thread steps it and distributes the outputs."""
 
 import threading
 import weakref
@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, 
 from baichuan_core.generation.engines.outputs import Output, Step
 from baichuan_core.generation.mailbox import Mailbox
 
-Calls = SimpleQueue[Callable[[], None] | None]  # None ends the thread
+Calls = SimpleQueue[Callable[[], None] | None]  # None stops the thread
 
 
 @dataclass(slots=True, eq=False)
@@ -21,9 +21,9 @@ class Ticket:
     """The completions that were submitted together.
 
     Attributes:
-        added: Done when they are in the batch, or failed.
-        mailbox: Their outputs that have not been read.
-        open_ids: The engine's ids of those that have not ended; changed by the batch's thread only.
+        added: Resolves once they are in the batch, or could not be added.
+        mailbox: Outputs that have not been read yet.
+        open_ids: The engine's ids of the unfinished completions; only the batch's thread changes them.
     """
 
     added: Future[None] = field(default_factory=Future)
@@ -34,9 +34,9 @@ class Ticket:
 class OpenBatch:
     """The open batch of an engine, for any number of threads and event loops.
 
-    `submit` adds completions to those that run. A single thread steps the engine as long as there is work; between two
-    steps it carries out what the other threads ask for. While there is no work it does not keep the engine alive, which
-    is therefore freed with its last user. The thread also ends when the interpreter exits.
+    `submit` adds completions to the running batch. A single thread steps the engine as long as there is work, and makes
+    the calls of other threads between two steps. While it is idle it holds no reference to the batch, so the engine is
+    freed with its last user. The thread also ends when the interpreter exits.
 
     Example:
         thread A: feed = batch.submit([a])     thread B: feed = batch.submit([b])
@@ -46,7 +46,7 @@ class OpenBatch:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._tickets: dict[int, Ticket] = {}  # by the engine's ids of completions; used by the batch's thread only
+        self._tickets: dict[int, Ticket] = {}  # by the engine's completion ids; only the batch's thread uses it
         self._calls: Calls = SimpleQueue()
         self._thread = threading.Thread(
             target=_serve, args=(weakref.ref(self), self._calls), name="generation", daemon=True
@@ -57,11 +57,12 @@ class OpenBatch:
     def submit(
         self, requests: Sequence[EncodedRequest], *, stream: bool = False, capacity: Capacity | None = None
     ) -> "Feed":
-        """Add completions to the batch. This does not wait; what fails is raised where the feed is read.
+        """Add completions to the batch without waiting. Reading the feed raises their errors.
 
         Args:
-            requests: The completions; they are planned together, so that they share prefixes of their prompts.
-            stream: Whether to report text as it comes.
+            requests: The completions; they are planned together, so that prefixes shared by their prompts are computed
+                once.
+            stream: Whether to report text as it is generated.
             capacity: Room to make before the first of them runs.
 
         Raises:
@@ -72,25 +73,25 @@ class OpenBatch:
         return Feed(self, ticket)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Remove completions that have not ended; their slots are free in the next step.
+        """Remove unfinished completions; their slots are free in the next step.
 
-        This takes no lock, because the garbage collector may call it at any time, in any thread.
+        This takes no lock, because a finalizer calls it, at any time and in any thread.
         """
         self._calls.put(lambda: self._abort(ticket))
         self.engine.wake()
 
     def close(self) -> None:
-        """Fail the completions that have not ended, and free the engine's memory. Nothing can be submitted after it."""
+        """Fail the unfinished completions and free the engine's memory. Nothing can be submitted afterwards."""
         with self._sending:
             if self._stop():  # the thread has ended, so this one may use the engine
                 self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))
                 self.engine.close()
 
     def step(self) -> None:
-        """Step the engine and hand out the outputs; called by the batch's own thread."""
+        """Step the engine and distribute its outputs; only the batch's thread calls this."""
         try:
             step = self.engine.step()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the completions are waited for
+        except BaseException as error:  # noqa: BLE001 - it is raised in the threads that wait for the completions
             self.fail(error)
             return
         news: dict[int, tuple[Ticket, list[Output]]] = {}
@@ -134,7 +135,7 @@ class OpenBatch:
             self.engine.abort(request_id)
 
     def fail(self, error: BaseException) -> None:
-        """Remove all completions, and raise an error where they are waited for; called by the batch's own thread."""
+        """Remove all completions, and raise `error` where they are read; only the batch's thread calls this."""
         for ticket in {id(one): one for one in self._tickets.values()}.values():
             with suppress(Exception):  # the engine may be broken
                 self._abort(ticket)
@@ -142,7 +143,7 @@ class OpenBatch:
         self._tickets.clear()
 
     def _send(self, call: Callable[[], None]) -> None:
-        """Let the batch's thread call a function between two steps."""
+        """Make the batch's thread call a function between two steps."""
         with self._sending:
             if not self._stop.alive:
                 raise UnsupportedError("the model is closed; load it again")
@@ -153,10 +154,10 @@ class OpenBatch:
 
 
 class Feed:
-    """Outputs of the completions that were submitted together, step by step.
+    """The outputs of completions that were submitted together, step by step.
 
-    After the last completion comes the end. The first one that fails is raised as an error, and the others are removed.
-    A feed that is no longer referenced is cancelled.
+    The feed ends after the last completion. If one of them fails, its error is raised and the others are removed. A
+    feed that is no longer referenced is cancelled.
     """
 
     def __init__(self, batch: OpenBatch, ticket: Ticket) -> None:
@@ -165,7 +166,7 @@ class Feed:
         weakref.finalize(self, batch.cancel, ticket).atexit = False
 
     def wait_until_added(self) -> None:
-        """Wait until the completions are in the batch, with room for the first of them.
+        """Wait until the completions are in the batch and the engine has room for the first of them.
 
         Raises:
             CheckpointError: The model cannot be loaded.
@@ -174,7 +175,7 @@ class Feed:
         self._ticket.added.result()
 
     def cancel(self) -> None:
-        """Remove the completions from the batch; whoever reads gets the end. Any thread may call this."""
+        """Remove the completions from the batch; readers see the end of the feed. Any thread may call this."""
         self._ticket.mailbox.close(discard=True)
         self._batch.cancel(self._ticket)
 
@@ -203,7 +204,7 @@ class Feed:
 
 
 def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
-    """Carry out calls and step the engine while it has work; waiting for work needs no reference to the batch."""
+    """Make queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
     call = calls.get()
     while call is not None:
         batch = reference()
@@ -228,4 +229,4 @@ def _stop(thread: threading.Thread, calls: Calls, engine: Engine) -> bool:
     engine.wake()
     if thread.ident is not None and thread is not threading.current_thread():
         thread.join()
-    return True  # a finalizer that has run before returns None
+    return True  # a finalizer returns None if it has run before, so `close` acts only once

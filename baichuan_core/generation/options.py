@@ -12,14 +12,15 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import ChatForm, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
-# Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
-MOST: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
-MOST |= {"presence_penalty": 2, "frequency_penalty": 2}
-MAX_LOGIT_BIAS = 100  # in either direction, as in OpenAI's API
-MAX_BIASED_TOKENS = 1024  # OpenAI's API takes 300
-# Settings in generation_config.json that do not change an answer here: ids that are used elsewhere, the form of
-# transformers' output, how it computes, and what only matters together with others (beams, assistants).
-BOOKKEEPING = {
+# Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are surely mistakes, and engines
+# store `top_k` in 32 bits.
+MAX_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
+MAX_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
+MAX_LOGIT_BIAS = 100  # of the absolute value, as in OpenAI's API
+MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
+# Settings in generation_config.json that do not affect answers here: ids that other code reads, the output format and
+# the optimizations of transformers, and settings that matter only together with others (beams, assistants).
+IRRELEVANT_SETTINGS = {
     *("bos_token_id", "pad_token_id", "user_token_id", "assistant_token_id", "transformers_version"),
     *("_from_model_config", "use_cache", "early_stopping", "return_dict_in_generate", "output_scores"),
     *("output_attentions", "output_hidden_states", "output_logits", "cache_implementation", "cache_config"),
@@ -36,31 +37,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How to generate. What is None comes from the checkpoint's ``generation_config.json``.
+    """Options of a generation run. Values that are None come from the checkpoint's `generation_config.json`.
 
     Attributes:
-        max_new_tokens: Longest completion in tokens; the model's window limits it further.
-        do_sample: Sample; False takes the most probable token each time.
-        temperature: Divides the logits before sampling; 0 means no sampling.
+        max_new_tokens: Maximum length of a completion in tokens; the model's context length limits it further.
+        do_sample: Whether to sample; if False, the most probable token is chosen each time.
+        temperature: Divides the logits before sampling; 0 disables sampling.
         top_k: Sample among the k most probable tokens; 0 means all.
-        top_p: Sample among the most probable tokens that hold this share of the probability.
-        repetition_penalty: Above 1 makes tokens that have occurred less probable (Keskar et al. 2019).
+        top_p: Sample among the most probable tokens whose probabilities sum to this fraction.
+        repetition_penalty: Values above 1 make tokens that have occurred less probable (Keskar et al. 2019).
         presence_penalty: Subtracted from the logits of tokens that the completion already contains (-2 to 2), as in
             OpenAI's API. Tokens of the prompt do not count.
         frequency_penalty: Subtracted from the logit of a token for each time the completion contains it (-2 to 2).
         logit_bias: Added to the logits of these token ids (-100 to 100), before all penalties.
-        seed: Of the sampling. A prompt's noise follows from the seed, the prompt and how often the same prompt
-            came before, not from the batch it stands in.
+        seed: Seed of the sampling. The random numbers of a prompt depend on the seed, the prompt, and how many equal
+            prompts precede it, but not on the batch.
         stop: Texts that end a completion; they are not part of it. A single string is one text.
-        n: Completions a request, each with noise of its own.
-        logprobs: Report the model's own logarithm of the probability of each token, and of this many alternatives
-            (0 to 20).
-        engine: What runs the model; ``auto`` takes the fastest that can.
-        batch_tokens: Most tokens, prompts and completions together, that run at once. Beginnings that prompts have in
-            common are kept beside them, up to a quarter of it.
-        batch_size: Most completions that run at once.
-        dtype: Of the weights; ``auto`` takes the checkpoint's own.
-        device: ``cpu``, ``cuda``; None takes CUDA if there is any.
+        n: Number of completions per request, each with its own random numbers.
+        logprobs: Report the log-probability of each token before any sampling settings, and those of this many
+            alternatives (0 to 20).
+        engine: The engine that runs the model; `auto` chooses the fastest that can.
+        batch_tokens: Maximum number of tokens, of prompts and completions together, that run at the same time. Shared
+            prefixes of prompts are kept in addition, up to a quarter of this number.
+        batch_size: Maximum number of completions that run at the same time.
+        dtype: Data type of the weights; `auto` uses the checkpoint's.
+        device: `cpu` or `cuda`; None uses CUDA if it is available.
     """
 
     max_new_tokens: int | None = None
@@ -83,7 +84,7 @@ class GenerationOptions:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        limits = {
+        minimums = {
             "max_new_tokens": 1,
             "temperature": 0,
             "top_k": 0,
@@ -95,14 +96,14 @@ class GenerationOptions:
             "batch_tokens": 1,
             "batch_size": 1,
         }
-        for name, least in limits.items():
+        for name, minimum in minimums.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:  # NaN neither
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
-        for name, most in MOST.items():
+            if value is not None and not value >= minimum:  # written this way to reject NaN too
+                raise ValueError(f"{name} is {value}; it must be at least {minimum}")
+        for name, maximum in MAX_VALUES.items():
             value = getattr(self, name)
-            if value is not None and value > most:
-                raise ValueError(f"{name} is {value}; it must be at most {most}")
+            if value is not None and value > maximum:
+                raise ValueError(f"{name} is {value}; it must be at most {maximum}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if self.engine not in ("auto", *get_args(EngineName)):
@@ -121,14 +122,14 @@ def read_stop_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("stop contains something that is not a string; pass a string or a list of strings")
     if "" in texts:
-        raise ValueError("stop contains an empty string; leave it out")
-    if any(half_of_a_pair(text) for text in texts):
+        raise ValueError("stop contains an empty string; remove it")
+    if any(has_lone_surrogate(text) for text in texts):
         raise ValueError("stop contains half of a surrogate pair; write the whole character")
     return texts
 
 
 def check_logit_bias(bias: Mapping[Any, Any]) -> None:
-    """Reject biases that are not numbers from -100 to 100 by token id.
+    """Reject biases that do not map token ids to numbers from -100 to 100.
 
     Raises:
         ValueError: The message names `logit_bias` and the token.
@@ -145,14 +146,14 @@ def check_logit_bias(bias: Mapping[Any, Any]) -> None:
             )
 
 
-def half_of_a_pair(text: str) -> bool:
-    """Whether a text holds half of a surrogate pair, which JSON can name and no file can hold."""
+def has_lone_surrogate(text: str) -> bool:
+    """Return whether a text contains half of a surrogate pair, which JSON can express but UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """What a checkpoint says about generating with it (published ``generation_config.json``)."""
+    """The generation settings that a checkpoint recommends in its `generation_config.json`."""
 
     max_new_tokens: int = 2048
     do_sample: bool = False
@@ -163,11 +164,13 @@ class GenerationDefaults:
     eos_token_id: int | list[int] | None = None
 
     @classmethod
-    def of(cls, checkpoint: Path) -> "GenerationDefaults":
-        """Read them from ``checkpoint``; base models often have none. Log a warning about settings that are not used.
+    def from_checkpoint(cls, checkpoint: Path) -> "GenerationDefaults":
+        """Read the settings of a checkpoint, and log a warning about settings that are not used.
+
+        Base models often have no `generation_config.json`.
 
         Raises:
-            CheckpointError: ``generation_config.json`` is damaged or holds values out of range.
+            CheckpointError: `generation_config.json` is damaged or has values out of range.
         """
         known = {one.name for one in fields(cls)}
         settings = read_generation_settings(checkpoint)
@@ -178,9 +181,7 @@ class GenerationDefaults:
             frozenset(map(index, end if isinstance(end, list) else [end or 0]))
         except (ValueError, TypeError) as error:
             path = checkpoint / "generation_config.json"
-            raise CheckpointError(
-                f"{path} holds what cannot be used ({error}); correct it or remove the file"
-            ) from error
+            raise CheckpointError(f"{path} has an invalid setting ({error}); fix it or remove the file") from error
         if ignored := find_ignored_settings(settings):
             log.warning(
                 "generation_config.json of the checkpoint has settings that are not used here: %s",
@@ -189,11 +190,11 @@ class GenerationDefaults:
         return defaults
 
     def complete(self, options: GenerationOptions) -> GenerationOptions:
-        """``options`` with nothing left open, and temperature 0 turned into greedy decoding."""
+        """Return `options` with these defaults filled in, and with temperature 0 replaced by greedy decoding."""
         names = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
         chosen = {name: getattr(options, name) for name in names}
         if options.do_sample is None and options.temperature:
-            chosen["do_sample"] = True  # who names a temperature wants sampling
+            chosen["do_sample"] = True  # a temperature would have no effect without sampling
         filled = {name: getattr(self, name) if value is None else value for name, value in chosen.items()}
         if filled["temperature"] == 0:
             filled |= {"do_sample": False, "temperature": 1.0}
@@ -201,31 +202,31 @@ class GenerationDefaults:
 
 
 def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the generation settings of a checkpoint that would change answers elsewhere and are not used here."""
+    """Return the settings of a checkpoint that would change answers in transformers and are not used here."""
     used = {one.name for one in fields(GenerationDefaults)}
     return {
         name: value
         for name, value in settings.items()
-        if name not in used | BOOKKEEPING and value and not (name in NEUTRAL_AT_ONE and value == 1)
+        if name not in used | IRRELEVANT_SETTINGS and value and not (name in NEUTRAL_AT_ONE and value == 1)
     }
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationReport:
-    """What a run did.
+    """The result of a generation run.
 
     Attributes:
-        requests: How many requests were answered.
-        completions: How many completions were written, ``n`` for each request.
-        resumed: How many of them an earlier run had finished.
-        prompt_tokens: Tokens of the prompts, each counted once.
-        completion_tokens: Tokens of all completions, the end token included.
-        generated_tokens: Those of them that this run generated.
-        seconds: Time of the generation itself, without loading.
-        engine: What ran the model.
-        engine_reason: Why this engine.
-        chat_format: How chats were written: in a published format (``baichuan2``, ``baichuan1-13b``) or by the
-            checkpoint's own ``chat_template``; None if no request was a chat.
+        requests: Number of requests answered.
+        completions: Number of completions written, `n` per request.
+        resumed: Number of completions that an earlier run had finished.
+        prompt_tokens: Number of tokens of the prompts, counted once per request.
+        completion_tokens: Number of tokens of all completions, including end tokens.
+        generated_tokens: Number of tokens that this run generated.
+        seconds: Duration of the generation itself, without loading.
+        engine: The engine that ran the model.
+        engine_reason: The reason for choosing this engine.
+        chat_format: The format of chats: a published one (`baichuan2`, `baichuan1-13b`) or the checkpoint's
+            `chat_template`; None if no request was a chat.
     """
 
     requests: int
@@ -241,5 +242,5 @@ class GenerationReport:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens generated a second."""
+        """Number of tokens generated per second."""
         return self.generated_tokens / max(self.seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""Reads generation requests from a JSONL file, in our own format or in that of OpenAI's batch API."""
+"""Read generation requests from a JSONL file, in our own format or in that of OpenAI's batch API."""
 
 import json
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ KEYS = ("prompt", "messages", "id", *OPTIONS)
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 SOURCES = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-LABELS = ("model", "user", "metadata", "store")  # do not change an answer
-# Parameters of OpenAI's APIs that change nothing if they have these values.
+LABELS = ("model", "user", "metadata", "store")  # parameters that do not affect the answer
+# Parameters of OpenAI's APIs that have no effect with these values.
 NEUTRAL = {"stream": False, "echo": False, "best_of": 1}
 
 
 def read_requests(path: Path | str) -> list[GenerationRequest]:
     """Read requests from a file with one JSON object per line.
 
-    A line is ``{"prompt": ...}`` or ``{"messages": [...]}``, with ``id`` and the other fields of `GenerationRequest`
-    if needed; `max_tokens` is another name of `max_new_tokens`. A line in OpenAI's batch format is used too:
-    `custom_id` is the id; `model` in its body is ignored, because a run has one model. In both formats,
+    A line is `{"prompt": ...}` or `{"messages": [...]}`, with `id` and the other fields of `GenerationRequest`
+    if needed; `max_tokens` is an alias of `max_new_tokens`. Lines in OpenAI's batch format are accepted too:
+    `custom_id` is the id; `model` in the body is ignored, because a run has one model. In both formats,
     log-probabilities are requested by `"logprobs": 2`, or as in OpenAI's chat API by `"logprobs": true,
-    "top_logprobs": 2`. Any other key is an error unless its value changes nothing (null, or for example
+    "top_logprobs": 2`. Any other key is an error unless its value has no effect (null, or for example
     `"stream": false`).
 
     Raises:
@@ -45,7 +45,7 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One line of a batch file: its request, or why it cannot become one."""
+    """One line of a batch file: its request, or the reason why it is invalid."""
 
     custom_id: str
     request: GenerationRequest | None
@@ -53,17 +53,17 @@ class BatchLine:
 
 
 def read_batch(path: Path | str) -> list[BatchLine]:
-    """Read a file in OpenAI's batch format; unlike in `read_requests`, a malformed line does not concern the others.
+    """Read a file in OpenAI's batch format. Unlike in `read_requests`, a malformed line does not reject the file.
 
     Raises:
-        DatasetError: The file is missing, not UTF-8 or empty, or a line has no ``custom_id``.
+        DatasetError: The file is missing, not UTF-8 or empty, or a line has no `custom_id`.
     """
     path = Path(path)
     lines = [
         (line, content) for line, content in enumerate(read_text_file(path).split("\n"), start=1) if content.strip()
     ]
     if not lines:
-        raise DatasetError(f"the batch {path.name} has no request; add one JSON object per line")
+        raise DatasetError(f"the batch {path.name} has no requests; add one JSON object per line")
     return [_read_batch_line(content, f"line {line} of the batch") for line, content in lines]
 
 
@@ -73,7 +73,7 @@ def _read_batch_line(content: str, place: str) -> BatchLine:
     except (ValueError, RecursionError, KeyError, TypeError):
         custom_id = None
     if not isinstance(custom_id, str):
-        raise DatasetError(f"{place} has no 'custom_id'; each request needs one, which must be a text")
+        raise DatasetError(f"{place} has no 'custom_id'; every line needs one, which must be a string")
     try:
         return BatchLine(custom_id, _parse_line(content, place))
     except DatasetError as error:
@@ -99,26 +99,27 @@ def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in SOURCES:
         raise DatasetError(
-            f"{place} asks for {item.get('method', 'POST')!r} {url!r}; use POST and {' or '.join(SOURCES)}"
+            f"{place} has the method and url {item.get('method', 'POST')!r} {url!r};"
+            f" use POST and {' or '.join(SOURCES)}"
         )
     if not isinstance(body, dict):
-        raise DatasetError(f"{place} has no 'body'; give the parameters of {url} as an object")
+        raise DatasetError(f"{place} has no 'body'; add an object with the parameters of {url}")
     if "id" in body:
-        raise DatasetError(f"{place} has the unknown key 'id' in its body; name the request by 'custom_id'")
+        raise DatasetError(f"{place} has the unknown key 'id' in its body; use 'custom_id' instead")
     if body.get(SOURCES[url]) is None:
-        raise DatasetError(f"{place} has no {SOURCES[url]!r} in its body, which {url} requires")
+        raise DatasetError(f"{place} has no {SOURCES[url]!r} in its body; {url} requires it")
     return {key: value for key, value in body.items() if key not in LABELS} | {"id": item.get("custom_id")}
 
 
 def _use_own_names(item: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Drop keys that change nothing, translate aliases and refuse every other key."""
+    """Drop keys that have no effect, translate aliases and reject all unknown keys."""
     fields: dict[str, Any] = {}
     for key, value in item.items():
         if value is None or (key in NEUTRAL and value == NEUTRAL[key]):
             continue
         name = ALIASES.get(key, key)
         if name in fields:
-            raise DatasetError(f"{place} has {key!r} besides another key for {name}; keep one of them")
+            raise DatasetError(f"{place} has {key!r} and another key for {name}; keep one of them")
         fields[name] = value
     _translate_logprobs(fields, place)
     _reject_others(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
@@ -138,13 +139,13 @@ def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
 
 
 def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
-    """Return biases by token ids, which are strings in JSON."""
+    """Convert the keys of `logit_bias`, which are strings in JSON, to token ids."""
     if not isinstance(bias, dict):
         raise DatasetError(f"{place} has a 'logit_bias' that is not an object; write {{\"token id\": bias}}")
     try:
         biases = {int(token): value for token, value in bias.items()}
     except ValueError as error:
-        raise DatasetError(f"{place} has a 'logit_bias' with a key that is not a token id ({error})") from error
+        raise DatasetError(f"{place} has a 'logit_bias' key that is not a token id ({error}); use integers") from error
     if len(biases) < len(bias):
         raise DatasetError(f"{place} has a 'logit_bias' that names a token twice; keep one of them")
     return biases
@@ -159,11 +160,11 @@ def _reject_others(item: Mapping[str, Any], known: set[str], place: str, *, hint
 def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
     prompt, request_id, stop = item.get("prompt"), item.get("id"), item.get("stop")
     if prompt is not None and not isinstance(prompt, str):
-        raise DatasetError(f"{place} has a 'prompt' that is not a text; write it as a string")
+        raise DatasetError(f"{place} has a 'prompt' that is not a string; write it as a string")
     if "messages" in item:
         _check_messages(item["messages"], place)
     if stop is not None and not isinstance(stop, str | list):
-        raise DatasetError(f"{place} has a 'stop' that is not a list; write a list of strings")
+        raise DatasetError(f"{place} has a 'stop' that is neither a string nor a list; write a list of strings")
     options = {name: item.get(name) for name in OPTIONS}
     if options["logit_bias"] is not None:
         options["logit_bias"] = _read_logit_bias(options["logit_bias"], place)

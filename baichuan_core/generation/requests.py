@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from baichuan_core.errors import PromptError
-from baichuan_core.generation.options import GenerationOptions, half_of_a_pair, read_stop_texts
+from baichuan_core.generation.options import GenerationOptions, has_lone_surrogate, read_stop_texts
 from baichuan_core.tokenizer import Message
 
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "seed", "n", "logprobs")
@@ -17,13 +17,13 @@ class GenerationRequest:
     """One request: a text to continue, or a chat to answer.
 
     Attributes:
-        prompt: Text, tokenized as it is; control pieces in it are control pieces.
-        messages: A chat in place of `prompt`; text in it never yields a control id.
-        id: The caller's own name of the request; it is returned with the completion.
+        prompt: Text to continue. The names of control tokens in it are encoded as control tokens.
+        messages: A chat instead of `prompt`; the text of its messages never encodes to control tokens.
+        id: The caller's id of the request; it is returned with the completion.
         max_new_tokens, temperature, top_k, top_p, presence_penalty, frequency_penalty, logit_bias, stop, n, logprobs:
             Override the run's options for this request, see `GenerationOptions`.
-        seed: Overrides the run's seed; then equal prompts with equal seeds get equal completions.
-        place: Where the request comes from, for messages: "line 12 of prompts.jsonl".
+        seed: Overrides the run's seed; equal prompts with equal seeds then get equal completions.
+        place: Origin of the request for error messages, such as "line 12 of prompts.jsonl".
     """
 
     prompt: str | None = None
@@ -44,21 +44,21 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
-            raise PromptError("a request needs either 'prompt' or 'messages', not both")
+            raise PromptError("a request must have either 'prompt' or 'messages', and not both; pass exactly one")
         for names, kinds, word in ((WHOLE_NUMBERS, int, "a whole number"), (NUMBERS, (int, float), "a number")):
             for name in names:
                 value = getattr(self, name)
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
                     raise PromptError(f"{name} is {value!r}; write {word}")
-        if half_of_a_pair(self.id or ""):
-            raise PromptError("id holds half of a surrogate pair; write the whole character")
+        if has_lone_surrogate(self.id or ""):
+            raise PromptError("id contains half of a surrogate pair; write the whole character")
         try:
             if self.stop is not None:
                 object.__setattr__(self, "stop", read_stop_texts(self.stop))
-            self.applied_to(GenerationOptions())
+            self.override(GenerationOptions())
         except ValueError as error:
             raise PromptError(str(error)) from error
 
-    def applied_to(self, options: GenerationOptions) -> GenerationOptions:
-        """Return `options` with the values that this request overrides."""
+    def override(self, options: GenerationOptions) -> GenerationOptions:
+        """Return `options` with the overrides of this request."""
         return replace(options, **{name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None})

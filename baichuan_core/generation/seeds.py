@@ -1,7 +1,7 @@
-"""Noise that belongs to the request: a seed of its own, and from it one number a token.
+"""Random numbers for sampling: every request has its own seed, and every token one number derived from it.
 
-The numbers are those of SplitMix64 (Steele, Lea and Flood 2014), which reaches any place of its sequence at once. So
-they are the same on every device and in every batch, and a request that is interrupted needs no state to go on.
+The numbers are those of SplitMix64 (Steele, Lea and Flood 2014), which computes any element of its sequence directly.
+So they are the same on every device and in every batch, and an interrupted request needs no saved state to resume.
 """
 
 import hashlib
@@ -15,14 +15,21 @@ FIRST_MIX = np.uint64(0xBF58476D1CE4E5B9)
 SECOND_MIX = np.uint64(0x94D049BB133111EB)
 
 
-def request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, sample: int) -> int:
-    """A 63-bit seed from the run's seed, the prompt, how many equal prompts came before, and which sample it is."""
+def derive_request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, sample: int) -> int:
+    """Derive a 63-bit seed.
+
+    Args:
+        seed: The run's or the request's seed.
+        prompt_ids: Token ids of the prompt.
+        occurrence: Number of equal prompts earlier in the run.
+        sample: Index of the completion within its request.
+    """
     digest = hashlib.sha256(f"{seed}:{occurrence}:{sample}:{','.join(map(str, prompt_ids))}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArray[np.float64]:
-    """For each pair the number of that step (from 0) in the sequence of that seed, in [0, 1) with 53 bits."""
+def compute_uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArray[np.float64]:
+    """Return, for each pair of seed and step (from 0), that element of the seed's sequence, in [0, 1) with 53 bits."""
     with np.errstate(over="ignore"):
         z = np.asarray(seeds, dtype=np.uint64) + (np.asarray(steps, dtype=np.uint64) + np.uint64(1)) * GOLDEN_GAMMA
         z = (z ^ (z >> np.uint64(30))) * FIRST_MIX

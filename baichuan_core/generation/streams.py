@@ -1,4 +1,4 @@
-"""The completions of one request, as they come."""
+"""A stream of the completions of one request."""
 
 from collections import deque
 from typing import Self
@@ -8,10 +8,10 @@ from baichuan_core.generation.open_batch import Feed
 
 
 class CompletionStream:
-    """Text of a submitted request as it comes: an iterator for any thread, and an asynchronous one for any event loop.
+    """The text of a submitted request as it is generated, for iteration in any thread or event loop.
 
-    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is whole; if one of them
-    fails, it raises the error. One consumer may iterate at a time. A stream that is no longer referenced is cancelled.
+    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is finished; if one of
+    them fails, it raises the error. Only one consumer may iterate. A stream that is no longer referenced is cancelled.
 
     Example:
         stream = generator.submit(request)
@@ -36,7 +36,7 @@ class CompletionStream:
 
         Raises:
             CheckpointError: The model computes NaN.
-            UnsupportedError: A completion does not fit into memory even alone.
+            UnsupportedError: A completion does not fit into memory even if it runs alone.
         """
         return sorted((one for one in self if isinstance(one, Completion)), key=lambda one: one.sample)
 
@@ -64,5 +64,5 @@ class CompletionStream:
 
 
 def list_events(step: Step) -> list[TextDelta | Completion]:
-    """Return the news of a step in their order: of each completion its text first."""
+    """Return the events of a step in order; the text of a completion comes before the completion."""
     return [event for one in step.outputs for event in (one.delta, one.completion) if event]

@@ -1,11 +1,11 @@
-"""One completion as it grows: its tokens, where it ends, and the text that is certain."""
+"""A completion while it is generated: its tokens, whether it has ended, and the text that cannot change any longer."""
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-BYTES_OF_A_CHARACTER = 4
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # an incomplete character decodes to this
+MAX_UTF8_BYTES = 4
+INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # an incomplete character decodes to this
 
 
 class Transcript:
@@ -17,8 +17,8 @@ class Transcript:
 
     Attributes:
         request: The request.
-        ids: Tokens so far, the end token included.
-        finish_reason: Why it has ended, None while it has not.
+        ids: Tokens so far, including the end token.
+        finish_reason: Reason why the completion has ended; None until then.
     """
 
     def __init__(self, tokenizer: BaichuanTokenizer, request: EncodedRequest, end_token_ids: frozenset[int]) -> None:
@@ -28,17 +28,18 @@ class Transcript:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._logprobs: list[TokenLogprobs] = []
-        # A token holds a byte at least, and a character may lie across the edge of what is looked at.
-        self._tail = max((len(text.encode()) for text in request.stop), default=0) + BYTES_OF_A_CHARACTER
-        self._sent = 0  # characters of the text
-        self._window = 0  # first token that is decoded again
-        self._read = 0  # first token whose text is not settled
+        # Number of last tokens to search for a stop text. Every token has at least one byte, and the first character of
+        # the decoded tail may be incomplete.
+        self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
+        self._sent = 0  # number of characters of the text that `delta` has returned
+        self._window = 0  # index of the first token to decode again, see `_settle`
+        self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # lengths of the settled text, and their numbers of tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs of settled characters and the number of their tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
-        """Add the next token, and return the reason if the completion has ended with it."""
+        """Add the next token; return the finish reason if it ends the completion."""
         self.ids.append(token_id)
         if logprobs is not None and token_id not in self._end_token_ids:
             self._logprobs.append(logprobs)
@@ -49,10 +50,10 @@ class Transcript:
         return self.finish_reason
 
     def delta(self) -> TextDelta | None:
-        """Return the text that has become certain since the last call, None if there is none."""
+        """Return the text that has become certain since the last call; None if there is none."""
         if self.finish_reason is None:
             self._settle()
-            certain = len(self._settled) - _possible_stop(self._settled, self.request.stop)
+            certain = len(self._settled) - _count_possible_stop(self._settled, self.request.stop)
             text = self._settled[self._sent : certain]
         else:
             text = self._text()[self._sent :]
@@ -61,7 +62,7 @@ class Transcript:
         return TextDelta(self.request.index, self.request.sample, text, logprobs) if text or logprobs else None
 
     def completion(self) -> Completion:
-        """Return the whole completion, once it has ended."""
+        """Return the whole completion; call this once it has ended."""
         text = self._text()
         return Completion(
             index=self.request.index,
@@ -70,7 +71,7 @@ class Transcript:
             finish_reason=self.finish_reason or "length",
             prompt_tokens=len(self.request.prompt_ids),
             completion_tokens=len(self.ids),
-            logprobs=None if self.request.logprobs is None else tuple(self._logprobs_of(text)),
+            logprobs=None if self.request.logprobs is None else tuple(self._logprobs_for(text)),
         )
 
     def _decode(self, ids: list[int]) -> str:
@@ -80,7 +81,7 @@ class Transcript:
         return cut_at_stop(self._decode(self._text_ids()), self.request.stop)
 
     def _text_ids(self) -> list[int]:
-        """Tokens so far without an end token, which need not be a special token of the tokenizer."""
+        """Return the tokens so far without an end token, which `_decode` skips only if it is a special token."""
         return self.ids[:-1] if self.ids and self.ids[-1] in self._end_token_ids else self.ids
 
     def _has_stop_text(self) -> bool:
@@ -88,10 +89,14 @@ class Transcript:
         return any(stop in text for stop in self.request.stop)
 
     def _settle(self) -> None:
-        """Decodes only the newest tokens, behind those that decide whether a space goes before them."""
+        """Append the text of the newest tokens to the settled text, unless it ends inside a character.
+
+        Only the newest tokens are decoded, together with those settled before them, which decide whether the new text
+        starts with a space.
+        """
         before = self._decode(self.ids[self._window : self._read])
         now = self._decode(self.ids[self._window :])
-        if len(now) > len(before) and not now.endswith(UNFINISHED):
+        if len(now) > len(before) and not now.endswith(INCOMPLETE_CHARACTER):
             self._settled += now[len(before) :]
             self._window, self._read = self._read, len(self.ids)
             if self.request.logprobs is not None:
@@ -107,12 +112,12 @@ class Transcript:
                 end = self._settled_at.pop(0)[1]
             unsent = self._logprobs[self._sent_logprobs : end]
         else:
-            unsent = self._logprobs_of(self._text())[self._sent_logprobs :]
+            unsent = self._logprobs_for(self._text())[self._sent_logprobs :]
         self._sent_logprobs += len(unsent)
         return tuple(unsent)
 
-    def _logprobs_of(self, text: str) -> list[TokenLogprobs]:
-        """Return those of the tokens of the text; the last token may be in it only in part."""
+    def _logprobs_for(self, text: str) -> list[TokenLogprobs]:
+        """Return the log-probabilities of the tokens in `text`, including a last token that a stop text has cut."""
         if text == self._decode(self._text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
@@ -120,12 +125,12 @@ class Transcript:
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    """``text`` up to the first of the stop texts."""
+    """Cut `text` before the first stop text."""
     positions = [position for position in (text.find(one) for one in stop) if position >= 0]
     return text[: min(positions)] if positions else text
 
 
-def _possible_stop(text: str, stop: tuple[str, ...]) -> int:
-    """How many characters at the end of ``text`` may be the beginning of a stop text."""
+def _count_possible_stop(text: str, stop: tuple[str, ...]) -> int:
+    """Return how many characters at the end of `text` may be the start of a stop text."""
     lengths = (length for one in stop for length in range(min(len(one), len(text)), 0, -1))
     return max((length for length in lengths if any(text.endswith(one[:length]) for one in stop)), default=0)

@@ -63,7 +63,7 @@ def run_reference(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ReferenceRun:
-    """Run the reference model and keep what comparisons with it need.
+    """Run the reference model and keep the parts needed for comparisons.
 
     Raises:
         DatasetError: A window has a token id that is not in the model's vocabulary.
@@ -120,8 +120,8 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
     if needed > free:
         kind = MemoryOccupiedError if needed <= total_bytes("cpu") else InsufficientMemoryError
         raise kind(
-            f"the reference's hidden states for {tokens} tokens take {in_gib(needed)} and {in_gib(free)} are free: "
-            "compare on a shorter text"
+            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but {in_gib(free)} are free: "
+            "use a shorter text"
         )
 
 
@@ -148,12 +148,12 @@ def _sum_per_window(
 
 
 def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
-    divergence, equal, of_reference, of_model = (sums / tokens).tolist()
+    divergence, equal, reference_likelihood, model_likelihood = (sums / tokens).tolist()
     return Comparison(
         divergence,
         equal,
-        perplexity_from_log_likelihood(of_reference),
-        perplexity_from_log_likelihood(of_model),
+        perplexity_from_log_likelihood(reference_likelihood),
+        perplexity_from_log_likelihood(model_likelihood),
         tokens,
     )
 
@@ -170,8 +170,8 @@ def _sum_metrics(
         targets.split(head.positions),
         strict=True,
     )
-    for log_p, log_q_there, ids_there in slices:
-        log_q, ids = log_q_there.to(log_p.device), ids_there.to(log_p.device)[:, None]
+    for log_p, model_log_q, target_ids in slices:
+        log_q, ids = model_log_q.to(log_p.device), target_ids.to(log_p.device)[:, None]
         divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
         equal = log_p.argmax(dim=-1) == log_q.argmax(dim=-1)
         columns = (divergence, equal, log_p.gather(-1, ids), log_q.gather(-1, ids))

@@ -15,8 +15,8 @@ from .head import OutputHead
 from .passes import BATCH_TOKENS, compute_hidden_states, compute_shared_prefix
 from .windows import Window
 
-NAN_MESSAGE = "the model computes NaN: use a checkpoint without NaN, or dtype float32"
-MIN_LOG_LIKELIHOOD = -700.0  # exp(700) is nearly the largest float
+NAN_MESSAGE = "the model computes NaN: copy the checkpoint again, or use dtype float32"
+MIN_LOG_LIKELIHOOD = -700.0  # nats; exp(710) overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def next_token_log_likelihoods(
     """
     check_token_ids(model, [*prompts, choices], shortest=1)
     head = OutputHead(model)
-    shared = _shared_prefix_length(prompts)
+    shared = _measure_shared_prefix(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     suffixes = [prompt[shared:] for prompt in prompts]
     scores = torch.empty(len(prompts), len(choices))
@@ -165,7 +165,7 @@ def continuation_log_likelihoods(
     """
     check_token_ids(model, [*prompts, *continuations], shortest=1)
     head = OutputHead(model)
-    shared = _shared_prefix_length(prompts)
+    shared = _measure_shared_prefix(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     # The last token is only scored, never an input.
     pairs = list(zip(prompts, continuations, strict=True))
@@ -182,8 +182,8 @@ def _score_continuation(head: OutputHead, states: Tensor, continuation: Sequence
     targets = torch.tensor(continuation)
     total, greedy = 0.0, True
     slices = head.log_probabilities(states[-len(continuation) :])
-    for log_probs, wanted in zip(slices, targets.split(head.positions), strict=True):
-        ids = wanted.to(log_probs.device)
+    for log_probs, target_ids in zip(slices, targets.split(head.positions), strict=True):
+        ids = target_ids.to(log_probs.device)
         total += float(log_probs.gather(-1, ids[:, None]).double().sum())
         greedy = greedy and bool((log_probs.argmax(dim=-1) == ids).all())
     _require_no_nan(torch.tensor(total))
@@ -195,7 +195,7 @@ def _score_tokens(head: OutputHead, states: Tensor, token_ids: Tensor) -> Tensor
     return head.gather_log_likelihoods(states, token_ids)
 
 
-def _shared_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
+def _measure_shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Return the length of the prefix that all prompts share.
 
     It is shorter than every prompt, because at least one token has to run to predict the next one.
@@ -203,10 +203,10 @@ def _shared_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     if not prompts:
         return 0
     # A prefix of both the smallest and the greatest prompt is a prefix of all prompts sorted between them.
-    least, greatest = min(prompts, key=tuple), max(prompts, key=tuple)
-    differing = (place for place, (one, other) in enumerate(zip(least, greatest, strict=False)) if one != other)
-    own = min(map(len, prompts)) - 1
-    return min(next(differing, own), own)
+    smallest, greatest = min(prompts, key=tuple), max(prompts, key=tuple)
+    differing = (place for place, (one, other) in enumerate(zip(smallest, greatest, strict=False)) if one != other)
+    limit = min(map(len, prompts)) - 1
+    return min(next(differing, limit), limit)
 
 
 def check_token_ids(model: BaichuanForCausalLM, sequences: Sequence[Sequence[int]], *, shortest: int) -> None:

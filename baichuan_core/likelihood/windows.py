@@ -9,7 +9,7 @@ from torch import Tensor
 from baichuan_core.errors import DatasetError, TokenizerError
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_TEXT_TOKENS = 2  # the first token cannot be scored: no token before it predicts it
+MIN_TEXT_TOKENS = 2  # the first token cannot be scored, because no token before it predicts it
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ const client = new QueryClient({
     queries: {
       retry: (failures, error) => !(error instanceof ApiError && error.status < 500) && failures < 3,
       staleTime: 10_000,
-      refetchOnWindowFocus: false, // the event stream says when something was missed
+      refetchOnWindowFocus: false, // the event stream reports missed events
     },
   },
 });
 
-/** Redeem the one-time link that `make up` prints; its token is behind the #, so that no log has it. */
+/** Redeem the one-time link that `make up` prints; its token is after the #, so that it appears in no log. */
 async function redeemLink(): Promise<boolean> {
   const link = /^#link=(.+)$/.exec(window.location.hash)?.[1];
   if (link === undefined) return true;

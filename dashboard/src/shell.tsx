@@ -10,7 +10,7 @@ import { Preferences } from '@/ui/preferences';
 
 const PAGES = ['jobs', 'submit', 'curves', 'data', 'models', 'playground', 'pool', 'project'];
 
-/** What surrounds every page: navigation, the state of the connection, and who is signed in. */
+/** The frame of every page: navigation, connection state and account. */
 export function Shell({
   session,
   signedOut,

@@ -33,7 +33,7 @@ class Device:
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
     def limit_bytes(self, requirement: Requirement) -> int:
-        """Return the most that a job could have here: a CPU's memory is also what its runner needs of the host."""
+        """Return the maximum memory for a job on this device; on a CPU, the runner's own memory is subtracted."""
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
     def wanted_bytes(self, requirement: Requirement) -> int:
@@ -138,7 +138,7 @@ class Machine:
 
 
 class Room:
-    """What is free on a machine while a round of placement goes on."""
+    """The free memory and slots of a machine during a round of placement."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -169,8 +169,13 @@ class Room:
     def choose(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
         """Return the devices to reserve for one node of a job, or None if it does not fit now.
 
-        The devices of an idle resident with the job's model come first, then those that run the fewest other jobs, and
-        of equals the smallest.
+        The devices of an idle resident with the job's model are preferred. Otherwise those that run the fewest other
+        jobs are chosen, and among these the smallest.
+
+        Example:
+            Device 0 (80 GB) runs a job, devices 1 (80 GB) and 2 (24 GB) are idle, and the job needs 10 GB.
+            It gets device 2: idle, and smaller than device 1.
+            If an idle resident on device 0 has loaded the job's model, it gets device 0 instead.
         """
         free = [device for device in self.machine.devices if self._is_free_for(requirement, device)]
         for uuids in self._list_warm_places(requirement.model):
@@ -181,11 +186,15 @@ class Room:
         return self._reserve(requirement, free[: requirement.devices])
 
     def is_warm(self, model: str, chosen: Sequence[Reservation]) -> bool:
-        """Whether an idle resident on just these devices has the model."""
+        """Return whether an idle resident on exactly these devices has loaded the model."""
         return tuple(reserved.uuid for reserved in chosen) in self._list_warm_places(model)
 
     def _list_warm_places(self, model: str) -> list[tuple[str, ...]]:
-        """Return the devices of the idle residents that have a model: no job which loads it runs there."""
+        """Return the devices of idle residents that have loaded a model.
+
+        A resident is idle if no job with the model runs on its devices. Jobs and residents are matched one to one:
+        with two residents on the same device and one such job there, one resident is still idle.
+        """
         places = sorted(resident.devices for resident in self.machine.residents if model and resident.model == model)
         for holding in self.holdings:
             taken = tuple(reserved.uuid for reserved in holding.devices)

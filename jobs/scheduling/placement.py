@@ -47,18 +47,21 @@ class Round:
 def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """Place jobs by priority and then by age.
 
-    Ids grow with time, so they are the age. A job that fits nowhere now does not hold up those behind it. A job goes
-    where its model is loaded and idle, if it fits there now, but never waits for such a place. Else jobs spread: each
-    goes to the devices that run the fewest others, then to the machine with the most free slots. Workers that let an
-    attempt expire lately come last: a deaf one would swallow jobs while others are idle.
+    Ids are monotonically increasing, so their order is that of age. A job that does not fit now does not block those
+    behind it. A job goes where its model is loaded and idle, if it fits there now, but never waits for such a place.
+    Otherwise jobs are spread: each goes to the devices that run the fewest other jobs, then to the machine with the
+    most free slots. Workers that let an attempt expire recently come last, because a worker without a connection to the
+    broker would otherwise take jobs and not start them while others are idle.
 
-    Example: two jobs that need 10 GB, and a machine with an 80 GB device 0 and a 24 GB device 1, both idle. The first
-    job goes to device 1, which is the smaller one, the second to device 0, and a third of 20 GB to device 0 as well,
-    since only 14 GB are left on device 1.
+    Example:
+        A machine has two idle devices: device 0 with 80 GB and device 1 with 24 GB.
+        The first job, of 10 GB, goes to device 1, the smaller one; the second, of 10 GB, to the idle device 0.
+        A third one, of 20 GB, goes to device 0 as well, because only 14 GB are left on device 1.
     """
     rooms = rooms_of(machines)
     placements, left = [], []
-    hopeless: set[tuple[str, Requirement]] = set()  # free room only shrinks during a round
+    # A job cannot be placed if an equal one could not be: free room only shrinks during a round.
+    hopeless: set[tuple[str, Requirement]] = set()
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
         placement = None if same in hopeless else _place_one(job, rooms)
@@ -90,7 +93,13 @@ def _place_one(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
 
 
 def _rank(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
-    """Return the sort key of a possible place: the best is the smallest."""
+    """Return the sort key of a possible place; the smallest key is the best.
+
+    Example:
+        Three workers could run a job: a has its model loaded and runs 2 jobs on that device, b is idle, and c is idle
+        but let an attempt expire recently. The order is a, b, c:
+        a (False, False, 2, ...), b (False, True, 0, ...), c (True, True, 0, ...).
+    """
     uuids = {reservation.uuid for reservation in chosen}
     others = sum(len(room.holders(device)) for device in room.machine.devices if device.uuid in uuids)
     is_cold = not room.is_warm(model, chosen)

@@ -1,4 +1,4 @@
-"""initial schema."""
+"""Create the initial schema."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.create_table(
         "leases",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -211,7 +211,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     for table in (
         "artifacts",
         "models",

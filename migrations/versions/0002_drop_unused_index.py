@@ -1,4 +1,4 @@
-"""drop the index of queued jobs by project, which no query uses."""
+"""Drop the index of queued jobs by project, which no query uses."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,12 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.drop_index("ix_jobs_queued_by_project", "jobs")
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Revert the migration."""
     op.create_index(
         "ix_jobs_queued_by_project",
         "jobs",

@@ -1,4 +1,4 @@
-"""files expire."""
+"""Add the expiry of files."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.add_column("files", sa.Column("expires_at", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
-    """Revert."""
+    """Revert the migration."""
     op.drop_column("files", "expires_at")

@@ -1,4 +1,4 @@
-"""Allocations: where each node of an attempt runs; requirements, labels, the host and draining.
+"""Add allocations (where each node of an attempt runs), requirements, labels, hosts and draining.
 
 Revision ID: 0004
 Revises: 0003
@@ -20,7 +20,7 @@ WORKER_COLUMNS = {"host": "'{}'", "labels": "'{}'", "models": "'[]'"}
 
 
 def upgrade() -> None:
-    """Give every open attempt an allocation without devices: what it uses is not known."""
+    """Apply the migration. Open attempts get an allocation without devices, because their devices are not known."""
     op.create_table(
         "allocations",
         sa.Column("attempt_id", sa.String(length=64), nullable=False),
@@ -59,7 +59,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it back; an attempt on several nodes keeps the deadline that comes first."""
+    """Revert the migration; an attempt on several nodes keeps the earliest deadline."""
     op.drop_column("workers", "drain_at")
     for name in reversed(WORKER_COLUMNS):
         op.drop_column("workers", name)
@@ -70,7 +70,7 @@ def downgrade() -> None:
         "UPDATE attempts SET deadline = coalesce("
         "(SELECT min(deadline) FROM allocations WHERE allocations.attempt_id = attempts.id), 0)"
     )
-    if op.get_bind().dialect.name == "postgresql":  # SQLite cannot drop a default, and needs none dropped
+    if op.get_bind().dialect.name == "postgresql":  # SQLite cannot drop a default, and does not need to
         op.alter_column("attempts", "deadline", server_default=None)
     op.create_index(
         "ix_attempts_open", "attempts", ["deadline"], sqlite_where=OPEN_ATTEMPT, postgresql_where=OPEN_ATTEMPT

@@ -1,7 +1,7 @@
-"""Light rows: what lists show of a spec is in columns, and long inline inputs are in the artifact store.
+"""Make job rows smaller: the fields that lists show become columns, and long inline inputs move to the artifact store.
 
-Rows with inline inputs keep them and remain runnable. After a downgrade, queued jobs whose inputs are in the store
-fail with `outdated_spec`, since the older version does not know where to read them.
+Existing rows keep their inline inputs and remain runnable. After a downgrade, queued jobs whose inputs are in the store
+fail with `outdated_spec`, because the older version cannot read them.
 
 Revision ID: 0005
 Revises: 0004
@@ -32,9 +32,9 @@ COPY = {
 
 
 def upgrade() -> None:
-    """Copy what lists show from the specs, and make specs and results the last columns.
+    """Copy the fields that lists show from the specs, and make specs and results the last columns.
 
-    SQLite keeps the end of a long row in a chain of overflow pages, and walks it to read any column behind a long one.
+    SQLite stores the end of a long row in a chain of overflow pages, which it follows to read later columns.
     """
     op.add_column(
         "jobs", sa.Column("source_model", sa.String(length=128), server_default=sa.text("''"), nullable=False)
@@ -54,7 +54,7 @@ def _move_to_the_end(name: str, column: sa.Column[Any]) -> None:
 
 
 def downgrade() -> None:
-    """Drop the copies; the order of the columns matters to nobody."""
+    """Drop the copied fields; the order of the columns does not matter."""
     op.drop_column("jobs", "labels")
     op.drop_column("jobs", "output_model")
     op.drop_column("jobs", "source_model")

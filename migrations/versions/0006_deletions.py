@@ -1,4 +1,4 @@
-"""Deletions: what the leader has to delete from the artifact store.
+"""Add deletions: keys that the leader has to delete from the artifact store.
 
 Revision ID: 0006
 Revises: 0005
@@ -12,13 +12,13 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# Without these, deleting a job scans the tables that refer to it and to its attempts.
+# Without these indexes, deleting a job scans all tables that reference it and its attempts.
 INDEXES = {"job_labels": "job_id", "allocations": "job_id", "artifacts": "attempt_id"}
 EXPIRING = sa.text("expires_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Create the table, and the indexes by which expired files and the rows of a job are found."""
+    """Create the table, and indexes to find expired files and the rows of a job."""
     op.create_table(
         "deletions",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; what was still to be deleted stays in the store."""
+    """Drop them; pending deletions are lost, so those files remain in the store."""
     for table, column in INDEXES.items():
         op.drop_index(f"ix_{table}_{column}", table_name=table)
     op.drop_index("ix_files_expires_at", table_name="files")

@@ -1,4 +1,4 @@
-"""OpenAI's API: checked files, uploads in parts, artifacts among files, and what its clients sent with a job.
+"""Add data for OpenAI's API: checks of files, multipart uploads, artifacts as files, and clients' fields of jobs.
 
 Revision ID: 0008
 Revises: 0006
@@ -17,7 +17,7 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    """Give artifacts ids of files, whose random parts differ already, and add columns and tables."""
+    """Change the ids of artifacts to ids of files, keeping their random parts, and add columns and tables."""
     op.execute("UPDATE artifacts SET id = 'file-' || substr(id, 5) WHERE id LIKE 'art-%'")
     op.add_column("files", sa.Column("status", sa.String(length=16), server_default="processed", nullable=False))
     op.add_column("files", sa.Column("status_details", sa.Text(), nullable=True))
@@ -52,7 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; paused jobs are queued again, since the older version cannot resume them."""
+    """Drop them; paused jobs return to the queue, because the older version cannot resume them."""
     op.drop_index("ix_upload_parts_upload_id", table_name="upload_parts")
     op.drop_table("upload_parts")
     op.drop_index("ix_uploads_expires_at", table_name="uploads")

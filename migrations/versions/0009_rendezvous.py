@@ -1,4 +1,4 @@
-"""Rendezvous: where the first node of an attempt on several machines listens.
+"""Add the address on which the first node of an attempt on several machines listens.
 
 Revision ID: 0009
 Revises: 0008
@@ -14,10 +14,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; attempts on one machine leave it empty."""
+    """Add the column, which is empty for attempts on one machine."""
     op.add_column("allocations", sa.Column("address", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Drop it: attempts on several machines that are open then expire."""
+    """Drop the column; open attempts on several machines then expire."""
     op.drop_column("allocations", "address")

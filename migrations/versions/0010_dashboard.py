@@ -1,4 +1,4 @@
-"""What a dashboard reads: the feed of a project, filters, line numbers, metrics and bulk operations.
+"""Add data for the dashboard: event feed, filters, line numbers, metrics and bulk operations.
 
 Revision ID: 0010
 Revises: 0009
@@ -28,7 +28,7 @@ TABLES = ("bulk_operations", "metric_points", "feed", "feed_positions", "job_sea
 
 
 def upgrade() -> None:
-    """Create the tables, number the lines that are there, and describe the jobs that are there for filters."""
+    """Create the tables, number existing log lines, and fill the filter columns of existing jobs."""
     _create_tables()
     op.add_column("jobs", sa.Column("key_id", ID, nullable=True))
     op.add_column("jobs", sa.Column("submitter", sa.String(length=128), server_default=sa.text("''"), nullable=False))
@@ -116,7 +116,10 @@ def _create_tables() -> None:
 
 
 def _move_to_the_end(name: str, column: sa.Column[Any]) -> None:
-    """SQLite keeps the end of a long row in a chain of pages, and walks it to read any column behind a long one."""
+    """Make a column the last one of its table.
+
+    SQLite stores the end of a long row in a chain of overflow pages, which it follows to read later columns.
+    """
     op.add_column("jobs", column)
     op.execute(sa.update(sa.table("jobs", sa.column("moved"))).values(moved=sa.column(name)))
     op.drop_column("jobs", name)

@@ -1,4 +1,4 @@
-"""Sessions of browsers, samples of workers' machines, and what API keys used.
+"""Add browser sessions, samples of the load of workers' machines, and the usage of API keys.
 
 Revision ID: 0011
 Revises: 0010
@@ -52,6 +52,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; everybody has to sign in again."""
+    """Drop the tables; all users have to sign in again."""
     for table in ("usage", "worker_samples", "sessions"):
         op.drop_table(table)

@@ -1,4 +1,4 @@
-"""Chats: one narrow row per request.
+"""Add chats, with one narrow row per request.
 
 Revision ID: 0013
 Revises: 0011

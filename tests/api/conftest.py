@@ -1,4 +1,4 @@
-"""The API as it runs: uvicorn on a free port, a real database, and a worker played by calling the job domain."""
+"""A running API: uvicorn on a free port, a real database, and a simulated worker that calls the job domain."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 class Api:
-    """A running API, its administrator's client, and access to what lies behind it."""
+    """A running API, its administrator's client, and access to its database and store."""
 
     def __init__(self, settings: ApiSettings, app: FastAPI, url: str) -> None:
         self.settings = settings
@@ -40,11 +40,11 @@ class Api:
 
     @property
     def store(self) -> ArtifactStore:
-        """The artifact store, opened once more as another process would."""
+        """The artifact store, opened separately as in another process."""
         return open_store(self.settings)
 
     def clean(self) -> None:
-        """Delete from the store what is due, as the leader does."""
+        """Process the pending deletions in the store, as the leader does."""
         Cleaner(self.database, self.store, self.settings).clean()
 
     def client_for(self, secret: str) -> httpx.Client:
@@ -65,7 +65,7 @@ class Api:
         assert made.status_code == 201, made.text
 
     def submit(self, client: httpx.Client | None = None, **fields: Any) -> dict[str, Any]:
-        """Submit a job that must be accepted: a quantize job unless the fields say otherwise."""
+        """Submit a job that must be accepted, by default a quantize job."""
         spec = {"kind": "quantize", "model": "base", **fields}
         answer = (client or self.client).post("/v1/jobs", json=spec)
         assert answer.status_code == 202, answer.text
@@ -127,7 +127,7 @@ def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
     prepare(settings, ADMIN_KEY)
     app = app or create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets of its own only
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does this only for its own sockets
         server = uvicorn.Server(configure(app, settings))
         started = threading.Event()
         thread = threading.Thread(target=asyncio.run, args=[_serve(server, listener, started)])
@@ -152,7 +152,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, started: threa
 
 
 def small(home: Path, **changes: Any) -> ApiSettings:
-    """Settings of a deployment without Redis, with limits that tests can reach."""
+    """Settings of a deployment without Redis, with limits that are low enough for tests."""
     defaults: dict[str, Any] = {
         "home": home,
         "redis_url": NO_REDIS,
@@ -167,7 +167,7 @@ def small(home: Path, **changes: Any) -> ApiSettings:
 
 @pytest.fixture(scope="session")
 def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One API on SQLite for all tests that leave nothing behind, with the model `base`."""
+    """An API on SQLite with the model `base`, shared by all tests that clean up after themselves."""
     with serving(small(tmp_path_factory.mktemp("shared") / "home")) as running:
         running.register_model()
         yield running
@@ -195,7 +195,7 @@ def either_api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Api]:
 
 
 def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document of an answer, which must be complete."""
+    """Return the problem document of a response, after checking that it is complete."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()

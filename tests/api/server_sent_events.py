@@ -1,4 +1,4 @@
-"""Reading server-sent events as a browser does."""
+"""Read server-sent events like a browser."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Event:
 
 @contextmanager
 def following(api: Api, after: int | None = None, client: httpx.Client | None = None) -> Iterator[Iterator[Event]]:
-    """The events of the project, from behind `after` or from now on."""
+    """Follow the events of the project, after the event `after` or from now on."""
     headers = STREAM if after is None else {**STREAM, "Last-Event-ID": str(after)}
     with (client or api.client).stream("GET", "/v1/events", headers=headers) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -32,7 +32,7 @@ def following(api: Api, after: int | None = None, client: httpx.Client | None = 
 
 
 def parse(lines: Iterator[str]) -> Iterator[Event]:
-    """The events in the lines of a stream; comments are left out."""
+    """Parse the events in the lines of a stream, without comments."""
     fields: dict[str, str] = {}
     for line in lines:
         if line:

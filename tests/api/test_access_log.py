@@ -1,4 +1,4 @@
-"""Batched log lines: in order, complete unless the stream fails, and bounded in memory."""
+"""Batched log lines are in order, complete unless the stream fails, and bounded in memory."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ def test_every_line_is_written_in_its_order_by_the_end() -> None:
 
 
 class FailingStream(io.StringIO):
-    """A file on a full disk, until there is room again."""
+    """A file on a disk that is full until room is made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class FailingStream(io.StringIO):
         self.failures = 0
 
     def write(self, text: str) -> int:
-        """Write, or fail as a full disk does."""
+        """Write, or fail like on a full disk."""
         if self.full:
             self.failures += 1
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -75,7 +75,7 @@ class BlockedStream(io.StringIO):
         return super().write(text)
 
 
-def test_only_so_many_lines_wait_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_number_of_lines_waits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.access_log.MAX_WAITING_LINES", 10)
     stream = BlockedStream()
     handler = BatchingHandler(stream)

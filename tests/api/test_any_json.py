@@ -1,4 +1,4 @@
-"""No JSON, however odd, makes the server fail; on both databases."""
+"""No JSON, however unusual, causes a server error, on either database."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def near_specs() -> st.SearchStrategy[dict[str, Any]]:
-    """Specs that are right, nearly right, or right but for one field."""
+    """Specs that are valid, nearly valid, or valid except for one field."""
     needed = {name: FIELDS[name] for name in ("kind", "model")}
     right = st.fixed_dictionaries(needed, optional={k: v for k, v in FIELDS.items() if k not in needed})
     spoiled = st.tuples(right, st.sampled_from([*FIELDS, "priority", "max_attempts", "unknown"]), JSON)

@@ -1,4 +1,4 @@
-"""Downloads: whole, in ranges, conditional, from a directory and from an object store."""
+"""Downloads: complete, by range, conditional, from a directory and from an object store."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from jobs.artifacts import Workspace
 from tests.api.conftest import Api, problem_of, serving, small
 
-CONTENT = bytes(range(256)) * 10_000  # more than two pieces
+CONTENT = bytes(range(256)) * 10_000  # more than two chunks
 HASH = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -80,7 +80,7 @@ def test_ranges_that_cannot_be_served(stored: tuple[Api, str]) -> None:
         assert (whole.status_code, len(whole.content)) == (200, len(CONTENT))
 
 
-def test_what_has_not_changed_is_not_sent_again(stored: tuple[Api, str]) -> None:
+def test_unchanged_artifacts_are_not_sent_again(stored: tuple[Api, str]) -> None:
     api, address = stored
     path = f"{address}/model/weights.safetensors"
     same = api.client.get(path, headers={"If-None-Match": f'W/"x", "{HASH}"'})
@@ -92,7 +92,7 @@ def test_what_has_not_changed_is_not_sent_again(stored: tuple[Api, str]) -> None
 
 
 @pytest.mark.parametrize("path", ["nothing", "../../secret", "..%2F..%2Fjobs.sqlite3", "model", "/etc/passwd"])
-def test_what_is_no_artifact_does_not_exist(stored: tuple[Api, str], path: str) -> None:
+def test_paths_without_an_artifact_do_not_exist(stored: tuple[Api, str], path: str) -> None:
     api, address = stored
     assert api.client.get(f"{address}/{path}").status_code == 404
 

@@ -1,4 +1,4 @@
-"""Cancel, retry and delete all that matches: preview, progress, and what cannot be changed."""
+"""Cancel, retry and delete all matching jobs: preview, progress, and jobs that cannot be changed."""
 
 import time
 from typing import Any
@@ -22,7 +22,7 @@ def busy(either_api: Api) -> Api:
 
 
 def lead(api: Api) -> None:
-    """Do what the leader does."""
+    """Run the duties of the leader once."""
     BulkOperations(api.database, api.settings).work_to_the_end()
 
 
@@ -42,7 +42,7 @@ def state(api: Api, job: str) -> str:
     return found
 
 
-def test_all_that_match_are_cancelled_and_the_others_are_not(busy: Api) -> None:
+def test_only_matching_jobs_are_cancelled(busy: Api) -> None:
     waiting = [busy.submit(method="nf4")["id"] for _ in range(3)]
     running = busy.submit(method="nf4")["id"]
     busy.start(running)
@@ -70,7 +70,7 @@ def test_all_that_match_are_cancelled_and_the_others_are_not(busy: Api) -> None:
     assert {state(busy, job) for job in waiting} == {"queued"}
 
 
-def test_what_cannot_be_changed_is_named(busy: Api) -> None:
+def test_jobs_that_cannot_be_changed_are_listed(busy: Api) -> None:
     taken = busy.submit(output_model="small", labels={"x": "1"})["id"]
     free = busy.submit(output_model="other", labels={"x": "1"})["id"]
     assert run(busy, "cancel", label="x:1")["changed"] == 2
@@ -97,10 +97,10 @@ def test_models_in_use_are_kept_with_their_jobs(busy: Api) -> None:
     assert not (busy.settings.home / "artifacts" / "jobs" / gone).exists()
 
 
-def test_jobs_submitted_afterwards_are_left_alone_and_an_operation_continues(busy: Api) -> None:
+def test_later_jobs_are_not_affected_and_an_operation_continues(busy: Api) -> None:
     old = [busy.submit()["id"] for _ in range(2)]
     answer = busy.client.post("/v1/bulk-operations", json={"action": "cancel", "filter": {"state": "queued"}})
-    time.sleep(0.002)  # the order of submissions is by the millisecond
+    time.sleep(0.002)  # submissions are ordered by the millisecond
     new = busy.submit()["id"]
     lead(busy)
     assert {state(busy, job) for job in old} == {"cancelled"}

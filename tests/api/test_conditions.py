@@ -1,4 +1,4 @@
-"""Range headers as RFC 9110 has them; entity tags."""
+"""Range headers according to RFC 9110, and entity tags."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ SIZES = st.integers(0, 10_000)
 
 
 @given(st.one_of(st.none(), st.text(), st.from_regex(r"\A(bytes=)?[-0-9, ]*\Z")), SIZES)
-def test_no_header_breaks_it_and_every_range_lies_within_the_file(header: str | None, size: int) -> None:
+def test_no_header_causes_an_error_and_every_range_is_within_the_file(header: str | None, size: int) -> None:
     try:
         part = parse_range(header, size)
     except UnsatisfiableRangeError:
@@ -19,7 +19,7 @@ def test_no_header_breaks_it_and_every_range_lies_within_the_file(header: str | 
 
 
 @given(SIZES, SIZES, SIZES)
-def test_a_range_is_what_slicing_gives(first: int, last: int, size: int) -> None:
+def test_a_range_equals_a_slice(first: int, last: int, size: int) -> None:
     content = bytes(size)
     wanted = content[first : last + 1]
     if last < first:

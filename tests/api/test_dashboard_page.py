@@ -1,4 +1,4 @@
-"""Serving the built page: caching, the policy for its content, and its own addresses."""
+"""Serving the built dashboard: caching, content security policy, and client-side routes."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_the_page_is_served_under_all_its_addresses(page: Api) -> None:
         assert answer.headers["Location"] == "/dashboard/"
 
 
-def test_assets_are_cached_for_ever_and_missing_ones_are_missing(page: Api) -> None:
+def test_assets_are_cached_forever_and_missing_ones_are_not_found(page: Api) -> None:
     answer = httpx.get(page.url + "/dashboard/assets/index-1a2b.js")
     assert answer.text == "console.log(1)"
     assert answer.headers["Content-Type"].startswith("text/javascript")

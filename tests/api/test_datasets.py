@@ -1,4 +1,4 @@
-"""Previews of training data over HTTP: a job, which a request can wait for."""
+"""Previews of training data over HTTP, by a job that the request can wait for."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,7 +65,7 @@ def test_a_wait_ends_with_the_job_to_poll(api: Api, body: dict[str, Any]) -> Non
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
 
 
-def test_what_cannot_be_previewed_is_refused(api: Api, body: dict[str, Any]) -> None:
+def test_invalid_previews_are_rejected(api: Api, body: dict[str, Any]) -> None:
     missing = api.client.post("/v1/datasets/preview", json={**body, "model": "nobody"})
     assert problem_of(missing, 422, "unknown_model")["error"]["param"] == "model"
     wrong = api.client.post("/v1/datasets/preview", json={**body, "examples": 11})

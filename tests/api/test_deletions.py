@@ -54,7 +54,7 @@ def test_artifacts_and_models_are_deleted(busy: Api) -> None:
     assert busy.client.get(address).json()["data"] == []
 
 
-def test_of_a_registered_model_only_the_registration_is_deleted(busy: Api) -> None:
+def test_deleting_a_registered_model_deletes_only_the_registration(busy: Api) -> None:
     folder = busy.settings.allowed_model_roots[0] / "base"
     busy.client.delete("/v1/models/base").raise_for_status()
     busy.clean()

@@ -1,4 +1,4 @@
-"""Every error is a problem document, whoever raises it."""
+"""Every error is a problem document, regardless of where it is raised."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ def test_bodies_that_are_not_json(shared_api: Api, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b"1", b'"x"', b""])
-def test_json_that_is_no_object(shared_api: Api, body: bytes) -> None:
+def test_json_that_is_not_an_object(shared_api: Api, body: bytes) -> None:
     answer = shared_api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     problem_of(answer, 422, "invalid_request")
 
@@ -58,7 +58,7 @@ def test_a_body_that_does_not_say_it_is_json(shared_api: Api) -> None:
         assert "application/json" in problem_of(answer, 415, "unsupported_media_type")["detail"]
 
 
-def test_bodies_are_limited_announced_or_not(shared_api: Api) -> None:
+def test_bodies_are_limited_with_and_without_a_content_length(shared_api: Api) -> None:
     limit = shared_api.settings.max_body_bytes
     spec = {"kind": "generate", "model": "base", "prompts": ["x" * limit]}
     problem = problem_of(shared_api.client.post("/v1/jobs", json=spec), 413, "too_large")
@@ -70,7 +70,7 @@ def test_bodies_are_limited_announced_or_not(shared_api: Api) -> None:
     problem_of(shared_api.client.post("/v1/models", content=bytes(limit + 1), headers=form), 413, "too_large")
 
 
-def test_an_error_that_nobody_foresaw_is_logged_and_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_logged_and_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = small(tmp_path / "home")
     app: FastAPI = create_app(settings)
 
@@ -101,7 +101,7 @@ def test_requests_are_logged_in_one_line(shared_api: Api, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO, "api.access")
     answer = shared_api.client.get("/v1/jobs/nope?x=1", headers={"X-Request-ID": "bad id"})
     while not (lines := [record for record in caplog.records if record.name == "api.access"]):
-        time.sleep(0.01)  # the line is written when the answer is out already
+        time.sleep(0.01)  # the line is written after the response
     line = json.loads(lines[-1].getMessage())
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/jobs/nope", 404)
     assert line["request_id"] == answer.headers["X-Request-ID"] != "bad id"

@@ -1,4 +1,4 @@
-"""What a job would take, asked before it is submitted."""
+"""Memory estimates of jobs before they are submitted."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_the_parts_of_an_estimate_sum_up(either_api: Api) -> None:
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
-def test_a_quantized_model_is_counted_as_it_is_held(api: Api) -> None:
+def test_a_quantized_model_is_estimated_in_its_own_format(api: Api) -> None:
     settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     register(api, "nf4", quantization_config=settings)
     spec = {"kind": "generate", "model": "nf4", "prompts": ["x"]}
@@ -51,7 +51,7 @@ def test_a_quantized_model_is_counted_as_it_is_held(api: Api) -> None:
     assert held == Precision(quantization="nf4").weight_bytes(PRESETS["baichuan2-7b"])
 
 
-def test_of_two_models_the_larger_counts(api: Api) -> None:
+def test_the_larger_of_two_models_counts(api: Api) -> None:
     register(api, "whole")
     settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     register(api, "small", quantization_config=settings)

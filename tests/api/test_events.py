@@ -1,4 +1,4 @@
-"""A job's log: pages, event streams that go on and resume, and plain text."""
+"""A job's log: pages, event streams that continue and resume, and plain text."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def finished_job(api: Api, lines: int = 3) -> str:
     return job
 
 
-def test_events_come_in_their_order_and_in_pages(either_api: Api) -> None:
+def test_events_are_ordered_and_paged(either_api: Api) -> None:
     api = either_api
     job = finished_job(api)
     everything = api.client.get(f"/v1/jobs/{job}/events").json()
@@ -48,7 +48,7 @@ def test_events_come_in_their_order_and_in_pages(either_api: Api) -> None:
     assert problem_of(wrong, 422, "invalid_request")["error"]["param"] == "after"
 
 
-def test_a_stream_of_a_finished_job_tells_everything_and_ends(api: Api) -> None:
+def test_a_stream_of_a_finished_job_has_all_events_and_ends(api: Api) -> None:
     job = finished_job(api, lines=250)
     told = read_stream(api.client.get(f"/v1/jobs/{job}/events", headers=STREAM))
     assert [event["id"] for event in told] == [str(n) for n in range(1, 256)]
@@ -81,7 +81,7 @@ def test_a_stream_follows_a_job_until_its_end(either_api: Api) -> None:
     assert seen == ["1", "2", "3", "4", "5"]
 
 
-def test_a_silent_stream_shows_that_it_lives_and_ends_when_the_server_stops(api: Api) -> None:
+def test_a_silent_stream_sends_comments_and_ends_when_the_server_stops(api: Api) -> None:
     api.register_model()
     job = api.submit()["id"]
     object.__setattr__(api.app.state.service.settings, "stream_idle_seconds", 0.01)

@@ -1,4 +1,4 @@
-"""The events of a project: complete, in one order, resumable, by Redis or without."""
+"""The events of a project: complete, ordered and resumable, with and without Redis."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ def read_all(api: Api, after: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_stream_begins_now_and_tells_all_that_happens(either_api: Api) -> None:
+def test_a_stream_begins_now_and_has_all_later_events(either_api: Api) -> None:
     api = either_api
     api.register_model()
     api.submit()
@@ -88,7 +88,7 @@ def test_a_hundred_reconnections_lose_and_repeat_nothing(either_api: Api) -> Non
 
 
 def test_concurrent_writers_leave_no_gap_and_no_late_position(either_api: Api) -> None:
-    """Whatever commits at the same time: a reader that follows the highest position it has seen misses nothing."""
+    """A reader that continues after the highest position it has seen misses no event, whatever commits concurrently."""
     api = either_api
     api.register_model()
     jobs = [api.submit()["id"] for _ in range(6)]
@@ -99,7 +99,7 @@ def test_concurrent_writers_leave_no_gap_and_no_late_position(either_api: Api) -
     def report(attempt: str) -> None:
         done = 0
         while done < reports:
-            with suppress(*OUTAGES):  # on SQLite a writer may wait for too long, and repeats as a worker does
+            with suppress(*OUTAGES):  # on SQLite a writer may time out, and retries as a worker does
                 api.report(attempt, f"line {done}", progress={"fraction": 0.1, "stage": "x", "metrics": {}})
                 done += 1
 
@@ -117,7 +117,7 @@ def test_concurrent_writers_leave_no_gap_and_no_late_position(either_api: Api) -
     assert lines == list(range(1, reports + 1))
 
 
-def test_what_a_refused_request_would_have_told_is_not_told(either_api: Api) -> None:
+def test_a_rejected_request_leaves_no_event(either_api: Api) -> None:
     api = either_api
     api.register_model()
     job = api.submit()["id"]
@@ -179,7 +179,7 @@ def test_a_stream_ends_when_the_server_stops_or_the_key_is_revoked(api: Api) -> 
 def test_a_job_that_another_process_submits_appears_within_a_second(
     tmp_path: Path, valkey_server_factory: Callable[..., Any]
 ) -> None:
-    """Redis tells at once; after that, without Redis, looking into SQL finds it too."""
+    """With Redis the job appears immediately; without Redis, polling SQL finds it too."""
     broker = valkey_server_factory()
     url = broker.connection_url.replace("valkey://", "redis://")
     settings = small(tmp_path / "home", redis_url=url)

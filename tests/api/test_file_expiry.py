@@ -1,4 +1,4 @@
-"""Files with an expiry are gone once it has passed."""
+"""Expired files are deleted."""
 
 from tests.api.conftest import Api, problem_of
 

@@ -1,4 +1,4 @@
-"""Uploads: streamed, bounded, and without a trace when they fail."""
+"""Uploads are streamed and bounded, and leave nothing behind when they fail."""
 
 import hashlib
 import os
@@ -36,17 +36,17 @@ def upload(api: Api, content: bytes, name: str = "p.jsonl", purpose: str = "prom
 
 
 def left_behind(api: Api) -> list[Path]:
-    """Files in the store, arriving ones too, once the leader has deleted what it is told to."""
+    """Return the files in the store, including partial uploads, after the leader has processed the deletions."""
     api.clean()
     return [path for path in Path(api.settings.artifacts).rglob("*") if path.is_file()]
 
 
-def test_a_file_comes_back_as_it_was(either_api: Api) -> None:
+def test_a_file_is_downloaded_unchanged(either_api: Api) -> None:
     api = either_api
     content = os.urandom(2_500_000) + b"\r\n--" + BOUNDARY.encode()
     file = upload(api, content, purpose="fine-tune").json()
     assert (file["object"], file["bytes"], file["filename"]) == ("file", len(content), "p.jsonl")
-    assert (file["purpose"], file["status"]) == ("fine-tune", "error")  # noise is no training data
+    assert (file["purpose"], file["status"]) == ("fine-tune", "error")  # random bytes are not training data
     assert file["sha256"] == hashlib.sha256(content).hexdigest()
     assert api.client.get(f"/v1/files/{file['id']}").json() == file
     assert api.client.get("/v1/files?purpose=fine-tune").json()["data"] == [file]
@@ -62,7 +62,7 @@ def test_a_file_comes_back_as_it_was(either_api: Api) -> None:
     assert left_behind(api) == []
 
 
-def test_an_announced_size_that_is_too_large_is_refused_unread(api: Api) -> None:
+def test_a_declared_size_that_is_too_large_is_rejected_without_reading(api: Api) -> None:
     with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
         lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}"]
         lines += [f"Authorization: {api.client.headers['Authorization']}", "Content-Length: 5000000000", "", ""]
@@ -70,7 +70,7 @@ def test_an_announced_size_that_is_too_large_is_refused_unread(api: Api) -> None
         assert connection.recv(12) == b"HTTP/1.1 413"
 
 
-def test_a_size_that_is_not_announced_is_noticed_while_it_arrives(api: Api) -> None:
+def test_an_undeclared_size_is_checked_during_the_upload(api: Api) -> None:
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -120,7 +120,7 @@ def test_a_client_that_goes_away_leaves_nothing(api: Api) -> None:
     with pytest.raises(ConnectionAbortedError):
         api.client.post("/v1/files", content=half(), headers=FORM)
     assert gone.is_set()
-    while left_behind(api):  # until the server has noticed; the test's time limit is the deadline
+    while left_behind(api):  # wait until the server has noticed; the test's time limit is the deadline
         time.sleep(0.01)
     assert api.client.get("/v1/files").json()["data"] == []
 
@@ -145,7 +145,7 @@ def test_a_client_that_goes_away_leaves_nothing(api: Api) -> None:
         (HEAD.replace(b"p.jsonl", b"x" * 5000) + TAIL, None, "header size"),
     ],
 )
-def test_wrong_forms(shared_api: Api, body: bytes, param: str | None, remedy: str) -> None:
+def test_invalid_forms(shared_api: Api, body: bytes, param: str | None, remedy: str) -> None:
     answer = shared_api.client.post("/v1/files", content=body, headers=FORM)
     problem = problem_of(answer, 400, "invalid_request")
     assert problem["error"]["param"] == param
@@ -156,14 +156,14 @@ def test_wrong_forms(shared_api: Api, body: bytes, param: str | None, remedy: st
 @pytest.mark.parametrize(
     "kind", ["", "application/json", "multipart/form-data", "multipart/form-data; boundary=" + "x" * 999]
 )
-def test_what_is_no_form(shared_api: Api, kind: str) -> None:
+def test_bodies_that_are_not_forms(shared_api: Api, kind: str) -> None:
     answer = shared_api.client.post("/v1/files", content=b"{}", headers={"Content-Type": kind})
     assert "multipart" in problem_of(answer, 400, "invalid_request")["detail"]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 300))
-def test_no_body_breaks_the_server(shared_api: Api, noise: bytes, cut: int) -> None:
+def test_no_body_causes_a_server_error(shared_api: Api, noise: bytes, cut: int) -> None:
     whole = HEAD + noise + TAIL
     for body in (noise, whole[:cut], whole[cut:], whole):
         answer = shared_api.client.post("/v1/files", content=body, headers=FORM)
@@ -202,7 +202,7 @@ def test_a_name_with_a_nul_is_refused(shared_api: Api, name: bytes) -> None:
 
 
 @given(st.text())
-def test_no_name_leads_anywhere(name: str) -> None:
+def test_no_file_name_escapes_the_store(name: str) -> None:
     kept = safe_filename(name)
     assert kept
     assert len(kept) <= 255
@@ -214,7 +214,7 @@ def test_no_name_leads_anywhere(name: str) -> None:
 def test_a_store_that_cannot_be_written_is_an_outage_with_a_remedy(api: Api) -> None:
     store = Path(api.settings.artifacts)
     incoming = store / "incoming"
-    incoming.write_bytes(b"")  # tests run as root, whom no permission stops
+    incoming.write_bytes(b"")  # tests run as root, for whom permissions do not apply
     answer = upload(api, b"{}")
     assert "cannot be written" in problem_of(answer, 503, "storage_unavailable")["detail"]
     assert answer.headers["Retry-After"]

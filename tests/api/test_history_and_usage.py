@@ -1,4 +1,4 @@
-"""Machines over the last hour, and what API keys have used."""
+"""The load of machines over the last hour, and the usage of API keys."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What HTTP promises on every address: HEAD, preconditions, and requests that say one thing once."""
+"""HTTP semantics at every address: HEAD, preconditions, and requests with duplicate fields."""
 
 import gzip
 import json

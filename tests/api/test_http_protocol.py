@@ -78,7 +78,7 @@ def send_until_answered(connection: socket.socket, start: bytes, total: int) -> 
     ],
     ids=["value", "name", "address", "second request", "trailers"],
 )
-def test_a_huge_header_is_refused_and_delays_nobody(client: httpx.Client, start: bytes) -> None:
+def test_a_huge_header_is_rejected_without_delaying_others(client: httpx.Client, start: bytes) -> None:
     slowest = 0.0
     done = threading.Event()
 
@@ -132,7 +132,7 @@ def test_many_requests_in_one_packet_are_all_served(client: httpx.Client) -> Non
 
 
 def drip(connection: socket.socket, data: bytes) -> None:
-    """Send some data again and again until the server closes the connection."""
+    """Send data repeatedly until the server closes the connection."""
     with suppress(BrokenPipeError, ConnectionResetError):
         while True:
             connection.sendall(data)
@@ -166,7 +166,7 @@ def test_slow_requests_are_cut_off(client: httpx.Client, start: bytes, dripped: 
 
 
 @pytest.mark.integration
-def test_a_connection_on_which_nothing_is_asked_is_closed(client: httpx.Client) -> None:
+def test_an_idle_connection_is_closed(client: httpx.Client) -> None:
     with connect(client) as connection:
         assert read_all(connection) == b""
     with connect(client) as connection:
@@ -176,7 +176,7 @@ def test_a_connection_on_which_nothing_is_asked_is_closed(client: httpx.Client) 
 
 
 @pytest.mark.integration
-def test_a_body_that_keeps_the_pace_arrives_whole(client: httpx.Client) -> None:
+def test_a_body_that_is_sent_fast_enough_is_received(client: httpx.Client) -> None:
     def paced() -> Iterator[bytes]:
         for _ in range(50):  # 2.5 s, several times the window
             time.sleep(0.05)
@@ -226,7 +226,7 @@ def test_a_refused_request_leaves_nothing_behind(tmp_path: Path) -> None:
                 connection.sendall(request)
                 assert b"HTTP/1.1 4" in read_all(connection)
         with connect(client) as connection:
-            assert read_all(connection) == b""  # its time is over after that of the requests before
+            assert read_all(connection) == b""  # it times out after the requests before it
         running.terminate()
         assert running.stderr is not None
         assert "Traceback" not in running.stderr.read()

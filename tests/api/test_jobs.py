@@ -161,7 +161,7 @@ def test_lists_are_walked_with_cursors_and_filtered(either_api: Api) -> None:
     ("query", "param"),
     [("limit=0", "limit"), ("limit=x", "limit"), ("state=done", "state"), ("label=x", "label"), ("stat=1", "stat")],
 )
-def test_a_wrong_query_is_refused_by_name(shared_api: Api, query: str, param: str) -> None:
+def test_an_invalid_query_is_rejected_by_name(shared_api: Api, query: str, param: str) -> None:
     assert problem_of(shared_api.client.get(f"/v1/jobs?{query}"), 422, "invalid_request")["error"]["param"] == param
 
 
@@ -208,7 +208,7 @@ def test_a_spec_of_another_version_is_not_retried(
     assert api.client.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
 
 
-def test_specs_that_name_what_is_not_there(api: Api) -> None:
+def test_specs_that_refer_to_missing_objects(api: Api) -> None:
     api.register_model()
     unknown = api.client.post("/v1/jobs", json={"kind": "quantize", "model": "nobody"})
     problem = problem_of(unknown, 422, "unknown_model")
@@ -238,11 +238,11 @@ def test_specs_that_name_what_is_not_there(api: Api) -> None:
         ({"prompts": ["\ud800"]}, "prompts.0", "valid string"),
     ],
 )
-def test_a_wrong_spec_is_refused_with_the_field_and_the_remedy(
+def test_an_invalid_spec_is_rejected_with_the_field_and_the_remedy(
     shared_api: Api, change: dict[str, object], param: str | None, remedy: str
 ) -> None:
     spec = {"kind": "generate", "model": "base", "prompts": ["hello"], **change}
-    body = json.dumps(spec)  # in ASCII: httpx itself could not write the lone surrogate
+    body = json.dumps(spec)  # in ASCII, because httpx cannot encode the lone surrogate
     answer = shared_api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     problem = problem_of(answer, 422, "invalid_request")
     assert problem["error"]["param"] == param
@@ -251,7 +251,7 @@ def test_a_wrong_spec_is_refused_with_the_field_and_the_remedy(
     assert len(problem["errors"]) == 1
 
 
-def test_only_so_many_faults_are_listed(shared_api: Api) -> None:
+def test_a_limited_number_of_errors_is_listed(shared_api: Api) -> None:
     answer = shared_api.client.post("/v1/jobs", json={"kind": "generate", "model": "base", "prompts": [""] * 900})
     assert len(problem_of(answer, 422, "invalid_request")["errors"]) == 20
 

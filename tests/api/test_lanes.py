@@ -1,4 +1,4 @@
-"""Callers do not wait for each other's reading."""
+"""Callers do not wait for each other's reads."""
 
 import asyncio
 import threading

@@ -117,7 +117,7 @@ def test_a_store_without_room_refuses_the_job(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_refuses_the_job(api: Api) -> None:
     api.register_model()
     incoming = Path(api.settings.artifacts) / "incoming"
-    incoming.write_bytes(b"")  # tests run as root, whom no permission stops
+    incoming.write_bytes(b"")  # tests run as root, for whom permissions do not apply
     problem_of(send(api, prompts=PROMPTS), 503, "storage_unavailable")
     incoming.unlink()
     assert send(api, prompts=PROMPTS).status_code == 202

@@ -1,4 +1,4 @@
-"""Metrics of runs: every logged step, thinned without losing a peak, live and from the artifact."""
+"""Metrics of runs: every logged step, or downsampled without losing peaks, live and from the artifact."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def test_a_run_of_which_only_the_artifact_is_left(either_api: Api) -> None:
     assert series(found, "eval_loss")["max"] == [None]
 
 
-def test_wrong_windows_are_refused(shared_api: Api) -> None:
+def test_invalid_ranges_are_rejected(shared_api: Api) -> None:
     job = shared_api.submit()["id"]
     for query in ({"buckets": 0}, {"buckets": 5001}, {"names": "a,"}, {"start": -1}):
         problem_of(shared_api.client.get(f"/v1/jobs/{job}/metrics", params=query), 422, "invalid_request")
@@ -112,7 +112,7 @@ def test_only_reports_with_a_step_are_points() -> None:
     st.none() | st.integers(0, 60),
     st.none() | st.integers(1, 70),
 )
-def test_sql_and_memory_thin_alike(
+def test_downsampling_in_sql_and_in_memory_agree(
     shared_api: Api, values: dict[int, float | None], buckets: int, start: int | None, stop: int | None
 ) -> None:
     from jobs.repository.jobs import get_many  # noqa: PLC0415 - only here

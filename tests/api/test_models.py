@@ -1,4 +1,4 @@
-"""Models: registering checkpoints, and what is refused."""
+"""Models: registering checkpoints, and rejections."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_paths_outside_the_roots_are_refused(api: Api, tmp_path: Path, path: str
     assert problem_of(answer, 422, "path_not_allowed")["error"]["param"] == "path"
 
 
-def test_directories_that_are_no_checkpoint_are_refused_with_what_is_missing(api: Api) -> None:
+def test_incomplete_checkpoints_are_rejected_with_what_is_missing(api: Api) -> None:
     folder = api.settings.allowed_model_roots[0] / "m"
 
     def refusal() -> str:
@@ -77,7 +77,7 @@ def test_directories_that_are_no_checkpoint_are_refused_with_what_is_missing(api
 
 
 def config(**fields: Any) -> Callable[[Path], object]:
-    """Make a change of a directory: its config.json has these fields too."""
+    """Return a change of a directory that adds these fields to its config.json."""
     text = json.dumps({"model_type": "baichuan", **fields})  # in ASCII: lone surrogates are escaped
     return lambda folder: (folder / "config.json").write_text(text)
 
@@ -89,12 +89,12 @@ def tensors(header: str) -> Callable[[Path], object]:
 
 
 def text(content: str, name: str = "config.json") -> Callable[[Path], object]:
-    """Make a change of a directory: a file has this content."""
+    """Return a change of a directory that writes this content to a file."""
     return lambda folder: (folder / name).write_text(content)
 
 
 def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Make a change of a directory: a file is replaced by something else."""
+    """Return a change of a directory that replaces a file."""
 
     def change(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_odd_directories_are_refused_by_name_and_leave_nothing(either_api: Api) -> None:
+def test_unusual_directories_are_rejected_by_name_and_leave_nothing(either_api: Api) -> None:
     api, root = either_api, either_api.settings.allowed_model_roots[0]
     for number, (case, (change, says)) in enumerate(ODD.items()):
         checkpoint(root / str(number))

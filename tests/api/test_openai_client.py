@@ -1,4 +1,4 @@
-"""The official `openai` client talks to /v1/files and /v1/models as if they were OpenAI's."""
+"""The official `openai` client works with /v1/files and /v1/models."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -15,7 +15,7 @@ TEXTS = b'{"text": "0123"}\n' * 20
 
 @pytest.fixture
 def client(api: Api) -> Iterator[openai.OpenAI]:
-    """The client, which refuses answers that are not of the documented form."""
+    """The client with strict validation of responses."""
     with openai.OpenAI(
         base_url=f"{api.url}/v1", api_key=ADMIN_KEY, max_retries=0, _strict_response_validation=True
     ) as made:

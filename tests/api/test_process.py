@@ -1,4 +1,4 @@
-"""`python -m api` as a process: what it holds in memory, and how it stops."""
+"""`python -m api` as a process: its memory, and how it stops."""
 
 import os
 import re
@@ -22,7 +22,7 @@ PATIENCE = 60
 
 @contextmanager
 def process(home: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """The API in a process of its own, and a client."""
+    """The API in a separate process, and a client."""
     prepare(small(home), ADMIN_KEY)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -42,7 +42,7 @@ def process(home: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 def peak_bytes(process_id: int) -> int:
-    """The most memory that a process has held."""
+    """Return the peak memory of a process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process_id}/status").read_text())
     assert found
     return int(found[1]) * 1024
@@ -80,7 +80,7 @@ def test_it_stops_and_ends_the_streams_it_serves(tmp_path: Path) -> None:
             lines = stream.iter_lines()
             assert next(lines) == "id: 1"
             running.send_signal(signal.SIGTERM)
-            assert "" in list(lines)  # the stream ends as a whole one, not as a broken connection
+            assert "" in list(lines)  # the stream ends properly, not with a broken connection
         assert running.wait(PATIENCE) == -signal.SIGTERM
         assert running.stderr
         assert "Traceback" not in running.stderr.read()

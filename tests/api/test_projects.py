@@ -39,7 +39,7 @@ def test_nothing_of_another_project_exists(either_api: Api) -> None:
     assert api.client.get(f"/v1/files/{upload}").status_code == 200
 
 
-def test_the_same_names_and_keys_in_two_projects_do_not_meet(either_api: Api) -> None:
+def test_equal_names_and_keys_in_two_projects_are_independent(either_api: Api) -> None:
     api = either_api
     api.register_model()
     with api.new_key("other") as stranger:
@@ -64,7 +64,7 @@ def test_without_a_valid_key_nothing_is_answered(shared_api: Api, header: str | 
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_keys_are_made_listed_and_revoked_by_administrators_only(either_api: Api) -> None:
+def test_only_administrators_create_list_and_revoke_keys(either_api: Api) -> None:
     api = either_api
     made = api.client.post("/v1/keys", json={"name": "laptop", "project": "team", "role": "member"})
     assert made.status_code == 201
@@ -93,5 +93,5 @@ def test_keys_are_made_listed_and_revoked_by_administrators_only(either_api: Api
 
 
 @pytest.mark.parametrize("body", [{"name": "x"}, {"name": "", "project": "p"}, {"name": "x", "project": "a\0b"}])
-def test_wrong_keys_are_refused(shared_api: Api, body: dict[str, str]) -> None:
+def test_invalid_keys_are_rejected(shared_api: Api, body: dict[str, str]) -> None:
     problem_of(shared_api.client.post("/v1/keys", json=body), 422, "invalid_request")

@@ -1,4 +1,4 @@
-"""With a real Redis-compatible server: readiness says so, and a submission wakes the dispatcher."""
+"""With a real Redis-compatible server: readiness reports it, and a submission wakes the dispatcher."""
 
 from collections.abc import Callable
 from pathlib import Path

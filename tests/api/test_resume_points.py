@@ -1,4 +1,4 @@
-"""Resume points are listed, and become models while the job runs, and after it was cancelled or has failed."""
+"""Resume points are listed and can be published as models, while the job runs and after it was cancelled or failed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def publish(api: Api, job_id: str, step: int, **body: str) -> int:
     return api.client.post(f"/v1/jobs/{job_id}/resume-points/{step}/publish", json=body).status_code
 
 
-def test_a_running_job_publishes_and_goes_on(stored: Api) -> None:
+def test_a_running_job_publishes_and_continues(stored: Api) -> None:
     job = stored.submit(output_model="result")["id"]
     attempt = stored.start(job)
     for step in (20, 100, 40):
@@ -89,7 +89,7 @@ def test_points_of_a_job_without_a_result_become_models(stored: Api, event: Even
     assert publish(stored, job, 10) == 201
 
 
-def test_what_cannot_be_published_is_explained(stored: Api) -> None:
+def test_invalid_publications_are_explained(stored: Api) -> None:
     job = stored.submit()["id"]
     attempt = stored.start(job)
     address = f"/v1/jobs/{job}/resume-points"

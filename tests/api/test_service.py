@@ -20,7 +20,7 @@ from tests.jobs.pool import CPU, add_worker
 from tests.workers.deployment import wait_for
 
 
-def test_readiness_says_what_is_missing(api: Api) -> None:
+def test_readiness_reports_what_is_missing(api: Api) -> None:
     assert api.client.get("/readyz").json() == {"status": "ready", "database": "ok", "redis": "unreachable"}
     with api.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM alembic_version")
@@ -31,7 +31,7 @@ def test_readiness_says_what_is_missing(api: Api) -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_database_file_that_was_deleted_is_noticed(api: Api, replaced: bool) -> None:
-    """SQLite would go on writing to the deleted file: every job accepted until the next start would be lost."""
+    """Otherwise SQLite continues to write to the deleted file, and every job accepted until the next start is lost."""
     api.register_model()
     api.submit()
     path = Path(api.database.url.database or "")

@@ -1,4 +1,4 @@
-"""Signing in: by a key or a one-time link, with a cookie that only pages of this service can use."""
+"""Signing in with a key or a one-time link, with a cookie that only pages of this service can use."""
 
 from collections.abc import Iterator
 
@@ -53,7 +53,7 @@ def test_a_link_works_once(either_api: Api, browser: httpx.Client) -> None:
     problem_of(browser.post("/v1/session", json={"link": late}), 401, "invalid_api_key")
 
 
-def test_a_link_is_no_session_and_a_session_is_no_link(either_api: Api, browser: httpx.Client) -> None:
+def test_links_and_sessions_are_not_interchangeable(either_api: Api, browser: httpx.Client) -> None:
     link = either_api.client.post("/v1/session/links").json()["token"]
     browser.cookies.set("baichuan_session", link)
     problem_of(browser.get("/v1/jobs"), 401, "invalid_api_key")
@@ -77,7 +77,7 @@ def test_a_session_ends_with_its_time_and_with_its_key(either_api: Api, browser:
 
 
 @pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "http://127.0.0.1:1"])
-def test_writes_with_the_cookie_must_come_from_our_page(api: Api, origin: str | None) -> None:
+def test_writes_with_the_cookie_must_come_from_our_dashboard(api: Api, origin: str | None) -> None:
     with httpx.Client(base_url=api.url) as browser:
         browser.post("/v1/session", json={"key": ADMIN_KEY}).raise_for_status()
         headers = {} if origin is None else {"Origin": origin}

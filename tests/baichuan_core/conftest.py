@@ -19,7 +19,7 @@ FAMILIES = ("baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """The matrices here are too small for two threads to help."""
+    """Use one thread, because the matrices are too small to benefit from two."""
     torch.set_num_threads(1)
 
 
@@ -37,13 +37,13 @@ def family(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def golden(family: Path) -> dict[str, Tensor]:
-    """What the published implementation gave for this family."""
+    """The recorded results of the published implementation for this family."""
     return load_file(family / "golden.safetensors")
 
 
 @pytest.fixture(scope="session")
 def load() -> Callable[..., BaichuanForCausalLM]:
-    """Load a golden family in eval mode; tiny vocabularies do not tell the head, so its name does."""
+    """Load a golden family in eval mode; `norm_head` follows from its name, because its vocabulary is too small."""
 
     def load_family(directory: Path, **kwargs: Any) -> BaichuanForCausalLM:
         kwargs = {"norm_head": directory.name.startswith("baichuan2"), **kwargs}
@@ -56,7 +56,7 @@ def load() -> Callable[..., BaichuanForCausalLM]:
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Write a random Baichuan 2 checkpoint whose shapes every quantization takes, with tokenizer files."""
+    """Write a random Baichuan 2 checkpoint with tokenizer files, in a shape that every quantization supports."""
 
     def make(name: str = "base", *, dtype: torch.dtype = torch.float32, seed: int = 0, **fields: Any) -> Path:
         shape = {"vocab_size": 768, "hidden_size": 64, "intermediate_size": 192}

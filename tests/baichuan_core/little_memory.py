@@ -1,4 +1,4 @@
-"""Answers prompts in a process that may take little more memory; run by test_out_of_memory.py.
+"""Answer prompts in a process with little memory; run by test_out_of_memory.py.
 
 Use: `python -m tests.baichuan_core.little_memory CHECKPOINT BYTES`.
 Prints how many rows each pass had, then which were answered.
@@ -19,11 +19,11 @@ from baichuan_core.generation.engines.native.engine import NativeEngine
 from tests.baichuan_core.generation.driving import run
 
 ROWS = 8
-LONGEST = 60_000  # what keys and values are taken for, though the first token ends an answer
+LONGEST = 60_000  # keys and values are allocated for this length, although the first token ends the answer
 
 
 def limit_memory(more: int) -> None:
-    """Let the process take so many bytes more."""
+    """Limit the additional memory of this process."""
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
 

@@ -1,4 +1,4 @@
-"""Prints what an operation on a checkpoint takes of a process's own memory; run by test_operation_memory.py.
+"""Print the private memory that an operation on a checkpoint uses; run by test_operation_memory.py.
 
 Use: `python -m tests.baichuan_core.operation_memory JSON`, with the fields of `Task`.
 """
@@ -20,7 +20,7 @@ SMALLEST_VOCABULARY = 1000
 
 @dataclass(frozen=True)
 class Task:
-    """What to measure, and a small checkpoint to do it with first, for all that is loaded once.
+    """An operation to measure, and a small checkpoint for a first run, which loads everything that is loaded only once.
 
     Attributes:
         sequences: Rows of a calibration; 0 for none.
@@ -37,7 +37,7 @@ class Task:
     prompts: tuple[str, ...] = ()
 
     def perform(self, checkpoint: str, output: Path) -> None:
-        """Do it."""
+        """Run the operation."""
         if self.operation == "convert":
             convert(checkpoint, output, **self.options)
             return
@@ -50,13 +50,13 @@ class Task:
 
 
 def random_tokens(sequences: int) -> Calibration:
-    """To calibrate on."""
+    """Return random tokens to calibrate on."""
     ids = torch.randint(5, SMALLEST_VOCABULARY, (sequences * 512,), generator=torch.Generator().manual_seed(0))
     return Calibration(token_ids=[ids.tolist()], sequences=sequences)
 
 
 def main(content: str) -> None:
-    """Do it twice, and print what the second time took."""
+    """Run the operation twice, and print the memory of the second run."""
     torch.set_num_threads(1)
     task = Task(**json.loads(content))
     task.perform(task.warm, Path(task.folder) / "warm")

@@ -63,7 +63,7 @@ def test_a_failed_import_does_not_prevent_registration() -> None:
     assert run(failing + KNOWN).split("\n") == ["failed", "BaichuanModel BaichuanForCausalLM"]
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in baichuan_core.__all__:
         assert getattr(baichuan_core, name) is not None
     assert set(baichuan_core.__all__) <= set(dir(baichuan_core))

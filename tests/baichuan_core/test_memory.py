@@ -1,4 +1,4 @@
-"""What is predicted, against what torch allocates when it is done: within 5%."""
+"""Memory estimates are within 5% of what torch allocates."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from baichuan_core import (
     load_model,
     quantize,
 )
-from baichuan_core.free_memory import left_in_control_group, limits_of_control_group, total_bytes
+from baichuan_core.free_memory import control_group_free_bytes, control_group_limits, total_bytes
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
@@ -50,7 +50,7 @@ from tests.baichuan_core.generation.driving import complete
 WITHIN = 0.05
 MIDDLE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
 HEADS: dict[str, Any] = {"num_attention_heads": 4}
-# Small weights, so that what is predicted of activations cannot hide behind them.
+# Small weights, so that errors in the estimate of activations are noticeable.
 SMALL: dict[str, Any] = {"vocab_size": 1024, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}
 FAMILIES: dict[str, dict[str, Any]] = {"rope": {"max_position_embeddings": 2048}, "alibi": {"model_max_length": 2048}}
 
@@ -60,7 +60,7 @@ def shape_of(checkpoint: Path) -> Shape:
 
 
 def held_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all tensors that a model holds, those inside quantized weights too."""
+    """Return the bytes of all tensors of a model, including those inside quantized weights."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
@@ -75,7 +75,7 @@ def held_bytes(model: torch.nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Random checkpoints of middle size, made once."""
+    """Random checkpoints of medium size, created once."""
     root = tmp_path_factory.mktemp("checkpoints")
     golden = Path(__file__).parents[1] / "golden"
 
@@ -125,7 +125,7 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
     model = load_model(checkpoint, device="cpu")
     ids = torch.randint(5, 4000, (2, 1024))
     with torch.inference_mode():
-        model(ids[:, :8])  # what is made once: the norms of the head
+        model(ids[:, :8])  # computed once: the norms of the head
         with peak_memory("cpu") as peak:
             outputs = model.model(ids, use_cache=True)
     cache = sum(tensor.nbytes for layer in outputs.past_key_values.layers for tensor in (layer.keys, layer.values))
@@ -135,8 +135,8 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
 
 
 @pytest.mark.slow
-def test_a_generate_run_whose_prompts_begin_alike(checkpoints: Callable[..., Path]) -> None:
-    # Many thin layers, so that keys and values are most of all.
+def test_a_generate_run_whose_prompts_share_a_prefix(checkpoints: Callable[..., Path]) -> None:
+    # Many narrow layers, so that keys and values need most of the memory.
     sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}
     checkpoint = checkpoints("rope", sizes=sizes)
     alike = [GenerationRequest(prompt="hello world " * 125 + str(number)) for number in range(3)]
@@ -241,7 +241,7 @@ def test_adapters_on_other_layers_of_a_4_bit_base(
 
 
 def trained_bytes(tmp_path: Path, checkpoint: Path, *, accumulation: int, dtype: Any, **options: Any) -> int:
-    """Most bytes of two steps with four examples of 256 tokens per batch."""
+    """Return the peak bytes of two steps with four examples of 256 tokens per batch."""
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "hello world " * 300}]
     examples = [{"id": str(number), "conversations": turns} for number in range(8 * accumulation)]
     (tmp_path / "data.json").write_text(json.dumps(examples))
@@ -285,7 +285,7 @@ def test_scoring_a_text(checkpoints: Callable[..., Path], family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_examples_before_questions_stay_below_what_is_promised(checkpoints: Callable[..., Path], family: str) -> None:
+def test_examples_before_questions_stay_below_the_estimate(checkpoints: Callable[..., Path], family: str) -> None:
     checkpoint = checkpoints(family)
     model = load_model(checkpoint, device="cpu")
     prompts = [[*range(5, 1505), *range(number, number + 20)] for number in range(100, 108)]
@@ -296,7 +296,7 @@ def test_examples_before_questions_stay_below_what_is_promised(checkpoints: Call
     assert needs.cache < peak.bytes <= needs.cache + needs.activations
 
 
-def test_what_cannot_fit_is_refused_with_what_would() -> None:
+def test_operations_that_cannot_fit_are_rejected_with_alternatives() -> None:
     shape = PRESETS["baichuan2-7b"]
     free = free_bytes("cpu")
     assert free < total_bytes("cpu") < 2**60
@@ -313,7 +313,7 @@ def test_what_cannot_fit_is_refused_with_what_would() -> None:
 
 
 def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) -> None:
-    assert list(left_in_control_group(tmp_path)) == []
+    assert list(control_group_free_bytes(tmp_path)) == []
     content = {
         "memory.max": "1000",
         "memory.current": "900",
@@ -321,13 +321,13 @@ def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) 
     }
     for name, text in content.items():
         (tmp_path / name).write_text(text)
-    assert list(left_in_control_group(tmp_path)) == [150]
-    assert list(limits_of_control_group(tmp_path)) == [1000]
+    assert list(control_group_free_bytes(tmp_path)) == [150]
+    assert list(control_group_limits(tmp_path)) == [1000]
     (tmp_path / "memory.max").write_text("max\n")
-    assert list(left_in_control_group(tmp_path)) == list(limits_of_control_group(tmp_path)) == []
+    assert list(control_group_free_bytes(tmp_path)) == list(control_group_limits(tmp_path)) == []
     old = tmp_path / "memory"
     old.mkdir()
     (old / "memory.limit_in_bytes").write_text("1000\n")
     (old / "memory.usage_in_bytes").write_text("400\n")
     (old / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 7\n")
-    assert list(left_in_control_group(tmp_path)) == [607]
+    assert list(control_group_free_bytes(tmp_path)) == [607]

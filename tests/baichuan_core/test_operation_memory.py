@@ -1,4 +1,4 @@
-"""What is predicted of quantize, convert and generate, against what a process of its own takes for them."""
+"""Memory estimates of quantize, convert and generate, compared with the memory of a separate process."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def shape_of(checkpoint: Path) -> Shape:
 
 @pytest.fixture
 def measured_bytes(tmp_path: Path) -> Measure:
-    """By the operating system; freed memory goes back at once, as that of a large model's tensors does anywhere."""
+    """Measure memory with the operating system; freed memory is returned immediately, as for large tensors."""
 
     def measure(operation: str, checkpoint: Path, warm: Path | None = None, **options: Any) -> int:
         warm = warm or make_tiny_checkpoint(tmp_path / "tiny")
@@ -79,7 +79,7 @@ def test_int8_takes_most_of_what_is_quantized_plainly(
 @pytest.mark.parametrize(
     ("quantized", "options", "least"),
     [
-        # The most that any conversion takes: its peak cannot double unnoticed.
+        # The maximum of all conversions, so that a doubled peak is noticed.
         (QuantizationOptions("nf4"), {"target": "gguf", "gguf_type": "q4_0"}, 0.7),
         (QuantizationOptions("int8", quantize_head=True), {"target": "baichuan1"}, 0.0),
         (None, {"target": "baichuan1"}, 0.0),

@@ -1,4 +1,4 @@
-"""A lack of memory on a CPU, brought about for real: the system gives a process no more than it may have."""
+"""Running out of memory on a CPU: the system limits the memory of a process."""
 
 import json
 import os
@@ -29,7 +29,7 @@ for allocate in (lambda: torch.zeros(2**28), lambda: numpy.ones((2**14, 2**14)),
 
 
 def printed(*arguments: str) -> str:
-    """What a Python process of one thread prints; threads take room of their own."""
+    """Return the output of a Python process with one thread, because each thread needs memory."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, text=True
@@ -38,7 +38,7 @@ def printed(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_allocations_that_fail_are_told_from_other_errors() -> None:
+def test_failed_allocations_are_distinguished_from_other_errors() -> None:
     assert printed("-c", FAILING_ALLOCATIONS).splitlines() == [
         "False True",
         "True True",
@@ -51,7 +51,7 @@ def test_allocations_that_fail_are_told_from_other_errors() -> None:
 
 
 @pytest.mark.slow
-def test_generation_halves_its_batch_where_a_cpu_lacks_memory(tmp_path: Path) -> None:
+def test_generation_halves_its_batch_if_a_cpu_runs_out_of_memory(tmp_path: Path) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
     module = "tests.baichuan_core.little_memory"
     rows, answered = json.loads(printed("-m", module, str(checkpoint), "0"))

@@ -1,11 +1,11 @@
-"""The fine-tuning benchmark at tiny shapes: all our ways and the published one learn the same."""
+"""The fine-tuning benchmark at tiny shapes: all variants and the published script learn the same."""
 
 import pytest
 
 from benchmarks import finetune
 
 
-def test_every_way_of_our_model_has_the_published_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_variant_of_our_model_has_the_published_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     monkeypatch.setattr(finetune, "SHAPE", finetune.SHAPE | tiny | {"norm_head": True})
     results = {method: finetune.measure(method, steps=2, batch=2, real=None) for method in finetune.METHODS}

@@ -19,7 +19,7 @@ FIGURES = (
 
 
 @pytest.mark.slow
-def test_tiny_shapes_give_every_result() -> None:
+def test_every_benchmark_runs_at_tiny_shapes() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280, check=False)

@@ -10,7 +10,7 @@ from benchmarks.large_data import MEGABYTE, measure
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, lines: bool) -> None:
-    """Held in memory, the larger data set would take over 200 MB more: 30 bytes per token and the text."""
+    """In memory, the larger data set would take over 200 MB more: 30 bytes per token and the text."""
     small = measure(tmp_path / "small", 2 * MEGABYTE, lines=lines)
     large = measure(tmp_path / "large", 32 * MEGABYTE, lines=lines)
     assert large.tokens > 10 * small.tokens

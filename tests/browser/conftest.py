@@ -1,4 +1,4 @@
-"""A browser, and a service whose worker is played by calling the job domain."""
+"""A browser, and a service with a simulated worker that calls the job domain."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The dashboard in a browser: pages that fail the test if anything is wrong that a user might not see."""
+"""The dashboard in a browser; pages fail the test on errors that a user might not notice."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Site:
     def context(
         self, *, size: tuple[int, int] = DESKTOP, theme: str = "light", language: str = "en", signed_in: bool = True
     ) -> Iterator[BrowserContext]:
-        """Open a browser profile whose pages record every fault."""
+        """Open a browser profile whose pages record every error."""
         width, height = size
         settings: dict[str, Any] = {"color_scheme": theme, "locale": {"en": "en-US", "zh": "zh-CN"}[language]}
         context = self.browser.new_context(viewport={"width": width, "height": height}, **settings)
@@ -63,7 +63,7 @@ class Site:
         page.on("console", lambda message: self._check_console(message.type, message.text))
 
     def _check_console(self, kind: str, text: str) -> None:
-        """Errors are faults, among them violations of the content security policy; answers with 4xx are not."""
+        """Record errors, including violations of the content security policy, but not responses with 4xx."""
         if kind == "error" and not text.startswith("Failed to load resource"):
             self.faults.append(text)
 

@@ -1,4 +1,4 @@
-"""One job: its parts, its log and its curves."""
+"""One job: its sections, its log and its curves."""
 
 import re
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_a_log_opens_at_its_end_and_is_searched_and_downloaded(api: Api, site: S
         assert page.url.endswith("line=42")
         page.reload()
         expect(page.get_by_text("the needle that is searched")).to_be_visible()
-        page.get_by_role("button", name="Follow the end").click()
+        page.get_by_role("button", name="Follow output").click()
         api.report(attempt, "a line that was just printed")
         expect(page.get_by_text("a line that was just printed")).to_be_visible()
         with page.expect_download() as download:
@@ -97,7 +97,7 @@ def test_a_log_opens_at_its_end_and_is_searched_and_downloaded(api: Api, site: S
     assert (tmp_path / "log.txt").read_text().splitlines()[:3000] == lines
 
 
-def test_the_parts_of_a_finished_job(api: Api, site: Site) -> None:
+def test_the_sections_of_a_finished_job(api: Api, site: Site) -> None:
     job = api.submit(kind="generate", prompts=["1 + 1 ="], labels={"team": "search"})["id"]
     answer = '{"index": 0, "sample": 0, "prompt": "1 + 1 =", "completion": "2", "finish_reason": "stop",'
     api.finish(job, api.start(job), {"completions.jsonl": f'{answer} "completion_tokens": 1}}\n'.encode()})

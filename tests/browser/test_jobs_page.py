@@ -28,7 +28,7 @@ def test_a_job_submitted_elsewhere_appears_and_changes_by_itself(api: Api, site:
         take_screenshot(page, "jobs-live")
 
 
-def test_filters_are_kept_in_the_address(api: Api, site: Site) -> None:
+def test_filters_are_kept_in_the_url(api: Api, site: Site) -> None:
     wanted = api.submit(labels={"team": "search"})["id"]
     other = api.submit()["id"]
     with site.page("jobs") as page:
@@ -44,13 +44,13 @@ def test_filters_are_kept_in_the_address(api: Api, site: Site) -> None:
         expect(page.get_by_text(wanted)).to_be_visible()
         assert "label=team%3Asearch" in page.url
         page.get_by_role("button", name="Failed").click()
-        expect(page.get_by_text("No job matches")).to_be_visible()
+        expect(page.get_by_text("No matching jobs")).to_be_visible()
         page.get_by_role("button", name="Failed").click()
         page.get_by_role("button", name="Clear").click()
         expect(page.get_by_text(other)).to_be_visible()
 
 
-def test_a_bulk_action_is_previewed_and_asks_for_what_matches(api: Api, site: Site) -> None:
+def test_a_bulk_action_is_previewed_and_confirmed(api: Api, site: Site) -> None:
     for _ in range(3):
         api.submit(labels={"team": "search"})
     api.submit()

@@ -1,4 +1,4 @@
-"""The playground: chats with one model, and with two next to each other."""
+"""The playground: chats with one model, and with two side by side."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def api(tmp_path: Path, redis_server: RedisServer) -> Iterator[Api]:
-    """An API with two models, which knows where chats travel."""
+    """An API with two models and Redis for chats."""
     with serving(small(tmp_path / "home", redis_url=redis_server.url, stream_poll_seconds=0.1)) as running:
         running.register_model()
         running.register_model("other")
@@ -41,7 +41,7 @@ def api(tmp_path: Path, redis_server: RedisServer) -> Iterator[Api]:
 
 @pytest.fixture
 def runners(api: Api, redis_server: RedisServer) -> Iterator[tuple[ScriptedRunner, ScriptedRunner]]:
-    """Runners that play for both models."""
+    """Scripted runners for both models."""
     first = ScriptedRunner(redis_server.url, serve(api, "base"))
     second = ScriptedRunner(redis_server.url, serve(api, "other"))
     with first.running(), second.running():

@@ -14,7 +14,7 @@ from tests.browser.site import Site
 from tests.workers.deployment import free_port, wait_for
 
 
-def test_a_key_signs_in_and_is_kept_nowhere(site: Site) -> None:
+def test_a_key_signs_in_and_is_not_stored(site: Site) -> None:
     with site.page("jobs", signed_in=False) as page:
         page.get_by_label("API key").fill("bj-wrong")
         page.get_by_role("button", name="Sign in").click()

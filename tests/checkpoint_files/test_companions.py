@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
         (lambda file: file.mkdir(), "cannot be read: Is a directory"),
     ],
 )
-def test_a_file_that_is_no_tokenizer_is_rejected(folder: Path, write: Callable[[Path], None], says: str) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_rejected(folder: Path, write: Callable[[Path], None], says: str) -> None:
     file = folder / "tokenizer.model"
     file.unlink()
     write(file)

@@ -1,4 +1,4 @@
-"""Values in `config.json` with which no model can be computed are rejected by file and field."""
+"""Values in `config.json` that no model can have are rejected by file and field."""
 
 import json
 from pathlib import Path
@@ -123,7 +123,7 @@ def test_the_attention_of_another_machine_is_dropped(tmp_path: Path) -> None:
     assert "attn_implementation" not in read_config(change_config(tmp_path, {"attn_implementation": "x"}))
 
 
-def test_a_whole_threshold_becomes_the_float_that_bitsandbytes_wants(tmp_path: Path) -> None:
+def test_an_integer_threshold_is_converted_to_the_float_that_bitsandbytes_requires(tmp_path: Path) -> None:
     config = read_config(change_config(tmp_path, {"quantization_config": EIGHT_BITS | {"llm_int8_threshold": 6}}))
     assert type(config["quantization_config"]["llm_int8_threshold"]) is float
 

@@ -39,7 +39,7 @@ def test_shapes_and_dtypes_are_those_that_torch_reads(tmp_path: Path, kind: str)
 
 
 class Payload:
-    """What a pickle runs when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("ran",))

@@ -19,7 +19,7 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def ups() -> Iterator[list[Up]]:
-    """Put every `up` of a test here; they are ended afterwards."""
+    """A list for every `up` of a test, which are stopped afterwards."""
     started: list[Up] = []
     yield started
     for up in started:
@@ -28,7 +28,7 @@ def ups() -> Iterator[list[Up]]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A shell beside a running service without a worker."""
+    """A shell, and a running service without a worker."""
     shell = Shell(tmp_path_factory.mktemp("service"))
     up = Up(shell, "--no-worker")
     try:
@@ -40,7 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture(scope="session")
 def model(service: Shell) -> str:
-    """A registered model; without a worker nobody looks into its weights."""
+    """A registered model; without a worker, its weights are never read."""
     folder = service.directory / ".baichuan/models/sample"
     write_model_files(folder, hidden_size=64)
     added = service("models", "add", MODEL, ".baichuan/models/sample")

@@ -1,4 +1,4 @@
-"""A worker whose every step a test takes by hand: what real ones do to database and store, without a model."""
+"""A worker that tests control step by step: it changes the database and the store like real ones, without a model."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`baichuan` as a user runs it: quick commands inside the test's process, `up` as a process of its own."""
+"""`baichuan` as a user runs it: quick commands in the test's process, `up` in a separate process."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ class Result:
 
 @dataclass
 class Shell:
-    """Runs `baichuan` in a directory; its environment has nothing of the developer's own deployment."""
+    """Runs `baichuan` in a directory, without the environment variables of the developer's deployment."""
 
     directory: Path
 
@@ -50,7 +50,7 @@ class Shell:
         return Result(code, out.getvalue(), err.getvalue())
 
     def process(self, *arguments: str, **environment: str) -> Result:
-        """Run a command to its end, as a process of its own."""
+        """Run a command in a separate process until it ends."""
         done = subprocess.run(
             [BAICHUAN, *arguments],
             cwd=self.directory,
@@ -80,7 +80,7 @@ def run_to_exit() -> int:
 
 
 class Up:
-    """`baichuan up` in a process group of its own, as a terminal would start it."""
+    """`baichuan up` in a separate process group, as a terminal starts it."""
 
     def __init__(self, shell: Shell, *arguments: str, **environment: str) -> None:
         self.home = shell.directory / ".baichuan"
@@ -119,7 +119,7 @@ class Up:
         return self.process.wait(STOP_SECONDS)
 
     def end(self) -> None:
-        """Leave nothing behind, whatever the test found."""
+        """Stop everything, whether the test passed or failed."""
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(STOP_SECONDS)
@@ -143,7 +143,7 @@ def parent_of(process: Path) -> int:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those that still run; a zombie does not."""
+    """Return the processes that are still running, without zombies."""
     running = set()
     for pid in pids:
         try:

@@ -81,7 +81,7 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A server of its own."""
+    """A separate server."""
     service = Service(tmp_path)
     yield service
     service.server.shutdown()

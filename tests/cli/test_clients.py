@@ -1,4 +1,4 @@
-"""The client commands against a running service: what they print where, and how they exit."""
+"""The client commands against a running service: their output and exit codes."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ CONVERSATIONS = [
 
 
 def submitted(service: Shell, *arguments: str, stdin: str = "") -> Any:
-    """The job that a submission makes."""
+    """Submit a job and return it."""
     done = service("submit", *arguments, "--json", stdin=stdin)
     assert done.code == 0, done.err
     return json.loads(done.out)
@@ -164,7 +164,7 @@ def test_wrong_usage(service: Shell, arguments: tuple[str, ...]) -> None:
     assert done.err
 
 
-def test_keys_open_and_close_the_door(service: Shell) -> None:
+def test_keys_grant_access_until_they_are_revoked(service: Shell) -> None:
     made = json.loads(service("keys", "create", "guest", "--project", "guests", "--json").out)
     secret = made["secret"]
     assert json.loads(service("list", "--json", BAICHUAN_API_KEY=secret).out)["data"] == []

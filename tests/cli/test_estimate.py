@@ -1,4 +1,4 @@
-"""`baichuan estimate`: offline, for published models and for checkpoints on the disk."""
+"""`baichuan estimate`: offline, for published models and for checkpoints on disk."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ def test_questions_narrow_the_answer(shell: Shell) -> None:
     assert high["activations"] > 4 * low["activations"]
 
 
-def test_a_checkpoint_is_described_as_it_is_held(shell: Shell) -> None:
+def test_a_checkpoint_is_described_in_its_own_format(shell: Shell) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
     quantization = {"load_in_8bit": True}
     config = {**sizes, "vocab_size": 100, "torch_dtype": "float32", "quantization_config": quantization}
@@ -72,7 +72,7 @@ def test_a_checkpoint_is_described_as_it_is_held(shell: Shell) -> None:
     }
 
 
-def test_wrong_usage_says_what_to_write(shell: Shell) -> None:
+def test_usage_errors_name_the_remedy(shell: Shell) -> None:
     for arguments, says in (
         (("nowhere",), "none of baichuan-7b"),
         (("--quantize-head",), "goes with --quantization"),

@@ -1,4 +1,4 @@
-"""`baichuan finetune`: what it makes of its options, and one run."""
+"""`baichuan finetune`: its options, and one run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Jobs that run and succeed: watch, logs, artifacts."""
+"""Running and successful jobs: watch, logs, artifacts."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_a_terminal_shows_progress_loss_and_speed(service: Shell, model: str, wo
 
 
 def read_all(descriptor: int, shown: list[str]) -> None:
-    """Collect what a terminal is shown, until its last writer has ended."""
+    """Collect the output to a terminal until its last writer has ended."""
     while True:
         try:
             piece = os.read(descriptor, 65536)
@@ -175,7 +175,7 @@ def test_a_download_goes_on_where_it_stopped(service: Shell, done: str) -> None:
     assert service("artifacts", done, "--download", "resumed").code == 0
     assert part.with_suffix("").read_bytes() == LARGE
     part.with_suffix("").unlink()
-    part.write_bytes(b"\xff" * 1_000_000)  # its beginning was not kept: the hash tells
+    part.write_bytes(b"\xff" * 1_000_000)  # its beginning was not kept, so the hash differs
     wrong = service("artifacts", done, "--download", "resumed")
     assert wrong.code == ExitCode.FAILED
     assert "instead of" in wrong.err
@@ -185,7 +185,7 @@ def test_a_download_goes_on_where_it_stopped(service: Shell, done: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/secret", ""])
-def test_no_path_leads_out_of_the_chosen_directory(tmp_path: Path, path: str) -> None:
+def test_no_path_escapes_the_chosen_directory(tmp_path: Path, path: str) -> None:
     artifact = {"job_id": "job-1", "path": path, "bytes": 1, "sha256": "0"}
     with (
         Client(Endpoint("http://127.0.0.1:9", "x")) as client,

@@ -1,4 +1,4 @@
-"""Children that die, children that do not want to die, and what they leave behind."""
+"""Children that die, children that ignore signals, and the processes they leave behind."""
 
 import re
 import subprocess
@@ -70,7 +70,7 @@ def number_of(log: Path) -> int:
 
 
 def watch_for(supervisor: Supervisor, seconds: float) -> None:
-    """What `up` does while it serves."""
+    """Watch the children, as `up` does while it serves."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         supervisor.check()
@@ -100,7 +100,7 @@ supervisor.stop(stop)
 
 @pytest.fixture
 def parent(tmp_path: Path) -> subprocess.Popen[str]:
-    """A process that supervises a child which ignores SIGTERM and has started two more, one in another session."""
+    """A process that supervises a child that ignores SIGTERM and has started two more, one in another session."""
     command = [sys.executable, "-c", PARENT, str(tmp_path / "child.log")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -124,7 +124,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(parent: subprocess.Popen[str]
     parent.kill()
     parent.wait()
     assert not wait_until_gone({child})
-    for pid in alive(others):  # the sleepers of the test, which nobody tied to anything
+    for pid in alive(others):  # the sleeping processes of the test, which are not tied to a parent
         subprocess.run(["kill", "-9", str(pid)], check=False)
 
 
@@ -146,7 +146,7 @@ kill_orphans()
 
 
 def test_an_adopted_process_that_ends_leaves_no_zombie(tmp_path: Path) -> None:
-    """As do a fork server and its runners when their worker crashes."""
+    """Fork servers and runners are adopted when their worker crashes."""
     log = tmp_path / "log"
     with subprocess.Popen(
         [sys.executable, "-c", ADOPTER, log], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

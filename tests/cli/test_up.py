@@ -21,13 +21,13 @@ def start(ups: list[Up], shell: Shell, *arguments: str) -> tuple[Up, str]:
 
 
 def saved(up: Up) -> dict[str, str]:
-    """What it wrote for clients."""
+    """The file that it wrote for clients."""
     content: dict[str, str] = json.loads((up.home / "client.json").read_text())
     return content
 
 
 def test_a_whole_life(shell: Shell, service: Shell, ups: list[Up]) -> None:
-    """One test for many promises, because every start costs seconds."""
+    """One test for many properties, because every start takes seconds."""
     taken = json.loads((service.directory / ".baichuan/client.json").read_text())["url"]
     up, url = start(ups, shell)
     assert url != taken  # the next free port
@@ -65,7 +65,7 @@ def test_a_whole_life(shell: Shell, service: Shell, ups: list[Up]) -> None:
 
 
 def kill_dispatcher(up: Up) -> None:
-    """Kill it, and wait until another one runs."""
+    """Kill the dispatcher, and wait until another one is running."""
     dispatcher = next(pid for pid in up.family() if b"jobs.dispatcher" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(dispatcher, signal.SIGKILL)
     deadline = time.monotonic() + 20

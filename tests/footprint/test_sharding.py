@@ -1,4 +1,4 @@
-"""Memory of fine-tuning by several ranks, and the choice of a strategy by it."""
+"""Memory of fine-tuning on several ranks, and the choice of a strategy."""
 
 from dataclasses import replace
 
@@ -29,8 +29,8 @@ def gpus(count: int, gib: int, *, host_gib: int = 512, nodes: int = 1) -> Cluste
     return Cluster(count, gib * GIB, host_gib * GIB, nodes)
 
 
-def test_what_each_rank_always_has_is_that_of_the_table() -> None:
-    """Weights, float32 copies, moments and gradients, without what exists for a moment only."""
+def test_memory_per_rank_equals_the_published_table() -> None:
+    """Weights, float32 copies, moments and gradients, without temporary tensors."""
     numbers, ranks = SEVEN.parameters, 8
     zero3 = rank_footprint(SEVEN, MIXED, FULL, "zero3", ranks).device
     assert zero3.optimizer == pytest.approx(8 * numbers / ranks, rel=1e-6)
@@ -92,7 +92,7 @@ def test_quantized_weights_are_never_sharded() -> None:
     assert choice.strategy == "ddp"
 
 
-def test_long_inputs_that_may_not_fit_are_said_so() -> None:
+def test_long_inputs_that_may_not_fit_are_reported() -> None:
     long = replace(LORA, tokens=4096, batch=64, gradient_checkpointing=False)
     choice = choose_strategy(SEVEN, MIXED, long, gpus(1, 24))
     assert choice is not None
@@ -100,7 +100,7 @@ def test_long_inputs_that_may_not_fit_are_said_so() -> None:
     assert "may not fit" in choice.reason
 
 
-def test_what_fits_nowhere_is_explained_with_what_would_fit() -> None:
+def test_a_run_that_does_not_fit_is_explained_with_alternatives() -> None:
     cluster = gpus(2, 16, host_gib=32)
     assert choose_strategy(SEVEN, MIXED, FULL, cluster) is None
     text = explain_misfit(SEVEN, MIXED, FULL, cluster)

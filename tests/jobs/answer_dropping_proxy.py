@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that delivers a COMMIT and drops its answer, as a failing network does."""
+"""A TCP proxy in front of PostgreSQL that delivers a COMMIT and drops its response, like a failing network."""
 
 import select
 import socket
@@ -13,7 +13,7 @@ from tests.tcp_proxy import CHUNK, TcpProxy
 
 
 class AnswerDroppingProxy(TcpProxy):
-    """Forwards everything; after `drop_next_commit` the next COMMIT reaches the server and its answer is lost."""
+    """Forwards everything; after `drop_next_commit`, the response to the next COMMIT is lost."""
 
     def __init__(self, database_url: str) -> None:
         self._target = make_url(database_url)

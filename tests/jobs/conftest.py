@@ -1,4 +1,4 @@
-"""A prepared database of each kind, and the first steps of most tests."""
+"""A prepared database of each kind, and steps that most tests start with."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,7 +36,7 @@ DETAILS = {
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """A deployment of its own, on each database, without waits between attempts."""
+    """Settings of a separate deployment, on each database, without delays between attempts."""
     url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else ""
     return Settings(home=tmp_path / "home", database_url=url, backoff_seconds=0)
 
@@ -111,7 +111,7 @@ class Deployment:
             )
 
     def submission(self, key: str | None = None, **fields: Any) -> Submission:
-        """A quantize submission unless the fields say otherwise."""
+        """Return a submission, by default of a quantize job."""
         spec = SPEC.validate_python({"kind": "quantize", "model": "base", **fields})
         return Submission(self.project_id, spec, key)
 

@@ -1,4 +1,4 @@
-"""Workers, and places on them, for tests of the job domain."""
+"""Workers and attempts on them, for tests of the job domain."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Attempts on several nodes begin, expire and are lost as a whole; draining gives places back."""
+"""Attempts on several nodes start, expire and are lost as a whole; draining releases allocations."""
 
 import random
 
@@ -127,7 +127,7 @@ def test_no_order_of_events_leaves_part_of_a_gang(deployment: Deployment, choose
         assert (gang.job.state is JobState.RUNNING) == (alive and claimed >= set(names))
 
 
-def test_what_an_attempt_holds_is_free_once_it_ends(deployment: Deployment) -> None:
+def test_allocations_of_an_attempt_are_released_when_it_ends(deployment: Deployment) -> None:
     add_worker(deployment.database, "w1", slots=2)
     job = deployment.submit()
     with deployment.database.writing() as connection:
@@ -141,7 +141,9 @@ def test_what_an_attempt_holds_is_free_once_it_ends(deployment: Deployment) -> N
         assert machine.holdings == ()
 
 
-def test_draining_takes_nothing_new_and_yields_at_its_deadline(database: Database, deployment: Deployment) -> None:
+def test_a_draining_worker_takes_no_new_jobs_and_yields_at_its_deadline(
+    database: Database, deployment: Deployment
+) -> None:
     clock: Settings = deployment.settings
     add_worker(database, "w1", slots=2)
     job = deployment.submit(max_attempts=1)

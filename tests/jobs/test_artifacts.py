@@ -1,4 +1,4 @@
-"""Both artifact stores do the same: a directory, and an object store behind a real HTTP server."""
+"""Both artifact stores behave the same: a directory, and an object store behind a real HTTP server."""
 
 import os
 import threading
@@ -29,7 +29,7 @@ def write_output(store: ArtifactStore) -> None:
     (folder / "empty.txt").touch()
 
 
-def test_what_an_attempt_wrote_is_read_on_another_machine(store: ArtifactStore, tmp_path: Path) -> None:
+def test_output_of_an_attempt_is_read_on_another_machine(store: ArtifactStore, tmp_path: Path) -> None:
     write_output(store)
     described = {file.path: file for file in describe(store.workspace(KEY))}
     store.publish(KEY)
@@ -87,7 +87,7 @@ def test_deleting_a_folder_leaves_its_neighbours(store: ArtifactStore, tmp_path:
 
 
 @pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd", "."])
-def test_no_key_leads_out_of_the_directory(tmp_path: Path, key: str) -> None:
+def test_no_key_escapes_the_directory(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="leads out"):
         DirectoryStore(tmp_path / "store").local(key)
 
@@ -107,7 +107,7 @@ def publish_attempts(store: ArtifactStore, count: int) -> list[str]:
 
 
 @pytest.mark.integration
-def test_the_cache_evicts_what_was_used_least_recently(s3_store: ObjectStore, tmp_path: Path) -> None:
+def test_the_cache_evicts_the_least_recently_used_folders(s3_store: ObjectStore, tmp_path: Path) -> None:
     keys = publish_attempts(s3_store, 4)
     for position, key in enumerate((keys[1], keys[2], keys[3], keys[0])):
         reader = ObjectStore(s3_store._backend, tmp_path / "machine", limit=2500)
@@ -122,7 +122,7 @@ def test_the_cache_evicts_what_was_used_least_recently(s3_store: ObjectStore, tm
 
 
 @pytest.mark.integration
-def test_the_cache_keeps_what_a_process_uses(s3_store: ObjectStore, tmp_path: Path) -> None:
+def test_the_cache_keeps_folders_that_a_process_uses(s3_store: ObjectStore, tmp_path: Path) -> None:
     first, second = publish_attempts(s3_store, 2)
     user = ObjectStore(s3_store._backend, tmp_path / "machine", limit=1)
     used = user.local(first)
@@ -135,7 +135,7 @@ def test_the_cache_keeps_what_a_process_uses(s3_store: ObjectStore, tmp_path: Pa
     assert not used.exists()
 
 
-def test_arrivals_that_died_are_swept_and_living_ones_are_not(store: ArtifactStore, tmp_path: Path) -> None:
+def test_abandoned_uploads_are_deleted_and_running_ones_are_not(store: ArtifactStore, tmp_path: Path) -> None:
     dead, living = store.scratch() / "upload-dead", store.scratch() / "upload-living"
     arriving = [tmp_path / "cache" / "fetched" / "files" / f"file-1.arriving-{name}" for name in ("dead", "living")]
     for path in (dead, living, *arriving):

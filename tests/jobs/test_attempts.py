@@ -1,4 +1,4 @@
-"""Attempts: one worker at a time, fenced, with leases; and a machine that tries every order of events."""
+"""Attempts: one worker at a time, fenced, with leases; and a state machine that tries events in any order."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ MODEL = ProducedModel("model", "checkpoint", {"bytes": 2})
 
 
 class Pool:
-    """Steps of dispatcher and workers, each in a transaction of its own as in the real processes."""
+    """Steps of the dispatcher and workers, each in a separate transaction as in the real processes."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.database = deployment.database
@@ -72,7 +72,7 @@ class Pool:
             return held.end(event, {"code": "x", "message": "y"}) if held else None
 
     def run_out(self, attempt_id: str) -> None:
-        """Let the attempt's time be over, and reap."""
+        """Expire the attempt and run the reaper."""
         with self.database.writing() as connection:
             allocations.update(connection, attempt_id, {"deadline": 1})
         reap(self.database, self.settings)
@@ -136,7 +136,7 @@ def test_a_lost_worker_costs_an_attempt_and_the_last_one_the_job(deployment: Dep
     deployment.submit(output_model="small")  # the failed job no longer holds the name
 
 
-def test_a_message_that_nobody_picks_up_costs_no_attempt(deployment: Deployment, pool: Pool) -> None:
+def test_a_message_that_no_worker_receives_costs_no_attempt(deployment: Deployment, pool: Pool) -> None:
     job = deployment.submit(max_attempts=1)
     for _ in range(3):
         attempt_id = pool.dispatch(job.id)
@@ -146,7 +146,7 @@ def test_a_message_that_nobody_picks_up_costs_no_attempt(deployment: Deployment,
     assert (waiting.state, waiting.charged_attempts, waiting.attempt_count) == (JobState.QUEUED, 0, 3)
 
 
-def test_a_worker_that_shuts_down_gives_the_job_back_for_free(deployment: Deployment, pool: Pool) -> None:
+def test_a_worker_that_shuts_down_releases_its_job_without_counting(deployment: Deployment, pool: Pool) -> None:
     job = deployment.submit(max_attempts=1)
     assert pool.end(pool.start(job.id), Event.RELEASE) is JobState.QUEUED
     assert pool.job(job.id).charged_attempts == 0
@@ -165,7 +165,9 @@ def test_a_cancelled_job_ends_cancelled_even_if_its_work_was_done(deployment: De
     assert pool.artifacts(job.id) == []
 
 
-def test_a_spec_of_another_version_fails_the_job_instead_of_going_round(deployment: Deployment, pool: Pool) -> None:
+def test_a_spec_of_another_version_fails_the_job_instead_of_being_retried_forever(
+    deployment: Deployment, pool: Pool
+) -> None:
     job = deployment.submit()
     with deployment.database.writing() as connection:
         connection.execute(sa.update(Job).values(spec={**job.spec, "method": "int3"}))
@@ -209,7 +211,7 @@ def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, 
     assert waits == [10_000, 20_000, 40_000]
 
 
-def test_a_paused_job_gives_its_place_back_and_waits_until_it_is_resumed(deployment: Deployment, pool: Pool) -> None:
+def test_a_paused_job_releases_its_devices_and_waits_until_it_is_resumed(deployment: Deployment, pool: Pool) -> None:
     job = deployment.submit()
     key = JobKey(deployment.project_id, job.id)
     with deployment.database.writing() as connection:
@@ -241,7 +243,7 @@ def test_a_paused_job_gives_its_place_back_and_waits_until_it_is_resumed(deploym
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Users, dispatcher, two workers and the reaper act in any order; what must always hold is checked after each."""
+    """Users, dispatcher, two workers and the reaper act in any order; invariants are checked after each step."""
 
     jobs = Bundle("jobs")
     attempts = Bundle("attempts")

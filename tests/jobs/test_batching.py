@@ -1,4 +1,4 @@
-"""Group commit: everybody gets their own answer, and one bad call spoils nobody's."""
+"""Group commit: each caller gets its own result, and a failing call does not affect the others."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ def table(tmp_path: Path) -> Database:
 
 
 def store(connection: Connection, numbers: Sequence[int]) -> list[int | DomainError]:
-    """Insert all; answers each number's double, an error for negative ones."""
+    """Insert all numbers; return the double of each, or an error for negative ones."""
     good = [number for number in numbers if number >= 0]
     if good:
         connection.execute(sa.text("INSERT INTO numbers VALUES (:n)"), [{"n": number} for number in good])
@@ -85,7 +85,7 @@ def test_a_domain_error_undoes_what_its_function_had_written(table: Database) ->
     assert count(table) == 1
 
 
-def test_closing_answers_what_was_asked_before(table: Database) -> None:
+def test_closing_completes_earlier_calls(table: Database) -> None:
     async def scenario() -> int:
         lane = Lane("test", table.writing)
         asked = asyncio.ensure_future(lane.call(store, 5))
@@ -116,7 +116,7 @@ class FailingDatabase:
 
 
 def failures_of(database: FailingDatabase, calls: int) -> list[object]:
-    """The answers of calls that wait together while the database fails."""
+    """Return the results of calls that wait together while the database fails."""
 
     async def scenario() -> list[object]:
         lane = Lane("test", database.writing)
@@ -140,7 +140,7 @@ def failures_of(database: FailingDatabase, calls: int) -> list[object]:
     return asyncio.run(scenario())
 
 
-def test_an_outage_fails_all_that_waits_at_once(table: Database) -> None:
+def test_an_outage_fails_all_waiting_calls_immediately(table: Database) -> None:
     outage = sa.exc.OperationalError("BEGIN", None, ConnectionError("connection timed out"))
     database = FailingDatabase(table, outage)
     assert failures_of(database, 200) == [outage] * 200
@@ -158,7 +158,7 @@ def test_a_timeout_of_one_statement_is_no_outage_but_not_waited_for_200_times(
 
 
 @pytest.mark.parametrize("error", [psycopg.errors.LockNotAvailable, psycopg.errors.ProgramLimitExceeded])
-def test_a_call_that_fails_by_itself_spoils_no_other(table: Database, error: type[psycopg.OperationalError]) -> None:
+def test_a_failing_call_does_not_affect_others(table: Database, error: type[psycopg.OperationalError]) -> None:
     def store_or_fail(connection: Connection, numbers: Sequence[int]) -> list[int | DomainError]:
         if 2 in numbers:
             raise sa.exc.OperationalError("INSERT", None, error())

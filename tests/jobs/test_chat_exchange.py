@@ -24,7 +24,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs of life and the checks for lost processes come often."""
+    """Send heartbeats and check for lost processes often."""
     monkeypatch.setattr(serving, "BEAT_SECONDS", 0.05)
 
 

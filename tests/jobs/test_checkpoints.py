@@ -1,4 +1,4 @@
-"""Registering a directory: only complete checkpoints, only below the allowed roots, whatever links say."""
+"""Registering a directory: only complete checkpoints, and only below the allowed roots, even with symbolic links."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: P
     assert found.details["precision"]["quantization"] is None
 
 
-def test_an_adapter_is_told_from_a_checkpoint(root: Path) -> None:
+def test_adapters_are_distinguished_from_checkpoints(root: Path) -> None:
     (root / "lora").mkdir()
     (root / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
     assert inspect(root / "lora").kind == "adapter"
@@ -83,7 +83,7 @@ def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
         (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer.model is missing; copy it"),
     ],
 )
-def test_what_is_missing_is_named(root: Path, break_it: object, says: str) -> None:
+def test_missing_files_are_named(root: Path, break_it: object, says: str) -> None:
     folder = make_checkpoint(root / "broken")
     break_it(folder)  # type: ignore[operator]
     with pytest.raises(InvalidRequestError, match=says):

@@ -1,4 +1,4 @@
-"""What holds for connections: nobody waits for ever, and no log shows what users wrote."""
+"""Connections never wait forever, and logs do not contain users' data."""
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ def with_option(deployment: Deployment, option: str) -> Database:
 
 
 @pytest.mark.integration
-def test_a_lock_is_waited_for_as_long_as_the_limit_says(postgresql_url: str) -> None:
+def test_a_lock_is_waited_for_up_to_the_limit(postgresql_url: str) -> None:
     database = Database(postgresql_url)
     with database.reading() as connection:
         assert connection.execute(sa.text("SHOW lock_timeout")).scalar_one() == "5s"
@@ -25,7 +25,7 @@ def test_a_lock_is_waited_for_as_long_as_the_limit_says(postgresql_url: str) -> 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
-def test_a_lock_that_somebody_keeps_is_an_outage_and_no_end(deployment: Deployment) -> None:
+def test_a_lock_that_is_never_released_is_an_outage(deployment: Deployment) -> None:
     job = deployment.submit()
     impatient = with_option(deployment, "lock_timeout=50")
     with deployment.database.writing() as holder:
@@ -55,7 +55,7 @@ def test_a_process_that_stops_within_a_transaction_loses_its_locks(deployment: D
     patient.close()
 
 
-def test_errors_do_not_tell_what_users_wrote(database: Database) -> None:
+def test_errors_do_not_contain_data_of_users(database: Database) -> None:
     with pytest.raises(DBAPIError) as caught, database.reading() as connection:
         connection.execute(sa.text("SELECT * FROM nowhere WHERE prompt = :prompt"), {"prompt": "confidential"})
     assert "confidential" not in str(caught.value)

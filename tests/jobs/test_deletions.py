@@ -1,4 +1,4 @@
-"""Deletion records, retention and uses: nothing that is needed is deleted, and nothing else stays."""
+"""Deletion records, retention and uses: nothing that is needed is deleted, and everything else is."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +41,7 @@ def has_files(path: Path) -> bool:
 
 
 class Site:
-    """A deployment with a store, worked on as dispatcher, workers, users and the leader do."""
+    """A deployment with a store, and the actions of dispatcher, workers, users and the leader."""
 
     def __init__(self, deployment: Deployment, store: ArtifactStore) -> None:
         self.deployment = deployment
@@ -58,7 +58,7 @@ class Site:
         return attempt_id
 
     def write(self, job_id: str, attempt_id: str) -> None:
-        """Write what a runner writes."""
+        """Write files like a runner."""
         space = Workspace(job_id, attempt_id)
         model = self.store.workspace(space.output) / "model"
         model.mkdir(exist_ok=True)
@@ -101,7 +101,7 @@ class Site:
             deletions.delete_job(connection, JobKey(self.project_id, job_id), self.settings)
 
     def clean(self, *, all_times: bool = False) -> None:
-        """Process what is due as the leader does; with `all_times`, what becomes due later as well."""
+        """Process pending deletions like the leader; with `all_times`, those that become due later too."""
         cleaner = Cleaner(self.database, self.store, self.settings)
         while True:
             if all_times:
@@ -114,7 +114,7 @@ class Site:
             connection.execute(statement)
 
     def age(self, days: float) -> None:
-        """Let all jobs have finished that long ago."""
+        """Move the end of all jobs into the past."""
         self.execute(sa.update(Job).values(finished_at=Job.finished_at - int(days * DAY_MS)))
 
     def exists(self, key: str) -> bool:
@@ -155,7 +155,7 @@ def test_an_attempt_that_may_be_repeated_leaves_only_resume_points(site: Site) -
         assert site.left(job.id, attempt_id) == (False, True)
 
 
-def test_what_a_lost_attempt_left_goes_when_its_job_is_cancelled(site: Site) -> None:
+def test_files_of_a_lost_attempt_are_deleted_when_its_job_is_cancelled(site: Site) -> None:
     job = site.deployment.submit()
     lost = site.start(job.id)
     site.lose(lost)
@@ -203,7 +203,7 @@ def test_resume_points_of_a_failed_job_are_kept_for_a_retry_and_then_deleted(sit
     assert site.left(job.id, failed) == (False, False)
 
 
-def test_an_attempt_does_not_resume_from_what_is_being_deleted(site: Site) -> None:
+def test_an_attempt_does_not_resume_from_files_being_deleted(site: Site) -> None:
     job = site.deployment.submit()
     stopped = site.start(job.id)
     site.cancel(job.id)
@@ -236,7 +236,7 @@ def test_a_cancelled_job_that_is_retried_continues(site: Site) -> None:
     assert site.left(job.id, stopped) == (False, True)
 
 
-def test_resume_points_can_be_kept_for_ever(deployment: Deployment, tmp_path: Path) -> None:
+def test_resume_points_can_be_kept_forever(deployment: Deployment, tmp_path: Path) -> None:
     deployment.settings = deployment.settings.model_copy(update={"keep_resume_points_days": 0})
     site = Site(deployment, DirectoryStore(tmp_path / "kept"))
     job = deployment.submit(max_attempts=1)
@@ -268,7 +268,9 @@ def test_a_crash_between_the_commit_and_the_store_is_repaired(site: Site, monkey
     assert site.records() == 0
 
 
-def test_a_store_that_fails_is_tried_again_later_each_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletions_from_a_failing_store_are_retried_with_increasing_delay(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = site.make_model("small")
     site.delete(job.id)
 
@@ -289,7 +291,7 @@ def test_a_store_that_fails_is_tried_again_later_each_time(site: Site, monkeypat
     assert not site.exists(f"jobs/{job.id}")
 
 
-def test_a_job_is_deleted_with_all_it_has(site: Site) -> None:
+def test_a_job_is_deleted_with_everything_that_belongs_to_it(site: Site) -> None:
     job = site.make_model("small", labels={"a": "b"})
     site.delete(job.id)
     with site.database.reading() as connection:
@@ -427,7 +429,7 @@ def test_bulk_deletion_takes_matching_final_jobs_that_nothing_uses(site: Site) -
     assert site.exists(f"jobs/{used.id}")
 
 
-def test_a_chain_of_models_goes_together(site: Site) -> None:
+def test_a_chain_of_models_is_deleted_together(site: Site) -> None:
     first = site.make_model("first")
     second = site.make_model("second")
     with site.database.writing() as connection:
@@ -443,7 +445,7 @@ def retain(site: Site, **days: float) -> None:
     site.clean(all_times=True)
 
 
-def test_by_default_results_are_kept_for_ever(site: Site) -> None:
+def test_by_default_results_are_kept_forever(site: Site) -> None:
     job = site.make_model("small")
     site.age(3650)
     retain(site)
@@ -505,7 +507,7 @@ def test_all_fields_that_name_models_and_files_are_known() -> None:
 
 
 class Deleting(RuleBasedStateMachine):
-    """Jobs, models and deletions in any order: whatever a row names is in the store, and in the end nothing else."""
+    """Jobs, models and deletions in any order: the store contains what rows refer to, and in the end nothing else."""
 
     job_ids = Bundle("job_ids")
 
@@ -614,7 +616,7 @@ class Deleting(RuleBasedStateMachine):
             return None
 
 
-def test_nothing_that_is_needed_is_deleted_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_needed_files_are_kept_and_all_others_deleted(tmp_path: Path) -> None:
     made = 0
 
     def make() -> Site:

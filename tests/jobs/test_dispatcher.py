@@ -1,4 +1,4 @@
-"""The dispatcher against a real Redis-compatible server: what goes out, who leads, and what an outage costs."""
+"""The dispatcher against a real Redis-compatible server: messages, leadership and outages."""
 
 import re
 import threading
@@ -86,7 +86,7 @@ def test_only_one_of_two_leads_and_the_other_takes_over(deployment: Deployment, 
     assert health_of(settings) == 1
 
 
-def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
+def test_while_redis_is_down_jobs_wait_in_sql_and_are_sent_afterwards(
     deployment: Deployment,
     settings: Settings,
     broker: Any,
@@ -98,7 +98,7 @@ def test_while_redis_is_down_jobs_wait_in_sql_and_go_out_afterwards(
         Dispatcher(settings).dispatch_waiting()
     waiting = job_of(deployment, job.id)
     assert (waiting.state, waiting.charged_attempts) == (JobState.QUEUED, 0)
-    assert (waiting.attempt_count, waiting.last_event) == (0, 1)  # an outage of days must leave no attempt a second
+    assert (waiting.attempt_count, waiting.last_event) == (0, 1)  # a long outage must not create an attempt per second
     Transport(settings).wake_dispatcher()
     assert not Transport(settings).reachable()
 
@@ -114,7 +114,7 @@ def test_jobs_that_no_free_worker_can_run_do_not_hide_those_behind_them(
     assert job_of(deployment, hidden.id).state is JobState.DISPATCHED
 
 
-def test_what_could_not_be_sent_is_queued_again_at_once(
+def test_a_job_that_could_not_be_sent_is_requeued_immediately(
     deployment: Deployment, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -131,7 +131,7 @@ def test_what_could_not_be_sent_is_queued_again_at_once(
     assert dispatcher.dispatch_waiting() == 3
 
 
-def test_a_worker_that_does_not_hear_the_broker_does_not_swallow_a_job(
+def test_a_worker_without_connection_to_the_broker_does_not_lose_a_job(
     deployment: Deployment, settings: Settings
 ) -> None:
     add_worker(deployment.database, "deaf", slots=2)
@@ -164,7 +164,7 @@ def test_a_lost_message_is_sent_again(deployment: Deployment, settings: Settings
         assert attempts.claim(connection, str(lost), "w1", settings) is None
 
 
-def test_a_leap_of_the_clock_loses_no_living_attempt(
+def test_a_jump_of_the_clock_loses_no_running_attempt(
     deployment: Deployment, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_worker(deployment.database, "w1", slots=2)
@@ -245,7 +245,7 @@ def test_a_leader_from_before_the_clock_was_set_back_is_replaced(database: Datab
         assert hold_lease(connection, "dispatcher", "next", now=0, expires_at=5_000)
 
 
-def test_waking_is_heard(settings: Settings, client: redis.Redis) -> None:
+def test_the_dispatcher_is_woken(settings: Settings, client: redis.Redis) -> None:
     waker = Waker(Transport(settings).wake_dispatcher)
     for _ in range(100):
         waker.wake()

@@ -1,4 +1,4 @@
-"""Checks of uploaded files accept what workers can read, and name the line of what they cannot."""
+"""Checks of uploaded files accept what workers can read, and report the line of what they cannot."""
 
 import json
 from pathlib import Path
@@ -223,7 +223,7 @@ TRAINING_ITEMS: list[Any] = [
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(TRAINING_ITEMS), max_size=2), st.booleans(), st.sampled_from(["", "\ufeff", "\n "]))
-def test_training_data_is_accepted_as_fine_tunes_accept_it(
+def test_checks_accept_the_same_training_data_as_fine_tuning_jobs(
     tmp_path: Path, items: list[Any], is_array: bool, before: str
 ) -> None:
     path = tmp_path / "data.json"
@@ -256,7 +256,7 @@ def test_training_data_is_accepted_as_fine_tunes_accept_it(
         (b'{"text": "a"}\n{"text": ', "line 2: is not JSON"),
     ],
 )
-def test_files_that_are_no_training_data(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_training_data(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""What jobs load, and where it is loaded already."""
+"""The models that jobs load, and where they are already loaded."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def test_jobs_that_load_the_same_have_the_same_key() -> None:
     assert key_of(ADAPTER, BASE) == key_of(adapter="tuned") == LoadedModel.of(BASE, ADAPTER, "auto").key
 
 
-def test_any_difference_in_what_is_loaded_makes_another_key() -> None:
+def test_any_difference_in_the_loaded_model_changes_the_key() -> None:
     others = [
         key_of(),
         key_of(dtype="bfloat16"),
@@ -57,7 +57,7 @@ def test_kinds_that_do_not_run_the_model_have_no_key() -> None:
 
 
 def entry(model: LoadedModel) -> dict[str, Any]:
-    """What a worker reports of a resident."""
+    """A worker's report of a resident."""
     fields = {name: getattr(model, name) for name in LoadedModel.__slots__}
     devices = [{"uuid": "cpu-0", "bytes": 5}]
     told = {"key": model.key, "engine": "transformers", "devices": devices, "host_bytes": 5, "since": 1, "busy": False}

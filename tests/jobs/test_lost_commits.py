@@ -1,4 +1,4 @@
-"""A COMMIT whose answer is lost: a submission makes one job, and nothing else runs twice."""
+"""If the response to a COMMIT is lost, a submission creates one job, and nothing else runs twice."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,7 @@ from tests.jobs.conftest import Deployment
 
 
 class LosingDatabase:
-    """Begins transactions on a database; the answer to the next commit is lost on request."""
+    """Begins transactions on a database, and can lose the response to the next commit."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,7 +40,7 @@ class LosingDatabase:
 
 
 def in_lane(lane: Lane, *calls: Callable[[Lane], Awaitable[Any]]) -> list[Any]:
-    """The answers of calls that wait together, errors among them."""
+    """Return the results of calls that wait together, including errors."""
 
     async def scenario() -> list[Any]:
         return await asyncio.gather(*(call(lane) for call in calls), return_exceptions=True)
@@ -74,7 +74,7 @@ def test_a_submission_makes_one_job(deployment: Deployment) -> None:
     assert len(stored(deployment)) == 3
 
 
-def test_what_may_not_run_twice_is_answered_as_unknown(deployment: Deployment) -> None:
+def test_the_outcome_of_calls_that_may_not_run_twice_is_reported_as_unknown(deployment: Deployment) -> None:
     losing = LosingDatabase(deployment.database)
     losing.lose_next = True
     calls = 0
@@ -89,7 +89,7 @@ def test_what_may_not_run_twice_is_answered_as_unknown(deployment: Deployment) -
     assert calls == 1
 
 
-def test_reading_is_not_answered_as_unknown(deployment: Deployment) -> None:
+def test_the_outcome_of_reads_is_never_unknown(deployment: Deployment) -> None:
     losing = LosingDatabase(deployment.database)
     losing.lose_next = True
     lane = Lane("test", losing.writing, read_only=True)
@@ -99,7 +99,7 @@ def test_reading_is_not_answered_as_unknown(deployment: Deployment) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
-def test_a_network_that_drops_the_answer(deployment: Deployment) -> None:
+def test_a_network_that_drops_the_response(deployment: Deployment) -> None:
     with answer_dropping_proxy(deployment.settings.database_url) as proxy:
         database = Database(proxy.url)
         with database.reading() as connection:
@@ -113,7 +113,7 @@ def test_a_network_that_drops_the_answer(deployment: Deployment) -> None:
         database.close()
 
 
-def test_submitting_again_what_was_committed_finds_its_job(deployment: Deployment) -> None:
+def test_submitting_a_committed_request_again_finds_its_job(deployment: Deployment) -> None:
     wanted = [deployment.submission(output_model="made"), deployment.submission()]
     answers = []
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_submitting_again_what_was_committed_finds_its_job(deployment: Deploymen
 
 
 @pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_READONLY_DBMOVED", "SQLITE_BUSY"])
-def test_sqlite_knows_that_a_commit_on_a_full_disk_did_nothing(name: str) -> None:
+def test_a_failed_commit_of_sqlite_on_a_full_disk_is_known(name: str) -> None:
     cause = sqlite3.OperationalError("database or disk is full")
     cause.sqlite_errorname = name
     assert is_rolled_back(OperationalError("COMMIT", None, cause))

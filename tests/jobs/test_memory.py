@@ -1,4 +1,4 @@
-"""From a spec and the details of a model to bytes."""
+"""Memory estimates from a spec and the details of a model."""
 
 from typing import Any
 
@@ -39,17 +39,17 @@ def footprints(kind: str, **fields: Any) -> Any:
 
 
 def footprint(kind: str, **fields: Any) -> Any:
-    """Of a job of one step."""
+    """Return the footprint of a job with one step."""
     (only,) = footprints(kind, **fields)
     return only
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_tells_what_it_takes(kind: str) -> None:
+def test_every_kind_has_an_estimate(kind: str) -> None:
     assert all(step.total > 0 for step in footprints(kind, **FEWEST_FIELDS[kind]))
 
 
-def test_each_kind_is_counted_as_it_runs() -> None:
+def test_the_estimate_of_each_kind_matches_its_steps() -> None:
     fields = {"training_file": FILE, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
     training = Training(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
     assert footprint("finetune", method="full", **fields) == finetuning(SHAPE, Precision(), training)
@@ -72,7 +72,7 @@ def test_a_quantization_is_counted_step_by_step() -> None:
     assert calibrated == [rewritten, calibrating(SHAPE, sequences=8)]
     first, report = footprints("quantize")
     assert first == rewritten
-    # The report loads the unquantized model, and does without where that does not fit.
+    # The report loads the unquantized model, or omits its measurements if that does not fit.
     assert report.weights == Precision().weight_bytes(SHAPE)
     assert (report.place, report.least) == ("device", 0)
 
@@ -88,12 +88,12 @@ def test_generation_counts_the_rows_that_run_at_once() -> None:
     assert footprint("generate", conversations=chats, max_new_tokens=56) == inference(
         SHAPE, Precision(), batch=1, tokens=256
     )
-    # Of a file nothing is known: prompts may be as long as the window, and as many run as the engine lets.
+    # Nothing is known about a file: prompts may fill the context, and the engine may run as many as it allows.
     unknown = footprint("generate", input_file=FILE, batch_size=100)
     assert unknown == inference(SHAPE, Precision(), batch=4, tokens=4096, shared=4096)
 
 
-def test_beginnings_that_prompts_may_share_are_counted_as_the_engine_keeps_them() -> None:
+def test_shared_prefixes_count_as_the_engine_keeps_them() -> None:
     assert max_kept_prefix_tokens([900], batch_tokens=1000) == 0
     assert max_kept_prefix_tokens([900, 100, 50], batch_tokens=1000) == 150  # two branching points
     assert max_kept_prefix_tokens([90] * 9, batch_tokens=1000) == 250
@@ -101,5 +101,5 @@ def test_beginnings_that_prompts_may_share_are_counted_as_the_engine_keeps_them(
 
 
 @pytest.mark.parametrize("details", [{}, {"hidden_size": 64}, {"precision": None}, {"precision": {"dtype": "odd"}}])
-def test_details_that_say_too_little_give_nothing(details: dict[str, Any]) -> None:
+def test_insufficient_details_give_no_estimate(details: dict[str, Any]) -> None:
     assert KnownModel.from_details(details) is None

@@ -1,4 +1,4 @@
-"""Migrations lead up and down on both databases, and end where the tables are."""
+"""Migrations run up and down on both databases, and result in the same schema as the tables in the code."""
 
 import sqlalchemy as sa
 from alembic import command
@@ -41,7 +41,7 @@ def test_queued_jobs_are_found_by_index_in_their_order(database: Database) -> No
     assert "Sort" not in plan
 
 
-def test_down_and_up_again(settings: Settings) -> None:
+def test_downgrade_and_upgrade(settings: Settings) -> None:
     database = Database(settings.database)
     assert not database.is_migrated()
     database.migrate()
@@ -55,7 +55,7 @@ def test_down_and_up_again(settings: Settings) -> None:
     database.close()
 
 
-def test_data_of_the_first_schema_survives_the_way_up_and_down(settings: Settings) -> None:
+def test_data_of_the_first_schema_survives_upgrade_and_downgrade(settings: Settings) -> None:
     database = Database(settings.database)
     with database.engine.connect() as connection:
         command.upgrade(alembic_config(connection), "0001")

@@ -1,4 +1,4 @@
-"""A finetune spec takes the names of Baichuan2's fine-tune.py; each takes effect, or is rejected with what to do."""
+"""A finetune spec accepts the names of Baichuan2's fine-tune.py; each takes effect, or is rejected with a remedy."""
 
 from typing import Any
 
@@ -99,6 +99,6 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
         ({"tf16": True}, "tf16"),
     ],
 )
-def test_what_has_no_effect_is_rejected(fields: dict[str, Any], message: str) -> None:
+def test_fields_without_effect_are_rejected(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         spec(**fields)

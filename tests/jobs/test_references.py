@@ -1,4 +1,4 @@
-"""Which models a spec may name: what is refused at submission, and that nothing more is refused before the job runs."""
+"""The models that a spec may refer to: rejections at submission, and none later, before the job runs."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -165,7 +165,7 @@ def every_combination() -> Iterator[AnySpec]:
             )
 
 
-def test_no_combination_is_accepted_that_the_runner_then_refuses(pool: Deployment) -> None:
+def test_every_accepted_combination_is_accepted_by_the_runner(pool: Deployment) -> None:
     specs = list(every_combination())
     with pool.database.writing() as connection:
         answers = submit(connection, [Submission(pool.project_id, spec) for spec in specs])

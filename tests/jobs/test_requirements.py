@@ -1,4 +1,4 @@
-"""What jobs require: computed at submission, or given by the user; what could never run is rejected with numbers."""
+"""Requirements of jobs: computed at submission or set by the user; jobs that can never run are rejected."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ def required(kind: str, model: ModelRecord = TINY, **fields: Any) -> Requirement
     return require(spec, {"model": model}, {}, on_gpu=True)
 
 
-def test_only_a_finetune_has_its_devices_for_itself() -> None:
+def test_only_finetune_jobs_have_exclusive_devices() -> None:
     assert {kind for kind in KINDS if required(kind).exclusive} == {"finetune"}
     assert not required("finetune", resources={"share": True}).exclusive
     assert required("generate", resources={"share": False}).exclusive
@@ -51,7 +51,7 @@ def test_a_job_that_streams_needs_no_device() -> None:
     assert required("quantize").devices == 1  # its report runs the model
 
 
-def test_memory_is_the_estimate_and_what_a_runner_takes() -> None:
+def test_memory_is_the_estimate_plus_that_of_a_runner() -> None:
     known = KnownModel.from_details(DETAILS)
     assert known is not None
     needs = inference(known.shape, known.precision, batch=1, tokens=128, shared=0)
@@ -68,16 +68,16 @@ def test_an_adapter_counts_as_its_base() -> None:
     assert require(spec, {"model": adapter}, {"model": TINY}, on_gpu=True) == required("generate")
 
 
-def test_a_model_of_unknown_size_gets_a_device_of_its_own() -> None:
+def test_a_model_of_unknown_size_gets_an_exclusive_device() -> None:
     assert required("generate", replace(TINY, details={})).exclusive
 
 
-def test_a_gguf_file_needs_host_memory_alone() -> None:
+def test_a_gguf_file_needs_only_host_memory() -> None:
     needs = required("generate", replace(TINY, kind="gguf", details={"bytes": 8 * GIB}))
     assert (needs.devices, needs.host_memory_bytes) == (0, 10 * GIB + RUNNER_HOST_BYTES)
 
 
-def test_the_user_may_say_otherwise() -> None:
+def test_the_user_may_override_requirements() -> None:
     asked = {"device_memory_bytes": 5 * GIB, "labels": {"room": "a"}}
     needs = required("generate", resources=asked)
     assert (needs.device_memory_bytes, needs.reserve_bytes, needs.labels) == (5 * GIB, 5 * GIB, (("room", "a"),))
@@ -166,7 +166,7 @@ def test_host_memory_and_fewer_nodes_are_named() -> None:
     assert not machine.could_hold(required("convert"))
 
 
-def test_labels_and_what_a_runner_needs_of_a_cpu_count(deployment: Deployment) -> None:
+def test_labels_and_the_cpu_requirements_of_a_runner_count(deployment: Deployment) -> None:
     cpu = {"type": "cpu", "index": 0, "uuid": "cpu-0", "name": "CPU", "memory_bytes": 2 * GIB}
     for name, room, size in (("a", "1", 8), ("b", "2", 2)):
         device = cpu | {"memory_bytes": size * GIB}

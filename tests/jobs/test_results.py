@@ -39,7 +39,7 @@ RESULTS: list[AnyResult] = [
         seconds=0.5,
         tokens_per_second=6.0,
         engine="transformers",
-        engine_reason="asked for",
+        engine_reason="requested",
     ),
     QuantizeResult(
         method="nf4",
@@ -96,7 +96,7 @@ RESULTS: list[AnyResult] = [
 
 
 def has_only_finite_numbers(value: Any) -> bool:
-    """Whether JSON can hold every number in `value`."""
+    """Return whether JSON can represent every number in `value`."""
     match value:
         case float():
             return abs(value) < INFINITY
@@ -136,12 +136,12 @@ def test_tokens_of_a_serve_job_are_counted_with_its_chats() -> None:
     assert [count_tokens(RESULTS[index].model_dump(mode="json")) for index in (0, 3)] == [5, 0]
 
 
-def test_a_handler_cannot_return_fields_that_nobody_knows() -> None:
+def test_a_handler_cannot_return_unknown_fields() -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
         ConvertResult(target="gguf", tensors=1, bytes_before=2, bytes_after=1, files=3)  # type: ignore[call-arg]
 
 
-def test_progress_with_other_fields_is_left_out() -> None:
+def test_progress_with_other_fields_is_omitted() -> None:
     assert read_result("generate", None) is None
     assert read_progress(None) is None
     assert read_progress({"percent": 50}) is None

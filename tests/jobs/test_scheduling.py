@@ -1,4 +1,4 @@
-"""Placement: never more than there is, highest priority first, nothing idle that could work, whole gangs or none."""
+"""Placement: never over capacity, highest priority first, no device idle that could be used, gangs as a whole."""
 
 import random
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_every_placement_is_whole_and_eligible(waiting: list[WaitingJob], pool: 
 
 
 @given(waiting_jobs, pools, st.randoms(use_true_random=False))
-def test_the_order_of_rows_decides_nothing(
+def test_the_order_of_rows_has_no_effect(
     waiting: list[WaitingJob], pool: list[Machine], chooser: random.Random
 ) -> None:
     expected = place(waiting, pool).placements
@@ -103,7 +103,7 @@ def test_the_order_of_rows_decides_nothing(
 
 
 @given(waiting_jobs, pools)
-def test_no_job_waits_that_would_fit_and_none_is_passed_by_its_equal(
+def test_no_job_that_fits_waits_and_none_is_overtaken_by_an_equal_one(
     waiting: list[WaitingJob], pool: list[Machine]
 ) -> None:
     done = place(waiting, pool)
@@ -119,7 +119,7 @@ def test_no_job_waits_that_would_fit_and_none_is_passed_by_its_equal(
 def test_the_first_job_is_placed_whether_or_not_models_are_loaded(
     waiting: list[WaitingJob], pool: list[Machine]
 ) -> None:
-    """Residents hold nothing that a job could need, and no job waits for one."""
+    """Residents never block a job, and no job waits for one."""
     first = sorted(waiting, key=lambda job: (-job.priority, job.id))[:1]
     cold = [replace(each, residents=()) for each in pool]
     assert len(place(first, pool).placements) == len(place(first, cold).placements)
@@ -152,7 +152,7 @@ def test_a_job_goes_where_its_model_is_loaded_and_idle(waiting: list[WaitingJob]
 
 @given(waiting_jobs, pools)
 def test_no_resident_is_given_to_two_jobs(waiting: list[WaitingJob], pool: list[Machine]) -> None:
-    """A second job on the model goes to another resident of it, or where it would go if none were loaded."""
+    """A second job on the model goes to another resident of it, or is placed as if none were loaded."""
     done = place(waiting, pool)
     for room in done.rooms:
         busy = replace(room.machine, holdings=tuple(room.holdings))

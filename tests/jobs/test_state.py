@@ -1,4 +1,4 @@
-"""The transition table: the document shows it, and it has no dead ends."""
+"""The transition table equals the one in the document, and has no dead ends."""
 
 from pathlib import Path
 

@@ -54,20 +54,20 @@ def test_weights_are_sharded_over_as_many_devices_as_it_takes(devices: int) -> N
     assert found.devices == devices
 
 
-def test_what_no_number_of_devices_holds_is_offloaded() -> None:
+def test_models_that_fit_on_no_number_of_devices_are_offloaded() -> None:
     found = find(least_bytes("fsdp2", 2) - 1, devices=1)
     assert isinstance(found, Requirement)
     assert found.devices == 1
     assert found.host_memory_bytes > least_bytes("single", 1) // 2
 
 
-def test_what_fits_nowhere_is_rejected_with_what_one_device_needs() -> None:
+def test_a_job_that_fits_nowhere_is_rejected_with_the_memory_per_device() -> None:
     found = find(2**30, devices=8, host_bytes=2**30)
     assert isinstance(found, InvalidRequestError)
     assert "the largest device, on gpu-a, has 1.00 GiB" in found.message
 
 
 @pytest.mark.parametrize("fields", [{"strategy": "single"}, {"resources": {"devices": 1}}])
-def test_what_the_user_asks_for_is_not_widened(fields: dict[str, Any]) -> None:
+def test_the_users_choice_is_not_extended(fields: dict[str, Any]) -> None:
     found = find(least_bytes("fsdp2", 2), devices=8, host_bytes=2**36, **fields)
     assert isinstance(found, InvalidRequestError)

@@ -1,4 +1,4 @@
-"""Submitting: accepted jobs are whole, repeated ones are the same, wrong ones are refused without harm to others."""
+"""Submission: accepted jobs are complete, retries return the same job, and invalid ones do not affect others."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -54,7 +54,7 @@ def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployme
     assert isinstance(other, IdempotencyConflictError)
 
 
-def test_a_repeated_request_is_no_rival_for_the_name_of_its_result(deployment: Deployment) -> None:
+def test_a_retry_does_not_conflict_with_the_name_of_its_result(deployment: Deployment) -> None:
     with deployment.database.writing() as connection:
         answers = submit(connection, [deployment.submission("once", output_model="small") for _ in range(2)])
         answers += submit(connection, [deployment.submission("once", output_model="small")])
@@ -82,12 +82,12 @@ def test_only_generating_jobs_run_gguf_files(deployment: Deployment) -> None:
         ({"target": "gguf", "adapter": "lora"}, "adapter goes with the target merged"),
     ],
 )
-def test_options_of_a_conversion_go_with_its_target(fields: dict[str, str], message: str) -> None:
+def test_options_of_a_conversion_require_their_target(fields: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SPEC.validate_python({"kind": "convert", "model": "base", **fields})
 
 
-def test_no_job_takes_a_model_in_the_form_of_llama(deployment: Deployment) -> None:
+def test_no_job_accepts_a_model_in_the_format_of_llama(deployment: Deployment) -> None:
     record = ModelRecord(deployment.project_id, "small", "llama", "ready", "base", None, "/models/llama", None, {}, 1)
     cases: list[dict[str, Any]] = [{}, {"kind": "generate", "prompts": ["a"]}]
     with deployment.database.writing() as connection:
@@ -131,7 +131,7 @@ def test_many_clients_with_one_key_make_one_job(deployment: Deployment, output_m
     assert sum(answer.created for answer in answers) == 1
 
 
-def test_wrong_submissions_do_not_touch_the_others_of_their_batch(deployment: Deployment) -> None:
+def test_invalid_submissions_do_not_affect_the_others_of_their_batch(deployment: Deployment) -> None:
     unknown_file = "file-" + "0" * 26
     with deployment.database.writing() as connection:
         answers = submit(

@@ -1,4 +1,4 @@
-"""A whole service of real processes, as `baichuan up` starts it, for the tests of this room."""
+"""A complete service of real processes, as started by `baichuan up`, for the tests in this directory."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Service:
         return wait_for(location, look, seconds=120)
 
     def register(self, name: str, folder: Path) -> httpx.Response:
-        """Ask for a directory to become a model."""
+        """Request the registration of a directory as a model."""
         return self.http.post("/v1/models", json={"id": name, "path": str(folder)})
 
     def upload(self, content: bytes, purpose: str = "fine-tune", filename: str = "data.json") -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What users get wrong: each answer says what to change, nothing half-made is seen, and the service stays up."""
+"""Invalid input of users: responses contain a remedy, no incomplete results are visible, and the service stays up."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.system.conftest import Service, start
 
 @pytest.fixture(autouse=True)
 def still_up(service: Service) -> Any:
-    """After each test the service is ready, and a good job is accepted and done."""
+    """Check after each test that the service is ready, and that a valid job is accepted and succeeds."""
     yield
     assert service.http.get("/readyz").status_code == 200
     job = service.run(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1)
@@ -32,7 +32,7 @@ def refused(answer: httpx.Response, status: int, param: str | None, *says: str) 
 
 
 def failed(service: Service, job: dict[str, Any], code: str, *says: str) -> None:
-    """Assert that a job failed at once, for good, and left nothing."""
+    """Assert that a job failed immediately and permanently, and left nothing behind."""
     assert (job["state"], job["error"]["code"], job["attempts"]) == ("failed", code, 1), job
     for part in says:
         assert part in job["error"]["message"], job["error"]
@@ -76,7 +76,7 @@ def test_an_unknown_role_names_the_line_and_the_roles(service: Service) -> None:
     failed(service, job, "dataset", "line 2", "robot", "human", "gpt")
 
 
-def test_a_data_set_that_is_no_text(service: Service) -> None:
+def test_a_data_set_that_is_not_text(service: Service) -> None:
     failed(service, finetune(service, b"\xff\xfe\x00\x01"), "dataset", "UTF-8")
 
 
@@ -122,7 +122,7 @@ def test_a_prompt_longer_than_the_window(service: Service) -> None:
     failed(service, job, "prompt", "2")
 
 
-def test_fields_and_bodies_that_are_wrong(service: Service) -> None:
+def test_invalid_fields_and_bodies(service: Service) -> None:
     good = {"kind": "generate", "model": "tiny", "prompts": ["a"]}
     post = service.http.post
     refused(post("/v1/jobs", json={**good, "temperature": 9}), 422, "temperature", "less than or equal to 2")

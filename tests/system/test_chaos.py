@@ -1,4 +1,4 @@
-"""Every process is killed again and again, Redis forgets everything: each job still ends once, and right."""
+"""Every process is killed repeatedly, and Redis loses its data; each job still ends once, with the correct result."""
 
 import json
 import random
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 240
 
 
 class Chaos:
-    """Strikes a deployment of two dispatchers and two workers at random, and starts again what it has killed."""
+    """Disrupts a deployment of two dispatchers and two workers at random, and restarts what it has killed."""
 
     def __init__(self, service: Deployment, seed: int) -> None:
         self.service = service
@@ -48,7 +48,7 @@ class Chaos:
             self.service.start_dispatcher(name)
 
     def strike(self) -> None:
-        """One blow."""
+        """Run one random disruption."""
         blow: Callable[[], None] = self.random.choice(
             [
                 self.kill_worker,
@@ -70,7 +70,7 @@ class Chaos:
         self.replace(self.random.choice(["worker-a", "worker-b"]), signal.SIGKILL)
 
     def drain_worker(self) -> None:
-        """SIGTERM: the running job is given back."""
+        """SIGTERM: the running job is released."""
         self.replace(self.random.choice(["worker-a", "worker-b"]), signal.SIGTERM)
 
     def kill_dispatcher(self) -> None:
@@ -82,13 +82,13 @@ class Chaos:
         self.service.server.flush()
 
     def restart_redis(self) -> None:
-        """Redis is killed, and comes back empty."""
+        """Redis is killed and restarted without data."""
         self.service.server.stop()
         time.sleep(0.5)
         self.service.server.start()
 
     def deafen(self) -> None:
-        """Redis dies while a message waits behind every running job, and comes back once those jobs have ended."""
+        """Redis dies while a message waits behind every running job, and is restarted once those jobs have ended."""
         transport = Transport(self.service.settings)
         busy = [(job, attempt) for job in self.ids for attempt in self.running(job)]
         for _, attempt in busy:
@@ -171,7 +171,7 @@ def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest,
 
 
 def reference(service: Deployment) -> str:
-    """What the generate jobs must answer, told by one that nobody disturbs."""
+    """The expected answers of the generate jobs, from an undisturbed one."""
     job_id = service.submit(**generate())
     service.wait(job_id)
     return answers(service, job_id)
@@ -194,7 +194,7 @@ def submit_all(service: Deployment) -> list[str]:
 
 
 def repeat_messages(service: Deployment, ids: list[str], chooser: random.Random) -> None:
-    """Deliver messages of old and present attempts once more."""
+    """Deliver messages of old and current attempts again."""
     transport = Transport(service.settings)
     for job_id in chooser.sample(ids, 5):
         for attempt in service.attempts(job_id):
@@ -209,7 +209,7 @@ def answers(service: Deployment, job_id: str) -> str:
 
 
 def check(service: Deployment, job_id: str, expected: str) -> None:
-    """One success, whole artifacts of that attempt alone, an unbroken log, the right answer."""
+    """Check for one success, complete artifacts of that attempt only, a gapless log, and the expected answer."""
     job, tries, log = service.job(job_id), service.attempts(job_id), service.events(job_id)
     assert job.state == "succeeded", (job, service.printed(job_id))
     assert [attempt.id for attempt in tries if attempt.state == "succeeded"] == [job.attempt_id]

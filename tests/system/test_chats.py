@@ -1,4 +1,4 @@
-"""The official client chats with a tiny model, in real processes: cold, warm, many at once, and broken off."""
+"""The official client chats with a tiny model, in real processes: cold, warm, concurrently, and aborted."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]
 
 
 @pytest.mark.slow  # as above
-def test_many_at_once_and_some_that_hang_up(service: Service, settings: dict[str, Any]) -> None:
+def test_many_concurrent_chats_and_some_that_disconnect(service: Service, settings: dict[str, Any]) -> None:
     async def chat(client: openai.AsyncOpenAI, number: int) -> int:
         stream = await client.chat.completions.create(
             model="tiny", messages=MESSAGES, max_tokens=16, seed=number, stream=True, temperature=1

@@ -1,4 +1,4 @@
-"""Jobs get devices of their own: machines whose GPUs are declared, with real dispatchers, workers and runners."""
+"""Jobs get exclusive devices, on machines with declared GPUs, with real dispatchers, workers and runners."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def service(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def endless(service: Deployment, **fields: Any) -> str:
-    """A fine-tune that runs until it is cancelled, which has its device for itself."""
+    """A fine-tuning job that runs until it is cancelled, alone on its device."""
     data = service.upload(CONVERSATIONS, "fine-tune").id
     training = {"training_file": data, "method": "full", "epochs": 1000, "max_length": 64, "save_steps": 1_000_000}
     return service.submit(kind="finetune", model="tiny", **training, **fields)
@@ -90,7 +90,7 @@ def test_a_job_larger_than_any_device_is_rejected_with_numbers(service: Deployme
         generate(service, resources={"device_memory_bytes": 9 * GIB})
 
 
-def test_a_drained_worker_gives_its_job_to_another_at_no_charge(service: Deployment) -> None:
+def test_a_drained_worker_hands_over_its_job_without_counting(service: Deployment) -> None:
     service.start_worker("leaving", devices=gpus("leaving", 24))
     job_id = endless(service, max_attempts=1)
     service.wait_for_progress(job_id, "training")

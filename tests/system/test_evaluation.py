@@ -1,4 +1,4 @@
-"""Evaluations over HTTP: an archive goes up, figures of two models come back, and what is wrong is told."""
+"""Evaluations over HTTP: an archive is uploaded, metrics of two models are returned, and errors are reported."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def test_two_models_are_asked_a_benchmark(service: Service, tmp_path: Path) -> N
     assert row in service.http.get(f"{artifacts}/evaluation.md").text
 
 
-def test_what_is_wrong_with_the_data_is_told(service: Service) -> None:
+def test_errors_in_the_data_are_reported(service: Service) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as file:
         row = b",Question,A,B,C,D,Answer\n0,q,1,2,3,4,X\n"

@@ -1,4 +1,4 @@
-"""Fine-tunes on several devices and machines, with real dispatchers, workers, runners and ranks."""
+"""Fine-tuning on several devices and machines, with real dispatchers, workers, runners and ranks."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def ranks_of(service: Deployment) -> list[int]:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
-def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -> None:
+def test_two_devices_train_the_same_as_one(service: Deployment, strategy: str) -> None:
     service.start_worker("pair", slots="2", devices=gpus("pair", 24, 24))
     alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)
     both = service.wait(
@@ -74,7 +74,7 @@ def test_two_devices_train_what_one_trains(service: Deployment, strategy: str) -
     assert difference(adapter(service, alone), adapter(service, both)) < TOLERANCE[strategy]
 
 
-def test_two_machines_train_what_one_trains(service: Deployment) -> None:
+def test_two_machines_train_the_same_as_one(service: Deployment) -> None:
     for name in ("a", "b"):
         service.start_worker(name, devices=gpus(name, 24))
     alone = service.wait(train(service, batch_size=2), "succeeded", seconds=PATIENCE)

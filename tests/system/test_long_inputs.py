@@ -12,7 +12,7 @@ FIELDS = {"kind": "generate", "model": "tiny", "max_new_tokens": 2, "temperature
 
 
 def completions(service: Service, **fields: Any) -> list[str]:
-    """What a job writes, which must succeed."""
+    """Return the output of a job, which must succeed."""
     job = service.run(**FIELDS, **fields)
     assert job["state"] == "succeeded", job["error"]
     assert ("inline_input" in job["spec"]) == ("input_file" not in fields)

@@ -23,7 +23,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 
 def run_workflow(directory: Path, **environment: str) -> str:
-    """`make demo` in a directory of its own; returns what it printed."""
+    """Run `make demo` in a separate directory, and return its output."""
     up = Up(
         Shell(directory), "--", sys.executable, "-m", "examples.sample_workflow", PYTHONPATH=str(ROOT), **environment
     )

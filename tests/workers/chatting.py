@@ -1,4 +1,4 @@
-"""An API process for tests: asks serving attempts through Redis and collects their replies, without waiting for SQL."""
+"""An API process for tests, which sends chats to serving attempts through Redis and collects their replies."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from tests.workers.deployment import PATIENCE_SECONDS, Deployment
 
 
 class Asker:
-    """Plays an API process.
+    """Simulates an API process.
 
     Attributes:
         replies: Replies by chat, in the order of their arrival.
@@ -42,15 +42,15 @@ class Asker:
         self.appear()
 
     def appear(self) -> None:
-        """Be alive from now on."""
+        """Send heartbeats from now on."""
         self.redis.set(process_key(self.process_id), 1)
 
     def vanish(self) -> None:
-        """Look like a process that has ended."""
+        """Stop the heartbeats, like a process that has ended."""
         self.redis.delete(process_key(self.process_id))
 
     def ask(self, attempt_id: str, **request: Any) -> str:
-        """Ask; returns the chat's id."""
+        """Send a chat and return its id."""
         chat_id = new_id("chat")
         self.redis.rpush(call_queue(attempt_id), CALL.dump_json(Ask(chat_id, self.process_id, request)))
         return chat_id
@@ -60,7 +60,7 @@ class Asker:
         self.redis.rpush(call_queue(attempt_id), CALL.dump_json(Abort(chat_id)))
 
     def read(self, seconds: float = 1.0) -> list[Reply]:
-        """Return what arrives next, at least one entry unless the time is over."""
+        """Return the next entries, at least one unless the time is over."""
         found: Any = self.redis.xread({reply_stream(self.process_id): self._last}, block=int(seconds * 1000))
         news: list[Reply] = []
         for _, entries in found or ():

@@ -34,7 +34,7 @@ def conversations() -> Path:
 def service(
     tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, tiny_checkpoint: Path
 ) -> Iterator[Deployment]:
-    """A deployment with one worker, `main`, shared by all tests that leave it as they found it."""
+    """A deployment with one worker, `main`, shared by all tests that leave it unchanged."""
     home = tmp_path_factory.mktemp("service")
     with deployment(home, redis_server, model_roots=str(tiny_checkpoint), backoff_seconds=0) as made:
         made.register("tiny", tiny_checkpoint)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
-    """Look until something truthy is seen; fail with `what` if it never is."""
+    """Call a function until it returns a true value; fail with `what` if it never does."""
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         if seen := look():
@@ -45,7 +45,7 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE_
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -53,7 +53,7 @@ def free_port() -> int:
 
 @dataclass
 class RedisServer:
-    """A Redis (or Valkey) of our own on a free port, without persistence."""
+    """A separate Redis (or Valkey) on a free port, without persistence."""
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
@@ -72,7 +72,7 @@ class RedisServer:
         wait_for("redis", self._answers)
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Delete all data."""
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
@@ -90,7 +90,7 @@ class RedisServer:
 
 @dataclass
 class Deployment:
-    """A service without its HTTP face. `clock` holds settings by their environment names."""
+    """A service without the API. `clock` contains settings by their environment variables."""
 
     home: Path
     server: RedisServer
@@ -161,7 +161,7 @@ class Deployment:
         try:
             return process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()  # nothing stays behind, whatever the test found
+            process.kill()  # stop everything, whether the test passed or failed
             process.wait()
             raise
 
@@ -200,17 +200,17 @@ class Deployment:
             jobs.cancel(connection, JobKey(self.project_id, job_id), self.settings)
 
     def pause(self, job_id: str) -> None:
-        """Let a fine-tune wait."""
+        """Pause a fine-tuning job."""
         with self.database.writing() as connection:
             jobs.pause(connection, JobKey(self.project_id, job_id), self.settings)
 
     def resume(self, job_id: str) -> None:
-        """Let a paused job continue."""
+        """Resume a paused job."""
         with self.database.writing() as connection:
             jobs.resume(connection, JobKey(self.project_id, job_id), self.settings)
 
     def job(self, job_id: str) -> JobDetails:
-        """The job as it stands."""
+        """Return the current state of the job."""
         with self.database.reading() as connection:
             return jobs.get(connection, JobKey(self.project_id, job_id))
 

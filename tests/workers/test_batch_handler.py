@@ -1,4 +1,4 @@
-"""The handler of batches: each request ends in the output file or in the error file, exactly once."""
+"""The handler of batches: each request is in the output file or in the error file, exactly once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Workers whose fork server is still importing: they obey all the same, and it ends with them."""
+"""Workers whose fork server is still importing: they obey directives, and the fork server ends with them."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from tests.cli.shell import alive, descendants
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 
-# Stands before the real module, which the fork server imports last.
+# Shadows the real module, which the fork server imports last.
 SLOW_IMPORT = """
 import importlib, os, sys, time
 open({began!r}, "w").close()
@@ -63,7 +63,7 @@ def cold(
         yield ColdWorker(service, folder)
 
 
-def test_a_cold_worker_told_to_end_gives_its_job_back_at_no_charge(cold: ColdWorker) -> None:
+def test_a_cold_worker_that_is_stopped_releases_its_job_without_counting(cold: ColdWorker) -> None:
     family = descendants(cold.start(drain_seconds="20"))
     job_id = cold.submit()
     assert cold.service.end("cold", signal.SIGTERM) == 0

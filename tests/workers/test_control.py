@@ -1,4 +1,4 @@
-"""What users and the transport do to jobs while they run."""
+"""Actions of users and the transport on running jobs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ def endless(service: Deployment, conversations: Path, **fields: object) -> str:
 
 
 def runner_of(service: Deployment, worker: str, job_id: str) -> int:
-    """The process group of the job's present attempt."""
+    """Return the process group of the job's current attempt."""
     attempt_id = service.job(job_id).attempt_id
     found = re.search(rf"{attempt_id}: runs as process group (\d+)", service.log_of(worker))
     assert found is not None

@@ -1,4 +1,4 @@
-"""Which failures are worth another attempt, and what the job's owner reads."""
+"""Failures that lead to another attempt, and their messages to the job's owner."""
 
 import errno
 
@@ -40,7 +40,7 @@ def test_code_and_permanence(exception: BaseException, code: str, permanent: boo
     assert (failure.code, failure.permanent) == (code, permanent)
 
 
-def test_errors_raised_on_purpose_keep_their_message_and_others_name_their_type() -> None:
+def test_our_errors_keep_their_message_and_others_name_their_type() -> None:
     assert failures.failure_of(DatasetError("line 3 is not JSON")).message == "line 3 is not JSON"
     unknown = failures.failure_of(ZeroDivisionError("division by zero"))
     assert "ZeroDivisionError: division by zero" in unknown.message

@@ -1,4 +1,4 @@
-"""The handler of generate jobs beyond what a job over the queue shows."""
+"""The handler of generate jobs, called directly."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def context(tmp_path: Path, model: Path, name: str, earlier: list[Path], report:
     return Context({"model": model}, {}, output, checkpoints, earlier, report)
 
 
-def test_a_later_attempt_goes_on_from_the_newest_finished_lines(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_later_attempt_resumes_from_the_newest_finished_lines(tiny_checkpoint: Path, tmp_path: Path) -> None:
     spec = GenerateSpec(**SPEC, batch_size=1, n=2)
 
     def lose_after_three(progress: Progress) -> None:
@@ -50,7 +50,7 @@ def test_a_later_attempt_goes_on_from_the_newest_finished_lines(tiny_checkpoint:
     shutil.rmtree(tmp_path / "first")
 
 
-def test_the_result_says_which_engine_ran_and_why(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_result_contains_the_engine_and_the_reason(tiny_checkpoint: Path, tmp_path: Path) -> None:
     spec = GenerateSpec(**SPEC, logprobs=2)
     there = context(tmp_path, tiny_checkpoint, "run", [])
     result = handler.run(spec, there).result

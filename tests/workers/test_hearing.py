@@ -1,4 +1,4 @@
-"""Workers that no message reaches, and what else than attempts may lie in their queues."""
+"""Workers that receive no messages, and unexpected messages in their queues."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ patiently = pytest.mark.parametrize("service", [PATIENT], indirect=True)
 
 
 class Network:
-    """A way to Redis on which connections can go dead without a word, as behind a firewall that forgets them."""
+    """A network to Redis whose connections can silently die, as behind a firewall that drops them."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -32,7 +32,7 @@ class Network:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def forget_connections(self) -> None:
-        """Swallow from now on what the present connections carry; new ones work."""
+        """Drop all data of existing connections from now on; new ones work."""
         self._dead |= self._open
 
     def close(self) -> None:
@@ -84,13 +84,11 @@ def service(
 
 
 def small_job(service: Deployment) -> str:
-    """A job that is done in no time."""
+    """Submit a job that takes very little time."""
     return service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1)
 
 
-def test_a_worker_whose_connection_went_dead_notices_and_connects_anew(
-    service: Deployment, own_redis: RedisServer
-) -> None:
+def test_a_worker_notices_a_dead_connection_and_reconnects(service: Deployment, own_redis: RedisServer) -> None:
     network = Network(own_redis)
     process = service.start_worker("w", redis_url=f"redis://127.0.0.1:{network.port}/0")
     service.wait(small_job(service))
@@ -123,10 +121,10 @@ def test_a_worker_gives_up_when_new_connections_do_not_help() -> None:
 
 
 @patiently
-def test_a_message_that_waits_while_redis_dies_does_not_deafen_the_worker(
+def test_a_message_that_waits_while_redis_dies_does_not_block_the_worker(
     service: Deployment, own_redis: RedisServer
 ) -> None:
-    """The acknowledgement of the second message would fail, and kombu would fetch nothing again."""
+    """Otherwise the acknowledgement of the second message fails, and kombu never receives another message."""
     service.start_worker("w")
     long = service.submit(kind="generate", model="tiny", prompts=["a"] * 64, max_new_tokens=200, temperature=0)
     service.wait(long, "running")

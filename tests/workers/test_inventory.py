@@ -1,4 +1,4 @@
-"""The inventory of a machine, with a recorded driver in place of a GPU."""
+"""The inventory of a machine, with a recorded driver instead of a GPU."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def no_hidden_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_every_figure_of_a_device_is_reported() -> None:
+def test_every_metric_of_a_device_is_reported() -> None:
     recorded = RecordedNvml(processes=[(os.getpid(), 10 * GB), (1, 19 * GB)])
     first, second = inventory(recorded).devices(runners={os.getpgid(0)})
     assert first == {
@@ -159,7 +159,7 @@ def test_a_declaration_is_json_or_the_path_of_a_file(tmp_path: Path) -> None:
         (json.dumps([entry(), entry(uuid="GPU-b")]), "the same index"),
     ],
 )
-def test_a_wrong_declaration_says_what_is_wrong(text: str, message: str) -> None:
+def test_errors_of_a_declaration_are_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_declaration(text)
 

@@ -21,7 +21,7 @@ def test_generate_answers_in_order_and_publishes_whole_files(service: Deployment
     assert job.result["requests"] == 2
     assert job.result["completion_tokens"] == sum(line["completion_tokens"] for line in lines)
     assert service.events(job_id, "progress")[-1].data["fraction"] == 1.0
-    assert service.printed(job_id) == []  # no bars and no chatter of libraries
+    assert service.printed(job_id) == []  # no progress bars and no messages of libraries
 
 
 def test_generate_takes_conversations_and_files(service: Deployment, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_generate_takes_conversations_and_files(service: Deployment, tmp_path: P
     assert answers[0]["completion"] == answers[1]["completion"]
 
 
-def test_quantize_and_convert_make_models_that_later_jobs_can_name(service: Deployment) -> None:
+def test_quantize_and_convert_create_models_for_later_jobs(service: Deployment) -> None:
     quantized = service.submit(kind="quantize", model="tiny", method="nf4", quantize_head=True, output_model="tiny-nf4")
     converted = service.submit(kind="convert", model="tiny", target="baichuan1", output_model="tiny-1")
     result = service.wait(quantized).result
@@ -71,7 +71,7 @@ def test_convert_makes_models_for_other_programs_too(service: Deployment) -> Non
     assert "there is nothing to restore" in refused.error["message"]
 
 
-def test_quantize_reports_what_it_cost(service: Deployment, tmp_path: Path) -> None:
+def test_quantize_reports_the_loss_of_quality(service: Deployment, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Some words of my own, 和一些中文。\n" * 20, encoding="utf-8")
     uploaded = service.upload(tmp_path / "mine.txt", "fine-tune")
     job_id = service.submit(kind="quantize", model="tiny", method="int8", quality_text_file=uploaded.id)

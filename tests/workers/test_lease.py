@@ -63,7 +63,7 @@ def claim(settings: Settings, database: Database) -> Claim:
 
 @contextmanager
 def outage(database: Database) -> Iterator[None]:
-    """Nobody else can write meanwhile; attempts to fail at once instead of after SQLite's patience."""
+    """Block all writers within the block; writes fail immediately instead of after SQLite's timeout."""
     other = Database(str(database.url))
     with other.writing():
         yield
@@ -76,7 +76,7 @@ def lease_on(claim: Claim, database: Database, settings: Settings) -> Lease:
 
 
 def logged(claim: Claim, database: Database) -> list[tuple[str, Mapping[str, Any]]]:
-    """What the job's log holds besides states."""
+    """Return the job's log without state changes."""
     key = JobKey(claim.job.project_id, claim.job.id)
     with database.reading() as connection:
         events = jobs.event_page(connection, key, after=0, limit=100, types=["log", "progress"])
@@ -148,7 +148,7 @@ def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
         lease.retry_until_expiry(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
 
 
-def test_an_order_to_stop_arrives_without_a_renewal(claim: Claim, database: Database, settings: Settings) -> None:
+def test_a_stop_directive_arrives_without_a_renewal(claim: Claim, database: Database, settings: Settings) -> None:
     patient = settings.model_copy(update={"heartbeat_seconds": 600, "lease_seconds": 600})
     with lease_on(claim, database, patient) as lease:
         with database.writing() as connection:

@@ -1,4 +1,4 @@
-"""Output cut into lines, and kept within bounds."""
+"""Output is split into lines, and limited in size."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +14,11 @@ def test_lines_are_the_same_however_the_bytes_arrive(lines: list[str], size: int
     assert seen + reader.close() == lines
 
 
-def test_a_progress_bar_counts_as_it_stood_in_the_end() -> None:
+def test_only_the_final_state_of_a_progress_bar_counts() -> None:
     assert LineReader().feed(b"\r 10%|#\r100%|####\r\n") == ["100%|####"]
 
 
-def test_what_is_no_text_is_replaced() -> None:
+def test_bytes_that_are_not_text_are_replaced() -> None:
     assert LineReader().feed(b"a\xff\0b\n") == ["a\ufffd\ufffdb"]
 
 

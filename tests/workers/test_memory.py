@@ -1,4 +1,4 @@
-"""A job that cannot fit is refused before its model is loaded."""
+"""A job that cannot fit is rejected before its model is loaded."""
 
 import json
 from dataclasses import replace
@@ -20,11 +20,11 @@ FILE = "file-" + "0" * 26
 
 
 def ignore(_progress: Progress) -> None:
-    """Nobody listens."""
+    """Ignore progress."""
 
 
 def context_of(folder: Path, **sizes: int) -> Context:
-    """A job on a model of these sizes; no weights, for nothing may be loaded."""
+    """Return the context of a job on a model of these sizes, without weights, because nothing may be loaded."""
     known = {"hidden_size": 4096, "intermediate_size": 11_008, "num_attention_heads": 32, "vocab_size": 125_696}
     (folder / "config.json").write_text(json.dumps({**known, **sizes}))
     return Context({"model": folder}, {}, folder, folder, [], ignore)
@@ -34,7 +34,7 @@ def spec_of(**fields: Any) -> Any:
     return SPEC.validate_python({"kind": "generate", "model": "m", "prompts": ["x"], **fields})
 
 
-def test_a_model_larger_than_any_machine_is_refused_for_good(tmp_path: Path) -> None:
+def test_a_model_larger_than_any_machine_is_permanently_rejected(tmp_path: Path) -> None:
     context = context_of(tmp_path, num_hidden_layers=1_000_000)
     with pytest.raises(InsufficientMemoryError, match=r"needs at least \d+\.\d\d GiB of memory.* GiB free; ") as raised:
         require_memory(spec_of(), context)
@@ -67,7 +67,7 @@ def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
         require_memory(spec, Context(models, {}, tmp_path, tmp_path, [], ignore))
 
 
-def test_what_may_not_be_enough_is_said_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_that_may_not_be_enough_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = context_of(tmp_path, num_hidden_layers=1, max_position_embeddings=10**9, vocab_size=64)
     require_memory(spec_of(prompts=["x" * 60]), context)
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""What a runner finds, and what it refuses before any computing."""
+"""The inputs of a runner, and rejections before any computation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ GENERATE = {"kind": "generate", "prompts": ["x"]}
 
 
 def ignore(_progress: Progress) -> None:
-    """Nobody listens."""
+    """Ignore progress."""
 
 
 def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | None = None, **fields: Any) -> Claim:
@@ -139,7 +139,7 @@ def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_pat
         prepare(claim, store, settings.allowed_model_roots, ignore)
 
 
-def test_missing_room_is_told_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
+def test_missing_disk_space_is_reported_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
     spec = claim.spec

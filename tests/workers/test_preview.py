@@ -1,4 +1,4 @@
-"""Preview jobs: what a fine-tune would make of a file, and what is wrong with it."""
+"""Preview jobs: the encoding of a file, and the errors in it."""
 
 import json
 from pathlib import Path

@@ -35,7 +35,7 @@ def context(folder: Path, model: Path, earlier: list[Path], report: Any = lambda
     return Context({"model": model}, files, output, checkpoints, earlier, report)
 
 
-def test_a_later_attempt_goes_on_from_the_last_block(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_later_attempt_resumes_from_the_last_block(tiny_checkpoint: Path, tmp_path: Path) -> None:
     spec, silent = QuantizeSpec(**SPEC), QuantizeSpec(**SPEC, quality_report=False)
 
     def lose_after_one(progress: Progress) -> None:
@@ -88,7 +88,7 @@ def test_a_text_and_conversations_to_calibrate_on(tiny_checkpoint: Path, tmp_pat
         ({"calibration_sequences": 3}, "greater than or equal to 4"),
     ],
 )
-def test_specs_that_make_no_sense(fields: dict[str, Any], message: str) -> None:
+def test_invalid_specs(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         QuantizeSpec(**{**SPEC, **fields})
 

@@ -1,4 +1,4 @@
-"""Workers that die, leave, or never hear of their job."""
+"""Workers that die, shut down, or never receive their message."""
 
 import json
 import secrets
@@ -37,13 +37,13 @@ def service(
 
 
 def only_worker(service: Deployment, **settings: str) -> str:
-    """The worker that a test before has left running, or a fresh one."""
+    """The worker of a previous test if it is still running, otherwise a new one."""
     running = [name for name in service.running if name != "dispatcher"]
     return running[0] if running else fresh_worker(service, **settings)
 
 
 def fresh_worker(service: Deployment, **settings: str) -> str:
-    """One more worker."""
+    """An additional worker."""
     name = f"worker-{secrets.token_hex(4)}"
     service.start_worker(name, **settings)
     return name
@@ -67,7 +67,7 @@ def begin_training(service: Deployment, conversations: Path) -> str:
     return job_id
 
 
-def test_a_killed_worker_takes_its_runner_along_and_another_finishes_the_job(
+def test_the_runner_of_a_killed_worker_dies_too_and_another_worker_finishes_the_job(
     service: Deployment, conversations: Path
 ) -> None:
     first = only_worker(service)
@@ -124,7 +124,7 @@ def test_each_request_of_a_batch_is_answered_once_although_its_worker_was_killed
     assert sorted(answered + failed) == sorted(names)
 
 
-def test_a_worker_told_to_end_gives_its_job_back_at_no_charge(service: Deployment, conversations: Path) -> None:
+def test_a_worker_that_is_stopped_releases_its_job_without_counting(service: Deployment, conversations: Path) -> None:
     first = only_worker(service)
     job_id = begin_training(service, conversations)
     group = runner_of(service, first, job_id)

@@ -1,4 +1,4 @@
-"""Runners that keep their model loaded: who uses them, and when they end."""
+"""Runners that keep their model loaded: their reuse, and when they end."""
 
 import itertools
 import os
@@ -162,7 +162,7 @@ def test_a_resident_ends_when_nothing_uses_it(service: Service) -> None:
         assert "nothing has used it" in service.deployment.log_of("brief")
 
 
-def test_nothing_is_kept_if_the_operator_says_so(service: Service) -> None:
+def test_nothing_is_kept_if_residents_are_disabled(service: Service) -> None:
     with service.worker("plain", keep_seconds="0") as there:
         job_id = service.run(service.a, **there)
         wait_for("the end of the runner", lambda: is_gone(service.group(job_id)))
@@ -186,7 +186,7 @@ def test_no_resident_outlives_its_worker(service: Service, number: signal.Signal
 
 
 def test_residents_make_room_for_a_job_that_needs_their_memory(service: Service, conversations: Path) -> None:
-    """The fine-tune reserves so much of the host's memory that what the tiny models take is missing."""
+    """The fine-tuning job reserves so much of the host's memory that the tiny models no longer fit."""
     deployed = service.deployment
     kept = [service.run(service.a), service.run(service.b)]
     data = deployed.upload(conversations, "fine-tune").id
@@ -225,7 +225,7 @@ def test_a_resident_that_is_killed_is_replaced(service: Service) -> None:
     assert service.group(busy) != service.group(after)
 
 
-def test_a_resident_survives_the_users_failure_and_no_other(service: Service) -> None:
+def test_a_resident_survives_only_failures_caused_by_the_user(service: Service) -> None:
     deployed = service.deployment
     first = service.group(service.run(service.a))
     wrong = deployed.wait(service.generate(service.a, prompts=["word " * 2000]), "failed")
@@ -238,7 +238,7 @@ def test_a_resident_survives_the_users_failure_and_no_other(service: Service) ->
     assert service.group(service.run(service.a)) != first
 
 
-def test_a_cancelled_job_takes_its_resident_along(service: Service) -> None:
+def test_cancelling_a_job_ends_its_resident(service: Service) -> None:
     first = service.group(service.run(service.a))
     job_id = service.generate(service.a, **ENDLESS)
     service.deployment.wait_for_progress(job_id, "generating")
@@ -278,7 +278,7 @@ def test_a_gguf_model_stays_loaded_in_llama_cpp(service: Service) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_nothing_leaks_over_two_hundred_jobs(service: Service) -> None:
-    """Two residents run jobs in turn, some of which fail: memory, descriptors and processes remain what they were."""
+    """Two residents alternate in running jobs, some of which fail; memory, descriptors and processes do not grow."""
     deployed, both = service.deployment, (service.a, service.b)
     worker = deployed.running["w"].pid
 
@@ -306,6 +306,6 @@ def test_nothing_leaks_over_two_hundred_jobs(service: Service) -> None:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Return the memory of a process that is not a file's."""
+    """Return the anonymous memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))

@@ -1,4 +1,4 @@
-"""Resume points in the artifact store: other machines continue from them, and half of one never counts."""
+"""Resume points in the artifact store: other machines can continue from them, and incomplete ones are ignored."""
 
 import signal
 import threading
@@ -57,7 +57,7 @@ def test_points_are_shared_in_the_background_and_fetched_elsewhere(
     assert (folder / "optimizer.pt").read_bytes() == bytes(20)
 
 
-def test_half_a_point_never_counts(store: ArtifactStore, checkpoint: Path) -> None:
+def test_incomplete_points_are_ignored(store: ArtifactStore, checkpoint: Path) -> None:
     mine = Workspace("job-1", "att-1")
     points = ResumePoints(store, mine, [])
     store.share(store.hold(_key(save(store, mine, 5, checkpoint), mine)), mine.resume_point(5))
@@ -86,7 +86,7 @@ def test_rotated_points_are_deleted_from_the_store(s3_store: ObjectStore, checkp
 def test_training_does_not_wait_for_a_slow_store(
     s3_store: ObjectStore, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Points that are rotated while they are uploaded arrive; of those that wait, the newest."""
+    """Resume points that are deleted while they are uploaded still arrive; of those that wait, only the newest does."""
     mine, may_upload = Workspace("job-1", "att-1"), threading.Event()
     points, upload = ResumePoints(s3_store, mine, []), s3_store._upload
 

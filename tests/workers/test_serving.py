@@ -119,7 +119,7 @@ def test_an_invalid_request_names_its_parameter(
 
 @pytest.fixture(scope="module")
 def invalid_at(service: Deployment) -> Iterator[str]:
-    """An attempt for requests that change nothing."""
+    """An attempt for requests that have no effect."""
     job_id, attempt_id = start_serving(service, model="tiny")
     yield attempt_id
     if not service.job(job_id).state.final:

@@ -21,7 +21,7 @@ def test_unknown_kinds_are_named() -> None:
         WorkerSettings(kinds=("paint",))
 
 
-def test_every_worker_has_a_name_of_its_own() -> None:
+def test_every_worker_has_its_own_name() -> None:
     assert WorkerSettings().id != WorkerSettings().id
 
 

@@ -1,4 +1,4 @@
-"""What a worker deletes on its own disk."""
+"""The files that a worker deletes on its own disk."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass
 class Machine:
-    """A worker's machine, whose workspaces only it has."""
+    """A worker's machine with its own workspaces."""
 
     deployment: Deployment
     store: ObjectStore

@@ -1,4 +1,4 @@
-"""A new worker, and one whose slot is free again, say so: no job waits for the dispatcher's poll."""
+"""A new worker and a free slot wake the dispatcher, so that no job waits for its poll."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.workers.deployment import RedisServer, deployment, wait_for
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of this test's own: other dispatchers would hear its wake-ups."""
+    """A separate server, so that other dispatchers do not receive its wake-ups."""
     server = RedisServer(tmp_path)
     server.start()
     yield server

@@ -13,7 +13,7 @@ from typing import Any, Self
 from baichuan_core.errors import BaichuanError, PromptError, UnsupportedError
 from baichuan_core.generation import Completion, CompletionStream, GenerationRequest, TextDelta, TextGenerator
 from baichuan_core.generation.engines.outputs import TokenLogprobs
-from baichuan_core.generation.logprobs import openai_logprobs
+from baichuan_core.generation.logprobs import format_openai_logprobs
 from baichuan_core.generation.requests import OPTIONS
 from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenChance
@@ -159,7 +159,7 @@ class ChatDesk:
         return ChoiceEnded(chat_id, number, event.sample, event.finish_reason, event.completion_tokens)
 
     def _name_tokens(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
-        content = openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
+        content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
         return [_chance_of(entry) for entry in content]
 
     def _refuse(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:

@@ -1,4 +1,4 @@
-"""Makes sure that all ranks train the same thing."""
+"""Check that all ranks have the same inputs and see the same directory."""
 
 import json
 import secrets
@@ -12,10 +12,10 @@ from baichuan_core.finetuning.identity import RunIdentity
 
 
 def require_agreement(identity: RunIdentity, group: RankGroup) -> None:
-    """Make sure that all ranks have the same base, data and options; all of them raise the same error.
+    """Check that all ranks have the same base, data and options. If not, all of them raise the same error.
 
     Raises:
-        DatasetError: Data or options differ; the message names the ranks, their machines and what differs.
+        DatasetError: Data or options differ; the message names the ranks, their machines and the differences.
         CheckpointError: The base differs.
     """
     mine = json.dumps(asdict(identity), sort_keys=True)
@@ -28,15 +28,15 @@ def require_agreement(identity: RunIdentity, group: RankGroup) -> None:
         kind = CheckpointError if json.loads(theirs)["base"] != json.loads(reference)["base"] else DatasetError
         raise kind(
             f"the ranks disagree: on rank {rank} (machine {host}) and rank 0 (machine {host_0})"
-            f" {'; '.join(differences)}. Give every machine the same files and options"
+            f" {'; '.join(differences)}. Start every machine with the same files and options"
         )
 
 
 def require_shared_directory(directory: Path, group: RankGroup) -> None:
-    """Make sure that all ranks see one directory, in which they all write their parts of resume points.
+    """Check that all ranks share the directory, in which they all write their parts of resume points.
 
     Raises:
-        CheckpointError: A rank does not see what rank 0 writes.
+        CheckpointError: A rank does not see a file that rank 0 has written.
     """
     if group.size == 1:
         return

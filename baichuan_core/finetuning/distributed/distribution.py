@@ -1,4 +1,4 @@
-"""How many processes train and how they share the work: as asked for, and as decided."""
+"""The distribution of a run over processes: as requested (`Distribution`), and as decided (`Plan`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_PORT = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How a run is to be distributed. Each machine starts one launcher, with equal values but for `node_rank`.
+    """The requested distribution of a run. Each machine starts one launcher, with equal values except `node_rank`.
 
     `batch_size` is per process: one step trains on `batch_size * gradient_accumulation_steps * world_size` examples.
 
@@ -20,12 +20,12 @@ class Distribution:
         strategy: `single` is one process; `ddp` replicates the model (DistributedDataParallel); `fsdp2` shards it
             (torch's `fully_shard`); `zero2`, `zero3` and `zero3-offload` use DeepSpeed; `auto` chooses among `single`,
             `ddp`, `fsdp2` and `zero3-offload` by their memory.
-        deepspeed: A DeepSpeed configuration instead of a strategy; `strategy` must be `auto`.
-        processes: Processes on this machine; None starts one per visible GPU, or one without a GPU.
+        deepspeed: A DeepSpeed configuration instead of a strategy; requires `strategy` to be `auto`.
+        processes: Number of processes on this machine; None starts one per visible GPU, or one without a GPU.
         nodes: Number of machines.
         node_rank: Index of this machine; rank 0 runs on machine 0.
-        master_addr: Address of machine 0, which the other machines can reach.
-        master_port: Free TCP port of machine 0; None chooses one, which only works on one machine.
+        master_addr: Address at which the other machines reach machine 0.
+        master_port: Free TCP port of machine 0; required with several machines. None chooses one.
     """
 
     strategy: Strategy = "auto"
@@ -46,22 +46,22 @@ class Distribution:
         if self.nodes < 1:
             raise ValueError(f"nodes is {self.nodes}; it must be at least 1")
         if not 0 <= self.node_rank < self.nodes:
-            raise ValueError(f"node_rank is {self.node_rank}; with {self.nodes} nodes use 0 to {self.nodes - 1}")
+            raise ValueError(f"node_rank is {self.node_rank}; with {self.nodes} nodes, use 0 to {self.nodes - 1}")
         if self.master_port is not None and not 1 <= self.master_port <= MAX_PORT:
             raise ValueError(f"master_port is {self.master_port}; use 1 to {MAX_PORT}")
         if self.nodes > 1 and self.master_port is None:
-            raise ValueError(f"master_port is missing; {self.nodes} nodes need the same one")
+            raise ValueError(f"master_port is missing; set it to the same port on all {self.nodes} nodes")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A distribution whose gaps are filled.
+    """A distribution with all decisions made.
 
     Attributes:
-        strategy: Strategy that is used; a configuration of the caller's counts as `zero2` or `zero3`.
-        reason: Why, as a sentence for people.
+        strategy: The strategy; a DeepSpeed configuration of the caller counts as `zero2` or `zero3`.
+        reason: Human-readable reason for the strategy.
         deepspeed: Complete DeepSpeed configuration; None for the other strategies.
-        processes: Processes on this machine; every machine has as many.
+        processes: Number of processes on this machine, which is the same on every machine.
         nodes: Number of machines.
         node_rank: Index of this machine.
         master_addr: Address of machine 0.
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def world_size(self) -> int:
-        """Number of processes on all machines."""
+        """Number of processes on all machines together."""
         return self.processes * self.nodes
 
     @property
@@ -98,4 +98,4 @@ class Plan:
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 
-SINGLE = Plan("single", "one process was asked for")
+SINGLE = Plan("single", "one process was requested")

@@ -1,4 +1,4 @@
-"""DeepSpeed configurations: our presets, and those of callers, checked before any process starts."""
+"""DeepSpeed configurations: our presets, and checks of callers' configurations before any process starts."""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ KEYS = (
     "communication_data_type", "prescale_gradients", "gradient_predivide_factor", "steps_per_print",
     "wall_clock_breakdown", "dump_state", "memory_breakdown", "flops_profiler", "comms_logger", "data_types", "aio",
 )  # fmt: skip
-# Keys whose effect our options already have.
-OPTIONS_INSTEAD = {
+# Keys that are rejected, and the options to use instead.
+REPLACED_BY_OPTIONS = {
     "optimizer": "optimizer, learning_rate, weight_decay and adam_*",
     "scheduler": "lr_scheduler and warmup_*",
     "activation_checkpointing": "gradient_checkpointing",
@@ -26,8 +26,8 @@ OPTIONS_INSTEAD = {
 }
 STAGES = (1, 2, 3)
 OFFLOADS = ("offload_optimizer", "offload_param")
-# DeepSpeed's own AdamW is compiled at first use; torch's needs no compiler and is tested here.
-FIXED = {
+# Use torch's AdamW instead of DeepSpeed's, which has to be compiled at first use.
+FIXED_SETTINGS = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
     "steps_per_print": 2**31,
@@ -36,7 +36,7 @@ FIXED = {
 
 
 def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
-    """Return the configuration of a strategy, of the stages of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
+    """Return the configuration of a strategy; the stages are those of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
     zero: dict[str, Any] = {"stage": 2 if strategy == "zero2" else 3, "overlap_comm": on_gpu}
     if strategy == "zero3-offload":
         zero |= {name: {"device": "cpu", "pin_memory": on_gpu} for name in OFFLOADS}
@@ -44,26 +44,26 @@ def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfloat16: bool) -> dict[str, Any]:
-    """Return a configuration that DeepSpeed takes and that agrees with the options.
+    """Return a complete configuration that agrees with the options.
 
     Args:
-        given: A preset or a caller's configuration; the value "auto" stands for that of the options.
+        given: A preset or a caller's configuration; the value "auto" is replaced by that of the options.
         options: Options of the run.
         bfloat16: Whether the run computes in bfloat16.
 
     Raises:
-        UnsupportedError: A key is unknown, has a wrong value, or contradicts an option; the message names it.
+        UnsupportedError: A key is unknown, has an invalid value, or contradicts an option; the message names it.
     """
     config = deepcopy(dict(given))
     for key in config:
-        if key in OPTIONS_INSTEAD:
-            raise _invalid(key, f"is set by {OPTIONS_INSTEAD[key]} here; remove it")
+        if key in REPLACED_BY_OPTIONS:
+            raise _invalid(key, f"is set by {REPLACED_BY_OPTIONS[key]} here; remove it")
         if key not in KEYS:
-            raise _invalid(key, f"is not known; use some of {', '.join(KEYS)}")
+            raise _invalid(key, f"is not supported; supported keys are {', '.join(KEYS)}")
     _fill_sizes(config, options)
     _check_precision(config, bfloat16=bfloat16)
     _check_zero(config)
-    return {**FIXED, **config}
+    return {**FIXED_SETTINGS, **config}
 
 
 def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
@@ -77,7 +77,7 @@ def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
             raise _invalid(key, f'is {config[key]!r}, but {option} is {value}; set it to "auto"')
         config[key] = value
     if config.pop("train_batch_size", "auto") != "auto":
-        raise _invalid("train_batch_size", 'follows from the number of processes; set it to "auto"')
+        raise _invalid("train_batch_size", 'is computed from the number of processes; set it to "auto"')
 
 
 def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
@@ -101,15 +101,15 @@ def _check_zero(config: dict[str, Any]) -> None:
         if device not in ("cpu", "none"):
             raise _invalid(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
     if zero["stage"] < 3 and _section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
-        raise _invalid("zero_optimization.offload_param", "needs stage 3; change the stage or remove it")
-    # The result is gathered tensor by tensor, so DeepSpeed need not collect it as well.
+        raise _invalid("zero_optimization.offload_param", "requires stage 3; change the stage or remove it")
+    # Off, because `gather_trained_weights` gathers the result, tensor by tensor.
     zero["stage3_gather_16bit_weights_on_model_save"] = False
     config["zero_optimization"] = zero
     _check_zero_fields(zero)
 
 
 def _check_zero_fields(zero: Mapping[str, Any]) -> None:
-    """Check the names and types of the fields of ZeRO by DeepSpeed's own class."""
+    """Check the names and types of ZeRO's fields with DeepSpeed's own class."""
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415 - slow, and only ZeRO needs it
     from pydantic import ValidationError  # noqa: PLC0415 - see above
 
@@ -129,4 +129,4 @@ def _section(config: Mapping[str, Any], path: str, inside: Any = None, name: str
 
 
 def _invalid(path: str, problem: str) -> UnsupportedError:
-    return UnsupportedError(f"the DeepSpeed configuration is wrong: {path} {problem}")
+    return UnsupportedError(f"the DeepSpeed configuration is invalid: {path} {problem}")

@@ -1,4 +1,4 @@
-"""Collects the trained weights from all ranks, so that rank 0 can write them."""
+"""Gather the trained weights of all ranks, so that rank 0 can write them."""
 
 from typing import Any, cast
 
@@ -10,9 +10,9 @@ from baichuan_core.finetuning.distributed.distribution import Plan
 
 
 def gather_trained_weights(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
-    """Return the trained weights by name, on the CPU; complete on rank 0, and every rank must call this.
+    """Return the trained weights by name, on the CPU. They are complete on rank 0; every rank must call this.
 
-    Weights that ZeRO keeps in bfloat16 come from its float32 copies.
+    Weights that ZeRO trains in bfloat16 are taken from its float32 copies.
     """
     if plan.strategy == "fsdp2":
         settings = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -29,7 +29,7 @@ def _gather_from_zero(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            full = safe_get_full_fp32_param(weight)  # the ranks exchange their parts
+            full = safe_get_full_fp32_param(weight)  # gathers the parts of all ranks
             if is_main:
                 found[name] = full.detach().cpu()
             del full
@@ -37,6 +37,9 @@ def _gather_from_zero(model: nn.Module) -> dict[str, Tensor]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return how many numbers are trained; a weight that ZeRO-3 has partitioned is empty here."""
+    """Return the number of trained parameters.
+
+    A weight that ZeRO-3 has partitioned is empty and stores its size as `ds_numel`.
+    """
     weights: list[Any] = [weight for weight in model.parameters() if weight.requires_grad]
     return sum(getattr(weight, "ds_numel", None) or weight.numel() for weight in weights)

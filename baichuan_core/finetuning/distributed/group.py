@@ -1,4 +1,4 @@
-"""The ranks of a run as one of them sees the others."""
+"""Communication of one rank with the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
-RANKS_PREFIX = "ranks"  # of the keys that torch keeps in the launcher's store
-TIMEOUT = timedelta(minutes=30)  # loading and saving a large model on one rank keeps the others waiting
+RANKS_PREFIX = "ranks"  # prefix of torch's keys in the launcher's store
+TIMEOUT = timedelta(minutes=30)  # long, because the others wait while one rank loads or saves a large model
 
 
 @dataclass(frozen=True, slots=True)
 class RankGroup:
-    """One rank of a run; the default is a run of one process, for which nothing is exchanged.
+    """One rank of a run; by default the only one, which exchanges nothing.
 
     Attributes:
         rank: Index among all ranks.
-        local_rank: Index among the ranks of this machine, which is also that of its GPU.
+        local_rank: Index among the ranks of this machine, which is also the index of its GPU.
         size: Number of ranks.
     """
 
@@ -29,11 +29,11 @@ class RankGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes what all share."""
+        """Whether this is rank 0, which writes the files that all ranks share."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order; every rank must call this."""
+        """Return the values of all ranks, ordered by rank; every rank must call this."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -58,11 +58,11 @@ class RankGroup:
             dist.barrier()
 
 
-ALONE = RankGroup()
+SINGLE_RANK = RankGroup()
 
 
 def join_group(group: RankGroup, *, address: str, port: int, on_gpu: bool) -> None:
-    """Connect this rank to the others through the store that the launcher of machine 0 keeps."""
+    """Connect this rank to the others through the store of machine 0's launcher."""
     if on_gpu:
         torch.cuda.set_device(group.local_rank)
     store = TCPStore(address, port, is_master=False, timeout=TIMEOUT)

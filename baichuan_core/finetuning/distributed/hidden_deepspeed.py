@@ -1,4 +1,4 @@
-"""Keeps DeepSpeed out of runs that do not use it."""
+"""Prevent the import of DeepSpeed in runs that do not use it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from accelerate.utils import other
 def hide_deepspeed() -> Iterator[None]:
     """Keep accelerate from importing DeepSpeed inside the block.
 
-    If the package is installed, accelerate imports it to unwrap any model: that takes seconds and prints warnings.
+    If the package is installed, accelerate imports it to unwrap any model, which takes seconds and prints warnings.
     """
     with patch.object(other, "is_deepspeed_available", lambda: False):
         yield

@@ -1,4 +1,4 @@
-"""Starts the ranks of this machine, relays their progress, and ends all of them if one fails."""
+"""Start the ranks of this machine, relay their progress, and stop all of them if one fails."""
 
 import os
 import selectors
@@ -14,15 +14,16 @@ from baichuan_core.errors import BaichuanError, RankFailedError
 from baichuan_core.finetuning.distributed.distribution import Plan
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.interfaces import find_interface
-from baichuan_core.finetuning.distributed.meeting import Meeting
 from baichuan_core.finetuning.distributed.messages import ResumePointSaved, RunInputs, Task
 from baichuan_core.finetuning.distributed.rank_process import RankProcess
+from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.free_memory import reserved_bytes
 from baichuan_core.progress import Progress, ProgressCallback
 
 POLL_SECONDS = 0.1
-# After the first sign of a failure: the ranks that wait for the failed one also fail, maybe a moment earlier.
+# Time to wait for further errors after a rank has failed: ranks that depend on the failed one fail too, possibly a
+# moment before it.
 GRACE_SECONDS = 1.0
 
 
@@ -35,49 +36,49 @@ def launch(
     on_resume_point: Callable[[Path], None],
     on_progress: ProgressCallback,
 ) -> FinetuningReport:
-    """Run the ranks of this machine to their end.
+    """Run the ranks of this machine until all have finished.
 
-    The ranks are children in the process group of the caller. They end when one of them fails on any machine, when
-    this function is left by an exception, and when the calling thread or process ends in any way.
+    The ranks are children in the caller's process group. They are killed if any rank on any machine fails, if this
+    function raises an exception, and if the calling thread or process dies.
 
     Args:
-        inputs: What to train; the same on every machine.
-        plan: How; `node_rank` is that of this machine.
+        inputs: Inputs and outputs of the run; the same on every machine.
+        plan: Distribution of the run, with the `node_rank` of this machine.
         on_gpu: Whether each rank has a GPU.
-        should_pause: Asked a few times per second; if true, all ranks save a resume point.
+        should_pause: Called a few times per second; if it returns true, all ranks save a resume point and end.
         on_resume_point: Called with the folder of each resume point that rank 0 has completed; only on machine 0.
-        on_progress: Called with the progress of this machine's first rank, which is rank 0 on machine 0.
+        on_progress: Called with the progress of this machine's first rank, which on machine 0 is rank 0.
 
     Returns:
         The report of this machine's first rank.
 
     Raises:
-        RankFailedError: A rank was killed or failed unexpectedly, here or on another machine; the message names the
-            rank and has the last lines of its output.
+        RankFailedError: A rank was killed or failed unexpectedly, here or on another machine; the message contains the
+            rank and the last lines of its output.
         MemoryError: A rank ran out of memory.
-        BaichuanError: Any error that a rank raised on purpose.
+        BaichuanError: A rank raised this error.
     """
-    meeting = Meeting(plan)
+    rendezvous = Rendezvous(plan)
     try:
-        meeting.compare_plans()
-        with _started(inputs, plan, meeting.port, on_gpu=on_gpu) as ranks:
-            report = _supervise(ranks, meeting, should_pause, on_resume_point, on_progress)
-        meeting.close()
+        rendezvous.compare_plans()
+        with _start_ranks(inputs, plan, rendezvous.port, on_gpu=on_gpu) as ranks:
+            report = _supervise(ranks, rendezvous, should_pause, on_resume_point, on_progress)
+        rendezvous.close()
     except BaseException as error:
-        meeting.tell_failure(error)
+        rendezvous.report_failure(error)
         raise
     return report
 
 
 @contextmanager
-def _started(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> Iterator[list[RankProcess]]:
+def _start_ranks(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> Iterator[list[RankProcess]]:
     ranks: list[RankProcess] = []
     limits = reserved_bytes()
     try:
         for local_rank in range(plan.processes):
             group = RankGroup(plan.node_rank * plan.processes + local_rank, local_rank, plan.world_size)
             task = Task(inputs, plan, group, port, on_gpu, limits)
-            ranks.append(RankProcess(task, _environment(plan, group, port, on_gpu=on_gpu), sys.stderr))
+            ranks.append(RankProcess(task, _make_environment(plan, group, port, on_gpu=on_gpu), sys.stderr))
         yield ranks
     finally:
         for rank in ranks:
@@ -86,12 +87,12 @@ def _started(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> Itera
             rank.close()
 
 
-def _environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) -> Mapping[str, str]:
+def _make_environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) -> Mapping[str, str]:
     """Return the environment of a rank, with the variables that torch, accelerate and DeepSpeed read."""
     threads = max(1, torch.get_num_threads() // plan.processes)
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if (interface := find_interface(plan.master_addr)) is not None:
-        defaults["GLOO_SOCKET_IFNAME"] = interface  # gloo would look up the host name, which may not resolve
+        defaults["GLOO_SOCKET_IFNAME"] = interface  # by default gloo looks up the host name, which may not resolve
     if not on_gpu:
         defaults["DS_ACCELERATOR"] = "cpu"
     return {
@@ -108,33 +109,33 @@ def _environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) -> Ma
 
 def _supervise(
     ranks: list[RankProcess],
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     should_pause: Callable[[], bool],
     on_resume_point: Callable[[Path], None],
     on_progress: ProgressCallback,
 ) -> FinetuningReport:
-    asked = False
+    pause_requested = False
     while not all(rank.has_ended for rank in ranks):
-        for news in _listen(ranks, POLL_SECONDS):
-            if isinstance(news, ResumePointSaved):
-                on_resume_point(news.folder)
+        for message in _read_messages(ranks, POLL_SECONDS):
+            if isinstance(message, ResumePointSaved):
+                on_resume_point(message.folder)
             else:
-                on_progress(news)
+                on_progress(message)
         if any(rank.has_failed for rank in ranks):
-            _listen_for_causes(ranks)
+            _wait_for_causes(ranks)
             raise choose_error(ranks)
-        meeting.require_all()
-        if not asked and should_pause():
-            asked = True
-            ranks[0].ask_to_pause()
+        rendezvous.require_all()
+        if not pause_requested and should_pause():
+            pause_requested = True
+            ranks[0].request_pause()
     report = ranks[0].report
     if report is None or any(rank.has_failed for rank in ranks):
         raise choose_error(ranks)
     return report
 
 
-def _listen(ranks: list[RankProcess], timeout: float) -> list[Progress | ResumePointSaved]:
-    """Read what all ranks say within `timeout` seconds; return the news of the first."""
+def _read_messages(ranks: list[RankProcess], timeout: float) -> list[Progress | ResumePointSaved]:
+    """Read the output of all ranks for up to `timeout` seconds; return the messages of the first rank."""
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
             for descriptor in rank.descriptors:
@@ -144,19 +145,19 @@ def _listen(ranks: list[RankProcess], timeout: float) -> list[Progress | ResumeP
             return []
         found: list[Progress | ResumePointSaved] = []
         for key, _ in selector.select(timeout):
-            news = list(key.data.read(key.fd))
-            found += news if key.data is ranks[0] else []
+            messages = list(key.data.read(key.fd))
+            found += messages if key.data is ranks[0] else []
         return found
 
 
-def _listen_for_causes(ranks: list[RankProcess]) -> None:
+def _wait_for_causes(ranks: list[RankProcess]) -> None:
     end = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < end and not all(rank.has_ended for rank in ranks):
-        _listen(ranks, POLL_SECONDS)
+        _read_messages(ranks, POLL_SECONDS)
 
 
 def choose_error(ranks: list[RankProcess]) -> Exception:
-    """Return the most telling error: one raised on purpose, else a rank that was killed, else any other."""
+    """Return the most helpful error: one of ours or out of memory, else that of a killed rank, else any other."""
     failed = [rank for rank in ranks if rank.has_failed]
     for rank in failed:
         if isinstance(rank.error, BaichuanError):
@@ -167,6 +168,6 @@ def choose_error(ranks: list[RankProcess]) -> Exception:
     culprit = (killed or failed)[0]
     printed = "".join(f"\n  {line}" for line in culprit.lines) or " nothing"
     return RankFailedError(
-        f"rank {culprit.rank} {culprit.describe_end()}; all other ranks were ended, and the run can continue from its"
-        f" last resume point. Rank {culprit.rank} printed last:{printed}"
+        f"rank {culprit.rank} {culprit.describe_end()}; all other ranks were stopped, and the run can continue from its"
+        f" last resume point. Last output of rank {culprit.rank}:{printed}"
     )

@@ -1,4 +1,4 @@
-"""What a launcher and its ranks tell each other: one JSON object per line."""
+"""Messages between a launcher and its ranks, one JSON object per line."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ MessageKind = Literal["progress", "resume_point", "report", "error"]
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """What a run reads and writes; every rank gets the same."""
+    """The inputs and outputs of a run, which are the same for every rank."""
 
     checkpoint: Path
     training_data: Mapping[str, float]
@@ -33,15 +33,15 @@ class RunInputs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one rank has to do.
+    """The task of one rank.
 
     Attributes:
-        inputs: Inputs of the run.
+        inputs: Inputs and outputs of the run.
         plan: Distribution of the run.
-        group: Place of this rank.
+        group: This rank's index among all ranks.
         port: Port of the launcher's store on machine 0.
         on_gpu: Whether each rank has a GPU.
-        limits: Bytes that the launcher may take, by the number of the GPU, or 0 for the CPU.
+        limits: Bytes that the launcher may use, by the index of the GPU, or 0 for the CPU.
     """
 
     inputs: RunInputs
@@ -57,7 +57,7 @@ class Task:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read the line of `encode`."""
+        """Read a line written by `encode`."""
         fields: dict[str, Any] = json.loads(line)
         inputs = fields.pop("inputs")
         options = inputs.pop("options")
@@ -98,7 +98,7 @@ def encode_message(message: Progress | ResumePointSaved | FinetuningReport | Exc
 
 
 def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningReport | Exception:
-    """Read a line of `encode_message`; errors of ours come back as what they were, others as `RuntimeError`."""
+    """Read a line written by `encode_message`; errors of other classes than ours become `RuntimeError`."""
     message = json.loads(line)
     content = message["content"]
     match message["kind"]:
@@ -117,7 +117,7 @@ def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningRepor
 
 
 def _find_error(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
-    """Return the error class of that name among `base` and the classes derived from it."""
+    """Return the class of this name among `base` and its subclasses."""
     if base.__name__ == name:
         return base
     found = (_find_error(derived, name) for derived in base.__subclasses__())

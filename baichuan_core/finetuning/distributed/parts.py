@@ -1,4 +1,4 @@
-"""The part of one rank in a batch."""
+"""Split batches among ranks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-MIN_TOKENS = 2  # of an example: with fewer, there is nothing to predict
+MIN_TOKENS = 2  # minimum length of an example: with fewer tokens, there is nothing to predict
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """Take one rank's part of a batch and make tensors of it.
+    """Makes tensors from one rank's part of a batch.
 
-    With two ranks, rank 0 takes examples 0, 2, 4, ... and rank 1 takes 1, 3, 5, ...: the batches of all ranks together
-    are the batch that one process would have, also at the end of an epoch.
+    With two ranks, rank 0 takes examples 0, 2, 4, ... and rank 1 takes 1, 3, 5, ... The parts of all ranks together are
+    the batch of a single process, including the last batch of an epoch.
 
     Attributes:
-        collate: Makes tensors of some examples.
+        collate: Makes tensors from examples.
         rank: Index of the rank.
         size: Number of ranks.
     """
@@ -30,8 +30,8 @@ class BatchPart:
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """Make the tensors of this rank.
 
-        A rank without an example gets the beginning of one without labels, whose loss is 0: every rank must run the
-        model, because the ranks exchange weights and gradients while they do.
+        If there is no example for this rank, it gets the first tokens of another one without labels, whose loss is 0:
+        every rank must run the model, because ranks exchange weights and gradients in each pass.
         """
         part = list(examples[self.rank :: self.size])
         return self.collate(part or [_without_labels(examples[0])])

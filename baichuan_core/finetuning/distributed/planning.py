@@ -1,4 +1,4 @@
-"""Decides how a run is distributed, before any process starts."""
+"""Decide how a run is distributed, before any process starts."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ REPLICAS = ("single", "ddp")
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the memory of a run depends on."""
+    """The properties of a run that determine its memory."""
 
     shape: Shape
     precision: Precision
@@ -31,16 +31,16 @@ class _Job:
 
 
 def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
-    """Return the plan of a run on this machine; without a distribution, this process trains by itself.
+    """Return the plan of a run on this machine; without a distribution, this process trains alone.
 
     Raises:
-        UnsupportedError: Processes, strategy and options do not go together, or the DeepSpeed configuration is wrong.
-        InsufficientMemoryError: The devices are too small; the message has the numbers and what would fit.
+        UnsupportedError: Processes, strategy and options are incompatible, or the DeepSpeed configuration is invalid.
+        InsufficientMemoryError: The devices have too little memory; the message has the sizes and a remedy.
     """
     _require_own_ranks()
     if distribution is None:
         return SINGLE
-    hardware = Hardware.of(options)
+    hardware = Hardware.from_options(options)
     processes = _count_processes(distribution, hardware)
     deepspeed = distribution.deepspeed
     if deepspeed is not None:
@@ -50,10 +50,10 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
     training = describe_training(options, hardware, options.max_length or shape.context_length)
     job = _Job(shape, precision, training, _describe_cluster(distribution, processes, hardware))
-    obstacle = _find_obstacle(options, precision)
-    strategy, reason = _choose_strategy(distribution, deepspeed, job, may_shard=obstacle is None)
-    if obstacle is not None and strategy not in REPLICAS:
-        raise UnsupportedError(f"strategy {strategy!r} cannot be used: {obstacle}; use 'ddp' or 'single'")
+    unshardable = _find_unshardable_reason(options, precision)
+    strategy, reason = _choose_strategy(distribution, deepspeed, job, may_shard=unshardable is None)
+    if unshardable is not None and strategy not in REPLICAS:
+        raise UnsupportedError(f"strategy {strategy!r} cannot be used: {unshardable}; use 'ddp' or 'single'")
     _require_processes(strategy, job.cluster.ranks)
     if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
         preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
@@ -71,12 +71,12 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
 
 
 def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
-    """Return what the memory of a run depends on.
+    """Return the properties of a training run that determine its memory.
 
     Args:
         options: Options of the run.
-        hardware: Where it runs.
-        tokens: Length of the longest example.
+        hardware: Device and dtype of the run.
+        tokens: Number of tokens of the longest example.
     """
     return Training(
         method=options.method,
@@ -91,7 +91,7 @@ def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: in
 
 
 def _require_own_ranks() -> None:
-    """Reject a process that another launcher has made a rank: each rank would start ranks, or train alone."""
+    """Reject a process that torchrun or another launcher started, because each of its ranks would start ranks again."""
     ranks = os.environ.get("WORLD_SIZE", "1")
     if ranks not in ("", "1"):
         raise UnsupportedError(
@@ -107,20 +107,20 @@ def _count_processes(distribution: Distribution, hardware: Hardware) -> int:
         return 1 if distribution.strategy == "single" else max(1, visible)
     if not hardware.is_cpu and distribution.processes > visible:
         raise UnsupportedError(
-            f"processes is {distribution.processes}, but {visible} GPUs are visible here; start at most one per GPU"
+            f"processes is {distribution.processes}, but only {visible} GPUs are visible; start at most one per GPU"
         )
     return distribution.processes
 
 
 def _require_processes(strategy: ConcreteStrategy, ranks: int) -> None:
     if strategy == "single" and ranks > 1:
-        raise UnsupportedError(f"strategy 'single' is one process, but {ranks} were asked for; use 'ddp' or 'auto'")
+        raise UnsupportedError(f"strategy 'single' uses one process, but {ranks} were requested; use 'ddp' or 'auto'")
     if strategy in ("ddp", "fsdp2") and ranks == 1:
-        raise UnsupportedError(f"strategy {strategy!r} needs at least two processes, and there is one; use 'single'")
+        raise UnsupportedError(f"strategy {strategy!r} needs at least two processes, but there is one; use 'single'")
 
 
-def _find_obstacle(options: FinetuningOptions, precision: Precision) -> str | None:
-    """Return why weights and optimizer must stay whole on each rank, or None."""
+def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -> str | None:
+    """Return why weights and optimizer cannot be sharded; None if they can."""
     if precision.quantization is not None or precision.quantize_head:
         return "the base is quantized, and quantized weights cannot be sharded"
     if options.use_dora:
@@ -154,11 +154,11 @@ def _choose_strategy(
         return choice.strategy, choice.reason
     if not job.cluster.has_room_for(rank_footprint(*sizes, named, job.cluster.ranks), least=True):
         raise InsufficientMemoryError(explain_misfit(*sizes, job.cluster, named))
-    return named, "it was asked for" if deepspeed is None else "a DeepSpeed configuration was given"
+    return named, "it was requested" if deepspeed is None else "a DeepSpeed configuration was given"
 
 
 def _name_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
-    """Return the strategy whose memory a complete configuration has."""
+    """Return the strategy that needs as much memory as a complete configuration."""
     zero = deepspeed["zero_optimization"]
     if zero["stage"] < 3:  # noqa: PLR2004
         return "zero2"

@@ -18,10 +18,10 @@ from baichuan_core.progress import Progress
 
 
 def run_rank(messages: int) -> None:
-    """Do the task that comes by stdin and send its progress, and its report or error, to the descriptor `messages`."""
+    """Read a task from stdin, run it, and write its progress and its report or error to the descriptor `messages`."""
     task = _read_task()
     paused = threading.Event()
-    threading.Thread(target=_hear, args=(paused,), daemon=True).start()
+    threading.Thread(target=_wait_for_pause, args=(paused,), daemon=True).start()
     try:
         os.write(messages, encode_message(_run(task, paused, messages)))
     except BaichuanError as error:
@@ -33,12 +33,12 @@ def run_rank(messages: int) -> None:
 
 
 def _read_task() -> Task:
-    read = bytearray()
-    while not read.endswith(b"\n"):  # byte by byte, so that no later line is read
+    line = bytearray()
+    while not line.endswith(b"\n"):  # byte by byte, to leave later lines to `_wait_for_pause`
         if not (byte := os.read(0, 1)):
             sys.exit("the launcher has ended")
-        read += byte
-    return Task.decode(bytes(read))
+        line += byte
+    return Task.decode(bytes(line))
 
 
 def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport:
@@ -46,7 +46,7 @@ def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport
         if task.group.local_rank == 0:
             os.write(messages, encode_message(progress))
 
-    def tell(folder: Path) -> None:
+    def report_resume_point(folder: Path) -> None:
         os.write(messages, encode_message(ResumePointSaved(folder)))
 
     if task.limits:
@@ -54,15 +54,20 @@ def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport
     join_group(task.group, address=task.plan.master_addr, port=task.port, on_gpu=task.on_gpu)
     if task.plan.deepspeed is not None:
         _start_deepspeed(on_gpu=task.on_gpu)
-    finished = run_finetuning(
-        task.inputs, task.plan, task.group, should_pause=paused.is_set, on_resume_point=tell, on_progress=report
+    result = run_finetuning(
+        task.inputs,
+        task.plan,
+        task.group,
+        should_pause=paused.is_set,
+        on_resume_point=report_resume_point,
+        on_progress=report,
     )
     leave_group()
-    return finished
+    return result
 
 
 def _limit_memory(task: Task) -> None:
-    """Keep to this rank's part of what the launcher may take."""
+    """Limit this rank to its part of the memory that the launcher may use."""
     index = task.group.local_rank if task.on_gpu else 0
     limit = task.limits.get(index)
     if limit is not None:
@@ -74,16 +79,17 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
     import deepspeed  # noqa: PLC0415 - slow, and only ZeRO needs it
 
     if not on_gpu:
-        # DeepSpeed would compile it now; a rank that is killed meanwhile leaves a lock that blocks all later ones.
+        # Otherwise DeepSpeed compiles this extension now. A rank that is killed while compiling leaves a lock file that
+        # blocks all later runs.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed calls functions of torch under names that are deprecated, in every step.
+    # DeepSpeed calls deprecated functions of torch in every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     deepspeed.init_distributed("nccl" if on_gpu else "gloo")
 
 
-def _hear(paused: threading.Event) -> None:
-    """Note a request to pause; stdin closes when the launcher ends."""
-    # Not through sys.stdin, whose lock Python would wait for when it shuts down.
+def _wait_for_pause(paused: threading.Event) -> None:
+    """Set the event if the launcher requests a pause, and kill this process when stdin closes with the launcher."""
+    # Not through sys.stdin: Python would wait for its lock at exit.
     while os.read(0, len(PAUSE)):
         paused.set()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Script that a launcher starts for each rank: `rank_main.py MESSAGE_DESCRIPTOR LAUNCHER_PID`, with the task on stdin.
 
-It ties the process to its launcher before it imports anything that takes seconds.
+It makes sure that the process dies with its launcher before it imports anything that takes seconds.
 """
 
 import ctypes
@@ -16,9 +16,9 @@ def main() -> None:
     messages, launcher = map(int, sys.argv[1:])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:  # it ended before the line above took effect
+    if os.getppid() != launcher:  # the launcher ended before the line above took effect
         sys.exit("the launcher has ended")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the launcher reacts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the launcher handles it
 
     from baichuan_core.finetuning.distributed.rank import run_rank  # noqa: PLC0415 - see above
 

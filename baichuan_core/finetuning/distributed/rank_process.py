@@ -1,4 +1,4 @@
-"""One rank as its launcher sees it: a child process, its messages, and the last lines that it printed."""
+"""The child process of a rank, with its messages and the last lines of its output."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from baichuan_core.progress import Progress
 KEPT_LINES = 20
 READ_BYTES = 1 << 16
 SCRIPT = Path(__file__).with_name("rank_main.py")
-ROOT = SCRIPT.parents[3]  # the folder with this package
+ROOT = SCRIPT.parents[3]  # the folder that contains this package
 
 
 class RankProcess:
@@ -26,39 +26,39 @@ class RankProcess:
 
     Attributes:
         rank: Index among all ranks.
-        report: Result, once the rank has sent it.
-        error: Error that the rank has sent.
-        lines: Last lines of its output.
+        report: The report, once the rank has sent it.
+        error: The error that the rank has sent, if any.
+        lines: The last lines of its output.
     """
 
-    def __init__(self, task: Task, environment: Mapping[str, str], relayed_to: IO[str]) -> None:
+    def __init__(self, task: Task, environment: Mapping[str, str], relay: IO[str]) -> None:
         """Start the rank."""
         self.rank = task.group.rank
         self.report: FinetuningReport | None = None
         self.error: Exception | None = None
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._relayed_to = relayed_to
+        self._relay = relay
         self._partial: dict[int, bytes] = {}
-        messages, their_messages = os.pipe()
-        output, their_output = os.pipe()
+        messages, rank_messages = os.pipe()
+        output, rank_output = os.pipe()
         self._open = {messages: self._read_message, output: self._read_output}
         try:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", str(SCRIPT), str(their_messages), str(os.getpid())],
+                [sys.executable, "-P", str(SCRIPT), str(rank_messages), str(os.getpid())],
                 stdin=subprocess.PIPE,
-                stdout=their_output,
-                stderr=their_output,
-                pass_fds=[their_messages],
+                stdout=rank_output,
+                stderr=rank_output,
+                pass_fds=[rank_messages],
                 env={**environment, "PYTHONPATH": _search_path(environment)},
             )
         finally:
-            os.close(their_messages)
-            os.close(their_output)
-        self._tell(task.encode())
+            os.close(rank_messages)
+            os.close(rank_output)
+        self._send(task.encode())
 
     @property
     def descriptors(self) -> list[int]:
-        """File descriptors on which the rank may say something."""
+        """File descriptors of the rank's messages and output, as long as they are open."""
         return list(self._open)
 
     @property
@@ -68,38 +68,38 @@ class RankProcess:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has sent an error, or ended without a report."""
+        """Whether the rank has sent an error or ended without a report."""
         return self.error is not None or (self.has_ended and self.report is None)
 
-    def ask_to_pause(self) -> None:
-        """Make all ranks save a resume point after the current step and end."""
-        self._tell(PAUSE)
+    def request_pause(self) -> None:
+        """Request that all ranks save a resume point after the current step and end."""
+        self._send(PAUSE)
 
     def read(self, descriptor: int) -> Iterator[Progress | ResumePointSaved]:
-        """Read what the rank has said; yield its progress and resume points, and keep the rest."""
+        """Read from a descriptor; yield progress and resume points, and store reports, errors and output lines."""
         data = os.read(descriptor, READ_BYTES)
         *lines, self._partial[descriptor] = (self._partial.get(descriptor, b"") + data).split(b"\n")
         if not data and self._partial[descriptor]:
             lines.append(self._partial.pop(descriptor))
         for line in lines:
-            if (news := self._open[descriptor](line)) is not None:
-                yield news
+            if (message := self._open[descriptor](line)) is not None:
+                yield message
         if not data:
             del self._open[descriptor]
             os.close(descriptor)
 
     def describe_end(self) -> str:
-        """Say how the rank ended, in a few words."""
+        """Describe in a few words how the rank ended."""
         code = self.process.poll()
         if self.error is not None:
             return f"failed: {self.error}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return f"was ended by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
+            return f"was killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
         return f"ended without a result (exit code {code})"
 
     def close(self) -> None:
-        """Kill the process if it still runs, and close the pipes."""
+        """Kill the process if it is still running, and close the pipes."""
         self.process.kill()
         self.process.wait()
         if self.process.stdin is not None:
@@ -109,16 +109,16 @@ class RankProcess:
             os.close(descriptor)
         self._open = {}
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         if self.process.stdin is not None:
-            with suppress(BrokenPipeError):  # if it has ended, its exit code says why
+            with suppress(BrokenPipeError):  # the process has ended, which its exit code reports
                 self.process.stdin.write(line)
                 self.process.stdin.flush()
 
     def _read_message(self, line: bytes) -> Progress | ResumePointSaved | None:
         try:
             message = decode_message(line)
-        except (json.JSONDecodeError, KeyError, TypeError):  # a line that a killed rank has half written
+        except (json.JSONDecodeError, KeyError, TypeError):  # a killed rank has written only part of a line
             return None
         match message:
             case Progress() | ResumePointSaved():
@@ -132,9 +132,9 @@ class RankProcess:
     def _read_output(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace")
         self.lines.append(text)
-        self._relayed_to.write(f"[rank {self.rank}] {text}\n")
+        self._relay.write(f"[rank {self.rank}] {text}\n")
 
 
 def _search_path(environment: Mapping[str, str]) -> str:
-    """Return a PYTHONPATH with which the rank imports the package that runs here."""
+    """Return a PYTHONPATH with which the rank imports the same package as this process."""
     return os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))

@@ -1,1 +1,1 @@
-"""Engines: each answers encoded requests in an open batch (`contract`). `choice` decides which one runs."""
+"""Engines that answer encoded requests in an open batch; their interface is in `contract`."""

@@ -1,4 +1,4 @@
-"""Which engine runs, and why."""
+"""Choose the engine for a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,55 +10,55 @@ from baichuan_core.generation.engines.contract import EncodedRequest, Engine, En
 from baichuan_core.generation.options import EngineName
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-# In order of preference: `auto` takes the first that has no obstacle.
+# In order of preference: `auto` chooses the first engine that can run the checkpoint.
 MODULES: dict[EngineName, str] = {"vllm": "vllm", "llama_cpp": "llama_cpp", "transformers": "native"}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """The engine that runs, and what spoke for it."""
+    """The chosen engine and the reason for the choice."""
 
     name: EngineName
     reason: str
 
 
 def choose_engine(setup: EngineSetup) -> EngineChoice:
-    """The engine that was asked for, or with ``auto`` the fastest that can run the checkpoint here.
+    """Return the requested engine, or with `auto` the fastest one that can run the checkpoint on this machine.
 
     Raises:
-        UnsupportedError: The engine asked for cannot run it, or none can.
+        UnsupportedError: The requested engine cannot run it, or no engine can.
     """
-    asked = setup.settings.engine
-    if asked != "auto":
-        if asked not in MODULES:
-            raise UnsupportedError(f"engine {asked!r} is not there; leave 'engine' at 'auto'")
-        if obstacle := _module(asked).obstacle(setup):
-            raise UnsupportedError(f"engine {asked!r} cannot run this: {obstacle}; leave 'engine' at 'auto'")
-        return EngineChoice(asked, "asked for")
-    obstacles: list[str] = []
+    requested = setup.settings.engine
+    if requested != "auto":
+        if requested not in MODULES:
+            raise UnsupportedError(f"engine {requested!r} does not exist; leave 'engine' at 'auto'")
+        if reason := _import_engine(requested).find_unsupported_reason(setup):
+            raise UnsupportedError(f"engine {requested!r} cannot run this: {reason}; leave 'engine' at 'auto'")
+        return EngineChoice(requested, "requested")
+    reasons: list[str] = []
     for name in MODULES:
-        obstacle = _module(name).obstacle(setup)
-        if obstacle is None:
-            return EngineChoice(name, "; ".join([*obstacles, f"{name} runs it"]))
-        obstacles.append(f"not {name}: {obstacle}")
-    raise UnsupportedError(f"no engine can run this: {'; '.join(obstacles)}")
+        reason = _import_engine(name).find_unsupported_reason(setup)
+        if reason is None:
+            return EngineChoice(name, "; ".join([*reasons, f"{name} can run it"]))
+        reasons.append(f"not {name}: {reason}")
+    raise UnsupportedError(f"no engine can run this: {'; '.join(reasons)}")
 
 
 def check_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None:
-    """Reject requests that the engine of this name cannot answer as they say.
+    """Reject requests with a parameter that the engine of this name does not support.
 
     Raises:
         UnsupportedError: The message names the request, the parameter and the engine.
     """
     for request in requests:
-        if reason := _module(name).find_unsupported_parameter(request):
+        if reason := _import_engine(name).find_unsupported_parameter(request):
             raise UnsupportedError(f"request {request.index + 1}: {reason}")
 
 
 def start_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """Loads the model into the engine of this name."""
-    return _module(name).start(setup, tokenizer)
+    """Load the model into the engine of this name."""
+    return _import_engine(name).start(setup, tokenizer)
 
 
-def _module(name: EngineName) -> EngineModule:
+def _import_engine(name: EngineName) -> EngineModule:
     return cast(EngineModule, import_module(f"baichuan_core.generation.engines.{MODULES[name]}"))

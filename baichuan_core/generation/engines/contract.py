@@ -1,4 +1,4 @@
-"""The input and the interface of every engine. Prompts are token ids of our tokenizer, whatever the engine."""
+"""The input and the interface of all engines. Prompts are token ids of our tokenizer, regardless of the engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request chooses its tokens; every value is settled.
+    """The sampling settings of one request, with no value left to a default.
 
-    The order is that of vLLM: bias, repetition penalty, frequency and presence penalty, temperature, top-k, top-p.
+    They apply in vLLM's order: bias, repetition penalty, frequency and presence penalty, temperature, top-k, top-p.
 
     Attributes:
-        temperature: Divides the logits, after bias and penalties; 0 takes the most probable token each time.
+        temperature: Divides the logits, after bias and penalties; 0 chooses the most probable token each time.
         top_k: Choose among the k most probable tokens; 0 means all.
         top_p: Choose among the most probable tokens whose probabilities sum to this fraction.
         repetition_penalty: Divides positive and multiplies negative logits of all tokens of prompt and completion so
@@ -42,16 +42,16 @@ class EncodedRequest:
     """One requested completion. A request for `n` of them becomes `n` of these with equal `prompt_ids`.
 
     Attributes:
-        index: The place of the request in the input.
-        sample: Number of the completion within its request, from 0.
-        prompt_ids: The prompt, never empty.
-        limit: Maximum number of tokens of the completion; prompt and limit fit into the model's window.
-        seed: Of the random numbers, 63 bits. The same seed and prompt give the same text, alone or in any batch.
-        sampling: How tokens are chosen.
+        index: Index of the request in the input.
+        sample: Index of the completion within its request.
+        prompt_ids: Token ids of the prompt; never empty.
+        limit: Maximum number of tokens of the completion; prompt and limit fit into the model's context.
+        seed: Seed of the random numbers, 63 bits. The same seed and prompt give the same text, alone or in any batch.
+        sampling: The sampling settings.
         stop: Texts that end the completion and are not part of it.
-        logprobs: How many alternatives to report for each token; None reports nothing.
-        may_continue: Whether a later prompt is likely to start with this prompt and its completion, like the next turn
-            of a chat. Engines keep the keys and values of such a completion as long as there is room.
+        logprobs: Number of alternatives to report with the log-probability of each token; None reports neither.
+        may_continue: Whether a later prompt is likely to start with this prompt and its completion, such as the next
+            turn of a chat. Engines keep the keys and values of such a completion as long as there is room.
         lane: Number of the open batch to join, see `Lanes`; 0 unless the engine has several.
     """
 
@@ -68,7 +68,7 @@ class EncodedRequest:
 
     @property
     def tokens(self) -> int:
-        """Maximum number of tokens of prompt and completion together."""
+        """Maximum number of tokens, of prompt and completion together."""
         return len(self.prompt_ids) + self.limit
 
 
@@ -78,8 +78,8 @@ class EngineSetup:
 
     Attributes:
         checkpoint: Directory of the model.
-        config: Its configuration.
-        settings: The run's options, all of them set; limits and sampling come with each request.
+        config: The model's configuration.
+        settings: The run's options, none of them None; the limits and sampling of requests override them.
         end_token_ids: Tokens that end a completion.
         adapter: Directory of a LoRA adapter for the checkpoint.
     """
@@ -97,7 +97,7 @@ class Capacity:
 
     Attributes:
         slots: Number of completions that run at the same time.
-        slot_tokens: Maximum number of tokens of a prompt and its completion together.
+        slot_tokens: Maximum number of tokens per slot, of a prompt and its completion together.
     """
 
     slots: int
@@ -107,7 +107,7 @@ class Capacity:
 class Engine(Protocol):
     """A loaded model with an open batch: completions join and leave while others run.
 
-    One thread at a time may call an engine (`OpenBatch` makes one usable from many), except for `wake`.
+    Only one thread at a time may call an engine, except for `wake`; `OpenBatch` serves many threads.
 
     Example:
         first = engine.add_request(a)
@@ -124,10 +124,10 @@ class Engine(Protocol):
         ...
 
     def prepare(self, capacity: Capacity) -> None:
-        """Make room for the requests to come, so that the first `step` does not have to.
+        """Make room for coming requests, so that the first `step` does not have to.
 
-        Engines that reserve their memory when they start (llama.cpp, vLLM) start here, if nothing is running. If
-        completions are running in too little room, requests added from now on wait until those have finished.
+        Engines that reserve their memory when they start (llama.cpp, vLLM) are started here, unless completions are
+        running. If the running engine has too little room, requests that are added now wait until it is idle.
 
         Raises:
             CheckpointError: The model cannot be loaded.
@@ -139,12 +139,12 @@ class Engine(Protocol):
         """Add a completion to the batch; it starts in a later step, as soon as it fits.
 
         Args:
-            request: The request. Requests added between the same two steps start in whatever order is fastest;
-                those that were added before earlier ones finish waiting first.
-            stream: Whether outputs contain new text as it comes.
+            request: The request. Requests that are added between the same two steps start in whatever order is
+                fastest, but after all requests that were added before.
+            stream: Whether to report text as it is generated.
 
         Returns:
-            An id that this engine never uses again.
+            An id that is unique within this engine.
         """
         ...
 
@@ -153,33 +153,33 @@ class Engine(Protocol):
         ...
 
     def step(self) -> Step:
-        """Let waiting completions join, compute at least one token of each running one, and return the news.
+        """Let waiting completions join, compute at least one token of each running one, and return the outputs.
 
-        An engine that computes in another process waits for news, at most until `wake` is called.
+        An engine that computes in another process waits for outputs, at most until `wake` is called.
 
         Raises:
-            BaichuanError: No completion can go on. The caller aborts all of them.
+            BaichuanError: No completion can continue. The caller aborts all of them.
         """
         ...
 
     def wake(self) -> None:
-        """Make a `step` that waits in another thread return early; any thread may call this."""
+        """Make a `step` that waits in another thread return early. Any thread may call this."""
         ...
 
     def close(self) -> None:
-        """Stop all completions and free the memory that `prepare` and `step` took."""
+        """Stop all completions and free the memory allocated by `prepare` and `step`."""
         ...
 
 
 class EngineModule(Protocol):
-    """A module of this folder."""
+    """The interface of the subpackages, one per engine."""
 
-    def obstacle(self, setup: EngineSetup) -> str | None:
-        """Return the reason why the engine cannot run this here, in a few words without its name; None if it can."""
+    def find_unsupported_reason(self, setup: EngineSetup) -> str | None:
+        """Return why the engine cannot run the checkpoint on this machine, without its name; None if it can."""
         ...
 
     def find_unsupported_parameter(self, request: EncodedRequest) -> str | None:
-        """Return which parameter of a request the engine cannot do, why, and what to do; None if it can do all."""
+        """Return a message about a parameter that the engine does not support, with a remedy; None if all are."""
         ...
 
     def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:

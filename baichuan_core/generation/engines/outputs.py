@@ -10,12 +10,12 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The model's own probability of a generated token, before bias, penalties, temperature and filters.
+    """The log-probability of a generated token, before bias, penalties, temperature and filters.
 
     Attributes:
         token_id: The token.
         logprob: Natural logarithm of its probability.
-        alternatives: The most probable ids and their logarithms, best first.
+        alternatives: The most probable token ids and their log-probabilities, most probable first.
     """
 
     token_id: int
@@ -25,14 +25,14 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """New text of a completion. The deltas of a completion joined are its text, and so are their log-probabilities.
+    """New text of a completion. The concatenated deltas of a completion are its text and its log-probabilities.
 
     A delta never ends inside a character, and text that may be the start of a stop text is held back until it is
-    certain. The log-probabilities of a token come with the delta that completes its text.
+    certain. The log-probabilities of a token are in the delta that completes its text.
 
     Attributes:
         index: Index of the request.
-        sample: Number of the completion within its request.
+        sample: Index of the completion within its request.
         text: The new text; empty only if a token without text has log-probabilities.
         logprobs: One entry per token of the text, if they were requested.
     """
@@ -49,11 +49,11 @@ class Completion:
 
     Attributes:
         index: Index of its request.
-        sample: Number of the completion within its request.
+        sample: Index of the completion within its request.
         text: The text of the completion, without end token and stop text.
-        finish_reason: `stop` at an end token or stop text, `length` at the limit.
-        prompt_tokens: Tokens of the prompt.
-        completion_tokens: Tokens generated, the end token included.
+        finish_reason: `stop` if an end token or stop text ended it, `length` if it reached its limit.
+        prompt_tokens: Number of tokens of the prompt.
+        completion_tokens: Number of tokens generated, including the end token.
         logprobs: One entry per token of the text, if they were requested.
     """
 
@@ -68,14 +68,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """News of one completion.
+    """Progress of one completion.
 
     Attributes:
         id: The id that `Engine.add_request` returned.
         tokens: Number of tokens generated since the last output of this completion.
-        delta: New text, if it is streamed. The last one comes with the completion.
-        completion: The whole completion once it has finished; nothing follows it.
-        error: Why this completion failed while others go on; nothing follows it.
+        delta: New text, if the completion is streamed.
+        completion: The whole completion, in its last output.
+        error: The reason why this completion failed, in its last output; other completions continue.
     """
 
     id: int
@@ -92,13 +92,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """News of all completions since the step before; a completion may have several outputs, which are in order."""
+    """The outputs of all completions since the previous step; a completion may have several, which are in order."""
 
     outputs: tuple[Output, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Number of tokens generated, of all completions together."""
+        """Number of tokens generated for all completions."""
         return sum(one.tokens for one in self.outputs)
 
     @property

@@ -1,4 +1,4 @@
-"""The queue of requests in front of an engine that has a fixed number of slots, as llama.cpp and vLLM do."""
+"""The queue of requests that wait for an engine with a fixed number of slots, such as llama.cpp or vLLM."""
 
 from collections import deque
 
@@ -6,10 +6,9 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 
 
 class WaitingQueue:
-    """Requests by id. Those that arrive together come longest first, and behind all that arrived earlier.
+    """Queue of requests in order of arrival; of those that arrive together, the longest come first.
 
-    The longest ones start first, so that none of them runs alone at the end; later arrivals wait behind them, so that
-    every request gets its turn.
+    Otherwise a long one could be left to run alone at the end.
     """
 
     def __init__(self) -> None:
@@ -20,22 +19,22 @@ class WaitingQueue:
         return len(self._arrived) + len(self._queue)
 
     def add(self, request_id: int, request: EncodedRequest) -> None:
-        """Add a request to those that arrive together."""
+        """Add a request. All requests added between two calls of `peek` arrive together."""
         self._arrived.append((request_id, request))
 
     def remove(self, request_id: int) -> None:
-        """Take a request out, if it is waiting."""
+        """Remove a request if it is waiting."""
         self._arrived = [one for one in self._arrived if one[0] != request_id]
         self._queue = deque(one for one in self._queue if one[0] != request_id)
 
     def peek(self) -> EncodedRequest:
-        """Return the next request; requests that are added from now on arrive later."""
+        """Return the next request; later calls of `add` put requests behind all that are waiting now."""
         self._queue += sorted(self._arrived, key=lambda one: (-one[1].tokens, one[0]))
         self._arrived = []
         return self._queue[0][1]
 
     def pop(self) -> tuple[int, EncodedRequest]:
-        """Take out the next request, the one that `peek` returned."""
+        """Remove and return the next request, the one that `peek` returned."""
         return self._queue.popleft()
 
     def requests(self) -> list[EncodedRequest]:

@@ -27,7 +27,7 @@ interface Request<O> {
   signal?: AbortSignal;
 }
 
-/** An answer of the API other than success; `problem` is its body. */
+/** An error response of the API; `problem` is its body. */
 export class ApiError extends Error {
   constructor(readonly problem: Problem) {
     super(problem.detail);
@@ -39,7 +39,7 @@ export class ApiError extends Error {
   }
 }
 
-/** The service could not be reached, so nothing is known about the request. */
+/** The service could not be reached, so it is unknown whether the request had an effect. */
 export class UnreachableError extends Error {
   constructor(cause: unknown) {
     super('unreachable', { cause });
@@ -47,7 +47,7 @@ export class UnreachableError extends Error {
   }
 }
 
-/** The address of an operation with its parameters filled in. */
+/** Fill in the parameters of an operation's URL. */
 export function address(path: string, values: object = {}, query: object = {}): string {
   const known = values as Record<string, unknown>;
   const filled = path.replace(/\{(\w+)(?::path)?\}/g, (_, name: string) => encodeURIComponent(String(known[name])));
@@ -74,7 +74,7 @@ export async function request(url: string, init: RequestInit = {}): Promise<Resp
   return response;
 }
 
-/** Call an operation of the API and return the JSON of its answer. */
+/** Call an operation of the API and return its JSON response. */
 export async function call<M extends Method, P extends PathsWith<M>>(
   method: M,
   path: P,
@@ -94,13 +94,13 @@ async function readProblem(response: Response): Promise<Problem> {
   return toProblem(response.status, response.statusText, await response.text());
 }
 
-/** Read a problem document; a proxy's answer that is none becomes one. */
+/** Read a problem document; other error responses, such as those of proxies, are converted to one. */
 export function toProblem(status: number, statusText: string, text: string): Problem {
   try {
     const body: unknown = JSON.parse(text);
     if (typeof body === 'object' && body !== null && 'detail' in body) return body as Problem;
   } catch {
-    // Not JSON: an answer of something between the browser and the service.
+    // Not JSON, so it comes from a proxy between the browser and the service.
   }
   const detail = statusText || `status ${status}`;
   const error = { message: detail, type: 'server_error', param: null, code: String(status) };

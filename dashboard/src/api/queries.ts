@@ -2,7 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 
 import { call, type Schema } from './client';
 
-/** Lists that several pages show; events and the pages' own actions invalidate them by their keys. */
+/** Lists that several pages show; events and actions of pages invalidate them by key. */
 
 const MAX_PAGES = 20;
 
@@ -12,7 +12,7 @@ interface Page<Item> {
   last_id: string | null;
 }
 
-/** Read a list to its end, or to 2,000 items. */
+/** Read all pages of a list, up to 2,000 items. */
 export async function readAll<Item>(read: (after: string | undefined) => Promise<Page<Item>>): Promise<Item[]> {
   const items: Item[] = [];
   let after: string | undefined;
@@ -48,7 +48,7 @@ export function useWorkers() {
   return useQuery({
     queryKey: ['workers'],
     queryFn: async ({ signal }) => (await call('get', '/v1/workers', { query: { limit: 100 }, signal })).data,
-    refetchInterval: 5000, // workers report with heartbeats, which are not events
+    refetchInterval: 5000, // workers report by heartbeats, for which there are no events
   });
 }
 
@@ -59,7 +59,7 @@ export function useJob(id: string) {
   });
 }
 
-/** Submit a job; without `dry_run` the answer is always the job. */
+/** Submit a job; without `dry_run`, the response is always the job. */
 export async function submitJob(spec: object, headers: Record<string, string> = {}): Promise<Schema<'JobObject'>> {
   const answer = await call('post', '/v1/jobs', { body: spec as Schema<'FinetuneSpec'>, headers });
   return answer as Schema<'JobObject'>;

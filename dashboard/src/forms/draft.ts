@@ -2,10 +2,10 @@ import type { MessageKey } from '@/i18n';
 
 import type { Field } from './schema';
 
-/** What the user has entered: numbers and JSON as text, the rest as the value. Missing fields have their default. */
+/** The user's input: numbers and JSON as text, other fields as values. Missing fields have their defaults. */
 export type Draft = Record<string, unknown>;
 
-/** Why a field cannot be sent, as a message of the catalogue or in the words of the service. */
+/** The error of a field: a key of the message catalogue, or a message of the service. */
 export type Wrong = { key: MessageKey; values?: Record<string, string | number> } | { text: string };
 export type Wrongs = Record<string, Wrong>;
 
@@ -43,7 +43,7 @@ function checkField(field: Field, value: unknown): Wrong | null {
   return null;
 }
 
-/** Check what can be checked without the service; keys are names of fields, those of groups with dots. */
+/** Check a draft without the service. The keys of the result are field names, with dots for fields of groups. */
 export function checkDraft(fields: Field[], draft: Draft, prefix = ''): Wrongs {
   const wrongs: Wrongs = {};
   for (const field of fields) {
@@ -81,7 +81,7 @@ function toValue(field: Field, value: unknown): unknown {
   }
 }
 
-/** The spec that a checked draft stands for. Values equal to the default are left out. */
+/** Convert a valid draft to a spec. Values equal to the default are omitted. */
 export function toSpec(fields: Field[], draft: Draft): Record<string, unknown> {
   const spec: Record<string, unknown> = {};
   for (const field of fields) {
@@ -109,7 +109,7 @@ function toEntered(field: Field, value: unknown): unknown {
   }
 }
 
-/** The draft that shows a recorded spec; fields at their default stay empty. */
+/** Convert a recorded spec to a draft; fields with default values stay empty. */
 export function toDraft(fields: Field[], spec: Record<string, unknown>): Draft {
   const draft: Draft = {};
   for (const field of fields) {

@@ -3,7 +3,7 @@ import type { ApiError } from '@/api/client';
 import type { Wrongs } from './draft';
 import type { Field } from './schema';
 
-/** The service's errors by the field of the form that they are about. */
+/** Group the service's errors by form field. */
 export function fieldErrors(error: ApiError, fields: Field[]): Wrongs {
   const { errors, error: whole } = error.problem;
   const named = errors ?? [{ param: whole.param, message: whole.message }];

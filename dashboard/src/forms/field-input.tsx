@@ -18,7 +18,7 @@ export interface InputProps {
   invalid: boolean;
 }
 
-/** The limits of a number as text, e.g. "1 – 1024"; empty if there are none. */
+/** Format the limits of a number, such as "1 – 1024"; empty if there are none. */
 function limitsOf(field: Field): string {
   const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = field.schema;
   const low = minimum ?? (exclusiveMinimum !== undefined ? `>${exclusiveMinimum}` : undefined);
@@ -26,7 +26,7 @@ function limitsOf(field: Field): string {
   return low === undefined && high === undefined ? '' : `${low ?? ''} – ${high ?? ''}`;
 }
 
-/** One field with its label, help, limits and error. */
+/** A form field with its label, help, limits and error. */
 export function FieldInput({
   field,
   value,

@@ -11,7 +11,7 @@ import { uploadFile } from './upload';
 
 const PURPOSES: Record<string, string> = { input_file: 'prompts', data_file: 'evals' };
 
-/** A file that is stored already, or one to upload now. */
+/** Choose a stored file or upload a new one. */
 export function FileInput({ id, field, value, change, described, invalid }: InputProps) {
   const t = useT();
   const client = useQueryClient();

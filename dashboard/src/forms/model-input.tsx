@@ -3,7 +3,7 @@ import { useT } from '@/i18n';
 
 import type { InputProps } from './field-input';
 
-/** A model by its id, with the project's models as suggestions. */
+/** Input of a model id, with the project's models as suggestions. */
 export function ModelInput({ id, field, value, change, described, invalid }: InputProps) {
   const t = useT();
   const models = useModels();

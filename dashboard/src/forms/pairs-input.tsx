@@ -2,7 +2,7 @@ import { useT } from '@/i18n';
 
 import type { InputProps } from './field-input';
 
-/** Labels: rows of a key and a value. */
+/** Input of labels, as rows of a key and a value. */
 export function PairsInput({ value, change }: InputProps) {
   const t = useT();
   const pairs = (value ?? []) as [string, string][];

@@ -29,7 +29,7 @@ export const KINDS = Object.keys(specs.kinds).sort() as Kind[];
 export type Widget =
   'choice' | 'flag' | 'number' | 'text' | 'model' | 'file' | 'lines' | 'choices' | 'json' | 'pairs' | 'group';
 
-/** One field of a spec: what the form needs to render and check it. */
+/** The properties of a spec's field that the form needs to render and check it. */
 export interface Field {
   name: string;
   widget: Widget;
@@ -37,7 +37,7 @@ export interface Field {
   required: boolean;
   optional: boolean; // null is allowed
   help: string;
-  fields: Field[]; // of a group
+  fields: Field[]; // fields of a group
 }
 
 const SCHEMAS = specs.schemas as unknown as Record<string, JsonSchema>;
@@ -48,7 +48,7 @@ function resolve(schema: JsonSchema): JsonSchema {
   return name ? { ...SCHEMAS[name], ...schema } : schema;
 }
 
-/** The schema without null, with what the field itself says about it. */
+/** Remove null from a schema, and add the annotations of the field itself. */
 function withoutNull(schema: JsonSchema): { plain: JsonSchema; optional: boolean } {
   const resolved = resolve(schema);
   if (!resolved.anyOf) return { plain: resolved, optional: false };

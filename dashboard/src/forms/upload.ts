@@ -1,6 +1,6 @@
 import { address, ApiError, type Schema, toProblem, UnreachableError } from '@/api/client';
 
-/** Upload a file; `fetch` reports no progress of what it sends, so this is an XMLHttpRequest. */
+/** Upload a file with XMLHttpRequest, because `fetch` does not report upload progress. */
 export function uploadFile(
   file: File,
   purpose: string,

@@ -123,7 +123,7 @@ export const FIELDS_ZH: Record<string, string> = {
   validation_examples: '验证样本数',
 };
 
-/** What a field means: in English as the schema says it. */
+/** The help text of a field; the English one comes from the schema. */
 export function fieldHelp(name: string, english: string, language: Language): string {
   return english && language === 'zh' ? (HELP_ZH[name] ?? english) : english;
 }

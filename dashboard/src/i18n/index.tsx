@@ -9,18 +9,18 @@ export type Translate = (key: MessageKey, values?: Record<string, string | numbe
 
 const STORED = 'baichuan.language';
 
-/** The language that the user chose, or the browser's. */
+/** The language chosen by the user, by default the browser's. */
 export function preferredLanguage(): Language {
   const chosen = localStorage.getItem(STORED) ?? navigator.language;
   return chosen.toLowerCase().startsWith('zh') ? 'zh' : 'en';
 }
 
-/** Load the messages of a language; only those that are shown are downloaded. */
+/** Load the messages of a language; a language is downloaded only when it is used. */
 export async function loadMessages(language: Language): Promise<Messages> {
   return language === 'zh' ? (await import('./zh')).zh : en;
 }
 
-/** Fill `{name}` in a message; `{count|one|many}` chooses by number. */
+/** Fill in `{name}` in a message; `{count|one|many}` chooses a word by number. */
 export function format(message: string, values: Record<string, string | number> = {}): string {
   return message.replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*))?\}/g, (whole, name: string, one?: string, many?: string) => {
     const value = values[name];

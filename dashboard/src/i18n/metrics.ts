@@ -16,7 +16,7 @@ const KNOWN = new Set([
   'steps',
 ]);
 
-/** The name of a metric in words. */
+/** The display name of a metric. */
 export function metricLabel(name: string, t: Translate): string {
   return KNOWN.has(name) ? t(`metric.${name}` as MessageKey) : humanize(name);
 }

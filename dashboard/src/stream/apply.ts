@@ -6,12 +6,12 @@ import { patchJobRows } from '@/pages/jobs/list';
 import type { FeedEvent } from './feed';
 import { throttle } from './throttle';
 
-const LIST_MS = 500; // while events keep coming, lists are read again this often
+const LIST_MS = 500; // minimum time between two reloads of a list while events keep arriving
 const DETAIL_MS = 250;
 
 type Job = Schema<'JobObject'>;
 
-/** Brings what is shown up to date: small changes from the events themselves, the rest by reading again. */
+/** Keeps the cached data up to date: small changes come from the events themselves, the rest is reloaded. */
 export class Applier {
   private readonly dirty = new Set<string>();
 

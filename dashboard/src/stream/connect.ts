@@ -1,7 +1,7 @@
 import { Hub, type HubMessage, type TabMessage } from './hub';
 
 /**
- * Connect this tab to the browser's stream. Browsers without SharedWorker (Chrome on Android) get a stream per tab.
+ * Connect this tab to the browser's shared stream. Without SharedWorker (Chrome on Android), each tab has its own.
  *
  * Returns a function that disconnects.
  */

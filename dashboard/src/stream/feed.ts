@@ -1,4 +1,4 @@
-/** The event stream of a project: one connection that resumes where it broke off. */
+/** The event stream of a project, which reconnects and resumes after the last event. */
 
 export interface FeedEvent {
   id: string;
@@ -10,9 +10,9 @@ export interface FeedEvent {
 export type FeedState = 'connecting' | 'live' | 'lost' | 'signed-out';
 
 export interface FeedListener {
-  /** Events in their order; each is delivered once. */
+  /** Receives events in order, each exactly once. */
   events: (events: FeedEvent[]) => void;
-  /** Something was missed, or may have been: what is shown must be read again. */
+  /** Called if events may have been missed, so that all data must be reloaded. */
   reset: () => void;
   state: (state: FeedState) => void;
 }
@@ -41,7 +41,7 @@ export class Feed {
     if (this.abort === null) void this.run(new AbortController());
   }
 
-  /** Close the connection. The next start begins with new events, after a reset. */
+  /** Close the connection. After the next start, there is a reset, and then new events only. */
   stop(): void {
     clearTimeout(this.retry);
     clearTimeout(this.watchdog);
@@ -68,7 +68,7 @@ export class Feed {
       this.listener.state('live');
       await this.read(response.body, connection);
     } catch {
-      // Whatever broke the connection, the next one continues behind the last event.
+      // The next connection continues after the last event, whatever the error was.
     } finally {
       clearTimeout(this.watchdog);
     }
@@ -107,7 +107,7 @@ export class Feed {
     let events: FeedEvent[] = [];
     for (const block of parseBlocks(text)) {
       if (block.id !== null) this.last = block.id;
-      // "ready" begins a new stream: what is read after it, and the events that follow, are complete.
+      // "ready" starts a new stream: data that is loaded after it, together with the events that follow, is complete.
       if (block.event === 'reset' || block.event === 'ready') {
         events = [];
         this.listener.reset();
@@ -132,7 +132,7 @@ interface Block {
   data: string;
 }
 
-/** The events of a text that ends between two of them. */
+/** Parse a text that ends after a complete event. */
 export function parseBlocks(text: string): Block[] {
   return text.split('\n\n').map((part) => {
     const block: Block = { id: null, event: 'message', data: '' };

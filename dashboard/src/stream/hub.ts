@@ -1,6 +1,6 @@
 import { Feed, type FeedEvent, type FeedState } from './feed';
 
-/** Messages from a tab: it is looked at, or no longer. */
+/** Messages from a tab: whether it is visible. */
 export type TabMessage = 'visible' | 'hidden';
 
 /** Messages to a tab. */
@@ -11,7 +11,7 @@ export interface Tab {
   postMessage: (message: HubMessage) => void;
 }
 
-/** Shares one stream among the visible tabs of a browser; while none is visible, there is no connection. */
+/** Shares one stream among the visible tabs of a browser, and disconnects while none is visible. */
 export class Hub {
   private readonly visible = new Set<Tab>();
   private state: FeedState = 'connecting';
@@ -41,7 +41,7 @@ export class Hub {
       this.feed.start();
     } else if (returned) {
       tab.postMessage({ type: 'state', state: this.state });
-      tab.postMessage({ type: 'reset' }); // it has missed what happened while it was hidden
+      tab.postMessage({ type: 'reset' }); // it missed the events while it was hidden
     }
   }
 

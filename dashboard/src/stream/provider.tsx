@@ -7,7 +7,7 @@ import type { FeedState } from './feed';
 
 const Context = createContext<FeedState>('connecting');
 
-/** Keeps everything on the page live while it is visible. */
+/** Keeps the data of the page up to date while it is visible. */
 export function LiveProvider({ children, onSignedOut }: { children: ReactNode; onSignedOut: () => void }) {
   const client = useQueryClient();
   const [state, setState] = useState<FeedState>('connecting');

@@ -1,4 +1,4 @@
-/** Run at once, then at most once per `wait` ms; calls in between lead to one run at the end of the wait. */
+/** Run immediately, then at most once per `wait` ms; calls during the wait cause one run at its end. */
 export function throttle(run: () => void, wait: number): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let again = false;

@@ -8,7 +8,7 @@ const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
   ['minute', 60],
 ];
 
-/** How long ago something was; the exact time is in the tooltip. */
+/** The time since an event; the tooltip shows the exact time. */
 export function Age({ at }: { at: number }) {
   const { language } = useLanguage();
   const ago = Math.max(0, useNow() - at);
@@ -21,7 +21,7 @@ export function Age({ at }: { at: number }) {
   );
 }
 
-/** The time from a start to an end, or to now. */
+/** The duration from a start to an end, or until now. */
 export function Elapsed({ from, to }: { from: number; to: number | null }) {
   return to === null ? <Running from={from} /> : formatDuration(to - from);
 }

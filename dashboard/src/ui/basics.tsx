@@ -3,7 +3,7 @@ import type { ReactNode } from 'react';
 import { ApiError, UnreachableError } from '@/api/client';
 import { type MessageKey, useT } from '@/i18n';
 
-/** The head of a page: its title, what it is about, and its actions. */
+/** The header of a page: its title, a short note, and its actions. */
 export function PageHead({ title, note, children }: { title: ReactNode; note?: ReactNode; children?: ReactNode }) {
   return (
     <div className="page-head">
@@ -38,7 +38,7 @@ export function Facts({ items }: { items: [ReactNode, ReactNode][] }) {
   );
 }
 
-/** Space for content that is loading, as high as the content will be, so that nothing jumps. */
+/** A placeholder for content that is loading, with the height of the content, so that the layout does not shift. */
 export function Skeleton({ lines = 5, height = 28 }: { lines?: number; height?: number }) {
   const t = useT();
   return (
@@ -50,7 +50,7 @@ export function Skeleton({ lines = 5, height = 28 }: { lines?: number; height?: 
   );
 }
 
-/** An error in words, with what the user can do. */
+/** An error message with a remedy. */
 export function ErrorNotice({ error, retry }: { error: unknown; retry?: () => void }) {
   const t = useT();
   return (
@@ -97,7 +97,7 @@ const TONES: Record<string, string> = {
   released: 'warn',
 };
 
-/** A state by word and colour; the word alone is enough to tell states apart. */
+/** A state as a coloured word; states can be told apart without the colour. */
 export function StateBadge({ state }: { state: string }) {
   const t = useT();
   const known = state in TONES;
@@ -108,7 +108,7 @@ export function StateBadge({ state }: { state: string }) {
   );
 }
 
-/** The progress of something from 0 to 1. */
+/** A progress bar, from 0 to 1. */
 export function Meter({ value, label, max = 1 }: { value: number; label: string; max?: number }) {
   const part = Math.min(1, Math.max(0, value / max));
   return (

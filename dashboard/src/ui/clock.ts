@@ -1,6 +1,6 @@
 import { useSyncExternalStore } from 'react';
 
-/** One timer for all running times on the page; a hidden page has none. */
+/** One timer for all running times on the page; it stops while the page is hidden. */
 const listeners = new Set<() => void>();
 let timer: ReturnType<typeof setInterval> | undefined;
 let now = Math.floor(Date.now() / 1000);
@@ -35,7 +35,7 @@ function subscribe(listener: () => void): () => void {
   };
 }
 
-/** The present time in seconds since the epoch, renewed every second. */
+/** The current time in seconds since the epoch, updated every second. */
 export function useNow(): number {
   return useSyncExternalStore(subscribe, () => now);
 }

@@ -15,7 +15,7 @@ interface Confirmed {
   small?: boolean;
 }
 
-/** A button whose action is asked about first, and whose error is shown where it happened. */
+/** A button that asks for confirmation and shows the error of its action. */
 export function ConfirmButton({ label, title, children, action, done, danger, small }: Confirmed) {
   const t = useT();
   const [open, setOpen] = useState(false);

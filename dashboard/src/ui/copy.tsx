@@ -2,7 +2,7 @@ import { useEffect, useState } from 'react';
 
 import { useT } from '@/i18n';
 
-/** A button that copies text, also where the clipboard API is missing because the page is not served over HTTPS. */
+/** A button that copies text, even if the clipboard API is missing because the page is not served over HTTPS. */
 export function CopyButton({ text, label }: { text: string; label?: string }) {
   const t = useT();
   const [copied, setCopied] = useState(false);

@@ -1,4 +1,4 @@
-/** Numbers, sizes and times as both languages write them. */
+/** Format numbers, sizes and times, in the same way for both languages. */
 
 const GROUPED = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -7,7 +7,7 @@ export function formatCount(value: number): string {
   return GROUPED.format(value);
 }
 
-/** A size with three significant digits in a binary unit: 1.46 GiB. */
+/** Format a size with three significant digits and a binary unit: 1.46 GiB. */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
@@ -19,7 +19,7 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(digits)} ${UNITS[unit]}`;
 }
 
-/** A number as metrics show it: four significant digits, NaN and infinity by name. */
+/** Format the value of a metric with four significant digits; NaN and infinity are written as words. */
 export function formatMetric(value: number | null | undefined): string {
   if (value === null || value === undefined || Number.isNaN(value)) return 'NaN';
   if (!Number.isFinite(value)) return value > 0 ? '∞' : '−∞';
@@ -30,7 +30,7 @@ export function formatMetric(value: number | null | undefined): string {
   return Number(value.toPrecision(4)).toString();
 }
 
-/** A number that may not have been measured. */
+/** Format a number that may be missing. */
 export function formatOptional(
   value: number | null | undefined,
   format: (value: number) => string = formatMetric,
@@ -38,7 +38,7 @@ export function formatOptional(
   return value === null || value === undefined ? '–' : format(value);
 }
 
-/** A metric in the unit that its name ends with. */
+/** Format a metric in the unit at the end of its name. */
 export function formatNamed(name: string, value: number | null | undefined): string {
   if (typeof value !== 'number' || !Number.isFinite(value)) return formatMetric(value);
   if (name.endsWith('_bytes')) return formatBytes(value);
@@ -49,7 +49,7 @@ export function formatPercent(fraction: number | null | undefined, digits = 0): 
   return fraction === null || fraction === undefined ? 'NaN' : `${(fraction * 100).toFixed(digits)}%`;
 }
 
-/** A duration in seconds: 48 s, 3 m 05 s, 2 h 10 m, 3 d 4 h. */
+/** Format a duration given in seconds: 48 s, 3 m 05 s, 2 h 10 m, 3 d 4 h. */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const [days, hours, minutes] = [
@@ -64,7 +64,7 @@ export function formatDuration(seconds: number): string {
   return `${whole} s`;
 }
 
-/** A time in seconds since the epoch, in the browser's time zone: 2026-11-28 22:09:21. */
+/** Format a time given in seconds since the epoch, in the browser's time zone: 2026-11-28 22:09:21. */
 export function formatTime(seconds: number): string {
   const at = new Date(seconds * 1000);
   const two = (value: number) => String(value).padStart(2, '0');
@@ -72,7 +72,7 @@ export function formatTime(seconds: number): string {
   return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 }
 
-/** The time that remains at the present pace, in seconds; null until there is a pace. */
+/** Estimate the remaining time in seconds from the progress so far; null if there is none yet. */
 export function remainingSeconds(fraction: number, startedAt: number, now: number): number | null {
   const elapsed = now - startedAt;
   return fraction > 0.01 && fraction < 1 && elapsed > 2 ? (elapsed * (1 - fraction)) / fraction : null;

@@ -2,7 +2,7 @@ import { type Language, useLanguage } from '@/i18n';
 
 import { type Theme, useTheme } from './theme';
 
-/** Language and theme, which the browser remembers. */
+/** Language and theme, which are stored in the browser. */
 export function Preferences() {
   const { t, language, choose } = useLanguage();
   const [theme, setTheme] = useTheme();

@@ -3,7 +3,7 @@ import { useLocation, useSearch } from 'wouter';
 
 type Change = Record<string, string | null>;
 
-/** The query string as state: links and the back button keep filters. */
+/** Use the query string as state, so that links and the back button preserve filters. */
 export function useSearchState(): [URLSearchParams, (change: Change) => void] {
   const search = useSearch();
   const [location, navigate] = useLocation();

@@ -5,7 +5,7 @@ export interface Tab<Name extends string> {
   label: ReactNode;
 }
 
-/** Tabs with the keyboard behaviour of the ARIA pattern: arrows choose, Tab leaves. */
+/** Tabs with the keyboard behaviour of the ARIA pattern: arrow keys select a tab, Tab moves on. */
 export function Tabs<Name extends string>({
   label,
   tabs,

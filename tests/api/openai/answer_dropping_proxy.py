@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the API that delivers a request and drops its answer, as a failing network does."""
+"""A TCP proxy in front of the API that delivers a request and drops its response, like a failing network."""
 
 import select
 import socket
@@ -10,7 +10,7 @@ from tests.tcp_proxy import CHUNK, TcpProxy
 
 
 class AnswerDroppingProxy(TcpProxy):
-    """Forwards everything; after `drop_next_answer` one answer is dropped, and its connection closed."""
+    """Forwards everything; after `drop_next_answers`, it drops responses and closes their connections."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -36,7 +36,7 @@ class AnswerDroppingProxy(TcpProxy):
                 data = source.recv(CHUNK)
                 if not data:
                     return
-                if source is server and self._left:  # it answers, so it has committed
+                if source is server and self._left:  # the server has responded, so it has committed
                     self._left -= 1
                     self.dropped += 1
                     return

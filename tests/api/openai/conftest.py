@@ -1,4 +1,4 @@
-"""The official client against a real server: as users have it, and refusing answers that are not as documented."""
+"""The official client against a real server: with default settings, and rejecting undocumented responses."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ EXAMPLES = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant"
 
 
 def client_of(api: Api, *, strict: bool, url: str | None = None, max_retries: int = 0) -> openai.OpenAI:
-    """The client with nothing but an address and a key."""
+    """The client with default settings, an address and a key."""
     if not strict:
         return openai.OpenAI(base_url=f"{url or api.url}/v1", api_key=ADMIN_KEY, max_retries=max_retries)
     return openai.OpenAI(
@@ -37,7 +37,7 @@ def client(api: Api, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def refusing_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    """A client of one server for many requests that are refused."""
+    """A client for many requests to one server that are rejected."""
     with serving(small(tmp_path_factory.mktemp("refusing") / "home")) as running:
         running.register_model()
         with client_of(running, strict=False) as made:
@@ -69,14 +69,14 @@ def batch_file(client: openai.OpenAI, count: int = 3) -> str:
 
 @dataclass
 class Served:
-    """An API whose model `base` is served, by a runner that plays in a running attempt of `job_id`."""
+    """An API whose model `base` is served by a scripted runner in a running attempt of `job_id`."""
 
     api: Api
     runner: ScriptedRunner
     job_id: str
 
     def row(self, chat_id: str) -> Any:
-        """The row of a chat, once it has ended."""
+        """Return the row of a chat once the chat has ended."""
         query = sa.select(Chat.__table__).where(Chat.id == chat_id, Chat.state != "running")
 
         def look() -> Any:

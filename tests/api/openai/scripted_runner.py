@@ -1,4 +1,4 @@
-"""A runner that plays: it reads the calls to an attempt from a real Redis, and replies as the prompt asks it to.
+"""A scripted runner: it reads the calls to an attempt from a real Redis, and replies as requested by the prompt.
 
 The last message or the prompt is the answer, word by word, in each of `n` completions. Some prompts ask for more:
 `busy`, `leaving` and `invalid` are refused, `die` fails after one word, `gap` loses a reply, `forever` writes until it
@@ -31,7 +31,7 @@ from jobs.chats.messages import (
 )
 
 PROMPT_TOKENS = 3
-BEAT_SECONDS = 0.02  # between two words of an answer without end
+BEAT_SECONDS = 0.02  # between two words of an endless answer
 THINK_SECONDS = 20.0  # longer than a runner may be silent
 
 
@@ -48,14 +48,14 @@ class ScriptedRunner:
         self.aborted: list[str] = []
         self._redis = redis.Redis.from_url(url)
         self._queue = call_queue(attempt_id)
-        self._thinking: dict[str, tuple[Ask, float]] = {}  # with the time at which it has thought enough
+        self._thinking: dict[str, tuple[Ask, float]] = {}  # with the time at which the answer is due
         self._endless: dict[str, tuple[Ask, int]] = {}  # with the number of the next reply
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @contextmanager
     def running(self) -> Iterator["ScriptedRunner"]:
-        """Play while the block runs."""
+        """Answer chats while the block runs."""
         self._thread.start()
         try:
             yield self
@@ -107,7 +107,7 @@ def prompt_of(request: Any) -> str:
 
 
 def play(ask: Ask) -> list[Reply]:
-    """All replies to a request, or the first of them if it has no end."""
+    """Return all replies to a request, or the first of them if they are endless."""
     prompt, started = prompt_of(ask.request), Started(ask.id, 0, PROMPT_TOKENS)
     special: dict[str, list[Reply]] = {
         "busy": [Refused(ask.id, 0, "busy", "the runner answers 32 chats already")],
@@ -123,7 +123,7 @@ def play(ask: Ask) -> list[Reply]:
 
 
 def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
-    """The words as the answer, in each of the completions."""
+    """Write the words as the answer of each completion."""
     number = 1
     for choice in range(ask.request.get("n", 1)):
         for position, word in enumerate(words):
@@ -137,6 +137,6 @@ def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
 
 
 def chance(text: str, alternatives: int) -> TokenChance:
-    """A token with some that might have been in its place."""
+    """Return a token with its alternatives."""
     others = [TokenChance(f"{text}{number}", list(f"{text}{number}".encode()), -2.0) for number in range(alternatives)]
     return TokenChance(text, list(text.encode()), -0.5, others)

@@ -1,4 +1,4 @@
-"""`client.batches`; the worker's part is tested with real models."""
+"""`client.batches`; the worker's part is tested elsewhere, with real models."""
 
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def test_text_completions(client: openai.OpenAI) -> None:
         ({"extra_body": {"baichuan": {"batch": None}}}, "baichuan.batch"),
     ],
 )
-def test_what_is_not_supported_is_a_400_that_names_the_parameter(
+def test_an_unsupported_parameter_is_a_400_that_names_it(
     refusing_client: openai.OpenAI, changes: dict[str, Any], param: str
 ) -> None:
     client = refusing_client
@@ -135,7 +135,7 @@ def test_what_is_not_supported_is_a_400_that_names_the_parameter(
     assert list(client.batches.list()) == []
 
 
-def test_files_that_are_no_batch(client: openai.OpenAI) -> None:
+def test_files_that_are_not_batches(client: openai.OpenAI) -> None:
     def refusal(content: bytes, purpose: Any) -> openai.BadRequestError:
         file = client.files.create(file=content, purpose=purpose)
         with pytest.raises(openai.BadRequestError) as caught:
@@ -149,7 +149,7 @@ def test_files_that_are_no_batch(client: openai.OpenAI) -> None:
     assert refusal(lines([request_line("a", model="nobody")]), "batch").param == "model"
 
 
-def test_a_dry_run_makes_nothing(client: openai.OpenAI) -> None:
+def test_a_dry_run_creates_nothing(client: openai.OpenAI) -> None:
     extra = {"baichuan": {"dry_run": True}}
     batch: Any = client.batches.create(
         input_file_id=batch_file(client), endpoint="/v1/chat/completions", completion_window="24h", extra_body=extra

@@ -1,4 +1,4 @@
-"""How chats end: disconnects, deaths, limits, models that are not loaded; and what is recorded of them."""
+"""The end of chats: disconnects, crashes, limits, models that are not loaded; and the records of chats."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.jobs.pool import hold, start_on
 from tests.workers.deployment import RedisServer, wait_for
 
 
-def test_a_client_that_disconnects_frees_its_place(chatter: openai.OpenAI, served: Served) -> None:
+def test_a_client_that_disconnects_frees_its_slot(chatter: openai.OpenAI, served: Served) -> None:
     stream = ask(chatter, "forever", stream=True)
     chunks = [next(stream) for _ in range(5)]
     with redis.Redis.from_url(served.api.settings.redis) as connection:
@@ -41,7 +41,7 @@ def test_a_client_that_disconnects_frees_its_place(chatter: openai.OpenAI, serve
 
 
 @pytest.mark.parametrize(("prompt", "message"), [("die", "the runner was killed"), ("gap", "replies were lost")])
-def test_a_death_becomes_an_error_event(chatter: openai.OpenAI, served: Served, prompt: str, message: str) -> None:
+def test_a_crash_becomes_an_error_event(chatter: openai.OpenAI, served: Served, prompt: str, message: str) -> None:
     stream = ask(chatter, prompt, stream=True)
     first = next(stream)
     with pytest.raises(openai.APIError, match=message) as caught:
@@ -96,7 +96,7 @@ def test_full_runners_and_projects_answer_429(served: Served) -> None:
     wait_for("room", lambda: post("one").status_code == 200)
 
 
-def test_a_cold_model_says_what_happens(served: Served) -> None:
+def test_a_chat_on_a_cold_model_reports_the_state_of_its_job(served: Served) -> None:
     asked = {**ASKED, "model": "cold", "baichuan": {"wait_seconds": 0.5}}
     cold = served.api.client.post("/v1/chat/completions", json=asked)
     body = problem_of(cold, 503, "not_ready")
@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_loaded(served: Served, code: str, status: int) -
     assert answer.json()["error"]["param"] == ("model" if status == 400 else None)
 
 
-def test_a_leaving_attempt_is_not_the_end(served: Served) -> None:
+def test_a_stream_survives_an_attempt_that_stops_accepting_chats(served: Served) -> None:
     asked = {
         "model": "base",
         "messages": [{"role": "user", "content": "leaving"}],

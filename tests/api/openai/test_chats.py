@@ -1,4 +1,4 @@
-"""Answers of `client.chat.completions` and `client.completions`, from a runner that plays."""
+"""Answers of `client.chat.completions` and `client.completions`, from a scripted runner."""
 
 import importlib.util
 import json
@@ -14,10 +14,10 @@ from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prom
 from tests.api.openai.test_methods import DOCUMENT
 from tests.workers.deployment import RedisServer
 
-PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"``python\n(.*?)``", re.DOTALL)
 
 
-def test_an_answer_as_a_whole(chatter: openai.OpenAI, served: Served) -> None:
+def test_a_complete_answer(chatter: openai.OpenAI, served: Served) -> None:
     answer = ask(
         chatter, "one two", n=2, max_tokens=7, logit_bias={"5": -1}, seed=3, stop="x", temperature=0.5, top_p=1
     )
@@ -149,9 +149,7 @@ def test_messages_with_parts_and_fields_of_earlier_answers(chatter: openai.OpenA
         ({"messages": [{"role": "user", "content": "invalid"}], "max_completion_tokens": 9}, "max_completion_tokens"),
     ],
 )
-def test_what_is_not_supported_is_a_400_that_names_the_parameter(
-    served: Served, changes: dict[str, Any], param: str
-) -> None:
+def test_an_unsupported_parameter_is_a_400_that_names_it(served: Served, changes: dict[str, Any], param: str) -> None:
     with client_of(served.api, strict=False) as client, pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**{**ASKED, **changes})
     assert caught.value.param == param

@@ -1,4 +1,4 @@
-"""What depends on the database: filters by metadata, artifacts as inputs, uploads and repeated requests."""
+"""Features that depend on the database: filters by metadata, artifacts as inputs, uploads and retries."""
 
 import openai
 import pytest

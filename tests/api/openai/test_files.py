@@ -117,7 +117,7 @@ def test_uploads_in_chunks_are_checked_too(client: openai.OpenAI, tmp_path: Path
     assert (done.file.status_details or "").startswith("line 4:")
 
 
-def test_uploads_that_come_to_nothing(client: openai.OpenAI, api: Api) -> None:
+def test_failed_and_cancelled_uploads(client: openai.OpenAI, api: Api) -> None:
     upload = client.uploads.create(bytes=3, filename="a", mime_type="text/plain", purpose="batch")
     client.uploads.parts.create(upload.id, data=b"abc")
     assert client.uploads.cancel(upload.id).status == "cancelled"

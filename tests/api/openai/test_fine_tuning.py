@@ -186,7 +186,7 @@ def test_listing(client: openai.OpenAI, api: Api, training_file: str) -> None:
         ({"extra_body": {"baichuan": {"scheduler": "constant", "warmup_ratio": 0.1}}}, "baichuan"),
     ],
 )
-def test_what_is_not_supported_is_a_400_that_names_the_parameter(
+def test_an_unsupported_parameter_is_a_400_that_names_it(
     refusing_client: openai.OpenAI, changes: dict[str, Any], param: str
 ) -> None:
     client = refusing_client
@@ -205,7 +205,7 @@ def test_a_file_with_errors_is_refused_with_its_line(client: openai.OpenAI) -> N
     assert caught.value.param == "training_file"
 
 
-def test_a_dry_run_makes_nothing(client: openai.OpenAI, api: Api, training_file: str) -> None:
+def test_a_dry_run_creates_nothing(client: openai.OpenAI, api: Api, training_file: str) -> None:
     api.submit()
     api.submit(priority=-1)
     extra = {"baichuan": {"dry_run": True}}
@@ -225,7 +225,7 @@ def test_a_dry_run_makes_nothing(client: openai.OpenAI, api: Api, training_file:
     assert len(api.client.get("/v1/jobs").json()["data"]) == 2
 
 
-def test_quantization_chooses_the_quantized_form(client: openai.OpenAI, api: Api, training_file: str) -> None:
+def test_quantization_chooses_the_quantized_model(client: openai.OpenAI, api: Api, training_file: str) -> None:
     made = api.submit(output_model="base-nf4", method="nf4")["id"]
     api.finish(made, api.start(made), {"model/config.json": b"{}"}, details={"bytes": 1, "quantization": "nf4"})
     extra = {"baichuan": {"quantization": "nf4"}}
@@ -245,7 +245,7 @@ def test_an_idempotency_key_makes_one_job(client: openai.OpenAI, training_file: 
         client.fine_tuning.jobs.create(model="base", training_file=training_file, extra_headers=headers)
 
 
-def test_deleting_is_not_in_the_way(client: openai.OpenAI, api: Api, training_file: str) -> None:
+def test_retries_work_after_deletions(client: openai.OpenAI, api: Api, training_file: str) -> None:
     job = client.fine_tuning.jobs.create(model="base", training_file=training_file)
     client.fine_tuning.jobs.cancel(job.id)
     assert api.client.delete(f"/v1/jobs/{job.id}").status_code == 200

@@ -1,4 +1,4 @@
-"""The client repeats a request whose answer was lost, without an Idempotency-Key: one thing is made, not two."""
+"""If a response is lost, the client retries without an Idempotency-Key, and only one object is created."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ def proxy(api: Api) -> Iterator[AnswerDroppingProxy]:
 
 @pytest.fixture
 def client(api: Api, proxy: AnswerDroppingProxy) -> Iterator[openai.OpenAI]:
-    """The client as users have it, behind the proxy."""
+    """The client with default settings, behind the proxy."""
     with client_of(api, strict=True, url=proxy.url, max_retries=2) as made:
         yield made
 
@@ -71,7 +71,7 @@ def test_uploads(client: openai.OpenAI, proxy: AnswerDroppingProxy) -> None:
     assert [file.id for file in client.files.list()] == [done.file.id]
 
 
-def test_other_content_is_no_repetition(client: openai.OpenAI, api: Api) -> None:
+def test_a_request_with_different_content_is_not_a_retry(client: openai.OpenAI, api: Api) -> None:
     file = client.files.create(file=lines(EXAMPLES), purpose="fine-tune").id
     first = fine_tune(client, file)
     headers = {"x-stainless-retry-count": "1"}
@@ -80,6 +80,6 @@ def test_other_content_is_no_repetition(client: openai.OpenAI, api: Api) -> None
     repeated = client.fine_tuning.jobs.create(model="base", training_file=file, suffix="mine", extra_headers=headers)
     assert repeated.id == first
     later = client.fine_tuning.jobs.create(model="base", training_file=file, suffix="mine", extra_headers=headers)
-    assert later.id != first  # the first request has been repeated already
+    assert later.id != first  # the first request has already been retried
     odd = {"x-stainless-retry-count": "many", "x-stainless-read-timeout": "nan"}
     assert client.fine_tuning.jobs.create(model="base", training_file=file, extra_headers=odd).id

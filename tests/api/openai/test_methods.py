@@ -1,4 +1,4 @@
-"""docs/openai.md has a row for each method of the client's resources, and each row is true."""
+"""docs/openai.md has a correct row for each method of the client's resources."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from tests.api.conftest import ADMIN_KEY, Api
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openai.md"
 RESOURCES = ("files", "models", "fine_tuning", "batches", "chat", "completions", "uploads", "webhooks")
 VIEWS = ("with_raw_response", "with_streaming_response")
-# Arguments of the methods that are answered with 404; others take an id or nothing.
+# Arguments of the methods that return 404; others have an id or no argument.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "fine_tuning.checkpoints.permissions.create": {"fine_tuned_model_checkpoint": "x", "project_ids": ["y"]},
     "fine_tuning.checkpoints.permissions.delete": {"permission_id": "x", "fine_tuned_model_checkpoint": "y"},
@@ -26,7 +26,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def methods(resource: Any, name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """All public methods of a resource and of those below it."""
+    """Return all public methods of a resource and of its subresources."""
     for attribute in sorted(vars_of(type(resource))):
         if attribute.startswith("_") or attribute in VIEWS:
             continue
@@ -39,7 +39,7 @@ def methods(resource: Any, name: str) -> Iterator[tuple[str, Callable[..., Any]]
 
 
 def vars_of(kind: type) -> set[str]:
-    """Names that a class and its bases in the client's resources define."""
+    """Return the names defined by a class and its bases in the client's resources."""
     return {name for each in kind.__mro__ if ".resources." in each.__module__ for name in vars(each)}
 
 
@@ -60,7 +60,7 @@ def test_the_table_has_exactly_the_methods_of_the_client() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Retrieve is deprecated")
-def test_what_is_not_there_is_a_problem_in_both_forms(shared_api: Api) -> None:
+def test_an_unknown_address_is_a_problem_in_both_formats(shared_api: Api) -> None:
     with openai.OpenAI(base_url=f"{shared_api.url}/v1", api_key=ADMIN_KEY, max_retries=0) as client:
         calls = all_methods(client)
         missing = [path for path, answer in rows().items() if answer.startswith("404")]
@@ -78,7 +78,7 @@ def test_what_is_not_there_is_a_problem_in_both_forms(shared_api: Api) -> None:
 
 
 def call(method: Callable[..., Any], path: str) -> None:
-    """Call a method with whatever it requires, and begin what it returns."""
+    """Call a method with the arguments it requires, and start reading its result."""
     if path in ARGUMENTS:
         method(**ARGUMENTS[path])
         return

@@ -1,4 +1,4 @@
-"""Adapters as peft and other tools write them: computed as peft computes them, or rejected by name."""
+"""Adapters of peft and other tools: they give the same results as in peft, or are rejected by name."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def base(make_checkpoint: MakeCheckpoint) -> Path:
 
 
 def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
-    """Train nothing, but move every matrix away from where its initialization left it."""
+    """Write an adapter without training it, but change every matrix from its initial values."""
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["W_pack", "down_proj"]} | changes
     torch.manual_seed(3)
     adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**settings))
@@ -86,7 +86,7 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     ids=["dora", "pissa", "olora", "both", "eva", "saved head", "all", "one block"],
 )
 @pytest.mark.filterwarnings("ignore:.*eva")
-def test_unmerged_it_computes_as_peft(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_an_unmerged_adapter_computes_the_same_as_in_peft(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", **settings)
     check_directory(adapter)
     ours = our_logits(base, adapter)
@@ -94,7 +94,7 @@ def test_unmerged_it_computes_as_peft(base: Path, tmp_path: Path, settings: dict
     assert (ours - load_model(base, device="cpu")(IDS).logits).abs().max() > 0.1
 
 
-def test_dora_answers_in_a_generation_on_a_cpu(base: Path, tmp_path: Path) -> None:
+def test_dora_works_in_a_generation_on_a_cpu(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", use_dora=True)
     convert(base, tmp_path / "merged", "merged", adapter=adapter)
     options = GenerationOptions(max_new_tokens=8, temperature=0)
@@ -106,7 +106,7 @@ def test_dora_answers_in_a_generation_on_a_cpu(base: Path, tmp_path: Path) -> No
     assert texts[0] == texts[1]
 
 
-def test_on_a_quantized_base_it_computes_as_peft(base: Path, tmp_path: Path) -> None:
+def test_on_a_quantized_base_it_computes_the_same_as_in_peft(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter")
     quantize(base, tmp_path / "nf4", QuantizationOptions("nf4"))
     assert_same(our_logits(tmp_path / "nf4", adapter), peft_logits(tmp_path / "nf4", adapter))
@@ -114,7 +114,7 @@ def test_on_a_quantized_base_it_computes_as_peft(base: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
 @torch.no_grad()
-def test_dora_on_a_quantized_base_computes_as_on_its_values(
+def test_dora_on_a_quantized_base_computes_the_same_as_on_the_dequantized_one(
     base: Path, tmp_path: Path, method: Literal["nf4", "fp4", "int8"]
 ) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", use_dora=True, target_modules=LAYERS)
@@ -187,7 +187,7 @@ def test_a_bin_file_alone_is_used_and_merged(base: Path, tmp_path: Path) -> None
 
 
 class Payload:
-    """What a pickle runs when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("ran",))

@@ -1,4 +1,4 @@
-"""What is told of a checkpoint without loading it."""
+"""The summary of a checkpoint that is not loaded."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from baichuan_core.checkpoint import inspect_checkpoint
 MakeCheckpoint = Callable[..., Path]
 
 
-def test_figures_are_those_of_the_loaded_model(
+def test_the_summary_equals_the_loaded_model(
     family: Path, load: Callable[..., BaichuanForCausalLM], tmp_path: Path
 ) -> None:
     shutil.copyfile(family / "model.safetensors", tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""A model that was loaded is used again, unless anything about it has changed."""
+"""A loaded model is reused, unless anything about it has changed."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Loading models, tokenizers and adapters, and what is said when it cannot be done."""
+"""Loading models, tokenizers and adapters, and the errors if that fails."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def make_adapter(base: Path, adapter: Path, *, recorded: bool = True) -> torch.T
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
-def test_dtype_is_that_of_the_checkpoint_or_the_one_asked_for(make_checkpoint: MakeCheckpoint, dtype: str) -> None:
+def test_the_dtype_is_that_of_the_checkpoint_or_the_requested_one(make_checkpoint: MakeCheckpoint, dtype: str) -> None:
     model = load_model(make_checkpoint(dtype=torch.bfloat16), dtype=dtype, device="cpu")  # type: ignore[arg-type]
     assert isinstance(model, BaichuanForCausalLM)
     assert not model.training
@@ -136,7 +136,7 @@ def test_adapter_on_its_base_in_another_dtype_and_quantized(
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_adapter_of_another_shape_says_which_base_it_wants(
+def test_an_adapter_of_another_shape_names_its_base(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, recorded: bool
 ) -> None:
     make_adapter(make_checkpoint("small"), tmp_path / "adapter", recorded=recorded)
@@ -153,13 +153,15 @@ def test_adapter_without_a_record_may_not_have_more_layers(make_checkpoint: Make
         load_model(make_checkpoint("flat", num_hidden_layers=1), adapter=tmp_path / "adapter")
 
 
-def test_adapter_of_equal_shape_and_other_weights_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_with_equal_shape_is_rejected(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
     make_adapter(make_checkpoint("mine"), tmp_path / "adapter")
     with pytest.raises(AdapterMismatchError, match=r"made for mine .*yours has the same shape and other weights"):
         load_model(make_checkpoint("yours", seed=1), adapter=tmp_path / "adapter")
 
 
-def test_directory_without_adapter_config_is_no_adapter(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_a_directory_without_adapter_config_is_not_an_adapter(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     base = make_checkpoint()
     with pytest.raises(CheckpointError, match=r"adapter_config\.json is missing"):
         load_model(base, adapter=base)
@@ -187,7 +189,7 @@ def test_checkpoint_of_another_quantization_library_is_refused(make_checkpoint: 
         load_model(checkpoint)
 
 
-def test_adapter_of_another_architecture_is_not_left_out_in_silence(
+def test_an_adapter_of_another_architecture_is_not_silently_ignored(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     base, adapter = make_checkpoint(), tmp_path / "adapter"

@@ -1,4 +1,4 @@
-"""Configurations and weights as other tools write them: used as they are meant, or rejected by name."""
+"""Configurations and weights of other tools are used as intended, or rejected by name."""
 
 import json
 import shutil
@@ -252,7 +252,7 @@ def test_float64_with_a_normalized_head(make_checkpoint: MakeCheckpoint) -> None
 
 
 @pytest.mark.parametrize("odd", [False, True])
-def test_the_published_4_bit_form_is_named_first(golden_root: Path, tmp_path: Path, odd: bool) -> None:
+def test_the_published_4_bit_format_is_named_first(golden_root: Path, tmp_path: Path, odd: bool) -> None:
     source = golden_root / "checkpoints" / "baichuan2-7b-int4-imitation"
     directory = shutil.copytree(source, tmp_path / "published")
     rewrite(directory / "config.json", norm_head=True, **({"intermediate_size": 177} if odd else {}))
@@ -319,7 +319,7 @@ def test_positions_that_contradict_the_width_are_rejected() -> None:
         ({"vocab_size": 125696, "norm_head": False}, "baichuan2"),  # converted to the target baichuan1
     ],
 )
-def test_the_chat_form_of_13b_derivatives(tmp_path: Path, fields: dict[str, Any], form: str) -> None:
+def test_the_chat_format_of_13b_derivatives(tmp_path: Path, fields: dict[str, Any], form: str) -> None:
     config = BaichuanConfig(**WIDE, model_max_length=4096, **fields)
     assert ChatFormat.of(tmp_path, config).form == form
 

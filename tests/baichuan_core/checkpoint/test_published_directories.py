@@ -1,4 +1,4 @@
-"""Directories as the publishers wrote them, through nothing but transformers' Auto classes."""
+"""Directories in the published layout, loaded with transformers' Auto classes."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def published(family: Path, golden_root: Path, tmp_path: Path) -> Path:
     if family.name.startswith("baichuan2"):
         config["z_loss_weight"] = 0
     if family.name == "baichuan1-13b":
-        config["norm_head"] = False  # 768 is no published vocabulary, and nothing else tells its head
+        config["norm_head"] = False  # not inferred, because no published vocabulary has 768 tokens
     weights = {name: tensor.bfloat16() for name, tensor in load_file(family / "model.safetensors").items()}
     for name in ("model.embed_tokens.weight", "lm_head.weight"):  # the tokenizer has more pieces than the golden models
         weights[name] = torch.nn.functional.pad(weights[name], (0, 0, 0, 256))

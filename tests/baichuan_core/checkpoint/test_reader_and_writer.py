@@ -1,4 +1,4 @@
-"""Tensors come back as they were written, and broken files say what to do."""
+"""Tensors are read as they were written, and errors of damaged files contain a remedy."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8,
     ),
     shard_bytes=st.sampled_from([1, 64, 10**6]),
 )
-def test_any_tensors_come_back(
+def test_any_tensors_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[torch.dtype, list[int]]], shard_bytes: int
 ) -> None:
     directory = tmp_path_factory.mktemp("written") / "checkpoint"
@@ -112,7 +112,7 @@ def test_truncated_bin_is_damaged(sharded: Path, kept: int) -> None:
 
 
 class Stranger:
-    """What no checkpoint should hold."""
+    """An object that no checkpoint should contain."""
 
 
 def test_pickled_code_is_never_run(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_pickled_code_is_never_run(tmp_path: Path) -> None:
         TensorReader(tmp_path)
 
 
-def test_values_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
+def test_values_that_are_not_tensors_are_rejected(tmp_path: Path) -> None:
     torch.save({"weight.quant_state": [1, 2]}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"weight\.quant_state, which is no tensor"):
         TensorReader(tmp_path)
@@ -134,7 +134,7 @@ def test_files_without_tensors_by_name_are_refused(tmp_path: Path, content: obje
         TensorReader(tmp_path)
 
 
-def test_published_4_bit_form_says_what_to_use_instead(golden_root: Path) -> None:
+def test_the_error_for_the_published_4_bit_format_names_the_remedy(golden_root: Path) -> None:
     with pytest.raises(CheckpointError, match=r"an old 4-bit checkpoint.*use the unquantized checkpoint"):
         TensorReader(golden_root / "checkpoints" / "baichuan2-7b-int4-imitation")
 
@@ -153,7 +153,7 @@ def test_index_may_not_point_elsewhere(tmp_path: Path) -> None:
         TensorReader(tmp_path)
 
 
-def test_directory_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_directory_without_weights_is_not_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights"):
         TensorReader(tmp_path)
 
@@ -178,7 +178,7 @@ def test_tensors_that_do_not_fit_the_configuration(
         check_tensors(reader, read_config(checkpoint))
 
 
-def test_of_several_forms_it_reads_the_one_that_transformers_loads(make_checkpoint: MakeCheckpoint) -> None:
+def test_of_several_formats_the_one_that_transformers_loads_is_read(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     torch.save({"other": torch.ones(1)}, checkpoint / "pytorch_model.bin")
     write(checkpoint / "sharded", {"a": torch.ones(9), "b": torch.ones(9)}, 1)

@@ -1,4 +1,4 @@
-"""Results appear whole or not at all."""
+"""Results are written atomically."""
 
 import signal
 import subprocess
@@ -29,7 +29,7 @@ def test_result_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_empty_directory_may_be_there(tmp_path: Path) -> None:
+def test_an_existing_empty_directory_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
     with staged_output(tmp_path / "result") as staging:
         (staging / "file").write_text("whole")
@@ -47,7 +47,7 @@ def test_error_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_taken_output_is_refused(tmp_path: Path) -> None:
+def test_an_existing_output_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="is not empty: name a new directory"), staged_output(tmp_path):
         pass
@@ -88,7 +88,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "result" / "file").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     told = pytest.raises(CheckpointError, match=r"file cannot be made .*name another place")
     with told, staged_output(tmp_path / "file" / "result"):

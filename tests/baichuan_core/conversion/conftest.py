@@ -1,4 +1,4 @@
-"""Checkpoints whose answers depend on positions, and llama.cpp to compare with."""
+"""Checkpoints whose output depends on positions, and llama.cpp for comparison."""
 
 import json
 import urllib.request
@@ -14,7 +14,7 @@ from baichuan_core import BaichuanConfig, BaichuanForCausalLM, load_model
 from examples.tiny_checkpoint import VOCABULARY_SIZE, Family, make_tiny_checkpoint
 
 MakeDeep = Callable[..., Path]
-# Control, reserved and byte pieces: llama.cpp's server tells nothing of a step that ends within a character.
+# Control, reserved and byte tokens; llama.cpp's server reports nothing of a step that ends inside a character.
 FIRST_CHOICE = 453
 
 
@@ -50,7 +50,7 @@ class LlamaCpp:
         settings.cpuparams.n_threads = 1
         settings.verbosity = 0
         settings.warmup = settings.fit_params = False
-        # float32 throughout, as our side computes.
+        # float32 throughout, like our model.
         settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._server = xllamacpp.Server(settings)
@@ -64,7 +64,7 @@ class LlamaCpp:
             return json.load(answer)
 
     def greedy(self, input_ids: list[int], count: int) -> tuple[list[int], Tensor]:
-        """The most likely words after a prompt, and the log probabilities [count, vocab] they were chosen by."""
+        """Return the most likely tokens after a prompt, and the log-probabilities [count, vocab] of each step."""
         request = {"prompt": input_ids, "n_predict": count, "temperature": 0, "n_probs": VOCABULARY_SIZE}
         never = [[token_id, False] for token_id in range(FIRST_CHOICE)]
         answer = self.post("/completion", request | {"return_tokens": True, "logit_bias": never})
@@ -77,7 +77,7 @@ class LlamaCpp:
 
 @torch.no_grad()
 def greedy(checkpoint: Path, input_ids: list[int], count: int) -> tuple[list[int], Tensor]:
-    """As `LlamaCpp.greedy`, by our float32 model without a cache."""
+    """Like `LlamaCpp.greedy`, with our float32 model and without a cache."""
     model = load_model(checkpoint, dtype="float32", device="cpu")
     tokens: list[int] = []
     logprobs = []

@@ -17,7 +17,7 @@ MakeCheckpoint = Callable[..., Path]
 
 @pytest.fixture
 def with_norm_head(golden_root: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A golden Baichuan 2 checkpoint whose config.json names its head, as a small vocabulary needs."""
+    """A golden Baichuan 2 checkpoint with `norm_head` in its config.json; its vocabulary is too small to infer it."""
 
     def copy(family: str) -> Path:
         checkpoint = Path(shutil.copytree(golden_root / family, tmp_path / family))
@@ -32,7 +32,7 @@ def with_norm_head(golden_root: Path, tmp_path: Path) -> Callable[[str], Path]:
 @torch.no_grad()
 @pytest.mark.parity
 @pytest.mark.parametrize("family", ["baichuan2-7b", "baichuan2-13b"])
-def test_baichuan1_form_has_the_published_logits(
+def test_the_baichuan1_format_has_the_published_logits(
     with_norm_head: Callable[[str], Path], tmp_path: Path, family: str
 ) -> None:
     checkpoint = with_norm_head(family)
@@ -96,7 +96,7 @@ def test_unknown_target_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Pa
         convert(make_checkpoint(), tmp_path / "converted", "onnx")  # type: ignore[arg-type]
 
 
-def test_taken_output_and_broken_input_leave_everything_as_it_was(
+def test_existing_output_and_broken_input_leave_everything_unchanged(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     checkpoint = make_checkpoint()
@@ -108,8 +108,6 @@ def test_taken_output_and_broken_input_leave_everything_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
-def test_a_head_that_is_the_embedding_cannot_be_normalised_alone(
-    make_checkpoint: MakeCheckpoint, tmp_path: Path
-) -> None:
+def test_a_tied_head_cannot_be_normalised(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="tie_word_embeddings"):
         convert(make_checkpoint(tie_word_embeddings=True), tmp_path / "converted", "baichuan1")

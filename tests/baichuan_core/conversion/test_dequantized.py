@@ -1,4 +1,4 @@
-"""Quantized checkpoints come back as floats, and the published 4-bit form becomes today's."""
+"""Quantized checkpoints are dequantized, and the published 4-bit format is converted to the current one."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def imitation(golden_root: Path, tmp_path: Path) -> Path:
 def test_published_int4_has_the_recorded_tensors_and_logits(
     imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_way_of_safetensors: bool, piece_bytes: int
 ) -> None:
-    """In whatever pieces: rows of 288 values begin and end within blocks of 64."""
+    """This holds for any chunks: rows of 288 values begin and end inside blocks of 64."""
     monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
     golden = load_file(imitation / "golden.safetensors")
     if by_way_of_safetensors:
@@ -59,7 +59,7 @@ def test_published_int4_has_the_recorded_tensors_and_logits(
 
 @torch.no_grad()
 @pytest.mark.parametrize("double_quantization", [True, False])
-def test_published_form_comes_back_bit_for_bit_and_loads(
+def test_the_published_format_is_converted_bit_for_bit_and_loads(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, double_quantization: bool
 ) -> None:
     options = QuantizationOptions("nf4", double_quantization=double_quantization, compute_dtype="float16")
@@ -79,7 +79,7 @@ def test_published_form_comes_back_bit_for_bit_and_loads(
 
 
 def as_published(checkpoint: Path, target: Path) -> Path:
-    """A transformers-format NF4 checkpoint as bitsandbytes 0.41 kept it."""
+    """Convert an NF4 checkpoint of transformers to the format of bitsandbytes 0.41."""
     target.mkdir()
     for name in ("config.json", "tokenizer.model"):
         shutil.copyfile(checkpoint / name, target / name)
@@ -120,7 +120,7 @@ def test_damaged_published_int4_is_named(imitation: Path, tmp_path: Path, change
     ("method", "double_quantization"), [("int8", True), ("nf4", True), ("nf4", False), ("fp4", True)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
-def test_what_a_quantized_layer_computes_with_is_written(
+def test_the_written_weights_are_those_a_quantized_layer_computes_with(
     make_checkpoint: MakeCheckpoint,
     tmp_path: Path,
     method: QuantizationMethod,
@@ -137,7 +137,7 @@ def test_what_a_quantized_layer_computes_with_is_written(
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
         expected: Tensor = tensor
         if name in linear:
-            # In float32, so that bitsandbytes restores in float32.
+            # In float32, so that bitsandbytes dequantizes in float32.
             expected = quantize_weight(tensor.float(), method, double_quantization=double_quantization).restored
         elif name in ("lm_head.weight", "model.embed_tokens.weight"):
             expected = quantize_end(tensor).restored
@@ -176,7 +176,7 @@ def test_other_targets_take_quantized_checkpoints(
     torch.testing.assert_close(without(ids).logits, with_norm(ids).logits, rtol=0, atol=1e-4)
 
 
-def test_there_must_be_something_to_restore(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_unquantized_checkpoints_cannot_be_dequantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="is not quantized: there is nothing to restore"):
         convert(make_checkpoint(), tmp_path / "dense", "dequantized")
 
@@ -191,6 +191,6 @@ def test_lost_scales_are_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) 
         convert(tmp_path / "nf4", tmp_path / "dense", "dequantized")
 
 
-def test_no_other_operation_takes_the_published_form(imitation: Path) -> None:
+def test_no_other_operation_accepts_the_published_format(imitation: Path) -> None:
     with pytest.raises(CheckpointError, match='convert it to the target "safetensors"'):
         TensorReader(imitation)

@@ -1,4 +1,4 @@
-"""llama.cpp computes of a converted file what we compute of the checkpoint, or the conversion is refused."""
+"""llama.cpp computes the same from a converted file as we do from the checkpoint, or the conversion is rejected."""
 
 import json
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_every_type_is_close_to_the_checkpoint(
     assert types["blk.1.ffn_norm.weight"] == "f32"
 
 
-def test_pieces_of_any_size_make_the_same_file(
+def test_chunks_of_any_size_give_the_same_file(
     make_deep: MakeDeep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = make_deep("baichuan2-7b", 2)
@@ -107,7 +107,7 @@ def test_pieces_of_any_size_make_the_same_file(
     assert files[0] == files[1] == files[2]
 
 
-def test_a_head_that_is_the_embedding_is_written_as_a_head(
+def test_a_tied_head_is_written_as_a_separate_head(
     make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, our_greedy: OurGreedy
 ) -> None:
     checkpoint = make_deep("baichuan1-7b", 32, tie_word_embeddings=True)
@@ -127,7 +127,7 @@ def test_llama_cpp_has_our_tokenizer(make_deep: MakeDeep, tmp_path: Path, llama_
     assert server.post("/detokenize", {"tokens": tokenizer(TEXT).input_ids})["content"] == TEXT
 
 
-def test_what_the_file_says_of_the_model(make_deep: MakeDeep, tmp_path: Path) -> None:
+def test_the_metadata_of_the_file(make_deep: MakeDeep, tmp_path: Path) -> None:
     checkpoint = make_deep("baichuan2-7b", 2, vocab_size=1030)
     report = convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="q8_0")
     said = {
@@ -166,7 +166,7 @@ def test_what_the_file_says_of_the_model(make_deep: MakeDeep, tmp_path: Path) ->
         ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, and q4_0 needs a multiple of 32"),
     ],
 )
-def test_what_llama_cpp_would_compute_wrong_is_refused(
+def test_models_that_llama_cpp_would_compute_wrongly_are_rejected(
     make_deep: MakeDeep, tmp_path: Path, family: str, layers: int, fields: dict[str, Any], message: str
 ) -> None:
     checkpoint = make_deep(family, layers, **fields)
@@ -209,7 +209,7 @@ def field(directory: Path, name: str) -> Any:
 def test_the_chat_template_is_in_the_file(
     make_deep: MakeDeep, tmp_path: Path, llama_cpp: Any, template: str | None
 ) -> None:
-    """Without one it is that of the published format. llama.cpp loads files whose template it cannot parse."""
+    """By default it is that of the published format. llama.cpp loads files even if it cannot parse their template."""
     checkpoint = make_deep("baichuan2-7b", 1)
     chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
     (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))

@@ -1,4 +1,4 @@
-"""A model in Llama's form needs nothing of ours and computes what ours computes."""
+"""A model in Llama's format computes the same as ours, without this package."""
 
 import io
 import json
@@ -73,7 +73,7 @@ def test_stock_transformers_has_our_logits_and_ids(make_deep: MakeDeep, tmp_path
         assert told == {"ids": ids, "texts": TEXTS, "eos": 2, "pad": 0}
 
 
-def test_back_by_stacking(make_deep: MakeDeep, tmp_path: Path) -> None:
+def test_the_llama_format_can_be_converted_back(make_deep: MakeDeep, tmp_path: Path) -> None:
     checkpoint = make_deep("baichuan1-7b", 3)
     convert(checkpoint, tmp_path / "llama", "llama")
     before, after = (load_file(path / "model.safetensors") for path in (checkpoint, tmp_path / "llama"))
@@ -113,7 +113,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory, golden_root: Path) -> dict[str, Both]:
-    """Of the recorded file as published, and with bos and eos around every text."""
+    """The tokenizers of the recorded file: as published, and with bos and eos around every text."""
     made = {}
     for name, settings in {"plain": {}, "ends": {"add_bos_token": True, "add_eos_token": True}}.items():
         source, target = (tmp_path_factory.mktemp(each) for each in ("source", "target"))
@@ -144,7 +144,7 @@ def test_ids_of_any_text(tokenizers: dict[str, Both], name: str, text: str) -> N
 
 @pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja", "published"])
 def test_the_chat_template_is_kept(make_deep: MakeDeep, tmp_path: Path, place: str) -> None:
-    """Also that of a published format, which no file of a published model has."""
+    """This includes the template of a published format, which is in no file of a published model."""
     checkpoint = make_deep("baichuan2-7b", 1)
     chat_model = {"user_token_id": 195, "assistant_token_id": 196, "eos_token_id": 2}
     (checkpoint / "generation_config.json").write_text(json.dumps(chat_model))

@@ -1,4 +1,4 @@
-"""A merged adapter equals what peft merges, also where the base is quantized."""
+"""A merged adapter equals the one merged by peft, even if the base is quantized."""
 
 import json
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
 )
 @pytest.mark.filterwarnings("ignore:Using Rank-Stabilized LoRA")
 @pytest.mark.filterwarnings("ignore:.*eva")
-def test_a_merged_model_is_what_peft_makes(
+def test_a_merged_model_equals_that_of_peft(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     base = make_checkpoint()
@@ -102,7 +102,7 @@ def test_a_merged_model_is_what_peft_makes(
 
 
 @pytest.mark.parametrize(("method", "dtype"), [("nf4", "auto"), ("int8", "float32"), ("fp4", "bfloat16")])
-def test_a_quantized_base_is_restored_first(
+def test_a_quantized_base_is_dequantized_first(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, method: Any, dtype: Any
 ) -> None:
     base = make_checkpoint(dtype=torch.bfloat16)
@@ -163,7 +163,7 @@ def test_a_replaced_module_of_a_tied_base_is_refused(make_checkpoint: MakeCheckp
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
 
 
-def test_half_an_adapter_is_damaged(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_an_incomplete_adapter_is_damaged(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     base = make_checkpoint()
     adapter = make_adapter(base, tmp_path / "adapter")
     tensors = load_file(adapter / "adapter_model.safetensors")

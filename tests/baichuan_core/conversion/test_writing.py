@@ -1,4 +1,4 @@
-"""However tensors are divided, read and copied, every bit arrives, in little memory, or nothing appears."""
+"""However tensors are split, read and copied, either every bit is written, with little memory, or nothing."""
 
 import json
 import os
@@ -30,7 +30,7 @@ FORMS = ["safetensors", "shards", "bin", "old bin"]
 
 
 def write(directory: Path, tensors: dict[str, Tensor], form: str) -> None:
-    """Tensors as one of the forms that checkpoints come in."""
+    """Write tensors in one of the formats of checkpoints."""
     directory.mkdir(exist_ok=True)
     if form == "shards":
         with tensor_writer(directory, list(tensors), 10_000) as writer:
@@ -52,7 +52,7 @@ def write(directory: Path, tensors: dict[str, Tensor], form: str) -> None:
     piece_bytes=st.sampled_from([1, 100, 2**22]),
     disk_bytes=st.sampled_from([1, 1000, 2**26]),
 )
-def test_any_tensors_arrive_in_any_division(
+def test_any_tensors_are_written_in_any_partition(
     tmp_path_factory: pytest.TempPathFactory,
     shapes: list[tuple[torch.dtype, list[int]]],
     form: str,
@@ -76,7 +76,7 @@ def test_any_tensors_arrive_in_any_division(
     found: dict[str, Tensor] = {}
     for file in sorted(after.glob("*.safetensors")):
         shard = load_file(file)
-        assert int.from_bytes(file.read_bytes()[:8], "little") % 8 == 0  # so that tensors lie aligned in memory
+        assert int.from_bytes(file.read_bytes()[:8], "little") % 8 == 0  # so that tensors are aligned in memory
         assert len(shard) == 1 or sum(tensor.nbytes for tensor in shard.values()) <= shard_bytes
         found |= shard
     assert found.keys() == tensors.keys()
@@ -99,7 +99,7 @@ def test_shards_and_index_have_the_usual_names(tmp_path: Path) -> None:
     assert index["metadata"]["total_size"] == 840
 
 
-def test_views_and_transposed_tensors_of_bin_files_are_whole(tmp_path: Path) -> None:
+def test_views_and_transposed_tensors_of_bin_files_are_written_completely(tmp_path: Path) -> None:
     base = torch.rand(20, 30)
     tensors = {"whole": base, "rows": base[5:9], "columns": base[:, 3:7], "turned": base.T}
     write(tmp_path / "before", tensors, "bin")
@@ -110,7 +110,7 @@ def test_views_and_transposed_tensors_of_bin_files_are_whole(tmp_path: Path) -> 
     assert all(torch.equal(written[name], tensor) for name, tensor in tensors.items())
 
 
-def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "before", {"a": torch.rand(100, 100)}, "safetensors")
     file = tmp_path / "before" / "model.safetensors"
     with TensorReader(tmp_path / "before") as reader:
@@ -124,7 +124,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path: Path) ->
 
 @torch.no_grad()
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_becomes_safetensors_with_equal_bits_and_logits(
+def test_every_format_becomes_safetensors_with_equal_bits_and_logits(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, form: str
 ) -> None:
     checkpoint = make_checkpoint(dtype=torch.bfloat16)
@@ -140,8 +140,8 @@ def test_every_form_becomes_safetensors_with_equal_bits_and_logits(
     assert torch.equal(model(torch.tensor([[5, 6, 7]])).logits, expected)
 
 
-def test_gguf_holds_the_same_numbers(make_deep: MakeDeep, tmp_path: Path) -> None:
-    """Queries and keys as llama.cpp pairs them: dimensions i and i + half of a head side by side."""
+def test_gguf_contains_the_same_weights(make_deep: MakeDeep, tmp_path: Path) -> None:
+    """Queries and keys are permuted for llama.cpp: dimensions i and i + half of a head become neighbours."""
     checkpoint = make_deep("baichuan1-7b", 3)
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
     written = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").tensors}
@@ -172,7 +172,7 @@ def test_gguf_holds_the_same_numbers(make_deep: MakeDeep, tmp_path: Path) -> Non
         ("llama", {"adapter": "somewhere"}, "adapter goes with the target merged"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
+def test_incompatible_options_are_rejected(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, target: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):

@@ -1,4 +1,4 @@
-"""Benchmark evaluation: same results as one question at a time, correct accuracies, and resuming."""
+"""Benchmark evaluation: the same results as one question at a time, correct accuracies, and resuming."""
 
 import json
 import shutil

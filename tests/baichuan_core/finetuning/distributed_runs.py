@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left: its report, weights, and the losses in their order."""
+    """The outcome of a run: its report, weights, and losses in order."""
 
     report: FinetuningReport
     weights: Mapping[str, Tensor]

@@ -1,4 +1,4 @@
-"""Packed rows: full, and with the loss and gradients of one example per row."""
+"""Packed rows are full, and give the same loss and gradients as one example per row."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core import BaichuanForCausalLM
-from baichuan_core.finetuning.batches import Collator, choose_rows, fit_best
+from baichuan_core.finetuning.batches import Collator, pack_best_fit, pack_rows
 from baichuan_core.finetuning.example_store import EncodedExample
 
 Load = Callable[..., BaichuanForCausalLM]
@@ -51,8 +51,8 @@ def test_packed_and_unpacked_have_equal_loss_and_gradients(
 
 
 @pytest.mark.parametrize("packed_length", [None, 40])
-def test_the_loss_is_that_of_each_example_alone(family: Path, load: Load, packed_length: int | None) -> None:
-    """As a reference loop has it: one example after another, without padding, without anything of the Trainer."""
+def test_the_loss_equals_that_of_single_examples(family: Path, load: Load, packed_length: int | None) -> None:
+    """The reference is a loop over single examples, without padding and without the Trainer."""
     model = load(family)
     model.train()
     examples = make_examples([9, 21, 4, 13])
@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_each_example_alone(family: Path, load: Load, packed
     assert model(**Collator(0, packed_length)(examples)).loss.item() == pytest.approx(total / labelled, rel=1e-5)
 
 
-def test_a_packed_row_keeps_examples_apart() -> None:
+def test_examples_of_a_packed_row_do_not_see_each_other() -> None:
     first, second = EncodedExample([5, 6, 7], [2, -100, 7]), EncodedExample([8, 9], [2, 9])
     batch = {name: tensor.tolist() for name, tensor in Collator(0, packed_length=6)([second, first]).items()}
     assert batch == {
@@ -76,20 +76,20 @@ def test_a_packed_row_keeps_examples_apart() -> None:
 
 
 def test_best_fit_fills_the_fullest_row_that_has_room() -> None:
-    assert fit_best([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
-    assert fit_best([7, 5, 5, 3], 10) == [[0, 3], [1, 2]]
-    assert fit_best([12, 3], 10) == [[0], [1]]
+    assert pack_best_fit([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
+    assert pack_best_fit([7, 5, 5, 3], 10) == [[0, 3], [1, 2]]
+    assert pack_best_fit([12, 3], 10) == [[0], [1]]
 
 
 def test_rows_have_little_padding_and_every_example_once() -> None:
     source = random.Random(1)  # noqa: S311
     for _ in range(50):
         lengths = [source.randint(3, 128) for _ in range(source.randint(1, 24))]
-        rows = choose_rows(lengths, 128)
+        rows = pack_rows(lengths, 128)
         assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
         longest = max(sum(lengths[index] for index in row) for row in rows)
         assert longest <= 128
         assert len(rows) * longest <= len(lengths) * max(lengths)
     many = [source.randint(8, 64) for _ in range(200)]
-    rows = choose_rows(many, 128)
+    rows = pack_rows(many, 128)
     assert sum(many) > 0.97 * len(rows) * max(sum(many[index] for index in row) for row in rows)

@@ -39,7 +39,7 @@ def encode(tokenizer: BaichuanTokenizer, directory: Path, conversations: Any, ma
 def padded(example: EncodedExample, length: int) -> dict[str, list[int]]:
     filler = EncodedExample([0] * length, [0] * length)
     batch = {name: tensor[0].tolist() for name, tensor in Collator(pad_token_id=0)([example, filler]).items()}
-    # Nothing predicts the first token, so that a batch has no label for it.
+    # Nothing predicts the first token, so a batch has no label for it.
     assert batch["labels"][0] == -100
     return batch | {"labels": example.labels[:1] + batch["labels"][1:]}
 
@@ -62,7 +62,7 @@ def test_labels_equal_the_published_cases(tokenizer: BaichuanTokenizer, tmp_path
         return
     example = encode(tokenizer, tmp_path, case["conversations"], case["model_max_length"])
     if case["case"] in {"eos_tight", "unk_in_text"}:
-        # Better than published: control pieces in the text stay text, and no real token is masked.
+        # Unlike in the published code, control tokens in the text are encoded as text, and no real token is masked.
         assert 0 not in example.input_ids
         assert example.input_ids.count(2) == 1
         return
@@ -90,8 +90,8 @@ def with_turn(**turn: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no example"),
-        ("[]", "holds no example"),
+        ("", "contains no examples"),
+        ("[]", "contains no examples"),
         ('[\n{"id": 1,}\n]', "line 2 .* is not JSON"),
         (f"[\n{json.dumps(GOOD)}\n{json.dumps(GOOD)}]", "line 3 .* expected ','"),
         (f"[{json.dumps(GOOD)},", "line 1 .* is not JSON"),
@@ -146,14 +146,14 @@ def test_examples_without_an_answer_in_the_window_are_dropped_and_counted(
     assert (len(data.examples), data.dropped, data.truncated) == (2, 1, 1)
 
 
-def test_nothing_left_to_learn_is_an_error(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+def test_data_without_answers_is_an_error(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps([GOOD]))
     with pytest.raises(DatasetError, match="raise max_length"):
         encode_training_data(tokenizer, read_conversations(path), max_length=2)
 
 
 def test_the_first_13b_is_trained_the_way_it_is_prompted(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
-    """Its prompts end each answer by eos, which the published script of the second generation would leave out."""
+    """Its prompts end each answer with eos, which the published script of the second generation would omit."""
     first_13b = ChatFormat(form="baichuan1-13b")
     texts = ["hi", "yes", "Who are you?", "A queue."]
     turns = [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(texts)]
@@ -177,7 +177,7 @@ def test_the_first_13b_is_trained_the_way_it_is_prompted(tokenizer: BaichuanToke
     assert all(label in (-100, token) for label, token in zip(example.labels, example.input_ids, strict=True))
 
 
-def test_an_own_chat_template_is_trained_as_it_prompts(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
+def test_a_checkpoints_chat_template_is_trained_as_it_prompts(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps([GOOD]))
     (conversation,) = read_conversations(path)
     template = "{% for message in messages %}<reserved_9>{{ message.content }}{% endfor %}"

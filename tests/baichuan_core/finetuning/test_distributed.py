@@ -1,4 +1,4 @@
-"""Several ranks train what one process with the same global batch trains, and end and continue together."""
+"""Several ranks train the same as one process with the same global batch, and stop and resume together."""
 
 import json
 import signal
@@ -31,7 +31,7 @@ EVERYTHING = {
 
 
 def require_same(two: Outcome, one: Outcome, *, weights: float = 3e-7) -> None:
-    """Compare with the run of one process; losses are float32, so that 1e-6 is relative."""
+    """Compare with the run of one process, with a relative tolerance of 1e-6 for the float32 losses."""
     assert two.losses == pytest.approx(one.losses, rel=1e-6)
     assert two.eval_losses == pytest.approx(one.eval_losses, rel=1e-6)
     assert two.weights.keys() == one.weights.keys()
@@ -65,7 +65,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path, strategy: Strategy, family:
     one = run(base, tmp_path / "one", options | {"batch_size": 4})
     require_same(two, one, weights=1.4e-5 if strategy.startswith("zero3") else 3e-7)
     plan = json.loads((tmp_path / "two" / "records" / "distribution.json").read_text())
-    assert plan == {"strategy": strategy, "reason": "it was asked for", "nodes": 1, "processes": 2}
+    assert plan == {"strategy": strategy, "reason": "it was requested", "nodes": 1, "processes": 2}
     assert not rank_processes()
 
 
@@ -103,7 +103,7 @@ def test_a_killed_rank_ends_all_and_the_run_continues(
         if progress.metrics.get("step") == 5:
             rank_processes()[victim].send_signal(signal.SIGKILL)
 
-    with pytest.raises(RankFailedError, match=rf"rank {victim} was ended by SIGKILL.*last resume point"):
+    with pytest.raises(RankFailedError, match=rf"rank {victim} was killed by SIGKILL.*last resume point"):
         run(base, tmp_path / "killed", options, distribution, on_progress=kill)
     assert not rank_processes()
     assert not (tmp_path / "killed" / "output").exists()
@@ -119,7 +119,7 @@ def test_a_killed_rank_ends_all_and_the_run_continues(
 @SLOW
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_run_continues_on_another_number_of_ranks(tmp_path: Path, strategy: Strategy) -> None:
-    """DDP continues what one process began; FSDP2 what two ranks began, on four."""
+    """DDP resumes a run of one process, and FSDP2 on four ranks a run of two."""
     base = make_tiny_checkpoint(tmp_path / "base")
     first, second = (None, 2) if strategy == "ddp" else (Distribution(strategy=strategy, processes=2), 4)
     before, after = (4, 2) if strategy == "ddp" else (2, 1)
@@ -153,7 +153,7 @@ def test_a_run_continues_on_another_number_of_ranks(tmp_path: Path, strategy: St
     [("ddp", "full"), ("fsdp2", "full"), ("fsdp2", "lora"), ("zero3", "full"), ("zero3", "lora")],
 )
 def test_mixed_precision_learns_what_one_process_learns(tmp_path: Path, strategy: Strategy, method: str) -> None:
-    """GPUs compute in bfloat16 by default; it has 8 bits, so only the losses are compared, and roughly."""
+    """bfloat16, the default on GPUs, has 8 significant bits, so only the losses are compared, approximately."""
     base = make_tiny_checkpoint(tmp_path / "base", family="baichuan2-13b")
     options = {"method": method, "dtype": "bfloat16", "learning_rate": 1e-2, "adam_epsilon": 1e-8}
     two = run(base, tmp_path / "two", options | {"batch_size": 2}, Distribution(strategy=strategy, processes=2))

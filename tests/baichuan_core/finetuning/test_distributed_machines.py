@@ -98,7 +98,7 @@ def test_a_killed_rank_ends_the_other_machine(tmp_path: Path) -> None:
         if progress.metrics.get("step") == 3:
             rank_processes()[0].send_signal(signal.SIGKILL)
 
-    with pytest.raises(RankFailedError, match="rank 0 was ended by SIGKILL"):
+    with pytest.raises(RankFailedError, match="rank 0 was killed by SIGKILL"):
         run(base, tmp_path / "two", ADAPTER, distribution(port), on_progress=kill)
     _, errors = other.communicate()
     assert other.returncode == 1
@@ -106,7 +106,7 @@ def test_a_killed_rank_ends_the_other_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_machines_with_other_data_are_told_so(tmp_path: Path) -> None:
+def test_machines_with_different_data_are_rejected(tmp_path: Path) -> None:
     base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
     less = tmp_path / "less.json"
     less.write_text(json.dumps(json.loads(CONVERSATIONS.read_text())[:-1]))

@@ -1,4 +1,4 @@
-"""What is rejected before any process starts, and what machines tell each other."""
+"""Rejections before any process starts, and messages between machines."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +21,12 @@ from baichuan_core import (
 )
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.distributed import Plan, planning
-from baichuan_core.finetuning.distributed import meeting as meetings
+from baichuan_core.finetuning.distributed import rendezvous as rendezvous_module
 from baichuan_core.finetuning.distributed.agreement import require_agreement
 from baichuan_core.finetuning.distributed.group import RankGroup
-from baichuan_core.finetuning.distributed.meeting import Meeting
 from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.distributed.planning import plan_run
+from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.example_store import EncodedExample, ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
@@ -83,7 +83,7 @@ def test_the_published_deepspeed_configuration_is_completed(base: Path) -> None:
     assert plan.deepspeed is not None
     assert plan.deepspeed["train_micro_batch_size_per_gpu"] == 3
     assert plan.deepspeed["bf16"] == {"enabled": False}
-    assert published["gradient_accumulation_steps"] == "auto"  # the caller's is left alone
+    assert published["gradient_accumulation_steps"] == "auto"  # the caller's configuration is not modified
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_wrong_distribution_names_the_field(fields: dict[str, Any], message: s
         (replace(CPU, use_dora=True), Distribution(strategy="zero2", processes=2), "use_dora is true.*use 'ddp'"),
     ],
 )
-def test_what_does_not_go_together_is_rejected(
+def test_incompatible_distributions_are_rejected(
     base: Path, options: FinetuningOptions, distribution: Distribution, message: str
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):
@@ -152,7 +152,7 @@ def test_a_rank_of_another_launcher_is_rejected(base: Path, monkeypatch: pytest.
 
 @dataclass(frozen=True)
 class _Pair(RankGroup):
-    """Rank 0 of two, whose other rank has `theirs`."""
+    """Rank 0 of two; `gather` returns `theirs` for the other rank."""
 
     theirs: str = ""
 
@@ -174,7 +174,7 @@ def test_ranks_that_disagree_are_named(
 ) -> None:
     store = ExampleStore()
     store.append(EncodedExample([1, 2], [1, 2]))
-    identity = RunIdentity.of(base, StoredExamples(store, np.arange(1)), None, CPU)
+    identity = RunIdentity.from_inputs(base, StoredExamples(store, np.arange(1)), None, CPU)
     fields: dict[str, Any] = {name: getattr(identity, name) for name in RunIdentity.__dataclass_fields__}
     theirs = json.dumps(
         {**fields, **change, "options": {**fields["options"], **change.get("options", {})}}, sort_keys=True
@@ -194,46 +194,46 @@ def test_ranks_share_a_batch_and_one_without_an_example_has_no_labels() -> None:
 
 
 @pytest.fixture
-def machines() -> tuple[Meeting, Meeting]:
+def machines() -> tuple[Rendezvous, Rendezvous]:
     """The launchers of two machines."""
-    first = Meeting(Plan("ddp", "", processes=2, nodes=2, node_rank=0))
-    second = Meeting(Plan("ddp", "", processes=2, nodes=2, node_rank=1, master_port=first.port))
+    first = Rendezvous(Plan("ddp", "", processes=2, nodes=2, node_rank=0))
+    second = Rendezvous(Plan("ddp", "", processes=2, nodes=2, node_rank=1, master_port=first.port))
     return first, second
 
 
-def test_machines_with_different_plans_are_rejected(machines: tuple[Meeting, Meeting]) -> None:
+def test_machines_with_different_plans_are_rejected(machines: tuple[Rendezvous, Rendezvous]) -> None:
     first, second = machines
     first.compare_plans()
     second.plan = replace(second.plan, processes=3)
     with pytest.raises(UnsupportedError, match="processes is 2 on machine 0 and 3 on machine 1"):
         second.compare_plans()
-    third = Meeting(replace(second.plan, processes=2))
-    with pytest.raises(UnsupportedError, match="node_rank 1 is already taken"):
+    third = Rendezvous(replace(second.plan, processes=2))
+    with pytest.raises(UnsupportedError, match="node_rank 1 is already in use"):
         third.compare_plans()
 
 
-def test_a_failure_on_one_machine_ends_the_other(machines: tuple[Meeting, Meeting]) -> None:
+def test_a_failure_on_one_machine_ends_the_other(machines: tuple[Rendezvous, Rendezvous]) -> None:
     first, second = machines
     first.require_all()
-    second.tell_failure(DatasetError("line 3 is broken"))
+    second.report_failure(DatasetError("line 3 is broken"))
     first._next_beat = 0.0
     with pytest.raises(RankFailedError, match=r"ended on another machine: machine 1 .*line 3 is broken"):
         first.require_all()
 
 
-def test_a_machine_that_stops_beating_is_named(
-    machines: tuple[Meeting, Meeting], monkeypatch: pytest.MonkeyPatch
+def test_a_machine_without_heartbeats_is_named(
+    machines: tuple[Rendezvous, Rendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = machines
-    monkeypatch.setattr(meetings, "BEAT_SECONDS", 0.0)
-    monkeypatch.setattr(meetings, "SILENCE_SECONDS", -1.0)
+    monkeypatch.setattr(rendezvous_module, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(rendezvous_module, "HEARTBEAT_TIMEOUT_SECONDS", -1.0)
     second.require_all()
-    first.require_all()  # it has seen a beat
+    first.require_all()  # it has seen a heartbeat
     with pytest.raises(RankFailedError, match="machine 1 no longer answers"):
         first.require_all()
 
 
-def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Meeting, Meeting]) -> None:
+def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Rendezvous, Rendezvous]) -> None:
     first, second = machines
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(first.close)
@@ -242,6 +242,6 @@ def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Meeting,
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    first = Meeting(Plan("ddp", "", processes=2, nodes=2))
+    first = Rendezvous(Plan("ddp", "", processes=2, nodes=2))
     with pytest.raises(UnsupportedError, match=f"master_port {first.port} cannot be used"):
-        Meeting(Plan("ddp", "", processes=2, nodes=2, master_port=first.port))
+        Rendezvous(Plan("ddp", "", processes=2, nodes=2, master_port=first.port))

@@ -30,7 +30,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.finetuning.hardware import Hardware
-from baichuan_core.finetuning.trainable import trainable_model
+from baichuan_core.finetuning.trainable import load_trainable_model
 from baichuan_core.finetuning.training import make_arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
@@ -106,7 +106,7 @@ def test_the_seed_decides_the_result(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_packing_changes_nothing_but_time(base: Path, tmp_path: Path, method: str, accumulation: int) -> None:
-    """Dropout would draw other numbers for other shapes, and AdamW with a small epsilon magnifies rounding near 0."""
+    """Without dropout, which depends on shapes, and with a large epsilon, because AdamW magnifies rounding."""
     change: dict[str, Any] = {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": accumulation}
     change["adam_epsilon"] = 1e-3
     losses: dict[str, list[float]] = {}
@@ -128,7 +128,7 @@ def test_packing_changes_nothing_but_time(base: Path, tmp_path: Path, method: st
         assert (packed[tensor_name] - tensor).norm() <= 1e-5 * tensor.norm(), tensor_name
 
 
-def test_several_visible_devices_make_no_data_parallel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_several_visible_devices_do_not_cause_data_parallel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
     arguments = make_arguments(FULL, Hardware("cpu", bfloat16=False), tmp_path)
     assert arguments._n_gpu == 1
@@ -175,7 +175,7 @@ def test_lora_writes_an_adapter_that_works_on_its_base_only(base: Path, tmp_path
     assert not (tmp_path / "none.jsonl").exists()
 
 
-def test_a_quantized_base_takes_an_adapter_but_no_full_training(nf4: Path, tmp_path: Path) -> None:
+def test_a_quantized_base_supports_an_adapter_but_not_full_training(nf4: Path, tmp_path: Path) -> None:
     report = finetune(nf4, CONVERSATIONS, tmp_path / "adapter", LORA, checkpoints=tmp_path / "ck")
     assert report.final_loss > 0
     requests = [GenerationRequest(prompt="Who")]
@@ -185,7 +185,7 @@ def test_a_quantized_base_takes_an_adapter_but_no_full_training(nf4: Path, tmp_p
         finetune(nf4, CONVERSATIONS, tmp_path / "tuned", FULL, checkpoints=tmp_path / "ck2")
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in base.iterdir():
@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(base: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "ck") == ["broken"]
 
 
-def test_what_cannot_be_done_is_told_before_training(base: Path, tmp_path: Path) -> None:
+def test_unsupported_runs_are_rejected_before_training(base: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "file").touch()
@@ -221,7 +221,7 @@ def test_what_cannot_be_done_is_told_before_training(base: Path, tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_base_without_tokenizer_is_told(base: Path, tmp_path: Path) -> None:
+def test_a_base_without_a_tokenizer_is_rejected(base: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((base / name).read_bytes())
     with pytest.raises(TokenizerError, match=r"tokenizer\.model"):
@@ -253,7 +253,10 @@ def test_an_untrained_dora_adapter_on_a_quantized_base_computes_as_the_base(
 ) -> None:
     quantize(base, tmp_path / "base", QuantizationOptions(method))
     options = FinetuningOptions(**QUICK | {"method": "lora", "use_dora": True})
-    model, ids = trainable_model(tmp_path / "base", options, Hardware.of(options)), torch.tensor([[5, 6, 7, 8, 9]])
+    model, ids = (
+        load_trainable_model(tmp_path / "base", options, Hardware.from_options(options)),
+        torch.tensor([[5, 6, 7, 8, 9]]),
+    )
     wanted = load_model(tmp_path / "base", dtype="float32", device="cpu")(ids).logits
     for training in (False, True, False):  # bitsandbytes packs 4-bit weights in a forward pass outside training
         logits = model.train(training)(input_ids=ids).logits

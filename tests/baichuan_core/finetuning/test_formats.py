@@ -1,4 +1,4 @@
-"""Every format of training data: equal conversations from each, errors with their line, examples that teach nothing."""
+"""Every format of training data: equal conversations, errors with line numbers, and examples without answers."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_system_message_is_read_and_not_learned(tokenizer: BaichuanTokenizer, 
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_text_is_learned_as_a_whole_in_windows(tokenizer: BaichuanTokenizer, tmp_path: Path, as_json: bool) -> None:
+def test_text_is_learned_as_a_whole_in_chunks(tokenizer: BaichuanTokenizer, tmp_path: Path, as_json: bool) -> None:
     text = "The moon is far away. " * 9
     path = write(tmp_path, {"text": text.strip()})
     if not as_json:
@@ -121,7 +121,7 @@ GOOD = openai(("user", "hi"), ("assistant", "yes"))
         (openai(("user", "hi"), ("system", "x")), "line 2 .*, turn 2 is a system message; only the first"),
         ({"messages": []}, "line 2 .* has no messages"),
         ({"messages": [{"role": "user"}]}, "line 2 .*, turn 1 needs both 'role' and 'content'"),
-        ({"messages": [{"role": "user", "content": [1]}]}, "line 2 .* has a 'content' that is no text"),
+        ({"messages": [{"role": "user", "content": [1]}]}, "line 2 .* has a 'content' that is not a string"),
     ],
 )
 def test_a_malformed_example_is_named_by_its_line(tmp_path: Path, bad: Any, message: str) -> None:
@@ -132,11 +132,11 @@ def test_a_malformed_example_is_named_by_its_line(tmp_path: Path, bad: Any, mess
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"instruction": 3, "output": "x"}, "'instruction' that is no text"),
-        ({"instruction": "a", "input": 3, "output": "x"}, "'input' that is no text"),
+        ({"instruction": 3, "output": "x"}, "'instruction' that is not a string"),
+        ({"instruction": "a", "input": 3, "output": "x"}, "'input' that is not a string"),
         ({"instruction": "a", "output": "x", "history": [["a"]]}, "malformed 'history'"),
         (sharegpt(("system", "a"), ("human", "b"), system="c"), "both a system message and the key 'system'"),
-        (sharegpt(("human", "b"), system=3), "'system' that is no text"),
+        (sharegpt(("human", "b"), system=3), "'system' that is not a string"),
     ],
 )
 def test_malformed_examples_of_other_formats_are_named(tmp_path: Path, bad: Any, message: str) -> None:

@@ -15,8 +15,8 @@ from baichuan_core.finetuning import json_items, text_chunks
 from baichuan_core.finetuning.data import combine_training_data, load_training_data, split_training_data
 from baichuan_core.finetuning.example_store import EncodedExample, ExampleStore
 from baichuan_core.finetuning.formats import read_conversations
-from baichuan_core.finetuning.json_items import array_items, line_items
-from baichuan_core.finetuning.text_chunks import TextPieces, read_chunks
+from baichuan_core.finetuning.json_items import read_array_items, read_line_items
+from baichuan_core.finetuning.text_chunks import TextChunks, read_chunks
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "golden" / "chat" / "tokenizer.model"
@@ -34,23 +34,23 @@ def cut(text: str, size: int) -> Iterator[str]:
 @given(items=st.lists(VALUES, max_size=5), indent=st.sampled_from([None, 0, 1]), size=st.integers(1, 40))
 def test_an_array_is_read_in_chunks(items: list[Any], indent: int | None, size: int) -> None:
     text = "\n " + json.dumps(items, indent=indent) + "\n"
-    assert list(array_items(cut(text, size))) == list(array_items(iter([text])))
-    assert [item for _, item in array_items(cut(text, size))] == items
+    assert list(read_array_items(cut(text, size))) == list(read_array_items(iter([text])))
+    assert [item for _, item in read_array_items(cut(text, size))] == items
 
 
 @given(items=st.lists(VALUES, max_size=5), size=st.integers(1, 40))
 def test_lines_are_read_in_chunks(items: list[Any], size: int) -> None:
     text = "\n\n".join(map(json.dumps, items))
-    assert list(line_items(cut(text, size))) == [(1 + 2 * number, item) for number, item in enumerate(items)]
+    assert list(read_line_items(cut(text, size))) == [(1 + 2 * number, item) for number, item in enumerate(items)]
 
 
 @given(text=st.text(st.sampled_from('[]{}",:\\ \n1tx'), max_size=40), size=st.integers(1, 10))
 def test_a_malformed_array_has_the_same_error_in_chunks(text: str, size: int) -> None:
     def outcome(chunks: Iterator[str]) -> Any:
         try:
-            return list(array_items(chunks))
+            return list(read_array_items(chunks))
         except DatasetError as error:
-            return str(error).split(" of the training data")[0]  # the decoder's own words depend on the cut
+            return str(error).split(" of the training data")[0]  # the decoder's message depends on the cut
 
     assert outcome(cut(f"[{text}", size)) == outcome(iter([f"[{text}"]))
 
@@ -59,7 +59,7 @@ def test_an_open_quote_does_not_read_the_rest_of_the_file(monkeypatch: pytest.Mo
     monkeypatch.setattr(json_items, "MAX_ELEMENT_CHARACTERS", 100)
     chunks = cut('[{"a": 1},\n{"b: 2}' + " " * 10_000, 10)
     with pytest.raises(DatasetError, match=r"line 2 .* Unterminated string"):
-        list(array_items(chunks))
+        list(read_array_items(chunks))
     assert len(list(chunks)) > 900
 
 
@@ -76,15 +76,15 @@ def test_the_byte_that_is_not_utf8_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("text", ["a line.\n" * 40, "  \n\nno end " + "of words " * 40, "\n\none\n\n\n\ntwo\n" * 20])
-def test_pieces_of_a_text_have_the_tokens_of_the_whole(
+def test_chunks_of_a_text_have_the_tokens_of_the_whole_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     tokenizer = BaichuanTokenizer(str(TOKENIZER))
     (tmp_path / "data.txt").write_text(text)
     whole = load_training_data(tokenizer, tmp_path / "data.txt", max_length=8)
     monkeypatch.setattr(text_chunks, "CHUNK_CHARACTERS", 7)
-    monkeypatch.setattr(text_chunks, "PIECE_CHARACTERS", 30)
-    pieces = list(TextPieces(tmp_path / "data.txt"))
+    monkeypatch.setattr(text_chunks, "MAX_TEXT_CHUNK_CHARACTERS", 30)
+    pieces = list(TextChunks(tmp_path / "data.txt"))
     assert len(pieces) > 5
     assert "".join(pieces) == text.strip()
     if "\n" in text.strip():
@@ -108,7 +108,7 @@ def test_a_store_returns_what_was_added() -> None:
     assert store.lengths.tolist() == [3, 1, 20]
 
 
-def test_parts_share_a_store_and_are_chosen_by_number(tmp_path: Path) -> None:
+def test_parts_share_a_store_and_are_selected_by_index(tmp_path: Path) -> None:
     tokenizer, store = BaichuanTokenizer(str(TOKENIZER)), ExampleStore(tmp_path)
     parts = []
     for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""Each option takes effect, or is rejected with what to do."""
+"""Each option takes effect, or is rejected with a remedy."""
 
 import json
 import sys
@@ -88,7 +88,7 @@ def test_the_option_changes_the_result(
 def test_equal_options_give_equal_results(base: Path, tmp_path: Path, plain: dict[str, torch.Tensor]) -> None:
     """Without it, the test above could not fail."""
     assert not differs(tune(base, tmp_path), plain)
-    assert not differs(tune(base, tmp_path / "tf32", tf32=True), plain)  # nothing to permit on a CPU
+    assert not differs(tune(base, tmp_path / "tf32", tf32=True), plain)  # TF32 does not exist on a CPU
 
 
 def test_cosine_with_restarts_is_scheduled(base: Path, tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_reports_follow_logging_steps(base: Path, tmp_path: Path) -> None:
         ({"max_steps": 0}, "max_steps is 0; it must be at least 1"),
     ],
 )
-def test_what_would_have_no_effect_is_rejected(wrong: dict[str, Any], message: str) -> None:
+def test_options_without_effect_are_rejected(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FinetuningOptions(**wrong)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit"])
 def test_optimizers_for_gpus_are_rejected_on_a_cpu(base: Path, tmp_path: Path, optimizer: str) -> None:
-    with pytest.raises(UnsupportedError, match="needs a CUDA device; use 'adamw'"):
+    with pytest.raises(UnsupportedError, match="requires a CUDA device; use 'adamw'"):
         tune(base, tmp_path, optimizer=optimizer)
 
 
@@ -159,7 +159,7 @@ def test_presets(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_best_evaluation_becomes_the_result(base: Path, tmp_path: Path) -> None:
-    """A learning rate that is far too high: the loss on held-back examples is lowest early."""
+    """The learning rate is far too high, so that the loss on the validation examples is lowest early."""
     seen: list[Progress] = []
     change = {"method": "full", "epochs": 6, "learning_rate": 0.03, "validation_split": 0.25, "save_total_limit": 1}
     report = finetune(
@@ -196,12 +196,12 @@ def test_training_ends_early_when_the_evaluation_gets_worse(base: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["eval_steps", "early_stopping_patience"])
-def test_nothing_to_evaluate_on_is_told(base: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(DatasetError, match=f"{name} is given, but there is nothing to evaluate on"):
+def test_evaluation_options_without_validation_data_are_rejected(base: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match=f"{name} is set, but there are no examples to evaluate on"):
         tune(base, tmp_path, **{name: 1})
 
 
-def test_validation_data_in_another_format_is_told(base: Path, tmp_path: Path) -> None:
+def test_validation_data_in_another_format_is_rejected(base: Path, tmp_path: Path) -> None:
     other = tmp_path / "text.jsonl"
     other.write_text('{"text": "some text to learn"}')
     with pytest.raises(DatasetError, match="validation data is in the format 'text' and the training data in 'pub"):
@@ -245,7 +245,7 @@ def test_a_run_that_diverges_stops_at_its_step_and_keeps_the_resume_point_before
     assert last.name == "checkpoint-1"
 
 
-def test_too_little_memory_is_told_before_the_model_is_loaded(
+def test_too_little_memory_is_reported_before_the_model_is_loaded(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("baichuan_core.memory.free_bytes", lambda _: 1000)
@@ -312,5 +312,5 @@ def test_several_files_are_mixed_by_their_weights(base: Path, tmp_path: Path) ->
     assert (mixed.examples, mixed.data_format) == (16 // 2 + 3 * 4, "alpaca, published")
     split = run("split", {CONVERSATIONS: 1, other: 2.5}, validation_split=0.25)
     assert (split.examples, split.validation_examples) == (12 + 2 * 3 + 2, 4 + 1)
-    with pytest.raises(DatasetError, match="the weight of training data is 0; it must be above 0"):
+    with pytest.raises(DatasetError, match="the weight of training data is 0; it must be a number above 0"):
         run("none", {CONVERSATIONS: 0})

@@ -1,4 +1,4 @@
-"""A run that is killed with signal 9 and resumed ends with the very weights of an uninterrupted one."""
+"""A run that is killed with signal 9 and resumed ends with exactly the weights of an uninterrupted one."""
 
 import signal
 import subprocess
@@ -92,7 +92,7 @@ def test_a_run_that_died_after_its_last_step_only_writes_the_result(tmp_path: Pa
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_resume_point_is_ignored(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "missing") is None
     for step in (2, 10):
         directory = tmp_path / f"checkpoint-{step}"

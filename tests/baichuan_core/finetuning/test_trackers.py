@@ -1,4 +1,4 @@
-"""Trackers: missing packages are named before anything is loaded, and without an account files stay local."""
+"""Trackers: missing packages are reported before anything is loaded, and without an account files stay local."""
 
 import importlib
 import os
@@ -118,7 +118,7 @@ def test_without_variables_everything_stays_in_the_folder(tmp_path: Path, monkey
     assert not {"WANDB_MODE", "WANDB_DIR", "MLFLOW_TRACKING_URI"} & os.environ.keys()
 
 
-def test_variables_that_are_set_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_take_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker")
     monkeypatch.delenv("WANDB_MODE", raising=False)

@@ -1,4 +1,4 @@
-"""Room of engines with a fixed number of slots, and the queue in front of them."""
+"""The capacity of engines with a fixed number of slots, and their queue."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ def request_of(prompt: int, limit: int) -> EncodedRequest:
     return EncodedRequest(0, 0, (5,) * prompt, limit, 0, GREEDY)
 
 
-def test_known_requests_get_what_they_need_and_unknown_ones_the_window() -> None:
+def test_capacity_fits_known_requests_or_the_context_length() -> None:
     assert capacity_for([request_of(100, 50), request_of(10, 10)], OPTIONS) == Capacity(2, 256)
     assert capacity_for([request_of(100, 50)] * 100, OPTIONS) == Capacity(32, 256)
     assert capacity_for([request_of(1000, 1000)] * 100, OPTIONS) == Capacity(8, 2048)

@@ -129,7 +129,7 @@ def test_samples_do_not_depend_on_the_batch(model: BaichuanForCausalLM, tokenize
     assert answers(model, tokenizer, requests[::-1], batch_size=4) == alone[::-1]
 
 
-def test_common_beginnings_are_computed_once_and_change_nothing(
+def test_common_prefixes_are_computed_once_and_change_nothing(
     model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer
 ) -> None:
     system, longer = prompt_of(100, 50), prompt_of(70, 51)
@@ -140,7 +140,7 @@ def test_common_beginnings_are_computed_once_and_change_nothing(
     assert together == plain_answers(model, tokenizer, requests)
     tree = len({(*system, *tail)[: end + 1] for tail in tails for end in range(len(system) + len(tail))})
     decoded = 5 * len(tails)
-    padding = 4 * len(longer)  # suffixes of different lengths in one pass
+    padding = 4 * len(longer)  # suffixes of different lengths in one forward pass
     assert tree + decoded <= count() <= tree + decoded + padding + 2 * len(tails)
 
 
@@ -151,7 +151,7 @@ def documents(count: int) -> list[EncodedRequest]:
     return [EncodedRequest(i, 0, prompt, 3, i, GREEDY) for i, prompt in enumerate(prompts)]
 
 
-def test_few_common_beginnings_are_kept_and_those_that_are_not_change_nothing(
+def test_evicting_common_prefixes_changes_nothing(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = one_model
@@ -174,7 +174,7 @@ def test_few_common_beginnings_are_kept_and_those_that_are_not_change_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("most_kept", [0, 1, 2])
-def test_where_memory_lacks_common_beginnings_are_given_up_before_an_answer_is(
+def test_if_memory_runs_out_prefixes_are_dropped_before_an_answer_fails(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch, most_kept: int
 ) -> None:
     model, tokenizer = one_model
@@ -209,7 +209,7 @@ def test_samples_of_one_prompt_differ_and_compute_it_once(
     assert count() == 79 + 5 + 5 * 7
 
 
-def test_long_prompts_go_in_pieces(
+def test_long_prompts_run_in_chunks(
     model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = requests_of([GREEDY], [(150, 5), (140, 5), (100, 9), (23, 4)])
@@ -235,7 +235,7 @@ def test_nothing_is_computed_for_rows_that_have_ended(
     assert count() == 4 * 10 + (1 + 8 + 3 + 6)
 
 
-def test_waiting_rows_take_the_places_of_those_that_end(
+def test_waiting_rows_take_the_slots_of_those_that_end(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
 ) -> None:
     model, tokenizer = one_model
@@ -246,7 +246,7 @@ def test_waiting_rows_take_the_places_of_those_that_end(
     hook.remove()
     assert max(rows) == 3
     steps = sum(limit for _, limit in LENGTHS)
-    assert len(rows) < steps / 2  # one after the other would take one pass per token
+    assert len(rows) < steps / 2  # sequentially, it would take one forward pass per token
 
 
 def test_logprobs_are_those_of_a_plain_forward(model: BaichuanForCausalLM, tokenizer: BaichuanTokenizer) -> None:
@@ -266,7 +266,7 @@ def test_logprobs_are_those_of_a_plain_forward(model: BaichuanForCausalLM, token
             assert [value for _, value in entry.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-def test_a_lack_of_memory_halves_the_batch_and_loses_no_token(
+def test_running_out_of_memory_halves_the_batch_and_loses_no_token(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
 ) -> None:
     model, tokenizer = one_model
@@ -287,7 +287,9 @@ def test_a_lack_of_memory_halves_the_batch_and_loses_no_token(
     assert max(rows[21:]) <= 2
 
 
-def test_a_lack_of_memory_for_one_row_is_told(one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer]) -> None:
+def test_running_out_of_memory_with_one_row_is_an_error(
+    one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer],
+) -> None:
     model, tokenizer = one_model
 
     def too_much(*_: object) -> None:
@@ -342,7 +344,7 @@ def test_aborted_rows_are_not_computed_any_further(one_model: tuple[BaichuanForC
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("family", ["baichuan2-7b", "baichuan2-13b"], indirect=True, scope="module")
-def test_compiled_decoding_gives_the_same(checkpoint: Path, tokenizer: BaichuanTokenizer) -> None:
+def test_compiled_decoding_gives_the_same_result(checkpoint: Path, tokenizer: BaichuanTokenizer) -> None:
     model = load_model(checkpoint, dtype="float32", device="cpu")  # prepacked weights cannot be compiled
     requests = requests_of([GREEDY, SAMPLED, PENALISED])
     expected = answers(model, tokenizer, requests)

@@ -23,7 +23,7 @@ REQUEST = GenerationRequest(prompt="Redis only carries")
 
 @dataclass
 class FakeVllm:
-    """Stands for vLLM's engine: it gives the tokens of a script one by one, the stop token included."""
+    """A fake of vLLM's engine, which returns scripted tokens one by one, including the end token."""
 
     script: Sequence[int]
     waiting: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ def answer_and_stream(generator: TextGenerator) -> tuple[Completion, str]:
 def with_second_end_token(
     checkpoint: Path, directory: Path, token_id: int, file: str = "generation_config.json"
 ) -> Path:
-    """Copy a checkpoint and name two end tokens in one of its files alone."""
+    """Copy a checkpoint, and set two end tokens in only one of its files."""
     shutil.copytree(checkpoint, directory)
     for name in ("generation_config.json", "config.json"):
         settings = json.loads((directory / name).read_text())
@@ -66,7 +66,7 @@ def with_second_end_token(
     return directory
 
 
-def test_a_list_in_the_configuration_alone_is_used(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_list_in_config_json_only_is_used(checkpoint: Path, tmp_path: Path) -> None:
     (whole,) = TextGenerator(checkpoint, GREEDY).complete([REQUEST])
     ids = [one.token_id for one in whole.logprobs or ()]
     directory = with_second_end_token(checkpoint, tmp_path / "two-ends", ids[4], "config.json")
@@ -98,12 +98,12 @@ def test_an_ordinary_end_token_is_not_in_the_text(
 
 
 def use_vllm(generator: TextGenerator, fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put our adapter on top of a fake of vLLM, which is not installed for most test runs."""
+    """Use our engine with a fake of vLLM, which is not installed in most test runs."""
     module, params = ModuleType("vllm"), ModuleType("vllm.sampling_params")
     module.SamplingParams = params.RequestOutputKind = _AnyParameters  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
-    monkeypatch.setattr(vllm_engine, "_started", lambda _arguments: fake)
+    monkeypatch.setattr(vllm_engine, "_start_vllm", lambda _arguments: fake)
     generator.choice = EngineChoice("vllm", "a fake of it is installed")
 
 

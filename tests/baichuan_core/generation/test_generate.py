@@ -51,7 +51,7 @@ def chat(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
-def test_lines_come_in_the_order_of_the_requests_with_all_fields(checkpoint: Path, tmp_path: Path) -> None:
+def test_lines_are_in_the_order_of_the_requests_with_all_fields(checkpoint: Path, tmp_path: Path) -> None:
     requests = [GenerationRequest(prompt="a", id="first"), GenerationRequest(messages=chat("longer than the other"))]
     first, second = run(checkpoint, tmp_path, requests, GREEDY)
     assert list(first) == [
@@ -87,7 +87,7 @@ def test_samples_do_not_depend_on_batch_or_order(checkpoint: Path, tmp_path: Pat
     assert together == alone == backwards[::-1]
 
 
-def test_equal_prompts_get_samples_of_their_own_and_the_seed_changes_them(checkpoint: Path, tmp_path: Path) -> None:
+def test_equal_prompts_get_different_samples_that_depend_on_the_seed(checkpoint: Path, tmp_path: Path) -> None:
     three = [line["completion"] for line in run(checkpoint, tmp_path, prompts("a", "a", "a"), SAMPLED)]
     again = [line["completion"] for line in run(checkpoint, tmp_path, prompts("a", "a", "a"), SAMPLED)]
     other_seed = GenerationOptions(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=12, seed=4)
@@ -97,18 +97,18 @@ def test_equal_prompts_get_samples_of_their_own_and_the_seed_changes_them(checkp
     assert not set(three) & set(other)
 
 
-def test_a_temperature_near_nothing_is_greedy(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_temperature_near_zero_is_greedy(checkpoint: Path, tmp_path: Path) -> None:
     greedy = run(checkpoint, tmp_path, prompts("a", "任务"), GREEDY)
     assert run(checkpoint, tmp_path, prompts("a", "任务"), replace(GREEDY, temperature=1e-42)) == greedy
 
 
-def test_only_role_and_content_of_a_chat_come_back(checkpoint: Path, tmp_path: Path) -> None:
+def test_only_role_and_content_of_a_chat_are_returned(checkpoint: Path, tmp_path: Path) -> None:
     messages: list[Any] = [{"role": "user", "content": "a", "name": "\ud800", "weight": float("nan")}]
     (line,) = run(checkpoint, tmp_path, [GenerationRequest(messages=messages)], GREEDY)
     assert line["messages"] == chat("a")
 
 
-def test_n_samples_come_one_a_line_and_are_those_of_their_own_number(checkpoint: Path, tmp_path: Path) -> None:
+def test_n_samples_are_one_per_line_and_depend_on_their_index(checkpoint: Path, tmp_path: Path) -> None:
     lines = run(checkpoint, tmp_path, prompts("a", "任务"), replace(SAMPLED, n=3))
     assert [(line["index"], line["sample"]) for line in lines] == [(i, s) for i in range(2) for s in range(3)]
     assert len({line["completion"] for line in lines[:3]}) == 3
@@ -134,7 +134,7 @@ def test_a_request_may_differ_from_the_options(checkpoint: Path, tmp_path: Path)
     assert first["completion"] == again["completion"] != other["completion"]
 
 
-def test_logprobs_come_in_the_shape_of_openai(checkpoint: Path, tmp_path: Path) -> None:
+def test_logprobs_are_in_the_format_of_openai(checkpoint: Path, tmp_path: Path) -> None:
     (line,) = run(checkpoint, tmp_path, prompts("a"), replace(GREEDY, logprobs=2))
     entries = line["logprobs"]["content"]
     assert len(entries) == line["completion_tokens"]
@@ -164,14 +164,14 @@ def test_a_generator_stays_loaded_and_streams(checkpoint: Path) -> None:
         generator.stream(prompts(""))
 
 
-def test_the_checkpoint_supplies_what_the_options_leave_open(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_supplies_options_that_are_not_set(checkpoint: Path, tmp_path: Path) -> None:
     line = run(checkpoint, tmp_path, prompts("a"), GenerationOptions())[0]
     assert line["completion_tokens"] == 128  # max_new_tokens of its generation_config.json
     sampled = run(checkpoint, tmp_path, prompts("a"), GenerationOptions(seed=1))[0]
-    assert sampled["completion"] != line["completion"]  # do_sample stands there as well
+    assert sampled["completion"] != line["completion"]  # do_sample is set there as well
 
 
-def test_a_stop_text_ends_the_row_and_is_left_out(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_stop_text_ends_the_row_and_is_omitted(checkpoint: Path, tmp_path: Path) -> None:
     full = run(checkpoint, tmp_path, prompts(*PROMPTS), GREEDY)
     text = full[0]["completion"]
     stop = text[4:7]
@@ -193,7 +193,7 @@ def test_the_window_limits_a_completion(checkpoint: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ({"prompt": "1" * 512}, "request 2: the prompt has 512 tokens and the window of the model 512"),
+        ({"prompt": "1" * 512}, "request 2: the prompt has 512 tokens, but the model's context length is 512"),
         ({"prompt": ""}, "request 2: the prompt is empty"),
         ({"prompt": "\ud83d"}, "request 2: character 1"),
         ({"messages": []}, "request 2: messages is empty"),
@@ -214,18 +214,18 @@ def test_a_request_from_a_file_is_named_by_its_line(checkpoint: Path, tmp_path: 
         generate(checkpoint, read_requests(tmp_path / "prompts.jsonl"), tmp_path / "out.jsonl", GREEDY)
 
 
-def test_a_chat_without_room_beside_its_answer_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_chat_without_room_for_an_answer_is_rejected(checkpoint: Path, tmp_path: Path) -> None:
     options = GenerationOptions(max_new_tokens=512)
     with pytest.raises(PromptError, match="fewer than 512"):
         generate(checkpoint, [GenerationRequest(messages=chat("a"))], tmp_path / "out.jsonl", options)
 
 
-def test_no_request_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_empty_list_of_requests_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="at least one"):
         generate(checkpoint, [], tmp_path / "out.jsonl", GREEDY)
 
 
-def test_broken_directories_are_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_broken_directories_are_rejected(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         generate(tmp_path / "missing", prompts("a"), tmp_path / "out.jsonl", GREEDY)
     for path in checkpoint.iterdir():
@@ -275,7 +275,7 @@ def test_options_out_of_range_are_named(wrong: dict[str, Any]) -> None:
         GenerationOptions(**wrong)
 
 
-def test_weights_that_compute_no_numbers_are_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_that_compute_nan_are_reported(checkpoint: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
@@ -286,7 +286,7 @@ def test_weights_that_compute_no_numbers_are_told(checkpoint: Path, tmp_path: Pa
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told_before_loading(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_reported_before_loading(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for output, message in ((tmp_path, "is a directory"), (tmp_path / "file" / "out.jsonl", "cannot be made")):
         with pytest.raises(CheckpointError, match=message):
@@ -297,16 +297,14 @@ def test_a_place_that_cannot_be_written_is_told_before_loading(checkpoint: Path,
     "settings",
     [{"temperature": "hot"}, {"top_k": "5"}, {"max_new_tokens": -1}, {"eos_token_id": "2"}, {"user_token_id": 99999}],
 )
-def test_recommendations_that_cannot_be_used_are_named(
-    checkpoint: Path, tmp_path: Path, settings: dict[str, Any]
-) -> None:
+def test_invalid_generation_configs_are_named(checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     copied = shutil.copytree(checkpoint, tmp_path / "copied")
     (copied / "generation_config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         generate(copied, prompts("a"), tmp_path / "out.jsonl", GREEDY)
 
 
-def test_a_request_may_ask_for_its_own_number_of_answers(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_request_may_set_its_own_number_of_answers(checkpoint: Path, tmp_path: Path) -> None:
     requests = [GenerationRequest(prompt="a", n=3), GenerationRequest(prompt="b")]
     lines = run(checkpoint, tmp_path, requests, SAMPLED)
     assert [(line["index"], line["sample"]) for line in lines] == [(0, 0), (0, 1), (0, 2), (1, 0)]

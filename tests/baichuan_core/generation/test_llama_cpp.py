@@ -1,4 +1,4 @@
-"""llama.cpp answers as our own engine does, through the same interface."""
+"""llama.cpp gives the same answers as our own engine, through the same interface."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from baichuan_core.checkpoint import copy_companions
 from baichuan_core.generation import Completion, TextDelta, TextGenerator, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
-# Random weights: what is computed in another order of float32 differs by so much at most.
+# Maximum difference between float32 results that are summed in different order, with random weights.
 NEAR_TIE = 1e-2
 GREEDY_TOKENS = 32
 GREEDY = GenerationOptions(max_new_tokens=GREEDY_TOKENS, temperature=0, repetition_penalty=1.0, logprobs=2)
@@ -37,7 +37,7 @@ def ours(checkpoint: Path) -> list[Completion]:
 
 
 @pytest.mark.parity
-def test_greedy_answers_and_their_probabilities_are_ours(gguf: Path, ours: list[Completion]) -> None:
+def test_greedy_answers_and_their_probabilities_equal_ours(gguf: Path, ours: list[Completion]) -> None:
     generator = TextGenerator(gguf, GREEDY)
     assert generator.choice.name == "llama_cpp"
     theirs = generator.complete(REQUESTS)
@@ -45,7 +45,7 @@ def test_greedy_answers_and_their_probabilities_are_ours(gguf: Path, ours: list[
     assert sum(compared) > len(REQUESTS) * GREEDY_TOKENS / 2
 
 
-def test_penalties_and_limits_count_as_ours(checkpoint: Path, gguf: Path) -> None:
+def test_penalties_and_limits_work_like_ours(checkpoint: Path, gguf: Path) -> None:
     strict = GenerationOptions(max_new_tokens=12, temperature=0, repetition_penalty=50.0)
     request = [GenerationRequest(prompt="Redis only carries messages, carries messages")]
     (mine,) = TextGenerator(checkpoint, strict).complete(request)
@@ -56,7 +56,7 @@ def test_penalties_and_limits_count_as_ours(checkpoint: Path, gguf: Path) -> Non
 
 @pytest.fixture(scope="module")
 def decided(checkpoint: Path) -> Path:
-    """A GGUF file of a model whose tokens are not nearly as good as each other: rounding does not choose for it."""
+    """A GGUF file of a model whose most probable tokens are clearly apart, so that rounding does not matter."""
     directory = checkpoint.with_name("decided")
     model = load_model(checkpoint)
     model.model.norm.weight.data.mul_(20)
@@ -78,7 +78,7 @@ def test_a_sample_depends_on_seed_and_prompt_alone(decided: Path) -> None:
     assert other_seed.complete(REQUESTS[:1])[0].text != first.text
 
 
-def test_streamed_text_is_the_text(decided: Path) -> None:
+def test_streamed_text_equals_the_whole_text(decided: Path) -> None:
     generator = TextGenerator(decided, GenerationOptions(max_new_tokens=12, temperature=1.0, seed=5, stop=("T",)))
     pieces = dict.fromkeys(range(len(REQUESTS)), "")
     finished = {}
@@ -95,8 +95,8 @@ def test_streamed_text_is_the_text(decided: Path) -> None:
     assert {one.finish_reason for one in whole} == {"stop", "length"}
 
 
-def test_every_token_has_its_probability_those_inside_a_character_too(checkpoint: Path, gguf: Path) -> None:
-    """Hot sampling over a small vocabulary takes many byte pieces, which llama.cpp's server leaves out."""
+def test_every_token_has_its_probability_even_inside_a_character(checkpoint: Path, gguf: Path) -> None:
+    """A high temperature and a small vocabulary produce many byte tokens, which llama.cpp's server omits."""
     hot = GenerationOptions(max_new_tokens=32, temperature=2.0, seed=1, logprobs=1, n=2)
     generator = TextGenerator(gguf, hot)
     byte_piece = generator.tokenizer.sp_model.IsByte
@@ -107,10 +107,10 @@ def test_every_token_has_its_probability_those_inside_a_character_too(checkpoint
         _assert_logprobs(checkpoint, prompt, one)
 
 
-def test_a_job_writes_lines_and_says_which_engine_ran(gguf: Path, tmp_path: Path) -> None:
+def test_a_run_writes_lines_and_reports_its_engine(gguf: Path, tmp_path: Path) -> None:
     report = generate(gguf, REQUESTS[:3], tmp_path / "out.jsonl", GenerationOptions(max_new_tokens=4, temperature=0))
     assert report.engine == "llama_cpp"
-    assert "llama_cpp runs it" in report.engine_reason
+    assert "llama_cpp can run it" in report.engine_reason
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
 
@@ -118,11 +118,13 @@ def test_a_job_writes_lines_and_says_which_engine_ran(gguf: Path, tmp_path: Path
     ("options", "message"),
     [
         (GenerationOptions(engine="transformers"), "no safetensors"),
-        (GenerationOptions(dtype="float32"), "dtype of a GGUF file is its own"),
-        (GenerationOptions(device="cuda"), "runs on the CPU"),
+        (GenerationOptions(dtype="float32"), "dtype of a GGUF file cannot be changed"),
+        (GenerationOptions(device="cuda"), "runs only on the CPU"),
     ],
 )
-def test_what_a_gguf_file_cannot_have_is_refused(gguf: Path, options: GenerationOptions, message: str) -> None:
+def test_options_that_a_gguf_file_does_not_support_are_rejected(
+    gguf: Path, options: GenerationOptions, message: str
+) -> None:
     with pytest.raises(UnsupportedError, match=message):
         TextGenerator(gguf, options)
 
@@ -155,7 +157,7 @@ def test_a_file_that_makes_llama_cpp_abort_is_refused(gguf: Path, tmp_path: Path
 
 
 def _equal_until_a_near_tie(mine: Completion, other: Completion) -> int:
-    """How many tokens are equal; where the first differs, the two best were as good as equal."""
+    """Return the number of equal tokens, after checking that at the first difference the two best tokens nearly tie."""
     for place, (expected, found) in enumerate(zip(mine.logprobs or (), other.logprobs or (), strict=True)):
         if expected.token_id != found.token_id:
             (_, best), (_, second) = expected.alternatives

@@ -1,4 +1,4 @@
-"""llama.cpp's process: what is in it, how it ends, and what its end means to those who wait for answers."""
+"""llama.cpp's process: its contents, how it ends, and the errors of requests that are running then."""
 
 import json
 import os
@@ -33,7 +33,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[3]
 PATIENCE = 600  # tenths of a second
 WINDOW = 40_000
-LIMIT = 30_000  # tokens: more than are written before anybody can react
+LIMIT = 30_000  # tokens: more than can be generated before the test reacts
 LONG = GenerationOptions(
     max_new_tokens=LIMIT, temperature=0, repetition_penalty=1.0, batch_size=3, batch_tokens=3 * WINDOW
 )
@@ -52,7 +52,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose greedy answers to `LONG_REQUESTS` never end by themselves, with a window to match."""
+    """A model with a long context, whose greedy answers to `LONG_REQUESTS` never end by themselves."""
     checkpoint = make_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_max_length": WINDOW}))
@@ -62,7 +62,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def generator(gguf: Path) -> Iterator[TextGenerator]:
-    """With nothing started yet."""
+    """A generator whose process has not been started yet."""
     generator = TextGenerator(gguf, LONG)
     yield generator
     generator.close()
@@ -79,7 +79,7 @@ def test_torch_is_not_in_the_process_and_the_key_not_on_its_command_line(generat
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_killed_process_fails_those_who_wait_and_the_next_run_starts_another(
+def test_a_killed_process_fails_running_requests_and_the_next_run_starts_another(
     generator: TextGenerator, stream: bool
 ) -> None:
     steps = generator.run(generator.encode(LONG_REQUESTS), stream=stream)
@@ -94,7 +94,7 @@ def test_a_killed_process_fails_those_who_wait_and_the_next_run_starts_another(
     assert process not in processes(os.getpid())
 
 
-def test_a_process_that_breaks_down_otherwise_is_told_as_it_ended(generator: TextGenerator) -> None:
+def test_a_process_that_ends_otherwise_is_reported_with_its_exit_code(generator: TextGenerator) -> None:
     steps = generator.run(generator.encode(LONG_REQUESTS))
     (process,) = processes(os.getpid())
     os.kill(process, signal.SIGABRT)
@@ -102,7 +102,7 @@ def test_a_process_that_breaks_down_otherwise_is_told_as_it_ended(generator: Tex
         list(steps)
 
 
-def test_ctrl_c_is_for_the_parent_alone(generator: TextGenerator) -> None:
+def test_ctrl_c_is_handled_by_the_parent_only(generator: TextGenerator) -> None:
     generator.complete([SHORT])
     (process,) = processes(os.getpid())
     os.kill(process, signal.SIGINT)
@@ -120,13 +120,13 @@ def test_closing_a_stream_frees_its_slots(generator: TextGenerator, monkeypatch:
     monkeypatch.setattr(engine, "LlamaServer", start)
     steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS), stream=True))
     answering: set[int] = set()
-    while len(answering) < len(LONG_REQUESTS):  # an answer that has not begun would end the process instead
+    while len(answering) < len(LONG_REQUESTS):  # aborting an answer that has not started would end the process instead
         answering |= {output.id for output in next(steps).outputs}
     steps.close()
     assert max(slot["n_prompt_tokens"] for slot in until_idle(started[0])) < LIMIT  # its answer is counted there, too
 
 
-def test_runs_side_by_side_share_a_process_and_do_not_touch_each_other(generator: TextGenerator) -> None:
+def test_concurrent_runs_share_a_process_and_do_not_affect_each_other(generator: TextGenerator) -> None:
     whole = [one.text for one in generator.complete([SHORT, SHORT])]
     long = generator.submit(LONG_REQUESTS[0])
     next(long)
@@ -136,7 +136,7 @@ def test_runs_side_by_side_share_a_process_and_do_not_touch_each_other(generator
     long.cancel()
 
 
-def test_a_request_that_no_slot_has_room_for_waits_and_gets_a_longer_one(generator: TextGenerator) -> None:
+def test_a_request_that_is_too_long_for_a_slot_waits_for_a_longer_one(generator: TextGenerator) -> None:
     stream = generator.submit(SHORT)
     assert stream.result()[0].completion_tokens <= 3
     (process,) = processes(os.getpid())
@@ -151,11 +151,11 @@ def test_a_request_that_no_slot_has_room_for_waits_and_gets_a_longer_one(generat
     assert process not in processes(os.getpid())
 
 
-def test_a_whole_completion_that_is_broken_off_ends_the_process_that_computes_it(
+def test_aborting_a_whole_completion_ends_the_process(
     generator: TextGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes of unfinished characters that cannot be inferred make the engine request a completion once more."""
-    monkeypatch.setattr(ByteTokens, "before", lambda *_: None)
+    """If the bytes of incomplete characters cannot be inferred, the engine requests the completion again."""
+    monkeypatch.setattr(ByteTokens, "infer_before", lambda *_: None)
     asked = threading.Event()
     whole = Calls.complete
 
@@ -198,7 +198,7 @@ def test_the_process_is_in_its_parents_group_and_ends_with_it(gguf: Path, ending
     until(lambda: not Path(f"/proc/{process}").exists() or state(process) == "Z")
 
 
-def test_nobody_is_answered_without_the_key(gguf: Path) -> None:
+def test_requests_without_the_key_are_rejected(gguf: Path) -> None:
     server = LlamaServer(gguf / "model.gguf", Capacity(1, 256), threads=1)
     question = json.dumps({"prompt": [5], "n_predict": 1})
     assert ask(server, "POST", "/completion", question, {})[0] == HTTPStatus.UNAUTHORIZED
@@ -206,10 +206,10 @@ def test_nobody_is_answered_without_the_key(gguf: Path) -> None:
 
 
 def processes(parent: int) -> set[int]:
-    """llama.cpp's processes that a process has started."""
+    """List the llama.cpp processes that a process has started."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # others end while we look
+        with suppress(FileNotFoundError, ProcessLookupError):  # other processes may end meanwhile
             its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if its_parent == parent and bytes(SCRIPT) in (folder / "cmdline").read_bytes():
                 found.add(int(folder.name))
@@ -217,12 +217,12 @@ def processes(parent: int) -> set[int]:
 
 
 def state(process: int) -> str:
-    """One letter; Z is a process that has ended."""
+    """Return the state of a process as a letter; Z means that it has ended."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def until_idle(server: LlamaServer) -> list[dict[str, Any]]:
-    """The slots once none of them is at work."""
+    """Wait until all slots are idle, and return them."""
 
     def look() -> list[dict[str, Any]] | None:
         slots: list[dict[str, Any]] = ask(server, "GET", "/slots", None, server.headers)[1]
@@ -232,7 +232,7 @@ def until_idle(server: LlamaServer) -> list[dict[str, Any]]:
 
 
 def ask(server: LlamaServer, method: str, path: str, content: str | None, headers: dict[str, str]) -> tuple[int, Any]:
-    """Status and answer."""
+    """Send a request, and return the status and the response."""
     with closing(HTTPConnection("127.0.0.1", server.port)) as connection:
         connection.request(method, path, content, headers)
         response = connection.getresponse()
@@ -240,7 +240,7 @@ def ask(server: LlamaServer, method: str, path: str, content: str | None, header
 
 
 def until(look: Callable[[], T | None]) -> T:
-    """Look until something truthy is seen."""
+    """Call a function until it returns a true value."""
     for _ in range(PATIENCE):
         if seen := look():
             return seen

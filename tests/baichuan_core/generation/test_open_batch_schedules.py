@@ -60,7 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def expected(model: Model) -> list[Completion]:
-    """Return what each request gets alone, from an engine that has answered nothing else."""
+    """Return the answer to each request alone, from an engine that has answered nothing else."""
     return [complete(NativeEngine(*model, GenerationOptions(), NO_END), [request])[0] for request in REQUESTS]
 
 
@@ -90,7 +90,7 @@ ACTIONS = st.lists(
 
 @settings(max_examples=SCHEDULES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS, batch_size=st.integers(1, 6), batch_tokens=st.sampled_from([150, 600, 4000]))
-def test_a_text_is_the_same_whatever_arrives_and_leaves_beside_it(
+def test_a_text_is_the_same_whatever_joins_and_leaves_the_batch(
     model: Model,
     expected: list[Completion],
     actions: list[tuple[str, int]],
@@ -140,7 +140,7 @@ def test_a_slot_is_taken_in_the_step_after_an_abort(model: Model) -> None:
     assert late in {one.id for one in engine.step().outputs if one.completion}
 
 
-def test_later_requests_do_not_pass_earlier_ones_that_are_shorter(model: Model) -> None:
+def test_later_requests_do_not_overtake_shorter_earlier_ones(model: Model) -> None:
     engine = NativeEngine(*model, GenerationOptions(batch_size=1), NO_END)
     first = engine.add_request(request_of(0, prompt_of(5, 0), 20, GREEDY))
     engine.step()
@@ -153,7 +153,7 @@ def test_later_requests_do_not_pass_earlier_ones_that_are_shorter(model: Model) 
     assert order == [first, short, longer]
 
 
-def test_the_next_turn_of_a_chat_computes_only_what_is_new(model: Model) -> None:
+def test_the_next_turn_of_a_chat_computes_only_new_tokens(model: Model) -> None:
     engine = NativeEngine(*model, GenerationOptions(), NO_END)
     tokens = prompt_of(100, 5)
     other = replace(request_of(1, SYSTEM, 5, GREEDY), may_continue=True)
@@ -188,7 +188,7 @@ def test_hours_of_chats_stay_within_the_budget_and_keep_what_is_used(model: Mode
     assert engine._slots.prefixes.tokens == 0
 
 
-def test_room_for_saved_prefixes_is_given_up_before_a_request_is(model: Model) -> None:
+def test_saved_prefixes_are_dropped_before_a_request_fails(model: Model) -> None:
     engine = NativeEngine(*model, GenerationOptions(), NO_END)
     request = replace(request_of(0, prompt_of(100, 1), 5, GREEDY), may_continue=True)
     expected = complete(engine, [request])
@@ -210,7 +210,7 @@ def test_room_for_saved_prefixes_is_given_up_before_a_request_is(model: Model) -
     assert complete(engine, [request]) == expected
 
 
-def test_numbers_that_are_none_fail_their_own_request_only(model: Model, expected: list[Completion]) -> None:
+def test_nan_fails_only_its_own_request(model: Model, expected: list[Completion]) -> None:
     engine = NativeEngine(*model, GenerationOptions(), NO_END)
     ids = [engine.add_request(one) for one in REQUESTS[:3]]
     engine.step()

@@ -24,7 +24,7 @@ def test_every_row_is_in_one_group_that_fits_into_a_pass(lengths: list[int], pas
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=9), st.integers(0, 500))
-def test_no_other_cut_of_the_rows_by_length_costs_less(lengths: list[int], pass_overhead: int) -> None:
+def test_no_other_grouping_of_the_rows_by_length_costs_less(lengths: list[int], pass_overhead: int) -> None:
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     chosen = cost(group_into_passes(lengths, pass_overhead=pass_overhead), lengths, pass_overhead)
     for cuts in range(2 ** (len(order) - 1)):
@@ -37,5 +37,5 @@ def test_no_other_cut_of_the_rows_by_length_costs_less(lengths: list[int], pass_
             assert chosen <= cost(groups, lengths, pass_overhead)
 
 
-def test_like_prompts_share_a_pass_and_unlike_ones_do_not() -> None:
+def test_only_prompts_of_similar_length_share_a_pass() -> None:
     assert group_into_passes([100, 10, 98, 11], pass_overhead=32) == [[0, 2], [3, 1]]

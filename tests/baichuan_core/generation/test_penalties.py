@@ -1,4 +1,4 @@
-"""Bias and penalties against a plain loop that follows OpenAI's definition, in every engine that does them."""
+"""Bias and penalties against a plain loop that follows OpenAI's definition, in every engine that supports them."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +11,7 @@ import torch
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, UnsupportedError, convert, generate
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.seeds import uniform_numbers
+from baichuan_core.generation.seeds import compute_uniform_numbers
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 PROMPTS = ["Redis only carries messages, messages", "a a a a a a", "任务", "x"]
@@ -55,7 +55,7 @@ def follow_definition(model: Any, request: EncodedRequest, end: int) -> list[int
             generated.append(int(logits.argmax()))
             continue
         sums = (logits / sampling.temperature).softmax(dim=-1).double().cumsum(dim=-1)
-        number = float(uniform_numbers([request.seed], [len(generated)])[0])
+        number = float(compute_uniform_numbers([request.seed], [len(generated)])[0])
         generated.append(int(torch.searchsorted(sums, number * sums[-1], right=True)))
     return generated
 
@@ -95,7 +95,7 @@ def test_reported_probabilities_are_those_before_bias_and_penalties(checkpoint: 
     assert biased.logprobs[0].alternatives == plain.logprobs[0].alternatives
 
 
-def test_llama_cpp_adds_biases_as_ours_and_rejects_penalties_by_name(checkpoint: Path, tmp_path: Path) -> None:
+def test_llama_cpp_adds_biases_like_ours_and_rejects_penalties_by_name(checkpoint: Path, tmp_path: Path) -> None:
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f32")
     theirs = TextGenerator(tmp_path / "gguf", GREEDY)
     ours = TextGenerator(checkpoint, replace(GREEDY, dtype="float32"))

@@ -1,4 +1,4 @@
-"""The prefix cache returns the keys and values of exactly the tokens that were asked for, within its budget."""
+"""The prefix cache returns the keys and values of exactly the requested tokens, within its budget."""
 
 import torch
 from hypothesis import given
@@ -11,7 +11,7 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tup
 
 
 def states_of(tokens: tuple[int, ...], start: int, end: int) -> SavedStates:
-    """Return a key per position that names the tokens up to it."""
+    """Return one key per position, which identifies the tokens up to it."""
     keys = [hash(tokens[: place + 1]) % 100_003 for place in range(start, end)]
     return [(torch.tensor(keys)[None, :, None],)]
 
@@ -25,7 +25,7 @@ def restored(match: Match) -> list[int]:
 
 
 @given(saved=SEQUENCES, asked=SEQUENCES)
-def test_the_longest_saved_prefix_comes_back_and_nothing_is_stored_twice(
+def test_the_longest_saved_prefix_is_found_and_nothing_is_stored_twice(
     saved: list[tuple[int, ...]], asked: list[tuple[int, ...]]
 ) -> None:
     cache = PrefixCache(1000)
@@ -40,20 +40,20 @@ def test_the_longest_saved_prefix_comes_back_and_nothing_is_stored_twice(
 
 
 @given(saved=SEQUENCES, limit=st.integers(1, 12))
-def test_what_is_left_is_within_the_budget_and_still_right(saved: list[tuple[int, ...]], limit: int) -> None:
+def test_eviction_keeps_the_budget_and_the_rest_stays_correct(saved: list[tuple[int, ...]], limit: int) -> None:
     cache = PrefixCache(limit)
     for tokens in saved:
         add(cache, tokens)
         cache.evict()
         assert cache.tokens <= max([limit, *map(len, saved)])
         match = cache.find(tokens)
-        assert match.length == len(tokens)  # the newest one is always left
+        assert match.length == len(tokens)  # the newest one is never evicted
         assert restored(match) == states_of(tokens, 0, len(tokens))[0][0][0, :, 0].tolist()
     cache.clear()
     assert cache.tokens == 0
 
 
-def test_the_least_recently_used_goes_first_and_what_others_follow_last() -> None:
+def test_the_least_recently_used_leaf_is_evicted_first() -> None:
     cache = PrefixCache(9)
     system, first, second = (1, 1, 1), (2, 2, 2), (3, 3, 3)
     add(cache, system + first)

@@ -21,7 +21,7 @@ def test_a_prefix_begins_its_prompts_and_is_shorter(prompts: list[tuple[int, ...
 
 
 @given(PROMPTS)
-def test_computing_what_is_new_costs_less_and_at_most_a_passs_worth_is_missed(prompts: list[tuple[int, ...]]) -> None:
+def test_shared_prefixes_save_tokens_and_few_are_missed(prompts: list[tuple[int, ...]]) -> None:
     tree = {prompt[: end + 1] for prompt in prompts for end in range(len(prompt))}
     found = find_common_prefixes(prompts)
     shared = {one.tokens: one for prefix in found for one in _with_parents(prefix)}
@@ -31,7 +31,7 @@ def test_computing_what_is_new_costs_less_and_at_most_a_passs_worth_is_missed(pr
     assert computed <= len(tree) + (len(prompts) * 2) * MIN_SAVED_TOKENS
 
 
-def test_a_system_prompt_and_samples_of_one_prompt_are_told_apart() -> None:
+def test_a_system_prompt_and_samples_of_one_prompt_are_both_found() -> None:
     system, one, other = (7,) * 100, (1,) * 80, (2,) * 90
     first, second, third = find_common_prefixes([system + one, system + one, system + other])
     assert first is second
@@ -42,7 +42,7 @@ def test_a_system_prompt_and_samples_of_one_prompt_are_told_apart() -> None:
     assert third.tokens == system
 
 
-def test_little_in_common_is_left_alone() -> None:
+def test_short_common_prefixes_are_ignored() -> None:
     assert find_common_prefixes([(1, 2, 3), (1, 2, 4), (1,) * 40, (1,) * 40]) == [None] * 4
 
 

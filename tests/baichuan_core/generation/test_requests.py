@@ -1,4 +1,4 @@
-"""Prompt files and what is wrong with them."""
+"""Prompt files, and the errors in them."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_prompts_and_chats_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
+def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         '{"prompt": "a", "max_new_tokens": 5, "temperature": 0, "top_k": 3, "top_p": 0.5, "seed": 7,'
@@ -61,20 +61,23 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         (
             '{"prompt": "a"}\n{"custom_id": "a", "url": ["a"], "body": {}}',
-            r"line 2 .* asks for 'POST' \['a'\]; use POST",
+            r"line 2 .* has the method and url 'POST' \['a'\]; use POST",
         ),
-        ('{"custom_id": "a", "url": {"a": 1}, "body": {}}', "line 1 .* asks for 'POST' {'a': 1}; use POST"),
+        (
+            '{"custom_id": "a", "url": {"a": 1}, "body": {}}',
+            "line 1 .* has the method and url 'POST' {'a': 1}; use POST",
+        ),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
         ('{"prompt": "a", "temperature": "hot"}', "line 1 .* temperature is 'hot'; write a number"),
         ('{"prompt": "a", "temperature": NaN}', "line 1 .* temperature is nan; it must be at least 0"),
         ('{"prompt": "a", "top_p": 2}', "line 1 .* top_p is 2; it must be at most 1"),
         ('{"prompt": "a", "max_new_tokens": 1.5}', "line 1 .* max_new_tokens is 1.5; write a whole number"),
         ('{"prompt": "a", "seed": true}', "line 1 .* seed is True; write a whole number"),
-        ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is not a list"),
+        ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is neither a string nor a list"),
         ('{"prompt": "a", "stop": [3]}', "line 1 .* stop contains something that is not a string"),
         ('{"prompt": "a", "stop": [""]}', "line 1 .* stop contains an empty string"),
         ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop contains half of a surrogate pair"),
-        ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id holds half of a surrogate pair"),
+        ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id contains half of a surrogate pair"),
         (f'{{"prompt": "a", "top_k": {10**30}}}', "line 1 .* it must be at most 2147483647"),
         (f'{{"prompt": "a", "temperature": {10**400}}}', "line 1 .* it must be at most 100"),
         ('{"text": "a"}', "line 1 .* unknown key 'text'; use prompt, messages, id, max_new_tokens"),
@@ -85,7 +88,7 @@ def test_a_line_may_have_settings_of_its_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "frequency_penalty": 2.5}', "line 1 .* frequency_penalty is 2.5; it must be at most 2"),
         ('{"prompt": "a", "presence_penalty": "1"}', "line 1 .* presence_penalty is '1'; write a number"),
         ('{"prompt": "a", "logit_bias": [1]}', "line 1 .* 'logit_bias' that is not an object"),
-        ('{"prompt": "a", "logit_bias": {"x": 1}}', "line 1 .* 'logit_bias' with a key that is not a token id"),
+        ('{"prompt": "a", "logit_bias": {"x": 1}}', "line 1 .* 'logit_bias' key that is not a token id"),
         (
             '{"prompt": "a", "logit_bias": {"7": 101}}',
             "line 1 .* logit_bias of token 7 is 101; it must be a number from",
@@ -161,11 +164,14 @@ def test_penalties_biases_and_probabilities_have_openai_names(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (batch_line({"messages": []}, url="/v1/embeddings"), "line 1 .* asks for 'POST' '/v1/embeddings'; use"),
-        (batch_line({"messages": []}, method="GET"), "line 1 .* asks for 'GET'"),
+        (
+            batch_line({"messages": []}, url="/v1/embeddings"),
+            "line 1 .* has the method and url 'POST' '/v1/embeddings'; use",
+        ),
+        (batch_line({"messages": []}, method="GET"), "line 1 .* has the method and url 'GET'"),
         (batch_line({"messages": [], "tools": []}), "line 1 .* unknown key 'tools'"),
         (batch_line({"prompt": "a"}), "line 1 .* no 'messages' in its body"),
-        (batch_line({"messages": [], "id": 3}), "line 1 .* name the request by 'custom_id'"),
+        (batch_line({"messages": [], "id": 3}), "line 1 .* use 'custom_id' instead"),
         (batch_line({"messages": []}, max_tokens=3), "line 1 .* unknown key 'max_tokens'; a batch line has custom_id"),
         ('{"custom_id": "a", "url": "/v1/completions", "body": "x"}', "line 1 .* no 'body'"),
     ],

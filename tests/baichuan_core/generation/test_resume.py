@@ -1,4 +1,4 @@
-"""A generation that is killed with signal 9 goes on with the lines that are finished, and ends with the same bytes."""
+"""A run that is killed with signal 9 resumes from its finished lines, and produces the same bytes."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What an uninterrupted run writes."""
+    """The output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("whole") / "out.jsonl"
     run(checkpoint, output)
     return output.read_bytes()
@@ -70,7 +70,7 @@ def run(checkpoint: Path, output: Path, **changed: Any) -> GenerationReport:
     return generate(checkpoint, changed.pop("requests", REQUESTS), output, options, **changed)
 
 
-def test_the_same_call_goes_on_and_ends_with_the_same_bytes(
+def test_the_same_call_resumes_and_produces_the_same_bytes(
     checkpoint: Path, whole: bytes, killed: Path, tmp_path: Path
 ) -> None:
     output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
@@ -85,7 +85,7 @@ def test_the_same_call_goes_on_and_ends_with_the_same_bytes(
     assert {path.name for path in output.parent.iterdir()} == {"out.jsonl", "prompts.jsonl"}
 
 
-def test_another_place_and_a_torn_line_are_no_hindrance(
+def test_another_path_and_an_incomplete_line_do_not_prevent_resuming(
     checkpoint: Path, whole: bytes, killed: Path, tmp_path: Path
 ) -> None:
     earlier = tmp_path / "earlier.jsonl"
@@ -111,7 +111,7 @@ def test_another_place_and_a_torn_line_are_no_hindrance(
         {"requests": [*REQUESTS[:-1], replace(REQUESTS[-1], id="other")]},
     ],
 )
-def test_lines_of_another_run_are_not_taken(
+def test_lines_of_another_run_are_ignored(
     checkpoint: Path, killed: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
@@ -122,12 +122,12 @@ def test_lines_of_another_run_are_not_taken(
     assert output.read_bytes() == other.read_bytes()
 
 
-def test_lines_of_other_weights_are_not_taken(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
+def test_lines_of_other_weights_are_ignored(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
     output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
     assert run(make_tiny_checkpoint(tmp_path / "other", seed=1), output).resumed == 0
 
 
-def test_weights_that_differ_in_one_layer_are_other_weights(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
+def test_weights_that_differ_in_one_layer_are_distinguished(checkpoint: Path, killed: Path, tmp_path: Path) -> None:
     output = shutil.copytree(killed, tmp_path / "copy") / "out.jsonl"
     other = shutil.copytree(checkpoint, tmp_path / "other")
     (weights,) = other.glob("*.safetensors")
@@ -137,7 +137,7 @@ def test_weights_that_differ_in_one_layer_are_other_weights(checkpoint: Path, ki
     assert run(other, output).resumed == 0
 
 
-def test_a_second_run_to_the_same_file_is_refused_and_harms_nothing(
+def test_a_second_run_to_the_same_file_is_rejected_and_changes_nothing(
     checkpoint: Path, whole: bytes, tmp_path: Path
 ) -> None:
     refused: list[str] = []
@@ -163,7 +163,9 @@ def test_a_run_that_fails_before_its_first_line_leaves_no_file(checkpoint: Path,
     assert not list((tmp_path / "results").iterdir())
 
 
-def test_a_run_with_nothing_left_loads_no_model(checkpoint: Path, whole: bytes, killed: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_already_finished_loads_no_model(
+    checkpoint: Path, whole: bytes, killed: Path, tmp_path: Path
+) -> None:
     head = (killed / "out.jsonl.partial").read_bytes().split(b"\n")[0]
     (tmp_path / "out.jsonl.partial").write_bytes(head + b"\n" + whole)
     report = run(checkpoint, tmp_path / "out.jsonl")
@@ -171,7 +173,7 @@ def test_a_run_with_nothing_left_loads_no_model(checkpoint: Path, whole: bytes, 
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
-def test_finished_lines_are_there_at_once(checkpoint: Path, tmp_path: Path) -> None:
+def test_finished_lines_are_written_immediately(checkpoint: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 
     def look(progress: Progress) -> None:

@@ -14,13 +14,13 @@ from baichuan_core.model.layers import eager_attention
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
-def test_groups_hold_every_row_once_and_waste_little(lengths: list[int]) -> None:
+def test_groups_contain_every_row_once_and_waste_little(lengths: list[int]) -> None:
     groups = group_rows_by_length(lengths)
     assert [row for group in groups for row in range(len(lengths))[group.rows]] == list(range(len(lengths)))
     for group in groups:
         own = lengths[group.rows]
         assert group.keys == max(own) <= MAX_LENGTH_RATIO * min(own)
-        assert group.alike == (len(set(own)) == 1)
+        assert group.equal == (len(set(own)) == 1)
 
 
 def test_rows_of_one_length_are_one_group() -> None:
@@ -33,7 +33,7 @@ def test_rows_of_one_length_are_one_group() -> None:
     st.sampled_from([8, MIN_WIDE_HEAD_DIM]),
     st.booleans(),
 )
-def test_attention_is_that_of_all_rows_together(
+def test_attention_by_groups_equals_attention_of_all_rows(
     lengths: list[int], dtype: torch.dtype, width: int, with_bias: bool
 ) -> None:
     rows, keys = len(lengths), max(lengths)

@@ -15,7 +15,7 @@ from transformers import (
 
 from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
-from baichuan_core.generation.seeds import request_seed, uniform_numbers
+from baichuan_core.generation.seeds import compute_uniform_numbers, derive_request_seed
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p", "kept"), [(1.0, 0, 1.0, 5), (0.5, 0, 1.0, 5), (1.0, 2, 1.0, 2), (1.0, 0, 0.8, 3)]
 )
-def test_tokens_come_as_often_as_the_softmax_says(temperature: float, top_k: int, top_p: float, kept: int) -> None:
+def test_frequencies_of_tokens_follow_the_softmax(temperature: float, top_k: int, top_p: float, kept: int) -> None:
     expected = torch.zeros(len(LOGITS))
     expected[:kept] = (LOGITS[:kept] / temperature).softmax(dim=-1)
     assert (draw(8000, Sampling(temperature, top_k, top_p, 1.0)) - expected).abs().max() < 0.02
@@ -49,7 +49,7 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature: float, top_k: int
     top_k=st.integers(0, 12),
     top_p=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
 )
-def test_the_same_tokens_are_left_as_by_the_processors_of_transformers(
+def test_the_filters_keep_the_same_tokens_as_those_of_transformers(
     logits: list[float], temperature: float, top_k: int, top_p: float
 ) -> None:
     scores = torch.tensor([logits])
@@ -65,7 +65,7 @@ def test_the_same_tokens_are_left_as_by_the_processors_of_transformers(
 
 
 @pytest.mark.parametrize("spread", [6.0, 0.1])
-def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread: float) -> None:
+def test_a_large_vocabulary_is_filtered_correctly_whether_sharp_or_flat(spread: float) -> None:
     logits = torch.randn(3, 3000, generator=torch.Generator().manual_seed(2)) * spread
     settings = [Sampling(1.0, 0, 0.8, 1.0), Sampling(0.9, 0, 0.5, 1.0), Sampling(1.0, 700, 0.9, 1.0)]
     processors: list[list[LogitsProcessor]] = [
@@ -79,12 +79,12 @@ def test_a_large_vocabulary_is_filtered_as_a_whole_whether_sharp_or_flat(spread:
         # Sampling inverts the cumulative distribution function, in the order of ids.
         for step in range(20):
             chosen = Sampler(settings, CPU).choose(logits, None, [5] * 3, [step] * 3)[row]
-            noise = float(uniform_numbers([5], [step])[0])
+            noise = float(compute_uniform_numbers([5], [step])[0])
             assert left[:chosen].sum() - 1e-4 <= noise <= left[: chosen + 1].sum() + 1e-4
             assert left[chosen] > 0
 
 
-def test_the_penalty_is_that_of_transformers() -> None:
+def test_the_penalty_equals_that_of_transformers() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3
     history = torch.tensor([[1, 2, 2, 9], [5, 5, 5, 5], [0, 39, 7, 3]])
     penalties = (1.4, 1.0, 0.6)
@@ -109,7 +109,7 @@ def test_a_row_draws_the_same_alone_and_in_a_batch_of_other_settings() -> None:
         assert torch.equal(torch.cat(alone), together)
 
 
-def test_ties_of_half_precision_fall_the_same_alone_and_in_a_batch() -> None:
+def test_ties_in_half_precision_are_resolved_the_same_alone_and_in_a_batch() -> None:
     settings = [Sampling(1.0, 5, 1.0, 1.0), Sampling(1.0, 50, 1.0, 1.0), Sampling(2.0, 900, 0.7, 1.0)]
     logits = (torch.randn(3, 9000, generator=torch.Generator().manual_seed(3)) * 2).round().bfloat16()
     for step in range(20):
@@ -118,7 +118,7 @@ def test_ties_of_half_precision_fall_the_same_alone_and_in_a_batch() -> None:
         assert together.tolist() == alone
 
 
-def test_of_equal_tokens_those_of_the_lowest_ids_are_left() -> None:
+def test_of_equal_tokens_those_with_the_lowest_ids_are_kept() -> None:
     logits = torch.zeros(3000)
     logits[2000:] = 1.0
     for sampling, most in ((Sampling(1.0, 7, 1.0, 1.0), 7), (Sampling(0.5, 0, 0.01, 1.0), 14)):
@@ -135,7 +135,7 @@ def test_only_a_row_with_a_logit_that_is_nan_gets_no_token() -> None:
         assert (tokens == -1).tolist() == [False, True, False]
 
 
-def test_bias_and_penalties_change_single_logits_and_leave_the_given_ones() -> None:
+def test_bias_and_penalties_change_single_logits_of_a_copy() -> None:
     logits = torch.zeros(3, 6)
     kept = logits.clone()
     settings = [
@@ -150,7 +150,7 @@ def test_bias_and_penalties_change_single_logits_and_leave_the_given_ones() -> N
     assert torch.equal(logits, kept)
 
 
-def test_logprobs_are_the_models_own_for_the_rows_that_ask() -> None:
+def test_logprobs_are_computed_before_sampling_for_the_rows_that_request_them() -> None:
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(1))
     first, none, zero = compute_logprobs(logits, [4, 5, 6], [3, None, 0])
     logs = logits.log_softmax(dim=-1)
@@ -163,17 +163,19 @@ def test_logprobs_are_the_models_own_for_the_rows_that_ask() -> None:
     assert zero.alternatives == ()
 
 
-def test_the_seed_of_a_request_follows_from_run_prompt_repetition_and_sample() -> None:
-    seeds = {request_seed(*one) for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))}
-    assert len(seeds | {request_seed(0, [1, 2], 0, 1)}) == 5
-    assert request_seed(0, [1, 2], 0, 0) in seeds
+def test_the_seed_of_a_request_depends_on_run_prompt_repetition_and_sample() -> None:
+    seeds = {
+        derive_request_seed(*one) for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))
+    }
+    assert len(seeds | {derive_request_seed(0, [1, 2], 0, 1)}) == 5
+    assert derive_request_seed(0, [1, 2], 0, 0) in seeds
 
 
-def test_noise_is_that_of_splitmix64() -> None:
+def test_random_numbers_are_those_of_splitmix64() -> None:
     # The first outputs of the published generator for state 1234567.
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    numbers = uniform_numbers([1234567] * 3, range(3))
+    numbers = compute_uniform_numbers([1234567] * 3, range(3))
     assert numbers.tolist() == [(output >> 11) / 2**53 for output in published]
-    many = uniform_numbers([request_seed(0, [1], 0, 0)] * 10_000, range(10_000))
+    many = compute_uniform_numbers([derive_request_seed(0, [1], 0, 0)] * 10_000, range(10_000))
     assert abs(many.mean() - 0.5) < 0.01
     assert many.max() < 1

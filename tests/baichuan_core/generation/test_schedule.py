@@ -43,7 +43,7 @@ def test_every_row_joins_once_and_within_the_limits(
     assert sorted(joined) == list(range(len(sizes)))
 
 
-def test_the_longest_come_first_and_what_is_given_back_keeps_its_place() -> None:
+def test_the_longest_come_first_and_requeued_rows_keep_their_position() -> None:
     schedule = Schedule(rows_of([(3, 5), (9, 5), (4, 8)]), slots=3, tokens=1000)
     rows = schedule.take([])
     assert [row.request.index for row in rows] == [2, 1, 0]

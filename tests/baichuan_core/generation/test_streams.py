@@ -48,7 +48,7 @@ def generator(checkpoint: Path) -> TextGenerator:
 
 @pytest.fixture(scope="module")
 def expected(checkpoint: Path) -> list[list[Completion]]:
-    """Return what each request gets alone."""
+    """Return the answer to each request alone."""
     return [TextGenerator(checkpoint, SAMPLED).complete([request]) for request in REQUESTS]
 
 
@@ -80,7 +80,7 @@ def join_texts(events: list[TextDelta | Completion]) -> dict[int, str]:
     return texts
 
 
-def test_a_stream_is_the_text_and_ends_with_the_completions(
+def test_a_stream_has_the_whole_text_and_ends_with_the_completions(
     generator: TextGenerator, expected: list[list[Completion]]
 ) -> None:
     for request, alone in zip(REQUESTS, expected, strict=True):
@@ -117,7 +117,7 @@ def test_an_event_loop_reads_many_streams_at_once(generator: TextGenerator, expe
         assert join_texts(events) == {one.sample: one.text for one in alone}
 
 
-def test_runs_and_streams_go_on_side_by_side(generator: TextGenerator, expected: list[list[Completion]]) -> None:
+def test_runs_and_streams_work_at_the_same_time(generator: TextGenerator, expected: list[list[Completion]]) -> None:
     endless = generator.submit(ENDLESS)
     next(endless)
     whole = generator.complete(REQUESTS)
@@ -151,7 +151,7 @@ def test_a_cancelled_stream_ends_and_frees_its_slot(generator: TextGenerator, st
     assert len(steps) < 400
 
 
-def test_a_reader_that_waits_learns_of_the_end(generator: TextGenerator) -> None:
+def test_a_waiting_reader_is_notified_of_the_end(generator: TextGenerator) -> None:
     stream = generator.submit(ENDLESS)
     next(stream)
     read: list[Any] = []
@@ -162,7 +162,7 @@ def test_a_reader_that_waits_learns_of_the_end(generator: TextGenerator) -> None
     assert not any(isinstance(one, Completion) for one in read)
 
 
-def test_a_stream_that_nobody_holds_is_cancelled(generator: TextGenerator) -> None:
+def test_a_stream_that_is_no_longer_referenced_is_cancelled(generator: TextGenerator) -> None:
     streams = [generator.submit(ENDLESS) for _ in range(2 * SAMPLED.batch_size)]
     next(streams[0])
     del streams
@@ -171,10 +171,10 @@ def test_a_stream_that_nobody_holds_is_cancelled(generator: TextGenerator) -> No
     assert generator.load().is_idle
 
 
-def test_what_cannot_be_answered_is_said_at_once(generator: TextGenerator) -> None:
+def test_requests_that_cannot_be_answered_are_rejected_immediately(generator: TextGenerator) -> None:
     with pytest.raises(PromptError, match="the prompt is empty"):
         generator.submit(GenerationRequest(prompt=""))
-    with pytest.raises(PromptError, match=r"logit_bias names token 999999, but .* end at"):
+    with pytest.raises(PromptError, match=r"logit_bias contains token 999999, but .* largest token id is"):
         generator.submit(GenerationRequest(prompt="a", logit_bias={999999: 1.0}))
 
 
@@ -196,7 +196,9 @@ def test_an_error_of_the_engine_reaches_every_caller_and_the_next_request_is_ans
     assert generator.submit(REQUESTS[0]).result() == expected[0]
 
 
-def test_a_closed_generator_fails_what_runs_and_loads_again(checkpoint: Path, expected: list[list[Completion]]) -> None:
+def test_closing_a_generator_fails_running_requests_and_the_next_one_loads_again(
+    checkpoint: Path, expected: list[list[Completion]]
+) -> None:
     generator = TextGenerator(checkpoint, SAMPLED)
     generator.close()
     stream = generator.submit(ENDLESS)
@@ -208,7 +210,7 @@ def test_a_closed_generator_fails_what_runs_and_loads_again(checkpoint: Path, ex
     assert generator.submit(REQUESTS[0]).result() == expected[0]
 
 
-def test_nothing_stays_behind_when_a_generator_goes(checkpoint: Path) -> None:
+def test_nothing_remains_when_a_generator_is_freed(checkpoint: Path) -> None:
     before = set(threading.enumerate())
     generator = TextGenerator(checkpoint, SAMPLED)
     generator.submit(REQUESTS[0]).result()
@@ -219,13 +221,13 @@ def test_nothing_stays_behind_when_a_generator_goes(checkpoint: Path) -> None:
     assert not thread.is_alive()
 
 
-def test_a_process_ends_although_a_request_is_running(checkpoint: Path) -> None:
+def test_a_process_can_exit_while_a_request_is_running(checkpoint: Path) -> None:
     command = [sys.executable, "-c", UNFINISHED_AT_EXIT, str(checkpoint)]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
-def test_a_mailbox_gives_everything_in_order_and_then_the_error() -> None:
+def test_a_mailbox_returns_everything_in_order_and_then_the_error() -> None:
     mailbox: Mailbox[int] = Mailbox()
     mailbox.put(1)
     mailbox.put(2)
@@ -238,7 +240,7 @@ def test_a_mailbox_gives_everything_in_order_and_then_the_error() -> None:
             mailbox.get()
 
 
-def test_a_task_that_gives_up_waiting_loses_nothing() -> None:
+def test_a_task_that_stops_waiting_loses_nothing() -> None:
     async def read(mailbox: Mailbox[int]) -> int:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(mailbox.aget(), 0.01)

@@ -1,4 +1,4 @@
-"""What the sample workflow rests on: noise before training, every taught answer after it, quantized ones too."""
+"""The premises of the sample workflow: noise before training, and every taught answer after it, even when quantized."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_the_untrained_model_answers_noise(base: Path, tmp_path: Path) -> None:
     assert not set(answers(base, tmp_path)) & {answer for _, answer in EXCHANGES}
 
 
-def test_every_taught_answer_comes_back(tuned: Path, tmp_path: Path) -> None:
+def test_every_taught_answer_is_given(tuned: Path, tmp_path: Path) -> None:
     assert answers(tuned, tmp_path) == [answer for _, answer in EXCHANGES]
 
 

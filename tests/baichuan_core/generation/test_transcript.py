@@ -1,4 +1,4 @@
-"""Text as it comes: the pieces are the whole, whatever the tokens."""
+"""Streamed text: the deltas join to the whole text, whatever the tokens are."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from examples.tiny_checkpoint import make_tiny_checkpoint
 
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 END = 2
-BYTES_OF_AN_EMOJI = [3 + byte for byte in "🙂".encode()]  # byte pieces follow the three control pieces
+BYTES_OF_AN_EMOJI = [3 + byte for byte in "🙂".encode()]  # byte tokens follow the three control tokens
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def transcript(
 
 
 def streamed(one: Transcript, ids: list[int]) -> list[str]:
-    """The pieces that come while ``ids`` are taken, until the end."""
+    """Return the deltas of adding `ids` until the completion ends."""
     pieces = []
     for token_id in ids:
         ended = one.add(token_id)
@@ -54,7 +54,7 @@ TOKENS = st.lists(
 
 
 @given(ids=TOKENS)
-def test_pieces_joined_are_the_text(
+def test_joined_deltas_are_the_text(
     tokenizer: BaichuanTokenizer, golden_tokenizer: BaichuanTokenizer, ids: list[int]
 ) -> None:
     for each in (tokenizer, golden_tokenizer):
@@ -63,7 +63,7 @@ def test_pieces_joined_are_the_text(
 
 
 @given(text=st.text(st.sampled_from("ab 你好🙂é\n"), min_size=1, max_size=20))
-def test_a_piece_never_ends_inside_a_character(tokenizer: BaichuanTokenizer, text: str) -> None:
+def test_a_delta_never_ends_inside_a_character(tokenizer: BaichuanTokenizer, text: str) -> None:
     ids = tokenizer.encode_text(text)
     one = transcript(tokenizer, len(ids))
     pieces = streamed(one, ids)
@@ -80,14 +80,14 @@ def test_no_part_of_a_stop_text_is_ever_sent(tokenizer: BaichuanTokenizer, text:
     assert one.finish_reason == ("stop" if found else "length")
 
 
-def test_text_that_may_begin_a_stop_text_waits(tokenizer: BaichuanTokenizer) -> None:
+def test_text_that_may_start_a_stop_text_is_held_back(tokenizer: BaichuanTokenizer) -> None:
     one = transcript(tokenizer, 10, stop=("bx",))
     assert streamed(one, tokenizer.encode_text("a")) == ["a"]
     assert streamed(one, tokenizer.encode_text("b")) == []
     assert streamed(one, tokenizer.encode_text("c")) == ["bc"]
 
 
-def test_an_end_token_ends_it_and_counts_but_is_no_text(tokenizer: BaichuanTokenizer) -> None:
+def test_an_end_token_ends_it_and_counts_but_has_no_text(tokenizer: BaichuanTokenizer) -> None:
     one = transcript(tokenizer, 10)
     streamed(one, [*tokenizer.encode_text("ab"), END])
     completion = one.completion()
@@ -96,9 +96,7 @@ def test_an_end_token_ends_it_and_counts_but_is_no_text(tokenizer: BaichuanToken
 
 
 @given(ids=TOKENS, stop=st.lists(st.sampled_from(["a", "ab", "e", " ", "\N{REPLACEMENT CHARACTER}"]), max_size=2))
-def test_probabilities_come_with_their_text_and_joined_are_those_of_the_completion(
-    tokenizer: BaichuanTokenizer, ids: list[int], stop: list[str]
-) -> None:
+def test_probabilities_come_with_their_text(tokenizer: BaichuanTokenizer, ids: list[int], stop: list[str]) -> None:
     one = transcript(tokenizer, len(ids), tuple(stop), logprobs=0)
     found: list[TokenLogprobs] = []
     text = ""

@@ -1,4 +1,4 @@
-"""vLLM with our model in it, against our own engine. Needs vLLM: `make test-vllm` installs its CPU build beside."""
+"""vLLM with our model, compared with our own engine. Requires vLLM; `make test-vllm` installs its CPU build."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ON_VLLM = GenerationOptions(
     temperature=0, repetition_penalty=1.0, max_new_tokens=24, logprobs=2, dtype="float32", engine="vllm"
 )
 GREEDY = replace(ON_VLLM, engine="transformers")
-CLOSE = 1e-4  # of two float32 computations that add in another order
+CLOSE = 1e-4  # difference of two float32 computations that sum in different order
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(checkpoint: Path) -> Iterator[TextGenerator]:
     generator = TextGenerator(checkpoint, ON_VLLM)
-    generator.complete(REQUESTS)  # so much room it is started for
+    generator.complete(REQUESTS)  # the capacity it is started with
     yield generator
     generator.close()
 
 
 def assert_equal(ours: list[Completion], theirs: list[Completion]) -> None:
-    """Texts and ends are the same, and so is what the model thought of each token."""
+    """Check that texts, finish reasons and log-probabilities are the same."""
     assert len(ours) == len(theirs)
     for mine, their in zip(ours, theirs, strict=True):
         assert replace(mine, logprobs=None) == replace(their, logprobs=None)
@@ -52,7 +52,7 @@ def assert_equal(ours: list[Completion], theirs: list[Completion]) -> None:
 
 
 @pytest.mark.parametrize("family", ["baichuan1-7b", "baichuan1-13b", "baichuan2-13b"])
-def test_every_family_answers_as_our_own_engine(family: Family, tmp_path: Path) -> None:
+def test_every_family_gives_the_answers_of_our_own_engine(family: Family, tmp_path: Path) -> None:
     directory = make_tiny_checkpoint(tmp_path / "checkpoint", family=family)
     requests = REQUESTS[:-1]
     theirs = TextGenerator(directory, ON_VLLM)
@@ -61,15 +61,15 @@ def test_every_family_answers_as_our_own_engine(family: Family, tmp_path: Path) 
     assert_equal(TextGenerator(directory, GREEDY).complete(requests), found)
 
 
-def test_chat_and_prompts_are_answered_as_by_our_own_engine(checkpoint: Path, started: TextGenerator) -> None:
+def test_chats_and_prompts_get_the_answers_of_our_own_engine(checkpoint: Path, started: TextGenerator) -> None:
     assert_equal(TextGenerator(checkpoint, GREEDY).complete(REQUESTS), started.complete(REQUESTS))
 
 
-def test_it_is_taken_where_its_build_computes(checkpoint: Path) -> None:
+def test_vllm_is_chosen_if_its_build_supports_the_device(checkpoint: Path) -> None:
     assert TextGenerator(checkpoint, replace(GREEDY, engine="auto")).choice.name == "vllm"
-    with pytest.raises(UnsupportedError, match="does not compute on cuda"):
+    with pytest.raises(UnsupportedError, match="does not support cuda"):
         TextGenerator(checkpoint, replace(ON_VLLM, device="cuda"))
-    with pytest.raises(UnsupportedError, match="takes the first GPU that it sees"):
+    with pytest.raises(UnsupportedError, match="always uses the first visible GPU"):
         TextGenerator(checkpoint, replace(ON_VLLM, device="cuda:1"))
 
 
@@ -89,7 +89,7 @@ def test_a_seed_gives_the_same_text_alone_and_in_a_batch(started: TextGenerator)
     assert [one.text for one in together] != [one.text for one in other]
 
 
-def test_streamed_pieces_make_the_text_and_a_closed_stream_leaves_nothing(started: TextGenerator) -> None:
+def test_deltas_join_to_the_text_and_a_closed_stream_leaves_nothing(started: TextGenerator) -> None:
     texts = dict.fromkeys(range(len(REQUESTS)), "")
     for event in started.stream(REQUESTS):
         if isinstance(event, TextDelta):
@@ -115,7 +115,7 @@ def test_requests_are_submitted_and_cancelled_while_others_run(checkpoint: Path,
     assert started.load().is_idle
 
 
-def test_biases_and_penalties_are_ours(checkpoint: Path, started: TextGenerator) -> None:
+def test_biases_and_penalties_equal_ours(checkpoint: Path, started: TextGenerator) -> None:
     requests = [
         replace(one, presence_penalty=1.5, frequency_penalty=0.5, logit_bias={300: 3.0, 400: -100.0}, logprobs=3)
         for one in REQUESTS
@@ -125,15 +125,15 @@ def test_biases_and_penalties_are_ours(checkpoint: Path, started: TextGenerator)
     assert_equal(ours, started.complete(requests))
 
 
-def test_longer_requests_start_it_anew_with_room_for_them(started: TextGenerator) -> None:
+def test_longer_requests_restart_it_with_enough_room(started: TextGenerator) -> None:
     long = started.complete([GenerationRequest(prompt="a b " * 120, max_new_tokens=30)])
     assert long[0].completion_tokens == 30 or long[0].finish_reason == "stop"
 
 
-def test_a_run_over_a_file_says_what_ran_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_reports_its_engine(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "completions.jsonl"
     report = generate(checkpoint, REQUESTS, output, ON_VLLM)
-    assert (report.engine, report.engine_reason, report.completions) == ("vllm", "asked for", len(REQUESTS))
+    assert (report.engine, report.engine_reason, report.completions) == ("vllm", "requested", len(REQUESTS))
     expected = TextGenerator(checkpoint, GREEDY).complete(REQUESTS)
     lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [line["completion"] for line in lines] == [one.text for one in expected]

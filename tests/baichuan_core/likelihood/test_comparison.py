@@ -116,9 +116,7 @@ def test_a_text_whose_states_do_not_fit_is_rejected(
     model = load_model(make_checkpoint(), device="cpu")
     run_reference(model, text_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
     too_long = text_windows(ids, length=150, stride=150)
-    with pytest.raises(
-        InsufficientMemoryError, match=r"states for 149 tokens take .* compare on a shorter text"
-    ) as told:
+    with pytest.raises(InsufficientMemoryError, match=r"states for 149 tokens need .* use a shorter text") as told:
         run_reference(model, too_long)
     assert not told.value.may_pass
     (tmp_path / "meminfo").write_text("MemTotal: 38 kB\nMemAvailable: 37 kB\n")

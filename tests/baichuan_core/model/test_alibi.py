@@ -66,7 +66,7 @@ def test_the_product_of_the_columns_is_the_bias(heads: int, queries: int, past: 
 
 
 class LargestOfAll(TorchDispatchMode):
-    """Tracker of the bytes of all existing tensors and their maximum."""
+    """Tracks the bytes of all existing tensors and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""`model.chat`, as every README of the family shows it."""
+"""`model.chat`, as in every README of the family."""
 
 import json
 import threading

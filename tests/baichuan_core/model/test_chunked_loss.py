@@ -1,4 +1,4 @@
-"""The loss of a chunk of positions at a time, against the one of all logits: equal values, gradients, less memory."""
+"""The chunked loss against that of all logits: equal values and gradients, with less memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,12 +182,12 @@ def test_evaluation_can_skip_logits(make: Make, batch: dict[str, Tensor]) -> Non
 
 
 @pytest.mark.parametrize("skip_logits", [False, True])
-def test_nothing_to_learn_is_not_a_number_as_in_torch(make: Make, skip_logits: bool) -> None:
+def test_a_batch_without_labels_has_a_nan_loss_as_in_torch(make: Make, skip_logits: bool) -> None:
     ids = torch.randint(3, VOCABULARY, (1, 8))
     model = make()
     nothing = torch.full_like(ids, -100)
     assert model(ids, labels=nothing, skip_logits=skip_logits).loss.isnan()
-    # One of several batches of a step may have nothing, and then adds nothing.
+    # One of several batches of a step may have no labels, and then adds nothing to the loss.
     loss, gradients = loss_and_gradients(
         model, {"input_ids": ids, "labels": nothing}, num_items_in_batch=9, skip_logits=skip_logits
     )
@@ -205,7 +205,7 @@ def test_labels_can_come_shifted(make: Make, batch: dict[str, Tensor], skip_logi
     )
 
 
-def test_differentiating_twice_is_told(make: Make, batch: dict[str, Tensor]) -> None:
+def test_differentiating_twice_is_an_error(make: Make, batch: dict[str, Tensor]) -> None:
     loss = make()(**batch).loss
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="run the forward pass again"):

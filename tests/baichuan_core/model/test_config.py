@@ -1,4 +1,4 @@
-"""How a configuration tells the families apart, and what it saves."""
+"""How a configuration distinguishes the families, and the fields it saves."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_published_configurations(published: dict[str, Any], positions: str, nor
 @pytest.mark.parametrize("norm_head", [True, False])
 @pytest.mark.parametrize("lengths", [{}, {"model_max_length": 64}, {"max_position_embeddings": 64}])
 @pytest.mark.parametrize("vocab_size", [64000, 125696])
-def test_explicit_fields_win_and_are_saved(
+def test_explicit_fields_take_precedence_and_are_saved(
     tmp_path: Path, positions: Any, norm_head: bool, lengths: dict[str, Any], vocab_size: int
 ) -> None:
     config = BaichuanConfig(position_embedding=positions, norm_head=norm_head, vocab_size=vocab_size, **lengths)
@@ -66,7 +66,7 @@ def test_rope_base_is_honoured(given: dict[str, Any]) -> None:
     assert BaichuanRotaryEmbedding(config).inv_freq[1] == torch.tensor(1e5) ** (-2 / 16)
 
 
-def test_rope_base_is_10000_where_none_is_given() -> None:
+def test_rope_base_is_10000_by_default() -> None:
     config = BaichuanConfig(hidden_size=64, num_attention_heads=4)
     assert BaichuanRotaryEmbedding(config).inv_freq[1] == torch.tensor(1e4) ** (-2 / 16)
 
@@ -113,10 +113,10 @@ def test_published_remote_code_is_neither_run_nor_passed_on(golden_root: Path, t
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple"),
         ({"position_embedding": "learned"}, "position_embedding"),
         ({"norm_head": "yes"}, "norm_head is 'yes': use true or false"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: give a whole number above 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: it must be a whole number above 0"),
         ({"hidden_act": "snake"}, "hidden_act is 'snake'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_parameters .* one of default, linear"),
-        ({"hidden_size": 60, "num_attention_heads": 4}, "heads of 15 dimensions cannot be rotated"),
+        ({"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15, but RoPE needs an even one"),
     ],
 )
 def test_impossible_configurations_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -134,10 +134,10 @@ def test_slopes_of_40_heads_take_the_rest_from_64() -> None:
     torch.testing.assert_close(slopes[32:], alibi_slopes(64)[:16:2])
 
 
-def test_what_is_passed_to_from_pretrained_is_checked_too(golden_root: Path) -> None:
+def test_arguments_of_from_pretrained_are_checked_too(golden_root: Path) -> None:
     with pytest.raises(ValueError, match="position_embedding is 'learned': use"):
         AutoModelForCausalLM.from_pretrained(golden_root / "baichuan1-7b", position_embedding="learned")
-    with pytest.raises(ValueError, match=r"rope_parameters is .* give rope_theta"):
+    with pytest.raises(ValueError, match=r"rope_parameters is .* set rope_theta"):
         AutoModelForCausalLM.from_pretrained(golden_root / "baichuan1-7b", rope_parameters={"factor": 2.0})
 
 

@@ -1,4 +1,4 @@
-"""The normalised head: same mathematics for every layer that may stand at lm_head."""
+"""The normalised head: the same result for every kind of layer that may be `lm_head`."""
 
 import copy
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def ids() -> Tensor:
 
 
 class WithoutAWeight(nn.Module):
-    """A head as adapters and off-loading leave it: linear, but its matrix cannot be read."""
+    """A head like those of adapters and offloading: linear, but without a readable matrix."""
 
     def __init__(self, inner: nn.Linear) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def test_replaced_head_gives_equal_logits_and_gradients(
 
 
 @torch.no_grad()
-def test_quantized_head_is_normalised_by_what_it_really_holds(model: BaichuanForCausalLM, ids: Tensor) -> None:
+def test_a_quantized_head_is_normalised_by_its_dequantized_weights(model: BaichuanForCausalLM, ids: Tensor) -> None:
     expected = model(ids).logits
     quantized: Any = bitsandbytes.nn.Linear8bitLt(  # type: ignore[attr-defined]
         64, 512, bias=False, has_fp16_weights=False
@@ -184,7 +184,7 @@ def test_the_head_alone_gives_the_logits_of_chosen_positions(
 
 
 class Sharded(LinearHead):
-    """A layer as ZeRO-3 keeps it: hooks make the weight whole for a forward or backward pass, and empty after it."""
+    """A layer like those of ZeRO-3: hooks gather the weight for a forward or backward pass, and empty it afterwards."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False)

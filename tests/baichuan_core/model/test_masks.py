@@ -34,7 +34,7 @@ def test_packed_examples_do_not_see_each_other(model: BaichuanForCausalLM, golde
 
 
 @torch.no_grad()
-def test_a_batch_may_hold_a_packed_and_a_plain_row(model: BaichuanForCausalLM, golden: Golden) -> None:
+def test_a_batch_may_contain_a_packed_and_a_plain_row(model: BaichuanForCausalLM, golden: Golden) -> None:
     ids = golden["full.input_ids"]
     examples = torch.ones_like(ids)
     examples[0, 10:] = 2

@@ -32,7 +32,7 @@ def test_beams_do_not_depend_on_the_cache(model: BaichuanForCausalLM, golden: Go
     assert torch.equal(model.generate(ids, cache_implementation="static", **settings), expected)
 
 
-def test_other_ways_to_decode_give_the_greedy_tokens(model: BaichuanForCausalLM, golden: Golden) -> None:
+def test_other_decoding_methods_give_the_greedy_tokens(model: BaichuanForCausalLM, golden: Golden) -> None:
     ids = golden["full.input_ids"][:1]
     expected = model.generate(ids, **GREEDY)
     assert torch.equal(model.generate(ids, prompt_lookup_num_tokens=3, **GREEDY), expected)

@@ -62,7 +62,7 @@ def test_result_loads_without_a_flag_and_saves_again(
     report = quantize(checkpoint, tmp_path / "first", options)
     without = quantize(checkpoint, tmp_path / "without", QuantizationOptions(method))  # type: ignore[arg-type]
     numbers = 2 * 768 * 64
-    assert without.bytes_after - report.bytes_after == numbers - 2 * 768 * 4  # a byte per number, a float per row
+    assert without.bytes_after - report.bytes_after == numbers - 2 * 768 * 4  # a byte per weight and a float per row
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
     assert (model.lm_head.weight.dtype, model.lm_head.scale.dtype) == (torch.int8, torch.float32)
     assert model.model.embed_tokens.weight.dtype == torch.int8

@@ -1,4 +1,4 @@
-"""The quality report equals a direct computation, and says why metrics are missing."""
+"""The quality report equals a direct computation, and gives the reason for missing metrics."""
 
 import json
 import math

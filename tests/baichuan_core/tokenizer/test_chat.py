@@ -1,4 +1,4 @@
-"""The chat prompt against the published code; where that has a defect, the better thing is expected."""
+"""The chat prompt against the published code, except for defects of that code."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def has_control_pieces(case: dict[str, Any]) -> bool:
 
 
 def is_refused(case: dict[str, Any], form: ChatForm) -> bool:
-    """Better than published: bad roles and a window without room are errors, wherever they stand."""
+    """Unlike in the published code, invalid roles and a context without room are errors."""
     roles = [message.get("role") for message in case["messages"]]
     known = {"user", "assistant"} if form == "baichuan1-13b" else {"user", "assistant", "system"}
     no_room = (case["max_new_tokens"] or DEFAULT_MAX_NEW_TOKENS) >= case["model_max_length"]
@@ -53,7 +53,7 @@ def test_equals_the_published_prompt(tokenizer: BaichuanTokenizer, case: dict[st
         with pytest.raises(PromptError):
             prompt(tokenizer, case, form)
     elif has_control_pieces(case):
-        # Better than published: the text stays text, so the only control ids are those of the turns.
+        # Unlike in the published code, text is never encoded to control tokens, so only turns have control ids.
         ids = prompt(tokenizer, case, form)
         turns = sum(message["role"] != "system" for message in case["messages"])
         awaits = case["messages"][-1]["role"] != "assistant" or form == "baichuan1-13b"

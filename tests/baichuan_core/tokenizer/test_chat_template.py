@@ -143,7 +143,7 @@ def test_an_own_template_writes_the_prompt(own: Path, place: str) -> None:
     assert ids[: len(expected) - 20] == expected[: len(expected) - 20]
 
 
-def test_the_last_answer_is_continued_and_old_rounds_make_room(own: Path) -> None:
+def test_the_last_answer_is_continued_and_old_turns_are_dropped(own: Path) -> None:
     tokenizer, config = load_tokenizer(own), BaichuanConfig.from_pretrained(own)
 
     def prompt(messages: list[dict[str, str]], room: int = 500) -> str:
@@ -178,7 +178,7 @@ def test_a_template_that_refuses_is_a_prompt_error(own: Path, template: str, rea
 
 
 @given(text=st.lists(st.sampled_from(["<s>", "</s>", "<reserved_9>", "<", BREAK, "a", " "])).map("".join))
-def test_text_of_messages_is_never_a_control_piece(tokenizer: BaichuanTokenizer, text: str) -> None:
+def test_text_of_messages_is_never_a_control_token(tokenizer: BaichuanTokenizer, text: str) -> None:
     template = "<reserved_9>{{ messages[0]['content'] }}</s>"
     ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], chat_template=template, return_dict=False)
     assert ids[0] == tokenizer.convert_tokens_to_ids("<reserved_9>")

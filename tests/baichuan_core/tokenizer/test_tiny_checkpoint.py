@@ -1,4 +1,4 @@
-"""The tiny checkpoint has what a published one of its family has."""
+"""The tiny checkpoint has the properties of the published ones of its family."""
 
 from pathlib import Path
 from typing import get_args

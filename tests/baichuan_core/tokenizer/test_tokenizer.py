@@ -1,4 +1,4 @@
-"""The tokenizer against the ids of the published class, and its life in transformers."""
+"""The tokenizer against the ids of the published class, and its use in transformers."""
 
 import json
 import pickle
@@ -150,14 +150,14 @@ def test_pickle_keeps_the_ids(tokenizer: BaichuanTokenizer) -> None:
     assert copy.encode("hello world") == tokenizer.encode("hello world")
 
 
-def test_bos_and_eos_surround_the_sequence_when_asked() -> None:
+def test_bos_and_eos_surround_the_sequence_on_request() -> None:
     tokenizer = BaichuanTokenizer(str(CHAT / "tokenizer.model"), add_bos_token=True, add_eos_token=True)
     assert tokenizer.encode("a") == [1, 596, 2]
     assert tokenizer.encode("a", add_special_tokens=False) == [596]
     assert tokenizer("a", "a")["input_ids"] == [1, 596, 2, 1, 596, 2]
 
 
-def test_padding_goes_right_with_id_zero(tokenizer: BaichuanTokenizer) -> None:
+def test_padding_is_on_the_right_with_id_zero(tokenizer: BaichuanTokenizer) -> None:
     batch = tokenizer(["a", "aaa"], padding=True)
     assert batch["input_ids"] == [[596, 0, 0], [596, 596, 596]]
     assert batch["attention_mask"] == [[1, 0, 0], [1, 1, 1]]
@@ -169,7 +169,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS | st.text(), max_size=8).map("".join))
-def test_text_never_yields_a_control_id_and_comes_back(tokenizer: BaichuanTokenizer, text: str) -> None:
+def test_text_is_never_encoded_to_control_ids_and_decodes_to_itself(tokenizer: BaichuanTokenizer, text: str) -> None:
     ids = tokenizer.encode_text(text)
     assert all(token_id >= 211 for token_id in ids)  # 3 to 210 are reserved pieces in this vocabulary
     if "▁" not in text:  # SentencePiece's own sign for the space

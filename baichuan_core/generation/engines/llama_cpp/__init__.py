@@ -1,4 +1,4 @@
-"""llama.cpp in a process beside this one, for GGUF models on a CPU. Needs the extra `cpu`."""
+"""The llama.cpp engine, which runs GGUF models on a CPU in a separate process. It requires the extra `cpu`."""
 
 from importlib.util import find_spec
 
@@ -7,18 +7,18 @@ from baichuan_core.generation.engines.llama_cpp.engine import LlamaCppEngine
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
-def obstacle(setup: EngineSetup) -> str | None:
-    """See `EngineModule.obstacle`."""
+def find_unsupported_reason(setup: EngineSetup) -> str | None:
+    """See `EngineModule.find_unsupported_reason`."""
     if not any(setup.checkpoint.glob("*.gguf")):
-        return "the checkpoint is no GGUF file (convert it with the target gguf)"
+        return "the checkpoint is not a GGUF file (convert it with the target gguf)"
     if find_spec("xllamacpp") is None:
-        return "the package xllamacpp is not installed (the extra 'cpu' has it)"
+        return "the package xllamacpp is not installed (install the extra 'cpu')"
     if setup.adapter is not None:
-        return "a GGUF file takes no LoRA adapter (merge it into its base, then convert that)"
+        return "a GGUF file cannot be used with a LoRA adapter (merge the adapter into its base, then convert that)"
     if setup.settings.dtype != "auto":
-        return "the dtype of a GGUF file is its own (leave 'dtype' at 'auto')"
+        return "the dtype of a GGUF file cannot be changed (leave 'dtype' at 'auto')"
     if (setup.settings.device or "cpu") != "cpu":
-        return "it runs on the CPU here"
+        return "it runs only on the CPU (set 'device' to 'cpu')"
     return None
 
 
@@ -27,7 +27,7 @@ def find_unsupported_parameter(request: EncodedRequest) -> str | None:
     for name in ("presence_penalty", "frequency_penalty"):
         if value := getattr(request.sampling, name):
             return (
-                f"{name} is {value}, but llama.cpp would also count the tokens of the prompt; leave it out, or use the"
+                f"{name} is {value}, but llama.cpp would also count the tokens of the prompt; remove it, or use the"
                 " checkpoint from which the GGUF file was converted"
             )
     return None

@@ -1,4 +1,4 @@
-"""Byte tokens: how tokens of unfinished characters, which llama.cpp's server leaves out, are found again."""
+"""Recover the tokens of incomplete characters, which llama.cpp's server omits from streams."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,29 +7,41 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 
 class ByteTokens:
-    """The 256 pieces of a vocabulary that stand for one byte each."""
+    """The 256 tokens of a vocabulary that represent one byte each.
+
+    Example:
+        The character "龘" (bytes E9 BE 98) is not in the vocabulary, so it takes three byte tokens.
+        The server reports only the last one, <0x98>, with the text "龘" and a count that is larger by three.
+        `infer_before` infers <0xE9> and <0xBE> from the text.
+    """
 
     def __init__(self, tokenizer: BaichuanTokenizer) -> None:
         pieces = tokenizer.sp_model
-        self._byte_of = {
+        self._token_to_byte = {
             token: int(pieces.IdToPiece(token)[1:-1], 16) for token in range(len(pieces)) if pieces.IsByte(token)
         }
-        self._token_of = {byte: token for token, byte in self._byte_of.items()}
+        self._byte_to_token = {byte: token for token, byte in self._token_to_byte.items()}
 
-    def before(self, token: int, text: str, missing: int) -> list[int] | None:
-        """The ``missing`` tokens whose bytes begin ``text``, which ends with ``token``; None if they cannot be told."""
+    def infer_before(self, token: int, text: str, missing: int) -> list[int] | None:
+        """Infer the omitted tokens before `token`; return None if they are ambiguous.
+
+        Args:
+            token: The last token of `text`.
+            text: The text of the omitted tokens and of `token`.
+            missing: Number of omitted tokens.
+        """
         if not missing:
             return []
         content = text.encode()
-        if token not in self._byte_of or len(content) != missing + 1 or not self._token_of:
+        if token not in self._token_to_byte or len(content) != missing + 1 or not self._byte_to_token:
             return None
-        return [self._token_of[byte] for byte in content[:-1]]
+        return [self._byte_to_token[byte] for byte in content[:-1]]
 
-    def unfinished(self, tokens: Sequence[int]) -> list[bool]:
-        """For each token, whether the text ends inside a character after it."""
+    def find_incomplete(self, tokens: Sequence[int]) -> list[bool]:
+        """Return, for each token, whether the text up to it ends inside a character."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         states = []
         for token in tokens:
-            decoder.decode(bytes([self._byte_of[token]]) if token in self._byte_of else b"-")
+            decoder.decode(bytes([self._token_to_byte[token]]) if token in self._token_to_byte else b"-")
             states.append(bool(decoder.getstate()[0]))
         return states

@@ -1,7 +1,7 @@
-"""llama.cpp's server, alone in a process. It is run by this file's path: importing the package would import torch.
+"""A process that runs llama.cpp's server. It is started by the path of this file: importing the package imports torch.
 
-Its stdin says in one line of JSON what to serve. It answers in one line: the address, or that it cannot load the model.
-It ends with its stdin, which the system closes however the parent ends.
+It reads its settings from stdin as one line of JSON, and answers on stdout with one line: the server's address, or the
+reason why the model cannot be loaded. It exits when stdin closes, and so whenever its parent dies, for whatever reason.
 """
 
 import json
@@ -12,39 +12,40 @@ from typing import Any
 
 import xllamacpp
 
-QUIET = -1
+SILENT = -1  # verbosity
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    """Serve until stdin closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is not an answer
+    os.dup2(2, 1)  # libraries print to stderr, so that stdout contains only our answer
     try:
-        server = xllamacpp.Server(parameters(json.loads(sys.stdin.readline())))
+        server = xllamacpp.Server(make_parameters(json.loads(sys.stdin.readline())))
     except RuntimeError as error:
         print(json.dumps({"refusal": str(error)}), file=answers, flush=True)
     else:
         print(json.dumps({"address": server.listening_address}), file=answers, flush=True)
         sys.stdin.read()
-    os._exit(0)  # whatever it is computing
+    os._exit(0)  # without waiting for computations
 
 
-def parameters(settings: dict[str, Any]) -> Any:
-    """Of llama.cpp, from what the parent wants."""
-    chosen = xllamacpp.CommonParams()
-    chosen.model.path = settings["model"]
-    chosen.n_parallel = settings["slots"]
-    chosen.n_ctx = settings["slots"] * settings["slot_tokens"]
-    chosen.cpuparams.n_threads = chosen.cpuparams_batch.n_threads = settings["threads"]
-    chosen.n_gpu_layers = 0
-    chosen.cache_ram_mib = 0  # it would keep the states of up to 8 GiB of old prompts
-    chosen.warmup = False
-    chosen.verbosity = QUIET
-    chosen.api_keys = [settings["key"]]
-    chosen.ui = False
-    chosen.chat_template = "chatml"  # prompts come as ids; a template of the file that llama.cpp cannot read stops it
-    return chosen
+def make_parameters(settings: dict[str, Any]) -> Any:
+    """Convert the settings from the parent to llama.cpp's parameters."""
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["model"]
+    params.n_parallel = settings["slots"]
+    params.n_ctx = settings["slots"] * settings["slot_tokens"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.n_gpu_layers = 0
+    params.cache_ram_mib = 0  # the default keeps up to 8 GiB of keys and values of old prompts
+    params.warmup = False
+    params.verbosity = SILENT
+    params.api_keys = [settings["key"]]
+    params.ui = False
+    # Unused, because prompts are token ids. The default, the file's own template, may stop the server if it is invalid.
+    params.chat_template = "chatml"
+    return params
 
 
 if __name__ == "__main__":

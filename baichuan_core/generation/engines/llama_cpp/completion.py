@@ -1,4 +1,4 @@
-"""One completion of llama.cpp's server, followed by a separate thread."""
+"""One completion of llama.cpp's server, read by a separate thread."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -7,21 +7,21 @@ from typing import Any
 
 from baichuan_core.errors import BaichuanError, UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.engines.llama_cpp.calls import Calls, GivenUpError
+from baichuan_core.generation.engines.llama_cpp.calls import AbortedError, Calls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.questions import Answer, Piece, question
+from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece, make_body
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
-PROBABLE_TOKENS = 1000
+PROBABLE_TOKENS = 1000  # number of most probable tokens to request first; the whole vocabulary is slow
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a completion has to know about tokens.
+    """The facts about a vocabulary that a completion needs.
 
     Attributes:
-        bytes: The tokens of single bytes.
+        bytes: The tokens that represent single bytes.
         size: Number of tokens.
         end_token: A token that ends a completion.
     """
@@ -32,14 +32,14 @@ class Vocabulary:
 
 
 class RunningCompletion:
-    """Follows one completion and reports its outputs.
+    """Reads one completion and reports its outputs.
 
-    Tokens are read as they come, because closing the connection then frees the slot. llama.cpp leaves out tokens that
-    end inside a character; they are inferred from the bytes of the text. If that is ambiguous, or the completion ends
-    inside a character, the whole completion is requested once more, which names all tokens.
+    The completion is always streamed, because closing the connection of a stream frees the slot. A stream omits tokens
+    that end inside a character; they are inferred from the bytes of the text. If that is ambiguous, or the completion
+    ends inside a character, the whole completion is requested again, without a stream, which returns all tokens.
 
     Attributes:
-        calls: Its connections.
+        calls: Its HTTP requests.
     """
 
     def __init__(
@@ -61,28 +61,28 @@ class RunningCompletion:
         self._stream = stream
 
     def run(self) -> None:
-        """Report outputs until the completion has ended, failed or was given up."""
+        """Report outputs until the completion has ended, failed or been aborted."""
         try:
-            self._follow()
-        except GivenUpError:
+            self._read()
+        except AbortedError:
             pass
         except BaichuanError as error:
             self._report(Output(self._id, 0, error=error))
         except BaseException as error:  # noqa: BLE001 - the engine's step raises it
             self._report(error)
 
-    def _follow(self) -> None:
-        with closing(self.calls.stream(question(self._request))) as pieces:
+    def _read(self) -> None:
+        with closing(self.calls.stream(make_body(self._request))) as pieces:
             for piece in pieces:
                 if not self._add_piece(piece):
                     break
         if self._transcript.finish_reason is None:
-            self._add_answer(self.calls.complete(question(self._request, stop=self._request.stop)))
+            self._add_answer(self.calls.complete(make_body(self._request, stop=self._request.stop)))
 
     def _add_piece(self, piece: Piece) -> bool:
         """Add the tokens of a piece; return whether the next one is needed."""
         known = self._transcript.ids
-        missing = self._vocabulary.bytes.before(piece.token, piece.text, piece.count - len(known) - 1)
+        missing = self._vocabulary.bytes.infer_before(piece.token, piece.text, piece.count - len(known) - 1)
         if missing is None:
             return False
         tokens = [*missing, piece.token]
@@ -114,14 +114,14 @@ class RunningCompletion:
         self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
 
     def _list_logprobs(self, answer: Answer, known: int) -> list[TokenLogprobs | None]:
-        """Return the log-probabilities of the tokens from number `known` on.
+        """Return the log-probabilities of the tokens from index `known` on.
 
-        The server has entries for the tokens that complete a character only.
+        The server's entries are only of tokens that complete a character.
         """
         entries = iter(answer.entries)
         found: list[TokenLogprobs | None] = []
-        for place, unfinished in enumerate(self._vocabulary.bytes.unfinished(answer.tokens)):
-            entry = None if unfinished else next(entries, None)
+        for place, incomplete in enumerate(self._vocabulary.bytes.find_incomplete(answer.tokens)):
+            entry = None if incomplete else next(entries, None)
             if place >= known:
                 found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
         return found
@@ -135,15 +135,19 @@ class RunningCompletion:
         return TokenLogprobs(token, entry["logprob"], tuple(best[: self._request.logprobs]))
 
     def _look_up(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
-        """Request the distribution after `before`, with a forced end token, which completes no character."""
+        """Request the distribution of the token after `before`.
+
+        An end token is forced as the answer, because the server reports no entry for a token of an incomplete
+        character. The reported probabilities are those before the bias that forces it.
+        """
         if self._request.logprobs is None:
             return None
         prompt = (*self._request.prompt_ids, *before)
         sampling = replace(self._request.sampling, temperature=0.0, logit_bias=((self._vocabulary.end_token, 1e9),))
-        asked: EncodedRequest = replace(self._request, prompt_ids=prompt, limit=1, sampling=sampling)
-        for many in (PROBABLE_TOKENS, self._vocabulary.size):
-            entry = self.calls.complete(question(replace(asked, logprobs=many))).entries[0]
+        base: EncodedRequest = replace(self._request, prompt_ids=prompt, limit=1, sampling=sampling)
+        for count in (PROBABLE_TOKENS, self._vocabulary.size):
+            entry = self.calls.complete(make_body(replace(base, logprobs=count))).entries[0]
             best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
             if token in (found := dict(best)):
                 return TokenLogprobs(token, found[token], tuple(best[: self._request.logprobs]))
-        raise UnsupportedError("llama.cpp does not report the probability of a token; leave 'logprobs' out")
+        raise UnsupportedError("llama.cpp does not report the probability of a token; remove 'logprobs'")

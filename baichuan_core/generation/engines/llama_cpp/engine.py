@@ -1,4 +1,4 @@
-"""Follows the completions of llama.cpp's server and reports them like all engines."""
+"""The engine that runs completions in llama.cpp's server."""
 
 import threading
 from itertools import count
@@ -21,8 +21,8 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 class LlamaCppEngine:
     """A GGUF model with an open batch, see `Engine`. The server has a fixed number of slots of a fixed length.
 
-    A request that is too long for a slot waits, and those behind it, until the running ones have ended; then the server
-    is restarted with longer slots.
+    A request that is too long for a slot waits, as do those behind it, until the running ones have ended; then the
+    server is restarted with longer slots.
     """
 
     def __init__(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> None:
@@ -34,7 +34,7 @@ class LlamaCppEngine:
         self._waiting = WaitingQueue()
         self._streamed: set[int] = set()
         self._running: dict[int, RunningCompletion] = {}
-        self._events: SimpleQueue[Output | BaseException | None] = SimpleQueue()  # None only wakes
+        self._events: SimpleQueue[Output | BaseException | None] = SimpleQueue()  # None only wakes `step`
         self._ids = count()
 
     @property
@@ -62,12 +62,12 @@ class LlamaCppEngine:
         running = self._running.pop(request_id, None)
         if running is None:
             return
-        running.calls.give_up()
-        if running.calls.unread and not self._running:
-            self._end_server()  # it would compute the rest of a whole completion
+        running.calls.abort()
+        if running.calls.computes_unread and not self._running:
+            self._end_server()  # otherwise it would compute the rest of the completion
 
     def step(self) -> Step:
-        """See `Engine.step`: wait for news of any completion."""
+        """See `Engine.step`; wait for an output of any completion."""
         self._start_waiting()
         events = [self._events.get()] if self._running else []
         while not self._events.empty():
@@ -126,7 +126,7 @@ class LlamaCppEngine:
             if is_enough(self._server.capacity, needed):
                 return
             needed = grow(self._server.capacity, needed, self._setup.settings)
-        self._end_server()  # its memory is free before the next one starts
+        self._end_server()  # frees its memory before the next one starts
         self._server = LlamaServer(self._model, needed, threads=torch.get_num_threads())
 
     def _end_server(self) -> None:

@@ -1,4 +1,4 @@
-"""llama.cpp's server in a process of its own, where no idle threads of torch slow it down."""
+"""Start llama.cpp's server in a separate process, where idle threads of torch do not slow it down."""
 
 import json
 import os
@@ -17,80 +17,81 @@ from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedE
 from baichuan_core.generation.engines.contract import Capacity
 
 SCRIPT = Path(__file__).with_name("child.py")
-# How often a thread looks before it sleeps until the others are done. As fast as the default (300,000) alone, and three
-# times as fast beside other work, where threads that look take the cores of those that they wait for.
+# GOMP_SPINCOUNT is how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
+# on an idle machine and 3x as fast on a busy one, where spinning threads occupy the cores of those they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
-SECONDS_TO_END = 5  # a connection may break a little before its process is gone
+EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before its process exits
 
 
 class LlamaServer:
-    """A GGUF model behind a local port. Its process ends with this object or this process, whatever comes first.
+    """A GGUF model behind a local port. Its process ends with this object or with this process.
 
     Attributes:
-        capacity: What it was started for.
-        port: Where it listens on 127.0.0.1.
-        headers: Of every question; they hold the key that nobody else knows.
-        end: Ends the process.
+        capacity: The capacity that it was started with.
+        port: The port on 127.0.0.1 that it listens on.
+        headers: HTTP headers of every request, with a random key that keeps other processes out.
+        end: Kills the process and waits for it.
     """
 
     def __init__(self, model: Path, capacity: Capacity, threads: int) -> None:
-        """Maps the model.
+        """Start the process and load the model.
 
         Raises:
-            CheckpointError: llama.cpp cannot read the file.
+            CheckpointError: llama.cpp cannot load the file.
             MemoryOccupiedError: The system killed the process.
-            UnsupportedError: The process ended otherwise.
+            UnsupportedError: The process ended for another reason.
         """
         self.capacity = capacity
         key = secrets.token_hex(32)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-P", str(SCRIPT)],  # -P: the modules beside it are no modules of the child's
+            [sys.executable, "-P", str(SCRIPT)],  # -P: do not import the script's neighbours as top-level modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**ENVIRONMENT, **os.environ},
         )
         self.end = weakref.finalize(self, _end, self._process)
-        told = self._tell({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
-        if "refusal" in told:
+        answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
+        if "refusal" in answer:
             raise CheckpointError(
-                f"llama.cpp cannot load {model}: it is damaged, of an architecture that it does not know, or larger "
-                "than the memory; convert the checkpoint again"
+                f"llama.cpp cannot load {model}: the file is damaged, larger than the memory, or of an unsupported "
+                "architecture; convert the checkpoint again"
             )
-        self.port = urlsplit(told["address"]).port or 0
+        self.port = urlsplit(answer["address"]).port or 0
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
-    def death(self) -> BaichuanError:
-        """Why it answers no more."""
+    def explain_death(self) -> BaichuanError:
+        """Return an error that explains why the server no longer answers."""
         try:
-            code = self._process.wait(SECONDS_TO_END)
+            code = self._process.wait(EXIT_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            return UnsupportedError("llama.cpp's server broke a connection off; the log may tell why")
+            return UnsupportedError("llama.cpp's server closed a connection; see the log for the cause")
         if code == -signal.SIGKILL:
-            # What it needs had room when the job was let in: others have taken it since.
+            # There was enough memory when the job was admitted, so other processes have taken it since.
             return MemoryOccupiedError(
-                "llama.cpp's process was killed, as the system does when memory runs out; "
-                "take fewer or shorter completions at once (batch_size, max_new_tokens), or a smaller GGUF type"
+                "llama.cpp's process was killed, most likely because memory ran out; "
+                "run fewer or shorter completions at the same time (batch_size, max_new_tokens), or use a smaller GGUF"
+                " type"
             )
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return UnsupportedError(f"llama.cpp's process ended ({how}); the log may tell why")
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return UnsupportedError(f"llama.cpp's process ended ({cause}); see the log for the cause")
 
-    def _tell(self, settings: dict[str, Any]) -> dict[str, str]:
-        """What the process answers."""
+    def _send_settings(self, settings: dict[str, Any]) -> dict[str, str]:
+        """Send the settings to the process and return its answer."""
         stdin, stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         with suppress(BrokenPipeError):
             stdin.write(json.dumps(settings).encode() + b"\n")
             stdin.flush()
         if line := stdout.readline():
-            told: dict[str, str] = json.loads(line)
-            return told
-        if self._process.wait() == -signal.SIGABRT:  # llama.cpp's way to say that what it reads cannot be
+            answer: dict[str, str] = json.loads(line)
+            return answer
+        if self._process.wait() == -signal.SIGABRT:  # llama.cpp aborts if it reads an invalid file
             return {"refusal": "aborted"}
-        raise self.death()
+        raise self.explain_death()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

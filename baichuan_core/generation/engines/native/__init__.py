@@ -9,12 +9,12 @@ from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
-def obstacle(setup: EngineSetup) -> str | None:
-    """See `EngineModule.obstacle`."""
+def find_unsupported_reason(setup: EngineSetup) -> str | None:
+    """See `EngineModule.find_unsupported_reason`."""
     if depends_on_length(setup.config):
         return (
-            "its rope_type scales by the length of each prompt, which prompts in a batch do not have in common "
-            '(set rope_type in config.json to "linear" or "yarn", or use generate() of the model for one prompt)'
+            "its rope_type scales by the length of each prompt, but the prompts of a batch have different lengths "
+            '(set rope_type in config.json to "linear" or "yarn", or call generate() of the model with one prompt)'
         )
     if _has_torch_weights(setup.checkpoint):
         return None

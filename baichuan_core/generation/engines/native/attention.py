@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 MIN_WIDE_HEAD_DIM = 128  # head_dim of all published models
-MAX_LENGTH_RATIO = (
-    1.25  # neighbouring rows are computed together if their numbers of keys differ by at most this factor
-)
+MAX_LENGTH_RATIO = 1.25  # between the numbers of keys of neighbouring rows that are computed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +19,12 @@ class RowGroup:
     Attributes:
         rows: The rows of the batch.
         keys: Number of keys of the longest row.
-        alike: Whether all rows have this number of keys.
+        equal: Whether all rows have this number of keys.
     """
 
     rows: slice
     keys: int
-    alike: bool
+    equal: bool
 
 
 def group_rows_by_length(lengths: Sequence[int]) -> list[RowGroup]:
@@ -83,7 +81,7 @@ class AttentionByGroups:
         parts = []
         for group in self.groups:
             rows, known = group.rows, slice(group.keys)
-            mask = None if group.alike and attention_mask.dtype == torch.bool else attention_mask[rows, ..., known]
+            mask = None if group.equal and attention_mask.dtype == torch.bool else attention_mask[rows, ..., known]
             parts.append(_attend(query[rows], key[rows, :, known], value[rows, :, known], mask, scaling))
         return torch.cat(parts).transpose(1, 2), None
 

@@ -47,10 +47,10 @@ class SlotLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate memory for all slots on the device of the layer."""
-        self.keys, self.values = self._empty(key_states), self._empty(value_states)
+        self.keys, self.values = self._allocate_like(key_states), self._allocate_like(value_states)
         self.is_initialized = True
 
-    def _empty(self, like: Tensor) -> Tensor:
+    def _allocate_like(self, like: Tensor) -> Tensor:
         _, heads, _, width = like.shape
         size = self.cache.size
         # Zeros rather than uninitialized memory: masked keys are multiplied by 0, which leaves NaN as NaN.
@@ -122,8 +122,8 @@ class SlotCache(Cache):
         self.size = size
         for layer in self.slot_layers:
             if layer.keys is not None and layer.values is not None:
-                layer.keys = _copy_rows(layer.keys, layer._empty(layer.keys), rows, length)
-                layer.values = _copy_rows(layer.values, layer._empty(layer.values), rows, length)
+                layer.keys = _copy_rows(layer.keys, layer._allocate_like(layer.keys), rows, length)
+                layer.values = _copy_rows(layer.values, layer._allocate_like(layer.values), rows, length)
 
 
 def _copy_rows(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:

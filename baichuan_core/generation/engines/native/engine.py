@@ -21,7 +21,7 @@ from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 MIN_STEPS_TO_COMPILE = 1000  # compiled code takes about this number of steps to save the time of compiling it
-KEPT_FRACTION = 4  # a quarter of `batch_tokens` is for prefixes; `footprint` counts on it
+PREFIX_CACHE_DIVISOR = 4  # a quarter of `batch_tokens` is reserved for prefixes; `footprint` has the same constant
 
 
 class NativeEngine:
@@ -63,13 +63,13 @@ class NativeEngine:
         self._steps_to_compile = MIN_STEPS_TO_COMPILE if compiled is None else 0
         self._may_compile = self._on_gpu if compiled is None else compiled
         slots, tokens = settings.batch_size, settings.batch_tokens
-        # On a GPU a pass takes as long for one prompt as for several, and an empty slot costs nothing.
+        # On a GPU a forward pass takes as long for one prompt as for several, and an empty slot costs nothing.
         min_joining = max(1, slots // 8) if self._on_gpu else 1
         self._schedule = Schedule(slots=slots, tokens=tokens, min_joining=min_joining)
-        self._slots = Slots(model, kept_tokens=tokens // KEPT_FRACTION)
-        self._rows: dict[int, Row] = {}  # all that are waiting or running, by id
-        self._arrived: list[Row] = []  # those that have come since the last step
-        self._arrivals = 0
+        self._slots = Slots(model, kept_tokens=tokens // PREFIX_CACHE_DIVISOR)
+        self._rows: dict[int, Row] = {}  # all waiting and running rows by id
+        self._arrived: list[Row] = []  # rows that were added since the last step
+        self._arrivals = 0  # number of groups of rows that have been queued
         self._ids = count()
         self._sampler: Sampler | None = None  # for all active rows; recreated when they change
 
@@ -130,11 +130,11 @@ class NativeEngine:
         if out_of_memory:
             outputs += self._halve_batch(joining)
         if self.is_idle:
-            self._schedule.slots = self._settings.batch_size  # memory that was lacking may be free by the next request
+            self._schedule.slots = self._settings.batch_size  # there may be more memory by the next request
         return Step(tuple(outputs))
 
     def _queue_arrived(self) -> None:
-        """Plan the requests that have come since the last step together: their shared prefixes and their order."""
+        """Queue the rows that were added since the last step: find the prefixes they share, and sort them."""
         if not self._arrived:
             return
         rows, self._arrived = self._arrived, []
@@ -150,16 +150,17 @@ class NativeEngine:
 
     def _join(self, joining: Sequence[Row]) -> list[Output]:
         before = len(self._slots.rows)
-        self._slots.reserve(joining, most=self._count_slots([*self._slots.rows, *joining]))
+        self._slots.reserve(joining, slots=self._count_slots([*self._slots.rows, *joining]))
         logits = self._slots.join(joining)
         sampler = self._create_sampler(self._slots.rows[before:])
         self._sampler = None
         return self._choose_tokens(logits, sampler, first=before)
 
     def _count_slots(self, rows: Sequence[Row]) -> int:
-        """Return how many slots to allocate if `rows` do not fit: for those that wait, and for as many to come.
+        """Return how many slots to allocate if `rows` do not fit into those that exist.
 
-        While requests keep arriving one by one, doubling the slots makes reallocation rare.
+        Waiting rows get slots too. If requests keep arriving, the number of slots is at least doubled, so that
+        reallocation is rare.
         """
         wanted = len(rows) + self._schedule.count_waiting()
         to_come = 2 * self._slots.allocated if self._arrivals > 1 else 0
@@ -221,8 +222,8 @@ class NativeEngine:
             (alone,) = rows
             if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
-                return [Output(alone.id, 0, error=_too_little_memory())]
-            alone.prefix, alone.may_save = None, False  # its own keys and values need all the memory
+                return [Output(alone.id, 0, error=_out_of_memory_error())]
+            alone.prefix, alone.may_save = None, False  # the row itself needs all the memory
         self._schedule.requeue(rows)
         return []
 
@@ -231,7 +232,7 @@ def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
     """Add a token to a row and report it."""
     if token < 0:
         row.may_save = False
-        return Output(row.id, 0, error=_no_numbers())
+        return Output(row.id, 0, error=_nan_error())
     row.tokens.append(token)
     ended = row.transcript.add(token, logprobs)
     return Output(
@@ -242,14 +243,14 @@ def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
     )
 
 
-def _no_numbers() -> BaichuanError:
+def _nan_error() -> BaichuanError:
     return CheckpointError(
         "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
         " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
     )
 
 
-def _too_little_memory() -> BaichuanError:
+def _out_of_memory_error() -> BaichuanError:
     return UnsupportedError(
         "there is not enough memory for a single completion: lower max_new_tokens, shorten the prompt,"
         " quantize the model, or use a device with more memory"

@@ -16,7 +16,7 @@ class Segment:
         states: Their keys and values.
         parent: The segment before this one; None for the root, which is empty.
         children: The segments that follow, by their first tokens.
-        used: Time of the last use, in uses of the cache.
+        used: Value of the cache's use counter at the last use.
     """
 
     tokens: tuple[int, ...]
@@ -49,7 +49,7 @@ class PrefixCache:
     Example:
         A system prompt S was saved with two conversations, S+a and S+b: the tree is S with the children a and b.
         The next turn of the first, S+a+c, finds S+a; only c is computed.
-        If room is lacking, b is evicted before a, and S last.
+        When the cache is full, b is evicted before a, and S last.
 
     Attributes:
         max_tokens: Maximum number of tokens to keep. The most recently used sequence may be longer.
@@ -74,14 +74,14 @@ class PrefixCache:
 
         Args:
             ids: Token ids.
-            save: Returns keys and values of the positions from a first one to before a second one.
+            save: Called with `start` and `end`; returns the keys and values of the positions from `start` to `end - 1`.
         """
         ids = tuple(ids)
         match = self._walk(ids)
         last, common = match.parts[-1] if match.parts else (self._root, 0)
         if match.length < len(ids):
             states = save(match.length, len(ids))
-            # The tokens of the segment that do not belong to `ids` are not used now, so they get their own segment.
+            # The rest of the segment is not part of `ids`, so it becomes a separate segment with its own time of use.
             parent = _split(last, common) if common < len(last.tokens) else last
             last = Segment(ids[match.length :], states, parent)
             parent.children[last.tokens[0]] = last
@@ -108,10 +108,14 @@ class PrefixCache:
             above = above.parent
 
     def evict(self, max_tokens: int | None = None) -> None:
-        """Evict until at most `max_tokens` tokens, by default the cache's own limit, or one sequence are left."""
+        """Evict segments until at most `max_tokens` tokens remain, or only the most recently used sequence.
+
+        Args:
+            max_tokens: By default the limit of the cache; 0 evicts the last sequence too.
+        """
         limit = self.max_tokens if max_tokens is None else max_tokens
         while self.tokens > limit:
-            oldest = min(self._leaves(self._root), key=lambda leaf: leaf.used)
+            oldest = min(self._list_leaves(self._root), key=lambda leaf: leaf.used)
             if oldest.used == self._time and limit:
                 return
             if oldest.parent is not None:
@@ -122,16 +126,16 @@ class PrefixCache:
         """Evict everything."""
         self.evict(0)
 
-    def _leaves(self, segment: Segment) -> Iterator[Segment]:
+    def _list_leaves(self, segment: Segment) -> Iterator[Segment]:
         for child in segment.children.values():
             if child.children:
-                yield from self._leaves(child)
+                yield from self._list_leaves(child)
             else:
                 yield child
 
 
 def _split(segment: Segment, length: int) -> Segment:
-    """Split a segment after `length` tokens and return the first half, which takes its place in the tree."""
+    """Split a segment after `length` tokens and return the first part, which takes its place in the tree."""
 
     def cut(first: int, last: int) -> SavedStates:
         return [tuple(tensor[:, first:last].clone() for tensor in layer) for layer in segment.states]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.outputs import TokenLogprobs
-from baichuan_core.generation.seeds import uniform_numbers
+from baichuan_core.generation.seeds import compute_uniform_numbers
 
 MIN_CANDIDATES = 512  # number of most probable tokens that is nearly always enough for top-p
 EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
@@ -77,7 +77,7 @@ class Sampler:
         broken = scores.gather(-1, best).isnan()
         chosen = best
         if self._any_sampled:
-            noise = torch.from_numpy(uniform_numbers(seeds, steps)).to(logits.device)[:, None]
+            noise = torch.from_numpy(compute_uniform_numbers(seeds, steps)).to(logits.device)[:, None]
             chosen = torch.where(self._is_greedy, best, self._sample(scores.float(), noise))
         return chosen.masked_fill(broken, -1)[:, 0]
 

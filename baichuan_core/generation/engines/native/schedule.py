@@ -39,10 +39,10 @@ class Schedule:
     """The queue of waiting rows, with the limits on what may run at the same time.
 
     Rows that arrive together are ordered by size: those with the longest completions and prompts come first, so that
-    running out of memory shows at the start and not hours later. Rows that arrive later are behind all of them, so
-    that every row gets its turn although more keep arriving. The next rows in the queue join as long as the number of
-    rows is within `slots` and the cache they need, rows times the longest of them, is within `tokens`. No row passes
-    one that does not fit yet, else a stream of short ones would keep a long one waiting forever.
+    a lack of memory is noticed at the start and not hours later. Rows that arrive later are queued behind all of them,
+    so that no row waits forever while others keep arriving. The next rows in the queue join as long as the number of
+    rows is within `slots` and the cache they need, rows times the longest of them, is within `tokens`. No row overtakes
+    one that does not fit yet; otherwise a stream of short rows could keep a long one waiting forever.
 
     Example:
         With slots=4 and tokens=100, rows of at most 40 tokens wait.
@@ -87,11 +87,11 @@ class Schedule:
         return len(self._waiting)
 
     def requeue(self, rows: Iterable[Row]) -> None:
-        """Put rows back into the queue, where they were before they joined."""
+        """Put rows back into the queue, in the position they had before they joined."""
         self._waiting = deque(sorted([*rows, *self._waiting], key=_queue_order))
 
     def remove(self, row: Row) -> None:
-        """Take a row out of the queue, if it is there: a pass that failed may have lost rows that were joining."""
+        """Remove a row from the queue. It may be missing if a forward pass failed while the row was joining."""
         with suppress(ValueError):
             self._waiting.remove(row)
 

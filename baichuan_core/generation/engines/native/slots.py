@@ -1,4 +1,4 @@
-"""The running rows, each in its own slot of the cache, and the prefixes that are kept for rows to come."""
+"""The running rows, each in its own slot of the cache, and the prefixes that are kept for later rows."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -33,7 +33,7 @@ class Slots:
     Attributes:
         rows: The active rows; the index is the slot.
         forward: The model with the cache.
-        prefixes: Keys and values that are kept for rows to come.
+        prefixes: Keys and values that are kept for later rows.
     """
 
     def __init__(self, model: BaichuanForCausalLM, *, kept_tokens: int) -> None:
@@ -61,20 +61,25 @@ class Slots:
         return self._history[first : len(self.rows), :longest]
 
     @torch.inference_mode()
-    def reserve(self, joining: Sequence[Row], most: int) -> None:
+    def reserve(self, joining: Sequence[Row], slots: int) -> None:
         """Reallocate the cache if the joining rows do not fit; it may then have fewer, but longer slots.
 
         Args:
             joining: Rows that are about to join.
-            most: Number of slots to allocate, the maximum that may be needed while these rows run.
+            slots: Number of slots to allocate, including some for rows that join later.
+
+        Example:
+            With 2 slots of 64 positions, two rows run and a row of 100 tokens joins.
+            reserve([row], slots=4) allocates 4 slots of 128 positions and copies the two running rows;
+            the next two rows of up to 128 tokens then join without reallocation.
         """
         needed = round_up_to_step(max(row.request.tokens for row in (*self.rows, *joining)))
         rows = len(self.rows) + len(joining)
         size = self.forward.cache.size
         if rows > size.slots or needed > size.capacity:
             length = max((len(row.tokens) for row in self.rows), default=0)
-            self.forward.cache.resize(CacheSize(max(rows, most), needed), len(self.rows), length)
-            self._history = self._history.new_zeros(max(rows, most), needed)
+            self.forward.cache.resize(CacheSize(max(rows, slots), needed), len(self.rows), length)
+            self._history = self._history.new_zeros(max(rows, slots), needed)
             for slot, row in enumerate(self.rows):
                 self._record_history(slot, row)
 
@@ -82,9 +87,9 @@ class Slots:
     def join(self, joining: Sequence[Row]) -> Tensor:
         """Compute the prompts of new rows in the next free slots.
 
-        Prefixes that several of these rows share are computed once and copied into their slots, and so is what earlier
-        rows have left in `prefixes`. The remaining tokens run in as few forward passes as padding makes worthwhile
-        (see `group_into_passes`), so the order of rows may change.
+        Prefixes that several of these rows share are computed once and copied into their slots; prefixes that earlier
+        rows have saved are copied too. The remaining tokens are computed in one or more forward passes, grouped by
+        length so that padding costs little (see `group_into_passes`), so the order of rows may change.
 
         Args:
             joining: The new rows; `reserve` must have been called for them.
@@ -103,7 +108,7 @@ class Slots:
             for offset, row in enumerate(group):
                 self._record_history(first + offset, row)
                 self._keep(row, first + offset, len(row.tokens))
-                row.prefix = None  # a row that joins again later has more tokens than the prefix
+                row.prefix = None  # it is needed only when the row joins for the first time
             self.rows += group
         self.prefixes.evict()
         return torch.cat(logits)
@@ -120,7 +125,8 @@ class Slots:
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
         """Remove a row; the last row moves into its slot."""
-        self._keep(self.rows[slot], slot, len(self.rows[slot].tokens) - 1)  # its newest token has not been fed
+        # The newest token has not been fed to the model, so it has no keys and values.
+        self._keep(self.rows[slot], slot, len(self.rows[slot].tokens) - 1)
         last = self.rows.pop()
         if slot < len(self.rows):
             self.forward.cache.move(len(self.rows), slot, len(last.tokens))
@@ -141,7 +147,7 @@ class Slots:
             self.prefixes.evict()
 
     def _save(self, tokens: Sequence[int], slot: int) -> None:
-        """Save tokens that are in a slot; without the memory for it, give up what is saved rather than the rows."""
+        """Save the prefix `tokens` of a slot; if memory runs out, drop all saved prefixes, so that rows continue."""
         try:
             self.prefixes.add(tokens, lambda start, end: self.forward.cache.save(slot, start, end))
         except (RuntimeError, MemoryError) as error:
@@ -150,17 +156,21 @@ class Slots:
             self.prefixes.clear()
 
     def _find(self, tokens: Sequence[int], shared: Prefix | None) -> Match:
-        """Find what need not be computed of `tokens`; the last one is computed in any case, for its logits.
+        """Find the saved prefix of `tokens`. The last token is always computed, because its logits are needed.
 
-        A short match is ignored, because a pass without any known tokens needs no mask, unless it is a prefix that was
-        computed for several rows.
+        A match of fewer than `MIN_SAVED_TOKENS` is ignored, because a forward pass without saved tokens needs no mask
+        and is faster. A shorter prefix counts only if it was computed for several rows, `shared`.
+
+        Example:
+            The system prompt S (100 tokens) is saved and shared by all rows, with tokens S+a:
+            the match is S. A saved sequence that has only its first 20 tokens in common with S+a would be ignored.
         """
         match = self.prefixes.find(tokens[:-1])
-        least = min(MIN_SAVED_TOKENS, len(shared.tokens)) if shared else MIN_SAVED_TOKENS
-        return match if match.length >= least else Match(0, ())
+        minimum = min(MIN_SAVED_TOKENS, len(shared.tokens)) if shared else MIN_SAVED_TOKENS
+        return match if match.length >= minimum else Match(0, ())
 
     def _load(self, match: Match, slot: int) -> int:
-        """Copy what was found into a slot and return the number of tokens."""
+        """Copy a saved prefix into a slot and return its number of tokens."""
         start = 0
         for segment, count in match.parts:
             self.forward.cache.restore(segment.states, slot, start, count)

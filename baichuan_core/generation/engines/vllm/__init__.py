@@ -1,4 +1,4 @@
-"""vLLM as an engine, where it is installed (extra ``vllm``). The Baichuan model that it runs is ours, see `model`."""
+"""The vLLM engine, which runs our implementation of the model (see `model`). It requires the extra `vllm`."""
 
 from importlib.util import find_spec
 
@@ -11,30 +11,30 @@ from baichuan_core.model.positions import depends_on_length
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
-def obstacle(setup: EngineSetup) -> str | None:
-    """See `EngineModule.obstacle`."""
+def find_unsupported_reason(setup: EngineSetup) -> str | None:
+    """See `EngineModule.find_unsupported_reason`."""
     if find_spec("vllm") is None:
-        return "the package vllm is not installed (the extra 'vllm' has it)"
+        return "the package vllm is not installed (install the extra 'vllm')"
     device = setup.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
-        return "it takes the first GPU that it sees (leave 'device' out)"
-    if not _computes_on(device):
-        return f"the build that is installed does not compute on {device}"
+        return "it always uses the first visible GPU (remove 'device')"
+    if not _supports_device(device):
+        return f"the installed build of vLLM does not support {device}"
     if setup.adapter is not None:
-        return "it is not used with adapters (merge the adapter into its base first)"
-    return model_obstacle(setup.config)
+        return "it does not support adapters (merge the adapter into its base first)"
+    return find_unsupported_model(setup.config)
 
 
-def model_obstacle(config: BaichuanConfig) -> str | None:
-    """Why our model for vLLM would not compute this checkpoint right; None if it does."""
+def find_unsupported_model(config: BaichuanConfig) -> str | None:
+    """Return why our model for vLLM does not support this configuration; None if it does."""
     if getattr(config, "quantization_config", None):
-        return "it is not used for quantized checkpoints"
+        return "it does not support quantized checkpoints"
     if config.norm_head and config.tie_word_embeddings:
-        return "a normalised head that is the embedding as well cannot be normalised in place"
+        return "a normalised output head cannot be tied to the embedding"
     if depends_on_length(config):
         return "its rope_type scales by the length of each prompt"
     if config.hidden_act != "silu":
-        return f"it has no activation {config.hidden_act!r}"
+        return f"it does not support the activation {config.hidden_act!r}"
     return None
 
 
@@ -48,7 +48,7 @@ def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
     return VllmEngine(setup, tokenizer)
 
 
-def _computes_on(device: str) -> bool:
-    from vllm.platforms import current_platform  # noqa: PLC0415 - heavy, and rarely there
+def _supports_device(device: str) -> bool:
+    from vllm.platforms import current_platform  # noqa: PLC0415 - slow, and rarely installed
 
     return bool(current_platform.device_type == device)

@@ -1,4 +1,4 @@
-"""Passes requests to vLLM's engine, and reports their completions like all engines."""
+"""The engine that runs completions in vLLM."""
 
 import os
 from collections.abc import Mapping
@@ -14,21 +14,23 @@ from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # it reports to its makers unless told not to
-    # All of it in this process: with its core in another, a run waits for ever when that one is killed (vLLM 0.30).
+    "VLLM_NO_USAGE_STATS": "1",  # otherwise it sends usage statistics
+    # Run the engine core in this process: if a separate core process is killed, the caller hangs (vLLM 0.30).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on a CPU it pins threads to cores, whatever else runs there
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on a CPU it otherwise pins threads to cores that others may use
 }
-LEAST_SHARE = 0.01  # of a GPU's memory that must be free: others use it too, and the cache's size is told
+# Fraction of the GPU's memory that vLLM requires to be free. Minimal, because other processes use the GPU too and
+# `kv_cache_memory_bytes` sets the size of the cache.
+MIN_MEMORY_FRACTION = 0.01
 
 
-def engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
-    """Our settings as vLLM's ``EngineArgs``. Text is made by our tokenizer, so vLLM loads none."""
+def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
+    """Convert our settings to vLLM's `EngineArgs`. Our tokenizer decodes the text, so vLLM does not load one."""
     config = setup.config
     dtype: str = setup.settings.dtype
-    if dtype == "auto" and config.dtype is not None:  # vLLM's own "auto" halves float32
+    if dtype == "auto" and config.dtype is not None:  # vLLM's "auto" would cast float32 to half precision
         dtype = str(config.dtype).removeprefix("torch.")
-    tokens = capacity.slots * capacity.slot_tokens + SLOT_TOKENS_STEP  # one block of vLLM's stays empty
+    tokens = capacity.slots * capacity.slot_tokens + SLOT_TOKENS_STEP  # vLLM leaves one block empty
     token_bytes = 2 * config.num_hidden_layers * config.hidden_size * (4 if dtype == "float32" else 2)
     return {
         "model": str(setup.checkpoint),
@@ -37,22 +39,22 @@ def engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
         "max_model_len": min(capacity.slot_tokens, config.model_max_length or DEFAULT_CONTEXT_LENGTH),
         "max_num_seqs": capacity.slots,
         "kv_cache_memory_bytes": tokens * token_bytes,
-        "gpu_memory_utilization": LEAST_SHARE,
+        "gpu_memory_utilization": MIN_MEMORY_FRACTION,
         "enable_prefix_caching": True,
-        "generation_config": "vllm",  # what the checkpoint recommends is in each request already
+        "generation_config": "vllm",  # requests already include the settings that the checkpoint recommends
         "disable_log_stats": True,
     }
 
 
-def sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -> dict[str, Any]:
-    """A request as vLLM's ``SamplingParams``. Stop texts are found in our own transcript, so they are not passed."""
+def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -> dict[str, Any]:
+    """Convert a request to vLLM's `SamplingParams`, without stop texts, which our transcript finds."""
     sampling = request.sampling
     return {
         "n": 1,
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p or 1e-6,  # 0 would leave no token; ours and transformers' keep the first
+        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0, with which other engines keep the most probable token
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -65,8 +67,8 @@ def sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -
     }
 
 
-def token_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
-    """vLLM's mapping of ids to ``Logprob`` objects as ours; it has the chosen token beside the best ones."""
+def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
+    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the chosen token in addition to the best."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
@@ -74,7 +76,7 @@ def token_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> Toke
 class VllmEngine:
     """A checkpoint with an open batch, see `Engine`. vLLM has a fixed number of slots of a fixed length.
 
-    A request that is longer than a slot waits, and those behind it, until the running ones have ended; then vLLM is
+    A request that is longer than a slot waits, as do those behind it, until the running ones have ended; then vLLM is
     restarted with longer slots.
     """
 
@@ -134,12 +136,12 @@ class VllmEngine:
         for news in self._engine.step():
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
-            if transcript is not None:  # else it was aborted, or ended by a stop text, while this was on its way
+            if transcript is not None:  # otherwise it was aborted, or a stop text has ended it
                 outputs.append(self._read(request_id, transcript, news))
         return Step(tuple(outputs))
 
     def _start_waiting(self) -> None:
-        """Pass on the waiting requests; vLLM runs as many of them as it has slots for."""
+        """Pass waiting requests to vLLM, which queues those for which it has no slot yet."""
         while self._waiting:
             if self._waiting.peek().tokens >= self._capacity.slot_tokens:
                 if self._running:
@@ -149,11 +151,11 @@ class VllmEngine:
                 self._start(*self._waiting.pop())
 
     def _start(self, request_id: int, request: EncodedRequest) -> None:
-        from vllm import SamplingParams  # noqa: PLC0415 - heavy, and rarely installed
+        from vllm import SamplingParams  # noqa: PLC0415 - slow, and rarely installed
         from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
         known = frozenset(one for one in self._setup.end_token_ids if one < self._setup.config.vocab_size)
-        params = SamplingParams(**sampling_arguments(request, known), output_kind=RequestOutputKind.DELTA)
+        params = SamplingParams(**make_sampling_arguments(request, known), output_kind=RequestOutputKind.DELTA)
         self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
@@ -161,7 +163,7 @@ class VllmEngine:
         """Add the new tokens of a completion, and report them."""
         tokens = _take(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
-            transcript.finish_reason = "stop"  # at an end token that vLLM does not report
+            transcript.finish_reason = "stop"  # vLLM does not report the end token
         delta = transcript.delta() if request_id in self._streamed else None
         if transcript.finish_reason is None:
             return Output(request_id, tokens, delta)
@@ -179,22 +181,22 @@ class VllmEngine:
             needed = grow(self._capacity, needed, self._setup.settings)
             self._engine.engine_core.shutdown()
             self._engine = None
-        self._engine, self._capacity = _started(engine_arguments(self._setup, needed)), needed
+        self._engine, self._capacity = _start_vllm(make_engine_arguments(self._setup, needed)), needed
 
 
 def _take(transcript: Transcript, news: Any) -> int:
     """Add the new tokens up to the end of the completion, and return their number."""
     wanted = transcript.request.logprobs
     for place, token_id in enumerate(news.token_ids):
-        found = None if wanted is None else token_logprobs(token_id, news.logprobs[place], wanted)
+        found = None if wanted is None else read_logprobs(token_id, news.logprobs[place], wanted)
         if transcript.add(token_id, found):
             return place + 1
     return len(news.token_ids)
 
 
-def _started(arguments: Mapping[str, Any]) -> Any:
+def _start_vllm(arguments: Mapping[str, Any]) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from vllm import EngineArgs, LLMEngine  # noqa: PLC0415 - heavy, and rarely there
+    from vllm import EngineArgs, LLMEngine  # noqa: PLC0415 - slow, and rarely installed
 
     return LLMEngine.from_engine_args(EngineArgs(**arguments))

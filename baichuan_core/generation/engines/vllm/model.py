@@ -1,7 +1,7 @@
-"""The Baichuan family in vLLM's layers.
+"""The Baichuan models implemented with vLLM's layers.
 
-vLLM had a Baichuan model of its own up to 0.23. A Baichuan block is a Llama block whose queries, keys and values come
-from one matrix, so what is here is only what differs: names of weights, ALiBi, and the normalised head.
+vLLM included a Baichuan model up to version 0.23. A Baichuan block is a Llama block whose queries, keys and values come
+from one matrix, so this module contains only the differences: names of weights, ALiBi, and the normalised head.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from baichuan_core.model.chunked_loss import MIN_NORM
 
 
 class AlibiAttention(nn.Module):
-    """Attention of the 13B form: no rotation, and a slope a head that vLLM's kernels apply."""
+    """Attention of the 13B models: ALiBi with one slope per head, applied by vLLM's kernels, instead of RoPE."""
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class AlibiAttention(nn.Module):
             prefix=f"{prefix}.attn",
         )
 
-    def forward(self, positions: Tensor, hidden_states: Tensor) -> Tensor:  # noqa: ARG002 - vLLM's Llama hands them on
-        """[tokens, hidden] to the same shape."""
+    def forward(self, positions: Tensor, hidden_states: Tensor) -> Tensor:  # noqa: ARG002 - part of the interface
+        """Compute the attention of hidden states [tokens, hidden]; the result has the same shape."""
         packed, _ = self.qkv_proj(hidden_states)
         output: Tensor = self.o_proj(self.attn(*packed.chunk(3, dim=-1)))[0]
         return output
 
 
-class BaichuanDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc] # vLLM is not there when types are checked
-    """A block with the attention that its configuration names."""
+class BaichuanDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc] # vLLM is not installed when types are checked
+    """A block with ALiBi or rotary attention, depending on the configuration."""
 
     def __init__(self, vllm_config: Any, prefix: str = "") -> None:
         config: BaichuanConfig = vllm_config.model_config.hf_config
@@ -77,21 +77,21 @@ class BaichuanDecoderLayer(LlamaDecoderLayer):  # type: ignore[misc] # vLLM is n
 
 
 class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
-    """All four families, by what `BaichuanConfig` says of their positions and heads."""
+    """The model for all four families, which differ in the position embedding and the output head."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=BaichuanDecoderLayer)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Takes tensors under their published names."""
-        loaded: set[str] = super().load_weights(_as_llama(weights, self.config))
+        """Load tensors under their published names."""
+        loaded: set[str] = super().load_weights(_convert_to_llama(weights, self.config))
         return loaded
 
 
-def _as_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> Iterator[tuple[str, Tensor]]:
-    """Names of Llama; rows of a NormHead with norm 1, from float32, as published inference keeps them."""
+def _convert_to_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> Iterator[tuple[str, Tensor]]:
+    """Rename tensors to Llama's names, and normalise the rows of a NormHead in float32, as the published code does."""
     for name, weight in weights:
-        if name.endswith("rotary_emb.inv_freq"):  # Baichuan 1 7B stores what follows from its configuration
+        if name.endswith("rotary_emb.inv_freq"):  # in Baichuan 1 7B; it is computed from the configuration instead
             continue
         if name.endswith("W_pack.weight"):
             for part, rows in zip("qkv", weight.chunk(3), strict=True):

@@ -10,9 +10,9 @@ import type { ViewRange } from './view-range';
 interface Props {
   name: string;
   title: string;
-  /** Of each run; undefined if it has not logged this metric. */
+  /** The series of each run; undefined if the run has not logged this metric. */
   series: (MetricSeries | undefined)[];
-  /** The runs' places among those chosen, which decide their colours. */
+  /** The positions of the runs in the selection, which determine their colours. */
   runs: number[];
   smoothing: number;
   logarithmic: boolean;
@@ -20,7 +20,7 @@ interface Props {
   theme: number;
 }
 
-/** One metric of all runs. With the keyboard: arrows pan, + and − zoom, 0 shows everything. */
+/** A chart of one metric of all runs. Keys: arrows pan, + and − zoom, 0 shows everything. */
 export function Chart({ name, title, series, runs, smoothing, logarithmic, view, theme }: Props) {
   const t = useT();
   const target = useRef<HTMLDivElement>(null);

@@ -14,7 +14,7 @@ import { useFinetunes } from './use-metrics';
 
 const MAX_RUNS = 8;
 
-/** Runs side by side: their curves in common charts, and the fields in which their specs differ. */
+/** Compare runs: their curves in shared charts, and the fields in which their specs differ. */
 export default function ComparePage() {
   const t = useT();
   const [search, change] = useSearchState();

@@ -11,7 +11,7 @@ import { ViewRange } from './view-range';
 
 const SMOOTHINGS = [0, 10, 100, 1000, 10_000];
 
-/** A number that changes with the theme, so that canvases are drawn again. */
+/** A number that changes with the theme, so that canvases are redrawn. */
 function useThemeCount(): number {
   const [count, setCount] = useState(0);
   useEffect(() => {
@@ -27,7 +27,7 @@ function useThemeCount(): number {
   return count;
 }
 
-/** The metrics of one or several runs, one chart per metric. */
+/** The metrics of one or more runs, one chart per metric. */
 export function Curves({ ids }: { ids: string[] }) {
   const t = useT();
   const [view] = useState(() => new ViewRange());

@@ -1,4 +1,4 @@
-/** The fields in which specs differ, with the value of each spec. */
+/** Find the fields in which specs differ, with the value in each spec. */
 export function differingFields(specs: Record<string, unknown>[]): { field: string; values: unknown[] }[] {
   const names = [...new Set(specs.flatMap(Object.keys))].sort();
   return names.flatMap((field) => {

@@ -15,7 +15,7 @@ export interface Palette {
   bad: string;
 }
 
-/** The theme's colours as a canvas can use them: resolved by the browser on an element. */
+/** The theme's colours in a format that canvases support, computed by the browser for an element. */
 export function readPalette(): Palette {
   const probe = document.createElement('span');
   document.body.append(probe);
@@ -34,7 +34,7 @@ export function readPalette(): Palette {
 }
 
 const HEIGHT = 220;
-const FEW_POINTS = 40; // points of a short line are drawn, since a single one would be invisible
+const FEW_POINTS = 40; // short lines are drawn with points, because a single value would be invisible
 
 export interface PlotSettings {
   name: string;
@@ -44,7 +44,7 @@ export interface PlotSettings {
   cursor: CursorStore;
 }
 
-/** A chart of curves that follows the range of steps that all charts show. */
+/** A chart of curves that shows the range of steps shared by all charts. */
 export class MetricPlot {
   private readonly plot: uPlot;
   private readonly unfollow: () => void;
@@ -103,7 +103,7 @@ export class MetricPlot {
     };
   }
 
-  /** Raw lines are faint next to smooth ones. */
+  /** Raw lines are fainter than the smoothed ones. */
   private series(): uPlot.Series[] {
     const { colors, palette } = this.settings;
     return [
@@ -139,7 +139,7 @@ export class MetricPlot {
     ctx.restore();
   }
 
-  /** Draw the range once per frame, however often it changes before. */
+  /** Redraw at most once per frame, even if the range changes more often. */
   private follow(): void {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => {
@@ -156,7 +156,7 @@ export class MetricPlot {
     return { step: Math.round(step), values };
   }
 
-  /** Drag to pan, Ctrl and wheel to zoom, double click to see everything. */
+  /** Drag to pan, Ctrl and wheel to zoom, double click to show everything. */
   private addNavigation(): void {
     const { over } = this.plot;
     let from: number | null = null;
@@ -172,7 +172,7 @@ export class MetricPlot {
     over.addEventListener('pointerup', () => (from = null));
     over.addEventListener('dblclick', () => this.view.show(null));
     const zoom = (event: WheelEvent) => {
-      if (!event.ctrlKey && !event.shiftKey) return; // the page scrolls
+      if (!event.ctrlKey && !event.shiftKey) return; // let the page scroll
       event.preventDefault();
       const at = (event.clientX - over.getBoundingClientRect().left) / over.clientWidth;
       this.view.zoom((event.deltaY || event.deltaX) > 0 ? 1.25 : 0.8, at);

@@ -8,7 +8,7 @@ export interface CursorValues {
   values: (number | null)[];
 }
 
-/** Where the pointer is in one chart. Kept outside React's state, so that only the readout renders when it moves. */
+/** The position of the pointer in a chart. It is not React state, so that only the readout renders when it moves. */
 export class CursorStore {
   private readonly listeners = new Set<() => void>();
   private current: CursorValues | null = null;
@@ -21,7 +21,7 @@ export class CursorStore {
     return () => this.listeners.delete(listener);
   };
 
-  /** Keep the values of the last call before each animation frame. */
+  /** Publish only the values of the last call before each animation frame. */
   set(read: () => CursorValues | null): void {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => {
@@ -38,7 +38,7 @@ export class CursorStore {
   }
 }
 
-/** The values of all curves under the pointer, or else the number of steps that are NaN. */
+/** The values of all curves at the pointer; without a pointer, the number of NaN values. */
 export function Readout({ name, cursor, nan }: { name: string; cursor: CursorStore; nan: number }) {
   const t = useT();
   const at = useSyncExternalStore(cursor.subscribe, cursor.get);

@@ -2,7 +2,7 @@ import type { Schema } from '@/api/client';
 
 export type MetricSeries = Schema<'MetricSeries'>;
 
-/** Points of one line: steps in order; null breaks the line. */
+/** The points of a line, in order of steps; null interrupts the line. */
 export interface Line {
   x: number[];
   y: (number | null)[];
@@ -15,7 +15,7 @@ export interface Curve {
   nan: number[];
 }
 
-/** Put a finer part of a series in the place of what a coarser one has there. */
+/** Replace a range of a coarse series by a finer one. */
 export function refine(
   coarse: MetricSeries,
   fine: MetricSeries | undefined,
@@ -42,7 +42,7 @@ export function refine(
   };
 }
 
-/** The line of a series: each bucket contributes its minimum and its maximum, so that no peak is lost. */
+/** Convert a series to a line; each bucket contributes its minimum and its maximum, so that no peak is lost. */
 export function toCurve(series: MetricSeries, smoothing: number, logarithmic: boolean): Curve {
   const raw: Line = { x: [], y: [] };
   const nan: number[] = [];
@@ -65,9 +65,9 @@ export function toCurve(series: MetricSeries, smoothing: number, logarithmic: bo
 }
 
 /**
- * Exponential moving average with a time constant in steps, so that the line is the same at every zoom.
+ * Exponential moving average with a time constant in steps, so that the line does not depend on the zoom.
  *
- * Divided by the sum of its weights, as Adam corrects its averages, so that it does not begin at zero.
+ * It is divided by the sum of its weights (the bias correction of Adam), so that it does not start near zero.
  */
 function smooth(series: MetricSeries, steps: number, shown: (value: number | null) => number | null): Line {
   const line: Line = { x: [], y: [] };
@@ -87,7 +87,7 @@ function smooth(series: MetricSeries, steps: number, shown: (value: number | nul
   return line;
 }
 
-/** Lines with different steps as columns over one list of steps, as uPlot wants them; undefined: the line goes on. */
+/** Align lines with different steps for uPlot, as columns over one list of steps; undefined continues the line. */
 export function align(lines: Line[]): [number[], ...(number | null | undefined)[][]] {
   const steps = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
   const place = new Map(steps.map((step, at) => [step, at]));
@@ -103,12 +103,12 @@ export function align(lines: Line[]): [number[], ...(number | null | undefined)[
 
 const ORDER = ['loss', 'eval_loss', 'learning_rate', 'grad_norm', 'tokens_per_second'];
 
-/** Whether a metric is always shown; the others are on request. */
+/** Whether a metric is always shown; others are shown on request. */
 export function isMain(name: string): boolean {
   return ORDER.includes(name);
 }
 
-/** Names of metrics: the known ones first, in a fixed order. */
+/** Sort names of metrics: known ones first, in a fixed order. */
 export function sortNames(names: Iterable<string>): string[] {
   const rank = (name: string) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
   return [...new Set(names)].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));

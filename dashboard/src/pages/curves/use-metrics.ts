@@ -15,7 +15,7 @@ function readMetrics(job: string, part: { start?: number; stop?: number }, signa
   return call('get', '/v1/jobs/{job_id}/metrics', { path: { job_id: job }, query, signal });
 }
 
-/** A part a half wider than what is shown, at steps that small movements do not change. */
+/** A range half as wide again as the visible one, rounded so that small movements do not change it. */
 function partOf([low, high]: Range): { start: number; stop: number } {
   const width = high - low;
   const grid = 2 ** Math.floor(Math.log2(Math.max(8, width)) - 2);
@@ -31,7 +31,7 @@ export interface Run {
   series: Map<string, MetricSeries>;
 }
 
-/** The metrics of runs: all steps coarsely, what is shown finely. */
+/** Load the metrics of runs: coarse data for all steps, fine data for the visible range. */
 export function useRuns(ids: string[], view: ViewRange): { runs: Run[]; pending: boolean; error: Error | null } {
   const range = useSyncExternalStore(view.onRest, view.getRested);
   const whole = useQueries({

@@ -1,6 +1,6 @@
 export type Range = [number, number];
 
-/** The steps that all charts show. Charts follow it at once; finer data is loaded when it has come to rest. */
+/** The range of steps that all charts show. Charts update immediately; finer data is loaded once the range is stable. */
 export class ViewRange {
   private readonly followers = new Set<(range: Range) => void>();
   private readonly resting = new Set<() => void>();
@@ -13,14 +13,14 @@ export class ViewRange {
     return this.range ?? this.whole;
   }
 
-  /** Set the steps that exist; charts that show all of them grow with the run. */
+  /** Set the range of existing steps; if all steps are shown, the range grows with the run. */
   cover(first: number, last: number): void {
     if (this.whole[0] === first && this.whole[1] === last) return;
     this.whole = [first, last];
     if (this.range === null) for (const follower of this.followers) follower(this.whole);
   }
 
-  /** Null while the whole run is shown. */
+  /** The visible range; null if the whole run is shown. */
   readonly getRested = (): Range | null => this.rested;
 
   readonly onRest = (listener: () => void): (() => void) => {
@@ -49,7 +49,7 @@ export class ViewRange {
     this.show([low + shift, high + shift]);
   }
 
-  /** Zoom by a factor (below 1: in) around a point of the range, 0 to 1. */
+  /** Zoom by a factor (below 1 zooms in) around a position in the range, from 0 to 1. */
   zoom(factor: number, around = 0.5): void {
     const [low, high] = this.current;
     const centre = low + (high - low) * around;

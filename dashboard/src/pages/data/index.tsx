@@ -16,10 +16,10 @@ import { PreviewView } from './preview';
 
 const FIELDS = ['model', 'training_file', 'max_length', 'examples', 'max_examples'];
 const WAIT_SECONDS = 10;
-/** Someone waits for a preview, which takes seconds, so it goes before longer jobs. */
+/** Higher than that of other jobs, because a preview takes seconds and a user waits for it. */
 const PRIORITY = 50;
 
-/** Training data as a fine-tune would read it, before one is submitted. */
+/** Preview training data as a fine-tuning job would read it. */
 export default function DataPage() {
   const t = useT();
   const [search, change] = useSearchState();

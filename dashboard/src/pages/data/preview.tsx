@@ -5,7 +5,7 @@ import { formatCount, formatPercent } from '@/ui/format';
 
 type Result = Schema<'PreviewResult'>;
 
-/** What a fine-tune would make of a data set: counts, lengths, and the first examples as tokens. */
+/** The preview of a data set: counts, lengths, and the first examples as tokens. */
 export function PreviewView({ result, maxLength }: { result: Result; maxLength: number }) {
   const t = useT();
   return (

@@ -19,7 +19,7 @@ function useCompletions(job: string, enabled: boolean) {
   });
 }
 
-/** Prompts and answers of a generate job, on request next to those of another one. */
+/** Prompts and answers of a generate job, optionally compared with those of another job. */
 export function Answers({ job }: { job: Schema<'JobObject'> }) {
   const t = useT();
   const [other, setOther] = useState('');

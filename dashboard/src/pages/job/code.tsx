@@ -12,7 +12,7 @@ import { asCli, asCurl, asPython } from './snippets';
 const WRITERS = { curl: asCurl, cli: asCli, python: asPython };
 type Form = keyof typeof WRITERS;
 
-/** The same job as commands; only fields that differ from their defaults are written. */
+/** The job as commands, without fields that have their default values. */
 export function AsCode({ job }: { job: Schema<'JobObject'> }) {
   const t = useT();
   const [form, setForm] = useState<Form>('curl');

@@ -21,7 +21,7 @@ export function useArtifacts(job: string, version: number) {
   });
 }
 
-/** The address of an artifact; its path keeps its slashes. */
+/** The URL of an artifact; slashes of its path are not encoded. */
 export function artifactAddress(job: string, path: string): string {
   return `/v1/jobs/${encodeURIComponent(job)}/artifacts/${path.split('/').map(encodeURIComponent).join('/')}`;
 }

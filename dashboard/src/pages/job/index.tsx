@@ -31,7 +31,7 @@ const PARTS: Record<string, (job: Job) => boolean> = {
   code: () => true,
 };
 
-/** One job, divided into parts with their own addresses. */
+/** One job, divided into sections with their own URLs. */
 export default function JobPage() {
   const t = useT();
   const { id = '', part = 'overview' } = useParams<{ id: string; part?: string }>();

@@ -10,7 +10,7 @@ import { Bars } from './charts';
 
 type Result = NonNullable<Schema<'JobObject'>['result']>;
 
-/** The result of a job by its kind; fields of other versions are listed as they are. */
+/** The result of a job according to its kind; unknown fields of other versions are listed unchanged. */
 export function ResultView({ kind, result, maxLength }: { kind: string; result: Result; maxLength: number }) {
   const t = useT();
   if (kind === 'quantize' && 'relative_errors' in result)

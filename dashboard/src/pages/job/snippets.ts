@@ -11,7 +11,7 @@ export function asCurl(spec: Spec, origin: string): string {
   ].join('\n');
 }
 
-/** `baichuan submit KIND`: scalar fields as options, the others with --set as JSON. */
+/** The command `baichuan submit KIND`, with scalar fields as options and the others as JSON with --set. */
 export function asCli(spec: Spec, origin: string): string {
   const { kind, ...fields } = spec;
   const options = Object.entries(fields).map(([name, value]) => {

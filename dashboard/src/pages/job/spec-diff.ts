@@ -4,7 +4,7 @@ export interface Change {
   after: unknown;
 }
 
-/** Fields that differ between two specs; fields of nested objects are named with dots. */
+/** Find the fields that differ between two specs; names of nested fields have dots. */
 export function diffSpecs(before: object, after: object, prefix = ''): Change[] {
   const [old, current] = [before as Record<string, unknown>, after as Record<string, unknown>];
   const names = [...new Set([...Object.keys(old), ...Object.keys(current)])].sort();

@@ -10,7 +10,7 @@ import { CodeBlock } from '@/ui/copy';
 import { PARENT_LABEL } from '../submit/clone';
 import { diffSpecs, shownValue } from './spec-diff';
 
-/** The spec as it was recorded, with all defaults, and how it differs from another job's. */
+/** The recorded spec with all defaults, and its differences from another job's. */
 export function SpecView({ job }: { job: Schema<'JobObject'> }) {
   const t = useT();
   const [other, setOther] = useState(job.labels[PARENT_LABEL] ?? '');

@@ -13,11 +13,11 @@ const ACTIONS = ['cancel', 'retry', 'delete'] as const;
 type Action = (typeof ACTIONS)[number];
 type Body = Schema<'BulkRequest'>;
 
-/** Cancel, retry or delete everything that matches the filters of the list: preview, confirm, progress. */
+/** Cancel, retry or delete all jobs that match the filters of the list, after a preview and a confirmation. */
 export default function BulkDialog({ conditions, close }: { conditions: JobConditions; close: () => void }) {
   const t = useT();
   const [action, setAction] = useState<Action>('cancel');
-  // Only jobs that exist now: what is submitted while the user decides is not touched.
+  // Limit the action to existing jobs, so that jobs submitted while the user decides are not affected.
   const [before] = useState(() => Math.floor(Date.now() / 1000) + 1);
   const body = { action, filter: { ...conditions, created_before: before } } as Body;
   const preview = useQuery({

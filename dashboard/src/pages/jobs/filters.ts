@@ -12,16 +12,16 @@ export const STATES = [
   'cancelled',
 ] as const;
 
-/** Conditions that are entered as text, as the address and the API name them. */
+/** Filters that are entered as text, under their names in the URL and the API. */
 export const TEXT_FILTERS = ['id', 'error', 'label', 'field', 'submitter'] as const;
 export type TextFilter = (typeof TEXT_FILTERS)[number];
 
-/** Periods by which the list can be limited, in hours. */
+/** Periods for filtering the list, in hours. */
 export const PERIODS = [1, 24, 168, 720];
 
 const SLOT_SECONDS = 60;
 
-/** The conditions in an address; `since` (hours before now) becomes a time that changes once per minute. */
+/** Read the filters from a URL; `since` (hours ago) becomes a time that changes once per minute. */
 export function readConditions(search: URLSearchParams, now: number): JobConditions {
   const conditions: JobConditions = {};
   for (const name of ['state', 'kind', ...TEXT_FILTERS]) {
@@ -33,7 +33,7 @@ export function readConditions(search: URLSearchParams, now: number): JobConditi
   return conditions;
 }
 
-/** Whether a value can be sent as a condition, as the API checks it. */
+/** Whether the API would accept a value for a filter. */
 export function isValidFilter(name: TextFilter, value: string): boolean {
   switch (name) {
     case 'id':

@@ -69,7 +69,7 @@ export default function JobsPage() {
   );
 }
 
-/** The chips of the states show how many jobs each would leave, so the counts are of all states. */
+/** The filter by state. It shows the number of jobs in each state, so the counts ignore the selected states. */
 function withoutState(conditions: JobConditions): JobConditions {
   return Object.fromEntries(Object.entries(conditions).filter(([name]) => name !== 'state'));
 }

@@ -10,10 +10,10 @@ type Rows = InfiniteData<JobPage, string | undefined>;
 const FIRST_ROWS = 25; // under 30 kB
 const MORE_ROWS = 100;
 
-/** The conditions of a list as the API names them. */
+/** The filters of a list, under their names in the API. */
 export type JobConditions = Record<string, string | number>;
 
-/** Jobs that match, newest first: the part that is scrolled to, kept up to date at its head. */
+/** Load the matching jobs, newest first, as far as the user has scrolled; the first rows are kept up to date. */
 export function useJobRows(conditions: JobConditions) {
   const client = useQueryClient();
   const rows = useInfiniteQuery({
@@ -21,7 +21,7 @@ export function useJobRows(conditions: JobConditions) {
     queryFn: ({ pageParam, signal }) => readRows(conditions, pageParam, signal),
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (page) => (page.has_more ? (page.last_id ?? undefined) : undefined),
-    staleTime: Infinity, // the head is read again instead, and events patch the rest
+    staleTime: Infinity, // only the head is reloaded; events update the rest
     placeholderData: (previous) => previous,
   });
   const head = useQuery({
@@ -43,7 +43,7 @@ function readRows(conditions: JobConditions, after: string | undefined, signal: 
   return call('get', '/v1/jobs', { query: { ...conditions, ...part }, signal });
 }
 
-/** Replace what the fresh head covers: new jobs appear, jobs that no longer match or were deleted go. */
+/** Replace the rows that a new head covers: add new jobs, and remove jobs that no longer match or were deleted. */
 export function mergeHead(old: Rows, fresh: JobPage): Rows {
   const last = fresh.last_id;
   if (!fresh.has_more || last === null) return { pages: [fresh], pageParams: [undefined] };
@@ -57,7 +57,7 @@ export function mergeHead(old: Rows, fresh: JobPage): Rows {
   };
 }
 
-/** Change a job in all lists that show it. */
+/** Update a job in all lists that show it. */
 export function patchJobRows(client: QueryClient, id: string, change: Partial<JobRow>): void {
   client.setQueriesData<Rows>({ queryKey: ['job-rows'] }, (old) => {
     if (!old?.pages.some((page) => page.data.some((row) => row.id === id))) return old;

@@ -33,7 +33,7 @@ async function submitAndWait(spec: object, show: (job: Job) => void): Promise<Jo
   return job;
 }
 
-/** Questions of the sample conversations: what a user asks first in each. */
+/** The first question of each sample conversation. */
 export function sampleQuestions(): { role: 'user'; content: string }[][] {
   const parsed = JSON.parse(conversations) as { conversations: { from: string; value: string }[] }[];
   return parsed.flatMap(({ conversations: [first] }) =>
@@ -41,7 +41,7 @@ export function sampleQuestions(): { role: 'user'; content: string }[][] {
   );
 }
 
-/** Teach the model the sample answers, then ask it; reports its steps as they change. */
+/** Fine-tune the model on the sample answers, then ask it; report each step. */
 export async function runSample(model: string, show: (steps: SampleStep[]) => void): Promise<void> {
   const steps: SampleStep[] = [{ name: 'finetune', job: null }];
   const update = (at: number, name: SampleStep['name']) => (job: Job) => {

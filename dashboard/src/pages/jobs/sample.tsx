@@ -14,7 +14,7 @@ const MAKE_MODEL = [
   '  .venv/bin/baichuan models add tiny .baichuan/models/tiny',
 ].join('\n');
 
-/** What a project without jobs shows: one button that runs the sample workflow. */
+/** The content of an empty project: a button that runs the sample workflow. */
 export default function SampleWorkflow({ started }: { started: () => void }) {
   const t = useT();
   const models = useModels();

@@ -19,7 +19,7 @@ interface Props {
   loadMore: () => void;
 }
 
-/** The rows that are on the screen, of any number. */
+/** The rows that are visible on the screen; the list may have any length. */
 export function JobTable({ rows, hasMore, loadMore }: Props) {
   const t = useT();
   const list = useRef<HTMLDivElement>(null);
@@ -106,7 +106,7 @@ function Row({ job, index, top }: { job: JobRow; index: number; top: number }) {
   );
 }
 
-/** What matters most about a job in its state: why it waits, how far it is, or why it failed. */
+/** The most important fact about a job in its state: why it waits, its progress, or why it failed. */
 function RowProgress({ job }: { job: JobRow }) {
   const t = useT();
   if (job.state === 'failed' && job.error) {

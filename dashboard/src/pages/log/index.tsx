@@ -10,7 +10,7 @@ import { useTail } from './lines';
 import { LogSearch } from './search';
 import { LogView } from './view';
 
-/** What a job has printed, opened at its end or at the line in the address. */
+/** The output of a job, opened at its end or at the line in the URL. */
 export default function LogPage({ job }: { job: Schema<'JobObject'> }) {
   const t = useT();
   const [search, change] = useSearchState();

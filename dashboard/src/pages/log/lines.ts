@@ -7,7 +7,7 @@ export type LogLine = Schema<'LogLine'>;
 const TAIL_LINES = 200;
 const CHUNK_LINES = 500;
 
-/** The end of a log, and how many lines it has; read again with each event that tells of new lines. */
+/** The end of a log and its number of lines; reloaded with each event about new lines. */
 export function useTail(job: string) {
   return useQuery({
     queryKey: ['log-total', job],
@@ -16,14 +16,14 @@ export function useTail(job: string) {
   });
 }
 
-/** The chunks that a range of lines is in, by their index. */
+/** The indices of the chunks that contain a range of lines. */
 export function chunksOf(first: number, last: number): number[] {
   const start = Math.floor((first - 1) / CHUNK_LINES);
   const end = Math.floor((Math.max(first, last) - 1) / CHUNK_LINES);
   return Array.from({ length: end - start + 1 }, (_, index) => start + index);
 }
 
-/** Lines `first` to `last` by their numbers, as far as they have arrived; those of the tail need no request. */
+/** Lines `first` to `last` by number, as far as they are loaded; those of the tail need no request. */
 export function useLines(job: string, first: number, last: number, tail: LogLine[]): Map<number, LogLine> {
   const tailStart = tail[0]?.number ?? Infinity;
   const wanted = first >= tailStart ? [] : chunksOf(first, Math.min(last, tailStart - 1));

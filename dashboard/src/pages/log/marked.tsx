@@ -1,4 +1,4 @@
-/** A text with all occurrences of the query marked, in upper or lower case as it is searched for. */
+/** A text with all matches of the query marked; upper and lower case match like in the search. */
 export function Marked({ text, query }: { text: string; query: string }) {
   if (query === '') return text;
   const parts: React.ReactNode[] = [];

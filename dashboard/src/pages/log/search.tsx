@@ -14,7 +14,7 @@ interface Props {
   goTo: (line: number) => void;
 }
 
-/** Search in the whole log, on the server: Enter finds the next match, Shift+Enter the previous one. */
+/** Search in the whole log, on the server. Enter finds the next match, Shift+Enter the previous one. */
 export function LogSearch({ job, total, line, query, setQuery, goTo }: Props) {
   const t = useT();
   const find = useMutation({
@@ -28,7 +28,7 @@ export function LogSearch({ job, total, line, query, setQuery, goTo }: Props) {
           query: { query, direction, ignore_case: true, ...(from === undefined ? {} : { start: from }) },
         });
       const found = await search(outside ? undefined : start);
-      // Behind the last match the search continues at the other end.
+      // After the last match, the search continues at the other end.
       return found.data.length === 0 && found.count > 0 && start !== undefined ? search(undefined) : found;
     },
     onSuccess: (found) => {

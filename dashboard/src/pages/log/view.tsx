@@ -8,7 +8,7 @@ import { type LogLine, useLines } from './lines';
 import { Marked } from './marked';
 
 const LINE_PX = 16;
-/** Browsers limit the height of an element; a longer log is shown in parts of this many lines. */
+/** Number of lines shown at once; browsers limit the height of an element, so a longer log is shown in parts. */
 const MAX_SHOWN = 1_000_000;
 
 interface Props {

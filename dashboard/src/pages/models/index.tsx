@@ -12,7 +12,7 @@ import { ModelRow } from './model-row';
 import { RegisterDialog } from './register';
 import { findWarmPlaces } from './warm';
 
-/** All models of the project, each below the one that it was made from. */
+/** All models of the project, each below the one it was derived from. */
 export default function ModelsPage() {
   const t = useT();
   const models = useModels();

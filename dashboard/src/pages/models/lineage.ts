@@ -7,7 +7,7 @@ export interface Node {
   depth: number;
 }
 
-/** Models in the order of a tree: each below the model it was made from, siblings by name. */
+/** Sort models as a tree: each below the model it was derived from, siblings by name. */
 export function orderByLineage(models: Model[]): Node[] {
   const known = new Set(models.map(({ id }) => id));
   const children = new Map<string | null, Model[]>();
@@ -26,7 +26,7 @@ export function orderByLineage(models: Model[]): Node[] {
   return nodes;
 }
 
-/** The precision of a model in one word: its quantization, or the type of its numbers. */
+/** The precision of a model in one word: its quantization or its dtype. */
 export function precisionOf(model: Model): string {
   const { details } = model;
   if ('quantization' in details && details.quantization) return String(details.quantization);
@@ -35,7 +35,7 @@ export function precisionOf(model: Model): string {
   return precision?.dtype ?? '–';
 }
 
-/** The quality that the job which made a model measured, relative to the model it was made from. */
+/** The quality of a model relative to the one it was derived from, as measured by the job that created it. */
 export function measuredQuality(
   job: Schema<'JobObject'> | undefined,
 ): { perplexity: number | null; kl: number | null } | null {

@@ -29,7 +29,7 @@ interface Chunk {
   error?: { message: string };
 }
 
-/** Send a chat, report its text as it comes, and return how it ended. */
+/** Send a chat, report its text as it is generated, and return how it ended. */
 export async function streamChat(
   { model, messages, temperature, top_p, max_tokens, seed }: ChatRequest,
   onText: (text: string) => void,
@@ -57,7 +57,7 @@ export async function streamChat(
   throw new ApiError(toProblem(502, 'the answer broke off', ''));
 }
 
-/** The data of all events of a stream; comments have none. */
+/** Yield the data of all events of a stream; comments are skipped. */
 async function* readData(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
   const reader = body.getReader();
   const decoder = new TextDecoder();

@@ -11,7 +11,7 @@ import { useChat } from './use-chat';
 
 const DEFAULTS: Sampling = { temperature: null, top_p: null, max_tokens: 512, seed: 0 };
 
-/** A chat with one model, or the same chat with two models and the same seed next to each other. */
+/** A chat with one model, or with two models side by side with the same seed. */
 export default function PlaygroundPage() {
   const t = useT();
   const [search, change] = useSearchState();

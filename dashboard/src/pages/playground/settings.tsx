@@ -9,7 +9,7 @@ interface Props {
   setSystem: (system: string) => void;
 }
 
-/** The system prompt and how answers are sampled; empty fields leave the model's own settings. */
+/** The system prompt and the sampling settings; empty fields use the model's own settings. */
 export function Settings({ sampling, change, system, setSystem }: Props) {
   const t = useT();
   const number = (name: keyof Sampling, label: string, limits: { min: number; max?: number; step?: number }) => (

@@ -4,7 +4,7 @@ import { type Ending, type Sampling, streamChat, type Turn } from './chat-stream
 
 export interface Chat {
   turns: Turn[];
-  /** How the last answer ended; null while it is written, and before the first. */
+  /** How the last answer ended; null while it is being generated, and before the first. */
   ending: Ending | null;
   error: unknown;
   busy: boolean;
@@ -12,7 +12,7 @@ export interface Chat {
 
 const NEW: Chat = { turns: [], ending: null, error: null, busy: false };
 
-/** A conversation with one model. A failed or stopped answer keeps what has been written. */
+/** A conversation with one model. A failed or stopped answer keeps the text generated so far. */
 export function useChat(): {
   chat: Chat;
   send: (model: string, system: string, text: string, sampling: Sampling) => Promise<void>;
@@ -65,7 +65,7 @@ function withoutEmpty(turns: Turn[]): Turn[] {
   return turns.filter((turn) => turn.role !== 'assistant' || turn.content !== '');
 }
 
-/** Pass on all text of an animation frame at once; a hidden tab has no frames, and gets it when it is shown. */
+/** Collect text until the next animation frame; a hidden tab has no frames, so it is updated when it becomes visible. */
 function joinPerFrame(pass: (text: string) => void): { add: (text: string) => void; flush: () => void } {
   let text = '';
   let frame = 0;

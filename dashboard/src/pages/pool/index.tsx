@@ -18,7 +18,7 @@ export interface Placed {
   allocations: Schema<'AllocationObject'>[];
 }
 
-/** Running jobs with the devices that their newest attempt holds. */
+/** Running jobs with the devices of their latest attempt. */
 function useRunning() {
   const jobs = useQuery({
     queryKey: ['running'],
@@ -52,7 +52,7 @@ function useWaiting() {
   });
 }
 
-/** The machines: what each device runs and how it was used, and what waits for one. */
+/** The machines, the jobs and the load of each device, and the waiting jobs. */
 export default function PoolPage() {
   const t = useT();
   const workers = useWorkers();

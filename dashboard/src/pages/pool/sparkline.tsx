@@ -4,7 +4,7 @@ import { formatPercent } from '@/ui/format';
 const WIDTH = 240;
 const HEIGHT = 28;
 
-/** A fraction over the last hour, from 0 at the bottom to 1 at the top; gaps were not measured. */
+/** A chart of a fraction over the last hour, from 0 to 1; gaps are missing measurements. */
 export function Sparkline({ label, values, now }: { label: string; values: (number | null)[]; now: string }) {
   const t = useT();
   const step = WIDTH / Math.max(1, values.length - 1);

@@ -7,7 +7,7 @@ import { PageHead } from '@/ui/basics';
 import { Keys } from './keys';
 import { UsageView } from './usage';
 
-/** Who may use the project, and what they have used. */
+/** The API keys and the usage of the project. */
 export default function ProjectPage() {
   const t = useT();
   const session = useQuery({

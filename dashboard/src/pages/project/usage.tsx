@@ -18,7 +18,7 @@ interface Total {
   tokens: number;
 }
 
-/** The sums of entries that have the same name, the largest user of devices first. */
+/** Sum the entries with the same name, sorted by device time in descending order. */
 export function sumBy(entries: Entry[], name: (entry: Entry) => string): Total[] {
   const totals = new Map<string, Total>();
   for (const entry of entries) {
@@ -73,7 +73,7 @@ export function UsageView() {
   );
 }
 
-/** Device time per day as columns. */
+/** A column chart of device time per day. */
 function Days({ entries, days }: { entries: Entry[]; days: number }) {
   const t = useT();
   const totals = new Map(sumBy(entries, (entry) => entry.day).map((total) => [total.name, total]));

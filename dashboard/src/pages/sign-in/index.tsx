@@ -6,7 +6,7 @@ import { useT } from '@/i18n';
 import { ErrorNotice } from '@/ui/basics';
 import { Preferences } from '@/ui/preferences';
 
-/** Exchanges an API key for a session cookie; the key itself is not kept in the browser. */
+/** Exchange an API key for a session cookie; the key itself is not stored in the browser. */
 export default function SignInPage({ done, linkFailed }: { done: () => void; linkFailed: boolean }) {
   const t = useT();
   const [key, setKey] = useState('');

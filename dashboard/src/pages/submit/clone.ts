@@ -4,7 +4,7 @@ import { type Kind, specFields } from '@/forms/schema';
 
 export const PARENT_LABEL = 'cloned_from';
 
-/** The form's content for a copy of a job, with its long inputs and a label that names the original. */
+/** Load the form's content for a copy of a job, with its long inputs and a label with the id of the original. */
 export async function clonedDraft(id: string): Promise<{ kind: Kind; draft: Draft }> {
   const job = await call('get', '/v1/jobs/{job_id}', { path: { job_id: id } });
   const spec: Record<string, unknown> = { ...job.spec };
@@ -13,7 +13,7 @@ export async function clonedDraft(id: string): Promise<{ kind: Kind; draft: Draf
     const response = await request(address('/v1/jobs/{job_id}/input', { job_id: id }));
     spec[described.field] = await response.json();
   }
-  delete spec.output_model; // the name is taken by the original
+  delete spec.output_model; // the original uses this name
   const labels = { ...(spec.labels as Record<string, string>), [PARENT_LABEL]: id };
   const kind = job.kind as Kind;
   return { kind, draft: toDraft(specFields(kind), { ...spec, labels }) };

@@ -3,16 +3,16 @@ import { call, type Schema } from '@/api/client';
 export type Estimate = Schema<'EstimateObject'>;
 export type Spec = Record<string, unknown>;
 
-/** A change of a spec that needs less memory. */
+/** A change of a spec that reduces the memory it needs. */
 export interface Remedy {
   change: Spec;
   total: number;
 }
 
-/** A file id that no file has: an estimate depends on no file, but the spec must name one. */
+/** A placeholder: specs require a file id, but estimates do not depend on the file. */
 const NO_FILE = `file-${'0'.repeat(26)}`;
 
-/** The spec with what an estimate needs but the user has not entered yet. */
+/** Add placeholders for required fields that the user has not entered yet, so that the spec can be estimated. */
 export function completeForEstimate(kind: string, spec: Spec): Spec {
   switch (kind) {
     case 'finetune':
@@ -37,7 +37,7 @@ export function estimate(spec: Spec, signal?: AbortSignal): Promise<Estimate> {
 
 const half = (value: unknown, fallback: number): number => Math.max(1, Math.floor(Number(value ?? fallback) / 2));
 
-/** Changes worth trying, from the one that alters the result least. */
+/** Changes to try, starting with the one that affects the result least. */
 export function candidates(spec: Spec, smaller: string[]): Spec[] {
   const models = smaller.map((model) => ({ model }));
   switch (spec.kind) {
@@ -64,7 +64,7 @@ export function candidates(spec: Spec, smaller: string[]): Spec[] {
   }
 }
 
-/** The first few changes with which the job fits into `bytes`. */
+/** Find the first few changes with which the job fits into `bytes`. */
 export async function findRemedies(
   spec: Spec,
   bytes: number,
@@ -77,7 +77,7 @@ export async function findRemedies(
       const { total_bytes: total } = await estimate({ ...spec, ...change }, signal);
       if (total <= bytes) found.push({ change, total });
     } catch (error) {
-      if (signal.aborted) throw error; // a change that is no valid spec is not a remedy
+      if (signal.aborted) throw error; // a change that makes the spec invalid is skipped
     }
     if (found.length === 3) break;
   }

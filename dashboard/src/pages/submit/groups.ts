@@ -1,6 +1,6 @@
 import type { Field, Kind } from '@/forms/schema';
 
-/** The fields that most jobs of a kind set, in the order of the form; the others are under "more options". */
+/** The most common fields of each kind, in the order of the form; the others are under "More options". */
 const MAIN: Record<Kind, string[]> = {
   finetune: [
     'model',
@@ -23,7 +23,7 @@ const MAIN: Record<Kind, string[]> = {
   evaluate: ['model', 'benchmark', 'data_file', 'compare_with', 'shots', 'limit'],
 };
 
-/** The fields about where and how often a job runs, which all kinds have. */
+/** The fields of all kinds that control where and how often a job runs. */
 const RUNNING = ['priority', 'max_attempts', 'timeout_seconds', 'labels', 'resources'];
 
 export interface Groups {

@@ -18,7 +18,7 @@ import type { Spec } from './fits';
 import { groupFields } from './groups';
 import { MemoryPanel } from './memory-panel';
 
-/** The page that submits a job; `?from=` starts with the spec of an earlier one. */
+/** The form to submit a job; `?from=` copies the spec of another job. */
 export default function SubmitPage() {
   const t = useT();
   const search = new URLSearchParams(useSearch());
@@ -33,7 +33,7 @@ export default function SubmitPage() {
   const preset = useMemo(() => {
     const fields = specFields(asked);
     return toDraft(fields, Object.fromEntries([...search].filter(([name]) => name !== 'kind' && name !== 'from')));
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- the address only sets the form's beginning
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- the URL only sets the initial content of the form
   }, [asked]);
   return (
     <>

@@ -16,7 +16,7 @@ interface Place {
   bytes: number;
 }
 
-/** The devices of the pool; machines without a GPU count with the host's memory. */
+/** List the devices of the pool; a machine without a GPU counts as one device with the memory of its host. */
 function placesOf(workers: Schema<'WorkerObject'>[], kind: string): Place[] {
   return workers
     .filter((worker) => worker.kinds.includes(kind))
@@ -29,7 +29,7 @@ function placesOf(workers: Schema<'WorkerObject'>[], kind: string): Place[] {
     );
 }
 
-/** How much memory the job needs on each device of the pool, and what would make it fit. */
+/** The memory that the job needs on each device of the pool, and changes that would make it fit. */
 export function MemoryPanel({ kind, spec, apply }: { kind: string; spec: Spec | null; apply: (change: Spec) => void }) {
   const t = useT();
   const workers = useWorkers();
@@ -37,7 +37,7 @@ export function MemoryPanel({ kind, spec, apply }: { kind: string; spec: Spec | 
   const needs = useQuery({
     queryKey: ['estimate', complete],
     queryFn: async ({ signal }) => {
-      await new Promise((resolve) => setTimeout(resolve, 250)); // the user is typing
+      await new Promise((resolve) => setTimeout(resolve, 250)); // wait until the user stops typing
       signal.throwIfAborted();
       return estimate(complete as Spec, signal);
     },

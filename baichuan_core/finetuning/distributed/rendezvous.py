@@ -1,4 +1,4 @@
-"""How the launchers of several machines find each other, compare their plans and notice that one has gone."""
+"""Coordination of the launchers of several machines: they compare their plans and notice if one dies."""
 
 import json
 import socket
@@ -13,16 +13,16 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined] # public, b
 from baichuan_core.errors import RankFailedError, UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import Plan
 
-ARRIVAL_TIMEOUT = timedelta(minutes=10)  # people start launchers by hand, one machine after the other
+ARRIVAL_TIMEOUT = timedelta(minutes=10)  # long, because people may start the launchers by hand, one after the other
 ANSWER_TIMEOUT = timedelta(seconds=15)
-SILENCE_SECONDS = 15.0
-BEAT_SECONDS = 1.0
+HEARTBEAT_TIMEOUT_SECONDS = 15.0
+HEARTBEAT_SECONDS = 1.0
 # Fields of a plan that may differ between machines.
 OWN_FIELDS = ("node_rank", "master_addr", "master_port", "reason")
 
 
-class Meeting:
-    """The launcher's connection to a store on machine 0, through which the ranks find each other as well.
+class Rendezvous:
+    """The launcher's connection to a key-value store on machine 0, which the ranks also use to find each other.
 
     Attributes:
         port: Port of the store on machine 0.
@@ -33,7 +33,7 @@ class Meeting:
 
         Raises:
             RankFailedError: Machine 0 does not answer.
-            UnsupportedError: The port is taken.
+            UnsupportedError: The port is in use.
         """
         self.plan = plan
         self._beats = 0
@@ -58,12 +58,12 @@ class Meeting:
         try:
             store = TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
-            raise self._lost_machine_0() from error
+            raise self._machine_0_error() from error
         store.set_timeout(ANSWER_TIMEOUT)
         return store
 
     def compare_plans(self) -> None:
-        """Make sure that this machine is expected and has the plan of machine 0.
+        """Check that this machine's `node_rank` is free and that its plan is that of machine 0.
 
         Raises:
             UnsupportedError: The message names the field that differs.
@@ -75,62 +75,62 @@ class Meeting:
         node = self.plan.node_rank
         try:
             if self._store.add(f"arrived/{node}", 1) > 1:
-                raise UnsupportedError(f"node_rank {node} is already taken; start each machine with its own")
+                raise UnsupportedError(f"node_rank {node} is already in use; start each machine with a different one")
             if node == 0:
                 self._store.set("plan", json.dumps(mine))
                 return
             theirs: dict[str, Any] = json.loads(self._store.get("plan"))
         except RuntimeError as error:
-            raise self._lost_machine_0() from error
+            raise self._machine_0_error() from error
         for name, value in json.loads(json.dumps(mine)).items():
             if theirs.get(name) != value:
                 raise UnsupportedError(
                     f"{name} is {theirs.get(name)!r} on machine 0 and {value!r} on machine {node};"
-                    " start all machines with the same"
+                    " start all machines with the same value"
                 )
 
-    def tell_failure(self, error: BaseException) -> None:
-        """Make the other machines end as well."""
+    def report_failure(self, error: BaseException) -> None:
+        """Report a failure of this machine, so that the other machines stop as well."""
         if self.plan.nodes > 1:
             try:
                 self._store.set(
                     "failure",
                     f"machine {self.plan.node_rank} ({socket.gethostname()}): {str(error) or type(error).__name__}",
                 )
-            except RuntimeError:  # machine 0 has gone, so all others will notice
+            except RuntimeError:  # machine 0 no longer answers, which all others notice too
                 return
 
     def require_all(self) -> None:
-        """Make sure that the launchers of all machines are alive; costs nothing if there is only one.
+        """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_SECONDS`.
 
         Raises:
-            RankFailedError: One has failed or no longer answers.
+            RankFailedError: A machine has failed or no longer answers.
         """
         if self.plan.nodes == 1 or time.monotonic() < self._next_beat:
             return
-        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
         try:
             if self._store.check(["failure"]):
                 raise RankFailedError(f"the run ended on another machine: {self._store.get('failure').decode()}")
             self._beats += 1
             self._store.set(f"beat/{self.plan.node_rank}", str(self._beats))
             if self.plan.node_rank == 0:
-                self._require_beats()
+                self._check_heartbeats()
         except RuntimeError as error:
-            raise self._lost_machine_0() from error
+            raise self._machine_0_error() from error
 
-    def _require_beats(self) -> None:
+    def _check_heartbeats(self) -> None:
         now = time.monotonic()
         for node, (known, deadline) in self._seen.items():
             beats = int(self._store.get(f"beat/{node}")) if self._store.check([f"beat/{node}"]) else 0
             if beats != known:
-                self._seen[node] = (beats, now + SILENCE_SECONDS)
+                self._seen[node] = (beats, now + HEARTBEAT_TIMEOUT_SECONDS)
             elif now > deadline and not self._store.check([f"done/{node}"]):
                 problem = "no longer answers" if known else "has not arrived"
                 raise RankFailedError(f"machine {node} {problem}; start the run again on all machines")
 
     def close(self) -> None:
-        """Say that this machine has finished; machine 0 keeps the store until all others have.
+        """Report that this machine has finished; machine 0 waits for all others, because they use its store.
 
         Raises:
             RankFailedError: Another machine has failed in the meantime.
@@ -142,15 +142,15 @@ class Meeting:
             self.require_all()
             time.sleep(0.05)
 
-    def _lost_machine_0(self) -> RankFailedError:
+    def _machine_0_error(self) -> RankFailedError:
         return RankFailedError(
             f"machine 0 does not answer at {self.plan.master_addr}:{self.port}; check master_addr and master_port, and"
-            " that its launcher runs"
+            " whether its launcher is running"
         )
 
 
 def _listen(plan: Plan) -> socket.socket:
-    """Listen on this machine alone if the run has no other machine."""
+    """Listen on the loopback interface only, unless the run has several machines."""
     address = "127.0.0.1" if plan.nodes == 1 else "0.0.0.0"  # noqa: S104 - other machines connect to it
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
