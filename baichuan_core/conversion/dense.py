@@ -18,11 +18,11 @@ from baichuan_core.checkpoint import (
     is_quantized,
 )
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
-from baichuan_core.checkpoint.quantized_weights import restore_end
+from baichuan_core.checkpoint.quantized_weights import dequantize_embedding_or_head
 from baichuan_core.checkpoint.rows_in_file import Rows
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
-from baichuan_core.model.eight_bits import restore_rows
+from baichuan_core.model.eight_bits import dequantize_rows
 from checkpoint_files.layout import expected_tensors, linear_layers
 
 from .rows import cast
@@ -85,13 +85,13 @@ class DenseTensors:
         """Gives float32 rows of a quantized tensor; None for one that is stored as it is."""
         if name in SCALES and self._config.quantize_head:
             codes, scale = self._reader.read(name), self._reader.read(SCALES[name])
-            return lambda start, stop: restore_end(codes[start:stop], scale[start:stop])
+            return lambda start, stop: dequantize_embedding_or_head(codes[start:stop], scale[start:stop])
         if name not in self._linear or not is_quantized(self._config):
             return None
         layer = name.removesuffix(".weight")
         if f"{layer}.SCB" in self._held:
             codes, largest = self._reader.read(name), self._reader.read(f"{layer}.SCB")
-            return lambda start, stop: restore_rows(codes[start:stop], largest[start:stop])
+            return lambda start, stop: dequantize_rows(codes[start:stop], largest[start:stop])
         return FourBits(self._reader, name).rows
 
 

@@ -101,7 +101,7 @@ def test_pieces_of_any_size_make_the_same_file(
     checkpoint = make_deep("baichuan2-7b", 2)
     files = []
     for piece_bytes in (1, 1000, 2**20):
-        monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
         convert(checkpoint, tmp_path / str(piece_bytes), "gguf", gguf_type="q4_0")
         files.append((tmp_path / str(piece_bytes) / "model.gguf").read_bytes())
     assert files[0] == files[1] == files[2]
@@ -184,7 +184,7 @@ def test_numbers_that_the_type_cannot_hold_are_an_error(make_checkpoint: MakeChe
         convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="bf16")
-    with pytest.raises(CheckpointError, match=r"holds a GGUF file, for llama\.cpp: name the checkpoint"):
+    with pytest.raises(CheckpointError, match=r"contains a GGUF file, for llama\.cpp: use the checkpoint"):
         load_model(tmp_path / "gguf")
 
 

@@ -170,7 +170,7 @@ def test_half_an_adapter_is_damaged(make_checkpoint: MakeCheckpoint, tmp_path: P
     lost = next(name for name in tensors if "lora_B" in name)
     del tensors[lost]
     save_file(tensors, adapter / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match=r"is damaged, .* lacks its lora_B: copy the adapter again"):
+    with pytest.raises(CheckpointError, match=r"is damaged, .* lacks its lora_B: copy the whole adapter again"):
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
     (adapter / "adapter_config.json").write_text(json.dumps([]))
     with pytest.raises(CheckpointError, match="adapter"):

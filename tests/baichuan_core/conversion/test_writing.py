@@ -68,8 +68,8 @@ def test_any_tensors_arrive_in_any_division(
     write(before, tensors, form)
     counted: list[int] = []
     with pytest.MonkeyPatch.context() as patch, TensorReader(before) as reader:
-        patch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
-        patch.setattr(parallel_writer, "BYTES_FOR_THE_DISK", disk_bytes)
+        patch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
+        patch.setattr(parallel_writer, "FSYNC_INTERVAL_BYTES", disk_bytes)
         write_checkpoint(after, [stored(reader, name) for name in reader.names], counted.append, shard_bytes)
     total = sum(tensor.nbytes for tensor in tensors.values())
     assert sum(counted) == total
@@ -118,7 +118,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path: Path) ->
         assert rows(3, 5).shape == (2, 100)
         os.truncate(file, file.stat().st_size - 100)
         assert rows(98, 99).shape == (1, 100)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors has become shorter"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors was truncated"):
             rows(99, 100)
 
 
