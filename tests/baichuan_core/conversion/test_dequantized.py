@@ -112,7 +112,7 @@ def test_damaged_published_int4_is_named(imitation: Path, tmp_path: Path, change
     else:
         content[f"{layer}.quant_state"] = change
     torch.save(content, imitation / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"up_proj\.weight.*download it again"):
+    with pytest.raises(CheckpointError, match=r"up_proj\.weight.*download the file again"):
         convert(imitation, tmp_path / "nf4", "safetensors")
 
 
@@ -177,7 +177,7 @@ def test_other_targets_take_quantized_checkpoints(
 
 
 def test_there_must_be_something_to_restore(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="is not quantized: there is nothing to restore"):
+    with pytest.raises(UnsupportedError, match="is not quantized: use the checkpoint as it is"):
         convert(make_checkpoint(), tmp_path / "dense", "dequantized")
 
 

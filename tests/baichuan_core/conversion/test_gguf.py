@@ -159,11 +159,11 @@ def test_what_the_file_says_of_the_model(make_deep: MakeDeep, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("family", "layers", "fields", "message"),
     [
-        ("baichuan1-13b", 32, {}, "ALiBi by their 40 layers .* 32 without any positions"),
-        ("baichuan2-13b", 2, {}, "ALiBi by their 40 layers .* 2 without any positions"),
-        ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "computes SiLU where this model has gelu"),
+        ("baichuan1-13b", 32, {}, "ALiBi and 32 layers, .* models with 40 layers"),
+        ("baichuan2-13b", 2, {}, "ALiBi and 2 layers, .* models with 40 layers"),
+        ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "hidden_act is gelu, but llama.cpp"),
         ("baichuan2-7b", 2, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
-        ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, and q4_0 needs a multiple of 32"),
+        ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, but q4_0 requires a multiple of 32"),
     ],
 )
 def test_what_llama_cpp_would_compute_wrong_is_refused(
@@ -180,7 +180,7 @@ def test_numbers_that_the_type_cannot_hold_are_an_error(make_checkpoint: MakeChe
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     model.model.layers[0].mlp.up_proj.weight.data[3, 3] = 1e6
     model.save_pretrained(checkpoint)
-    with pytest.raises(CheckpointError, match=r"blk.0.ffn_up.weight holds numbers .* too large for float16"):
+    with pytest.raises(CheckpointError, match=r"blk.0.ffn_up.weight has values .* too large for float16"):
         convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="bf16")
