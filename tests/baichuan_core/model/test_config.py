@@ -113,7 +113,7 @@ def test_published_remote_code_is_neither_run_nor_passed_on(golden_root: Path, t
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple"),
         ({"position_embedding": "learned"}, "position_embedding"),
         ({"norm_head": "yes"}, "norm_head is 'yes': use true or false"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: set it to a whole number above 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: give a whole number above 0"),
         ({"hidden_act": "snake"}, "hidden_act is 'snake'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_parameters .* one of default, linear"),
         ({"hidden_size": 60, "num_attention_heads": 4}, "heads of 15 dimensions cannot be rotated"),
