@@ -1,12 +1,12 @@
-"""What the files of a model directory say: checked without torch, at registration and before a job."""
+"""Read and check the files of a model directory without torch, at registration and before a job."""
 
 from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
     is_saved,
-    promised_layers,
     refuse_integers,
-    require_promised,
+    require_selected_layers,
+    select_layers,
     sort_tensors,
 )
 from .adapter_settings import AdapterSettings
@@ -59,7 +59,6 @@ __all__ = [
     "infer_position_embedding",
     "is_saved",
     "missing_row",
-    "promised_layers",
     "read_config",
     "read_generation_config",
     "read_object",
@@ -67,7 +66,8 @@ __all__ = [
     "read_weight_map",
     "refuse_integers",
     "require_norm_head",
-    "require_promised",
+    "require_selected_layers",
+    "select_layers",
     "sort_tensors",
     "stored_endings",
     "unknown_head",

@@ -1,4 +1,4 @@
-"""The matrices of a LoRA adapter: which its settings promise, and which its file holds."""
+"""Compare the matrices in the file of a LoRA adapter with those that its settings name."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -12,26 +12,26 @@ from .errors import FileError, UnsupportedFileError
 Part = Literal["A", "B", "magnitude"]
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# `.default` is peft's name for the adapter: left in by tools that save the state dict of the model itself, such as
-# DeepSpeed's zero_to_fp32. `module.` is put before names by data parallel wrappers, `_orig_mod.` by torch.compile, and
-# peft's own prefix is repeated if a model was wrapped twice.
+# Tools that save the model's own state dict, such as DeepSpeed's zero_to_fp32, keep peft's adapter name `.default`.
+# Data parallel wrappers add the prefix `module.`, torch.compile adds `_orig_mod.`, and peft's own prefix occurs twice
+# if a model was wrapped twice.
 _PREFIXES = r"^(?:module\.|base_model\.model\.|_orig_mod\.)*"
 _MATRIX = re.compile(
     _PREFIXES + r"(?P<layer>.+)\."
     r"(?:lora_(?P<side>[AB])(?:\.default)?\.weight|lora_magnitude_vector(?:\.default)?(?:\.weight)?)$"
 )
 _SAVED_MODULE = re.compile(_PREFIXES + r"(?P<layer>.+?)(?:\.modules_to_save\.default)?\.weight$")
-_BLOCK = re.compile(r".*\.[^.]*\.(\d+)\.")  # as peft finds the number of a block
-_WHOLE_LAYER = {"A", "B"}
+_BLOCK = re.compile(r".*\.[^.]*\.(\d+)\.")  # peft's pattern for the number of a block
+_REQUIRED_PARTS = {"A", "B"}
 
 
 @dataclass(slots=True)
 class AdapterLayer:
-    """Where in the file the parts of one layer are.
+    """Names and shapes of the tensors of one layer.
 
     Attributes:
-        names: Name of the tensor of each part.
-        shapes: Its shape.
+        names: Tensor name of each part.
+        shapes: Shape of each part.
     """
 
     names: dict[Part, str] = field(default_factory=dict)
@@ -43,8 +43,8 @@ class AdapterLayers:
     """Contents of an adapter's file.
 
     Attributes:
-        layers: By the name of the layer in the base, e.g. "model.layers.0.self_attn.W_pack".
-        saved_modules: Tensors of `modules_to_save`, by the name of the module.
+        layers: LoRA layers by name in the base, e.g. "model.layers.0.self_attn.W_pack".
+        saved_modules: Tensor names of `modules_to_save`, by module.
     """
 
     layers: dict[str, AdapterLayer]
@@ -60,7 +60,7 @@ def find_adapter_weights(adapter: Path) -> Path:
     for name in WEIGHT_FILES:
         if (adapter / name).is_file():
             return adapter / name
-    raise FileError(f"{adapter} holds no {' or '.join(WEIGHT_FILES)}: copy the adapter again, whole")
+    raise FileError(f"{adapter} has no {' or '.join(WEIGHT_FILES)}: copy the whole adapter again")
 
 
 def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSettings, file: Path) -> AdapterLayers:
@@ -71,14 +71,14 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
         UnsupportedFileError: A tensor is neither a LoRA matrix nor a module that the settings name.
     """
     if not shapes:
-        raise FileError(f"{file} holds no tensors: save or copy the adapter again, whole")
+        raise FileError(f"{file} contains no tensors: save or copy the whole adapter again")
     layers: dict[str, AdapterLayer] = {}
     saved: dict[str, str] = {}
     for name, shape in shapes.items():
         if 0 in shape:
             raise FileError(
-                f"{name} in {file} has the shape {list(shape)}, so it is empty: it was saved while DeepSpeed ZeRO-3 "
-                "had its parts on other processes; gather the weights on save, or run zero_to_fp32.py"
+                f"{name} in {file} is empty (shape {list(shape)}): it was saved while DeepSpeed ZeRO-3 had sharded it "
+                "over other processes; gather the weights when saving, or run zero_to_fp32.py"
             )
         if found := _MATRIX.match(name):
             layer = layers.setdefault(found["layer"], AdapterLayer())
@@ -87,17 +87,18 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
             saved[module["layer"]] = name
         else:
             raise UnsupportedFileError(
-                f"{file} holds {name}, which is no LoRA matrix and of no module in modules_to_save: merge it with peft"
+                f"{file} contains {name}, which is neither a LoRA matrix nor part of a module in modules_to_save: "
+                "merge the adapter with peft"
             )
     _require_parts(layers, settings, file)
     return AdapterLayers(layers, saved)
 
 
 def refuse_integers(integers: Mapping[str, str], file: Path) -> None:
-    """Reject an adapter's file with integers, which would be used as the values of its matrices.
+    """Reject integer tensors in an adapter's file, whose codes would be used as the values of the matrices.
 
     Args:
-        integers: Dtype of each tensor that holds no floats, by name.
+        integers: Dtype by name of all tensors that do not contain floats.
         file: The file.
 
     Raises:
@@ -111,58 +112,58 @@ def refuse_integers(integers: Mapping[str, str], file: Path) -> None:
         )
 
 
-def promised_layers(settings: AdapterSettings, linear: Iterable[str]) -> set[str]:
-    """Return which of the linear layers of a base the settings name, by peft's rules."""
+def select_layers(settings: AdapterSettings, linear: Iterable[str]) -> set[str]:
+    """Return the linear layers of a base that the settings select, by peft's rules."""
     return {name for name in linear if _is_target(settings, name) and _is_in_chosen_block(settings, name)}
 
 
 def is_saved(module: str, settings: AdapterSettings) -> bool:
-    """Whether `modules_to_save` names a module; by peft's rule "norm" names `input_layernorm` too."""
+    """Whether `modules_to_save` selects a module; by peft's rule, "norm" also selects `input_layernorm`."""
     return module.endswith(tuple(settings.modules_to_save or ()))
 
 
-def require_promised(
-    present: Collection[str], promised: Collection[str], saved: Collection[str], settings: AdapterSettings, file: Path
+def require_selected_layers(
+    present: Collection[str], selected: Collection[str], saved: Collection[str], settings: AdapterSettings, file: Path
 ) -> None:
-    """Raise FileError if the file has other layers and modules than the settings promise.
+    """Raise FileError if the file does not have exactly the layers and modules that the settings select.
 
-    A missing one would silently stay that of the base, a surplus one would silently have no effect.
+    A missing one would silently remain that of the base, and a surplus one would silently have no effect.
     """
-    if missing := sorted(set(promised) - set(present)):
+    if missing := sorted(set(selected) - set(present)):
         raise FileError(
-            f"{file} lacks {len(missing)} of the {len(promised)} layers that target_modules in adapter_config.json "
-            f"names, the first of them {missing[0]}: copy the adapter again, whole, or correct target_modules"
+            f"{file} lacks {len(missing)} of the {len(selected)} layers that target_modules in adapter_config.json "
+            f"selects, the first of them {missing[0]}: copy the whole adapter again, or correct target_modules"
         )
-    if unnamed := sorted(set(present) - set(promised)):
+    if unselected := sorted(set(present) - set(selected)):
         raise FileError(
-            f"{file} holds matrices of {unnamed[0]}, which target_modules in adapter_config.json does not name or no "
-            "Baichuan model has: copy both files from the same adapter"
+            f"{file} has matrices of {unselected[0]}, which no entry of target_modules in adapter_config.json "
+            "matches or no Baichuan model has: copy both files from the same adapter"
         )
     for module in settings.modules_to_save or ():
         if not any(name.endswith(module) for name in saved):
-            raise FileError(f"{file} lacks {module}, which modules_to_save names: copy the adapter again, whole")
+            raise FileError(f"{file} lacks {module}, which modules_to_save names: copy the whole adapter again")
 
 
 def _add_part(layer: AdapterLayer, part: Part, name: str, shape: tuple[int, ...], file: Path) -> None:
     if part in layer.names:
-        raise FileError(f"{file} holds both {layer.names[part]} and {name}: remove the one that is not meant")
+        raise FileError(f"{file} contains both {layer.names[part]} and {name}: remove the wrong one")
     layer.names[part], layer.shapes[part] = name, shape
 
 
 def _require_parts(layers: Mapping[str, AdapterLayer], settings: AdapterSettings, file: Path) -> None:
-    wanted = _WHOLE_LAYER | ({"magnitude"} if settings.use_dora else set())
+    required = _REQUIRED_PARTS | ({"magnitude"} if settings.use_dora else set())
     for name, layer in layers.items():
-        if lacking := sorted(wanted - set(layer.names)):
-            what = "lora_magnitude_vector" if lacking[0] == "magnitude" else f"lora_{lacking[0]}"
-            raise FileError(f"{file} is damaged, {name} lacks its {what}: copy the adapter again, whole")
+        if missing := sorted(required - set(layer.names)):
+            part = "lora_magnitude_vector" if missing[0] == "magnitude" else f"lora_{missing[0]}"
+            raise FileError(f"{file} is damaged, {name} lacks its {part}: copy the whole adapter again")
         if layer.shapes["A"][:1] != (settings.rank(name),) or layer.shapes["B"][1:] != (settings.rank(name),):
             raise FileError(
                 f"{file} has matrices of shapes {list(layer.shapes['A'])} and {list(layer.shapes['B'])} for {name}, "
-                f"adapter_config.json gives it rank {settings.rank(name)}: copy both files from the same adapter"
+                f"but adapter_config.json sets its rank to {settings.rank(name)}: copy both files from the same adapter"
             )
-        if unexpected := sorted(set(layer.names) - wanted):
+        if unexpected := sorted(set(layer.names) - required):
             raise FileError(
-                f"{file} holds {layer.names[unexpected[0]]}, but use_dora in adapter_config.json is not true: "
+                f"{file} contains {layer.names[unexpected[0]]}, but use_dora in adapter_config.json is not true: "
                 "copy both files from the same adapter"
             )
 
@@ -186,7 +187,7 @@ def _is_in_chosen_block(settings: AdapterSettings, layer: str) -> bool:
     chosen, patterns = settings.layers_to_transform, settings.layers_pattern
     if chosen is None or chosen == []:
         return True
-    of_pattern = [patterns] if isinstance(patterns, str) else patterns or []
-    candidates = [rf".*\.{pattern}\.(\d+)\." for pattern in of_pattern] or [_BLOCK.pattern]
+    names = [patterns] if isinstance(patterns, str) else patterns or []
+    candidates = [rf".*\.{name}\.(\d+)\." for name in names] or [_BLOCK.pattern]
     found = next((match for candidate in candidates if (match := re.match(candidate, layer))), None)
     return found is not None and int(found[1]) in ([chosen] if isinstance(chosen, int) else chosen)

@@ -1,4 +1,4 @@
-"""`adapter_config.json`: which adapters of peft are computed as peft would, and which are rejected by name."""
+"""Read `adapter_config.json`, and reject adapters of peft whose result could not be reproduced."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from .field_rules import SWITCH, Rule, check_fields, is_number, is_positive, is_
 from .json_files import as_whole_numbers, read_object
 
 CONFIG_FILE = "adapter_config.json"
-# Initializations that only set the starting values of the matrices, which the file replaces.
+# Initializations that only set the starting values of the matrices, which loading replaces.
 PLAIN_INITIALIZATIONS = ("gaussian", "eva", "orthogonal", "mica")
-# Initializations that change the base, and that peft repeats exactly on every load.
+# Initializations that change the base, and that peft repeats exactly at every load.
 RESTORED_INITIALIZATIONS = ("pissa", "olora")
-# Initializations that change the base by something that is not saved: random numbers, statistics of training data,
-# gradients, or a quantization that peft cannot repeat here. Loaded on the plain base they give another model.
+# Initializations that change the base by values that are not saved: random numbers, statistics of training data,
+# gradients, or a quantization that peft cannot repeat here. On the unchanged base, they result in a different model.
 LOST_INITIALIZATIONS = ("pissa_niter", "corda", "loftq", "lora_ga")
-# Settings of peft with which an adapter is more than B · A and, for DoRA, a magnitude.
+# Settings that add something to an adapter besides B · A and, for DoRA, a magnitude.
 OTHER_FEATURES = (
     "trainable_token_indices",
     "target_parameters",
@@ -33,8 +33,8 @@ OTHER_FEATURES = (
     "monteclora_config",
     "velora_config",
 )
-# Settings that say nothing about the result: notes, and what only initialization or training reads. The last
-# three are of peft before 0.4.
+# Settings that do not affect the result: notes, and settings that only initialization or training reads. The last
+# three were written by peft before 0.4.
 WITHOUT_EFFECT = (
     *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
     *("inference_mode", "lora_dropout", "bias", "fan_in_fan_out", "megatron_config", "megatron_core"),
@@ -45,7 +45,7 @@ WITHOUT_EFFECT = (
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """Settings of a LoRA adapter that its result depends on, under peft's names.
+    """Settings of a LoRA adapter that affect its result, under peft's names.
 
     Attributes:
         init_lora_weights: True, or the initialization that changes the base ("pissa" or "olora").
@@ -70,24 +70,24 @@ class AdapterSettings:
 
         Raises:
             FileError: `adapter_config.json` is missing or damaged, or a field has a value that it cannot have.
-            UnsupportedFileError: The adapter is of another method, or of a kind that cannot be restored.
+            UnsupportedFileError: The adapter is of another method, or its result cannot be reproduced.
         """
         file = adapter / CONFIG_FILE
         if not file.is_file():
-            raise FileError(f"{file} is missing: name the directory that fine-tuning wrote")
+            raise FileError(f"{file} is missing: specify the directory that fine-tuning wrote")
         content = as_whole_numbers(read_object(file), ("r", "layers_to_transform"))
         if isinstance(ranks := content.get("rank_pattern"), dict):
             content["rank_pattern"] = as_whole_numbers(ranks, ranks)
         _require_lora(content, file)
         _refuse_other_features(content, file)
         known = {name: content[name] for name in cls.__dataclass_fields__ if content.get(name) is not None}
-        known["init_lora_weights"] = _initialization(content, file)
+        known["init_lora_weights"] = _read_initialization(content, file)
         _check_types(known, file)
         return cls(**{"target_modules": None, **known})
 
     @property
     def changes_base(self) -> bool:
-        """Whether the adapter belongs to a base that its initialization changed."""
+        """Whether the adapter's initialization changed the base."""
         return self.init_lora_weights is not True
 
     def rank(self, layer: str) -> int:
@@ -109,25 +109,27 @@ def _by_pattern(patterns: Mapping[str, float] | None, layer: str, default: float
 def _require_lora(content: Mapping[str, Any], file: Path) -> None:
     method = content.get("peft_type")
     if method is None:
-        raise FileError(f"{file} names no peft_type: use the adapter_config.json that peft wrote")
+        raise FileError(f"{file} has no peft_type: use the adapter_config.json that peft wrote")
     if str(method).upper() != "LORA":
         raise UnsupportedFileError(
-            f"{file} is of an adapter made by {method}, and only LoRA adapters can be used: "
+            f"{file} describes an adapter of the method {method}, but only LoRA adapters are supported: "
             "merge it into its base with peft (merge_and_unload, if the method has it), or train a LoRA adapter"
         )
 
 
 def _refuse_other_features(content: Mapping[str, Any], file: Path) -> None:
     if found := [name for name in OTHER_FEATURES if content.get(name)]:
-        raise UnsupportedFileError(f"{file} sets {found[0]}, so it is no plain LoRA adapter: merge it with peft")
+        raise UnsupportedFileError(
+            f"{file} sets {found[0]}, which is not supported because it is not plain LoRA: merge the adapter with peft"
+        )
     known = {*AdapterSettings.__dataclass_fields__, *OTHER_FEATURES, *WITHOUT_EFFECT}
     if unknown := [name for name, value in content.items() if name not in known and value]:
         raise UnsupportedFileError(
-            f"{file} sets {unknown[0]}, which is not known here and may change the result: merge it with peft"
+            f"{file} sets {unknown[0]}, which is unknown and may change the result: merge the adapter with peft"
         )
 
 
-def _initialization(content: Mapping[str, Any], file: Path) -> bool | str:
+def _read_initialization(content: Mapping[str, Any], file: Path) -> bool | str:
     value = content.get("init_lora_weights", True)
     name = value.lower() if isinstance(value, str) else ""
     if not name or name in PLAIN_INITIALIZATIONS:
@@ -136,13 +138,13 @@ def _initialization(content: Mapping[str, Any], file: Path) -> bool | str:
         return name
     if name.startswith(LOST_INITIALIZATIONS):
         raise UnsupportedFileError(
-            f'{file} has init_lora_weights "{value}", which changed the base in a way that no file records, so that '
-            "its result cannot be restored: convert it where it was trained (peft's save_pretrained with "
-            "path_initial_model_for_weight_conversion), or name the changed base and set init_lora_weights to true"
+            f'{file} has init_lora_weights "{value}", which changed the base in a way that no file records, so the '
+            "result cannot be reproduced: convert the adapter where it was trained (peft's save_pretrained with "
+            "path_initial_model_for_weight_conversion), or use the changed base and set init_lora_weights to true"
         )
     raise UnsupportedFileError(
-        f'{file} has init_lora_weights "{value}", which is not known here and may have changed the base: '
-        "merge it with peft"
+        f'{file} has init_lora_weights "{value}", which is unknown and may have changed the base: '
+        "merge the adapter with peft"
     )
 
 
@@ -150,20 +152,20 @@ def _check_types(known: Mapping[str, Any], file: Path) -> None:
     for name in ("r", "lora_alpha"):
         value = known.get(name)
         if not (_is_rank(value) if name == "r" else is_positive(value)):
-            raise FileError(f"{file} is damaged, {name} is {value!r}: copy the adapter again, whole")
+            raise FileError(f"{file} is damaged, {name} is {value!r}: copy the whole adapter again")
     try:
         check_fields(known, RULES)
-        for name, expression in _expressions(known):
+        for name, expression in _find_expressions(known):
             _check_expression(name, expression)
     except FileError as fault:
         raise FileError(f"{file} cannot be used: {fault}") from None
     if known.get("layers_pattern") and "layers_to_transform" not in known:
         raise FileError(
-            f"{file} sets layers_pattern and no layers_to_transform: add the numbers of the blocks, or remove it"
+            f"{file} sets layers_pattern without layers_to_transform: add layers_to_transform or remove layers_pattern"
         )
 
 
-def _expressions(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _find_expressions(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the regular expressions in the settings, each with the name of its field."""
     whole = [(name, known.get(name)) for name in ("target_modules", "exclude_modules", "layers_pattern")]
     found = [(name, value) for name, value in whole if isinstance(value, str)]
@@ -174,12 +176,12 @@ def _expressions(known: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _check_expression(name: str, expression: str) -> None:
     try:
-        # A pattern stands inside a longer expression, where for example "(?i)" is not allowed.
+        # A pattern is part of a longer expression, in which, for example, "(?i)" is not allowed.
         re.compile(rf"(.*\.)?({expression})$" if name.endswith("_pattern") else expression)
     except (re.error, RecursionError, OverflowError) as error:
         raise FileError(
-            f"{name} has {expression!r}, which is no regular expression ({error}): "
-            "correct it as in the original adapter"
+            f"{name} contains {expression!r}, which is not a valid regular expression ({error}): "
+            "restore the value of the original adapter"
         ) from None
 
 

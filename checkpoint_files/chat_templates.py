@@ -1,4 +1,4 @@
-"""Chat templates of a tokenizer: their places, and whether Jinja can read them. No template is run."""
+"""Find the chat templates of a tokenizer and check their Jinja syntax; no template is run."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ FIELD = "chat_template"
 
 
 class _GenerationTag(Extension):
-    """The tag with which transformers marks answers."""
+    """Tag with which transformers marks answers."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja's attribute
 
@@ -58,7 +58,7 @@ _TEMPLATES = Rule(_is_template_or_templates, "a Jinja template, or a list of obj
 
 
 def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each template with its place for messages; files replace those of `tokenizer_config.json`."""
+    """Yield the location of each template and its text; template files replace those in `tokenizer_config.json`."""
     files = [folder / DEFAULT_FILE, *sorted((folder / MORE_TEMPLATES).glob("*.jinja"))]
     if present := [file for file in files if file.exists()]:
         yield from ((str(file), _read_template(file)) for file in present)
@@ -82,7 +82,7 @@ def _read_template(file: Path) -> str:
 
 
 def _check_syntax(template: str, place: str) -> None:
-    # As transformers sets it up. Parsing computes nothing, unlike compiling, which folds constants.
+    # Set up as in transformers. Parsing evaluates nothing, unlike compiling, which folds constants.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
     )

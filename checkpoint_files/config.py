@@ -1,4 +1,4 @@
-"""`config.json`: fields that other tools write, in the one form that the engine reads."""
+"""Read `config.json` and normalize its fields, as other tools write them, to what the engine expects."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ WHOLE_NUMBERS = (
     "bos_token_id",
     "eos_token_id",
 )
-# Written as 1 and 0 by old tools.
+# Booleans that old tools write as 1 and 0.
 SWITCHES = ("norm_head", "quantize_head", "tie_word_embeddings")
 # Settings of the machine that saved the file, not of the model.
 MACHINE_FIELDS = (
@@ -33,7 +33,7 @@ MACHINE_FIELDS = (
     "_attn_implementation_autoset",
 )
 DTYPE_FIELDS = ("dtype", "torch_dtype")
-# Spellings of the method "bitsandbytes", after the name of an enumeration and a dot.
+# Spellings of `quant_method` for bitsandbytes, without the class name that enumeration members begin with.
 BITSANDBYTES_NAMES = ("bitsandbytes", "BITS_AND_BYTES")
 METHODS = ("load_in_8bit", "load_in_4bit")
 # Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
@@ -58,7 +58,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     except UnsupportedFileError as fault:
         raise UnsupportedFileError(f"{file}: {fault}") from None
     except FileError as fault:
-        raise FileError(f"{file} describes no possible model: {fault}") from None
+        raise FileError(f"{file} does not describe a valid model: {fault}") from None
     return fields
 
 
@@ -73,20 +73,20 @@ def _require_family(content: Mapping[str, Any], file: Path) -> None:
 
 
 def _describe_directory(folder: Path) -> str:
-    """Return what a directory without `config.json` is, and what to do."""
+    """Return what a directory without `config.json` contains, with a remedy."""
     if (folder / "adapter_config.json").exists():
-        return f"{folder} is an adapter; name its base as the model, and this directory as the adapter"
+        return f"{folder} is an adapter; use its base as the model, and this directory as the adapter"
     if next(folder.glob("adapter_model.*"), None):
         return f"{folder} has the matrices of an adapter; copy its adapter_config.json too"
     if inner := sorted(path.name for path in folder.glob("checkpoint-*")):
-        return f"{folder} has the checkpoints of a training; name one of them, for example {folder / inner[-1]}"
+        return f"{folder} has the checkpoints of a training run; use one of them, for example {folder / inner[-1]}"
     return f"{folder} is not a checkpoint directory"
 
 
 def clean_file_fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a file in the form that a configuration object takes.
+    """Return the fields of a file as a configuration object expects them.
 
-    Without an attention implementation, which in an object is what a caller asks for.
+    The attention implementation is removed, because in a configuration object it is the caller's choice.
 
     Raises:
         FileError: `quantization_config` is not an object.
@@ -98,13 +98,13 @@ def clean_file_fields(content: Mapping[str, Any]) -> dict[str, Any]:
     settings = fields.get("quantization_config")
     if not isinstance(settings, Mapping | None):
         raise FileError(
-            f"quantization_config is {show(settings)}: give an object as bitsandbytes writes it, or remove it"
+            f"quantization_config is {show(settings)}: use an object as bitsandbytes writes it, or remove the field"
         )
     return fields
 
 
 def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a configuration without those that repeat others or describe a machine.
+    """Return the fields of a configuration without redundant and machine-specific ones.
 
     Raises:
         FileError: A field contradicts others.
@@ -116,14 +116,14 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     groups, head_dim = fields.pop("num_key_value_heads", None), fields.pop("head_dim", None)
     if groups is not None and heads is not None and groups != heads:
         raise FileError(
-            f"num_key_value_heads is {groups!r} and num_attention_heads {heads!r}: "
+            f"num_key_value_heads is {groups!r}, but num_attention_heads is {heads!r}: "
             "no Baichuan model has grouped-query attention, use a checkpoint with equal numbers"
         )
     if head_dim is not None and not is_whole(head_dim):
-        raise FileError(f"head_dim is {head_dim!r}: remove it or give a whole number")
+        raise FileError(f"head_dim is {head_dim!r}: remove it or set a whole number")
     if head_dim is not None and heads and is_whole(heads) and is_whole(width) and head_dim * heads != width:
         raise FileError(
-            f"head_dim is {head_dim!r}, but hidden_size {width!r} and num_attention_heads {heads!r} give "
+            f"head_dim is {head_dim!r}, but hidden_size {width!r} divided by num_attention_heads {heads!r} is "
             f"{width / heads:g}: remove head_dim or correct it"
         )
     for name in MACHINE_FIELDS:
@@ -136,11 +136,11 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a `quantization_config` of bitsandbytes, None if it quantizes nothing.
+    """Return the normalized `quantization_config` of bitsandbytes; None if it quantizes nothing.
 
     Raises:
-        FileError: It is of 8 and of 4 bits.
-        UnsupportedFileError: It is of another method, named or recognizable by its fields.
+        FileError: It sets both 8 and 4 bits.
+        UnsupportedFileError: It belongs to another method, by its name or its fields.
     """
     if not settings:
         return None
@@ -155,14 +155,14 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     settings = {**settings, **{name: bool(settings[name]) for name in METHODS if name in settings}}
     eight_bits, four_bits = settings.get("load_in_8bit"), settings.get("load_in_4bit")
     if eight_bits and four_bits:
-        raise FileError("quantization_config sets load_in_8bit and load_in_4bit: set the one that is stored")
+        raise FileError("quantization_config sets both load_in_8bit and load_in_4bit: set only the one that is stored")
     if eight_bits or four_bits:
         threshold = settings.get("llm_int8_threshold")
-        # bitsandbytes wants a float, other tools write 6.
+        # bitsandbytes requires a float, but some tools write the integer 6.
         return {**settings, "llm_int8_threshold": float(threshold)} if type(threshold) is int else settings
     if method is None and (named := [name for name in GPTQ_FIELDS if name in settings]):
         raise UnsupportedFileError(
-            f"quantization_config has {named[0]} and no quant_method, as GPTQ and AWQ write it: "
+            f"quantization_config has {named[0]} but no quant_method, as GPTQ and AWQ write it: "
             "use an unquantized or bitsandbytes checkpoint"
         )
     return None

@@ -1,4 +1,4 @@
-"""Values of a `config.json` with which no model can be computed."""
+"""Reject values in `config.json` with which no model can be computed."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ MAX_NORM_EPS = 0.1  # much more than this outweighs the mean square that it is a
 MIN_THETA, MAX_THETA = 1, 1e12
 MAX_FACTOR = 1e6  # of RoPE scaling
 DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
-# Those of transformers (ACT2FN); a test keeps them equal.
+# The activations of transformers (ACT2FN); a test checks that they are equal.
 ACTIVATIONS = (
     *("gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh"),
     *("gelu_accurate", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
@@ -83,7 +83,7 @@ _REQUIRED = Rule(
 )
 _SCALE = number_from(0, MAX_FACTOR)
 _FACTORS = ("long_factor", "short_factor")
-# What each rope_type needs; those of transformers (ROPE_INIT_FUNCTIONS), a test keeps them equal.
+# Required fields of each rope_type of transformers (ROPE_INIT_FUNCTIONS); a test checks that the types are equal.
 REQUIRED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -108,7 +108,7 @@ def check_values(fields: Mapping[str, Any]) -> None:
     """Check the values of a cleaned configuration that is read from a file.
 
     Raises:
-        FileError: One is of the wrong type or range; the message names the field.
+        FileError: A value has the wrong type or is out of range; the message names the field.
     """
     check_fields(fields, RULES)
     settings = fields.get("quantization_config")
@@ -123,11 +123,11 @@ def _check_rotation(fields: Mapping[str, Any]) -> None:
     for name in ("rope_scaling", "rope_parameters"):
         parameters = fields.get(name) or {}
         if not isinstance(parameters, Mapping):
-            raise FileError(f"{name} is {parameters!r}: give an object with rope_type and its factors, or null")
+            raise FileError(f"{name} is {parameters!r}: use an object with rope_type and its factors, or null")
         _check_scaling(name, parameters, fields)
         if parameters.get("rope_theta", theta) != theta and "rope_theta" in fields:
             raise FileError(
-                f"rope_theta is {theta!r} and {name}.rope_theta {parameters['rope_theta']!r}: keep one of them"
+                f"rope_theta is {theta!r}, but {name}.rope_theta is {parameters['rope_theta']!r}: keep one of them"
             )
         theta = parameters.get("rope_theta", theta)
     _THETA.check("rope_theta", theta)
@@ -136,10 +136,10 @@ def _check_rotation(fields: Mapping[str, Any]) -> None:
 def _check_scaling(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if not isinstance(kind, str) or kind not in REQUIRED_BY_TYPE:
-        raise FileError(f"{name}.rope_type is {kind!r}: give one of {', '.join(REQUIRED_BY_TYPE)}")
+        raise FileError(f"{name}.rope_type is {kind!r}: use one of {', '.join(REQUIRED_BY_TYPE)}")
     for field in REQUIRED_BY_TYPE[kind]:
         if field not in parameters:
-            raise FileError(f'{name} has no {field}, which rope_type "{kind}" needs: add it, or set {name} to null')
+            raise FileError(f'{name} has no {field}, which rope_type "{kind}" requires: add it, or set {name} to null')
         _REQUIRED.check(f"{name}.{field}", parameters[field])
     check_fields(parameters, OPTIONAL_ROPE_RULES, within=f"{name}.")
     if kind == "llama3" and parameters["high_freq_factor"] <= parameters["low_freq_factor"]:
@@ -151,13 +151,13 @@ def _check_scaling(name: str, parameters: Mapping[str, Any], fields: Mapping[str
 def _check_factors(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
     if not (is_whole(width) and is_whole(heads) and width and heads):
-        return  # rejected with the other sizes
+        return  # the checks of the sizes reject these
     length = width // heads // 2
     for field in _FACTORS:
         factors = parameters.get(field)
         if not isinstance(factors, list) or not all(map(is_positive, factors)):
-            raise FileError(f"{name}.{field} is {factors!r}: give a list of {length} numbers above 0")
+            raise FileError(f"{name}.{field} is {factors!r}: use a list of {length} numbers above 0")
         if len(factors) != length:
             raise FileError(
-                f"{name}.{field} has {len(factors)} numbers: give {length}, half as many as a head has dimensions"
+                f"{name}.{field} has {len(factors)} numbers: use {length}, half the number of dimensions of a head"
             )

@@ -1,4 +1,4 @@
-"""Checks a model directory as far as its files tell without loading a weight: at registration and before a job."""
+"""Check a model directory without loading weights, at registration and before a job."""
 
 import re
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Any
 from .adapter_layers import (
     AdapterLayers,
     find_adapter_weights,
-    promised_layers,
     refuse_integers,
-    require_promised,
+    require_selected_layers,
+    select_layers,
     sort_tensors,
 )
 from .adapter_settings import CONFIG_FILE, AdapterSettings
@@ -31,7 +31,7 @@ _BLOCK_NUMBER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
 def check_directory(folder: Path) -> None:
-    """Check a directory that is to be used as a model: a checkpoint, an adapter or a GGUF file.
+    """Check a model directory: a checkpoint, an adapter or a GGUF file.
 
     Raises:
         FileError: It cannot be used; the message names the file, the field and the remedy.
@@ -91,7 +91,7 @@ def check_companions(folder: Path, config: Mapping[str, Any], vocab_size: int) -
 
 
 def check_adapter_files(adapter: Path) -> AdapterLayers:
-    """Check an adapter by itself; whether it fits a base shows when both are known.
+    """Check an adapter by itself, without comparing it with a base.
 
     Returns:
         Its layers.
@@ -101,10 +101,10 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
     """
     settings = AdapterSettings.read(adapter)
     file = find_adapter_weights(adapter)
-    headers = _tensor_headers(file)
+    headers = _read_tensor_headers(file)
     found = sort_tensors({name: header.shape for name, header in headers.items()}, settings, file)
     refuse_integers({name: header.dtype for name, header in headers.items() if not header.is_float}, file)
-    require_promised(found.layers, _promised(settings, found), found.saved_modules, settings, file)
+    require_selected_layers(found.layers, _select_layers(settings, found), found.saved_modules, settings, file)
     return found
 
 
@@ -126,22 +126,22 @@ def _model_fields(checkpoint: Path, config: dict[str, Any]) -> ModelFields:
     try:
         return ModelFields.from_config(config)
     except FileError as fault:
-        raise type(fault)(f"{checkpoint / 'config.json'} describes no possible model: {fault}") from None
+        raise type(fault)(f"{checkpoint / 'config.json'} does not describe a valid model: {fault}") from None
 
 
-def _tensor_headers(file: Path) -> dict[str, Header]:
+def _read_tensor_headers(file: Path) -> dict[str, Header]:
     headers = {}
     for name, stored in read_headers(file).items():
         if not isinstance(stored, Header):
-            raise FileError(f"{file} holds {name}, which is no tensor: copy the adapter again, whole")
+            raise FileError(f"{file} contains {name}, which is not a tensor: copy the whole adapter again")
         headers[name] = stored
     return headers
 
 
-def _promised(settings: AdapterSettings, found: AdapterLayers) -> set[str]:
-    """Layers that a base with as many blocks as the adapter has would have to have."""
+def _select_layers(settings: AdapterSettings, found: AdapterLayers) -> set[str]:
+    """Return the layers that the settings select in a base with as many blocks as the adapter."""
     blocks = [int(match[1]) for name in found.layers if (match := _BLOCK_NUMBER.match(name))]
     linear = [layer for block in range(max(blocks, default=-1) + 1) for layer in block_layers(block)]
     targets = settings.target_modules
     named = [] if isinstance(targets, str) else [target for target in targets or () if target == "lm_head"]
-    return promised_layers(settings, [*linear, *named])
+    return select_layers(settings, [*linear, *named])

@@ -6,4 +6,4 @@ class FileError(ValueError):
 
 
 class UnsupportedFileError(FileError):
-    """A file is intact, but of a kind that nothing here reads."""
+    """A file is intact, but its format or method is not supported."""

@@ -1,7 +1,7 @@
-"""Which family a configuration belongs to: its position embedding and its output head.
+"""Infer the family of a configuration: its position embedding and its output head.
 
-Published configurations name neither, so both are inferred from hints. A configuration whose hints are missing or
-contradict each other is rejected until the field is set, because the wrong choice gives a model that answers nonsense.
+Published configurations state neither, so both are inferred from other fields. If these are missing or contradict each
+other, the configuration is rejected until the field is set, because with the wrong choice the model outputs nonsense.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def infer_position_embedding(config: Mapping[str, Any]) -> PositionEmbedding:
         return stated  # type: ignore[no-any-return] # checked with the other fields
     published = PUBLISHED_WIDTHS.get(config.get("hidden_size", 0))
     rope_length, length = config.get("max_position_embeddings"), config.get("model_max_length")
-    if rope_length is not None and length is not None:  # derivatives of a 13B model get the other field added
+    if rope_length is not None and length is not None:  # tools add the second field to derivatives of 13B models
         return published or "rope"
     if rope_length is None and length is None:
         return published or "rope"
@@ -38,14 +38,14 @@ def infer_position_embedding(config: Mapping[str, Any]) -> PositionEmbedding:
     if published not in (None, by_length):
         present = "max_position_embeddings" if by_length == "rope" else "model_max_length"
         raise FileError(
-            f"position_embedding is not set: hidden_size {config['hidden_size']} is that of a model with {published}, "
-            f'but {present} alone is that of one with {by_length}; set position_embedding to "rope" or "alibi"'
+            f"position_embedding is not set: hidden_size {config['hidden_size']} indicates {published}, but "
+            f'{present} indicates {by_length}; set position_embedding to "rope" or "alibi"'
         )
     return by_length
 
 
 def infer_norm_head(config: Mapping[str, Any]) -> bool | None:
-    """Return whether the output head is the normalized one of Baichuan 2; None if nothing indicates it."""
+    """Return whether the output head is the normalized one of Baichuan 2; None if no field indicates it."""
     if (stated := config.get("norm_head")) is not None:
         return stated  # type: ignore[no-any-return] # checked with the other fields
     vocabulary, names = config.get("vocab_size"), class_names(config)
@@ -64,7 +64,7 @@ def require_norm_head(config: Mapping[str, Any]) -> bool:
     """Return whether the output head is normalized.
 
     Raises:
-        FileError: Nothing indicates it.
+        FileError: No field indicates it.
     """
     norm_head = infer_norm_head(config)
     if norm_head is None:
@@ -73,10 +73,10 @@ def require_norm_head(config: Mapping[str, Any]) -> bool:
 
 
 def unknown_head(vocabulary: object) -> str:
-    """Return the message for a configuration that does not tell its head."""
+    """Return the message for a configuration that does not indicate the kind of its output head."""
     return (
-        f"norm_head is not set, and vocab_size {vocabulary} is of no published model: set norm_head to true if the "
-        "model derives from Baichuan 2, to false if from Baichuan 1"
+        f"norm_head is not set, and vocab_size {vocabulary} is not that of a published model: set norm_head to true if "
+        "the model derives from Baichuan 2, or to false if it derives from Baichuan 1"
     )
 
 

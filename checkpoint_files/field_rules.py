@@ -1,4 +1,4 @@
-"""What a field of a JSON file may hold, in one form for the code and for the message."""
+"""Rules for the values of fields in JSON files, each with its wording in messages."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -7,48 +7,48 @@ from typing import Any
 
 from .errors import FileError
 
-MAX_SHOWN_CHARACTERS = 100  # of a value, in a message
+MAX_SHOWN_CHARACTERS = 100  # limit for a value in a message
 
 
 def show(value: Any) -> str:
-    """Return a value as messages show it, cut to a readable length."""
+    """Return a value's representation for messages, truncated to a readable length."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a field may hold.
+    """Condition for the values of a field.
 
     Attributes:
-        holds: Whether a value is allowed.
-        wants: The allowed values in words, after "give".
-        nullable: Whether null is allowed, as if the field were missing.
+        is_allowed: Returns whether a value is allowed.
+        allowed: Description of the allowed values for messages, e.g. "a number above 0".
+        nullable: Whether null is allowed and treated like a missing field.
     """
 
-    holds: Callable[[Any], bool]
-    wants: str
+    is_allowed: Callable[[Any], bool]
+    allowed: str
     nullable: bool = True
 
     def check(self, name: str, value: Any) -> None:
         """Raise FileError if a field has a value that is not allowed."""
         if value is None and self.nullable:
             return
-        if not self.holds(value):
+        if not self.is_allowed(value):
             shown = "null" if value is None else show(value)
-            raise FileError(f"{name} is {shown}: give {self.wants}")
+            raise FileError(f"{name} is {shown}: set it to {self.allowed}")
 
 
 def check_fields(fields: Mapping[str, Any], rules: Mapping[str, Rule], *, within: str = "") -> None:
     """Check the fields that are present.
 
     Args:
-        fields: The object in the file.
-        rules: What each of its fields may hold.
-        within: Name of the field that the object stands in, with a dot: "rope_scaling."
+        fields: The JSON object.
+        rules: Rule by field.
+        within: Name of the field that contains the object, followed by a dot, e.g. "rope_scaling."
 
     Raises:
-        FileError: The first field whose value is not allowed.
+        FileError: A value is not allowed; the message names the first such field.
     """
     for name, rule in rules.items():
         if name in fields:
@@ -57,12 +57,12 @@ def check_fields(fields: Mapping[str, Any], rules: Mapping[str, Rule], *, within
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
-    most = sys.float_info.max
-    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
+    maximum = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -maximum <= value <= maximum
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; booleans are none."""
+    """Whether a value is a whole number; a boolean is not one."""
     return type(value) is int
 
 
@@ -99,12 +99,12 @@ def is_whole_or_wholes(value: Any) -> bool:
 
 
 def is_switch(value: Any) -> bool:
-    """Whether a value is true or false, or 1 or 0 as in files of old tools."""
+    """Whether a value is true or false, or 1 or 0 as old tools write them."""
     return value in (True, False)
 
 
 def is_texts(value: Any) -> bool:
-    """Whether a value is a list of texts."""
+    """Whether a value is a list of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

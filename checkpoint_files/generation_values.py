@@ -1,4 +1,4 @@
-"""`generation_config.json`: how a checkpoint recommends to generate."""
+"""Read and check `generation_config.json`, the recommended generation settings of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,10 +49,10 @@ RULES = {
 
 
 def read_generation_config(checkpoint: Path) -> dict[str, Any]:
-    """Return the fields of `generation_config.json`, without those that are null; none if there is no such file.
+    """Return the fields of `generation_config.json` that are not null; an empty dictionary if the file is missing.
 
     Raises:
-        FileError: It is damaged, or a field has a value that cannot be used.
+        FileError: The file is damaged, or a field has an invalid value.
     """
     file = checkpoint / FILE
     if not file.exists():
@@ -85,7 +85,7 @@ def check_chat_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) ->
 
 
 def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> None:
-    """Check that a model can write one of the tokens that end an answer.
+    """Check that a model can generate at least one of the tokens that end an answer.
 
     Args:
         fields: Content of a file with `eos_token_id`.
@@ -93,7 +93,7 @@ def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> 
         file: The file.
 
     Raises:
-        FileError: It cannot, so that no answer would end before the limit.
+        FileError: It cannot, so every answer would run to the length limit.
     """
     ends = fields.get("eos_token_id")
     if ends is not None and not any(0 <= end < vocab_size for end in (ends if isinstance(ends, list) else [ends])):

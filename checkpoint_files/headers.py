@@ -1,4 +1,4 @@
-"""Names, dtypes and shapes of the tensors in a file, read from its header: no weight is loaded, no code is run."""
+"""Read names, dtypes and shapes of the tensors in a file without loading weights or running code."""
 
 import json
 import pickle
@@ -15,16 +15,17 @@ from .field_rules import is_whole, show
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
-LEGACY_PREAMBLE = 3  # pickles before the tensors in a file of torch before 1.6: magic number, protocol, machine
+# Pickles before the tensors in a file of torch before 1.6: magic number, protocol version, system information.
+LEGACY_PREAMBLE_PICKLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A tensor without its numbers.
+    """Dtype and shape of a stored tensor.
 
     Attributes:
-        dtype: As the file spells it, e.g. "BF16" or "BFloat16Storage".
-        shape: Length of each dimension.
+        dtype: Name in the file, e.g. "BF16" or "BFloat16Storage".
+        shape: Size of each dimension.
     """
 
     dtype: str
@@ -32,7 +33,7 @@ class Header:
 
     @property
     def is_float(self) -> bool:
-        """Whether the numbers are floats."""
+        """Whether the elements are floats."""
         return self.dtype.startswith(("F", "BF", "Float", "Half", "Double"))
 
 
@@ -47,10 +48,10 @@ Headers = Mapping[str, Header | StoredObject]
 
 
 def read_headers(file: Path) -> Headers:
-    """Return what a safetensors or `.bin` file contains, by name.
+    """Return headers of the tensors in a safetensors or `.bin` file, and other objects, by name.
 
     Raises:
-        FileError: The file is missing, cut off, damaged or a git-LFS pointer.
+        FileError: The file is missing, truncated, damaged or a git-LFS pointer.
     """
     if not file.is_file():
         raise FileError(f"{file} is missing: copy or download this shard of the checkpoint")
@@ -58,11 +59,11 @@ def read_headers(file: Path) -> Headers:
         refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         stream.seek(0)
         try:
-            return _safetensors(stream, file) if file.suffix == ".safetensors" else _pickled(stream, file)
+            return _read_safetensors(stream, file) if file.suffix == ".safetensors" else _read_pickle(stream, file)
         except pickle.UnpicklingError as error:
             raise FileError(
-                f"{file} is damaged or holds more than tensors, which is never run ({error}): "
-                "convert it to safetensors where you trust it, or download it again"
+                f"{file} is damaged or contains objects other than tensors, which are never loaded ({error}): "
+                "if you trust the file, convert it to safetensors elsewhere, otherwise download it again"
             ) from error
         except FileError:
             raise
@@ -70,7 +71,7 @@ def read_headers(file: Path) -> Headers:
             raise FileError(f"{file} is damaged ({error}): copy or download it again") from error
 
 
-def _safetensors(stream: IO[bytes], file: Path) -> Headers:
+def _read_safetensors(stream: IO[bytes], file: Path) -> Headers:
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header has {length} bytes")
@@ -84,7 +85,7 @@ def _safetensors(stream: IO[bytes], file: Path) -> Headers:
     end = max((about["data_offsets"][1] for about in entries.values()), default=0)
     if file.stat().st_size != 8 + length + end:
         raise ValueError(f"it has {file.stat().st_size} bytes instead of {8 + length + end}")
-    return {name: Header(about["dtype"], tuple(about["shape"])) for name, about in entries.items()}
+    return {name: Header(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
 
 
 def _describes_tensor(about: Any) -> bool:
@@ -99,10 +100,10 @@ def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(is_whole(size) and size >= 0 for size in value)
 
 
-def _pickled(stream: IO[bytes], file: Path) -> Headers:
+def _read_pickle(stream: IO[bytes], file: Path) -> Headers:
     content = _unpickle_archive(stream) if zipfile.is_zipfile(stream) else _unpickle_legacy(stream)
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise FileError(f"{file} holds no tensors by name: copy or download the checkpoint again")
+        raise FileError(f"{file} is not a mapping of names to tensors: copy or download the checkpoint again")
     return {name: one if isinstance(one, Header) else StoredObject(one) for name, one in content.items()}
 
 
@@ -117,13 +118,13 @@ def _unpickle_archive(stream: IO[bytes]) -> object:
 
 def _unpickle_legacy(stream: IO[bytes]) -> object:
     stream.seek(0)
-    for _ in range(LEGACY_PREAMBLE):
+    for _ in range(LEGACY_PREAMBLE_PICKLES):
         _HeaderUnpickler(stream).load()
     return _HeaderUnpickler(stream).load()
 
 
 class _HeaderUnpickler(pickle.Unpickler):
-    """Rebuilds tensors as headers; knows nothing else that could run code."""
+    """Unpickler that turns tensors into headers and rejects any class or function that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -143,5 +144,5 @@ class _HeaderUnpickler(pickle.Unpickler):
                 raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> str:
-        """Return the dtype of a storage, whose numbers are elsewhere in the file."""
+        """Return the dtype of a storage instead of loading its elements."""
         return str(pid[1])

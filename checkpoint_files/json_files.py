@@ -1,4 +1,4 @@
-"""JSON files as people and tools write them: with a byte order mark, in UTF-16, or as a git-LFS pointer."""
+"""Read JSON files of other tools, which may have a byte order mark, be in UTF-16 or be a git-LFS pointer."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def read_object(file: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """
     raw = read_bytes(file, max_bytes)
     try:
-        # Bytes, so that json detects a byte order mark and UTF-16.
+        # Pass bytes, so that `json` detects a byte order mark and UTF-16.
         content = json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError:
         raise FileError(f"{file} is nested too deeply: use the published file") from None
@@ -55,7 +55,7 @@ def read_bytes(file: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def refuse_byte_order_mark(file: Path) -> None:
-    """Raise FileError if a file that transformers reads itself begins with a byte order mark, which it cannot skip."""
+    """Raise FileError if a file begins with a byte order mark, which transformers cannot skip."""
     with file.open("rb") as stream:
         beginning = stream.read(len(BOM_UTF8))
     if beginning.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -69,7 +69,7 @@ def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO would otherwise block until somebody writes to it."""
+    """Open a file without blocking, as a FIFO would until something writes to it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -78,7 +78,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def as_whole_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return `fields` with those of `names` that are floats of integral value, such as 5.0, as integers."""
+    """Return `fields`, with integral floats such as 5.0 converted to integers in the fields `names`."""
     changed = {name: _as_whole(fields[name]) for name in names if name in fields}
     return {**fields, **changed}
 

@@ -1,11 +1,11 @@
-"""Which tensors a Baichuan checkpoint holds, under their published names."""
+"""Names and shapes of the tensors in a Baichuan checkpoint."""
 
 from typing import Protocol
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
-# Beside 8-bit rows (quantize_head): what one step of each row is worth.
+# Scales of the rows of an 8-bit head or embedding (quantize_head).
 HEAD_SCALE = "lm_head.scale"
 EMBEDDING_SCALE = "model.embed_tokens.scale"
 SCALES = (HEAD_SCALE, EMBEDDING_SCALE)
@@ -28,12 +28,12 @@ BLOCK_LAYERS = ("self_attn.W_pack", "self_attn.o_proj", "mlp.gate_proj", "mlp.up
 
 
 def block_layers(block: int) -> list[str]:
-    """Names of the five linear layers of a block, in order."""
+    """Return the names of the five linear layers of a block, in order."""
     return [f"model.layers.{block}.{layer}" for layer in BLOCK_LAYERS]
 
 
 def linear_layers(config: Sizes) -> dict[str, Shape]:
-    """Weight names and shapes [out, in] of the five linear layers of every block, in order."""
+    """Return the weight names and shapes [out, in] of the five linear layers of every block, in order."""
     hidden, intermediate = config.hidden_size, config.intermediate_size
     shapes = ((3 * hidden, hidden), (hidden, hidden), *((intermediate, hidden),) * 2, (hidden, intermediate))
     return {
@@ -44,16 +44,20 @@ def linear_layers(config: Sizes) -> dict[str, Shape]:
 
 
 def expected_tensors(config: Sizes) -> dict[str, Shape]:
-    """Names and shapes of all tensors of a checkpoint, but for those that bitsandbytes keeps beside a weight."""
+    """Return names and shapes of all tensors of a checkpoint, except the scales that bitsandbytes adds to a weight."""
     norms = {
         f"model.layers.{block}.{norm}.weight": (config.hidden_size,)
         for block in range(config.num_hidden_layers)
         for norm in ("input_layernorm", "post_attention_layernorm")
     }
-    table = (config.vocab_size, config.hidden_size)
-    ends: dict[str, Shape] = {EMBEDDING: table, FINAL_NORM: (config.hidden_size,), HEAD: table}
+    vocabulary_shape = (config.vocab_size, config.hidden_size)
+    others: dict[str, Shape] = {
+        EMBEDDING: vocabulary_shape,
+        FINAL_NORM: (config.hidden_size,),
+        HEAD: vocabulary_shape,
+    }
     if config.tie_word_embeddings:
-        del ends[HEAD]
+        del others[HEAD]
     if config.quantize_head:
-        ends |= {HEAD_SCALE: (config.vocab_size,), EMBEDDING_SCALE: (config.vocab_size,)}
-    return linear_layers(config) | norms | ends
+        others |= {HEAD_SCALE: (config.vocab_size,), EMBEDDING_SCALE: (config.vocab_size,)}
+    return linear_layers(config) | norms | others

@@ -1,4 +1,4 @@
-"""The fields of a `config.json` that its tensors depend on, without torch or transformers."""
+"""The fields of a `config.json` that determine the tensors of its model; needs neither torch nor transformers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", 
 
 @dataclass(slots=True)
 class ModelFields:
-    """What a configuration says about the tensors of its model, with the family that it belongs to."""
+    """Fields of a configuration that determine the tensors of its model, and its family."""
 
     vocab_size: int
     hidden_size: int
@@ -33,11 +33,11 @@ class ModelFields:
         """
         for name in SIZES:
             if type(size := config.get(name)) is not int or size < 1:
-                raise FileError(f"{name} is {size!r}: give a whole number above 0")
+                raise FileError(f"{name} is {size!r}: set it to a whole number above 0")
         if config["hidden_size"] % config["num_attention_heads"]:
             raise FileError(
                 f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
-                f"{config['num_attention_heads']}"
+                f"{config['num_attention_heads']}: correct one of them"
             )
         positions = infer_position_embedding(config)
         if positions not in ("rope", "alibi"):

@@ -1,7 +1,7 @@
-"""The pieces of `tokenizer.model`, read without SentencePiece so that checks need none of the engine's packages.
+"""Read the pieces of `tokenizer.model` without SentencePiece, so that checks need none of the engine's packages.
 
-The file is a protobuf message, `ModelProto` in sentencepiece_model.proto: its field 1 is repeated, once per piece, and
-field 1 of a piece is the text. All other fields are skipped.
+The file is a protobuf message, `ModelProto` in sentencepiece_model.proto: its field 1 occurs once per piece, and field
+1 of a piece is its text. All other fields are skipped.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pathlib import Path
 from .errors import FileError
 from .json_files import read_bytes
 
-PIECES = TEXT = 1  # numbers of the fields
+PIECES_FIELD = TEXT_FIELD = 1
 MAX_BYTES = 2**26  # the tokenizer of Baichuan 2 has 2 MB
-# Wire types of protobuf, with the size in bytes of a value of fixed size.
+# Wire types of protobuf; for those of fixed size, the number of bytes.
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
@@ -28,7 +28,7 @@ def read_pieces(file: Path) -> list[str]:
     if not content:
         raise FileError(f"{file} is empty: copy or download it again")
     try:
-        pieces = [_read_text(value) for number, value in _iterate_fields(content) if number == PIECES]
+        pieces = [_read_text(value) for number, value in _iterate_fields(content) if number == PIECES_FIELD]
     except ValueError as error:
         raise FileError(f"{file} is not a SentencePiece model ({error}): copy or download it again") from None
     if not pieces:
@@ -37,37 +37,37 @@ def read_pieces(file: Path) -> list[str]:
 
 
 def _read_text(piece: memoryview) -> str:
-    texts = [bytes(value) for number, value in _iterate_fields(piece) if number == TEXT]
+    texts = [bytes(value) for number, value in _iterate_fields(piece) if number == TEXT_FIELD]
     return texts[-1].decode() if texts else ""
 
 
 def _iterate_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield number and value of each length-delimited field; other fields are skipped."""
-    view, place = memoryview(message), 0
-    while place < len(view):
-        tag, place = _read_varint(view, place)
+    view, offset = memoryview(message), 0
+    while offset < len(view):
+        tag, offset = _read_varint(view, offset)
         wire_type = tag & 7
         if wire_type == _VARINT:
-            _, end = _read_varint(view, place)
+            _, end = _read_varint(view, offset)
         elif wire_type == _LENGTH_DELIMITED:
-            length, place = _read_varint(view, place)
-            end = place + length
+            length, offset = _read_varint(view, offset)
+            end = offset + length
         elif wire_type in _FIXED_SIZES:
-            end = place + _FIXED_SIZES[wire_type]
+            end = offset + _FIXED_SIZES[wire_type]
         else:
-            raise ValueError(f"unknown wire type {wire_type} at byte {place}")
+            raise ValueError(f"unknown wire type {wire_type} at byte {offset}")
         if end > len(view):
-            raise ValueError(f"it ends in the field at byte {place}")
+            raise ValueError(f"it ends in the field at byte {offset}")
         if wire_type == _LENGTH_DELIMITED:
-            yield tag >> 3, view[place:end]
-        place = end
+            yield tag >> 3, view[offset:end]
+        offset = end
 
 
-def _read_varint(view: memoryview, place: int) -> tuple[int, int]:
-    """Return a number that is stored 7 bits per byte, the lowest first, and the place behind it."""
+def _read_varint(view: memoryview, offset: int) -> tuple[int, int]:
+    """Return a number that is stored in 7 bits per byte, lowest bits first, and the offset after it."""
     value = 0
-    for count, byte in enumerate(view[place : place + _MAX_VARINT_BYTES]):
+    for count, byte in enumerate(view[offset : offset + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:  # noqa: PLR2004 - the highest bit says that another byte follows
-            return value, place + count + 1
-    raise ValueError(f"no number at byte {place}")
+        if byte < 0x80:  # noqa: PLR2004 - the highest bit means that another byte follows
+            return value, offset + count + 1
+    raise ValueError(f"no number at byte {offset}")

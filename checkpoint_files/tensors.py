@@ -1,4 +1,4 @@
-"""Compares the tensors of a checkpoint with those that its configuration asks for."""
+"""Compare the tensors of a checkpoint with those that its configuration requires."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any, Protocol
 from .errors import FileError, UnsupportedFileError
 from .layout import EMBEDDING, HEAD, Shape, Sizes, expected_tensors, linear_layers
 
-# Endings of what GPTQ and AWQ store in the place of a weight.
+# Endings of the tensors that GPTQ and AWQ store instead of a weight.
 GPTQ_ENDINGS = (".qweight", ".qzeros")
-# What is put before the names of tensors, with its origin and the remedy.
+# Prefixes of tensor names that wrappers add, with their origin and the remedy.
 WRAPPERS = {
     "module.": "DeepSpeed and data parallel training: save the wrapped model (model.module.save_pretrained)",
     "_orig_mod.": "torch.compile: save the model that was compiled (model._orig_mod.save_pretrained)",
     "base_model.model.": "peft: merge the adapter before saving (model.merge_and_unload().save_pretrained)",
 }
-STATE = "weight.quant_state.bitsandbytes__"
+STATE_PREFIX = "weight.quant_state.bitsandbytes__"
 
 
 class Tensors(Protocol):
-    """Tensors of a checkpoint that can be asked for what their headers say."""
+    """Access to the headers of a checkpoint's tensors."""
 
     @property
     def checkpoint(self) -> Path:
@@ -30,25 +30,25 @@ class Tensors(Protocol):
         """Names of all tensors."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor holds floats."""
+        """Whether a tensor contains floats."""
 
     def dtype(self, name: str) -> str:
-        """Dtype of a tensor, as its file spells it."""
+        """Return the dtype of a tensor, as its file spells it."""
 
     def file(self, name: str) -> Path:
-        """File with a tensor."""
+        """Return the path of the file that contains a tensor."""
 
 
 def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any] | None) -> None:
-    """Find missing, unknown and misshapen tensors before anything is loaded.
+    """Check for missing, unknown and misshapen tensors before anything is loaded.
 
-    Quantized checkpoints keep more tensors next to a linear weight, under names that begin with its own.
+    In quantized checkpoints, a linear weight has additional tensors whose names begin with its own.
 
     Raises:
-        FileError: The message names the tensor and the remedy.
+        FileError: There is such a tensor; the message names it and the remedy.
     """
     expected, linear, names = expected_tensors(sizes), linear_layers(sizes), set(tensors.names)
     refuse_gptq(tensors)
@@ -62,7 +62,7 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
     known = set(expected) | ({HEAD} if sizes.tie_word_embeddings else set())
     if unknown := sorted(name for name in names - known if not _belongs_to(name, quantized)):
         raise FileError(
-            f"{tensors.checkpoint} holds {len(unknown)} tensors that no Baichuan model of its config.json has, "
+            f"{tensors.checkpoint} has {len(unknown)} tensors that no Baichuan model with its config.json has, "
             f"the first of them {unknown[0]}: use a checkpoint whose config.json and weights belong together"
         )
     if quantization:
@@ -75,11 +75,11 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
 
 
 def _refuse_prefix(tensors: Tensors, expected: Mapping[str, Shape]) -> None:
-    """Raise FileError if all names begin with one that training tools put before them."""
+    """Raise FileError if all names have a prefix that training tools add."""
     for prefix, origin in WRAPPERS.items():
         if all(f"{prefix}{name}" in tensors.names for name in expected):
             raise FileError(
-                f'the names of the tensors in {tensors.checkpoint} begin with "{prefix}", which is put before them by '
+                f'the names of the tensors in {tensors.checkpoint} begin with "{prefix}", which is added by '
                 f"{origin}, or remove it from the names"
             )
 
@@ -88,7 +88,7 @@ def refuse_gptq(tensors: Tensors) -> None:
     """Raise UnsupportedFileError if the tensors are those of GPTQ or AWQ."""
     if found := next((name for name in tensors.names if name.endswith(GPTQ_ENDINGS)), None):
         raise UnsupportedFileError(
-            f"{tensors.checkpoint} was quantized by GPTQ or AWQ (it holds {found}): "
+            f"{tensors.checkpoint} was quantized by GPTQ or AWQ (it contains {found}): "
             "use an unquantized or bitsandbytes checkpoint"
         )
 
@@ -108,22 +108,22 @@ def holds_plain_weights(tensors: Tensors, sizes: Sizes) -> bool:
 def _check_shape(tensors: Tensors, name: str, shape: Shape) -> None:
     if (found := tensors.shape(name)) != shape:
         raise FileError(
-            f"{name} in {tensors.checkpoint} has the shape {list(found)}, config.json asks for "
+            f"{name} in {tensors.checkpoint} has the shape {list(found)}, but config.json requires "
             f"{list(shape)}: use a checkpoint whose config.json and weights belong together"
         )
 
 
 def _require_floats(tensors: Tensors, name: str) -> None:
-    """Reject integers that config.json does not declare quantized: they would be used as the values themselves."""
+    """Reject integers that config.json does not declare as quantized, because they would be used as weights."""
     if not tensors.is_float(name):
         raise FileError(
-            f"{name} in {tensors.file(name)} has the dtype {tensors.dtype(name)}, and config.json declares no "
-            "quantization of it: copy the config.json that belongs to these weights, or use an unquantized checkpoint"
+            f"{name} in {tensors.file(name)} has the dtype {tensors.dtype(name)}, but config.json does not declare it "
+            "as quantized: copy the config.json that belongs to these weights, or use an unquantized checkpoint"
         )
 
 
 def _check_scales(tensors: Tensors, settings: Mapping[str, Any], weights: Mapping[str, Shape]) -> None:
-    """Find codes without their scales: some of them would load and silently compute something else."""
+    """Check for codes without scales, some of which would load and silently compute wrong results."""
     names = set(tensors.names)
     endings = stored_endings(
         "int8" if settings.get("load_in_8bit") else str(settings.get("bnb_4bit_quant_type", "fp4")),
@@ -131,26 +131,26 @@ def _check_scales(tensors: Tensors, settings: Mapping[str, Any], weights: Mappin
     )
     for weight, shape in weights.items():
         if tensors.shape(weight) == shape and tensors.is_float(weight):
-            continue  # whoever quantized the checkpoint left this layer out
+            continue  # this layer was not quantized
         layer = weight.removesuffix(".weight")
         lacking = [name for ending in endings if (name := f"{layer}.{ending}") not in names]
-        if lacking and not lacking[0].endswith("weight_format"):  # no longer used, so it may be missing
+        if lacking and not lacking[0].endswith("weight_format"):  # `weight_format` is unused, so it may be missing
             raise FileError(
                 f"{tensors.checkpoint} lacks {lacking[0]}, a part of {weight}: "
-                "copy or download the checkpoint again, whole"
+                "copy or download the whole checkpoint again"
             )
 
 
 def stored_endings(method: str, *, double_quantization: bool) -> list[str]:
-    """Return the endings of all tensors that bitsandbytes stores per layer, e.g. "weight.absmax"."""
+    """Return the endings of the names of all tensors that bitsandbytes stores per layer, e.g. "weight.absmax"."""
     if method == "int8":
         return ["weight", "SCB", "weight_format"]
     nested = ["weight.nested_absmax", "weight.nested_quant_map"] if double_quantization else []
-    return ["weight", "weight.absmax", "weight.quant_map", *nested, STATE + method]
+    return ["weight", "weight.absmax", "weight.quant_map", *nested, STATE_PREFIX + method]
 
 
 def _belongs_to(name: str, weights: set[str]) -> bool:
-    """Whether `x.weight.absmax`, `x.SCB` and their like belong to a weight `x.weight`."""
+    """Whether a tensor such as `x.weight.absmax` or `x.SCB` belongs to one of the weights, here `x.weight`."""
     parts = name.split(".")
     owners = (".".join(parts[:count]) for count in range(1, len(parts)))
     return any(owner in weights or f"{owner}.weight" in weights for owner in owners)

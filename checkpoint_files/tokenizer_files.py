@@ -1,4 +1,4 @@
-"""The files of a tokenizer: settings, added tokens and templates, and whether the model has a row for every token."""
+"""Check the files of a tokenizer, and that the model has an embedding row for every token."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_token
 FAST_TOKENIZER = "tokenizer.json"
 MODEL = "tokenizer.model"
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# Tokens of a tokenizer whose files name none.
+# Special tokens of a tokenizer whose files do not set them.
 DEFAULT_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
 MAX_FAST_TOKENIZER_BYTES = 2**26  # a vocabulary with its merges has up to 20 MB
 EXTRA_TOKENS = ("extra_special_tokens", "additional_special_tokens")
@@ -43,13 +43,14 @@ def _is_added_token(token: Mapping[str, Any]) -> bool:
 
 
 _ID = Rule(_is_id, "the id of a token, a whole number", nullable=False)
-_TOKENS = dict.fromkeys(EXTRA_TOKENS, Rule(_is_tokens, "a list of texts"))
+_TOKENS = dict.fromkeys(EXTRA_TOKENS, Rule(_is_tokens, "a list of strings"))
 _SPECIAL_TOKENS_RULES = _TOKENS | dict.fromkeys(
-    NAMED_TOKENS, Rule(_is_token, "a text, or an object with the text as content")
+    NAMED_TOKENS, Rule(_is_token, "a string, or an object with the string as content")
 )
 _SETTINGS_RULES = _TOKENS | {
     **dict.fromkeys(
-        NAMED_TOKENS, Rule(_is_typed_token, 'a text, or an object with "__type": "AddedToken" and the text as content')
+        NAMED_TOKENS,
+        Rule(_is_typed_token, 'a string, or an object with "__type": "AddedToken" and the string as content'),
     ),
     "add_bos_token": SWITCH,
     "add_eos_token": SWITCH,
@@ -67,21 +68,21 @@ _SETTINGS_RULES = _TOKENS | {
 
 
 def check_tokenizer_files(folder: Path, vocab_size: int) -> None:
-    """Check the files of a tokenizer, those that exist.
+    """Check those files of a tokenizer that exist.
 
     Args:
         folder: Directory of the tokenizer.
         vocab_size: Number of rows of the model's embedding.
 
     Raises:
-        FileError: One is damaged or begins with a byte order mark, a setting has an impossible value, a chat template
+        FileError: A file is damaged or begins with a byte order mark, a setting has an invalid value, a chat template
             is not valid Jinja, or there are more tokens than rows. A padding token without a row is accepted.
     """
     settings = _read(folder / SETTINGS, _SETTINGS_RULES)
     special = _read(folder / SPECIAL_TOKENS, _SPECIAL_TOKENS_RULES)
     by_name = _read(folder / ADDED_TOKENS)
     check_chat_templates(folder, settings)
-    if (folder / MODEL).exists():  # otherwise reported by those who need a tokenizer
+    if (folder / MODEL).exists():  # operations that need a tokenizer report that it is missing
         _check_rows(folder, settings, special, by_name, vocab_size)
 
 
@@ -117,14 +118,15 @@ def _find_added_tokens(
     by_name: Mapping[str, int],
     pieces: Collection[str],
 ) -> dict[str, int]:
-    """Return the ids of added tokens as transformers assigns them; it adds special tokens that are not pieces too."""
+    """Return the ids of added tokens as transformers assigns them, including special tokens that are not pieces."""
     named = settings
     if (decoder := settings.get("added_tokens_decoder")) is not None:
-        # In ascending order, so that of a token with two ids the larger one is checked.
+        # Sorted, so that the larger id is checked if a token has two.
         ids = {decoder[token_id]["content"]: int(token_id) for token_id in sorted(decoder, key=int)}
-    else:  # only then transformers reads the other files
+    else:  # transformers reads the other files only in this case
         named = {**special, **settings}
-        lists = {name: settings[name] for name in EXTRA_TOKENS if name in settings}  # these win, unlike single tokens
+        # Unlike single tokens, lists in the settings take precedence over those in the other files.
+        lists = {name: settings[name] for name in EXTRA_TOKENS if name in settings}
         settings, ids = {**settings, **special, **lists}, {**by_name, **_read_fast_tokens(folder / FAST_TOKENIZER)}
     known = set(pieces)
     free = len(known | set(ids))
@@ -137,13 +139,13 @@ def _find_added_tokens(
 
 
 def _refuse_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
-    """Raise FileError for two tokens with one id, as transformers gives them if ids of added tokens have gaps."""
+    """Raise FileError if two tokens have the same id, as transformers assigns it if ids of added tokens have gaps."""
     by_id: dict[int, str] = {}
     for token, token_id in ids.items():
         if (other := by_id.setdefault(token_id, token)) != token:
             raise FileError(
                 f"the tokens {show(other)} and {show(token)} of the tokenizer in {folder} both get the id {token_id}: "
-                f"give both an id in {ADDED_TOKENS}"
+                f"set the ids of both in {ADDED_TOKENS}"
             )
 
 
@@ -161,17 +163,19 @@ def _text(token: Any) -> str:
 
 
 def _read_fast_tokens(file: Path) -> dict[str, int]:
-    """Return the added tokens of a `tokenizer.json`, which other tools write; its vocabulary is not used."""
+    """Return the added tokens of a `tokenizer.json`, a file that other tools write; its vocabulary is not used."""
     if not file.exists():
         return {}
     tokens = read_object(file, max_bytes=MAX_FAST_TOKENIZER_BYTES).get("added_tokens")
     if not isinstance(tokens, list) or not all(isinstance(one, Mapping) and _is_added_token(one) for one in tokens):
-        raise FileError(f"{file} has no list added_tokens with id and content: remove it, tokenizer.model is enough")
+        raise FileError(
+            f"{file} has no list added_tokens with id and content: remove the file, tokenizer.model is enough"
+        )
     return {token["content"]: token["id"] for token in tokens}
 
 
 def _read(file: Path, rules: Mapping[str, Rule] | None = None) -> dict[str, Any]:
-    """Return the content of a file that transformers reads itself; without rules, all values must be ids."""
+    """Return the content of a file that transformers also reads; without rules, all values must be ids."""
     if not file.exists():
         return {}
     content = read_object(file)

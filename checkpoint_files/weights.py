@@ -1,4 +1,4 @@
-"""Which weight files a checkpoint consists of, and the headers of all of them."""
+"""Find the weight files of a checkpoint and read their headers."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # In the order in which transformers looks for them.
 WEIGHT_FILES = (*SAFETENSORS, *PICKLED)
 SAFETENSORS_SHARDS, PICKLED_SHARDS = "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin"
-# Settings that AutoGPTQ and AutoAWQ write next to weights with names of their own.
+# Settings files of AutoGPTQ and AutoAWQ, which name their weight files differently.
 GPTQ_SETTINGS = ("quantize_config.json", "quant_config.json")
-# Baichuan 1 7B stores these; they follow from the configuration.
+# Buffers that Baichuan 1 7B stores although the configuration determines them.
 DERIVED = re.compile(r"rotary_emb\.inv_freq$")
 PUBLISHED_INT4_STATE = ".weight.quant_state"
 
@@ -30,64 +30,66 @@ def find_weights(checkpoint: Path) -> Path:
     for settings in GPTQ_SETTINGS:
         if (checkpoint / settings).is_file():
             raise UnsupportedFileError(
-                f"{checkpoint} was quantized by AutoGPTQ or AutoAWQ, as {settings} in it shows: "
-                "use an unquantized or bitsandbytes checkpoint (if its weights are plain, remove that file)"
+                f"{checkpoint} was quantized by AutoGPTQ or AutoAWQ, because it contains {settings}: "
+                "use an unquantized or bitsandbytes checkpoint (if its weights are unquantized, remove that file)"
             )
     for name in WEIGHT_FILES:
         if (checkpoint / name).is_file():
             return checkpoint / name
     if next(checkpoint.glob("*.gguf"), None):
-        raise FileError(f"{checkpoint} holds a GGUF file, for llama.cpp: name the checkpoint it was made from")
+        raise FileError(
+            f"{checkpoint} contains a GGUF file, for llama.cpp: use the checkpoint that the file was made from"
+        )
     for shards, index in ((SAFETENSORS_SHARDS, SAFETENSORS[1]), (PICKLED_SHARDS, PICKLED[1])):
         if next(checkpoint.glob(shards), None):
             raise FileError(
-                f"{checkpoint} holds no weights that can be found: copy or download {index}, which names the shards"
+                f"{checkpoint} has shards of weights but no index: copy or download {index}, which lists the shards"
             )
     if next(checkpoint.glob("global_step*"), None):
         raise FileError(
-            f"{checkpoint} holds no weights, only the training state of DeepSpeed: run its zero_to_fp32.py, or name a "
+            f"{checkpoint} has no weights, only the training state of DeepSpeed: run its zero_to_fp32.py, or use a "
             "checkpoint that was saved with stage3_gather_16bit_weights_on_model_save"
         )
-    raise FileError(f"{checkpoint} holds no weights: expected one of {', '.join(WEIGHT_FILES)}")
+    raise FileError(f"{checkpoint} has no weights: add one of {', '.join(WEIGHT_FILES)}")
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Return the shard of each tensor that an index promises.
+    """Return the shard of each tensor that an index lists.
 
     Raises:
-        FileError: It is damaged, or points outside its directory.
+        FileError: The index is damaged, or points outside its directory.
     """
     try:
         weight_map = read_object(index).get("weight_map")
         refuse_byte_order_mark(index)
     except FileError as fault:
-        raise FileError(f"{index} is no index of shards: {fault}") from None
+        raise FileError(f"{index} is not an index of shards: {fault}") from None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise FileError(f"{index} is no index of shards (weight_map is missing): copy or download it again")
+        raise FileError(f"{index} is not an index of shards (weight_map is missing): copy or download it again")
     for file in set(weight_map.values()):
         if Path(file).name != file:
-            raise FileError(f"{index} points outside its directory ({file}): shards must lie beside it")
+            raise FileError(f"{index} points outside its directory ({file}): move the shards next to it")
     return weight_map
 
 
 def is_published_int4(headers: Headers) -> bool:
-    """Return whether a file has the 4-bit form that Baichuan 2 was published in."""
+    """Return whether a file is in the 4-bit format in which Baichuan 2 was published."""
     return any(name.endswith(PUBLISHED_INT4_STATE) and isinstance(one, StoredObject) for name, one in headers.items())
 
 
 def published_int4_message(file: Path) -> str:
-    """Return what to tell somebody who loads a checkpoint of that form."""
+    """Return the message for an attempt to load a checkpoint in that format."""
     return (
-        f"{file} is in the published 4-bit form, an old 4-bit checkpoint that nothing loads any more: "
-        'convert it to the target "safetensors", or use the unquantized checkpoint'
+        f"{file} is in the published 4-bit format, which is no longer supported: "
+        'convert it with the target "safetensors", or use the unquantized checkpoint'
     )
 
 
-def strange_object(file: Path, name: str, *, is_mapping: bool) -> str:
+def other_object_message(file: Path, name: str, *, is_mapping: bool) -> str:
     """Return the message for something other than a tensor in a `.bin` file."""
     if is_mapping:
-        return f"{file} keeps its tensors in {name!r}, as training scripts do: save that object alone"
-    return f"{file} holds {name}, which is no tensor: copy or download the checkpoint again"
+        return f"{file} has its tensors inside {name!r}, as training scripts write it: save only that object"
+    return f"{file} contains {name}, which is not a tensor: copy or download the checkpoint again"
 
 
 class WeightHeaders:
@@ -95,22 +97,22 @@ class WeightHeaders:
 
     Attributes:
         checkpoint: The directory.
-        is_published_int4: Whether it has the 4-bit form that Baichuan 2 was published in.
+        is_published_int4: Whether it is in the 4-bit format in which Baichuan 2 was published.
 
     Raises:
-        FileError: A file is missing, damaged or lacks a promised tensor.
+        FileError: A file is missing, damaged or lacks a tensor that the index lists.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
         source = find_weights(checkpoint)
-        promised = read_weight_map(source) if source.suffix == ".json" else None
-        files = sorted({source} if promised is None else {checkpoint / file for file in promised.values()})
+        weight_map = read_weight_map(source) if source.suffix == ".json" else None
+        files = sorted({source} if weight_map is None else {checkpoint / file for file in weight_map.values()})
         by_file = {file: read_headers(file) for file in files}
-        for name, shard in (promised or {}).items():
+        for name, shard in (weight_map or {}).items():
             if name not in by_file[checkpoint / shard]:
                 raise FileError(
-                    f"{checkpoint / shard} lacks the tensor {name} that the index promises: "
+                    f"{checkpoint / shard} lacks the tensor {name} that the index lists: "
                     "copy or download this shard again"
                 )
         self._headers = {name: stored for headers in by_file.values() for name, stored in headers.items()}
@@ -120,7 +122,7 @@ class WeightHeaders:
             for name, stored in self._headers.items():
                 if isinstance(stored, StoredObject):
                     raise FileError(
-                        strange_object(self._files[name], name, is_mapping=isinstance(stored.value, Mapping))
+                        other_object_message(self._files[name], name, is_mapping=isinstance(stored.value, Mapping))
                     )
 
     @property
@@ -129,23 +131,23 @@ class WeightHeaders:
         return [name for name in self._headers if not DERIVED.search(name)]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self._tensor(name).shape
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor holds floats."""
+        """Whether a tensor contains floats."""
         return self._tensor(name).is_float
 
     def dtype(self, name: str) -> str:
-        """Dtype of a tensor, as its file spells it."""
+        """Return the dtype of a tensor, as its file spells it."""
         return self._tensor(name).dtype
 
     def file(self, name: str) -> Path:
-        """File with a tensor."""
+        """Return the path of the file that contains a tensor."""
         return self._files[name]
 
     def _tensor(self, name: str) -> Header:
         stored = self._headers[name]
         if isinstance(stored, StoredObject):
-            raise FileError(f"{name} in {self.checkpoint} is no tensor: copy or download the checkpoint again")
+            raise FileError(f"{name} in {self.checkpoint} is not a tensor: copy or download the checkpoint again")
         return stored

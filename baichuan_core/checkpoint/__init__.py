@@ -1,4 +1,4 @@
-"""Checkpoint directories: reading, writing, loading, and what belongs to what."""
+"""Read, write, inspect and load checkpoint directories, and match adapters to their bases."""
 
 from checkpoint_files.layout import (
     EMBEDDING,

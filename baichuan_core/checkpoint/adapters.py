@@ -1,4 +1,4 @@
-"""LoRA adapters: whether one belongs to a base, its matrices, and putting them into a loaded model as peft would."""
+"""Read LoRA adapters, check that they fit their base, and add them to a loaded model as peft would."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from checkpoint_files import (
     AdapterSettings,
     find_adapter_weights,
     is_saved,
-    promised_layers,
     refuse_integers,
-    require_promised,
+    require_selected_layers,
+    select_layers,
     sort_tensors,
 )
 from checkpoint_files.adapter_layers import Part
@@ -33,18 +33,18 @@ from .reader import TensorReader
 from .validation import is_quantized
 
 ADAPTER_NAME = "default"
-# Where peft stores the parts of a layer, below the name of the layer.
+# Endings of the tensor names that peft writes for each part of a layer.
 PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoraAdapter:
-    """An adapter that belongs to a base.
+    """An adapter that was checked against its base.
 
     Attributes:
-        directory: Where it is.
-        settings: Its settings.
-        layers: Its matrices by part ("A" [rank, in], "B" [out, rank], for DoRA "magnitude" [out]), by layer.
+        directory: Directory of the adapter.
+        settings: Contents of `adapter_config.json`.
+        layers: Matrices by layer and part: "A" [rank, in], "B" [out, rank] and, for DoRA, "magnitude" [out].
         saved_modules: Weights that replace those of the base, by module.
     """
 
@@ -55,12 +55,12 @@ class LoraAdapter:
 
     @classmethod
     def read(cls, directory: Path, base: Path) -> Self:
-        """Read an adapter and make sure that it belongs to a base checkpoint.
+        """Read an adapter and check that it was made for this base checkpoint.
 
         Raises:
-            CheckpointError: The directory is no adapter, or a part of it is missing.
-            AdapterMismatchError: It was made for another base; the message says for which.
-            UnsupportedError: It is no LoRA adapter, or of a kind that cannot be restored on this base.
+            CheckpointError: The directory is not an adapter, or a part of it is missing.
+            AdapterMismatchError: The adapter was made for another base, which the message names.
+            UnsupportedError: It is not a LoRA adapter, or its effect cannot be reproduced on this base.
         """
         with engine_errors():
             settings = AdapterSettings.read(directory)
@@ -71,7 +71,7 @@ class LoraAdapter:
             _check_base(directory, settings, found, base, file)
             replaced = {module: reader.shape(name) for module, name in found.saved_modules.items()}
             _check_saved_modules(directory, settings, replaced, base)
-            # Copied, because the file is closed before they are used.
+            # Copy the tensors, because the file is closed before they are used.
             layers = {
                 layer: {part: reader.read(name).clone() for part, name in parts.names.items()}
                 for layer, parts in found.layers.items()
@@ -83,26 +83,27 @@ class LoraAdapter:
         """Add the layers of the adapter to its base model, as peft does.
 
         Raises:
-            CheckpointError: Its tensors do not fill the layers that its settings name.
+            CheckpointError: The tensors do not match the layers that the settings name.
         """
         peft = import_module("peft")
         try:
             peft.inject_adapter_in_model(peft_config(self.settings), model, ADAPTER_NAME)
-            # As PeftModel.from_pretrained: matrices of half precision are float32, also on a base that is not.
+            # As in PeftModel.from_pretrained: half-precision matrices become float32, whatever the dtype of the base.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
             result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
-                f"the adapter {self.directory} cannot be loaded ({error}): copy it again, whole"
+                f"the adapter {self.directory} cannot be loaded ({error}): copy all of its files again"
             ) from error
         missing = [name for name in result.missing_keys if ".lora_" in name or ".modules_to_save." in name]
         if missing or result.unexpected_keys:
             name = (*missing, *result.unexpected_keys)[0]
             raise CheckpointError(
-                f"the adapter {self.directory} and its settings differ in {name}: copy it again, whole"
+                f"the weights of the adapter {self.directory} do not match its settings at {name}: "
+                "copy all of its files again"
             )
         prepare_dora_layers(model)
-        model._hf_peft_config_loaded = True  # what transformers' load_adapter sets, and saving and merging ask
+        model._hf_peft_config_loaded = True  # as transformers' load_adapter does; saving and merging check it
         model.eval()
         for name, parameter in model.named_parameters():
             if ".lora_" in name or ".modules_to_save." in name:
@@ -118,7 +119,7 @@ class LoraAdapter:
 
 
 def check_adapter(adapter: Path, base: Path) -> None:
-    """Make sure that a LoRA adapter belongs to a base checkpoint; raises what `LoraAdapter.read` raises."""
+    """Check that a LoRA adapter was made for a base checkpoint; raise the same errors as `LoraAdapter.read`."""
     LoraAdapter.read(adapter, base)
 
 
@@ -126,95 +127,95 @@ def peft_config(settings: AdapterSettings, **changes: Any) -> Any:
     """Return peft's configuration of an adapter."""
     fields = {**asdict(settings), "inference_mode": True, **changes}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice for training: the adapter is trained
+        warnings.simplefilter("ignore")  # advice for training, but this adapter is already trained
         return import_module("peft").LoraConfig(**{name: value for name, value in fields.items() if value is not None})
 
 
 def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return A and B as the adapter's initialization made them; the base was reduced by their product.
+    """Return the initial A and B of an adapter whose initialization subtracted their product from the base.
 
     Args:
         settings: Settings of an adapter that changed its base.
         layer: Name of the layer.
-        weight: Its weight in the base, float32 [out, in].
+        weight: Weight of the layer in the base, float32 [out, in].
     """
     peft = import_module("peft")
-    with_layer = nn.Sequential()
+    model = nn.Sequential()
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    with_layer.add_module("layer", linear)
-    alone = {"r": settings.rank(layer), "target_modules": ["layer"], "rank_pattern": {}, "alpha_pattern": {}}
-    # The initialization divides by the factor of the layer, which is alpha here.
+    model.add_module("layer", linear)
+    single_layer = {"r": settings.rank(layer), "target_modules": ["layer"], "rank_pattern": {}, "alpha_pattern": {}}
+    # The initialization divides by the layer's factor alpha / rank, so choose alpha to reproduce that factor.
     factor = {"use_rslora": False, "lora_alpha": settings.scale(layer) * settings.rank(layer), "use_dora": False}
     unrestricted = {"layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}
-    config = peft_config(settings, **alone, **factor, **unrestricted, modules_to_save=None)
-    adapted: Any = peft.inject_adapter_in_model(config, with_layer, ADAPTER_NAME).get_submodule("layer")
+    config = peft_config(settings, **single_layer, **factor, **unrestricted, modules_to_save=None)
+    adapted: Any = peft.inject_adapter_in_model(config, model, ADAPTER_NAME).get_submodule("layer")
     a, b = adapted.lora_A[ADAPTER_NAME].weight, adapted.lora_B[ADAPTER_NAME].weight
     return a.detach(), b.detach()
 
 
 def _check_base(directory: Path, settings: AdapterSettings, found: AdapterLayers, base: Path, file: Path) -> None:
     config = read_config(base)
-    given = BaseIdentity.of(base)
+    identity = BaseIdentity.from_checkpoint(base)
     if (directory / IDENTITY_FILE).is_file():
-        _compare(BaseIdentity.read(directory / IDENTITY_FILE), given, directory)
-    _check_shapes(directory, found, config, given)
+        _require_same_base(BaseIdentity.read(directory / IDENTITY_FILE), identity, directory)
+    _check_shapes(directory, found, config, identity)
     linear = [name.removesuffix(".weight") for name in (*linear_layers(config), HEAD)]
-    require_promised(found.layers, promised_layers(settings, linear), found.saved_modules, settings, file)
+    require_selected_layers(found.layers, select_layers(settings, linear), found.saved_modules, settings, file)
     if settings.changes_base and is_quantized(config):
         raise UnsupportedError(
             f'the adapter {directory} was initialized by "{settings.init_lora_weights}", which changed the weights of '
-            f"its base before training: use it on the base that is not quantized, not on {base}"
+            f"its base before training: {base} is quantized, use the unquantized base"
         )
 
 
 def _check_saved_modules(
     directory: Path, settings: AdapterSettings, saved: Mapping[str, tuple[int, ...]], base: Path
 ) -> None:
-    """Compare the modules of `modules_to_save` with those of the base, which they replace."""
+    """Check that each module in `modules_to_save` is stored and has the shape of the base module it replaces."""
     config = read_config(base)
     tensors = {HEAD: (config.vocab_size, config.hidden_size), **expected_tensors(config)}
     shapes = {name.removesuffix(".weight"): shape for name, shape in tensors.items()}
     for module, shape in saved.items():
         if shapes.get(module) != shape:
             raise AdapterMismatchError(
-                f"the adapter {directory} replaces {module} by a weight of shape {list(shape)} (modules_to_save); "
-                f"it has the shape {list(shapes.get(module, ()))} in {BaseIdentity.of(base).describe()}: "
+                f"the adapter {directory} replaces {module} with a weight of shape {list(shape)} (modules_to_save), "
+                f"but its shape is {list(shapes.get(module, ()))} in {BaseIdentity.from_checkpoint(base).describe()}: "
                 "load it on its own base"
             )
     if missing := [module for module in shapes if is_saved(module, settings) and module not in saved]:
         raise CheckpointError(
-            f"the adapter {directory} lacks {missing[0]}, which modules_to_save names: copy it again, whole"
+            f"the adapter {directory} lacks {missing[0]}, which modules_to_save names: copy all of its files again"
         )
 
 
-def _compare(wanted: BaseIdentity, given: BaseIdentity, adapter: Path) -> None:
-    if not wanted.same_shape(given):
+def _require_same_base(expected: BaseIdentity, actual: BaseIdentity, adapter: Path) -> None:
+    if not expected.has_same_shape(actual):
         raise AdapterMismatchError(
-            f"the adapter {adapter} was made for {wanted.describe()}, not for {given.describe()}: load it on that base"
+            f"the adapter {adapter} was made for {expected.describe()}, not for {actual.describe()}: "
+            "load it on that base"
         )
-    if not wanted.same_numbers(given):
+    if not expected.has_same_weights(actual):
         raise AdapterMismatchError(
-            f"the adapter {adapter} was made for {wanted.describe()}; {given.name} has the same shape and other "
-            "weights: load it on that base"
+            f"the adapter {adapter} was made for {expected.describe()}; {actual.name} has the same shape but different "
+            "weights: load the adapter on its own base"
         )
 
 
-def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, given: BaseIdentity) -> None:
-    """Look for the layer of every LoRA matrix in the base."""
+def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, base: BaseIdentity) -> None:
+    """Check that the base has a layer of matching shape for every LoRA matrix."""
     layers = linear_layers(config) | {HEAD: (config.vocab_size, config.hidden_size)}
     for layer, parts in found.layers.items():
         features = layers.get(f"{layer}.weight")
         if features is None:
             raise AdapterMismatchError(
-                f"the adapter {adapter} changes {layer}, which {given.describe()} does not have: "
-                "load it on its own base"
+                f"the adapter {adapter} changes {layer}, which {base.describe()} does not have: load it on its own base"
             )
-        fitting = {"A": (-1, features[1]), "B": (features[0], -1), "magnitude": (features[0],)}
+        expected_shapes = {"A": (-1, features[1]), "B": (features[0], -1), "magnitude": (features[0],)}
         for part, shape in parts.shapes.items():
-            wanted = fitting[part]
-            if len(shape) != len(wanted) or any(w not in (-1, s) for s, w in zip(shape, wanted, strict=True)):
+            expected = expected_shapes[part]
+            if len(shape) != len(expected) or any(e not in (-1, s) for s, e in zip(shape, expected, strict=True)):
                 raise AdapterMismatchError(
                     f"the adapter {adapter} has {parts.names[part]} of shape {list(shape)} for a layer of shape "
-                    f"{list(features)} in {given.describe()}: load it on its own base"
+                    f"{list(features)} in {base.describe()}: load it on its own base"
                 )

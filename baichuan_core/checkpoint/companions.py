@@ -1,4 +1,4 @@
-"""The files of a checkpoint that are no weights: configuration, tokenizer and generation settings."""
+"""Read and copy the files of a checkpoint other than weights: configuration, tokenizer and generation settings."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from checkpoint_files import MORE_TEMPLATES, read_settled_config
 
 from .file_errors import engine_errors
 
-# Code of published repositories is left behind: nothing here runs it.
+# Python files of published repositories are not copied, because nothing here runs them.
 COMPANIONS = (
     "tokenizer.model",
     "tokenizer_config.json",
@@ -21,11 +21,11 @@ COMPANIONS = (
 
 
 def read_config(checkpoint: Path) -> BaichuanConfig:
-    """The configuration of a checkpoint directory.
+    """Return the configuration of a checkpoint directory.
 
     Raises:
-        CheckpointError: It is missing, no JSON, or of another model family.
-        UnsupportedError: The checkpoint was quantized by something else than bitsandbytes.
+        CheckpointError: It is missing, not JSON, or of another model family.
+        UnsupportedError: The checkpoint was quantized by something other than bitsandbytes.
     """
     with engine_errors():
         content = read_settled_config(checkpoint)
@@ -33,12 +33,12 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
         config: BaichuanConfig = BaichuanConfig.from_dict(content)
         config.check()
     except Exception as error:
-        raise CheckpointError(f"{checkpoint / 'config.json'} describes no possible model: {error}") from error
+        raise CheckpointError(f"{checkpoint / 'config.json'} does not describe a valid model: {error}") from error
     return config
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat templates and generation settings, those that exist."""
+    """Copy those of the tokenizer files, chat templates and generation settings that exist."""
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

@@ -1,4 +1,4 @@
-"""Faults in files as the engine's errors."""
+"""Translate the errors of `checkpoint_files` into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from checkpoint_files import FileError, UnsupportedFileError
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Raise what `checkpoint_files` finds wrong as `CheckpointError` or `UnsupportedError`."""
+    """Convert a `FileError` to `CheckpointError`, and an `UnsupportedFileError` to `UnsupportedError`."""
     try:
         yield
     except UnsupportedFileError as fault:

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, told from its headers without loading a weight."""
+"""Summarize a checkpoint directory from its configuration and headers, without loading weights."""
 
 import math
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from .validation import check_tensors, is_quantized
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSummary:
-    """A checkpoint in figures.
+    """Sizes and properties of a checkpoint.
 
     Attributes:
         position_embedding: "rope" or "alibi".
-        norm_head: Whether the head is a normalised one.
-        parameters: Number of weights of the model, quantized or not.
+        norm_head: Whether the output head is normalized.
+        parameters: Number of parameters of the model, quantized or not.
         weight_bytes: Size of the weight files.
-        quantization: "int8", "nf4" or "fp4"; None for plain weights.
-        has_tokenizer: Whether `tokenizer.model` lies beside the weights.
+        quantization: "int8", "nf4" or "fp4"; None if the checkpoint is not quantized.
+        has_tokenizer: Whether the directory has a `tokenizer.model`.
     """
 
     position_embedding: str
@@ -39,10 +39,10 @@ class CheckpointSummary:
 
 
 def inspect_checkpoint(checkpoint: Path | str) -> CheckpointSummary:
-    """Check that a directory holds a whole Baichuan checkpoint, and describe it.
+    """Check that a directory contains a complete Baichuan checkpoint, and summarize it.
 
     Raises:
-        CheckpointError: As `load_model` would; the message names the file or tensor and what to do.
+        CheckpointError: `load_model` would fail too; the message names the file or tensor and the remedy.
     """
     checkpoint = Path(checkpoint)
     config = read_config(checkpoint)

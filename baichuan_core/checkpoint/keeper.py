@@ -1,4 +1,4 @@
-"""Keeps the model that was loaded last, so that the next operation on it need not load it."""
+"""Keep the last loaded model, so that the next operation on it does not load it again."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -20,13 +20,13 @@ NATIVE = "transformers"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Everything that decides what is loaded.
+    """Arguments that determine which model is loaded.
 
     Attributes:
         checkpoint: Directory of a checkpoint.
         adapter: Directory of a LoRA adapter for it.
         dtype: Dtype of the weights, "auto" for that of the checkpoint.
-        device: Device of the weights; the first GPU, or else the CPU, if None.
+        device: Device of the weights; None for the first GPU, or the CPU if there is none.
     """
 
     checkpoint: Path
@@ -35,23 +35,23 @@ class ModelSource:
     device: str | None = None
 
     def stamp_files(self) -> tuple[FileStamp, ...]:
-        """Return name, size, times of change and inode of all files, which differ if a file was changed or replaced."""
+        """Return path, size, mtime, ctime and inode of all files; they differ if a file was changed or replaced."""
         folders = [self.checkpoint] if self.adapter is None else [self.checkpoint, self.adapter]
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
         found = [(str(path), path.stat()) for path in files]
-        return tuple((name, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for name, one in found)
+        return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in found)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptModel:
-    """What a keeper has.
+    """The model that a keeper holds, and the arguments it was loaded with.
 
     Attributes:
-        source: What was loaded.
-        stamps: Its files when that began.
-        engine: Name of the engine that runs it.
-        variant: Settings that an engine which loads the model itself was started with.
-        loaded: The model, or the engine that holds it.
+        source: Arguments of the load.
+        stamps: State of the source's files when the load began.
+        engine: Name of the engine that runs the model.
+        variant: Settings that the engine was started with, if it loads the model itself.
+        loaded: The model, or the engine that contains it.
     """
 
     source: ModelSource
@@ -62,14 +62,14 @@ class KeptModel:
 
 
 class ModelKeeper:
-    """Holds one loaded model at most: it is released before another one is loaded. The last tokenizer is kept, too.
+    """Holds at most one loaded model, which it releases before it loads another one, and the last tokenizer.
 
-    What is kept is used again only if none of its files has changed since.
+    A model or tokenizer is reused only if none of its files has changed.
 
     Example:
         models = ModelKeeper()
-        evaluate_perplexity(checkpoint, text, output, models=models)   loads the model
-        generate(checkpoint, requests, file, models=models)            uses it again
+        evaluate_perplexity(checkpoint, text, output, models=models)  # loads the model
+        generate(checkpoint, requests, file, models=models)  # reuses it
     """
 
     def __init__(self) -> None:
@@ -79,18 +79,18 @@ class ModelKeeper:
     @classmethod
     @contextmanager
     def lend(cls, models: Self | None) -> Iterator[Self]:
-        """Yield `models`, or if there is none a keeper that releases its model when the block ends."""
+        """Yield `models`, or if it is None a new keeper that releases its model when the block ends."""
         if models is not None:
             yield models
             return
-        own = cls()
+        temporary = cls()
         try:
-            yield own
+            yield temporary
         finally:
-            own.release()
+            temporary.release()
 
     def load(self, source: ModelSource) -> BaichuanForCausalLM:
-        """Return the model, prepacked for inference; it is loaded if it is not kept.
+        """Return the model, prepacked for inference; load it unless it is the kept one.
 
         Raises:
             CheckpointError, AdapterMismatchError, UnsupportedError: See `load_model`.
@@ -103,7 +103,7 @@ class ModelKeeper:
         return self.keep(source, NATIVE, start)
 
     def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
-        """Return the tokenizer of a checkpoint; reading a published one takes a second.
+        """Return the tokenizer of a checkpoint; keep it, because reading a published one takes about a second.
 
         Raises:
             TokenizerError, CheckpointError: See `load_tokenizer`.
@@ -114,16 +114,16 @@ class ModelKeeper:
         return self._tokenizer[1]
 
     def keep(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
-        """Return what `start` returned for the same source, engine and variant, or call it and keep its result."""
+        """Return the kept result if source, engine and variant are the same, otherwise that of `start`, and keep it."""
         stamps = source.stamp_files()
         kept = self.kept
-        wanted = (source, stamps, engine, variant)
-        if kept is not None and (kept.source, kept.stamps, kept.engine, kept.variant) == wanted:
+        key = (source, stamps, engine, variant)
+        if kept is not None and (kept.source, kept.stamps, kept.engine, kept.variant) == key:
             return cast(T, kept.loaded)
         del kept
         self.release()
         loaded = start()
-        self.kept = KeptModel(*wanted, loaded)
+        self.kept = KeptModel(*key, loaded)
         return loaded
 
     def holds(self, source: ModelSource) -> bool:
@@ -134,10 +134,10 @@ class ModelKeeper:
         )
 
     def release(self) -> None:
-        """Release the kept model, and the memory that nothing else uses."""
+        """Release the kept model and return unused memory to the system."""
         if self.kept is None:
             return
-        close = getattr(self.kept.loaded, "close", None)  # of engines with memory outside torch's allocator
+        close = getattr(self.kept.loaded, "close", None)  # engines that use memory outside torch's allocator have it
         self.kept = None
         if close is not None:
             close()

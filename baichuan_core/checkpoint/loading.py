@@ -1,4 +1,4 @@
-"""Loads models and tokenizers from checkpoint directories, with errors that say what to change."""
+"""Load models and tokenizers from checkpoint directories."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -43,57 +43,57 @@ def load_model(
     quantization: QuantizationMethod | BitsAndBytesConfig | None = None,
     quantize_head: bool = False,
 ) -> BaichuanForCausalLM:
-    """Load a checkpoint in eval mode, everything checked before the first weight is read.
+    """Load a model in eval mode, after checking the files of its checkpoint.
 
-    With `quantization`, each tensor goes from its file to its quantized form on its device before the next one is
-    read, so that memory holds the quantized model and one weight.
+    With `quantization`, each tensor is quantized on its device before the next one is read, so memory holds the
+    quantized model and a single unquantized weight.
 
     Args:
         checkpoint: Directory with `config.json` and safetensors or `.bin` weights; quantized ones need no flag.
         dtype: Dtype of the weights, "auto" for that of the checkpoint.
-        device: Where the weights go, e.g. "cpu" or "cuda:0"; the first GPU, or else the CPU, if not given.
-        device_map: accelerate's placement over several devices instead, e.g. "auto".
-        adapter: A LoRA adapter directory that was made for this base; its layers are put into the model.
-        quantization: Quantize on the way: "int8", "nf4" or "fp4" as `quantize` does, or settings of your own.
-        quantize_head: Keep embedding and output head in 8 bits too, when quantizing on the way.
+        device: Device of the weights, e.g. "cpu" or "cuda:0"; by default the first GPU, or the CPU if there is none.
+        device_map: Placement on several devices as in accelerate, e.g. "auto", instead of `device`.
+        adapter: Directory of a LoRA adapter that was made for this base; its layers are added to the model.
+        quantization: Quantize during loading: "int8", "nf4" or "fp4" as `quantize` does, or custom settings.
+        quantize_head: Also quantize the embedding and the output head to 8 bits; requires `quantization`.
 
     Raises:
-        CheckpointError: Missing or damaged files, tensors that do not fit the configuration.
+        CheckpointError: A file is missing or damaged, or the tensors do not match the configuration.
         AdapterMismatchError: The adapter was made for another base.
-        UnsupportedError: A dtype or a device that does not exist here, a quantization that is not known or
-            comes on top of another one, or a layer without a 4-bit kernel on this device.
+        UnsupportedError: The dtype, device or quantization is unknown or unavailable, the checkpoint is already
+            quantized, or a layer has no 4-bit kernel on this device.
     """
     checkpoint, adapter = Path(checkpoint), None if adapter is None else Path(adapter)
-    config, wanted = read_config(checkpoint), _dtype(dtype)
-    settings = _settings(config, checkpoint, quantization, quantize_head)
-    devices = _devices(device, device_map)
+    config, torch_dtype = read_config(checkpoint), _parse_dtype(dtype)
+    settings = _quantization_settings(config, checkpoint, quantization, quantize_head)
+    devices = _resolve_devices(device, device_map)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
     _require_kernels(config, settings, devices)
     lora = None if adapter is None else LoraAdapter.read(adapter, checkpoint)
-    _require_restorable(lora, quantization)
+    _require_unquantized_base(lora, quantization)
     config.quantize_head = quantize_head or config.quantize_head
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
-        config=config,  # of which other tools' leftovers are gone
+        config=config,  # cleaned of fields that other tools left in config.json
         generation_config=_generation_config(checkpoint, config),
-        dtype=wanted,
-        # ZeRO-3 places the weights itself, in parts on all ranks.
+        dtype=torch_dtype,
+        # ZeRO-3 shards the weights over all ranks itself.
         device_map=None if is_deepspeed_zero3_enabled() else devices,
         quantization_config=settings and StreamingConfig(settings),
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):
         raise CheckpointError(f"{checkpoint} did not load as a Baichuan model")
-    if isinstance(wanted, torch.dtype) and not is_deepspeed_zero3_enabled():
-        _cast_floats(model, wanted)
+    if isinstance(torch_dtype, torch.dtype) and not is_deepspeed_zero3_enabled():
+        _cast_floats(model, torch_dtype)
     if lora is not None:
         lora.put_into(model)
     return model
 
 
 def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
-    """The tokenizer of a checkpoint directory.
+    """Load the tokenizer of a checkpoint directory.
 
     Raises:
         TokenizerError: It is missing, cannot be read, or has a token without an embedding.
@@ -102,7 +102,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     checkpoint = Path(checkpoint)
     file = checkpoint / "tokenizer.model"
     if not file.is_file():
-        raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json beside the weights")
+        raise TokenizerError(f"{file} is missing: copy tokenizer.model and tokenizer_config.json next to the weights")
     embeddings = read_config(checkpoint).vocab_size
     try:
         check_tokenizer_files(checkpoint, embeddings)
@@ -111,14 +111,14 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
         raise TokenizerError(str(error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise TokenizerError(
-            f"{file} or tokenizer_config.json beside it cannot be read ({error}): copy or download both again"
+            f"{file} or its tokenizer_config.json cannot be read ({error}): copy or download both again"
         ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
-        raise TokenizerError(f"{checkpoint} holds another kind of tokenizer: use that of the Baichuan family")
+        raise TokenizerError(f"{checkpoint} has another kind of tokenizer: use one of the Baichuan family")
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
-        # Fine-tuning tools add a token for padding alone and leave the model as it is. Padding is masked, so any id
-        # the model has will do: that of the published tokenizers.
+        # Some fine-tuning tools add a padding token without adding a row to the embedding. Padding is masked, so any
+        # valid id works; use that of the published tokenizers.
         _forget_token(tokenizer, padding)
         tokenizer.pad_token = tokenizer.unk_token
     for token, token_id in tokenizer.added_tokens_encoder.items():
@@ -128,7 +128,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
 
 
 def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
-    """As transformers reads it, also from a file with a byte order mark or with whole numbers as floats."""
+    """Read generation settings as transformers does, but accept a byte order mark and integers stored as floats."""
     settings = read_generation_settings(checkpoint)
     with engine_errors():
         check_end_tokens({"eos_token_id": config.eos_token_id}, config.vocab_size, checkpoint / "config.json")
@@ -139,7 +139,7 @@ def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationCo
 
 
 def _forget_token(tokenizer: BaichuanTokenizer, token: str) -> None:
-    """Remove an added token, so that text that contains it is text."""
+    """Remove an added token, so that its text is tokenized like any other."""
     token_id = tokenizer._added_tokens_encoder.pop(token)
     del tokenizer._added_tokens_decoder[token_id]
     tokenizer.tokens_trie = type(tokenizer.tokens_trie)()
@@ -147,16 +147,16 @@ def _forget_token(tokenizer: BaichuanTokenizer, token: str) -> None:
     tokenizer._update_total_vocab_size()
 
 
-def _dtype(name: str) -> str | torch.dtype:
+def _parse_dtype(name: str) -> str | torch.dtype:
     if name not in ("auto", "float32", "bfloat16", "float16"):
-        raise UnsupportedError(f'dtype {name!r} is not known: use "auto", "float32", "bfloat16" or "float16"')
+        raise UnsupportedError(f'dtype {name!r} is unknown: use "auto", "float32", "bfloat16" or "float16"')
     if name == "auto":
         return name
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
-def _settings(
+def _quantization_settings(
     config: BaichuanConfig,
     checkpoint: Path,
     quantization: QuantizationMethod | BitsAndBytesConfig | None,
@@ -164,35 +164,38 @@ def _settings(
 ) -> BitsAndBytesConfig | None:
     if quantization is None:
         if quantize_head and not config.quantize_head:
-            raise UnsupportedError(
-                'quantize_head goes with a quantization of the blocks: give e.g. quantization="int8"'
-            )
+            raise UnsupportedError('quantize_head requires quantization: set, for example, quantization="int8"')
         return None
     if is_quantized(config):
-        raise UnsupportedError(f"{checkpoint} is quantized already: load it without quantization=")
+        raise UnsupportedError(f"{checkpoint} is already quantized: load it without quantization")
     if quantize_head and config.tie_word_embeddings:
-        raise UnsupportedError(f"{checkpoint} uses its embedding as head: leave quantize_head out")
+        raise UnsupportedError(
+            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): load it without quantize_head"
+        )
     if isinstance(quantization, BitsAndBytesConfig):
-        return _of_the_blocks(quantization)
+        return _check_custom_settings(quantization)
     return quantization_settings(quantization)
 
 
-def _of_the_blocks(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:
-    """Settings of the caller, refused where they would not be heeded; the head stays what quantize_head makes it."""
+def _check_custom_settings(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:
+    """Reject settings that would have no effect, and return the others with the output head excluded.
+
+    `quantize_head` alone decides whether the head is quantized.
+    """
     if not (settings.load_in_4bit or settings.load_in_8bit):
         raise UnsupportedError(
-            "this BitsAndBytesConfig quantizes nothing: set load_in_4bit or load_in_8bit, or leave quantization out"
+            "this BitsAndBytesConfig quantizes nothing: set load_in_4bit or load_in_8bit, or omit quantization"
         )
     if settings.llm_int8_has_fp16_weight:
-        raise UnsupportedError("llm_int8_has_fp16_weight keeps the weights as floats: leave it out")
+        raise UnsupportedError("llm_int8_has_fp16_weight keeps the weights as floats: do not set it")
     settings = deepcopy(settings)
-    if settings.llm_int8_skip_modules is not None:  # transformers skips the head only where nothing is named
+    if settings.llm_int8_skip_modules is not None:  # transformers excludes the head by default only if this is None
         settings.llm_int8_skip_modules = sorted({*settings.llm_int8_skip_modules, "lm_head"})
     return settings
 
 
 def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None, devices: DeviceMap) -> None:
-    """Refuse on a CPU what its 4-bit kernels would fail at in the first forward."""
+    """Reject layers for which the 4-bit CPU kernels would fail in the first forward pass."""
     saved = config.quantization_config if is_quantized(config) else {}
     four_bits = settings.load_in_4bit if settings is not None else saved.get("load_in_4bit")
     places = set(devices.values()) if isinstance(devices, dict) else {"cuda" if torch.cuda.is_available() else "cpu"}
@@ -200,19 +203,19 @@ def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None
         require_four_bit_shapes(linear_layers(config))
 
 
-def _require_restorable(lora: LoraAdapter | None, quantization: object) -> None:
-    """Refuse to quantize a base on the way that the adapter's initialization has to change first."""
+def _require_unquantized_base(lora: LoraAdapter | None, quantization: object) -> None:
+    """Reject quantization during loading if the adapter's initialization has to change the base first."""
     if lora is not None and lora.settings.changes_base and quantization is not None:
         raise UnsupportedError(
             f'the adapter {lora.directory} was initialized by "{lora.settings.init_lora_weights}", which changed the '
-            "weights of its base before training: leave quantization out"
+            "weights of its base before training: load it without quantization"
         )
 
 
 def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
-    """The tensors that are not quantized, to the dtype asked for: transformers leaves them as they are stored."""
+    """Cast the unquantized tensors to `dtype`; transformers loads them in the dtype in which they are stored."""
     for parameter in model.parameters():
-        # Codes of 4 bits have a class of their own, and may be stored as floats.
+        # Skip 4-bit codes: they have their own parameter class, and their storage dtype may be a float.
         if type(parameter) is torch.nn.Parameter and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     for module in model.modules():
@@ -220,23 +223,23 @@ def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
             module.dtype = dtype
 
 
-def _devices(device: str | None, device_map: DeviceMap | None) -> DeviceMap:
+def _resolve_devices(device: str | None, device_map: DeviceMap | None) -> DeviceMap:
     if device_map is None:
-        return {"": _device(device)}
+        return {"": _resolve_device(device)}
     if device is not None:
-        raise UnsupportedError(f"device={device!r} and device_map={device_map!r} are both given: leave one out")
+        raise UnsupportedError(f"device={device!r} and device_map={device_map!r} are both set: omit one of them")
     if isinstance(device_map, str):
-        return device_map if device_map in AUTOMATIC_MAPS else {"": _device(device_map)}
-    return {part: place if place == "disk" else _device(place) for part, place in device_map.items()}
+        return device_map if device_map in AUTOMATIC_MAPS else {"": _resolve_device(device_map)}
+    return {part: place if place == "disk" else _resolve_device(place) for part, place in device_map.items()}
 
 
-def _device(name: str | int | torch.device | None) -> torch.device:
+def _resolve_device(name: str | int | torch.device | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
     except RuntimeError as error:
-        raise UnsupportedError(f'device {name!r} is not known: use "cpu" or "cuda:0"') from error
+        raise UnsupportedError(f'device {name!r} is unknown: use "cpu" or "cuda:0"') from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UnsupportedError('there is no CUDA device here: use "cpu"')
+        raise UnsupportedError('this machine has no CUDA device: use "cpu"')
     return device

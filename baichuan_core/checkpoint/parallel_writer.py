@@ -1,4 +1,4 @@
-"""Writes tensors whose places in a file are known beforehand, in pieces, by several threads at once."""
+"""Write tensors in chunks from several threads to positions that are planned in advance."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +11,19 @@ import torch
 
 from .rows_in_file import Rows
 
-# Large enough that a piece costs more than its bookkeeping; with all that is computed of it, small beside a tensor.
-PIECE_BYTES = 2**20
-MAX_THREADS = 8  # more wait for the disk or for memory
-# The system leaves new bytes in memory for seconds; told of them this often, the disk works from the start on.
-BYTES_FOR_THE_DISK = 64 * 2**20
+# Large enough that bookkeeping per chunk is negligible; small compared with a tensor, together with its temporaries.
+CHUNK_BYTES = 2**20
+MAX_THREADS = 8  # with more, threads only wait for the disk or for memory
+# The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.
+FSYNC_INTERVAL_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """A tensor that is to be written, known but for its numbers.
+    """Description of a tensor to write, and a function that computes its rows.
 
     Attributes:
-        rows: Gives `tensor[start:stop]`, from any thread. A tensor without dimensions counts as one row.
+        rows: Returns `tensor[start:stop]`; may be called from any thread. A scalar counts as one row.
     """
 
     name: str
@@ -46,13 +46,13 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole."""
+        """Size of the whole tensor."""
         return self.row_count * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor:
-    """A tensor and where its bytes go: an existing file, and an offset in it."""
+    """A tensor with its position: an existing file and an offset in it."""
 
     tensor: PlannedTensor
     file: Path
@@ -60,54 +60,54 @@ class PlacedTensor:
 
 
 def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
-    """Write all tensors to their places and the files to the disk; memory holds one piece a thread.
+    """Write all tensors to their positions and sync the files to disk; memory holds one chunk per thread.
 
     Args:
-        placed: What goes where, file after file; earlier ones are begun earlier.
-        on_bytes: Told after each piece, in order, how many bytes it had; on the calling thread.
+        placed: Tensors with their positions, grouped by file; they are started in this order.
+        on_bytes: Called on the calling thread after each chunk, in order, with its size in bytes.
     """
     with ExitStack() as stack:
         targets = {file: os.open(file, os.O_WRONLY) for file in dict.fromkeys(place.file for place in placed)}
         for target in targets.values():
             stack.callback(os.close, target)
-        disk = ThreadPoolExecutor(1, "disk")
-        stack.callback(disk.shutdown, cancel_futures=True)
+        syncer = ThreadPoolExecutor(1, "disk")
+        stack.callback(syncer.shutdown, cancel_futures=True)
         threads = ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS), "writer")
         stack.callback(threads.shutdown, cancel_futures=True)
-        pieces = [
+        chunks = [
             (targets[place.file], threads.submit(_write_rows, targets[place.file], place, start, stop))
             for place in placed
-            for start, stop in _pieces(place.tensor)
+            for start, stop in _iterate_chunks(place.tensor)
         ]
-        on_disk: list[Future[None]] = []
-        waiting = dict.fromkeys(targets.values(), 0)
-        for target, piece in pieces:
-            count = piece.result()
+        syncs: list[Future[None]] = []
+        unsynced_bytes = dict.fromkeys(targets.values(), 0)
+        for target, chunk in chunks:
+            count = chunk.result()
             on_bytes(count)
-            waiting[target] += count
-            if waiting[target] >= BYTES_FOR_THE_DISK:
-                on_disk.append(disk.submit(os.fsync, target))
-                waiting[target] = 0
-        on_disk += [disk.submit(os.fsync, target) for target in targets.values()]
-        for brought in on_disk:
-            brought.result()
+            unsynced_bytes[target] += count
+            if unsynced_bytes[target] >= FSYNC_INTERVAL_BYTES:
+                syncs.append(syncer.submit(os.fsync, target))
+                unsynced_bytes[target] = 0
+        syncs += [syncer.submit(os.fsync, target) for target in targets.values()]
+        for sync in syncs:
+            sync.result()
 
 
-def _pieces(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
+def _iterate_chunks(tensor: PlannedTensor) -> Iterator[tuple[int, int]]:
     if tensor.nbytes == 0:
         return
-    step = max(PIECE_BYTES // tensor.row_bytes, 1)
+    step = max(CHUNK_BYTES // tensor.row_bytes, 1)
     for start in range(0, tensor.row_count, step):
         yield start, min(start + step, tensor.row_count)
 
 
 def _write_rows(target: int, place: PlacedTensor, start: int, stop: int) -> int:
-    """Write one piece; returns its size."""
+    """Write one chunk and return its size in bytes."""
     tensor = place.tensor
     begin, count = place.offset + start * tensor.row_bytes, (stop - start) * tensor.row_bytes
     rows = tensor.rows(start, stop).detach().contiguous()
     if rows.dtype != tensor.dtype or rows.nbytes != count:
-        raise RuntimeError(f"{tensor.name} gave {rows.dtype} {list(rows.shape)} for rows {start} to {stop}")
+        raise RuntimeError(f"{tensor.name} returned {rows.dtype} {list(rows.shape)} for rows {start} to {stop}")
     content = rows.reshape(-1).view(torch.uint8).numpy().data
     written = 0
     while written < count:

@@ -1,4 +1,4 @@
-"""Writes a safetensors checkpoint whose tensors are all known beforehand, all shards at once."""
+"""Write a safetensors checkpoint whose tensors are all known in advance, all shards in parallel."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .parallel_writer import PlacedTensor, PlannedTensor, write_placed
-from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA, entry, shard_names, write_index
+from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA, header_entry, shard_names, write_index
 
 
 def write_checkpoint(
@@ -19,22 +19,22 @@ def write_checkpoint(
     """Write `model.safetensors`, or shards and their index.
 
     Args:
-        directory: Where to.
-        tensors: All tensors, in the order in which they are to be read.
-        on_bytes: Told after each piece how many bytes it had.
-        shard_bytes: No shard is larger, but for one with a single tensor.
+        directory: Directory of the checkpoint.
+        tensors: All tensors, in the order in which they are read.
+        on_bytes: Called after each chunk with its size in bytes.
+        shard_bytes: Maximum size of a shard, except for one that contains a single larger tensor.
     """
-    shards = _divided(tensors, shard_bytes)
+    shards = _split_into_shards(tensors, shard_bytes)
     placed: list[PlacedTensor] = []
     weight_map: dict[str, str] = {}
     for name, shard in zip(shard_names(len(shards)), shards, strict=True):
-        placed += _laid_out(directory / name, shard)
+        placed += _lay_out(directory / name, shard)
         weight_map |= {tensor.name: name for tensor in shard}
     write_index(directory, weight_map, sum(tensor.nbytes for tensor in tensors))
     write_placed(placed, on_bytes)
 
 
-def _divided(tensors: Sequence[PlannedTensor], shard_bytes: int) -> list[list[PlannedTensor]]:
+def _split_into_shards(tensors: Sequence[PlannedTensor], shard_bytes: int) -> list[list[PlannedTensor]]:
     shards: list[list[PlannedTensor]] = [[]]
     size = 0
     for tensor in tensors:
@@ -46,11 +46,11 @@ def _divided(tensors: Sequence[PlannedTensor], shard_bytes: int) -> list[list[Pl
     return shards
 
 
-def _laid_out(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
-    """Make a file with its header and room for the tensors.
+def _lay_out(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
+    """Create a file with its header and space for the tensors.
 
-    Readers want every tensor aligned to its dtype. One whose size is a multiple of 8 keeps the next one aligned;
-    the others come last, widest dtype first.
+    Readers require every tensor to be aligned to its dtype. A tensor whose size is a multiple of 8 bytes keeps the
+    next one aligned; the others come last, widest dtype first.
     """
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize if tensor.nbytes % ALIGNMENT else -ALIGNMENT)
     entries: dict[str, object] = dict(METADATA)
@@ -58,7 +58,7 @@ def _laid_out(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
     offset = 0
     for tensor in ordered:
         begins.append(offset)
-        entries[tensor.name] = entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
+        entries[tensor.name] = header_entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % ALIGNMENT)

@@ -1,8 +1,8 @@
-"""The 4-bit form that Baichuan 2 was published in, as the tensors that transformers stores today.
+"""Import the 4-bit format in which Baichuan 2 was published, as the tensors that transformers stores today.
 
-A `pytorch_model.bin` of it has for each linear layer `<layer>.weight.data`, packed codes as today's, and
-`<layer>.weight.quant_state`, the list that bitsandbytes 0.41 kept beside them (its `functional.quantize_4bit`):
-absmax, shape, dtype, block size, what the absmax are quantized with, the name and the values of the code book.
+A `pytorch_model.bin` in this format has two entries per linear layer. `<layer>.weight.data` contains the packed codes,
+as today. `<layer>.weight.quant_state` is the list that `functional.quantize_4bit` of bitsandbytes 0.41 returned:
+absmax, shape, dtype, block size, quantization state of the absmax, and name and values of the code book.
 """
 
 from collections.abc import Mapping
@@ -18,50 +18,51 @@ from baichuan_core.model.four_bits import bitsandbytes_functional
 _CODES, _STATE = ".weight.data", ".weight.quant_state"
 
 
-def holds_published_int4(content: Mapping[str, object]) -> bool:
-    """Whether an unpickled file is of this form."""
+def is_published_int4(content: Mapping[str, object]) -> bool:
+    """Whether an unpickled file is in this format."""
     return any(name.endswith(_STATE) and isinstance(value, list) for name, value in content.items())
 
 
 def import_published_int4(content: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
-    """The same codes and scales, bit for bit, under the names of today.
+    """Return the same codes and scales, bit for bit, under today's names.
 
     Args:
-        content: What `torch.load(..., weights_only=True)` gave.
-        file: For messages.
+        content: Result of `torch.load(..., weights_only=True)`.
+        file: Path of the file, for messages.
 
     Raises:
-        CheckpointError: A layer is not whole, or its state is none of bitsandbytes 0.41.
+        CheckpointError: A layer is incomplete, or its state is not one of bitsandbytes 0.41.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
         if name.endswith(_STATE):
             layer = name.removesuffix(_STATE)
             codes = content.get(layer + _CODES)
-            tensors |= {f"{layer}.{ending}": stored for ending, stored in _layer(codes, value, name, file).items()}
+            parts = _import_layer(codes, value, name, file)
+            tensors |= {f"{layer}.{ending}": stored for ending, stored in parts.items()}
         elif name.endswith(_CODES):
             if name.removesuffix(_CODES) + _STATE not in content:
                 raise CheckpointError(f"{file} lacks the quant_state of {name}: copy or download it again")
         elif isinstance(value, Tensor):
             tensors[name] = value.detach()
         else:
-            raise CheckpointError(f"{file} holds {name}, which is no tensor: copy or download it again")
+            raise CheckpointError(f"{file} contains {name}, which is not a tensor: copy or download it again")
     return tensors
 
 
-def _layer(codes: object, state: object, name: str, file: Path) -> dict[str, Tensor]:
+def _import_layer(codes: object, state: object, name: str, file: Path) -> dict[str, Tensor]:
     try:
         if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
-            raise TypeError("its codes are missing")  # noqa: TRY301 - one message for all that can be wrong
-        stored = _state_of(state).as_dict(packed=True)
+            raise TypeError("its codes are missing")  # noqa: TRY301 - one message covers every fault
+        stored = _build_state(state).as_dict(packed=True)
         return {"weight": codes.reshape(-1, 1), **{f"weight.{ending}": part for ending, part in stored.items()}}
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{name} in {file} is no state of bitsandbytes 0.41 ({error}): download it again") from (
-            error
-        )
+        raise CheckpointError(
+            f"{name} in {file} is not a quantization state of bitsandbytes 0.41 ({error}): download the file again"
+        ) from error
 
 
-def _state_of(state: Any) -> Any:
+def _build_state(state: Any) -> Any:
     absmax, shape, dtype, block_size, nested, quant_type, code = state
     functional = bitsandbytes_functional()
     if nested is None:

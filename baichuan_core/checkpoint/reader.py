@@ -1,4 +1,4 @@
-"""Reads the tensors of a checkpoint one at a time, without loading the rest."""
+"""Read the tensors of a checkpoint one at a time, without loading the others."""
 
 import json
 import os
@@ -18,27 +18,33 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
 from checkpoint_files.json_files import LFS_POINTER, refuse_lfs_pointer
-from checkpoint_files.weights import DERIVED, find_weights, published_int4_message, read_weight_map, strange_object
+from checkpoint_files.weights import (
+    DERIVED,
+    find_weights,
+    other_object_message,
+    published_int4_message,
+    read_weight_map,
+)
 
 from .file_errors import engine_errors
-from .published_int4 import holds_published_int4, import_published_int4
+from .published_int4 import import_published_int4, is_published_int4
 from .rows_in_file import Rows, RowsInFile
 
 
 class TensorReader:
-    """The tensors of a checkpoint directory: safetensors or `.bin`, in one file or in shards.
+    """Reader of the tensors in a checkpoint directory: safetensors or `.bin`, in one file or in shards.
 
-    Files are memory-mapped, `.bin` files unpickled with `weights_only=True`; of those that torch before 1.6
-    wrote, which cannot be mapped, one is in memory at a time. Persisted `inv_freq` buffers are left out. Several
-    threads may read.
+    Files are memory-mapped, and `.bin` files are unpickled with `weights_only=True`. Files of torch before 1.6 cannot
+    be mapped, so at most one of them is in memory at a time. Stored `inv_freq` buffers are ignored. Several threads
+    may read at once.
 
     Args:
         checkpoint: The directory.
-        weights: The file of weights or index in it; found by its usual names if not given.
-        import_int4: Show the published 4-bit form as the tensors that transformers stores today.
+        weights: The weight file or the index in it; by default the first of the usual names that exists.
+        import_int4: Present the published 4-bit format as the tensors that transformers stores today.
 
     Raises:
-        CheckpointError: No weights, or a shard that is missing, damaged or no checkpoint; the message names
+        CheckpointError: There are no weights, or a shard is missing, damaged or not a checkpoint. The message names
             the file.
     """
 
@@ -50,18 +56,18 @@ class TensorReader:
         self._stack = ExitStack()
         self._mapped: dict[Path, Any] = {}
         self._unpickled: dict[Path, Mapping[str, Tensor]] = {}
-        self._in_memory: Path | None = None
+        self._unmapped_file: Path | None = None
         self._offsets: dict[Path, dict[str, int]] = {}
         self._descriptors: dict[Path, int] = {}
         with engine_errors():
             source = weights or find_weights(checkpoint)
-            promised = read_weight_map(source) if source.suffix == ".json" else None
-        self.files = sorted({source} if promised is None else {checkpoint / file for file in promised.values()})
-        self._where: dict[str, Path] = {}
+            weight_map = read_weight_map(source) if source.suffix == ".json" else None
+        self.files = sorted({source} if weight_map is None else {checkpoint / file for file in weight_map.values()})
+        self._file_by_name: dict[str, Path] = {}
         for file in self.files:
-            self._where |= dict.fromkeys(self._names_in(file), file)
-        if promised is not None:
-            self._check_promises(promised)
+            self._file_by_name |= dict.fromkeys(self._read_names(file), file)
+        if weight_map is not None:
+            self._check_weight_map(weight_map)
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +82,7 @@ class TensorReader:
     @property
     def names(self) -> list[str]:
         """Names of all tensors, file by file."""
-        return [name for name in self._where if not DERIVED.search(name)]
+        return [name for name in self._file_by_name if not DERIVED.search(name)]
 
     @property
     def total_bytes(self) -> int:
@@ -84,50 +90,50 @@ class TensorReader:
         return sum(file.stat().st_size for file in self.files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, read from the file's header where it has one."""
-        file = self._where[name]
+        """Return the shape of a tensor, from the header if the file has one."""
+        file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return tuple(self._map(file).get_slice(name).get_shape())
         return tuple(self._unpickle(file)[name].shape)
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor holds floats, read from the file's header where it has one."""
-        file = self._where[name]
+        """Whether a tensor contains floats, from the header if the file has one."""
+        file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return "F" in self.dtype(name)
         return self._unpickle(file)[name].is_floating_point()
 
     def dtype(self, name: str) -> str:
-        """Dtype of a tensor, as its file spells it: e.g. "BF16" in safetensors."""
-        file = self._where[name]
+        """Return the dtype of a tensor as its file spells it, e.g. "BF16" in safetensors."""
+        file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return str(self._map(file).get_slice(name).get_dtype())
         return str(self._unpickle(file)[name].dtype)
 
     def file(self, name: str) -> Path:
-        """File with a tensor."""
-        return self._where[name]
+        """Return the path of the file that contains a tensor."""
+        return self._file_by_name[name]
 
     def read(self, name: str) -> Tensor:
-        """One tensor on the CPU, backed by the file where it can be.
+        """Return one tensor on the CPU, memory-mapped if possible.
 
         Raises:
             CheckpointError: The checkpoint has no such tensor.
         """
-        if name not in self._where:
-            raise CheckpointError(f"{self.checkpoint} has no tensor {name}: copy the checkpoint again, whole")
-        file = self._where[name]
+        if name not in self._file_by_name:
+            raise CheckpointError(f"{self.checkpoint} has no tensor {name}: copy the whole checkpoint again")
+        file = self._file_by_name[name]
         tensor: Tensor = (
             self._map(file).get_tensor(name) if file.suffix == ".safetensors" else self._unpickle(file)[name]
         )
         return tensor
 
     def rows(self, name: str) -> Rows:
-        """Gives rows of a tensor, from any thread, as long as this reader is open."""
-        tensor, file = self.read(name), self._where[name]
+        """Return a function that reads rows of a tensor, from any thread, as long as this reader is open."""
+        tensor, file = self.read(name), self._file_by_name[name]
         with self._lock:
             if file not in self._offsets:
-                self._offsets[file] = _offsets(file) if not self.imported_int4 else {}
+                self._offsets[file] = _find_offsets(file) if not self.imported_int4 else {}
             offset = self._offsets[file].get(name)
             if offset is not None:
                 return RowsInFile(file, self._descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
@@ -144,7 +150,7 @@ class TensorReader:
             self._stack.callback(os.close, self._descriptors[file])
         return self._descriptors[file]
 
-    def _names_in(self, file: Path) -> list[str]:
+    def _read_names(self, file: Path) -> list[str]:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: copy or download this shard of the checkpoint")
         with engine_errors(), file.open("rb") as stream:
@@ -159,68 +165,70 @@ class TensorReader:
                 try:
                     self._mapped[file] = self._stack.enter_context(safe_open(file, framework="pt", device="cpu"))
                 except (SafetensorError, OSError) as error:
-                    raise _damaged(file, error) from error
+                    raise _damaged_file_error(file, error) from error
             return self._mapped[file]
 
     def _unpickle(self, file: Path) -> Mapping[str, Tensor]:
         with self._lock:
             if file not in self._unpickled:
-                if self._in_memory is not None:
-                    del self._unpickled[self._in_memory]
-                    self._in_memory = None
+                if self._unmapped_file is not None:
+                    del self._unpickled[self._unmapped_file]
+                    self._unmapped_file = None
                 content, is_mapped = _load_pickled(file)
                 self._unpickled[file] = self._tensors(content, file)
-                self._in_memory = None if is_mapped else file
+                self._unmapped_file = None if is_mapped else file
             return self._unpickled[file]
 
     def _tensors(self, content: object, file: Path) -> Mapping[str, Tensor]:
         if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-            raise CheckpointError(f"{file} holds no tensors by name: copy or download the checkpoint again")
-        if holds_published_int4(content):
+            raise CheckpointError(f"{file} is not a mapping of names to tensors: copy or download the checkpoint again")
+        if is_published_int4(content):
             if not self._import_int4:
                 raise CheckpointError(published_int4_message(file))
             self.imported_int4 = True
             return import_published_int4(content, file)
-        strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
-        if strange:
-            raise CheckpointError(strange_object(file, strange[0], is_mapping=isinstance(content[strange[0]], Mapping)))
+        others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+        if others:
+            raise CheckpointError(
+                other_object_message(file, others[0], is_mapping=isinstance(content[others[0]], Mapping))
+            )
         tensors: Mapping[str, Tensor] = content
         return tensors
 
-    def _check_promises(self, promised: Mapping[str, str]) -> None:
-        for name, file in promised.items():
-            if self._where.get(name) != self.checkpoint / file:
+    def _check_weight_map(self, weight_map: Mapping[str, str]) -> None:
+        for name, file in weight_map.items():
+            if self._file_by_name.get(name) != self.checkpoint / file:
                 raise CheckpointError(
-                    f"{self.checkpoint / file} lacks the tensor {name} that the index promises: "
+                    f"{self.checkpoint / file} lacks the tensor {name} that the index lists: "
                     "copy or download this shard again"
                 )
 
 
 def _load_pickled(file: Path) -> tuple[object, bool]:
-    """What a file holds, and whether its tensors are mapped."""
+    """Return the content of a file, and whether its tensors are memory-mapped."""
     try:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True), True
         except RuntimeError:
-            # Files of torch before 1.6 are no archives and cannot be mapped.
+            # Files of torch before 1.6 are not zip archives and cannot be mapped.
             return torch.load(file, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{file} is damaged or holds more than tensors, which is never run: convert it to safetensors "
-            f"where you trust it, or download it again ({_unpickling_fault(error)})"
+            f"{file} is damaged or contains objects other than tensors, which are never loaded: if you trust the file, "
+            f"convert it to safetensors elsewhere, otherwise download it again ({_unpickling_fault(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise _damaged(file, error) from error
+        raise _damaged_file_error(file, error) from error
 
 
-def _offsets(file: Path) -> dict[str, int]:
-    """Where in a file the bytes of its tensors begin, those of tensors that are not one run of bytes left out."""
+def _find_offsets(file: Path) -> dict[str, int]:
+    """Return the offset of each tensor in a file, except of tensors that are not contiguous."""
     if file.suffix == ".safetensors":
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_bytes))
         start = 8 + header_bytes
-        return {name: start + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"}
+        return {name: start + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
     with FakeTensorMode():  # https://docs.pytorch.org/tutorials/unstable/gpu_direct_storage.html
         tensors = torch.load(file, weights_only=True)
     offsets = {}
@@ -231,12 +239,12 @@ def _offsets(file: Path) -> dict[str, int]:
     return offsets
 
 
-def _damaged(file: Path, error: Exception) -> CheckpointError:
+def _damaged_file_error(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
 
 
 def _unpickling_fault(error: Exception) -> str:
-    """The fault itself: torch's message begins with advice to set `weights_only=False`, which would run the file."""
+    """Return the cause alone: torch's message starts by advising `weights_only=False`, which would run the file."""
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 
 

@@ -1,4 +1,4 @@
-"""Reads rows of a tensor out of a file, past its mapping: a page that is touched first costs more than its bytes."""
+"""Read rows of a tensor with `preadv`, which is faster than touching mapped pages for the first time."""
 
 import os
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from baichuan_core.errors import CheckpointError
 
-# Rows `start` to `stop` of a tensor, from any thread. A tensor without dimensions counts as one row.
+# Returns rows `start` to `stop` of a tensor; may be called from any thread. A scalar counts as one row.
 Rows = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class RowsInFile:
-    """Rows of a tensor whose bytes are one run in a file.
+    """Reader of the rows of a tensor that is contiguous in a file.
 
     Attributes:
-        file: For messages.
-        descriptor: Of the file, open for reading.
-        offset: Where the tensor begins.
+        file: Path of the file, for messages.
+        descriptor: Descriptor of the file, open for reading.
+        offset: Position of the tensor's first byte.
     """
 
     file: Path
@@ -31,10 +31,10 @@ class RowsInFile:
     shape: tuple[int, ...]
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop`, in memory of their own.
+        """Return a copy of rows `start` to `stop`.
 
         Raises:
-            CheckpointError: The file has become shorter.
+            CheckpointError: The file was truncated while it was read.
         """
         shape = (stop - start, *self.shape[1:]) if self.shape else ()
         rows = torch.empty(shape, dtype=self.dtype)
@@ -44,6 +44,6 @@ class RowsInFile:
         while done < len(content):
             count = os.preadv(self.descriptor, [content[done:]], begin + done)
             if count == 0:
-                raise CheckpointError(f"{self.file} has become shorter while it was read: copy or download it again")
+                raise CheckpointError(f"{self.file} was truncated while it was read: copy or download it again")
             done += count
         return rows

@@ -1,4 +1,4 @@
-"""Makes a directory appear whole or not at all."""
+"""Write a directory so that it appears complete or not at all."""
 
 import fcntl
 import os
@@ -13,17 +13,17 @@ from baichuan_core.errors import CheckpointError
 
 @contextmanager
 def staged_output(output: Path) -> Iterator[Path]:
-    """A directory beside `output` to write into; it takes the name `output` when the block ends well.
+    """Yield a staging directory next to `output` that is renamed to `output` if the block succeeds.
 
-    Files reach the disk before the name does. After an error the staging directory is removed, and what a
-    killed run left behind is removed by the next one to the same place.
+    All files are synced to disk before the rename. The staging directory is removed after an error; one that a killed
+    run left behind is removed by the next run with the same output.
 
     Raises:
-        CheckpointError: `output` exists and is no empty directory, or nothing can be written beside it.
+        CheckpointError: `output` exists and is not an empty directory, or its parent is not writable.
     """
     output = output.resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise CheckpointError(f"{output} exists and is not empty: name a new directory for the result")
+        raise CheckpointError(f"{output} exists and is not an empty directory: choose a new directory for the result")
     make_directory(output.parent)
     prefix = f".{output.name}.partial-"
     _remove_abandoned(output.parent, prefix)
@@ -41,17 +41,17 @@ def staged_output(output: Path) -> Iterator[Path]:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory that results can be written to, and those above it.
+    """Create a directory for results, including its parents.
 
     Raises:
-        CheckpointError: It cannot be made or written to.
+        CheckpointError: It cannot be created or is not writable.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{directory} cannot be made ({error.strerror}): name another place") from error
+        raise CheckpointError(f"{directory} cannot be created ({error.strerror}): choose another directory") from error
     if not os.access(directory, os.W_OK):
-        raise CheckpointError(f"{directory} cannot be written to: name another place")
+        raise CheckpointError(f"{directory} is not writable: choose another directory")
 
 
 def _publish(staging: Path, output: Path) -> None:
@@ -72,18 +72,18 @@ def _sync(path: Path) -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """Hold a directory until the process ends; None if a living process holds it or nobody can."""
+    """Lock a directory until its descriptor is closed; return None if it is locked or cannot be locked."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or a file system without locks
+    except OSError:  # a running process holds the lock, or the file system has no locks
         os.close(descriptor)
         return None
     return descriptor
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for left in parent.iterdir():
-        if left.name.startswith(prefix) and (lock := _lock(left)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
+    for path in parent.iterdir():
+        if path.name.startswith(prefix) and (lock := _lock(path)) is not None:
+            shutil.rmtree(path, ignore_errors=True)
             os.close(lock)

@@ -1,4 +1,4 @@
-"""Quantizes while loading: a tensor reaches its quantized form on its device before the next one is read."""
+"""Quantize while loading: each tensor is quantized on its device before the next one is read."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from transformers.quantizers.quantizers_utils import get_module_from_name
 from baichuan_core.model.eight_bit_ends import EightBitRows, eight_bit_rows
 from baichuan_core.model.quantization import quantized_parameter
 
-# The name under which transformers finds the quantizer below; it reaches no saved configuration.
+# Name under which the quantizer below is registered with transformers; it is never written to a saved configuration.
 METHOD = "baichuan_streaming"
 
 
 @register_quantization_config(METHOD)
 class StreamingConfig(BitsAndBytesConfig):
-    """bitsandbytes' settings, carried out by our quantizer: faster on CPUs, and it knows 8-bit ends.
+    """bitsandbytes' settings for our quantizer, which is faster on CPUs and can quantize embedding and head to 8 bits.
 
     Args:
-        settings: What the loaded model will declare.
+        settings: Settings that the configuration of the loaded model will contain.
     """
 
     def __init__(self, settings: BitsAndBytesConfig) -> None:
@@ -33,29 +33,32 @@ class StreamingConfig(BitsAndBytesConfig):
 
 @register_quantizer(METHOD)
 class StreamingQuantizer(Bnb4BitHfQuantizer):
-    """transformers' own quantizer of 4 bits, which only differs from that of 8 bits in what is overridden here."""
+    """Quantizer for 4 and 8 bits, based on transformers' own for 4 bits.
+
+    transformers' quantizer for 8 bits differs from it only in the methods overridden here.
+    """
 
     quantization_config: StreamingConfig
 
     @property
     def quantized_element_size(self) -> float:
-        """Bytes of a number in a block, for device maps."""
+        """Bytes per quantized weight, used to compute device maps."""
         return 1.0 if self.quantization_config.load_in_8bit else 0.5
 
     def param_element_size(self, model: PreTrainedModel, param_name: str, param: Tensor) -> float:
-        """The ends are in their final dtype from the start."""
+        """Return the bytes per element of a parameter; 8-bit embeddings and heads already have their final dtype."""
         if param.dtype == torch.int8:
             return 1.0
         size: float = super().param_element_size(model, param_name, param)
         return size
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
-        """Whether a tensor of the checkpoint goes through `QuantizeTensor`."""
+        """Whether `QuantizeTensor` has to convert a tensor of the checkpoint."""
         module, name = get_module_from_name(model, param_name)
         return name == "weight" and (isinstance(module, EightBitRows) or hasattr(module, "source_cls"))
 
     def get_quantize_ops(self) -> ConversionOps:
-        """What is done to such a tensor."""
+        """Return the operation that quantizes a tensor."""
         return QuantizeTensor(self)
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
@@ -64,7 +67,7 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
 
 
 class QuantizeTensor(ConversionOps):
-    """One dense weight, on its device, to what the layer that waits for it holds."""
+    """Operation that quantizes one dense weight, on its device, for the layer it belongs to."""
 
     def __init__(self, quantizer: StreamingQuantizer) -> None:
         self._settings = quantizer.quantization_config.settings
@@ -76,7 +79,7 @@ class QuantizeTensor(ConversionOps):
         target_patterns: list[str],  # noqa: ARG002
         **kwargs: Any,
     ) -> dict[str, list[Tensor]]:
-        """The tensors to put into the model, by name."""
+        """Return the tensors to store in the model, by name."""
         ((name, dense),) = input_dict.items()
         weight: Tensor = dense[0] if isinstance(dense, list) else dense
         layer, _ = get_module_from_name(kwargs["model"], name)

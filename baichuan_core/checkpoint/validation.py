@@ -1,4 +1,4 @@
-"""Compares what a checkpoint holds with what its configuration asks for."""
+"""Compare the tensors of a checkpoint with its configuration."""
 
 import checkpoint_files
 from baichuan_core.config import BaichuanConfig
@@ -10,21 +10,21 @@ from .reader import TensorReader
 
 
 def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
-    """Find missing, unknown and misshapen tensors before anything is loaded.
+    """Check for missing, unknown and misshapen tensors before anything is loaded.
 
     Raises:
-        CheckpointError: The message names the tensor and what to do.
-        UnsupportedError: The tensors are those of GPTQ or AWQ.
+        CheckpointError: There is one; the message names it and the remedy.
+        UnsupportedError: The checkpoint was quantized by GPTQ or AWQ.
     """
     with engine_errors():
         checkpoint_files.check_tensors(reader, config, getattr(config, "quantization_config", None))
     if config.tie_word_embeddings and HEAD in reader.names and not reader.read(HEAD).equal(reader.read(EMBEDDING)):
         raise CheckpointError(
-            f"{reader.checkpoint} holds lm_head.weight, which differs from the embedding, but tie_word_embeddings in "
+            f"{reader.checkpoint} has an lm_head.weight that differs from the embedding, but tie_word_embeddings in "
             "config.json is true: set it to false to use the stored head, or remove the tensor"
         )
 
 
 def is_quantized(config: BaichuanConfig) -> bool:
-    """Whether the configuration is that of a quantized checkpoint."""
+    """Whether a configuration belongs to a quantized checkpoint."""
     return getattr(config, "quantization_config", None) is not None

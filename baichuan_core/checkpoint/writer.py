@@ -1,4 +1,4 @@
-"""Writes safetensors shards and their index, holding one tensor at a time in memory."""
+"""Write safetensors shards and their index with one tensor in memory at a time."""
 
 import json
 import struct
@@ -12,10 +12,10 @@ from torch import Tensor
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
-# So that transformers knows for whom the file is.
+# transformers requires this entry, which says that the tensors are PyTorch's.
 METADATA = {"__metadata__": {"format": "pt"}}
-# A header line: dtype, shape, two offsets and the punctuation, beside the name.
-_ENTRY_BYTES = 128
+# Maximum size of a header entry without its name: dtype, shape, two offsets and punctuation.
+_MAX_ENTRY_BYTES = 128
 ALIGNMENT = 8
 
 # https://github.com/huggingface/safetensors, the table of dtypes.
@@ -37,21 +37,21 @@ class TensorWriter:
     """Appends tensors to a checkpoint directory in safetensors shards.
 
     Args:
-        directory: Where `model.safetensors`, or `model-00001-of-0000N.safetensors` and the index, appear.
-        names: All names that may come; their headers get room before their bytes are known.
-        shard_bytes: A shard is closed before it would grow beyond this.
+        directory: Directory for `model.safetensors`, or for the shards `model-00001-of-0000N.safetensors` and an index.
+        names: Names of all tensors that may be added, to reserve space for their header entries.
+        shard_bytes: Maximum size of a shard with more than one tensor.
     """
 
     def __init__(self, directory: Path, names: list[str], shard_bytes: int = DEFAULT_SHARD_BYTES) -> None:
         self._directory = directory
-        self._header_bytes = sum(len(name.encode()) + _ENTRY_BYTES for name in names) + _ENTRY_BYTES
+        self._header_bytes = sum(len(name.encode()) + _MAX_ENTRY_BYTES for name in names) + _MAX_ENTRY_BYTES
         self._shard_bytes = shard_bytes
         self._finished: list[_Shard] = []
         self._open: _Shard | None = None
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of all tensors so far."""
+        """Total size of the tensors added so far."""
         shards = [*self._finished, *([self._open] if self._open is not None else [])]
         return sum(shard.size for shard in shards)
 
@@ -65,7 +65,7 @@ class TensorWriter:
         self._open.add(name, tensor.detach().cpu().contiguous())
 
     def finish(self) -> None:
-        """Write what is left, give the shards their names and write the index if there are several."""
+        """Close the last shard, give the shards their final names and, if there are several, write the index."""
         self._close_shard()
         weight_map: dict[str, str] = {}
         for name, shard in zip(shard_names(len(self._finished)), self._finished, strict=True):
@@ -82,7 +82,7 @@ class TensorWriter:
 
 @contextmanager
 def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_SHARD_BYTES) -> Iterator[TensorWriter]:
-    """A `TensorWriter` that is finished when the block ends well."""
+    """Yield a `TensorWriter` that is finished if the block succeeds."""
     writer = TensorWriter(directory, names, shard_bytes)
     try:
         yield writer
@@ -94,36 +94,36 @@ def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_
 
 
 def shard_names(count: int) -> list[str]:
-    """What transformers calls the files of a checkpoint."""
+    """Return the file names that transformers expects for `count` shards."""
     if count == 1:
         return ["model.safetensors"]
     return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
 
 
 def write_index(directory: Path, weight_map: dict[str, str], total_size: int) -> None:
-    """Say which file holds which tensor, if there are several.
+    """Write the index that maps tensors to files, if there is more than one file.
 
     Args:
-        directory: Where the shards are.
-        weight_map: Names of files by names of tensors.
-        total_size: Bytes of all tensors.
+        directory: Directory of the shards.
+        weight_map: File name by tensor name.
+        total_size: Size of all tensors in bytes.
     """
     if len(set(weight_map.values())) > 1:
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbytes: int) -> dict[str, object]:
-    """What a safetensors header says of one tensor."""
+def header_entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbytes: int) -> dict[str, object]:
+    """Return the entry of one tensor in a safetensors header."""
     return {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, begin + nbytes]}
 
 
 class _Shard:
-    """One safetensors file: length of the header, header, bytes without a gap.
+    """One safetensors file: the length of the header, the header, and the tensors without gaps.
 
-    The header stands first but is known last, so room is left for it and padded with spaces, as the format
-    allows. Readers want every tensor aligned to its dtype: a tensor whose size is a multiple of 8 bytes is
-    written as it comes and keeps the next one aligned; smaller odd ones wait for the end, widest dtype first.
+    The header comes first but is known last, so its space is reserved and then padded with blanks, as the format
+    allows. Readers require every tensor to be aligned to its dtype. A tensor whose size is a multiple of 8 bytes keeps
+    the next one aligned and is written at once; the others are deferred to the end, widest dtype first.
     """
 
     def __init__(self, path: Path, header_bytes: int) -> None:
@@ -131,7 +131,7 @@ class _Shard:
         self.size = 0
         self._header_bytes = -(-header_bytes // ALIGNMENT) * ALIGNMENT
         self._entries: dict[str, object] = dict(METADATA)
-        self._waiting: list[tuple[str, Tensor]] = []
+        self._deferred: list[tuple[str, Tensor]] = []
         self.file: BinaryIO = path.open("wb")
         self.file.write(bytes(8 + self._header_bytes))
         self._offset = 0
@@ -143,21 +143,21 @@ class _Shard:
     def add(self, name: str, tensor: Tensor) -> None:
         self.size += tensor.nbytes
         if tensor.nbytes % ALIGNMENT:
-            self._waiting.append((name, tensor))
+            self._deferred.append((name, tensor))
         else:
             self._write(name, tensor)
 
     def close(self) -> None:
-        for name, tensor in sorted(self._waiting, key=lambda waiting: -waiting[1].element_size()):
+        for name, tensor in sorted(self._deferred, key=lambda deferred: -deferred[1].element_size()):
             self._write(name, tensor)
         header = json.dumps(self._entries, separators=(",", ":")).encode()
         if len(header) > self._header_bytes:
-            raise RuntimeError(f"header of {self.path} needs {len(header)} bytes, {self._header_bytes} left")
+            raise RuntimeError(f"header of {self.path} has {len(header)} bytes, but only {self._header_bytes} reserved")
         self.file.seek(0)
         self.file.write(struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes))
         self.file.close()
 
     def _write(self, name: str, tensor: Tensor) -> None:
         begin, self._offset = self._offset, self._offset + tensor.nbytes
-        self._entries[name] = entry(tensor.dtype, tensor.shape, begin, tensor.nbytes)
+        self._entries[name] = header_entry(tensor.dtype, tensor.shape, begin, tensor.nbytes)
         self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,6 +1,6 @@
-"""Checkpoints in other forms."""
+"""Convert checkpoints to other formats."""
 
 from .convert import ConversionReport, ConversionTarget, convert
-from .gguf_form import GgufType
+from .gguf_format import GgufType
 
 __all__ = ["ConversionReport", "ConversionTarget", "GgufType", "convert"]

@@ -1,4 +1,4 @@
-"""Rewrites a checkpoint in another form, some rows of a tensor at a time."""
+"""Convert a checkpoint to another format, a few rows of a tensor at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,21 +16,30 @@ from baichuan_core.checkpoint import (
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
-from .forms import Plan, Source, baichuan1, dequantized, gguf, llama, merged, safetensors
-from .gguf_form import GgufType
+from .gguf_format import GgufType
+from .plans import (
+    Plan,
+    Source,
+    plan_baichuan1,
+    plan_dequantized,
+    plan_gguf,
+    plan_llama,
+    plan_merged,
+    plan_safetensors,
+)
 
 ConversionTarget = Literal["baichuan1", "safetensors", "llama", "gguf", "merged", "dequantized"]
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
-        target: The form that was asked for.
-        tensors: How many tensors were written.
-        bytes_before: Size of the weight files that were read.
-        bytes_after: Size of the tensors that were written.
+        target: Format of the result.
+        tensors: Number of tensors written.
+        bytes_before: Size of the weight files read.
+        bytes_after: Size of the tensors written.
     """
 
     target: ConversionTarget
@@ -49,34 +58,35 @@ def convert(
     adapter: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ConversionReport:
-    """Write a checkpoint in another form that computes the same.
+    """Write a checkpoint in another format that computes the same results.
 
-    - `safetensors` keeps every tensor and changes the files only; the published 4-bit form becomes today's.
-    - `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, for code without a normalised
-      head; `norm_head: false` in the result says that it is done.
-    - `llama` is for programs that know Llama and not Baichuan (7B only); quantized weights are restored.
-    - `gguf` writes `model.gguf` for llama.cpp, with configuration and tokenizer beside it, likewise.
+    - `safetensors` keeps every tensor and changes only the files; the published 4-bit format becomes today's.
+    - `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, for programs without a normalized
+      head, and sets `norm_head` to false.
+    - `llama` is for programs that support Llama but not Baichuan (7B only); quantized weights are dequantized.
+    - `gguf` writes `model.gguf` for llama.cpp together with configuration and tokenizer; quantized weights are
+      dequantized.
     - `merged` adds a LoRA adapter to the weights of its base, which may be quantized.
-    - `dequantized` restores quantized weights.
+    - `dequantized` dequantizes the weights.
 
-    Memory holds a few pieces of tensors at a time; the disk is kept busy by as many threads as torch uses.
+    Memory holds only a few chunks of tensors at a time, which as many threads as torch uses compute and write.
 
     Args:
-        checkpoint: A Baichuan checkpoint directory; never modified.
-        output: Directory of the result; must not exist or be empty. It appears only when complete.
-        target: The form of the result.
-        gguf_type: Type of the matrices in a GGUF file, "f16" if not given.
-        dtype: Dtype of a merged or dequantized checkpoint, "auto" for that of the tensors beside quantized ones.
-        adapter: The adapter to merge, a directory that fine-tuning wrote.
-        on_progress: Told as bytes are written.
+        checkpoint: A Baichuan checkpoint directory; it is not modified.
+        output: Directory of the result; must be empty or not exist. It appears only when complete.
+        target: Format of the result.
+        gguf_type: Type of the matrices in a GGUF file; "f16" by default.
+        dtype: Dtype of a merged or dequantized checkpoint, "auto" for that of the unquantized tensors.
+        adapter: Directory of the adapter to merge.
+        on_progress: Called as bytes are written.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, holds numbers that the result cannot, or
-            `output` is taken.
+        CheckpointError: The checkpoint is incomplete or damaged or contains values that the result cannot represent,
+            or `output` is not empty.
         AdapterMismatchError: The adapter was made for another base.
-        TokenizerError: The result carries the tokenizer, which is missing or damaged.
-        UnsupportedError: The target is unknown or impossible for this model, or an option does not go with it.
-        InsufficientSpaceError: The disk cannot hold the result.
+        TokenizerError: The result includes the tokenizer, but it is missing or damaged.
+        UnsupportedError: The target is unknown or impossible for this model, or does not support an option.
+        InsufficientSpaceError: The disk does not have enough space for the result.
     """
     checkpoint, output, adapter = Path(checkpoint), Path(output), None if adapter is None else Path(adapter)
     _check_options(target, gguf_type, dtype, adapter)
@@ -88,7 +98,7 @@ def convert(
         total = sum(tensor.nbytes for tensor in plan.tensors)
         require_space(output, total)
         with staged_output(output) as staging:
-            plan.write(staging, _meter(total, on_progress))
+            plan.write(staging, _count_bytes(total, on_progress))
     on_progress(Progress(1.0, "converted", {"bytes": float(total)}))
     return ConversionReport(target, len(plan.tensors), reader.total_bytes, total)
 
@@ -97,13 +107,13 @@ def _check_options(
     target: ConversionTarget, gguf_type: GgufType | None, dtype: DtypeName, adapter: Path | None
 ) -> None:
     if target not in get_args(ConversionTarget):
-        raise UnsupportedError(f"target {target!r} is not known: use one of {', '.join(get_args(ConversionTarget))}")
+        raise UnsupportedError(f"target {target!r} is unknown: use one of {', '.join(get_args(ConversionTarget))}")
     if gguf_type is not None and target != "gguf":
-        raise UnsupportedError(f"gguf_type goes with the target gguf, not with {target}: leave it out")
+        raise UnsupportedError(f"gguf_type requires the target gguf, but the target is {target}: omit it")
     if dtype != "auto" and target not in ("merged", "dequantized"):
-        raise UnsupportedError(f"dtype goes with the targets merged and dequantized, not with {target}: leave it out")
+        raise UnsupportedError(f"dtype requires the target merged or dequantized, but the target is {target}: omit it")
     if adapter is not None and target != "merged":
-        raise UnsupportedError(f"an adapter goes with the target merged, not with {target}: leave it out")
+        raise UnsupportedError(f"adapter requires the target merged, but the target is {target}: omit it")
 
 
 def _plan(
@@ -115,21 +125,21 @@ def _plan(
 ) -> Plan:
     match target:
         case "baichuan1":
-            return baichuan1(source)
+            return plan_baichuan1(source)
         case "safetensors":
-            return safetensors(source)
+            return plan_safetensors(source)
         case "llama":
-            return llama(source)
+            return plan_llama(source)
         case "gguf":
-            return gguf(source, gguf_type or "f16")
+            return plan_gguf(source, gguf_type or "f16")
         case "merged":
-            return merged(source, adapter, dtype)
+            return plan_merged(source, adapter, dtype)
         case "dequantized":
-            return dequantized(source, dtype)
+            return plan_dequantized(source, dtype)
 
 
-def _meter(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:
-    """Adds up what is written and reports it."""
+def _count_bytes(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:
+    """Return a callback that adds up the bytes written and reports the progress."""
     written = 0
 
     def on_bytes(count: int) -> None:

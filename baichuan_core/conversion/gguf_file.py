@@ -1,4 +1,4 @@
-"""Writes a GGUF file: what llama.cpp has to know, the vocabulary, and the tensors."""
+"""Write a GGUF file: metadata of the model, the vocabulary and the tensors."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.checkpoint.parallel_writer import PlacedTensor, write_placed
 from baichuan_core.config import BaichuanConfig
 
-from .gguf_form import Architecture, GgufTensor, GgufType
-from .pieces import CONTROL, UNUSED, USER_DEFINED, Piece, read_pieces
+from .gguf_format import Architecture, GgufTensor, GgufType
+from .pieces import CONTROL, UNUSED, USER_DEFINED, Piece, read_vocabulary
 
 FILE = "model.gguf"
-NEVER_CHOSEN = -10_000.0  # a score that no merge can win with
-# llama.cpp's names of whole files, llama_ftype.
+MIN_SCORE = -10_000.0  # score of tokens that the merging of pieces must never produce
+# llama.cpp's names for the type of a file (llama_ftype).
 FILE_TYPES = {
     "f32": "ALL_F32",
     "f16": "MOSTLY_F16",
@@ -42,16 +42,16 @@ def write_gguf(
     """Write `model.gguf` into a directory.
 
     Args:
-        directory: Where to.
-        checkpoint: Whose tokenizer goes in.
-        config: What the model is made of.
-        architecture: The name under which llama.cpp computes it.
-        tensors: All of them.
-        gguf_type: What most of them have.
-        on_bytes: Told after each piece how many bytes it had.
+        directory: Directory of the file.
+        checkpoint: Checkpoint with the tokenizer to include.
+        config: Configuration of the model.
+        architecture: llama.cpp's name for the architecture.
+        tensors: All tensors.
+        gguf_type: Type of most tensors.
+        on_bytes: Called after each chunk with its size in bytes.
 
     Raises:
-        TokenizerError: The tokenizer is missing, damaged or does not fit.
+        TokenizerError: The tokenizer is missing, damaged or does not match the model.
     """
     file = directory / FILE
     writer = gguf.GGUFWriter(file, architecture)
@@ -63,7 +63,7 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
-    write_placed(_places(file, tensors), on_bytes)
+    write_placed(_lay_out(file, tensors), on_bytes)
 
 
 def _add_model(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufType) -> None:
@@ -89,13 +89,13 @@ def _add_model(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufTy
 
 def _add_vocabulary(writer: Any, checkpoint: Path, config: BaichuanConfig) -> None:
     tokenizer = load_tokenizer(checkpoint)
-    held = read_pieces(checkpoint / "tokenizer.model")
-    pieces = list(held.pieces)
+    vocabulary = read_vocabulary(checkpoint / "tokenizer.model")
+    pieces = list(vocabulary.pieces)
     for token_id in range(len(pieces), config.vocab_size):
         if (added := tokenizer.added_tokens_decoder.get(token_id)) is not None:
-            pieces.append(Piece(added.content.encode(), NEVER_CHOSEN, CONTROL if added.special else USER_DEFINED))
+            pieces.append(Piece(added.content.encode(), MIN_SCORE, CONTROL if added.special else USER_DEFINED))
         else:
-            pieces.append(Piece(f"[PAD{token_id}]".encode(), NEVER_CHOSEN, UNUSED))
+            pieces.append(Piece(f"[PAD{token_id}]".encode(), MIN_SCORE, UNUSED))
     writer.add_tokenizer_model("llama")  # llama.cpp's name for SentencePiece BPE with byte fallback
     writer.add_tokenizer_pre("default")
     writer.add_token_list([piece.text for piece in pieces])
@@ -113,7 +113,7 @@ def _add_vocabulary(writer: Any, checkpoint: Path, config: BaichuanConfig) -> No
             add(token_id)
     writer.add_add_bos_token(tokenizer.add_bos_token)
     writer.add_add_eos_token(tokenizer.add_eos_token)
-    writer.add_add_space_prefix(held.add_dummy_prefix)
+    writer.add_add_space_prefix(vocabulary.add_dummy_prefix)
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.get_chat_template())
 
@@ -121,12 +121,13 @@ def _add_vocabulary(writer: Any, checkpoint: Path, config: BaichuanConfig) -> No
 def _add_tensor(writer: Any, tensor: GgufTensor) -> None:
     planned = tensor.planned
     kind = gguf.GGMLQuantizationType[tensor.type.upper()]
-    as_numpy = np.dtype(np.uint8 if planned.dtype.itemsize == 1 else np.float32)  # only bytes are told apart
-    writer.add_tensor_info(planned.name, planned.shape, as_numpy, planned.nbytes, raw_dtype=kind)
+    # The writer only distinguishes uint8, the type of quantized tensors, from other types.
+    numpy_dtype = np.dtype(np.uint8 if planned.dtype.itemsize == 1 else np.float32)
+    writer.add_tensor_info(planned.name, planned.shape, numpy_dtype, planned.nbytes, raw_dtype=kind)
 
 
-def _places(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
-    """One after the other behind the header, each on a multiple of GGUF's alignment."""
+def _lay_out(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
+    """Assign consecutive positions after the header to the tensors, each a multiple of GGUF's alignment."""
     pad, alignment = gguf.GGUFWriter.ggml_pad, gguf.GGUF_DEFAULT_ALIGNMENT
     offset = pad(file.stat().st_size, alignment)
     places = []

@@ -1,4 +1,4 @@
-"""The tokenizer in the form of the `tokenizers` library, which loads everywhere without code of its own."""
+"""Convert the tokenizer to the format of the `tokenizers` library, which loads without custom code."""
 
 import json
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.errors import TokenizerError
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-from .pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, read_pieces
+from .pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, read_vocabulary
 
 SPACE = "\u2581"
 
 
 def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json`, which give the ids that Baichuan's tokenizer gives.
+    """Write `tokenizer.json` and `tokenizer_config.json` of a tokenizer with the same ids as Baichuan's.
 
     Raises:
-        TokenizerError: The tokenizer is missing, damaged or does not fit the model.
+        TokenizerError: The tokenizer is missing, damaged or does not match the model.
     """
     tokenizer = load_tokenizer(checkpoint)
-    held = read_pieces(checkpoint / "tokenizer.model")
-    if held.add_dummy_prefix:
+    vocabulary = read_vocabulary(checkpoint / "tokenizer.model")
+    if vocabulary.add_dummy_prefix:
         raise TokenizerError(
-            f"{checkpoint / 'tokenizer.model'} puts a space before every text, as no tokenizer of the Baichuan family "
-            "does: use the one that belongs to the model"
+            f"{checkpoint / 'tokenizer.model'} adds a space before every text, unlike all tokenizers of the Baichuan "
+            "family: use the one that belongs to the model"
         )
-    fast = _bpe(held.pieces)
-    fast.add_special_tokens([_added(piece) for piece in held.pieces if piece.kind in (UNKNOWN, CONTROL)])
-    fast.add_tokens([_added(piece) for piece in held.pieces if piece.kind == USER_DEFINED])
+    fast = _build_bpe(vocabulary.pieces)
+    fast.add_special_tokens([_build_token(piece) for piece in vocabulary.pieces if piece.kind in (UNKNOWN, CONTROL)])
+    fast.add_tokens([_build_token(piece) for piece in vocabulary.pieces if piece.kind == USER_DEFINED])
     for token_id, added in sorted(tokenizer.added_tokens_decoder.items()):
-        if token_id >= len(held.pieces):
+        if token_id >= len(vocabulary.pieces):
             (fast.add_special_tokens if added.special else fast.add_tokens)([added])
-    _add_ends(fast, tokenizer)
+    _add_bos_and_eos(fast, tokenizer)
     fast.save(str(directory / "tokenizer.json"))
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -50,13 +50,13 @@ def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _bpe(pieces: list[Piece]) -> Tokenizer:
+def _build_bpe(pieces: list[Piece]) -> Tokenizer:
     vocabulary = {piece.text.decode(): token_id for token_id, piece in enumerate(pieces)}
     unknown = next((piece.text.decode() for piece in pieces if piece.kind == UNKNOWN), None)
     fast = Tokenizer(
         models.BPE(
             vocab=vocabulary,
-            merges=list(_merges(pieces)),
+            merges=list(_iterate_merges(pieces)),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=any(piece.kind == BYTE for piece in pieces),
@@ -67,8 +67,8 @@ def _bpe(pieces: list[Piece]) -> Tokenizer:
     return fast
 
 
-def _merges(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
-    """Every pair whose union is a piece, the pieces of higher score first: what SentencePiece merges first."""
+def _iterate_merges(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
+    """Yield every pair that forms a piece, in SentencePiece's order: pieces with higher scores first."""
     ids = {piece.text.decode(): token_id for token_id, piece in enumerate(pieces) if piece.kind == NORMAL}
     for text in sorted(ids, key=lambda text: (-pieces[ids[text]].score, ids[text])):
         halves = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
@@ -76,14 +76,17 @@ def _merges(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
         yield from sorted(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
 
 
-def _added(piece: Piece) -> AddedToken:
-    """Pieces that are found before anything is merged; those of spaces too, hence after normalisation."""
+def _build_token(piece: Piece) -> AddedToken:
+    """Return an added token, which is matched before merging.
+
+    User-defined pieces are matched after normalization, which replaces spaces, because some consist of spaces.
+    """
     special = piece.kind != USER_DEFINED
     return AddedToken(piece.text.decode(), special=special, normalized=not special)
 
 
-def _add_ends(fast: Tokenizer, tokenizer: BaichuanTokenizer) -> None:
-    """bos before and eos behind every sequence, where they are switched on."""
+def _add_bos_and_eos(fast: Tokenizer, tokenizer: BaichuanTokenizer) -> None:
+    """Add bos before and eos after every sequence, if the tokenizer's settings enable them."""
     before = [str(tokenizer.bos_token)] if tokenizer.add_bos_token else []
     after = [str(tokenizer.eos_token)] if tokenizer.add_eos_token else []
     if before or after:

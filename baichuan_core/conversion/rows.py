@@ -1,4 +1,4 @@
-"""What can be done to the rows of a tensor on their way from one file to another."""
+"""Transformations of a tensor's rows between two files."""
 
 import math
 from dataclasses import replace
@@ -12,32 +12,32 @@ from baichuan_core.model.chunked_loss import MIN_NORM
 
 
 def cast(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
-    """The same numbers in another dtype; one that it cannot hold is an error, as is NaN."""
+    """Convert a tensor to another dtype; values that it cannot represent, and NaN, raise CheckpointError."""
     if tensor.dtype == dtype:
         return tensor
 
     def rows(start: int, stop: int) -> Tensor:
-        numbers = tensor.rows(start, stop).to(dtype)
-        require_finite(numbers, tensor.name)
-        return numbers
+        values = tensor.rows(start, stop).to(dtype)
+        require_finite(values, tensor.name)
+        return values
 
     return replace(tensor, dtype=dtype, rows=rows)
 
 
-def normalised(tensor: PlannedTensor) -> PlannedTensor:
-    """Rows of [vocab, hidden] at L2 norm 1, computed in float32; zero rows stay zero."""
-    return replace(tensor, rows=lambda start, stop: normalise_rows(tensor.rows(start, stop)))
+def normalize(tensor: PlannedTensor) -> PlannedTensor:
+    """Scale the rows of a tensor [vocab, hidden] to L2 norm 1, computed in float32; zero rows stay zero."""
+    return replace(tensor, rows=lambda start, stop: normalize_rows(tensor.rows(start, stop)))
 
 
-def normalise_rows(weight: Tensor) -> Tensor:
-    """Rows of [rows, hidden] at L2 norm 1, computed in float32, in the dtype of `weight`; zero rows stay zero."""
+def normalize_rows(weight: Tensor) -> Tensor:
+    """Scale rows [rows, hidden] to L2 norm 1, computed in float32 and rounded to their dtype; zero rows stay zero."""
     norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True, dtype=torch.float32)
     quotients: Tensor = weight / norms.clamp(min=MIN_NORM)
     return quotients.to(weight.dtype)
 
 
-def part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTensor:
-    """One of equally many rows: of `W_pack`, the queries (0), keys (1) or values (2) of three."""
+def select_part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTensor:
+    """Select one of several parts of equal height, e.g. the queries (0), keys (1) or values (2) of `W_pack`."""
     length = tensor.shape[0] // parts
     begin = number * length
 
@@ -47,15 +47,15 @@ def part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTe
     return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=rows)
 
 
-def require_finite(numbers: Tensor, name: str) -> None:
-    """Refuse NaN and what has become infinite.
+def require_finite(values: Tensor, name: str) -> None:
+    """Check that no value is NaN or infinite.
 
     Raises:
-        CheckpointError: The message names the tensor.
+        CheckpointError: One is; the message names the tensor.
     """
-    # Both are NaN where one number is, and cost a tenth of asking each.
-    if not all(math.isfinite(extreme) for extreme in torch.aminmax(numbers)):
+    # Minimum and maximum are NaN if any value is; this takes a tenth of the time of checking every value.
+    if not all(math.isfinite(extreme) for extreme in torch.aminmax(values)):
         raise CheckpointError(
-            f"{name} holds numbers that are NaN, infinite or too large for {str(numbers.dtype).removeprefix('torch.')}:"
-            " choose a type of a wider range (bf16), or use the checkpoint as it was before they came in"
+            f"{name} has values that are NaN, infinite or too large for {str(values.dtype).removeprefix('torch.')}: "
+            "choose a type with a wider range (bf16), or use an earlier, undamaged checkpoint"
         )

@@ -60,7 +60,7 @@ class RunIdentity:
         plan: Plan = SINGLE,
     ) -> Self:
         """Return the identity of a run that is about to start."""
-        base = asdict(BaseIdentity.of(checkpoint))
+        base = asdict(BaseIdentity.from_checkpoint(checkpoint))
         chosen = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
         return cls(
             base={name: value for name, value in base.items() if name != "name"},

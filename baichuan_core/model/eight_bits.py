@@ -57,6 +57,6 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     return torch.from_numpy(codes), torch.from_numpy(largest)
 
 
-def restore_rows(codes: Tensor, largest: Tensor) -> Tensor:
+def dequantize_rows(codes: Tensor, largest: Tensor) -> Tensor:
     """Dequantize the codes and largest magnitudes of `quantize_rows` to float32 [rows, width]."""
     return codes * (largest / MAX_CODE)[:, None]

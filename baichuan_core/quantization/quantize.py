@@ -27,7 +27,7 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.checkpoint.quantized_weights import (
     QuantizedWeight,
-    quantize_end,
+    quantize_embedding_or_head,
     quantize_weight,
 )
 from baichuan_core.config import BaichuanConfig
@@ -231,7 +231,7 @@ class _Quantizer:
         layer = name.removesuffix(".weight")
         for ending, stored in quantized.tensors.items():
             writer.add(f"{layer}.{ending}", stored)
-        self._errors[name] = compute_relative_error(tensor, quantized.restored)
+        self._errors[name] = compute_relative_error(tensor, quantized.dequantized)
         if not math.isfinite(self._errors[name]):
             raise CheckpointError(
                 f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
@@ -247,7 +247,7 @@ class _Quantizer:
             double_quantization = self._options.double_quantization
             return quantize_weight(tensor, self._options.method, double_quantization=double_quantization)
         if self._options.quantize_head and name in EMBEDDING_AND_HEAD:
-            return quantize_end(tensor)
+            return quantize_embedding_or_head(tensor)
         return None
 
     def _names_to_write(self) -> list[str]:

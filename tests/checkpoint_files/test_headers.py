@@ -48,10 +48,10 @@ class Payload:
 def test_no_code_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "pytorch_model.bin"
     torch.save({"a": Payload()}, file)
-    with pytest.raises(FileError, match=r"pytorch_model\.bin .* more than tensors, which is never run .*print"):
+    with pytest.raises(FileError, match=r"pytorch_model\.bin .* objects other than tensors, which are never .*print"):
         read_headers(file)
     file.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(FileError, match="never run"):
+    with pytest.raises(FileError, match="never loaded"):
         read_headers(file)
     assert "ran" not in capsys.readouterr().out
 
@@ -100,7 +100,7 @@ def test_wrapped_tensors_are_named(tmp_path: Path, key: str) -> None:
     write_model_files(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save({key: TENSORS, "epoch": 3}, tmp_path / "pytorch_model.bin")
-    message = rf"pytorch_model\.bin keeps its tensors in '{key}', as training scripts do: save that object alone"
+    message = rf"pytorch_model\.bin has its tensors inside '{key}', as training scripts write it: save only that object"
     with pytest.raises(FileError, match=message):
         check_directory(tmp_path)
     with pytest.raises(CheckpointError, match=message):

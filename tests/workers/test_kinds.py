@@ -68,7 +68,7 @@ def test_convert_makes_models_for_other_programs_too(service: Deployment) -> Non
     assert {"model/tokenizer.json", "model/model.safetensors"} <= set(service.artifacts(jobs["llama"]))
     refused = service.wait(service.submit(kind="convert", model="tiny", target="dequantized"), "failed")
     assert refused.error is not None
-    assert "there is nothing to restore" in refused.error["message"]
+    assert "is not quantized: use the checkpoint as it is" in refused.error["message"]
 
 
 def test_quantize_reports_the_loss_of_quality(service: Deployment, tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ def test_quantized_checkpoint_names_its_method(make_checkpoint: MakeCheckpoint, 
 def test_broken_checkpoint_is_refused(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="has no weights"):
         inspect_checkpoint(checkpoint)

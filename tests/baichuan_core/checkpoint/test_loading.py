@@ -49,7 +49,7 @@ def test_the_dtype_is_that_of_the_checkpoint_or_the_requested_one(make_checkpoin
 
 @pytest.mark.parametrize(("field", "value"), [("dtype", "int3"), ("device", "toaster")])
 def test_unknown_dtype_or_device_is_refused(make_checkpoint: MakeCheckpoint, field: str, value: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"{value!r} is not known: use"):
+    with pytest.raises(UnsupportedError, match=f"{value!r} is unknown: use"):
         load_model(make_checkpoint(), **{field: value})  # type: ignore[arg-type]
 
 
@@ -57,7 +57,7 @@ def test_unknown_dtype_or_device_is_refused(make_checkpoint: MakeCheckpoint, fie
 def test_unknown_device_in_a_map_is_refused(
     make_checkpoint: MakeCheckpoint, device_map: str | dict[str, str | int | torch.device]
 ) -> None:
-    with pytest.raises(UnsupportedError, match="'toaster' is not known: use"):
+    with pytest.raises(UnsupportedError, match="'toaster' is unknown: use"):
         load_model(make_checkpoint(), device_map=device_map)
 
 
@@ -88,7 +88,7 @@ def test_codes_without_their_scales_are_refused(
         (None, "is not a checkpoint directory"),
         ("{", "is damaged"),
         ('{"model_type": "llama"}', "describes a 'llama' model"),
-        ('{"hidden_size": 30, "num_attention_heads": 4}', "describes no possible model"),
+        ('{"hidden_size": 30, "num_attention_heads": 4}', "does not describe a valid model"),
     ],
 )
 def test_bad_configuration_is_named(tmp_path: Path, content: str | None, message: str) -> None:
@@ -157,7 +157,7 @@ def test_an_adapter_of_another_base_with_equal_shape_is_rejected(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     make_adapter(make_checkpoint("mine"), tmp_path / "adapter")
-    with pytest.raises(AdapterMismatchError, match=r"made for mine .*yours has the same shape and other weights"):
+    with pytest.raises(AdapterMismatchError, match=r"made for mine .*yours has the same shape but different weights"):
         load_model(make_checkpoint("yours", seed=1), adapter=tmp_path / "adapter")
 
 
@@ -208,7 +208,7 @@ def test_damaged_adapters_are_named(make_checkpoint: MakeCheckpoint, tmp_path: P
     half = dict(list(load_file(weights).items())[:2])
     damages: dict[str, tuple[str, bytes | None]] = {
         r"adapter_config\.json is not valid JSON": ("adapter_config.json", b"{"),
-        r"holds no adapter_model\.safetensors": (weights.name, None),
+        r"has no adapter_model\.safetensors": (weights.name, None),
         "is damaged": (weights.name, weights.read_bytes()[:500]),
         r"lacks 1 of the 2 layers .* model\.layers\.\d\.self_attn\.W_pack": (weights.name, save(half)),
     }

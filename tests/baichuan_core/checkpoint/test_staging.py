@@ -49,7 +49,10 @@ def test_error_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_existing_output_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CheckpointError, match="is not empty: name a new directory"), staged_output(tmp_path):
+    with (
+        pytest.raises(CheckpointError, match="is not an empty directory: choose a new"),
+        staged_output(tmp_path),
+    ):
         pass
     with pytest.raises(CheckpointError), staged_output(tmp_path / "file"):
         pass
@@ -76,7 +79,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 def test_too_little_space_names_the_bytes(tmp_path: Path) -> None:
-    with pytest.raises(InsufficientSpaceError, match=r"needs \d+ bytes and .* has \d+ free"):
+    with pytest.raises(InsufficientSpaceError, match=r"needs \d+ bytes, but .* has \d+ bytes free"):
         require_space(tmp_path / "not" / "yet", 10**18)
     require_space(tmp_path / "not" / "yet", 1)
 
@@ -90,6 +93,6 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    told = pytest.raises(CheckpointError, match=r"file cannot be made .*name another place")
+    told = pytest.raises(CheckpointError, match=r"file cannot be created .*choose another directory")
     with told, staged_output(tmp_path / "file" / "result"):
         pass

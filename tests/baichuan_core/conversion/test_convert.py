@@ -81,7 +81,7 @@ def test_zero_rows_stay_zero_in_half_precision(make_checkpoint: MakeCheckpoint, 
 
 
 def test_plain_head_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="already is in Baichuan 1 form"):
+    with pytest.raises(UnsupportedError, match="already has the format of Baichuan 1"):
         convert(make_checkpoint(norm_head=False), tmp_path / "converted", "baichuan1")
 
 
@@ -92,7 +92,7 @@ def test_converted_checkpoint_is_not_converted_again(make_checkpoint: MakeCheckp
 
 
 def test_unknown_target_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="'onnx' is not known"):
+    with pytest.raises(UnsupportedError, match="'onnx' is unknown"):
         convert(make_checkpoint(), tmp_path / "converted", "onnx")  # type: ignore[arg-type]
 
 
@@ -100,7 +100,7 @@ def test_existing_output_and_broken_input_leave_everything_unchanged(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     checkpoint = make_checkpoint()
-    with pytest.raises(CheckpointError, match="is not empty"):
+    with pytest.raises(CheckpointError, match="is not an empty directory"):
         convert(checkpoint, checkpoint, "safetensors")
     (checkpoint / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="is damaged"):

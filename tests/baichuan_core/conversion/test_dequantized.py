@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from baichuan_core import CheckpointError, QuantizationOptions, UnsupportedError, convert, load_model, quantize
 from baichuan_core.checkpoint import TensorReader, linear_layers, parallel_writer, read_config
-from baichuan_core.checkpoint.quantized_weights import quantize_end, quantize_weight
+from baichuan_core.checkpoint.quantized_weights import quantize_embedding_or_head, quantize_weight
 from baichuan_core.model.quantization import QuantizationMethod
 
 MakeCheckpoint = Callable[..., Path]
@@ -40,7 +40,7 @@ def test_published_int4_has_the_recorded_tensors_and_logits(
     imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_way_of_safetensors: bool, piece_bytes: int
 ) -> None:
     """This holds for any chunks: rows of 288 values begin and end inside blocks of 64."""
-    monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
     golden = load_file(imitation / "golden.safetensors")
     if by_way_of_safetensors:
         convert(imitation, tmp_path / "nf4", "safetensors")
@@ -112,7 +112,7 @@ def test_damaged_published_int4_is_named(imitation: Path, tmp_path: Path, change
     else:
         content[f"{layer}.quant_state"] = change
     torch.save(content, imitation / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"up_proj\.weight.*download it again"):
+    with pytest.raises(CheckpointError, match=r"up_proj\.weight.*download the file again"):
         convert(imitation, tmp_path / "nf4", "safetensors")
 
 
@@ -138,9 +138,9 @@ def test_the_written_weights_are_those_a_quantized_layer_computes_with(
         expected: Tensor = tensor
         if name in linear:
             # In float32, so that bitsandbytes dequantizes in float32.
-            expected = quantize_weight(tensor.float(), method, double_quantization=double_quantization).restored
+            expected = quantize_weight(tensor.float(), method, double_quantization=double_quantization).dequantized
         elif name in ("lm_head.weight", "model.embed_tokens.weight"):
-            expected = quantize_end(tensor).restored
+            expected = quantize_embedding_or_head(tensor).dequantized
         torch.testing.assert_close(
             written.pop(name), expected.to(wanted), rtol=1e-6 if dtype == "float32" else 8e-3, atol=1e-8
         )
@@ -177,7 +177,7 @@ def test_other_targets_take_quantized_checkpoints(
 
 
 def test_unquantized_checkpoints_cannot_be_dequantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="is not quantized: there is nothing to restore"):
+    with pytest.raises(UnsupportedError, match="is not quantized: use the checkpoint as it is"):
         convert(make_checkpoint(), tmp_path / "dense", "dequantized")
 
 
@@ -192,5 +192,5 @@ def test_lost_scales_are_named(make_checkpoint: MakeCheckpoint, tmp_path: Path) 
 
 
 def test_no_other_operation_accepts_the_published_format(imitation: Path) -> None:
-    with pytest.raises(CheckpointError, match='convert it to the target "safetensors"'):
+    with pytest.raises(CheckpointError, match='convert it with the target "safetensors"'):
         TensorReader(imitation)

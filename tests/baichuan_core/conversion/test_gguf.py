@@ -101,7 +101,7 @@ def test_chunks_of_any_size_give_the_same_file(
     checkpoint = make_deep("baichuan2-7b", 2)
     files = []
     for piece_bytes in (1, 1000, 2**20):
-        monkeypatch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
         convert(checkpoint, tmp_path / str(piece_bytes), "gguf", gguf_type="q4_0")
         files.append((tmp_path / str(piece_bytes) / "model.gguf").read_bytes())
     assert files[0] == files[1] == files[2]
@@ -159,11 +159,11 @@ def test_the_metadata_of_the_file(make_deep: MakeDeep, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "layers", "fields", "message"),
     [
-        ("baichuan1-13b", 32, {}, "ALiBi by their 40 layers .* 32 without any positions"),
-        ("baichuan2-13b", 2, {}, "ALiBi by their 40 layers .* 2 without any positions"),
-        ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "computes SiLU where this model has gelu"),
+        ("baichuan1-13b", 32, {}, "ALiBi and 32 layers, .* models with 40 layers"),
+        ("baichuan2-13b", 2, {}, "ALiBi and 2 layers, .* models with 40 layers"),
+        ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "hidden_act is gelu, but llama.cpp"),
         ("baichuan2-7b", 2, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
-        ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, and q4_0 needs a multiple of 32"),
+        ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, but q4_0 requires a multiple of 32"),
     ],
 )
 def test_models_that_llama_cpp_would_compute_wrongly_are_rejected(
@@ -180,11 +180,11 @@ def test_numbers_that_the_type_cannot_hold_are_an_error(make_checkpoint: MakeChe
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     model.model.layers[0].mlp.up_proj.weight.data[3, 3] = 1e6
     model.save_pretrained(checkpoint)
-    with pytest.raises(CheckpointError, match=r"blk.0.ffn_up.weight holds numbers .* too large for float16"):
+    with pytest.raises(CheckpointError, match=r"blk.0.ffn_up.weight has values .* too large for float16"):
         convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
     convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="bf16")
-    with pytest.raises(CheckpointError, match=r"holds a GGUF file, for llama\.cpp: name the checkpoint"):
+    with pytest.raises(CheckpointError, match=r"contains a GGUF file, for llama\.cpp: use the checkpoint"):
         load_model(tmp_path / "gguf")
 
 

@@ -46,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "baichuan2": {},
     "other base": {"norm_head": False, "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}},
     "scaled": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}},
-    "tied and normalised": {"tie_word_embeddings": True},
+    "tied and normalized": {"tie_word_embeddings": True},
     "tied": {"tie_word_embeddings": True, "norm_head": False},
 }
 
@@ -84,7 +84,7 @@ def test_the_llama_format_can_be_converted_back(make_deep: MakeDeep, tmp_path: P
 
 
 def test_alibi_is_refused(make_deep: MakeDeep, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"has ALiBi.*only 7B models \(RoPE\) have a Llama form"):
+    with pytest.raises(UnsupportedError, match=r"has ALiBi.*Llama supports only RoPE"):
         convert(make_deep("baichuan2-13b", 1), tmp_path / "llama", "llama")
     assert not (tmp_path / "llama").exists()
 
@@ -97,7 +97,7 @@ def test_a_tokenizer_of_another_family_is_refused(make_deep: MakeDeep, tmp_path:
         sentence_iterator=sentences, model_writer=other, vocab_size=30, model_type="bpe", minloglevel=2
     )
     (checkpoint / "tokenizer.model").write_bytes(other.getvalue())
-    with pytest.raises(TokenizerError, match="puts a space before every text"):
+    with pytest.raises(TokenizerError, match="adds a space before every text"):
         convert(checkpoint, tmp_path / "llama", "llama")
     assert not (tmp_path / "llama").exists()
 

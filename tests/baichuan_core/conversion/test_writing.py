@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from baichuan_core import CheckpointError, UnsupportedError, convert, load_model
 from baichuan_core.checkpoint import TensorReader, parallel_writer, tensor_writer
 from baichuan_core.checkpoint.planned_checkpoint import write_checkpoint
-from baichuan_core.conversion.dense import stored
+from baichuan_core.conversion.dense import plan_stored
 
 MakeCheckpoint = Callable[..., Path]
 MakeDeep = Callable[..., Path]
@@ -68,9 +68,9 @@ def test_any_tensors_are_written_in_any_partition(
     write(before, tensors, form)
     counted: list[int] = []
     with pytest.MonkeyPatch.context() as patch, TensorReader(before) as reader:
-        patch.setattr(parallel_writer, "PIECE_BYTES", piece_bytes)
-        patch.setattr(parallel_writer, "BYTES_FOR_THE_DISK", disk_bytes)
-        write_checkpoint(after, [stored(reader, name) for name in reader.names], counted.append, shard_bytes)
+        patch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
+        patch.setattr(parallel_writer, "FSYNC_INTERVAL_BYTES", disk_bytes)
+        write_checkpoint(after, [plan_stored(reader, name) for name in reader.names], counted.append, shard_bytes)
     total = sum(tensor.nbytes for tensor in tensors.values())
     assert sum(counted) == total
     found: dict[str, Tensor] = {}
@@ -92,7 +92,7 @@ def test_shards_and_index_have_the_usual_names(tmp_path: Path) -> None:
     write(tmp_path / "before", tensors, "safetensors")
     (tmp_path / "after").mkdir()
     with TensorReader(tmp_path / "before") as reader:
-        write_checkpoint(tmp_path / "after", [stored(reader, name) for name in "abc"], lambda _: None, 500)
+        write_checkpoint(tmp_path / "after", [plan_stored(reader, name) for name in "abc"], lambda _: None, 500)
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.loads((tmp_path / "after" / "model.safetensors.index.json").read_text())
     assert index["weight_map"] == {"a": shards[0], "b": shards[1], "c": shards[1]}
@@ -105,7 +105,7 @@ def test_views_and_transposed_tensors_of_bin_files_are_written_completely(tmp_pa
     write(tmp_path / "before", tensors, "bin")
     (tmp_path / "after").mkdir()
     with TensorReader(tmp_path / "before") as reader:
-        write_checkpoint(tmp_path / "after", [stored(reader, name) for name in reader.names], lambda _: None)
+        write_checkpoint(tmp_path / "after", [plan_stored(reader, name) for name in reader.names], lambda _: None)
     written = load_file(tmp_path / "after" / "model.safetensors")
     assert all(torch.equal(written[name], tensor) for name, tensor in tensors.items())
 
@@ -118,7 +118,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path: Path) -> Non
         assert rows(3, 5).shape == (2, 100)
         os.truncate(file, file.stat().st_size - 100)
         assert rows(98, 99).shape == (1, 100)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors has become shorter"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors was truncated"):
             rows(99, 100)
 
 
@@ -163,13 +163,13 @@ def test_gguf_contains_the_same_weights(make_deep: MakeDeep, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("onnx", {}, "'onnx' is not known: use one of baichuan1, safetensors"),
-        ("gguf", {"gguf_type": "q6_k"}, "'q6_k' is not known: use one of f32, f16"),
-        ("safetensors", {"gguf_type": "f16"}, "gguf_type goes with the target gguf"),
-        ("baichuan1", {"dtype": "float32"}, "dtype goes with the targets merged and dequantized"),
-        ("dequantized", {"dtype": "int8"}, "is not quantized|dtype 'int8' is not known"),
-        ("merged", {}, "merged needs an adapter"),
-        ("llama", {"adapter": "somewhere"}, "adapter goes with the target merged"),
+        ("onnx", {}, "'onnx' is unknown: use one of baichuan1, safetensors"),
+        ("gguf", {"gguf_type": "q6_k"}, "'q6_k' is unknown: use one of f32, f16"),
+        ("safetensors", {"gguf_type": "f16"}, "gguf_type requires the target gguf"),
+        ("baichuan1", {"dtype": "float32"}, "dtype requires the target merged or dequantized"),
+        ("dequantized", {"dtype": "int8"}, "is not quantized|dtype 'int8' is unknown"),
+        ("merged", {}, "merged requires an adapter"),
+        ("llama", {"adapter": "somewhere"}, "adapter requires the target merged"),
     ],
 )
 def test_incompatible_options_are_rejected(
@@ -184,7 +184,7 @@ def test_a_failure_in_any_thread_leaves_nothing(make_checkpoint: MakeCheckpoint,
     tensors = load_file(checkpoint / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][7, 7] = float("nan")
     save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"blk.1.ffn_down.weight holds numbers that are NaN"):
+    with pytest.raises(CheckpointError, match=r"blk.1.ffn_down.weight has values that are NaN"):
         convert(checkpoint, tmp_path / "gguf", "gguf", gguf_type="q8_0")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 

@@ -210,7 +210,7 @@ def test_unsupported_runs_are_rejected_before_training(base: Path, tmp_path: Pat
     last = latest_checkpoint(tmp_path / "lora")
     with pytest.raises(CheckpointError, match="method was 'lora' and is now 'full'"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=last)
-    with pytest.raises(CheckpointError, match="cannot be made"):
+    with pytest.raises(CheckpointError, match="cannot be created"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=taken / "file")
     long = FinetuningOptions(max_length=4096)
     with pytest.raises(DatasetError, match="at most 512"):

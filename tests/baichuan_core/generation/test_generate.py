@@ -288,7 +288,7 @@ def test_weights_that_compute_nan_are_reported(checkpoint: Path, tmp_path: Path)
 
 def test_an_output_that_cannot_be_written_is_reported_before_loading(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for output, message in ((tmp_path, "is a directory"), (tmp_path / "file" / "out.jsonl", "cannot be made")):
+    for output, message in ((tmp_path, "is a directory"), (tmp_path / "file" / "out.jsonl", "cannot be created")):
         with pytest.raises(CheckpointError, match=message):
             generate(checkpoint, prompts("a"), output, GREEDY)
 

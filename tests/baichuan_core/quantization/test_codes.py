@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baichuan_core.checkpoint.quantized_weights import quantize_end, quantize_weight, restore_end
+from baichuan_core.checkpoint.quantized_weights import (
+    dequantize_embedding_or_head,
+    quantize_embedding_or_head,
+    quantize_weight,
+)
 from baichuan_core.model.quantization import QuantizationMethod
 from baichuan_core.quantization.quantize import compute_relative_error
 
@@ -41,7 +45,7 @@ def test_four_bit_codes_equal_those_of_bitsandbytes(weight: Tensor, method: Quan
 def test_four_bit_errors_are_within_half_a_gap_of_the_code_book(weight: Tensor, method: QuantizationMethod) -> None:
     quantized = quantize_weight(weight, method, double_quantization=False)
     largest = weight.float().reshape(-1, 64).abs().amax(dim=1, keepdim=True)
-    error = (weight.float() - quantized.restored.float()).reshape(-1, 64).abs()
+    error = (weight.float() - quantized.dequantized.float()).reshape(-1, 64).abs()
     assert (error <= largest * (HALF_GAPS[method] + 2**-7) + 1e-7).all()
 
 
@@ -55,11 +59,11 @@ def test_eight_bit_codes_equal_those_of_bitsandbytes(weight: Tensor) -> None:
 
 @given(matrices())
 def test_embedding_and_head_errors_are_within_half_a_step(weight: Tensor) -> None:
-    quantized = quantize_end(weight)
+    quantized = quantize_embedding_or_head(weight)
     codes, scale = quantized.tensors["weight"], quantized.tensors["scale"]
     assert (codes.dtype, scale.dtype) == (torch.int8, torch.float32)
-    assert torch.equal(quantized.restored, restore_end(codes, scale))
-    assert ((weight.float() - quantized.restored).abs() <= scale[:, None] * 0.5001).all()
+    assert torch.equal(quantized.dequantized, dequantize_embedding_or_head(codes, scale))
+    assert ((weight.float() - quantized.dequantized).abs() <= scale[:, None] * 0.5001).all()
 
 
 @given(matrices(), matrices())

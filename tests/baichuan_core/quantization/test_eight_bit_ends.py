@@ -23,7 +23,7 @@ from baichuan_core import (
 )
 from baichuan_core.checkpoint import write_adapter_identity
 from baichuan_core.checkpoint.base_identity import BaseIdentity
-from baichuan_core.checkpoint.quantized_weights import restore_end
+from baichuan_core.checkpoint.quantized_weights import dequantize_embedding_or_head
 from baichuan_core.model import row_norms
 from baichuan_core.model.eight_bit_ends import EightBitHead
 
@@ -45,8 +45,8 @@ def test_every_family_computes_the_same_as_with_dequantized_weights(
     quantized = AutoModelForCausalLM.from_pretrained(tmp_path / "quantized")
     stored = load_file(tmp_path / "quantized" / "model.safetensors")
     plain = load(family).quantize(8)
-    plain.lm_head.weight.copy_(restore_end(stored["lm_head.weight"], stored["lm_head.scale"]))
-    table = restore_end(stored["model.embed_tokens.weight"], stored["model.embed_tokens.scale"])
+    plain.lm_head.weight.copy_(dequantize_embedding_or_head(stored["lm_head.weight"], stored["lm_head.scale"]))
+    table = dequantize_embedding_or_head(stored["model.embed_tokens.weight"], stored["model.embed_tokens.scale"])
     plain.model.embed_tokens.weight.copy_(table)
     ids = torch.arange(3, 19)[None]
     torch.testing.assert_close(quantized(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-5)
@@ -84,7 +84,7 @@ def test_the_head_equals_the_product_with_its_dequantized_rows(rows: int, width:
     generator = torch.Generator().manual_seed(rows * 100 + width)
     head = EightBitHead.from_dense(torch.randn(rows, width, generator=generator).to(dtype))
     hidden = torch.randn(2, 3, width, generator=generator, dtype=torch.float32).to(dtype).requires_grad_()
-    dense = restore_end(head.weight, head.scale)
+    dense = dequantize_embedding_or_head(head.weight, head.scale)
     product = head(hidden)
     assert product.dtype == dtype
     # bfloat16 has 8 significant bits, float16 has 11; the sums have `width` products of about 1.
@@ -119,9 +119,9 @@ def test_missing_scale_is_named(make_checkpoint: MakeCheckpoint, tmp_path: Path)
 
 def test_a_tied_head_is_rejected(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tie_word_embeddings=True)
-    with pytest.raises(UnsupportedError, match="leave quantize_head out"):
+    with pytest.raises(UnsupportedError, match="load it without quantize_head"):
         quantize(checkpoint, tmp_path / "quantized", WITH_HEAD)
-    with pytest.raises(UnsupportedError, match="leave quantize_head out"):
+    with pytest.raises(UnsupportedError, match="load it without quantize_head"):
         load_model(checkpoint, device="cpu").quantize(8, quantize_head=True)
     with pytest.raises(ValueError, match="quantize_head and tie_word_embeddings are both true"):
         BaichuanConfig(quantize_head=True, tie_word_embeddings=True)
@@ -136,5 +136,5 @@ def test_adapters_recognize_their_quantized_base(
     quantize(make_checkpoint("other", seed=1), tmp_path / "other-quantized", WITH_HEAD)
     write_adapter_identity(tmp_path, tmp_path / trained_on)
     recorded = BaseIdentity.read(tmp_path / "baichuan_base.json")
-    assert recorded.same_numbers(BaseIdentity.of(tmp_path / used_on))
-    assert not recorded.same_numbers(BaseIdentity.of(tmp_path / "other-quantized"))
+    assert recorded.has_same_weights(BaseIdentity.from_checkpoint(tmp_path / used_on))
+    assert not recorded.has_same_weights(BaseIdentity.from_checkpoint(tmp_path / "other-quantized"))

@@ -181,5 +181,5 @@ def test_a_model_that_computes_nan(make_checkpoint: MakeCheckpoint, tmp_path: Pa
 
 
 def test_a_missing_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="has no weights"):
         quality_report(base, [Candidate("nf4", tmp_path)], tmp_path / "report")

@@ -142,10 +142,10 @@ def test_unsupported_combinations_are_rejected(make_checkpoint: MakeCheckpoint, 
     quantize(checkpoint, tmp_path / "quantized", QuantizationOptions("nf4"))
     cases: list[tuple[Path, dict[str, Any], str]] = [
         (checkpoint, {"quantization": "int3"}, "'int3' is not known: use"),
-        (tmp_path / "quantized", {"quantization": "int8"}, "quantized already: load it without"),
-        (checkpoint, {"quantize_head": True}, "quantize_head goes with a quantization"),
-        (tmp_path / "quantized", {"quantize_head": True}, "quantize_head goes with a quantization"),
-        (checkpoint, {"device": "cpu", "device_map": "auto"}, "are both given: leave one out"),
+        (tmp_path / "quantized", {"quantization": "int8"}, "already quantized: load it without"),
+        (checkpoint, {"quantize_head": True}, "quantize_head requires quantization"),
+        (tmp_path / "quantized", {"quantize_head": True}, "quantize_head requires quantization"),
+        (checkpoint, {"device": "cpu", "device_map": "auto"}, "are both set: omit one of them"),
         (odd, {"quantization": "nf4", "device": "cpu"}, r"layers\.0\.mlp\.gate_proj\.weight has 176 output features"),
         (make_checkpoint("tied", tie_word_embeddings=True), {"quantization": "nf4", "quantize_head": True}, "as head"),
     ]

@@ -1,4 +1,4 @@
-"""A 7B model as the Llama that computes the same: other names, `W_pack` in three, the head normalised."""
+"""Express a 7B model as an equivalent Llama: rename tensors, split `W_pack` in three and normalize the head."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,24 +13,24 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
 from .dense import DenseTensors
-from .rows import normalised, part
+from .rows import normalize, select_part
 
 PACKED = ".self_attn.W_pack.weight"
 
 
 def llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
-    """The configuration of that Llama.
+    """Return the configuration of the equivalent Llama.
 
     Raises:
-        UnsupportedError: The model has no rotation; Llama has nothing else.
+        UnsupportedError: The model does not use RoPE, the only position embedding of Llama.
     """
     if config.position_embedding != "rope":
         raise UnsupportedError(
-            "this model has ALiBi, as all of the 13B do: attention with a bias that grows with the distance, which "
-            "Llama does not have, so only 7B models (RoPE) have a Llama form"
+            "this model has ALiBi, as all 13B models do, but Llama supports only RoPE: "
+            "use a 7B model, or another target"
         )
     settings: dict[str, Any] = {
-        # Under this name programs other than transformers look for it.
+        # Programs other than transformers look for the field under this name.
         "rope_theta": (config.rope_parameters or {})["rope_theta"],
         "max_position_embeddings": config.max_position_embeddings,
     }
@@ -56,18 +56,18 @@ def llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
 
 
 def llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
-    """Its tensors."""
+    """Yield the tensors of the equivalent Llama."""
     for name in source.names:
         tensor = source.tensor(name)
         if name.endswith(PACKED):
             for number, letter in enumerate("qkv"):
-                yield part(tensor, name.replace(PACKED, f".self_attn.{letter}_proj.weight"), number, 3)
+                yield select_part(tensor, name.replace(PACKED, f".self_attn.{letter}_proj.weight"), number, 3)
         else:
-            yield normalised(tensor) if name == HEAD and config.norm_head else tensor
+            yield normalize(tensor) if name == HEAD and config.norm_head else tensor
     if config.tie_word_embeddings and config.norm_head:
-        yield normalised(replace(source.tensor(EMBEDDING), name=HEAD))
+        yield normalize(replace(source.tensor(EMBEDDING), name=HEAD))
 
 
 def _is_tied(config: BaichuanConfig) -> bool:
-    """A normalised head is another matrix than the embedding it was made of."""
+    """Whether embedding and head are the same matrix; after normalization, the head differs from the embedding."""
     return bool(config.tie_word_embeddings and not config.norm_head)

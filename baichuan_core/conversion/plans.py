@@ -1,4 +1,4 @@
-"""Of each target: which tensors it has and which files lie beside them."""
+"""Plan a conversion: the tensors of each target and the files that accompany them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,19 +23,19 @@ from baichuan_core.errors import UnsupportedError
 from baichuan_core.model.chunked_loss import MIN_NORM
 from baichuan_core.model.quantization import quantization_settings
 
-from .dense import DenseTensors, stored
-from .gguf_form import GgufType, architecture, gguf_tensors
-from .llama_form import llama_config, llama_tensors
+from .dense import DenseTensors, plan_stored
+from .gguf_format import GgufType, choose_architecture, gguf_tensors
+from .llama_format import llama_config, llama_tensors
 from .merging import Adapter
-from .rows import normalised
+from .rows import normalize
 
-ROWS_AT_ONCE = 64
+ROWS_PER_NORM_BATCH = 64
 
 OnBytes = Callable[[int], None]
 
 
 class Source:
-    """A checkpoint that is converted."""
+    """The checkpoint to convert."""
 
     def __init__(self, checkpoint: Path, config: BaichuanConfig, reader: TensorReader) -> None:
         self.checkpoint = checkpoint
@@ -44,70 +44,71 @@ class Source:
         if reader.imported_int4:
             _declare_imported(config, reader)
 
-    def stored(self) -> list[PlannedTensor]:
-        """All tensors as they are in the files."""
-        return [stored(self.reader, name) for name in self.reader.names]
+    def plan_stored(self) -> list[PlannedTensor]:
+        """Plan to write all tensors as they are stored."""
+        return [plan_stored(self.reader, name) for name in self.reader.names]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A conversion that can be carried out.
+    """A conversion that is ready to be carried out.
 
     Attributes:
-        tensors: All that will be written.
-        write: Writes them and what belongs to them into a directory.
+        tensors: All tensors to write.
+        write: Writes the tensors and the accompanying files into a directory.
     """
 
     tensors: Sequence[PlannedTensor]
     write: Callable[[Path, OnBytes], None]
 
 
-def safetensors(source: Source) -> Plan:
-    """Every tensor as it is."""
-    return _baichuan(source, source.stored())
+def plan_safetensors(source: Source) -> Plan:
+    """Plan to write every tensor unchanged."""
+    return _plan_baichuan(source, source.plan_stored())
 
 
-def baichuan1(source: Source) -> Plan:
-    """The head normalised; of one in 8 bits, the scales are what changes."""
+def plan_baichuan1(source: Source) -> Plan:
+    """Plan to normalize the output head; of an 8-bit head, only the scales change."""
     config, checkpoint = source.config, source.checkpoint
     if not config.norm_head:
         raise UnsupportedError(
-            f"{checkpoint} has a plain head (norm_head is false), so it already is in Baichuan 1 form; "
-            'if its head is a normalised one, write "norm_head": true into its config.json'
+            f"{checkpoint} has a plain head (norm_head is false), so it already has the format of Baichuan 1; "
+            "if its head is a normalized one, set norm_head to true in its config.json"
         )
     if config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as head (tie_word_embeddings), so the head cannot be normalised "
-            'alone: store a copy of it as lm_head.weight and write "tie_word_embeddings": false'
+            f"{checkpoint} uses its embedding as head (tie_word_embeddings), so the head cannot be normalized "
+            "separately: store a copy of it as lm_head.weight and set tie_word_embeddings to false"
         )
     config.norm_head = False
     name = HEAD_SCALE if config.quantize_head else HEAD
-    change = (lambda scale: _scales_of_norm_one(scale, source.reader)) if config.quantize_head else normalised
-    return _baichuan(source, [change(tensor) if tensor.name == name else tensor for tensor in source.stored()])
+    change = (lambda scale: _normalize_scales(scale, source.reader)) if config.quantize_head else normalize
+    tensors = [change(tensor) if tensor.name == name else tensor for tensor in source.plan_stored()]
+    return _plan_baichuan(source, tensors)
 
 
-def dequantized(source: Source, dtype: DtypeName) -> Plan:
-    """Quantized tensors restored."""
+def plan_dequantized(source: Source, dtype: DtypeName) -> Plan:
+    """Plan to dequantize all quantized tensors."""
     if not is_quantized(source.config):
-        raise UnsupportedError(f"{source.checkpoint} is not quantized: there is nothing to restore")
-    dense = DenseTensors(source.reader, source.config, _dtype(dtype))
+        raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
+    dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = [dense.tensor(name) for name in dense.names]
     _declare_dense(source.config, dense.dtype)
-    return _baichuan(source, tensors)
+    return _plan_baichuan(source, tensors)
 
 
-def merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
-    """An adapter added to its base, whose quantized tensors are restored."""
+def plan_merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
+    """Plan to add an adapter to its base, dequantized if it is quantized."""
     if adapter is None:
-        raise UnsupportedError("the target merged needs an adapter: give its directory")
-    dense = DenseTensors(source.reader, source.config, _dtype(dtype))
-    tensors = list(Adapter(adapter, source.checkpoint, source.config).tensors(dense))
+        raise UnsupportedError("the target merged requires an adapter: set adapter to its directory")
+    dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
+    tensors = list(Adapter(adapter, source.checkpoint, source.config).merge(dense))
     _declare_dense(source.config, dense.dtype)
-    return _baichuan(source, tensors)
+    return _plan_baichuan(source, tensors)
 
 
-def llama(source: Source) -> Plan:
-    """Under Llama's names, with a configuration and a tokenizer that need nothing of ours."""
+def plan_llama(source: Source) -> Plan:
+    """Plan a Llama checkpoint, with a configuration and a tokenizer that do not need this package."""
     dense = DenseTensors(source.reader, source.config)
     config = llama_config(source.config, dense.dtype)
     tensors = list(llama_tensors(dense, source.config))
@@ -123,11 +124,11 @@ def llama(source: Source) -> Plan:
     return Plan(tensors, write)
 
 
-def gguf(source: Source, gguf_type: GgufType) -> Plan:
-    """One file for llama.cpp; beside it what this package needs to make and read token ids."""
+def plan_gguf(source: Source, gguf_type: GgufType) -> Plan:
+    """Plan one file for llama.cpp, with the configuration and the tokenizer that this package needs to run it."""
     if gguf_type not in get_args(GgufType):
-        raise UnsupportedError(f"gguf_type {gguf_type!r} is not known: use one of {', '.join(get_args(GgufType))}")
-    name = architecture(source.config)
+        raise UnsupportedError(f"gguf_type {gguf_type!r} is unknown: use one of {', '.join(get_args(GgufType))}")
+    name = choose_architecture(source.config)
     dense = DenseTensors(source.reader, source.config)
     tensors = gguf_tensors(dense, source.config, gguf_type)
 
@@ -142,7 +143,7 @@ def gguf(source: Source, gguf_type: GgufType) -> Plan:
     return Plan([tensor.planned for tensor in tensors], write)
 
 
-def _baichuan(source: Source, tensors: Sequence[PlannedTensor]) -> Plan:
+def _plan_baichuan(source: Source, tensors: Sequence[PlannedTensor]) -> Plan:
     def write(directory: Path, on_bytes: OnBytes) -> None:
         _save_config(source, directory)
         write_checkpoint(directory, tensors, on_bytes)
@@ -156,25 +157,25 @@ def _save_config(source: Source, directory: Path) -> None:
     copy_companions(source.checkpoint, directory)
 
 
-def _scales_of_norm_one(scale: PlannedTensor, reader: TensorReader) -> PlannedTensor:
+def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTensor:
     codes = reader.read(HEAD)
 
     def rows(start: int, stop: int) -> Tensor:
-        # One scale a row: a piece of them is the whole head, too much to hold as floats at once.
-        few = codes[start:stop].split(ROWS_AT_ONCE)
-        norms = torch.cat([torch.linalg.vector_norm(some.float(), dim=-1) for some in few])
+        # There is one scale per row, so a chunk of scales can span the whole head, which would be large as floats.
+        batches = codes[start:stop].split(ROWS_PER_NORM_BATCH)
+        norms = torch.cat([torch.linalg.vector_norm(batch.float(), dim=-1) for batch in batches])
         return torch.reciprocal(norms.clamp(min=MIN_NORM))
 
     return replace(scale, rows=rows)
 
 
 def _declare_imported(config: BaichuanConfig, reader: TensorReader) -> None:
-    """The published 4-bit form as transformers describes it today."""
-    held = getattr(config, "quantization_config", None) or {}
+    """Describe the published 4-bit format in the configuration as transformers does today."""
+    stored_settings = getattr(config, "quantization_config", None) or {}
     settings = quantization_settings(
         "nf4",
         double_quantization=any(name.endswith(".nested_absmax") for name in reader.names),
-        compute_dtype=held.get("bnb_4bit_compute_dtype", "float16"),
+        compute_dtype=stored_settings.get("bnb_4bit_compute_dtype", "float16"),
     )
     config.quantization_config = settings.to_dict()
 
@@ -186,10 +187,10 @@ def _declare_dense(config: BaichuanConfig, dtype: torch.dtype) -> None:
     config.dtype = dtype
 
 
-def _dtype(name: DtypeName) -> torch.dtype | None:
+def _parse_dtype(name: DtypeName) -> torch.dtype | None:
     if name == "auto":
         return None
     if name not in get_args(DtypeName):
-        raise UnsupportedError(f"dtype {name!r} is not known: use one of {', '.join(get_args(DtypeName))}")
+        raise UnsupportedError(f"dtype {name!r} is unknown: use one of {', '.join(get_args(DtypeName))}")
     dtype: torch.dtype = getattr(torch, name)
     return dtype

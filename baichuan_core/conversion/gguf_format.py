@@ -1,0 +1,139 @@
+"""Arrange the tensors of a Baichuan model for a GGUF file, so that llama.cpp computes the same results."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baichuan_core.checkpoint import EMBEDDING, FINAL_NORM, HEAD
+from baichuan_core.checkpoint.parallel_writer import PlannedTensor
+from baichuan_core.config import BaichuanConfig
+from baichuan_core.errors import UnsupportedError
+
+from .dense import DenseTensors
+from .rows import cast, normalize, require_finite, select_part
+
+GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+Architecture = Literal["baichuan", "llama"]
+FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+SMALL_TYPES = ("q5_1", "q5_0", "q4_1", "q4_0")
+BLOCK_SIZE = 32  # values that share one scale in all of GGUF's legacy quantizations
+# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. A model with any other
+# number is computed without position embedding.
+ROPE_LAYERS, ALIBI_LAYERS = 32, 40
+GGUF_BLOCK_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """A tensor of a GGUF file, with its GGUF type."""
+
+    planned: PlannedTensor
+    type: GgufType
+
+
+def choose_architecture(config: BaichuanConfig) -> Architecture:
+    """Return the architecture under which llama.cpp computes this model correctly.
+
+    Raises:
+        UnsupportedError: There is none; the message states the reason.
+    """
+    if config.hidden_act != "silu":
+        raise UnsupportedError(
+            f"hidden_act is {config.hidden_act}, but llama.cpp always computes SiLU: use this model without llama.cpp"
+        )
+    if config.position_embedding == "alibi":
+        if config.num_hidden_layers != ALIBI_LAYERS:
+            raise UnsupportedError(
+                f"this model has ALiBi and {config.num_hidden_layers} layers, but llama.cpp supports ALiBi only in "
+                f"Baichuan models with {ALIBI_LAYERS} layers: use this model without llama.cpp"
+            )
+        return "baichuan"
+    kind = (config.rope_parameters or {}).get("rope_type")
+    if kind not in ("default", "linear"):
+        raise UnsupportedError(
+            f'rope_type is {kind!r}, but only "default" and "linear" can be converted to GGUF: '
+            "use this model without llama.cpp"
+        )
+    return "baichuan" if config.num_hidden_layers == ROPE_LAYERS else "llama"
+
+
+def gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: GgufType) -> list[GgufTensor]:
+    """Return all tensors of the file, with the head normalized if the model normalizes it.
+
+    Norms are float32. If the blocks have 4 or 5 bits, the embedding and the head have 8.
+
+    Raises:
+        UnsupportedError: The width of a matrix is not a multiple of the block size of a quantized type.
+    """
+    vocabulary_type: GgufType = "q8_0" if gguf_type in SMALL_TYPES else gguf_type
+    return [
+        _convert(tensor, vocabulary_type if tensor.name in ("token_embd.weight", "output.weight") else gguf_type)
+        for tensor in _rename_tensors(source, config)
+    ]
+
+
+def _rename_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
+    yield replace(source.exact(EMBEDDING), name="token_embd.weight")
+    for block in range(config.num_hidden_layers):
+        ours, theirs = f"model.layers.{block}", f"blk.{block}"
+        packed = source.exact(f"{ours}.self_attn.W_pack.weight")
+        for number, letter in enumerate("qkv"):
+            tensor = select_part(packed, f"{theirs}.attn_{letter}.weight", number, 3)
+            rotated = config.position_embedding == "rope" and letter != "v"
+            yield _interleave_halves(tensor, config.head_dim) if rotated else tensor
+        for our_name, gguf_name in GGUF_BLOCK_NAMES.items():
+            yield replace(source.exact(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
+    yield replace(source.exact(FINAL_NORM), name="output_norm.weight")
+    head = source.exact(EMBEDDING if config.tie_word_embeddings else HEAD)
+    head = normalize(cast(head, torch.float32)) if config.norm_head else head
+    yield replace(head, name="output.weight")
+
+
+def _interleave_halves(tensor: PlannedTensor, head_dim: int) -> PlannedTensor:
+    """Reorder the rows of queries or keys: GGUF rotates dimensions (2i, 2i+1) of a head, we rotate (i, i + d/2)."""
+    order = torch.arange(tensor.shape[0]).view(-1, 2, head_dim // 2).transpose(1, 2).reshape(-1)
+
+    def rows(start: int, stop: int) -> Tensor:
+        selected = order[start:stop]
+        first = int(selected.min())
+        return tensor.rows(first, int(selected.max()) + 1)[selected - first]
+
+    return replace(tensor, rows=rows)
+
+
+def _convert(tensor: PlannedTensor, gguf_type: GgufType) -> GgufTensor:
+    if len(tensor.shape) == 1:
+        return GgufTensor(cast(tensor, torch.float32), "f32")
+    if gguf_type in FLOATS:
+        return GgufTensor(cast(tensor, FLOATS[gguf_type]), gguf_type)
+    return GgufTensor(_quantize(tensor, gguf_type), gguf_type)
+
+
+def _quantize(tensor: PlannedTensor, gguf_type: GgufType) -> PlannedTensor:
+    import gguf  # noqa: PLC0415 - only these conversions need it
+
+    if tensor.shape[1] % BLOCK_SIZE:
+        raise UnsupportedError(
+            f"{tensor.name} has rows of {tensor.shape[1]} values, but {gguf_type} requires a multiple of {BLOCK_SIZE}: "
+            'use the type "f16" or "bf16"'
+        )
+    kind: Any = gguf.GGMLQuantizationType[gguf_type.upper()]
+    shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
+
+    def rows(start: int, stop: int) -> Tensor:
+        values = tensor.rows(start, stop).float()
+        require_finite(values, tensor.name)
+        return torch.from_numpy(np.ascontiguousarray(gguf.quantize(values.numpy(), kind)))
+
+    return replace(tensor, dtype=torch.uint8, shape=shape, rows=rows)
