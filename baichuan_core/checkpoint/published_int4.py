@@ -58,7 +58,7 @@ def _import_layer(codes: object, state: object, name: str, file: Path) -> dict[s
         return {"weight": codes.reshape(-1, 1), **{f"weight.{ending}": part for ending, part in stored.items()}}
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"{name} in {file} is not a quantization state of bitsandbytes 0.41 ({error}): download the file again"
+            f"{name} in {file} is not a quantization state of bitsandbytes 0.41 ({error}): copy or download it again"
         ) from error
 
 
