@@ -1,36 +1,39 @@
-"""Memory of fine-tuning as `baichuan_core.finetuning` does it: float32 trained weights and gradients, AdamW.
+"""Memory of fine-tuning in `baichuan_core.finetuning`, with float32 trained weights and gradients and AdamW.
 
-Three moments can be the one of most memory. When the loss is computed, everything that the backward pass needs is kept
-and only the head has a gradient (and all weights, if earlier batches of the same step left theirs). In its last block
-there are nearly all gradients, and what this block needs. When it has ended there are all of them and nothing else.
-The largest counts.
+Memory can peak at three points of a step, and the largest of them counts:
+
+- at the loss: all tensors for the backward pass exist, but only the head has a gradient (with gradient accumulation,
+  all weights have one from earlier batches);
+- in the last block of the backward pass: nearly all gradients exist, and the tensors of this block;
+- after the backward pass: all gradients exist, but no activations.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .activations import kept
+from .activations import saved_activations
 from .breakdown import Footprint
 from .precision import DTYPE_BYTES, Precision
 from .shape import Shape
 
 FinetuningMethod = Literal["full", "lora"]
 
-FLOAT32 = DTYPE_BYTES["float32"]
-MOMENTS = 2  # AdamW keeps the mean of the gradients and that of their squares
-HALF = DTYPE_BYTES["bfloat16"]
-# Logits in one chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
+FLOAT32_BYTES = DTYPE_BYTES["float32"]
+MOMENTS = 2  # AdamW keeps the mean of the gradients and the mean of their squares
+HALF_BYTES = DTYPE_BYTES["bfloat16"]
+# Logits per chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"
-# Per logit of a chunk, if the head has an adapter: logits of both, their sum, and that over the norms.
-ADAPTED_HEAD_BYTES = 4 * FLOAT32
-# What an adapter keeps of each number of its layer's input: the noise of its dropout and the input with it.
-ADAPTER_BYTES: dict[bool, float] = {False: 8.0, True: 6.25}  # by whether the precision is mixed
-# Gradients of the adapter on down_proj in a block that is computed again, per token and unit of its width; measured.
+# Bytes per logit of a chunk if the head has an adapter: logits of both, their sum, and the sum divided by the norms.
+ADAPTED_HEAD_BYTES = 4 * FLOAT32_BYTES
+# Bytes that an adapter saves per element of its input (the dropout mask and the masked input), by whether the precision
+# is mixed.
+ADAPTER_BYTES: dict[bool, float] = {False: 8.0, True: 6.25}
+# Measured bytes of the gradients of the adapter on down_proj in a recomputed block, per token and unit of its width.
 RECOMPUTED_DOWN_BYTES = 7.5
-# What the first block does not keep, since nothing before its first adapter has a gradient: bytes per token, times the
-# hidden size and times the width of the feed-forward layers; measured. By whether the precision is mixed.
+# Measured bytes per token that the first block does not save, because the tensors before its first adapter need no
+# gradient: per unit of the hidden size and of the width of the feed-forward layers, by whether the precision is mixed.
 SKIPPED_BYTES: dict[bool, dict[str, tuple[float, float]]] = {
     False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
     True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
@@ -39,17 +42,17 @@ SKIPPED_BYTES: dict[bool, dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is trained.
+    """Training settings that memory depends on.
 
     Attributes:
         method: "full" trains every weight, "lora" an adapter.
-        batch: Examples a batch.
+        batch: Examples per batch.
         tokens: Length of the longest example.
-        lora_rank: Of the adapter.
+        lora_rank: Rank of the adapter.
         lora_targets: Linear layers that have an adapter, by the last part of their name.
-        gradient_checkpointing: Whether activations are computed twice and few of them kept.
-        accumulation: Batches per step.
-        on_gpu: Whether the chunks of the loss are those of a GPU.
+        gradient_checkpointing: Whether most activations are recomputed instead of saved.
+        accumulation: Batches per optimizer step.
+        on_gpu: Whether training runs on a GPU, which computes the loss in larger chunks.
     """
 
     method: FinetuningMethod = "full"
@@ -67,109 +70,112 @@ class Training:
         return self.batch * self.tokens
 
     def trained_parameters(self, shape: Shape) -> int:
-        """How many numbers are trained."""
+        """Return the number of trained parameters."""
         if self.method == "full":
             return shape.parameters
-        of_blocks = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
-        adapted = [of_blocks[name] for name in self.lora_targets if name in of_blocks] * shape.layers
+        matrices = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
+        adapted = [matrices[name] for name in self.lora_targets if name in matrices] * shape.layers
         if HEAD in self.lora_targets:
             adapted.append((shape.vocab_size, shape.hidden_size))
         return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
 
 def finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:
-    """Training a model.
+    """Estimate the memory for training a model on one device.
 
     Args:
-        shape: The model's.
-        precision: How the base of an adapter is held, and what is computed in: bfloat16 is mixed precision. Full
-            training keeps its weights in float32 whatever the checkpoint has.
-        training: How.
+        shape: Sizes of the model.
+        precision: Precision of an adapter's base, and the dtype to compute in; bfloat16 means mixed precision. Full
+            training always has float32 weights.
+        training: The training settings.
     """
     trained = training.trained_parameters(shape)
-    weights = _weights(shape, precision, training, trained)
-    gradients, moments = trained * FLOAT32, trained * FLOAT32 * MOMENTS
-    at_the_end = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
-    missing = FLOAT32 * (shape.head_parameters + shape.linear_parameters // shape.layers)
-    in_the_last_block = replace(
-        at_the_end,
+    weights = _weight_bytes(shape, precision, training, trained)
+    gradients, moments = trained * FLOAT32_BYTES, trained * FLOAT32_BYTES * MOMENTS
+    after_backward = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
+    missing = FLOAT32_BYTES * (shape.head_parameters + shape.linear_parameters // shape.layers)
+    in_last_block = replace(
+        after_backward,
         activations=_last_block_bytes(shape, precision, training),
         gradients=gradients if training.accumulation > 1 else max(0, gradients - missing),
     )
-    at_the_start = replace(
-        at_the_end,
-        activations=_first_bytes(shape, precision, training),
+    at_loss = replace(
+        after_backward,
+        activations=_loss_peak_bytes(shape, precision, training),
         gradients=gradients if training.accumulation > 1 else 0,
     )
-    return max(at_the_start, in_the_last_block, at_the_end, key=lambda moment: moment.total)
+    return max(at_loss, in_last_block, after_backward, key=lambda peak: peak.total)
 
 
 def sharded_activations(shape: Shape, precision: Precision, training: Training) -> int:
-    """Bytes of the activations of a model whose weights are gathered in the dtype that is computed in."""
+    """Return the bytes of the activations if sharded weights are gathered in the dtype to compute in."""
     return max(
-        _first_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)
+        _loss_peak_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)
     )
 
 
-def _weights(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
-    """Bytes of the weights; full training has all of them in float32."""
+def _weight_bytes(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
+    """Return the bytes of the weights; full training has all of them in float32."""
     if training.method == "full":
-        return trained * FLOAT32
-    return precision.weight_bytes(shape) + trained * FLOAT32
+        return trained * FLOAT32_BYTES
+    return precision.weight_bytes(shape) + trained * FLOAT32_BYTES
 
 
-def _first_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
-    """Bytes besides weights and moments before gradients of the blocks exist: at the loss, or in the last block."""
+def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
+    """Return the bytes besides weights and moments at the loss, or when the backward pass enters its first block."""
     full, mixed = training.method == "full", precision.dtype != "float32"
-    per_token = kept(precision, full=full)
+    per_token = saved_activations(precision, full=full)
     block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
-    left, again = (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
-    # Mixed precision copies each trained weight once; gradient checkpointing drops the copies before going back.
-    casts = HALF * shape.linear_parameters if full and mixed and casts_weights else 0
-    casts_going_back = 0 if training.gradient_checkpointing else casts
-    head_gradient = FLOAT32 * shape.head_parameters if full else 0
-    at_the_loss = training.positions * per_token.ends * shape.hidden_size + _loss_bytes(shape, precision, training)
+    saved, recomputed = (
+        (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
+    )
+    # Mixed precision copies each trained weight once; gradient checkpointing frees the copies before the backward pass.
+    casts = HALF_BYTES * shape.linear_parameters if full and mixed and casts_weights else 0
+    backward_casts = 0 if training.gradient_checkpointing else casts
+    head_gradient = FLOAT32_BYTES * shape.head_parameters if full else 0
+    outside_blocks = training.positions * per_token.outside_blocks * shape.hidden_size
+    at_loss = outside_blocks + _loss_bytes(shape, precision, training)
     if training.gradient_checkpointing and not full and "down_proj" in training.lora_targets:
-        again += RECOMPUTED_DOWN_BYTES * shape.intermediate_size
-    going_back = training.positions * (again + per_token.gradients_in_a_block(shape))
-    besides_the_blocks = max(at_the_loss + casts, going_back + casts_going_back) + head_gradient
+        recomputed += RECOMPUTED_DOWN_BYTES * shape.intermediate_size
+    backward = training.positions * (recomputed + per_token.block_gradients(shape))
+    besides_blocks = max(at_loss + casts, backward + backward_casts) + head_gradient
     skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes(shape, precision, training)
-    in_blocks = training.positions * (shape.layers * left - skipped)
-    return round(in_blocks + besides_the_blocks) + precision.dequantized_layer_bytes(shape)
+    in_blocks = training.positions * (shape.layers * saved - skipped)
+    return round(in_blocks + besides_blocks) + precision.dequantized_layer_bytes(shape)
 
 
 def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Bytes at the loss: the logits of one chunk, and in mixed precision their copy and that of the head."""
+    """Return the bytes at the loss: the logits of one chunk and, in mixed precision, half-precision copies of them."""
     mixed = precision.dtype != "float32"
     chunk = max(1, CHUNK_LOGITS["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
-    per_logit = FLOAT32 + (HALF if mixed else 0)
+    per_logit = FLOAT32_BYTES + (HALF_BYTES if mixed else 0)
     adapter = 0.0
     if training.method == "lora" and HEAD in training.lora_targets:
         per_logit += ADAPTED_HEAD_BYTES
         adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.positions)
     logits = min(chunk, training.positions) * shape.vocab_size * per_logit + round(adapter)
-    return logits + (HALF * shape.head_parameters if mixed and training.method == "full" else 0)
+    return logits + (HALF_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Bytes of what the first block keeps, and of the gradients inside it: it is the last to be differentiated."""
-    per_token = kept(precision, full=training.method == "full")
-    left = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
+    """Return the bytes that the model's first block saves and of its gradients; it is the last in the backward pass."""
+    per_token = saved_activations(precision, full=training.method == "full")
+    checkpointed = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
     block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
-    return round(training.positions * (left + block + per_token.gradients_in_a_block(shape)))
+    return round(training.positions * (checkpointed + block + per_token.block_gradients(shape)))
 
 
 def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:
-    """Bytes per token and block that adapters keep beyond one on W_pack alone, which `Kept` includes."""
+    """Return the bytes per token and block that adapters save beyond one on W_pack, included in `SavedActivations`."""
     if training.method == "full":
         return 0.0
     inputs = dict.fromkeys(BLOCK_LAYERS, shape.hidden_size) | {"down_proj": shape.intermediate_size}
-    kept_inputs = sum(inputs[name] for name in training.lora_targets if name in inputs)
-    return float(ADAPTER_BYTES[precision.dtype != "float32"] * (kept_inputs - shape.hidden_size))
+    saved_inputs = sum(inputs[name] for name in training.lora_targets if name in inputs)
+    return float(ADAPTER_BYTES[precision.dtype != "float32"] * (saved_inputs - shape.hidden_size))
 
 
 def _skipped_bytes(shape: Shape, precision: Precision, training: Training) -> float:
-    """Bytes per token that the first block does not keep, since its adapters begin behind W_pack."""
+    """Return the bytes per token that the first block does not save if its first adapter comes after W_pack."""
     first = next((name for name in BLOCK_LAYERS if name in training.lora_targets), "W_pack")
     if training.method == "full":
         return 0.0

@@ -6,7 +6,7 @@ from .breakdown import Footprint
 from .precision import DTYPE_BYTES, Precision
 from .shape import Shape
 
-FLOAT32 = DTYPE_BYTES["float32"]
+FLOAT32_BYTES = DTYPE_BYTES["float32"]
 # Tensors that exist at the same time in a feed-forward layer. [tokens, hidden]: the input, the normalized input and
 # two sums. [tokens, intermediate]: the gate, the up projection and their product.
 FEED_FORWARD_HIDDEN = 4
@@ -95,7 +95,7 @@ def token_bytes(shape: Shape, precision: Precision) -> int:
     element = precision.element_bytes
     feed_forward = FEED_FORWARD_HIDDEN * shape.hidden_size + FEED_FORWARD_INTERMEDIATE * shape.intermediate_size
     if shape.position_embedding == "rope":
-        rotation = 2 * FLOAT32 * shape.hidden_size // shape.heads
+        rotation = 2 * FLOAT32_BYTES * shape.hidden_size // shape.heads
         return rotation + max(ROTATION_BYTES[element] * shape.hidden_size, feed_forward * element)
     columns = ALIBI_TENSORS * ALIBI_COLUMNS * shape.heads
     return element * max((ATTENTION_HIDDEN + ALIBI_TENSORS) * shape.hidden_size + columns, feed_forward)
@@ -103,5 +103,5 @@ def token_bytes(shape: Shape, precision: Precision) -> int:
 
 def logits_bytes(shape: Shape, precision: Precision, *, positions: int) -> int:
     """Return the bytes of logits, including the float32 copies of the normalized head and of the sampler."""
-    forms = (precision.element_bytes + FLOAT32) if shape.norm_head else precision.element_bytes
-    return positions * shape.vocab_size * (forms + FLOAT32)
+    head_output = (precision.element_bytes + FLOAT32_BYTES) if shape.norm_head else precision.element_bytes
+    return positions * shape.vocab_size * (head_output + FLOAT32_BYTES)

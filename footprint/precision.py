@@ -12,8 +12,8 @@ Quantization = Literal["int8", "nf4", "fp4"]
 DTYPE_BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCALE_BYTES = 4  # float32
 
-# bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314): one float32 absmax per 64 numbers. Double
-# quantization stores each absmax in one byte, with one float32 per 256 of them.
+# bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314): one float32 absmax per 64 weights. Double
+# quantization stores each absmax in one byte, with one float32 scale per 256 of them.
 BLOCK = 64
 NESTED_BLOCK = 256
 CODE_BOOK_BYTES = 16 * 4
@@ -67,16 +67,16 @@ class Precision:
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Return the bytes of one linear layer [rows, columns] of a block, including scales and code books."""
-        numbers = rows * columns
+        elements = rows * columns
         if self.quantization is None:
-            return numbers * self.element_bytes
+            return elements * self.element_bytes
         if self.quantization == "int8":
-            return numbers + rows * SCALE_BYTES
-        blocks = -(-numbers // BLOCK)
+            return elements + rows * SCALE_BYTES
+        blocks = -(-elements // BLOCK)
         scales = blocks * SCALE_BYTES
         if self.double_quantization:
             scales = blocks + -(-blocks // NESTED_BLOCK) * SCALE_BYTES + NESTED_CODE_BOOK_BYTES
-        return -(-numbers // 2) + scales + CODE_BOOK_BYTES
+        return -(-elements // 2) + scales + CODE_BOOK_BYTES
 
     def weight_bytes(self, shape: Shape) -> int:
         """Return the bytes of all weights of a loaded model."""

@@ -23,7 +23,7 @@ def smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
 
 
 def smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Yield ways to fine-tune that take fewer bytes, each with its minimum."""
+    """Yield ways to fine-tune that need fewer bytes, each with its minimum."""
     for precision in PRECISIONS:
         needed = finetuning(shape, precision, Training(method="lora")).least
         if needed < than:

@@ -82,7 +82,7 @@ class Shape:
             vocab_size=_read_size(fields, "vocab_size"),
             context_length=published_length or longest or DEFAULT_CONTEXT_LENGTH,
             position_embedding=positions,
-            norm_head=norm_head is not False,  # if unknown, estimate the kind that takes more
+            norm_head=norm_head is not False,  # if unknown, assume the kind that needs more memory
             tied_head=bool(fields.get("tie_word_embeddings", False)),
         )
 
@@ -110,7 +110,7 @@ class Shape:
 
     @property
     def head_parameters(self) -> int:
-        """Numbers in the head."""
+        """Number of parameters in the output head."""
         return self.vocab_size * self.hidden_size
 
     @property

@@ -1,37 +1,37 @@
-"""Memory of fine-tuning by several processes (ranks), each with its own device.
+"""Memory of fine-tuning in several processes (ranks), each with its own device.
 
-What a rank holds all the time, for P numbers of which T are trained, N ranks and c bytes per number that is computed
-in (4, or 2 in mixed precision):
+The permanent memory of one rank, in bytes, for a model of P parameters of which T are trained, N ranks, and c bytes per
+element of the dtype to compute in (4, or 2 in mixed precision):
 
 | strategy | weights | float32 copies | moments | gradients |
 | --- | --- | --- | --- | --- |
 | single | 4 P | | 8 T | 4 T |
-| ddp | 4 P | | 8 T | 4 T, and 4 T in the buckets that are exchanged |
+| ddp | 4 P | | 8 T | 4 T, and 4 T in the buckets for the exchange |
 | fsdp2 | 4 P / N | | 8 T / N | 4 T / N |
 | zero2 | c P | 4 T / N | 8 T / N | c T / N |
 | zero3 | c P / N | 4 T / N | 8 T / N | c T / N |
 
-The frozen base of an adapter takes what its precision takes instead of 4 P or c P. `zero3-offload` has all that zero3
-has in host memory. For a moment there are also the gathered weights of some layers, and their gradients before they are
-exchanged. ZeRO: Rajbhandari et al. 2020 (arXiv 1910.02054); FSDP: Zhao et al. 2023 (arXiv 2304.11277).
+The frozen base of an adapter takes the bytes of its own precision instead of 4 P or c P. `zero3-offload` keeps all of
+this in host memory. The gathered weights of some layers, and their gradients before the exchange, exist temporarily.
+ZeRO: Rajbhandari et al. 2020 (arXiv 1910.02054); FSDP: Zhao et al. 2023 (arXiv 2304.11277).
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .breakdown import Footprint
-from .finetuning import FLOAT32, HALF, MOMENTS, Training, finetuning, sharded_activations
+from .finetuning import FLOAT32_BYTES, HALF_BYTES, MOMENTS, Training, finetuning, sharded_activations
 from .precision import Precision
 from .shape import Shape
 
 TrainingStrategy = Literal["single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 TRAINING_STRATEGIES: tuple[TrainingStrategy, ...] = get_args(TrainingStrategy)
 
-GATHERED_BLOCKS = 2  # the block that computes, and the next one, which is fetched meanwhile
-# Defaults of DeepSpeed, in numbers: `reduce_bucket_size`, `stage3_max_live_parameters` and `sub_group_size`.
-BUCKET_NUMBERS = 500_000_000
-LIVE_NUMBERS = 1_000_000_000
-STEP_NUMBERS = 1_000_000_000
+GATHERED_BLOCKS = 2  # the block that computes and the next one, which is prefetched
+# DeepSpeed's defaults of `reduce_bucket_size`, `stage3_max_live_parameters` and `sub_group_size`, in elements.
+BUCKET_ELEMENTS = 500_000_000
+LIVE_ELEMENTS = 1_000_000_000
+STEP_ELEMENTS = 1_000_000_000
 BUCKETS = 2  # one is filled while another is exchanged
 
 
@@ -40,8 +40,8 @@ class RankFootprint:
     """Peak memory of one rank.
 
     Attributes:
-        device: On its device.
-        host: Bytes of host memory besides, for what is offloaded.
+        device: Memory of its device.
+        host: Additional host memory for offloaded tensors, in bytes.
     """
 
     device: Footprint
@@ -56,58 +56,60 @@ def rank_footprint(
     Args:
         shape: Sizes of the model.
         precision: As for `finetuning`.
-        training: How; `batch` is that of one rank.
-        strategy: How the ranks share the work.
-        ranks: Number of ranks, on all machines.
+        training: The training settings; `batch` is that of one rank.
+        strategy: The way in which the ranks share the work.
+        ranks: Total number of ranks on all machines.
     """
-    plain = finetuning(shape, precision, training)
+    single = finetuning(shape, precision, training)
     trained = training.trained_parameters(shape)
     match strategy:
         case "single":
-            return RankFootprint(plain)
+            return RankFootprint(single)
         case "ddp":
-            buckets = trained * FLOAT32
-            return RankFootprint(replace(plain, gradients=plain.gradients + buckets, least=plain.least + buckets))
+            buckets = trained * FLOAT32_BYTES
+            return RankFootprint(replace(single, gradients=single.gradients + buckets, least=single.least + buckets))
         case "fsdp2":
-            return RankFootprint(_fsdp2(shape, precision, training, ranks))
+            return RankFootprint(_estimate_fsdp2(shape, precision, training, ranks))
         case "zero2" | "zero3" | "zero3-offload":
-            return _zero(shape, precision, training, strategy, ranks)
+            return _estimate_zero(shape, precision, training, strategy, ranks)
 
 
-def _fsdp2(shape: Shape, precision: Precision, training: Training, ranks: int) -> Footprint:
+def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, ranks: int) -> Footprint:
     trained = training.trained_parameters(shape)
     block = shape.linear_parameters // shape.layers
-    gathered = _computed_bytes(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
+    gathered = _compute_bytes(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
     exchanged = 0
-    if training.method == "full":  # a gradient in the dtype that is computed in, and its float32 copy to be reduced
+    if training.method == "full":  # gradients in the dtype to compute in, and their float32 copies for the reduction
         largest = max(shape.head_parameters, GATHERED_BLOCKS * block)
-        exchanged = (_computed_bytes(precision) + FLOAT32) * largest
+        exchanged = (_compute_bytes(precision) + FLOAT32_BYTES) * largest
     return _sum_up(
-        weights=_share(_base_bytes(shape, precision, training, FLOAT32) + trained * FLOAT32, ranks) + gathered,
-        gradients=_share(trained * FLOAT32, ranks) + exchanged,
-        optimizer=_share(trained * FLOAT32 * MOMENTS, ranks),
+        weights=_divide(_base_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks)
+        + gathered,
+        gradients=_divide(trained * FLOAT32_BYTES, ranks) + exchanged,
+        optimizer=_divide(trained * FLOAT32_BYTES * MOMENTS, ranks),
         activations=sharded_activations(shape, precision, training),
     )
 
 
-def _zero(
+def _estimate_zero(
     shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, ranks: int
 ) -> RankFootprint:
-    computed, trained = _computed_bytes(precision), training.trained_parameters(shape)
-    weights = _base_bytes(shape, precision, training, computed) + trained * computed
-    master, moments = _share(trained * FLOAT32, ranks), _share(trained * FLOAT32 * MOMENTS, ranks)
-    gradients = _share(trained * computed, ranks)
-    buckets = BUCKETS * computed * min(trained, BUCKET_NUMBERS)
-    step = 0 if computed == FLOAT32 else FLOAT32 * min(-(-trained // ranks), STEP_NUMBERS)
+    element_bytes, trained = _compute_bytes(precision), training.trained_parameters(shape)
+    weights = _base_bytes(shape, precision, training, element_bytes) + trained * element_bytes
+    master, moments = _divide(trained * FLOAT32_BYTES, ranks), _divide(trained * FLOAT32_BYTES * MOMENTS, ranks)
+    gradients = _divide(trained * element_bytes, ranks)
+    buckets = BUCKETS * element_bytes * min(trained, BUCKET_ELEMENTS)
+    step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // ranks), STEP_ELEMENTS)
     activations = sharded_activations(shape, precision, training)
     if strategy == "zero2":
-        step = 0 if computed == FLOAT32 else _share(trained * FLOAT32, ranks)  # its step has no parts
+        # The optimizer step of stage 2 is not split into groups.
+        step = 0 if element_bytes == FLOAT32_BYTES else _divide(trained * FLOAT32_BYTES, ranks)
         return RankFootprint(_sum_up(weights + master, gradients + max(buckets, step), moments, activations))
-    live = round(weights * min(1.0, LIVE_NUMBERS / shape.parameters))
-    sharded = _share(weights, ranks)
+    live = round(weights * min(1.0, LIVE_ELEMENTS / shape.parameters))
+    sharded = _divide(weights, ranks)
     if strategy == "zero3":
         return RankFootprint(_sum_up(sharded + master + live, gradients + max(buckets, step), moments, activations))
-    host = sharded + master + moments + _share(trained * FLOAT32, ranks)
+    host = sharded + master + moments + _divide(trained * FLOAT32_BYTES, ranks)
     return RankFootprint(_sum_up(live, buckets, 0, activations), host)
 
 
@@ -116,16 +118,18 @@ def _sum_up(weights: int, gradients: int, optimizer: int, activations: int) -> F
     return Footprint(weights, activations=activations, gradients=gradients, optimizer=optimizer, least=least)
 
 
-def _base_bytes(shape: Shape, precision: Precision, training: Training, number_bytes: int) -> int:
-    """Bytes of the weights that are not trained, where a trained number takes `number_bytes`."""
+def _base_bytes(shape: Shape, precision: Precision, training: Training, element_bytes: int) -> int:
+    """Return the bytes of the weights that are not trained, with `element_bytes` per element in full training."""
     if training.method == "full":
-        return (shape.parameters - training.trained_parameters(shape)) * number_bytes
+        return (shape.parameters - training.trained_parameters(shape)) * element_bytes
     return precision.weight_bytes(shape)
 
 
-def _computed_bytes(precision: Precision) -> int:
-    return FLOAT32 if precision.dtype == "float32" else HALF
+def _compute_bytes(precision: Precision) -> int:
+    """Return the bytes per element of the dtype to compute in."""
+    return FLOAT32_BYTES if precision.dtype == "float32" else HALF_BYTES
 
 
-def _share(count: int, ranks: int) -> int:
+def _divide(count: int, ranks: int) -> int:
+    """Return the part of one rank, rounded up."""
     return -(-count // ranks)

@@ -1,4 +1,4 @@
-"""Choose how several devices share a fine-tune, by the memory that each way needs."""
+"""Choose the strategy by which several devices share a fine-tuning job, from the memory that each strategy needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from .remedies import PRECISIONS
 from .shape import Shape
 from .sharding import RankFootprint, TrainingStrategy, rank_footprint
 
-CONTEXT_BYTES = 2**30  # of each GPU: CUDA's context and the buffers of NCCL
-MAX_DEVICES = 4096  # that are considered when asking how many would do
+CONTEXT_BYTES = 2**30  # per GPU, for CUDA's context and NCCL's buffers
+MAX_DEVICES = 4096  # upper limit when searching for a sufficient number of devices
 REPLICAS: tuple[TrainingStrategy, ...] = ("single", "ddp")
 
 
@@ -41,27 +41,27 @@ class Cluster:
 
     @property
     def rank_bytes(self) -> int:
-        """Memory that one rank can take of its device."""
+        """Device memory that is available to one rank."""
         return max(0, self.device_bytes - CONTEXT_BYTES) if self.on_gpu else self.host_bytes // self.devices
 
     @property
     def rank_host_bytes(self) -> int:
-        """Host memory that one rank can take."""
+        """Host memory that is available to one rank."""
         return self.host_bytes // self.devices
 
     def has_room_for(self, needs: RankFootprint, *, least: bool = False) -> bool:
-        """Return whether each rank fits, or at least its part that is independent of the lengths of the inputs."""
+        """Return whether each rank fits; with `least`, only its memory that does not depend on the input lengths."""
         device = needs.device.least if least else needs.device.total
         return device <= self.rank_bytes and needs.host <= self.rank_host_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyChoice:
-    """A strategy, and why it was chosen.
+    """The chosen strategy with the reason.
 
     Attributes:
         strategy: The strategy.
-        reason: One sentence with the numbers.
+        reason: One sentence with the memory figures that decided.
         needs: Memory of each rank.
     """
 
@@ -75,29 +75,29 @@ def choose_strategy(
 ) -> StrategyChoice | None:
     """Choose the fastest strategy that fits: replicas, then sharded weights, then weights in host memory.
 
-    If none holds the longest inputs, the first one is taken that holds everything else.
+    If the longest inputs do not fit with any strategy, choose the first one with which everything else fits.
 
     Args:
         shape: Sizes of the model.
         precision: As for `finetuning`.
-        training: How; `batch` is that of one rank.
-        cluster: Where.
-        may_shard: Whether the weights may be sharded; quantized ones never are.
+        training: The training settings; `batch` is that of one rank.
+        cluster: The machines.
+        may_shard: Whether the weights may be sharded; quantized weights never are.
 
     Returns:
-        None if nothing fits; see `explain_misfit`.
+        The choice, or None if nothing fits; see `explain_misfit`.
     """
     candidates = {
         name: rank_footprint(shape, precision, training, name, cluster.ranks)
-        for name in _candidates(precision, cluster, may_shard=may_shard)
+        for name in _list_candidates(precision, cluster, may_shard=may_shard)
     }
     for least in (False, True):
-        before: list[str] = []
+        rejected: list[str] = []
         for name, needs in candidates.items():
             if cluster.has_room_for(needs, least=least):
-                doubt = "; inputs of the maximum length may not fit" if least else ""
-                return StrategyChoice(name, f"{_reason(name, needs, before, cluster)}{doubt}", needs)
-            before.append(f"{name} would need {_describe(needs)}")
+                warning = "; inputs of the maximum length may not fit" if least else ""
+                return StrategyChoice(name, f"{_explain_choice(name, needs, rejected, cluster)}{warning}", needs)
+            rejected.append(f"{name} would need {_describe(needs)}")
     return None
 
 
@@ -110,33 +110,33 @@ def explain_misfit(
     *,
     may_shard: bool = True,
 ) -> str:
-    """Say with numbers why a fine-tune does not fit, and what would.
+    """Return a message with the memory that a fine-tuning job lacks, and with alternatives that would fit.
 
     Args:
         shape: Sizes of the model.
         precision: As for `finetuning`.
-        training: How.
-        cluster: Where.
-        strategy: The only one that is allowed; None for all.
+        training: The training settings.
+        cluster: The machines.
+        strategy: The only allowed strategy; None for all.
         may_shard: Whether the weights may be sharded.
     """
-    names = _candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
+    names = _list_candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
     needed = [
         f"{_describe(rank_footprint(shape, precision, training, name, cluster.ranks), least=True)} with {name}"
         for name in names
     ]
     host = f" and {in_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
     remedies = [
-        f"{way}: {_describe(needs, least=True)}" for way, needs in _remedies(shape, precision, training, cluster)
+        f"{way}: {_describe(needs, least=True)}" for way, needs in _find_remedies(shape, precision, training, cluster)
     ]
     return (
-        f"each of {cluster.ranks} processes needs at least {', or '.join(needed)}, and has {in_gib(cluster.rank_bytes)}"
-        f"{host}; {'what would fit: ' + ', '.join(remedies) if remedies else 'use machines with more'}"
+        f"each of {cluster.ranks} processes needs at least {', or '.join(needed)}, but has {in_gib(cluster.rank_bytes)}"
+        f"{host}; {'these would fit: ' + ', '.join(remedies) if remedies else 'use machines with more memory'}"
     )
 
 
-def _candidates(precision: Precision, cluster: Cluster, *, may_shard: bool) -> tuple[TrainingStrategy, ...]:
-    """Return the strategies to choose from, the fastest first; quantized weights cannot be sharded."""
+def _list_candidates(precision: Precision, cluster: Cluster, *, may_shard: bool) -> tuple[TrainingStrategy, ...]:
+    """Return the possible strategies, fastest first; quantized weights cannot be sharded."""
     replicas: TrainingStrategy = "single" if cluster.ranks == 1 else "ddp"
     if precision.quantization is not None or not may_shard:
         return (replicas,)
@@ -145,16 +145,16 @@ def _candidates(precision: Precision, cluster: Cluster, *, may_shard: bool) -> t
     return (replicas, *sharded, *offloaded)
 
 
-def _reason(name: TrainingStrategy, needs: RankFootprint, before: list[str], cluster: Cluster) -> str:
-    place = "device" if cluster.on_gpu else "process"
-    fits = f"{_describe(needs)} of {in_gib(cluster.rank_bytes)} per {place} are needed"
+def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list[str], cluster: Cluster) -> str:
+    unit = "device" if cluster.on_gpu else "process"
+    fits = f"{_describe(needs)} of {in_gib(cluster.rank_bytes)} per {unit} are needed"
     meaning = {
         "single": "there is one device",
         "ddp": "every device holds the whole model",
         "fsdp2": "weights, gradients and optimizer are sharded over the devices",
         "zero3-offload": "weights and optimizer are in host memory",
     }[name]
-    return "; ".join([f"{meaning}: {fits}", *before])
+    return "; ".join([f"{meaning}: {fits}", *rejected])
 
 
 def _describe(needs: RankFootprint, *, least: bool = False) -> str:
@@ -162,10 +162,10 @@ def _describe(needs: RankFootprint, *, least: bool = False) -> str:
     return f"{device} and {in_gib(needs.host)} of host memory" if needs.host else device
 
 
-def _remedies(
+def _find_remedies(
     shape: Shape, precision: Precision, training: Training, cluster: Cluster
 ) -> Iterator[tuple[str, RankFootprint]]:
-    """Yield ways that fit: more devices of the same kind, and adapters on smaller bases."""
+    """Yield alternatives that fit: more devices of the same kind, and adapters on smaller bases."""
     if precision.quantization is None:
         devices = 2 * cluster.ranks
         while devices <= MAX_DEVICES:
@@ -176,10 +176,10 @@ def _remedies(
             devices *= 2
     replicas: TrainingStrategy = "single" if cluster.ranks == 1 else "ddp"
     for smaller in PRECISIONS:
-        held = replace(smaller, dtype=precision.dtype)
+        base = replace(smaller, dtype=precision.dtype)
         lora = replace(training, method="lora")
-        if held.weight_bytes(shape) >= precision.weight_bytes(shape) and training.method == "lora":
+        if base.weight_bytes(shape) >= precision.weight_bytes(shape) and training.method == "lora":
             continue
-        needs = rank_footprint(shape, held, lora, replicas, cluster.ranks)
+        needs = rank_footprint(shape, base, lora, replicas, cluster.ranks)
         if cluster.has_room_for(needs, least=True):
-            yield f"method lora on {held.label} with {replicas}", needs
+            yield f"method lora on {base.label} with {replicas}", needs

@@ -60,10 +60,10 @@ def inspect_checkpoint(checkpoint: Path | str) -> CheckpointSummary:
         context_length=config.model_max_length or 0,
         parameters=sum(math.prod(shape) for name, shape in expected_tensors(config).items() if name not in SCALES),
         weight_bytes=weight_bytes,
-        quantization=_quantization(config.quantization_config) if is_quantized(config) else None,
+        quantization=_describe_quantization(config.quantization_config) if is_quantized(config) else None,
         has_tokenizer=(checkpoint / "tokenizer.model").is_file(),
     )
 
 
-def _quantization(settings: dict[str, object]) -> str:
+def _describe_quantization(settings: dict[str, object]) -> str:
     return "int8" if settings.get("load_in_8bit") else str(settings.get("bnb_4bit_quant_type", "unknown"))

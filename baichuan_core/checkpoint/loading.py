@@ -76,7 +76,7 @@ def load_model(
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
         config=config,  # cleaned of fields that other tools left in config.json
-        generation_config=_generation_config(checkpoint, config),
+        generation_config=_read_generation_config(checkpoint, config),
         dtype=torch_dtype,
         # ZeRO-3 shards the weights over all ranks itself.
         device_map=None if is_deepspeed_zero3_enabled() else devices,
@@ -127,7 +127,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     return tokenizer
 
 
-def _generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
+def _read_generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
     """Read generation settings as transformers does, but accept a byte order mark and integers stored as floats."""
     settings = read_generation_settings(checkpoint)
     with engine_errors():

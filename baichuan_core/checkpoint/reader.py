@@ -93,7 +93,7 @@ class TensorReader:
         """Return the shape of a tensor, from the header if the file has one."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
-            return tuple(self._map(file).get_slice(name).get_shape())
+            return tuple(self._open_mapped(file).get_slice(name).get_shape())
         return tuple(self._unpickle(file)[name].shape)
 
     def is_float(self, name: str) -> bool:
@@ -107,7 +107,7 @@ class TensorReader:
         """Return the dtype of a tensor as its file spells it, e.g. "BF16" in safetensors."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
-            return str(self._map(file).get_slice(name).get_dtype())
+            return str(self._open_mapped(file).get_slice(name).get_dtype())
         return str(self._unpickle(file)[name].dtype)
 
     def file(self, name: str) -> Path:
@@ -124,7 +124,7 @@ class TensorReader:
             raise CheckpointError(f"{self.checkpoint} has no tensor {name}: copy the whole checkpoint again")
         file = self._file_by_name[name]
         tensor: Tensor = (
-            self._map(file).get_tensor(name) if file.suffix == ".safetensors" else self._unpickle(file)[name]
+            self._open_mapped(file).get_tensor(name) if file.suffix == ".safetensors" else self._unpickle(file)[name]
         )
         return tensor
 
@@ -136,7 +136,7 @@ class TensorReader:
                 self._offsets[file] = _find_offsets(file) if not self.imported_int4 else {}
             offset = self._offsets[file].get(name)
             if offset is not None:
-                return RowsInFile(file, self._descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
+                return RowsInFile(file, self._open_descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
 
         def rows(start: int, stop: int) -> Tensor:
             whole = self.read(name)
@@ -144,7 +144,7 @@ class TensorReader:
 
         return rows
 
-    def _descriptor(self, file: Path) -> int:
+    def _open_descriptor(self, file: Path) -> int:
         if file not in self._descriptors:
             self._descriptors[file] = os.open(file, os.O_RDONLY)
             self._stack.callback(os.close, self._descriptors[file])
@@ -156,10 +156,10 @@ class TensorReader:
         with engine_errors(), file.open("rb") as stream:
             refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         if file.suffix == ".safetensors":
-            return list(self._map(file).keys())
+            return list(self._open_mapped(file).keys())
         return list(self._unpickle(file))
 
-    def _map(self, file: Path) -> Any:
+    def _open_mapped(self, file: Path) -> Any:
         with self._lock:
             if file not in self._mapped:
                 try:
@@ -175,11 +175,11 @@ class TensorReader:
                     del self._unpickled[self._unmapped_file]
                     self._unmapped_file = None
                 content, is_mapped = _load_pickled(file)
-                self._unpickled[file] = self._tensors(content, file)
+                self._unpickled[file] = self._extract_tensors(content, file)
                 self._unmapped_file = None if is_mapped else file
             return self._unpickled[file]
 
-    def _tensors(self, content: object, file: Path) -> Mapping[str, Tensor]:
+    def _extract_tensors(self, content: object, file: Path) -> Mapping[str, Tensor]:
         if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
             raise CheckpointError(f"{file} is not a mapping of names to tensors: copy or download the checkpoint again")
         if is_published_int4(content):
@@ -215,7 +215,7 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} is damaged or contains objects other than tensors, which are never loaded: if you trust the file, "
-            f"convert it to safetensors elsewhere, otherwise download it again ({_unpickling_fault(error)})"
+            f"convert it to safetensors elsewhere, otherwise download it again ({_extract_fault(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged_file_error(file, error) from error
@@ -243,7 +243,7 @@ def _damaged_file_error(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
 
 
-def _unpickling_fault(error: Exception) -> str:
+def _extract_fault(error: Exception) -> str:
     """Return the cause alone: torch's message starts by advising `weights_only=False`, which would run the file."""
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 

@@ -94,7 +94,7 @@ def convert(
     with TensorReader(checkpoint, import_int4=True) as reader:
         source = Source(checkpoint, config, reader)
         check_tensors(reader, config)
-        plan = _plan(source, target, gguf_type, dtype, adapter)
+        plan = _make_plan(source, target, gguf_type, dtype, adapter)
         total = sum(tensor.nbytes for tensor in plan.tensors)
         require_space(output, total)
         with staged_output(output) as staging:
@@ -116,7 +116,7 @@ def _check_options(
         raise UnsupportedError(f"adapter requires the target merged, but the target is {target}: omit it")
 
 
-def _plan(
+def _make_plan(
     source: Source,
     target: ConversionTarget,
     gguf_type: GgufType | None,

@@ -68,7 +68,7 @@ def choose_architecture(config: BaichuanConfig) -> Architecture:
     return "baichuan" if config.num_hidden_layers == ROPE_LAYERS else "llama"
 
 
-def gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: GgufType) -> list[GgufTensor]:
+def plan_gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: GgufType) -> list[GgufTensor]:
     """Return all tensors of the file, with the head normalized if the model normalizes it.
 
     Norms are float32. If the blocks have 4 or 5 bits, the embedding and the head have 8.

@@ -18,7 +18,7 @@ from .rows import normalize, select_part
 PACKED = ".self_attn.W_pack.weight"
 
 
-def llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
+def build_llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
     """Return the configuration of the equivalent Llama.
 
     Raises:
@@ -55,7 +55,7 @@ def llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
     )
 
 
-def llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
+def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
     """Yield the tensors of the equivalent Llama."""
     for name in source.names:
         tensor = source.tensor(name)

@@ -24,8 +24,8 @@ from baichuan_core.model.chunked_loss import MIN_NORM
 from baichuan_core.model.quantization import quantization_settings
 
 from .dense import DenseTensors, plan_stored
-from .gguf_format import GgufType, choose_architecture, gguf_tensors
-from .llama_format import llama_config, llama_tensors
+from .gguf_format import GgufType, choose_architecture, plan_gguf_tensors
+from .llama_format import build_llama_config, plan_llama_tensors
 from .merging import Adapter
 from .rows import normalize
 
@@ -110,8 +110,8 @@ def plan_merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
 def plan_llama(source: Source) -> Plan:
     """Plan a Llama checkpoint, with a configuration and a tokenizer that do not need this package."""
     dense = DenseTensors(source.reader, source.config)
-    config = llama_config(source.config, dense.dtype)
-    tensors = list(llama_tensors(dense, source.config))
+    config = build_llama_config(source.config, dense.dtype)
+    tensors = list(plan_llama_tensors(dense, source.config))
 
     def write(directory: Path, on_bytes: OnBytes) -> None:
         from .llama_tokenizer import write_llama_tokenizer  # noqa: PLC0415 - only this target needs `tokenizers`
@@ -130,7 +130,7 @@ def plan_gguf(source: Source, gguf_type: GgufType) -> Plan:
         raise UnsupportedError(f"gguf_type {gguf_type!r} is unknown: use one of {', '.join(get_args(GgufType))}")
     name = choose_architecture(source.config)
     dense = DenseTensors(source.reader, source.config)
-    tensors = gguf_tensors(dense, source.config, gguf_type)
+    tensors = plan_gguf_tensors(dense, source.config, gguf_type)
 
     def write(directory: Path, on_bytes: OnBytes) -> None:
         from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package `gguf`

@@ -1,4 +1,4 @@
-"""The Baichuan model: layers, positions, masks, decoder and head."""
+"""The Baichuan model: layers, position embeddings, masks, decoder and output head."""
 
 from .decoder import BaichuanForCausalLM, BaichuanModel, BaichuanPreTrainedModel
 from .head import row_norms

@@ -1,4 +1,4 @@
-"""`model.chat(tokenizer, messages)`, the way in which the family's READMEs ask a model."""
+"""`model.chat(tokenizer, messages)`, as in the READMEs of the published models."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 
 MAX_NEW_TOKENS = 2048  # max_new_tokens in the published generation_config.json
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what an incomplete character decodes to
+INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # decoding the first tokens of a character results in this
 
 
 class ChatTokenizer(Protocol):
@@ -32,13 +32,13 @@ class ChatTokenizer(Protocol):
 
 
 class ChatMixin:
-    """Gives a model with `generate` the method `chat`."""
+    """Adds the method `chat` to a model with `generate`."""
 
     config: BaichuanConfig
     generation_config: GenerationConfig
     generate: Callable[..., Any]
 
-    if TYPE_CHECKING:  # the model's own property
+    if TYPE_CHECKING:  # the model has this property
 
         @property
         def device(self) -> torch.device: ...
@@ -68,23 +68,23 @@ class ChatMixin:
         stream: bool = False,
         generation_config: GenerationConfig | None = None,
     ) -> str | Iterator[str]:
-        """Answer a chat with the prompt of the published code, or that of the checkpoint's own chat template.
+        """Answer a chat, using the published prompt format or the checkpoint's own chat template.
 
         Args:
             tokenizer: The checkpoint's `BaichuanTokenizer`.
             messages: Each with `role` (an optional first `system`, then `user` and `assistant`) and `content`.
             stream: Return an iterator that yields the text so far after each token, as the published code does.
-                Closing it ends the generation.
+                Closing it stops the generation.
             generation_config: Settings to use instead of the model's own.
 
         Raises:
-            PromptError: The messages make no prompt, or leave no room for the answer.
+            PromptError: The messages are invalid, or leave no room for the answer.
             TypeError: The tokenizer is not a `BaichuanTokenizer`.
         """
         if not hasattr(tokenizer, "encode_chat"):
             raise TypeError(
-                f"chat needs the BaichuanTokenizer of the checkpoint, not a {type(tokenizer).__name__}:"
-                " load it by AutoTokenizer after importing baichuan_core"
+                f"chat requires the BaichuanTokenizer of the checkpoint, not a {type(tokenizer).__name__}:"
+                " load it with AutoTokenizer after importing baichuan_core"
             )
         settings = deepcopy(generation_config or self.generation_config)
         window = self.config.model_max_length or DEFAULT_CONTEXT_LENGTH
@@ -99,14 +99,14 @@ class ChatMixin:
             "attention_mask": torch.ones_like(input_ids),
             "generation_config": settings,
         }
-        answer = _AnswerText(tokenizer, settings.eos_token_id)
+        answer = _AnswerDecoder(tokenizer, settings.eos_token_id)
         if stream:
             return _stream_texts(self.generate, arguments, answer)
         output = self.generate(**arguments)
         return answer.decode(output[0, len(prompt) :].tolist())
 
 
-class _AnswerText:
+class _AnswerDecoder:
     """Decodes answers without their end token."""
 
     def __init__(self, tokenizer: ChatTokenizer, end_token_ids: int | list[int] | None) -> None:
@@ -120,24 +120,24 @@ class _AnswerText:
 
 
 class _TokenQueue(BaseStreamer):
-    """Passes the tokens of `generate` to another thread; None is the end."""
+    """Queue that passes the tokens of `generate` to another thread; None marks the end."""
 
     def __init__(self) -> None:
         self.tokens: SimpleQueue[int | BaseException | None] = SimpleQueue()
         self._prompt_seen = False
 
     def put(self, value: Tensor) -> None:
-        """Take the prompt first, then one token after the other."""
+        """Receive the prompt, which is ignored, and then one token at a time."""
         if self._prompt_seen:
             self.tokens.put(int(value.item()))
         self._prompt_seen = True
 
     def end(self) -> None:
-        """Say that the answer is complete."""
+        """Mark the end of the answer."""
         self.tokens.put(None)
 
 
-class _IfClosed(StoppingCriteria):
+class _StopWhenClosed(StoppingCriteria):
     def __init__(self, closed: Event) -> None:
         self._closed = closed
 
@@ -145,26 +145,26 @@ class _IfClosed(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self._closed.is_set(), device=input_ids.device)
 
 
-def _stream_texts(generate: Callable[..., Any], arguments: Mapping[str, Any], answer: _AnswerText) -> Iterator[str]:
-    """Generate in another thread and yield the text so far whenever it has grown."""
+def _stream_texts(generate: Callable[..., Any], arguments: Mapping[str, Any], answer: _AnswerDecoder) -> Iterator[str]:
+    """Generate in another thread and yield the text so far whenever it has become longer."""
     queue, closed = _TokenQueue(), Event()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            generate(**arguments, streamer=queue, stopping_criteria=StoppingCriteriaList([_IfClosed(closed)]))
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads
+            generate(**arguments, streamer=queue, stopping_criteria=StoppingCriteriaList([_StopWhenClosed(closed)]))
+        except BaseException as error:  # noqa: BLE001 - the reading thread raises it again
             queue.tokens.put(error)
 
-    thread = Thread(target=work, name="baichuan-chat", daemon=True)
+    thread = Thread(target=run, name="baichuan-chat", daemon=True)
     thread.start()
     try:
-        yield from _texts(queue, answer)
+        yield from _decode_tokens(queue, answer)
     finally:
         closed.set()
         thread.join()
 
 
-def _texts(queue: _TokenQueue, answer: _AnswerText) -> Iterator[str]:
+def _decode_tokens(queue: _TokenQueue, answer: _AnswerDecoder) -> Iterator[str]:
     token_ids: list[int] = []
     text = ""
     while (token := queue.tokens.get()) is not None:
@@ -172,7 +172,7 @@ def _texts(queue: _TokenQueue, answer: _AnswerText) -> Iterator[str]:
             raise token
         token_ids.append(token)
         longer = answer.decode(token_ids)
-        if len(longer) > len(text) and not longer.endswith(UNFINISHED):
+        if len(longer) > len(text) and not longer.endswith(INCOMPLETE_CHARACTER):
             text = longer
             yield text
     whole = answer.decode(token_ids)

@@ -1,4 +1,4 @@
-"""The Baichuan decoder and its language-modelling head, native on transformers 5."""
+"""The Baichuan decoder and its language modeling head, as native classes of transformers 5."""
 
 from collections.abc import Callable
 from os import PathLike
@@ -20,18 +20,20 @@ from .chunked_loss import LossTargets, logits_loss, select_positions
 from .eight_bit_ends import output_head, require_codes, token_embedding
 from .head import HeadNorms, head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
-from .leftover_settings import without_leftover_settings
+from .leftover_settings import remove_leftover_settings
 from .masks import causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
 from .published_int4 import refuse_published_int4
 from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
-FEW_QUERIES = 16  # up to so many, the ALiBi bias is a mask, which is small; the other way copies all keys of the cache
+# Up to this number of queries, the ALiBi bias is added to the mask, which is small then. The alternative, extra
+# columns, copies all keys of the cache.
+MAX_QUERIES_WITH_MASK = 16
 
 
 class BaichuanPreTrainedModel(PreTrainedModel):
-    """What transformers has to know about every Baichuan model."""
+    """Base class with the attributes and methods that transformers requires of every Baichuan model."""
 
     config_class = BaichuanConfig
     config: BaichuanConfig
@@ -39,7 +41,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["BaichuanDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
-    # Baichuan 1 7B stores buffers that follow from its configuration.
+    # Baichuan 1 7B stores these buffers although the configuration determines them.
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq"]
     _supports_sdpa = True
     _can_compile_fullgraph = True
@@ -50,7 +52,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Return `is_activation_checkpointing`; peft asks by this name, for which transformers' own property warns."""
+        """Return `is_activation_checkpointing`; peft reads this older name, for which transformers logs a warning."""
         return bool(self.is_activation_checkpointing)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -59,36 +61,40 @@ class BaichuanPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'; a 4-bit model is saved as it was loaded, also after a forward pass on a CPU.
+        """Load a model as transformers does, with two differences.
 
-        Settings of a quantization that a tool left beside plain weights are ignored, as by `load_model`.
+        A 4-bit model keeps its exact scales, so that saving it after a forward pass on a CPU loses nothing.
+        Quantization settings that a tool left in the configuration of unquantized weights are ignored, as in
+        `load_model`.
 
         Raises:
-            CheckpointError: The checkpoint is in the published 4-bit form, which transformers cannot read.
+            CheckpointError: The checkpoint is in the published 4-bit format, which transformers cannot read.
         """
         directory = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         refuse_published_int4(directory)
-        if (config := without_leftover_settings(directory, kwargs.get("config"))) is not None:
+        if (config := remove_leftover_settings(directory, kwargs.get("config"))) is not None:
             kwargs["config"] = config
         loaded = super().from_pretrained(*args, **kwargs)
-        keep_four_bit_scales(loaded[0] if isinstance(loaded, tuple) else loaded)  # a tuple with output_loading_info
+        keep_four_bit_scales(
+            loaded[0] if isinstance(loaded, tuple) else loaded
+        )  # a tuple if output_loading_info is set
         return loaded
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As transformers', for quantized models too.
+        """Save a model as transformers does, including quantized models.
 
-        Tensors have their published names all along; transformers 5.23 would try to undo how quantized ones
-        were loaded, which it cannot.
+        transformers 5.23 would try to revert the conversions of quantized tensors at loading, which is impossible.
+        It is not needed either, because the tensors already have their published names.
         """
         super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
 
     def cuda(self, device: int | torch.device | None = None) -> Self:  # type: ignore[override]
-        """Move to a GPU, 8-bit models too, which transformers' own `cuda` refuses and its `to` does not."""
-        place: Any = torch.device("cuda", device) if isinstance(device, int) else device or "cuda"
-        return cast("Self", self.to(place))
+        """Move the model to a GPU; unlike `to`, transformers' own `cuda` rejects 8-bit models."""
+        target: Any = torch.device("cuda", device) if isinstance(device, int) else device or "cuda"
+        return cast("Self", self.to(target))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As torch's, which moves 8-bit codes but not what bitsandbytes' layers compute with."""
+        """Apply `fn` as torch does, and then make bitsandbytes' layers use the moved 8-bit codes."""
         unpack_four_bits(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module in self.modules():
@@ -100,7 +106,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
 
     def __init__(self, config: BaichuanConfig) -> None:
-        config.check()  # from_pretrained sets fields after the configuration was made
+        config.check()  # again, because from_pretrained sets fields after the configuration was created
         super().__init__(config)
         self.embed_tokens = token_embedding(config)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
@@ -124,15 +130,15 @@ class BaichuanModel(BaichuanPreTrainedModel):
         """Run the decoder.
 
         Args:
-            input_ids: Token ids [batch, seq]; or give `inputs_embeds` [batch, seq, hidden] instead.
-            attention_mask: [batch, past + seq]; 0 is padding, equal other numbers mark one packed example.
-            position_ids: [batch, seq]; only RoPE reads them, ALiBi counts the keys between two tokens.
-            past_key_values: The cache, filled in place.
-            use_cache: Whether to return a cache, made here if none is given.
-            **kwargs: Passed on to the attention implementation; `attention` is a function to use in its place.
+            input_ids: Token ids [batch, seq]; alternatively, pass `inputs_embeds` [batch, seq, hidden].
+            attention_mask: [batch, past + seq]; 0 means padding, and tokens of a packed example share a number.
+            position_ids: [batch, seq]; used only for RoPE, because ALiBi counts the keys between two tokens.
+            past_key_values: The cache, which is updated in place.
+            use_cache: Whether to return a cache; a new one is created if none is passed.
+            **kwargs: Passed on to the attention implementation; `attention` is a function that replaces it.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("exactly one of input_ids and inputs_embeds is required: pass one of them")
         hidden_states: Tensor = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -159,30 +165,30 @@ class BaichuanModel(BaichuanPreTrainedModel):
     def _alibi_mask(
         self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
     ) -> tuple[Tensor | None, AlibiColumns | None]:
-        """The mask with the bias in it, or a mask without it and the columns that carry it."""
+        """Return a mask that includes the bias, or a mask without it and the columns that add it."""
         queries, device = hidden_states.shape[1], hidden_states.device
         slopes = alibi_slopes(self.config.num_attention_heads, device)
-        in_columns = queries > FEW_QUERIES and self.config._attn_implementation == "sdpa"
+        in_columns = queries > MAX_QUERIES_WITH_MASK and self.config._attn_implementation == "sdpa"
         mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns)
         if not in_columns:
             return None if mask is None else add_alibi(mask, slopes, hidden_states.dtype), None
         if mask is not None:
             standing, keys = standing_positions(mask), mask.shape[-1]
-        else:  # plain causality from the first key on
+        else:  # plain causal attention from the first key
             standing = torch.arange(queries, device=device)[None]
             keys = cache.get_mask_sizes(queries, 0)[0] if cache is not None else queries
         return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):
-    """The decoder with its output head, plain (Baichuan 1) or normalised (Baichuan 2)."""
+    """The decoder with its output head, plain (Baichuan 1) or normalized (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
-    # generate() makes the masks of a static cache by this function.
+    # generate() creates the masks of a static cache with this function.
     create_masks_for_generate = staticmethod(causal_mask)
 
     if TYPE_CHECKING:
-        # transformers annotates the `self` of this method with a protocol that its own models do not meet.
+        # transformers annotates `self` of this method with a protocol that even its own models do not satisfy.
         def generate(self, inputs: Tensor | None = None, **settings: Any) -> Any: ...  # type: ignore[override]
 
     def __init__(self, config: BaichuanConfig) -> None:
@@ -209,12 +215,13 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         """Predict the next token of every position.
 
         Args:
-            input_ids: See `BaichuanModel.forward`, as for the arguments not named here.
-            labels: [batch, seq], -100 where nothing is learnt; shifted here, so they may equal `input_ids`.
-            logits_to_keep: How many last positions get logits; 0 for all.
+            input_ids: See `BaichuanModel.forward`, also for the arguments that are not described here.
+            labels: [batch, seq], -100 for positions that are not trained on; they are shifted here, so they may equal
+                `input_ids`.
+            logits_to_keep: Number of last positions to compute logits for; 0 for all.
             **kwargs: `num_items_in_batch` and `shift_labels` for the loss; `skip_logits` to return the loss without
-                logits, which then never exist for all positions at once (the default if there are labels in
-                training); the rest goes to the attention implementation.
+                logits, which then never exist for all positions at once (the default in training if there are labels);
+                the others are passed on to the attention implementation.
 
         Returns:
             Logits [batch, seq, vocab] unless they are skipped, the loss if there are labels, and the cache.
@@ -249,16 +256,17 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         )
 
     def train(self, mode: bool = True) -> "BaichuanForCausalLM":
-        """Switch between training and evaluation; either way the head is normalised anew."""
+        """Switch between training and evaluation, and recompute the norms of the head at the next use."""
         self._head_norms.forget()
         return cast("BaichuanForCausalLM", super().train(mode))
 
     def prepack(self) -> Self:
-        """Lay the weights on a CPU out as its fastest kernels read them; what is elsewhere stays.
+        """Rearrange the weights on the CPU for its fastest kernels; weights on other devices are not changed.
 
-        Worth calling before many forward passes: they take a half to a fifth of the time with few rows. Half precision
-        for which the processor has no kernels is computed in float32, a part of a weight at a time: with many rows in a
-        seventh of the time. The model takes the same memory, and is for inference only from then on.
+        This pays off before many forward passes, which take a half to a fifth of the time if they have few rows. A
+        half-precision dtype without kernels on this processor is computed in float32, a part of a weight at a time,
+        which takes a seventh of the time with many rows. Memory use stays the same. Afterwards, the model can only be
+        used for inference.
 
         Returns:
             The model itself.
@@ -267,15 +275,15 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         return self
 
     def logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
-        """The output head alone, for who chooses the hidden states that need it.
+        """Apply only the output head, for callers that select the hidden states that need logits.
 
         Args:
-            hidden_states: Last hidden states [..., hidden], as `self.model` gives them.
-            decoding: Whether this is one step of many on unchanged weights, so that the head norms of the step
-                before serve (see `HeadNorms`).
+            hidden_states: Last hidden states [..., hidden], as returned by `self.model`.
+            decoding: Whether this is one of many steps with unchanged weights, so that the head norms of the previous
+                step can be reused (see `HeadNorms`).
 
         Returns:
-            Logits [..., vocab] in the dtype of the head, normalised where the configuration says `norm_head`.
+            Logits [..., vocab] in the dtype of the head, normalized if the configuration sets `norm_head`.
         """
         if self.config.norm_head:
             return self._head_norms.logits(self.lm_head, hidden_states, decoding=decoding)
@@ -290,7 +298,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         shift_labels: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, LossTargets]:
-        """Return the hidden states or logits [positions, ...] that have a part in the loss, and their targets."""
+        """Return the hidden states or logits [positions, ...] that contribute to the loss, and their targets."""
         if shift_labels is None:
             states, shift_labels = states[:, :-1], labels[:, 1:]
         return select_positions(

@@ -1,4 +1,4 @@
-"""8-bit embedding and output head; in Baichuan 2 they take a large part of the memory of a 4-bit model."""
+"""8-bit embedding and output head, which take a large part of the memory of a 4-bit Baichuan 2."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -72,8 +72,8 @@ class EightBitHead(EightBitRows):
 
 def eight_bit_rows(dense: Tensor) -> tuple[Tensor, Tensor]:
     """Quantize a matrix to codes, int8 [rows, width], and scales, float32 [rows], whose product approximates it."""
-    codes, largest = quantize_rows(dense)
-    return codes, largest / MAX_CODE
+    codes, absmax = quantize_rows(dense)
+    return codes, absmax / MAX_CODE
 
 
 class _QuantizedProduct(torch.autograd.Function):
@@ -133,6 +133,6 @@ def require_codes(module: nn.Module) -> None:
     """
     if isinstance(module, EightBitRows) and not module.scale.is_meta:
         raise UnsupportedError(
-            "quantize_head is true, but the weights hold no 8-bit head: write them with "
-            "QuantizationOptions(quantize_head=True), or load them with load_model(..., quantize_head=True)"
+            "quantize_head is true, but the checkpoint has no 8-bit head: quantize it with "
+            "QuantizationOptions(quantize_head=True), or load it with load_model(..., quantize_head=True)"
         )

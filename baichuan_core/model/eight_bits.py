@@ -48,9 +48,9 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     largest = np.empty(rows, np.float32)
     # The caller finds NaN and infinity in the relative error; rows of zeros divide by zero and get codes of zero.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for place, values in float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
+        for chunk, values in float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
             exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)
-            part = slice(place.start // width, place.stop // width)
+            part = slice(chunk.start // width, chunk.stop // width)
             np.abs(exact).max(axis=1, out=largest[part])
             factors = np.nan_to_num(np.float32(1) / largest[part] * MAX_CODE, posinf=0.0)  # same rounding as torch
             codes[part] = np.rint(exact * factors[:, None])

@@ -1,6 +1,6 @@
 """Convert tensors to float32 in chunks that fit into a core's cache, with numpy.
 
-torch would use threads for each chunk; on a busy machine these would wait for each other longer than they compute.
+torch would start threads for each chunk, which on a busy machine wait for each other longer than they compute.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_VALUES = 2**17  # values
+CHUNK_VALUES = 2**17
 
 
 def float_chunks(values: Tensor, size: int = CHUNK_VALUES) -> Iterator[tuple[slice, NDArray[np.float32]]]:

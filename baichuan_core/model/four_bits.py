@@ -88,14 +88,14 @@ def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
     bounds, packed_code = _code_book_tables(quant_type)
     codes = np.empty(weight.numel() // 2, np.uint8)
     scales = np.empty(weight.numel() // BLOCK, np.float32)
-    for place, values in float_chunks(weight):
+    for chunk, values in float_chunks(weight):
         blocks = values.reshape(-1, BLOCK)
-        largest = scales[place.start // BLOCK : place.stop // BLOCK]
+        largest = scales[chunk.start // BLOCK : chunk.stop // BLOCK]
         np.abs(blocks).max(axis=1, out=largest)
         with np.errstate(invalid="ignore"):  # the caller finds NaN and infinity in the relative error
             blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
         position = _nearest_positions(values, bounds)
-        packed_code.take((position[::2] << 4) | position[1::2], out=codes[place.start // 2 : place.stop // 2])
+        packed_code.take((position[::2] << 4) | position[1::2], out=codes[chunk.start // 2 : chunk.stop // 2])
     return torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(scales)
 
 

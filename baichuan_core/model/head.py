@@ -1,4 +1,4 @@
-"""The normalised output head (NormHead) of Baichuan 2, for whatever layer stands at `lm_head`."""
+"""The normalized output head (NormHead) of Baichuan 2, for any kind of layer at `lm_head`."""
 
 import weakref
 from collections.abc import Callable
@@ -9,41 +9,41 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .chunked_loss import MIN_NORM, LinearHead, LossTargets, chunks, logits_loss
+from .chunked_loss import MIN_NORM, LinearHead, LossTargets, iterate_chunks, logits_loss
 from .eight_bit_ends import EightBitHead
 from .prepacked import PrepackedHead
 
-PROBE_ROWS = 256
-POSITIONS_DIVIDED = 8
-COLUMNS_COMPARED = 16  # one cache line a row
+UNIT_VECTORS_PER_PASS = 256
+POSITIONS_PER_DIVISION = 8  # their float32 copies fit into a CPU's cache
+COMPARED_COLUMNS = 16  # one cache line per row
 
 
 def head_loss(
     head: nn.Module, hidden_states: Tensor, targets: LossTargets, *, vocabulary: int, norms: "HeadNorms | None"
 ) -> Tensor:
-    """Return the loss of hidden states [positions, hidden], with the logits of a chunk of them at a time.
+    """Return the loss of hidden states [positions, hidden], computing the logits in chunks.
 
     Args:
-        head: The layer at `lm_head`. One that is not plain (adapted, in 8 bits) computes its logits twice.
-        hidden_states: Of the positions that have a part in the loss.
-        targets: Of the same positions.
-        vocabulary: Rows of the head.
-        norms: Of the head; None if it is not normalised.
+        head: The layer at `lm_head`. If it is not a `LinearHead` (adapted, or in 8 bits), logits are computed twice.
+        hidden_states: Hidden states of the positions that contribute to the loss.
+        targets: Targets of the same positions.
+        vocabulary: Number of rows of the head.
+        norms: Norms of the head; None if it is not normalized.
     """
     if isinstance(head, LinearHead):
         if norms is not None:
             norms.forget()
-        loss: Tensor = head(hidden_states, targets, normalised=norms is not None)
+        loss: Tensor = head(hidden_states, targets, normalized=norms is not None)
         return loss
     if norms is None:
         logits: Callable[[Tensor], Tensor] = head
     elif _is_sharded(head):
-        logits = partial(_logits_while_gathered, head)
+        logits = partial(_compute_logits_while_gathered, head)
     else:
-        logits = partial(_normalised_logits, head, norms.of(head, decoding=False))
+        logits = partial(_compute_normalized_logits, head, norms.get(head, decoding=False))
     parts = [
         checkpoint(_chunk_loss, logits, hidden_states[positions], targets.chunk(positions), use_reentrant=False)
-        for positions in chunks(len(hidden_states), vocabulary, hidden_states.device)
+        for positions in iterate_chunks(len(hidden_states), vocabulary, hidden_states.device)
     ]
     return torch.stack(parts).sum()
 
@@ -52,43 +52,43 @@ def _chunk_loss(logits: Callable[[Tensor], Tensor], hidden_states: Tensor, targe
     return logits_loss(logits(hidden_states), targets)
 
 
-def _normalised_logits(head: nn.Module, norms: Tensor, hidden_states: Tensor) -> Tensor:
-    return _divided(head(hidden_states), norms)
+def _compute_normalized_logits(head: nn.Module, norms: Tensor, hidden_states: Tensor) -> Tensor:
+    return _divide(head(hidden_states), norms)
 
 
 class HeadNorms:
-    """L2 norms of the rows of an output head, in float32.
+    """Cache of the L2 norms of the rows of an output head, in float32.
 
-    Logits over row norms are the logits of a head with rows of norm 1, so the parameter is never copied or
-    changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
-    of the head changes or training goes on. Writes through `.data` (moving averages, some optimizers) show in
-    no version counter, so a few columns of a plain weight are compared too, but for decoding steps.
-    A compiled decoding step reads what the last call outside of it has kept; other compiled calls compute their own.
+    Dividing logits by the row norms gives the logits of a head with rows of norm 1. The parameter itself is never
+    copied or changed, which ZeRO-3 and continued training rely on. Norms that need no gradient are kept until a tensor
+    of the head changes or training continues. Writes through `.data` (moving averages, some optimizers) do not change
+    the version counter of a tensor, so a few columns of a plain weight are compared too, except in decoding steps. A
+    compiled decoding step uses the norms kept by the last uncompiled call; other compiled calls compute their own.
     """
 
     def __init__(self) -> None:
         self._norms: Tensor | None = None
         self._columns: Tensor | None = None
-        self._seen: list[tuple[weakref.ref[Tensor], int, int]] = []
+        self._seen_tensors: list[tuple[weakref.ref[Tensor], int, int]] = []
 
     def __reduce__(self) -> tuple[type["HeadNorms"], tuple[()]]:
-        """A copied or pickled model computes its norms again."""
+        """Copy or pickle without the norms, so that a copied model recomputes them."""
         return HeadNorms, ()
 
     def logits(self, head: nn.Module, hidden_states: Tensor, *, decoding: bool) -> Tensor:
-        """`head` with rows of norm 1, applied to hidden states [..., hidden].
+        """Return the logits of `head` as if its rows had norm 1.
 
         Args:
             head: The layer at `lm_head`.
             hidden_states: [..., hidden].
-            decoding: Whether this is a step of one token, so that the norms of the step before serve.
+            decoding: Whether this is a step of one token, so that the norms of the previous step can be reused.
         """
         if _is_sharded(head):
-            return _logits_while_gathered(head, hidden_states)
-        return _divided(head(hidden_states), self.of(head, decoding=decoding))
+            return _compute_logits_while_gathered(head, hidden_states)
+        return _divide(head(hidden_states), self.get(head, decoding=decoding))
 
-    def of(self, head: nn.Module, *, decoding: bool) -> Tensor:
-        """Norms [vocab] of `head`, differentiable where its parameters are being trained."""
+    def get(self, head: nn.Module, *, decoding: bool) -> Tensor:
+        """Return the norms [vocab] of `head`, differentiable if its parameters are trained."""
         tensors = [*head.parameters(), *head.buffers()]
         trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if torch.compiler.is_compiling():
@@ -96,62 +96,62 @@ class HeadNorms:
         if trained:
             self.forget()
             return row_norms(head)
-        if self._norms is None or not self._unchanged(head, tensors, decoding):
-            # No tensor of inference mode: a later backward pass may need the norms.
+        if self._norms is None or not self._is_unchanged(head, tensors, decoding):
+            # Leave inference mode, because a later backward pass may need the norms.
             with torch.inference_mode(False), torch.no_grad():
                 self._norms = row_norms(head)
-                self._columns = _columns(head)
-            self._seen = [(weakref.ref(tensor), tensor.data_ptr(), _version(tensor)) for tensor in tensors]
+                self._columns = _copy_columns(head)
+            self._seen_tensors = [(weakref.ref(tensor), tensor.data_ptr(), _get_version(tensor)) for tensor in tensors]
         return self._norms
 
     def forget(self) -> None:
         """Drop the kept norms."""
         self._norms = None
 
-    def _unchanged(self, head: nn.Module, tensors: list[Tensor], decoding: bool) -> bool:
-        if len(tensors) != len(self._seen) or not all(
-            reference() is tensor and address == tensor.data_ptr() and version == _version(tensor)
-            for tensor, (reference, address, version) in zip(tensors, self._seen, strict=True)
+    def _is_unchanged(self, head: nn.Module, tensors: list[Tensor], decoding: bool) -> bool:
+        if len(tensors) != len(self._seen_tensors) or not all(
+            reference() is tensor and address == tensor.data_ptr() and version == _get_version(tensor)
+            for tensor, (reference, address, version) in zip(tensors, self._seen_tensors, strict=True)
         ):
             return False
         if decoding or self._columns is None:
             return True
-        columns = _columns(head)
+        columns = _copy_columns(head)
         return columns is not None and torch.equal(columns, self._columns)
 
 
-def _columns(head: nn.Module) -> Tensor | None:
-    """A copy of some elements of every row of a plain weight."""
-    return head.weight[:, :COLUMNS_COMPARED].clone() if _is_plain(head) else None
+def _copy_columns(head: nn.Module) -> Tensor | None:
+    """Copy the first elements of every row of a plain weight; return None for other layers."""
+    return head.weight[:, :COMPARED_COLUMNS].clone() if _is_plain(head) else None
 
 
-def _divided(logits: Tensor, norms: Tensor) -> Tensor:
-    """Logits [..., vocab] over norms [vocab], computed in float32; in place where nobody looks back at the logits."""
+def _divide(logits: Tensor, norms: Tensor) -> Tensor:
+    """Divide logits [..., vocab] by norms [vocab] in float32; in place if no backward pass needs the logits."""
     norms = norms.to(logits.device)
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not logits.is_contiguous():
         return (logits / norms).to(logits.dtype)
     positions = logits.view(-1, logits.shape[-1])
-    # CPUs make float32 copies of mixed operands: of little at a time, so that they stay in the cache.
-    for part in positions.split(POSITIONS_DIVIDED) if logits.device.type == "cpu" else (positions,):
+    # On CPUs, operands of different dtypes are copied to float32. Small parts keep the copies in the cache.
+    for part in positions.split(POSITIONS_PER_DIVISION) if logits.device.type == "cpu" else (positions,):
         part.div_(norms)
     return logits
 
 
 def _is_sharded(head: nn.Module) -> bool:
-    """Whether the weight is whole only while the layer runs: ZeRO-3 leaves a mark, other sharding a flat part."""
+    """Whether the weight is complete only while the layer runs, because ZeRO-3 (`ds_id`) or FSDP (flat) shards it."""
     weight = getattr(head, "weight", None)
     if not isinstance(head, nn.Linear) or not isinstance(weight, Tensor) or not weight.is_floating_point():
         return False
     return hasattr(weight, "ds_id") or weight.ndim != 2  # noqa: PLR2004
 
 
-def _logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Tensor:
-    """Logits of a sharded head, normalised before the hook that lets go of the weight."""
+def _compute_logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Tensor:
+    """Return normalized logits of a sharded head; its norms are computed before its hook releases the weight."""
 
-    def normalise(module: nn.Module, _inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        return _divided(logits, row_norms(module))
+    def normalize(module: nn.Module, _inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        return _divide(logits, row_norms(module))
 
-    hook = head.register_forward_hook(normalise, prepend=True)
+    hook = head.register_forward_hook(normalize, prepend=True)
     try:
         logits: Tensor = head(hidden_states)
     finally:
@@ -159,16 +159,17 @@ def _logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Tensor:
     return logits
 
 
-def _version(tensor: Tensor) -> int:
-    """How often the tensor was written to; those of inference mode do not count."""
+def _get_version(tensor: Tensor) -> int:
+    """Return the version counter of a tensor, which counts writes; tensors of inference mode do not have one."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def row_norms(head: nn.Module) -> Tensor:
-    """L2 norms of the rows of any linear map without bias, float32 [vocab], never below 1e-12.
+    """Return the L2 norms of the rows of any linear layer without bias, float32 [vocab], at least 1e-12.
 
-    A plain layer shows its weight, an 8-bit one its codes. One replaced otherwise (quantized, adapted, sharded or
-    off-loaded) does not, so it is asked for its columns by running it on the unit vectors.
+    They are computed from the weight of a plain layer or the codes of an 8-bit one. The weight of any other layer
+    (quantized, adapted, sharded or off-loaded) is not accessible, so the layer is run on the unit vectors, which
+    returns its columns.
     """
     if isinstance(head, EightBitHead | PrepackedHead):
         norms = head.row_norms()
@@ -176,7 +177,7 @@ def row_norms(head: nn.Module) -> Tensor:
         exact = torch.promote_types(head.weight.dtype, torch.float32)
         norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=exact)
     else:
-        norms = _probe(head)
+        norms = _compute_norms_by_forward(head)
     clamped: Tensor = norms.clamp(min=MIN_NORM)
     return clamped
 
@@ -192,12 +193,12 @@ def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _probe(head: nn.Module) -> Tensor:
-    """Norms from `head` applied to the unit vectors, a slice of them at a time."""
+def _compute_norms_by_forward(head: nn.Module) -> Tensor:
+    """Compute the norms by running `head` on the unit vectors, a slice of them at a time."""
     width = int(head.in_features)  # type: ignore[arg-type]
     reference = next((tensor for tensor in head.parameters() if tensor.is_floating_point()), None)
     dtype = reference.dtype if reference is not None else torch.float32
     device = next(head.parameters()).device
     units = torch.eye(width, dtype=dtype, device=None if device.type == "meta" else device)
-    squares = [head(rows).float().square().sum(dim=0) for rows in units.split(PROBE_ROWS)]
+    squares = [head(rows).float().square().sum(dim=0) for rows in units.split(UNIT_VECTORS_PER_PASS)]
     return torch.stack(squares).sum(dim=0).sqrt()

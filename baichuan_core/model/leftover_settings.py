@@ -1,4 +1,7 @@
-"""Recognizes a `quantization_config` that a tool left beside plain weights, which transformers would load as codes."""
+"""Ignore a `quantization_config` that a tool left in the configuration of unquantized weights.
+
+transformers would load the weights as codes.
+"""
 
 from copy import deepcopy
 from os import PathLike
@@ -8,24 +11,24 @@ from baichuan_core.config import BaichuanConfig
 from checkpoint_files import FileError, read_settled_config
 
 
-def without_leftover_settings(directory: object, config: object) -> BaichuanConfig | None:
-    """Return the configuration to load the weights of a local directory with, None if the one it has will do.
+def remove_leftover_settings(directory: object, config: object) -> BaichuanConfig | None:
+    """Return the corrected configuration of a local directory; None if it needs no correction.
 
     Args:
-        directory: What `from_pretrained` is asked to load.
-        config: The configuration that it was given, None if it is to read that of the directory.
+        directory: The first argument of `from_pretrained`.
+        config: The configuration passed to `from_pretrained`; None to read that of the directory.
     """
     if not isinstance(directory, str | PathLike) or not Path(directory, "config.json").is_file():
         return None
-    given = config if isinstance(config, BaichuanConfig) else BaichuanConfig.from_pretrained(directory)
-    if getattr(given, "quantization_config", None) is None:
+    original = config if isinstance(config, BaichuanConfig) else BaichuanConfig.from_pretrained(directory)
+    if getattr(original, "quantization_config", None) is None:
         return None
     try:
         is_leftover = "quantization_config" not in read_settled_config(Path(directory))
     except FileError:
-        return None  # transformers names what it cannot read
+        return None  # transformers reports the error itself
     if not is_leftover:
         return None
-    plain = deepcopy(given)
-    del plain.quantization_config
-    return plain
+    corrected = deepcopy(original)
+    del corrected.quantization_config
+    return corrected

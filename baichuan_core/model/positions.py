@@ -25,8 +25,8 @@ class BaichuanRotaryEmbedding(nn.Module):
         super().__init__()
         self.config = config
         self.rope_type = (config.rope_parameters or {})["rope_type"]
-        initialise = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        frequencies, self.attention_scaling = initialise(config)
+        initialize = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        frequencies, self.attention_scaling = initialize(config)
         self.register_buffer("inv_freq", frequencies, persistent=False)
         self.register_buffer("original_inv_freq", frequencies.clone(), persistent=False)
 
@@ -42,7 +42,7 @@ class BaichuanRotaryEmbedding(nn.Module):
         """Return cosine and signed sine, float32 [batch, 1, 1, seq, head_dim], of `position_ids` [batch, seq].
 
         Raises:
-            UnsupportedError: The frequencies depend on the length, and there are several sequences in `x`.
+            UnsupportedError: The frequencies depend on the length of a sequence, but `x` contains several sequences.
         """
         frequencies = self.inv_freq
         if self.rope_type in LENGTH_DEPENDENT:
@@ -52,10 +52,10 @@ class BaichuanRotaryEmbedding(nn.Module):
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def _frequencies(self, length: int, sequences: int) -> Tensor:
-        """Frequencies for a sequence of `length` tokens, computed from nothing else.
+        """Return the frequencies for a sequence of `length` tokens.
 
-        transformers computes them from the longest sequence of a batch and keeps them for later ones, so that an
-        answer would depend on other prompts.
+        transformers computes them for the longest sequence of a batch and keeps them for later batches, so an answer
+        would depend on other prompts.
         """
         if length <= unscaled_length(self.config):
             return self.inv_freq
@@ -70,14 +70,14 @@ class BaichuanRotaryEmbedding(nn.Module):
 
 
 def unscaled_length(config: BaichuanConfig) -> int:
-    """Return up to how many tokens a length-dependent rotation is that of the model before it was extended."""
+    """Return the number of tokens up to which a length-dependent rotation equals that of the model before extension."""
     parameters: dict[str, Any] = config.rope_parameters or {}
-    own = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
-    return int(own or config.max_position_embeddings or 0)
+    original = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
+    return int(original or config.max_position_embeddings or 0)
 
 
 def depends_on_length(config: BaichuanConfig) -> bool:
-    """Return whether prompts that fit into the window of a model are rotated by their own length."""
+    """Return whether the rotation of some prompts that fit into the model's window depends on their length."""
     if config.position_embedding != "rope" or (config.rope_parameters or {}).get("rope_type") not in LENGTH_DEPENDENT:
         return False
     return (config.model_max_length or 0) > unscaled_length(config)

@@ -1,9 +1,9 @@
 """Faster linear layers for inference on a CPU, chosen by the kernels that the processor supports.
 
-For a few rows of input, torch multiplies with the weight in its row-by-row layout. oneDNN's kernels, which compiled
-models use, need the weight reordered into blocks and take half the time for one row and a fifth for four. If the
-processor has no kernels for a half-precision dtype, torch multiplies element by element; converting parts of the weight
-to float32 then takes a sixth of the time. See docs/decisions/0015-weights-in-blocks-on-a-cpu.md.
+torch normally multiplies with a weight in row-major layout. oneDNN's kernels, which compiled models use, need the
+weight reordered into blocks; they take half the time for one row of input and a fifth for four rows. If the processor
+has no kernels for a half-precision dtype, torch multiplies element by element; converting parts of the weight to
+float32 then takes a sixth of the time. See docs/decisions/0015-weights-in-blocks-on-a-cpu.md.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,8 @@ from .chunked_loss import LinearHead
 
 LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
 HALF_PRECISION = (torch.bfloat16, torch.float16)
-MAX_ELEMENTWISE_ROWS = (
-    8  # up to this number of rows, multiplying element by element is faster than converting the weight
-)
+# Up to this number of rows, multiplying element by element is faster than converting the weight.
+MAX_ELEMENTWISE_ROWS = 8
 FEATURES_PER_PART = 256  # output features converted to float32 at a time, so that they stay in the cache
 LAYER_UNDER_ADAPTER = ".base_layer"  # peft's name for the original layer under an adapter
 

@@ -1,4 +1,4 @@
-"""Recognizes the 4-bit form that Baichuan 2 was published in, which transformers cannot read."""
+"""Reject the 4-bit format in which Baichuan 2 was published, because transformers cannot read it."""
 
 from os import PathLike
 from pathlib import Path
@@ -10,13 +10,13 @@ from checkpoint_files.weights import PICKLED, SAFETENSORS, is_published_int4, pu
 
 
 def refuse_published_int4(directory: object) -> None:
-    """Raise CheckpointError if a local directory has nothing but weights in the published 4-bit form."""
+    """Raise CheckpointError if the only weights in a local directory are in the published 4-bit format."""
     if not isinstance(directory, str | PathLike) or any(Path(directory, name).exists() for name in SAFETENSORS):
         return
     file = Path(directory, PICKLED[0])
     try:
-        is_old = file.is_file() and is_published_int4(read_headers(file))
+        is_published = file.is_file() and is_published_int4(read_headers(file))
     except FileError:
-        return  # transformers names what it cannot read
-    if is_old:
+        return  # transformers reports the error itself
+    if is_published:
         raise CheckpointError(published_int4_message(file))

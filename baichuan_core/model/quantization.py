@@ -44,9 +44,9 @@ def quantization_settings(
         UnsupportedError: The method or dtype is unknown.
     """
     if method not in METHODS:
-        raise UnsupportedError(f'method {method!r} is not known: use "int8", "nf4" or "fp4"')
+        raise UnsupportedError(f'method {method!r} is unknown: use "int8", "nf4" or "fp4"')
     if compute_dtype not in COMPUTE_DTYPES:
-        raise UnsupportedError(f'compute_dtype {compute_dtype!r} is not known: use "bfloat16", "float16" or "float32"')
+        raise UnsupportedError(f'compute_dtype {compute_dtype!r} is unknown: use "bfloat16", "float16" or "float32"')
     if method == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=threshold)
     return BitsAndBytesConfig(
@@ -70,7 +70,7 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
         for (side, multiple), features in zip(FOUR_BIT_MULTIPLES.items(), shape, strict=True):
             if features % multiple:
                 raise UnsupportedError(
-                    f"{name} has {features} {side} features, but 4-bit layers need a multiple of {multiple}: "
+                    f"{name} has {features} {side} features, but 4-bit layers require a multiple of {multiple}: "
                     'use the method "int8"'
                 )
 
@@ -114,7 +114,7 @@ class OnlineQuantization:
                 have a shape without a 4-bit kernel; or `quantize_head` is set and the embedding is also the head.
         """
         if bits not in (4, 8):
-            raise UnsupportedError(f"{bits} bits: use 8 or 4")
+            raise UnsupportedError(f"bits is {bits}: use 8 or 4")
         settings = quantization_settings(
             "int8" if bits == 8 else quant_type,  # noqa: PLR2004
             double_quantization=double_quantization,
@@ -125,7 +125,7 @@ class OnlineQuantization:
         if bits == 4:  # noqa: PLR2004
             require_four_bit_shapes({name: layer.weight.shape for name, layer in linear.items()})
         if quantize_head and self.config.tie_word_embeddings:
-            raise UnsupportedError("the embedding of this model is also its output head: leave quantize_head out")
+            raise UnsupportedError("the embedding of this model is also its output head: do not set quantize_head")
         while linear:
             name, layer = linear.popitem()
             _replace(self.model, name, create_quantized_linear(layer.weight, settings))
@@ -140,16 +140,16 @@ class OnlineQuantization:
     def _layers_to_quantize(self) -> dict[str, nn.Linear]:
         """Return the linear layers of the blocks, by their names within `self.model`."""
         if getattr(self.config, "quantization_config", None) is not None:
-            raise UnsupportedError("this model is quantized already: quantize the original model instead")
+            raise UnsupportedError("this model is already quantized: quantize the original model instead")
         modules = dict(self.model.named_modules())
         if any("lora_" in name for name in modules):
-            raise UnsupportedError("this model carries an adapter: merge it first, or load it after quantizing")
+            raise UnsupportedError("this model has an adapter: merge it first, or load it after quantizing")
         linear = {name: module for name, module in modules.items() if type(module) is nn.Linear}
         for name, layer in linear.items():
             if layer.weight.is_meta:
                 raise UnsupportedError(
-                    f"model.{name} is not in memory (off-loaded, or on the meta device): load the model whole, "
-                    "or quantize it while loading, with load_model(..., quantization=...)"
+                    f"model.{name} is not in memory (off-loaded, or on the meta device): load the model without "
+                    "off-loading, or quantize it while loading, with load_model(..., quantization=...)"
                 )
         return linear
 
@@ -240,11 +240,11 @@ def keep_four_bit_scales(model: nn.Module) -> None:
 
 
 def prepare_dora_layers(model: nn.Module) -> None:
-    """Make bitsandbytes' layers under a DoRA adapter keep what peft reads and replaces in every forward pass on a CPU.
+    """Make bitsandbytes' layers under a DoRA adapter compatible with peft's dequantization on a CPU.
 
-    For the norms of the rows, peft dequantizes the weight. It takes 4-bit codes that bitsandbytes has packed for a CPU
-    for unpacked ones, so the norms would be those of another matrix; and it replaces an 8-bit weight by one that lacks
-    its scales.
+    peft dequantizes the weight in every forward pass to compute the norms of its rows. It treats 4-bit codes that
+    bitsandbytes has packed for a CPU like unpacked ones, so the norms would be wrong, and it replaces an 8-bit weight
+    with one that lacks its scales.
     """
     for module in model.modules():
         if len(getattr(module, "lora_magnitude_vector", ())):

@@ -104,7 +104,7 @@ def quality_report(
         text: UTF-8 file to measure on (its first 4096 tokens); by default the built-in Chinese and English text.
         adapter: A LoRA adapter that was merged before quantizing and therefore belongs to the reference.
         device: Device to run on, e.g. "cpu"; by default the first GPU, or the CPU if there is no GPU.
-        models: Keeps the last model loaded for later operations; by default it is released.
+        models: Keeper that keeps the last loaded model for later operations; by default it is released.
         on_progress: Called during the stages `measuring the unquantized model`, `measuring NAME` and `writing`.
 
     Raises:
@@ -139,13 +139,12 @@ def _build_models(
 ) -> list[ModelQuality]:
     perplexity = next((found.reference_perplexity for found in comparisons.values()), None)
     models = [ModelQuality(REFERENCE_NAME, sizes[REFERENCE_NAME], perplexity)]
-    for one in candidates:
-        errors = dict(one.relative_errors)
+    for candidate in candidates:
+        name, errors = candidate.name, dict(candidate.relative_errors)
         mean = sum(errors.values()) / len(errors) if errors else None
-        found = comparisons.get(one.name)
-        figures = {} if found is None else {name: getattr(found, name) for name in LIKELIHOOD_METRICS}
-        quality = ModelQuality(one.name, sizes[one.name], mean_relative_error=mean, relative_errors=errors, **figures)
-        models.append(quality)
+        comparison = comparisons.get(name)
+        metrics = {} if comparison is None else {metric: getattr(comparison, metric) for metric in LIKELIHOOD_METRICS}
+        models.append(ModelQuality(name, sizes[name], mean_relative_error=mean, relative_errors=errors, **metrics))
     return models
 
 
@@ -165,14 +164,14 @@ def _compare_all(
         return {}, missing
     steps = 1 + len(candidates)
     try:
-        told = _start_stage(on_progress, f"measuring the {REFERENCE_NAME} model", 0, steps)
-        run = run_reference(models.load(reference), text.windows, batch_tokens=BATCH_TOKENS, on_progress=told)
+        report = _start_stage(on_progress, f"measuring the {REFERENCE_NAME} model", 0, steps)
+        run = run_reference(models.load(reference), text.windows, batch_tokens=BATCH_TOKENS, on_progress=report)
         comparisons = {}
         for number, one in enumerate(candidates, start=1):
-            told = _start_stage(on_progress, f"measuring {one.name}", number, steps)
+            report = _start_stage(on_progress, f"measuring {one.name}", number, steps)
             model = models.load(ModelSource(Path(one.checkpoint), device=reference.device))
-            comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=told)
-            del model  # so that the keeper holds the only reference
+            comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=report)
+            del model  # so that only the keeper refers to the model and can release it
     except (BaichuanError, RuntimeError, MemoryError) as error:
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
             raise
@@ -182,9 +181,9 @@ def _compare_all(
 
 def _start_stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
     """Report the start of a step and return the callback for its progress."""
-    part = part_of(on_progress, number / steps, (number + 1) / steps)
-    part(Progress(0.0, name))
-    return lambda progress: part(Progress(progress.fraction, name))
+    report = part_of(on_progress, number / steps, (number + 1) / steps)
+    report(Progress(0.0, name))
+    return lambda progress: report(Progress(progress.fraction, name))
 
 
 def _count_weight_bytes(checkpoint: Path) -> int:

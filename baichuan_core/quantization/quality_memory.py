@@ -15,6 +15,6 @@ def explain_missing_memory(checkpoint: Path, device: str | None, *, batch_tokens
     if needed <= free:
         return None
     return (
-        f"the unquantized model needs {in_gib(needed)} and {in_gib(free)} are free here: "
+        f"the unquantized model needs {in_gib(needed)}, but only {in_gib(free)} are free: "
         "measure on a machine with more memory"
     )

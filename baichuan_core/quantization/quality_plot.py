@@ -49,7 +49,7 @@ def _plot_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS.get(kind, OTHER_COLOUR), label=label)
         axes.plot([], [], style, color="black", label=model["name"])
     if not measured:
-        axes.text(0.5, 0.5, "not given", transform=axes.transAxes, ha="center", color=OTHER_COLOUR)
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=OTHER_COLOUR)
         axes.set(xticks=[], yticks=[])
         return
     axes.set_ylim(bottom=0)
@@ -103,10 +103,10 @@ def _plot_metrics_table(axes: Axes, report: Mapping[str, Any]) -> None:
     if missing:
         axes.set_title(f"No likelihoods: {missing}", fontsize="medium", wrap=True)
     else:
-        # The font may not have the characters of a file's name.
-        source = "the built-in" if report["text"] == "built-in" else "a given"
+        # The name of the file is not shown, because the font may lack its characters.
+        source = "the built-in" if report["text"] == "built-in" else "a custom"
         axes.set_title(f"On {report['tokens']} tokens of {source} text")
 
 
-def _format_number(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _format_number(value: float | None, template: str) -> str:
+    return "–" if value is None else template.format(value)

@@ -181,10 +181,10 @@ def estimate_bytes(reader: TensorReader, config: BaichuanConfig, options: Quanti
     """Estimate the size of the result in bytes, rounded up: quantized tensors by method, the others unchanged."""
     sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
-    ends = sum(sizes[name] for name in EMBEDDING_AND_HEAD) if options.quantize_head else 0
+    embedding_and_head = sum(sizes[name] for name in EMBEDDING_AND_HEAD) if options.quantize_head else 0
     total = sum(sizes.values())
-    kept = reader.total_bytes * (total - linear - ends) // total
-    quantized = linear * BYTES_PER_WEIGHT[options.method] + ends * BYTES_PER_WEIGHT["int8"]
+    kept = reader.total_bytes * (total - linear - embedding_and_head) // total
+    quantized = linear * BYTES_PER_WEIGHT[options.method] + embedding_and_head * BYTES_PER_WEIGHT["int8"]
     return kept + round(quantized) + (len(linear_layers(config)) + len(EMBEDDING_AND_HEAD)) * OVERHEAD_BYTES_PER_LAYER
 
 
@@ -234,7 +234,7 @@ class _Quantizer:
         self._errors[name] = compute_relative_error(tensor, quantized.dequantized)
         if not math.isfinite(self._errors[name]):
             raise CheckpointError(
-                f"{name} in {self._reader.checkpoint} holds numbers that are NaN, infinite or too large to quantize: "
+                f"{name} in {self._reader.checkpoint} has values that are NaN, infinite or too large to quantize: "
                 "use an earlier, undamaged checkpoint"
             )
         return {"relative_error": self._errors[name]}
@@ -258,10 +258,10 @@ class _Quantizer:
         return stored + scales + [name for name in self._reader.names if name not in self._linear]
 
 
-def compute_relative_error(weight: Tensor, restored: Tensor) -> float:
+def compute_relative_error(weight: Tensor, dequantized: Tensor) -> float:
     """Return |W - Q| / |W| in the Frobenius norm, or |Q| if W is zero."""
     size = error = 0.0
-    for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(restored), strict=True):
+    for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(dequantized), strict=True):
         size += float(np.square(exact).sum())
         error += float(np.square(exact - quantized).sum())
     return math.sqrt(error / size) if size else math.sqrt(error)
@@ -278,10 +278,10 @@ def _bitsandbytes_settings(options: QuantizationOptions, threshold: float = OUTL
 
 def _check_supported(config: BaichuanConfig, options: QuantizationOptions, checkpoint: Path) -> None:
     if is_quantized(config):
-        raise UnsupportedError(f"{checkpoint} is quantized already: quantize the original checkpoint instead")
+        raise UnsupportedError(f"{checkpoint} is already quantized: quantize the original checkpoint instead")
     if options.quantize_head and config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): leave quantize_head out"
+            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): do not set quantize_head"
         )
     if options.method != "int8":
         require_four_bit_shapes(linear_layers(config))

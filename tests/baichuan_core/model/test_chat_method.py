@@ -134,7 +134,7 @@ def test_wrong_messages_and_tokenizers_are_named(model: BaichuanForCausalLM, tok
     with pytest.raises(PromptError, match="role 'tool'"):
         model.chat(tokenizer, [{"role": "tool", "content": "a"}])
     other: Any = object()
-    with pytest.raises(TypeError, match="needs the BaichuanTokenizer of the checkpoint, not a object"):
+    with pytest.raises(TypeError, match="requires the BaichuanTokenizer of the checkpoint, not a object"):
         model.chat(other, MESSAGES)
 
 

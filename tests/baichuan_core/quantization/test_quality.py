@@ -167,7 +167,7 @@ def test_a_machine_too_small_for_the_unquantized_model(
     meminfo.write_text("MemTotal:       8000000 kB\nMemAvailable:     131072 kB\n")
     monkeypatch.setattr("baichuan_core.free_memory.MEMINFO", meminfo)
     report = quality_report(base, [quantized(base, tmp_path / "nf4", "nf4")], tmp_path / "report", device="cpu")
-    assert_only_likelihoods_are_missing(report, "needs 0.19 GiB and 0.12 GiB are free")
+    assert_only_likelihoods_are_missing(report, "needs 0.19 GiB, but only 0.12 GiB are free")
 
 
 @torch.no_grad()
