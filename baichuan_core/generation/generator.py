@@ -96,7 +96,7 @@ class TextGenerator:
         if not isinstance(batch.engine, Lanes):
             raise UnsupportedError(f"the engine {self.choice.name} has a single batch; use the engine {NATIVE}")
         lane = copy.copy(self)
-        settings = GenerationDefaults.of(self.setup.checkpoint).complete(options)
+        settings = GenerationDefaults.from_checkpoint(self.setup.checkpoint).complete(options)
         lane.setup = replace(
             self.setup, settings=replace(settings, dtype=self.setup.settings.dtype, device=self.setup.settings.device)
         )
@@ -213,7 +213,7 @@ class TextGenerator:
         )
 
     def _create_encoder(self, options: GenerationOptions) -> Encoder:
-        config, defaults = self.setup.config, GenerationDefaults.of(self.setup.checkpoint)
+        config, defaults = self.setup.config, GenerationDefaults.from_checkpoint(self.setup.checkpoint)
         return Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
 
     def _create_native_engine(self, model: BaichuanForCausalLM) -> NativeEngine:
