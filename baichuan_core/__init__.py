@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         BaichuanError,
         CheckpointError,
         DatasetError,
+        HubError,
+        HubUnreachableError,
         InsufficientMemoryError,
         InsufficientSpaceError,
         MemoryOccupiedError,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         generate,
         read_requests,
     )
+    from .hub import Hub, PullReport, pull
     from .model import BaichuanForCausalLM, BaichuanModel
     from .progress import Progress, ProgressCallback, ignore_progress
     from .quantization import QuantizationOptions, QuantizationReport, quantize
@@ -61,6 +64,8 @@ _NAMES = {
         "BaichuanError",
         "CheckpointError",
         "DatasetError",
+        "HubError",
+        "HubUnreachableError",
         "InsufficientMemoryError",
         "InsufficientSpaceError",
         "MemoryOccupiedError",
@@ -86,6 +91,7 @@ _NAMES = {
         "generate",
         "read_requests",
     ),
+    "hub": ("Hub", "PullReport", "pull"),
     "model": ("BaichuanForCausalLM", "BaichuanModel"),
     "progress": ("Progress", "ProgressCallback", "ignore_progress"),
     "quantization": ("QuantizationOptions", "QuantizationReport", "quantize"),
@@ -111,12 +117,16 @@ __all__ = [
     "GenerationOptions",
     "GenerationReport",
     "GenerationRequest",
+    "Hub",
+    "HubError",
+    "HubUnreachableError",
     "InsufficientMemoryError",
     "InsufficientSpaceError",
     "MemoryOccupiedError",
     "Progress",
     "ProgressCallback",
     "PromptError",
+    "PullReport",
     "QuantizationOptions",
     "QuantizationReport",
     "RankFailedError",
@@ -133,6 +143,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "preview_dataset",
+    "pull",
     "quantize",
     "read_requests",
 ]

@@ -9,6 +9,8 @@ BaichuanError
  ├── UnsupportedError           the combination asked for does not exist (a kernel, a target, a dtype)
  ├── TrainingDivergedError      the loss of a fine-tuning run is no number any more
  ├── RankFailedError            a process of a distributed fine-tuning run was killed or failed unexpectedly
+ ├── HubError                   a hub does not have a repository, refuses it, or sends other bytes than it announced
+ │    └── HubUnreachableError   it does not answer now, or is overloaded
  ├── InsufficientSpaceError     the disk cannot hold the result
  └── InsufficientMemoryError    the device cannot hold what the operation needs at least
       └── MemoryOccupiedError   it could, if others did not hold a part of its memory now
@@ -63,6 +65,16 @@ class TrainingPausedError(BaichuanError):
 
 class RankFailedError(BaichuanError):
     """A process of a distributed fine-tuning run was killed or failed; the run continues from a resume point."""
+
+    may_pass = True
+
+
+class HubError(BaichuanError):
+    """A model hub does not have a repository, refuses it, or sends other bytes than it announced."""
+
+
+class HubUnreachableError(HubError):
+    """A model hub does not answer now, or is overloaded."""
 
     may_pass = True
 
