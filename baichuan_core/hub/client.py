@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from huggingface_hub import HfApi, constants, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers
 
 from baichuan_core.errors import HubError
 
@@ -15,6 +14,7 @@ from .failures import Request, hub_errors
 
 TIMEOUT_SECONDS = 30.0
 PARTIAL_CONTENT = 206
+USER_AGENT = "baichuan-jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Hub:
             HubError: There is none, or the token has no access; the message says what to change.
             HubUnreachableError: The hub does not answer.
         """
-        api = HfApi(endpoint=self.endpoint, token=self._token)
+        api = HfApi(endpoint=self.endpoint, token=self._token, library_name=USER_AGENT)
         with hub_errors(self._request(name, revision)):
             try:
                 found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
@@ -87,7 +87,9 @@ class Hub:
             HubUnreachableError: The connection was lost; what has arrived is good.
         """
         url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self.endpoint)
-        headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         if start:
             headers["Range"] = f"bytes={start}-"
         with (

@@ -74,12 +74,11 @@ def select_files(repository: Repository) -> Selection:
         UnsupportedError: Its weights are those of AutoGPTQ or AutoAWQ.
     """
     files = {file.path: file for file in repository.files}
-    for settings in GPTQ_SETTINGS:
-        if settings in files:
-            raise UnsupportedError(
-                f"{repository.name} was quantized by AutoGPTQ or AutoAWQ, as {settings} in it shows: pull the "
-                "unquantized repository and submit a quantize job"
-            )
+    if labels := [name for name in GPTQ_SETTINGS if name in files]:
+        raise UnsupportedError(
+            f"{repository.name} was quantized by AutoGPTQ or AutoAWQ, as {labels[0]} in it shows: pull the "
+            "unquantized repository and submit a quantize job"
+        )
     weights = files[_find_weights(repository.name, files)]
     if ADAPTER_CONFIG not in files and TOKENIZER not in files:
         raise HubError(f"{repository.name} has no {TOKENIZER}: pull the published repository, or a copy with this file")
