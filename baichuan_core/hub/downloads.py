@@ -14,8 +14,8 @@ from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL = ".part"
-MAX_FAILURES = 4  # of one file, one after another without a new byte; then the hub counts as unreachable
-PAUSE_SECONDS = 1.0  # after the first of these failures, twice as long after the second, and so on
+MAX_FAILURES = 6  # of one file, one after another without a new byte; then the hub counts as unreachable
+PAUSE_SECONDS = 1.0  # after the first of these failures; doubles each time, so that they cover a minute
 
 
 class Downloads:
@@ -112,7 +112,8 @@ class Downloads:
                     most = max(most, output.tell())
                     if failures > MAX_FAILURES:
                         raise
-                    time.sleep(failures * PAUSE_SECONDS)
+                    if failures:
+                        time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
             output.flush()
             os.fsync(output.fileno())
             return output.tell() == file.size and hasher.matches

@@ -66,8 +66,8 @@ def hub_errors(request: Request) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        message = f"HF_HUB_OFFLINE is set for this process, so {request.endpoint} is not asked: unset it"
-        raise HubError(message) from error
+        variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
+        raise HubError(f"{variables} is set, so {request.endpoint} is not asked: unset it where this runs") from error
     except HFValidationError as error:
         raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
     except HfHubHTTPError as error:

@@ -24,6 +24,12 @@ class PullSpec(ModelProducingSpec):
     revision: Annotated[str, StringConstraints(pattern=REVISION_PATTERN, max_length=128)] = Field(
         "main", description="A branch, a tag or a commit"
     )
+    max_attempts: int = Field(
+        5,
+        ge=1,
+        le=10,
+        description="How often a job whose worker is lost, or whose hub does not answer, is started again",
+    )
 
     @property
     def source(self) -> str:

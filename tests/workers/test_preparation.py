@@ -39,7 +39,7 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         submitter="",
         kind=spec.kind,
         state=JobState.RUNNING,
-        source_model=spec.model,
+        source_model=spec.source,
         output_model=None,
         labels={},
         priority=0,

@@ -4629,8 +4629,8 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
-             * @default 3
+             * @description How often a job whose worker is lost, or whose hub does not answer, is started again
+             * @default 5
              */
             max_attempts?: number;
             /**

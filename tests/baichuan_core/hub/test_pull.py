@@ -233,7 +233,7 @@ def test_an_address_that_is_no_hub_is_named(tmp_path: Path, server: HubServer, m
 
 def test_offline_mode_is_named(server: HubServer, fetch: Callable[..., PullReport], monkeypatch: Any) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"):
         fetch()
     assert server.requests == []
 
@@ -293,6 +293,24 @@ def test_shards_are_those_that_the_index_names(
     report = fetch()
     assert {path.name for path in (tmp_path / "run/model").iterdir()} == {path.name for path in model.iterdir()}
     assert set(report.skipped) == set(more)
+
+
+def test_an_adapter_and_a_gguf_file_are_models_too(
+    server: HubServer, model: Path, fetch: Callable[..., PullReport], tmp_path: Path
+) -> None:
+    layer = "base_model.model.model.layers.0.self_attn.W_pack"
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["W_pack"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    shapes: dict[str, tuple[int, ...]] = {f"{layer}.lora_A.weight": (2, 8), f"{layer}.lora_B.weight": (24, 2)}
+    write_zeros(adapter / "adapter_model.safetensors", shapes)
+    server.repositories[NAME] = Repository.of(adapter, **{"optimizer.bin": b"state", "adapter_model.bin": b"pickled"})
+    assert set(fetch("adapter-run").skipped) == {"optimizer.bin", "adapter_model.bin"}
+    (model / WEIGHTS).rename(model / "tiny-q8_0.gguf")
+    (model / "tiny-q8_0.gguf").write_bytes(b"GGUF and numbers")
+    server.repositories[NAME] = Repository.of(model)
+    assert fetch("gguf-run").skipped == ()
 
 
 @pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "modeling_baichuan.py"])
