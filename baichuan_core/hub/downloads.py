@@ -65,6 +65,7 @@ class Downloads:
         try:
             intact = self._complete(file, part)
             if not intact and was_begun:  # what an earlier run left may be damaged
+                self._on_bytes(-part.stat().st_size)
                 part.unlink()
                 intact = self._complete(file, part)
         except OSError as error:
@@ -119,7 +120,7 @@ class Downloads:
             return output.tell() == file.size and hasher.matches
 
     def _append(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
-        """Append what arrives; bytes before its start are dropped, with their hash."""
+        """Append what arrives, after dropping what is there if the server sends the file from its beginning."""
         if content.start < output.tell():
             self._on_bytes(content.start - output.tell())
             output.truncate(content.start)

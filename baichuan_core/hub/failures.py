@@ -72,7 +72,7 @@ def hub_errors(request: Request) -> Iterator[None]:
         raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
     except HfHubHTTPError as error:
         raise _explain(error, request) from error
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
         message = f"{request.endpoint} is not the address of a hub ({error}): correct HF_ENDPOINT"
         raise HubError(message) from error
     except httpx2.TransportError as error:

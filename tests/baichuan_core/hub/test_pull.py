@@ -137,7 +137,9 @@ def test_damaged_remains_of_a_run_are_replaced(
     folder = tmp_path / "run/downloads"
     folder.mkdir(parents=True)
     (folder / f"sha256-{sha256}.part").write_bytes(b"x" * 100)
-    fetch()
+    reports: list[Progress] = []
+    total = fetch(on_progress=reports.append).bytes
+    assert [each.metrics["downloaded_bytes"] for each in reports if each.stage == "downloading"][-1] == total
     assert server.ranges(WEIGHTS) == ["bytes=100-", None]
     assert (tmp_path / "run/model" / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
 
