@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         BaichuanError,
         CheckpointError,
         DatasetError,
+        HubError,
+        HubUnreachableError,
         InsufficientMemoryError,
         InsufficientSpaceError,
         MemoryOccupiedError,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         generate,
         read_requests,
     )
+    from .hub import Hub, PullReport, pull
     from .model import BaichuanForCausalLM, BaichuanModel
     from .progress import Progress, ProgressCallback, ignore_progress
     from .quantization import QuantizationOptions, QuantizationReport, quantize
@@ -60,6 +63,8 @@ _NAMES = {
         "BaichuanError",
         "CheckpointError",
         "DatasetError",
+        "HubError",
+        "HubUnreachableError",
         "InsufficientMemoryError",
         "InsufficientSpaceError",
         "MemoryOccupiedError",
@@ -85,6 +90,7 @@ _NAMES = {
         "generate",
         "read_requests",
     ),
+    "hub": ("Hub", "PullReport", "pull"),
     "model": ("BaichuanForCausalLM", "BaichuanModel"),
     "progress": ("Progress", "ProgressCallback", "ignore_progress"),
     "quantization": ("QuantizationOptions", "QuantizationReport", "quantize"),
@@ -110,12 +116,16 @@ __all__ = [
     "GenerationOptions",
     "GenerationReport",
     "GenerationRequest",
+    "Hub",
+    "HubError",
+    "HubUnreachableError",
     "InsufficientMemoryError",
     "InsufficientSpaceError",
     "MemoryOccupiedError",
     "Progress",
     "ProgressCallback",
     "PromptError",
+    "PullReport",
     "QuantizationOptions",
     "QuantizationReport",
     "RankFailedError",
@@ -132,6 +142,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "preview_dataset",
+    "pull",
     "quantize",
     "read_requests",
 ]

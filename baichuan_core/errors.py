@@ -10,6 +10,8 @@ BaichuanError
  ├── TrainingDivergedError      the loss of a fine-tuning run is NaN or infinite
  ├── TrainingPausedError        the caller paused a fine-tuning run
  ├── RankFailedError            a process of a distributed fine-tuning run was killed or failed unexpectedly
+ ├── HubError                   a hub lacks a repository, denies access, or sent bytes that differ from its announcement
+ │    └── HubUnreachableError   the hub is unreachable or overloaded
  ├── InsufficientSpaceError     the disk has too little space for the result
  └── InsufficientMemoryError    the device has less memory than the operation needs at least
       └── MemoryOccupiedError   the device has enough memory, but others are using part of it
@@ -64,6 +66,16 @@ class TrainingPausedError(BaichuanError):
 
 class RankFailedError(BaichuanError):
     """A process of a distributed fine-tuning run was killed or failed; the run can continue from a resume point."""
+
+    may_pass = True
+
+
+class HubError(BaichuanError):
+    """A model hub does not have a repository, refuses it, or sends other bytes than it announced."""
+
+
+class HubUnreachableError(HubError):
+    """A model hub does not answer now, or is overloaded."""
 
     may_pass = True
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.text import Text
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -74,4 +75,8 @@ def _metrics(progress: Any) -> list[tuple[str, str]]:
     metrics = progress.get("metrics") or {}
     names = [name for name in FIRST_METRICS if name in metrics]
     names += [name for name in metrics if name not in FIRST_METRICS]
-    return [(NAMES.get(name, name), f"{metrics[name]:.4g}") for name in names]
+    return [(NAMES.get(name, name), _figure(name, metrics[name])) for name in names if metrics[name] is not None]
+
+
+def _figure(name: str, value: float) -> str:
+    return decimal(int(value)) if name.endswith("_bytes") else f"{value:.4g}"

@@ -24,7 +24,7 @@ class JobRecord:
     Times are milliseconds since the epoch.
 
     Attributes:
-        source_model: The model that the spec names as `model`.
+        source_model: The model that the spec names as `model`, or the repository of a pull job.
         output_model: The id that the spec chose for the resulting model.
         labels: Labels of the spec.
         key_id: The API key that submitted it; None for jobs of releases that did not record it.

@@ -9,7 +9,8 @@ ALLOWED = re.compile(
     "|(LC|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|GOMP|OPENBLAS|ATEN|DNNL|PYTORCH|TRITON|BNB|BITSANDBYTES|VLLM|TOKENIZERS"
     "|TRANSFORMERS|HF|XDG|DS)_.*|PYTHON.*|TORCH.*|MPL.*"
 )
-SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable; runners of some kinds get its value over their pipe
+SECRETS = frozenset({HUB_TOKEN, "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
 # Prefixes of object store credentials. A runner gets them over its pipe and never in its environment.
 STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
@@ -33,6 +34,11 @@ def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ())
 def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables from which an object store reads its credentials."""
     return {name: value for name, value in environment.items() if name.startswith(STORE_PREFIXES)}
+
+
+def hub_token(environment: Mapping[str, str]) -> str | None:
+    """Return the token for private and gated repositories of a model hub; None if there is none."""
+    return environment.get(HUB_TOKEN, "").strip() or None
 
 
 def device_variables(uuids: Sequence[str]) -> dict[str, str]:

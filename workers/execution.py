@@ -18,7 +18,7 @@ from jobs.service.claims import Claim
 from jobs.service.dispatching import requeue
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from workers.environment import store_variables
+from workers.environment import hub_token, store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
 from workers.messages import Assignment, Failed, Finished, Kept, Storage
@@ -58,6 +58,7 @@ class Execution:
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
         self._runners: set[int] = set()
+        self._hub_token = hub_token(os.environ)
         self._storage = Storage(
             artifact_root=settings.artifacts,
             cache=cache_folder(settings).resolve(),
@@ -138,7 +139,8 @@ class Execution:
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
         """Run the attempt on a resident with its model, or on a new runner."""
         keep = self._worker.keep_seconds > 0
-        assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep)
+        token = self._hub_token if claim.spec.uses_hub else None
+        assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep, token)
         resident = self._residents.begin(claim)
         remains: tuple[Runner, Kept] | tuple[None, None] = None, None
         try:

@@ -1,7 +1,7 @@
 """What a worker and its runners say to each other: JSON, one message per line."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,12 +41,21 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """To a runner: run this attempt, and if `keep` is set, keep what it has loaded and wait for another one."""
+    """To a runner: run this attempt.
+
+    Attributes:
+        claim: The attempt.
+        storage: Where the runner finds models and writes results.
+        threads: CPU threads that it may use.
+        keep: Whether it keeps what it has loaded and waits for another attempt.
+        hub_token: The worker's access to a model hub, if the job's kind may use it.
+    """
 
     claim: Claim
     storage: Storage
     threads: int
     keep: bool = False
+    hub_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,18 +85,19 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Se
     return folder
 
 
-def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore, reserve_bytes: int) -> None:
+def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore) -> None:
     """Refuse at once what cannot be written in the end.
 
     Raises:
         InsufficientStorageError: the store has too little room; says how much is needed and free.
     """
-    size = sum(file.stat().st_size for file in context.models["model"].iterdir() if file.is_file())
-    needed = handler.output_bytes(spec, size) + reserve_bytes
+    folder = context.models.get("model")
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder else 0
+    needed = handler.output_bytes(spec, size) + context.reserve_bytes
     free = store.free_bytes()
     if free < needed:
         message = f"this job needs about {needed} bytes of disk, {free} are free; delete what is no longer needed"
-        raise InsufficientStorageError(message, param="model")
+        raise InsufficientStorageError(message, param="model" if folder else None)
 
 
 def _find_files(claim: Claim, store: ArtifactStore) -> dict[str, Path]:

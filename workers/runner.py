@@ -183,10 +183,12 @@ class AttemptRunner:
             should_make_room=self._control.make_room.is_set,
             loaded=self._loaded,
             chats=chats,
+            hub_token=assignment.hub_token,
+            reserve_bytes=storage.free_space_reserve_bytes,
         )
         self._store, self._context = store, context
         handler = handler_of(claim.spec)
-        require_room(claim.spec, handler, context, store, storage.free_space_reserve_bytes)
+        require_room(claim.spec, handler, context, store)
         _set_up_libraries(assignment)
         require_memory(claim.spec, context)
         outcome = handler.run(claim.spec, context)

@@ -66,7 +66,9 @@ class JobSummary(Identified):
     object: Literal["job"] = "job"
     kind: str
     state: JobState
-    source_model: str = Field(description="Id of the model that the spec names as `model`")
+    source_model: str = Field(
+        description="Id of the model that the spec names as `model`; of a pull job the name of the repository"
+    )
     priority: int
     labels: dict[str, str]
     project: str

@@ -13,13 +13,13 @@ from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
 app = typer.Typer(
-    help="List models, register or delete one, or make the GGUF form of one.", invoke_without_command=True
+    help="List models, register, download or delete one, or make the GGUF form of one.", invoke_without_command=True
 )
 
 
 @app.callback()
 def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name; `models add` registers one, `models delete` removes one."""
+    """List the models that jobs can name; `models add` registers one, `models pull` downloads one."""
     if not context.invoked_subcommand:
         list_models(url, key, as_json=as_json)
     elif url or key or as_json:
@@ -37,7 +37,7 @@ def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) ->
         rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], moment(m["created"])) for m in found]
         show_table(("ID", "KIND", "BASE", "FROM", "CREATED"), rows)
     else:
-        say("no models; register one with `baichuan models add ID PATH`")
+        say("no models; register one with `baichuan models add ID PATH`, or download one: `baichuan models pull REPO`")
 
 
 @app.command("add")
@@ -81,5 +81,24 @@ def gguf(
     """Make the GGUF form of a model, for llama.cpp on a CPU; submits a convert job."""
     name = output_model or f"{model}-gguf-{gguf_type.replace('_', '-')}"
     body = {"kind": "convert", "model": model, "target": "gguf", "gguf_type": gguf_type, "output_model": name}
+    with connect(url, key) as client:
+        send(client, body, None, watch=watch, as_json=as_json)
+
+
+@app.command("pull")
+def pull(
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="A repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat.")
+    ],
+    revision: Annotated[str, typer.Option(help="A branch, a tag or a commit.")] = "main",
+    name: Annotated[str | None, typer.Option(help="What jobs shall call it; REPO by default.")] = None,
+    url: Url = None,
+    key: Key = None,
+    *,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download a model from a Hugging Face hub, without its code; submits a pull job."""
+    body = {"kind": "pull", "repository": repository, "revision": revision, "output_model": name or repository}
     with connect(url, key) as client:
         send(client, body, None, watch=watch, as_json=as_json)

@@ -16,6 +16,7 @@ from jobs.results.finetune import FinetuneResult
 from jobs.results.generate import GenerateResult
 from jobs.results.preview import PreviewResult
 from jobs.results.progress import JobProgress
+from jobs.results.pull import PullResult
 from jobs.results.quantize import QuantizationQuality, QuantizeResult
 from jobs.results.serve import ServeResult
 
@@ -28,6 +29,7 @@ AnyResult = (
     | BenchmarkResult
     | PerplexityResult
     | PreviewResult
+    | PullResult
     | ServeResult
 )
 
@@ -76,6 +78,7 @@ __all__ = [
     "JobProgress",
     "PerplexityResult",
     "PreviewResult",
+    "PullResult",
     "QuantizationQuality",
     "QuantizeResult",
     "Result",

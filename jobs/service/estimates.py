@@ -14,11 +14,15 @@ def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprin
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.
-        InvalidRequestError: its configuration does not tell its sizes.
+        InvalidRequestError: its configuration does not tell its sizes, or the job loads no weights.
     """
     named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
     known = [_known(connection, project_id, field, name) for field, name in named.items()]
-    return max((step for model in known for step in spec.footprints(model)), key=lambda step: step.total)
+    steps = [step for model in known for step in spec.footprints(model)]
+    if not steps:
+        message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it as it is"
+        raise InvalidRequestError(message, param="kind")
+    return max(steps, key=lambda step: step.total)
 
 
 def _known(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
 from jobs.models.directories import GGUF, LLAMA
 from jobs.records import ModelRecord
-from jobs.specs import AdapterUse, AnySpec, ChosenModel
+from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelReadingSpec
 
 ADAPTER = "adapter"
 OTHER_PROGRAMS = "converted to Llama, for other programs"
@@ -27,6 +27,8 @@ def resolve_models(
     """
     for field, name in spec.model_references().items():
         _require_ready(field, name, named.get(field))
+    if not isinstance(spec, ModelReadingSpec):
+        return {}
     resolved = _split_adapter(spec, named, bases)
     for field, model in resolved.items():
         if field != ADAPTER:
@@ -62,7 +64,7 @@ def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:
 
 
 def _split_adapter(
-    spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
+    spec: ModelReadingSpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
 ) -> dict[str, ModelRecord]:
     model = named["model"]
     if model.kind != ADAPTER:
@@ -80,7 +82,7 @@ def _split_adapter(
     return {**named, "model": base, ADAPTER: model}
 
 
-def _require_whole(spec: AnySpec, field: str, model: ModelRecord) -> None:
+def _require_whole(spec: ModelReadingSpec, field: str, model: ModelRecord) -> None:
     """Check that a model other than the adapter is one that can be loaded in this place."""
     if model.kind == ADAPTER:
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
@@ -91,7 +93,7 @@ def _require_whole(spec: AnySpec, field: str, model: ModelRecord) -> None:
         raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
 
 
-def _require_adapter(spec: AnySpec, resolved: Mapping[str, ModelRecord]) -> None:
+def _require_adapter(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
     adapter = resolved.get(ADAPTER)
     if adapter is None:
         if spec.adapter_use is AdapterUse.REQUIRED:
@@ -102,7 +104,7 @@ def _require_adapter(spec: AnySpec, resolved: Mapping[str, ModelRecord]) -> None
         raise InvalidRequestError(message, param=ADAPTER)
 
 
-def _require_fit(spec: AnySpec, resolved: Mapping[str, ModelRecord]) -> None:
+def _require_fit(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
     model = resolved["model"]
     chosen = ChosenModel(
         is_gguf=model.kind == GGUF,

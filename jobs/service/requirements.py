@@ -72,10 +72,10 @@ def require(
 
 
 def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]) -> str:
-    dtype, model = spec.loaded_dtype, named["model"]
+    dtype = spec.loaded_dtype
     if dtype is None:
         return ""
-    base = bases.get("model")
+    model, base = named["model"], bases.get("model")
     loaded = LoadedModel.of(model, named.get("adapter"), dtype) if base is None else LoadedModel.of(base, model, dtype)
     return loaded.key
 

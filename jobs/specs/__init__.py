@@ -8,9 +8,10 @@ from jobs.specs.convert import ConvertSpec
 from jobs.specs.evaluate import EvaluateSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
-from jobs.specs.job_spec import JobSpec
+from jobs.specs.job_spec import JobSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.preview import PreviewSpec
+from jobs.specs.pull import PullSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.serve import ServeSpec
@@ -18,19 +19,19 @@ from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpe
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
 AnySpec = Annotated[
-    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | ServeSpec,
+    GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),
 ]
 
 # The spec in rows, claims and runners, with stored fields that clients cannot send.
 StoredSpec = Annotated[
-    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | ServeSpec,
+    StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),
 ]
 
 SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
-KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview", "serve")
+KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview", "pull", "serve")
 PAUSABLE_KINDS = frozenset(
     get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(AnySpec)[0]) if spec.can_pause
 )
@@ -52,7 +53,9 @@ __all__ = [
     "JobSpec",
     "KnownModel",
     "Misfit",
+    "ModelReadingSpec",
     "PreviewSpec",
+    "PullSpec",
     "QuantizeSpec",
     "Resources",
     "ServeSpec",

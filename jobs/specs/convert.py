@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from footprint import Footprint, converting
 from jobs.specs.fields import Dtype, ModelName
-from jobs.specs.job_spec import ModelProducingSpec
+from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
 
-class ConvertSpec(ModelProducingSpec):
+class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
     """`baichuan1`: the head's rows normalised, for engines without NormHead.
 
     `safetensors`: any published file form to sharded safetensors, the published int4 to today's NF4.
@@ -49,7 +49,7 @@ class ConvertSpec(ModelProducingSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `JobSpec.adapter_use`."""
+        """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the value is the same for all

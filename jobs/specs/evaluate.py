@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
-from jobs.specs.job_spec import JobSpec
+from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
@@ -15,7 +15,7 @@ SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
 OF_BENCHMARKS = ("split", "subjects", "limit")
 
 
-class EvaluateSpec(JobSpec):
+class EvaluateSpec(ModelReadingSpec):
     """`ceval`, `mmlu` and `cmmlu`: multiple choice as published, by the log-likelihood of the letter.
 
     `perplexity`: how well the model predicts a text.
@@ -64,7 +64,7 @@ class EvaluateSpec(JobSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `JobSpec.adapter_use`."""
+        """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere

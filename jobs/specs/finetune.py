@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, Training, TrainingStrategy, rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
-from jobs.specs.job_spec import ModelProducingSpec
+from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.published_finetuning import with_our_names
 from jobs.specs.resources import Resources
@@ -23,7 +23,7 @@ Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
 MAX_TRAINING_FILES = 32
 
 
-class FinetuneSpec(ModelProducingSpec):
+class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     """Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
@@ -174,7 +174,7 @@ class FinetuneSpec(ModelProducingSpec):
         return not self.use_dora and self.optimizer == "adamw"
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `JobSpec.find_misfit`."""
+        """See `ModelReadingSpec.find_misfit`."""
         if self.method == "full" and model.is_quantized:
             return Misfit("method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint")
         if model.is_quantized and (self.deepspeed is not None or self.strategy not in ("auto", "single", "ddp")):

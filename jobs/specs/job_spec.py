@@ -21,11 +21,11 @@ class JobSpec(StrictModel):
     runs_gguf: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
     can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it is asked to give its place back
+    uses_hub: ClassVar[bool] = False  # whether a run may use the worker's access to a model hub
     hands_over: ClassVar[bool] = False  # whether a run that must give its place back needs time to finish answers
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 
-    model: ModelName
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
     max_attempts: int = Field(3, ge=1, le=10, description="How often a job whose worker is lost is started again")
@@ -42,9 +42,14 @@ class JobSpec(StrictModel):
             raise ValueError(f"resources.nodes is {asked.nodes}, but this kind runs on {self.max_nodes} at most")
         return self
 
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """What the job starts from, as lists show it: a model, or a repository."""
+
     def model_references(self) -> dict[str, str]:
         """Return the models that the spec names, by field."""
-        return {"model": self.model}
+        return {}
 
     def file_references(self) -> dict[str, str]:
         """Return the uploaded files that the spec names, by field."""
@@ -64,14 +69,14 @@ class JobSpec(StrictModel):
         """The optional Python packages that a worker must have to run the job."""
         return ()
 
-    @abstractmethod
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
         """Return the memory of each step at the limits of the spec; short inputs may need less.
 
         Args:
             model: A whole model that the spec names; it is asked about each of them.
             on_gpu: Whether the job runs on a GPU.
         """
+        return []
 
     def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:  # noqa: ARG002 - see `FinetuneSpec`
         """Return the ways to run the job, the preferred one first: the first that fits the pool decides what it needs.
@@ -85,6 +90,25 @@ class JobSpec(StrictModel):
     def output_name(self) -> str | None:
         """Return the id for the resulting model, if the user chose one."""
         return None
+
+
+class ModelReadingSpec(JobSpec):
+    """A spec of a job that reads a model."""
+
+    model: ModelName
+
+    @property
+    def source(self) -> str:
+        """See `JobSpec.source`."""
+        return self.model
+
+    def model_references(self) -> dict[str, str]:
+        """See `JobSpec.model_references`."""
+        return {"model": self.model}
+
+    @abstractmethod
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """See `JobSpec.footprints`."""
 
     @property
     def adapter_use(self) -> AdapterUse:

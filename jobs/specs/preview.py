@@ -7,11 +7,11 @@ from pydantic import Field
 
 from footprint import Footprint
 from jobs.specs.fields import FileId
-from jobs.specs.job_spec import JobSpec
+from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 
 
-class PreviewSpec(JobSpec):
+class PreviewSpec(ModelReadingSpec):
     """A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped."""
 
     produces_model: ClassVar[bool] = False

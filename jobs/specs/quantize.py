@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from footprint import Footprint, calibrating, quantizing, scoring
 from jobs.specs.fields import Dtype, FileId
-from jobs.specs.job_spec import ModelProducingSpec
+from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Misfit
 
 REPORT_TOKENS = 1024  # maximum tokens that run at once, as in `baichuan_core.quantization.quality`
 
 
-class QuantizeSpec(ModelProducingSpec):
+class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
     """Write an int8 (LLM.int8()), NF4 or FP4 checkpoint that loads without any flag."""
 
     kind: Literal["quantize"]
@@ -62,7 +62,7 @@ class QuantizeSpec(ModelProducingSpec):
         return "auto" if self.quality_report else None
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `JobSpec.find_misfit`."""
+        """See `ModelReadingSpec.find_misfit`."""
         if model.is_quantized:
             return Misfit("model", "is quantized already; name the checkpoint it was made from")
         return None

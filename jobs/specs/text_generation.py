@@ -7,7 +7,7 @@ from pydantic import Field
 
 from footprint import Footprint, inference, max_kept_prefix_tokens
 from jobs.specs.fields import Dtype, ModelName
-from jobs.specs.job_spec import JobSpec
+from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
 
@@ -16,7 +16,7 @@ BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.g
 EngineChoice = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
-class TextGenerationSpec(JobSpec):
+class TextGenerationSpec(ModelReadingSpec):
     """A spec of a job that generates text with a model and perhaps an adapter."""
 
     produces_model: ClassVar[bool] = False
@@ -41,11 +41,11 @@ class TextGenerationSpec(JobSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `JobSpec.adapter_use`."""
+        """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `JobSpec.find_misfit`; only conditions that hold on every machine."""
+        """See `ModelReadingSpec.find_misfit`; only conditions that hold on every machine."""
         if model.is_gguf:
             return _find_gguf_misfit(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":

@@ -76,3 +76,16 @@ def test_unknown_models_and_sizes_are_refused(api: Api) -> None:
     answer = api.client.post("/v1/estimates", json={**spec, "model": "sizeless"})
     assert "register it again" in problem_of(answer, 422, "invalid_request")["detail"]
     assert api.client.post("/v1/estimates", json={"kind": "quantize"}).status_code == 422
+
+
+def test_a_job_that_loads_no_weights_has_no_estimate_and_can_be_submitted(api: Api) -> None:
+    register(api, "chat")
+    pull = {"kind": "pull", "repository": "baichuan-inc/Tiny", "output_model": "tiny"}
+    preview = {"kind": "preview", "model": "chat", "training_file": "file-" + "0" * 26}
+    for spec in (pull, preview):
+        refused = api.client.post("/v1/estimates", json=spec)
+        assert problem_of(refused, 422, "invalid_request")["error"]["param"] == "kind"
+    dry = api.client.post("/v1/jobs", json=pull, params={"dry_run": "true"})
+    assert (dry.status_code, dry.json()["estimate"], dry.json()["requirements"]["devices"]) == (200, None, 0)
+    job = api.client.post("/v1/jobs", json=pull).json()
+    assert (job["source_model"], job["model"], job["spec"]["revision"]) == ("baichuan-inc/Tiny", "tiny", "main")

@@ -57,6 +57,19 @@ def test_questions_and_fields_by_name(service: Shell, model: str) -> None:
     assert (job["spec"]["top_k"], job["spec"]["stop"]) == (3, ["x"])
 
 
+def test_models_are_pulled_by_name(service: Shell) -> None:
+    pulled = [
+        json.loads(service("models", "pull", "baichuan-inc/Tiny", *more, "--json").out)
+        for more in ((), ("--revision", "v1", "--name", "tiny-v1"))
+    ]
+    assert [(job["kind"], job["model"]) for job in pulled] == [("pull", "baichuan-inc/Tiny"), ("pull", "tiny-v1")]
+    assert [job["spec"]["revision"] for job in pulled] == ["main", "v1"]
+    assert submitted(service, "pull", "--repository", "a/b")["source_model"] == "a/b"
+    again = service("models", "pull", "baichuan-inc/Tiny")
+    assert again.code == ExitCode.REFUSED
+    assert "choose another name" in again.err
+
+
 def test_fine_tuning_uploads_its_local_file(service: Shell, model: str) -> None:
     data = service.directory / "data.json"
     data.write_text(json.dumps(CONVERSATIONS))

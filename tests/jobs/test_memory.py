@@ -31,11 +31,13 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
     "preview": {"training_file": FILE},
     "serve": {},
+    "pull": {"repository": "a/b"},
 }
 
 
 def footprints(kind: str, **fields: Any) -> Any:
-    return SPEC.validate_python({"kind": kind, "model": "m", **fields}).footprints(MODEL)
+    named = {} if kind == "pull" else {"model": "m"}
+    return SPEC.validate_python({"kind": kind, **named, **fields}).footprints(MODEL)
 
 
 def footprint(kind: str, **fields: Any) -> Any:

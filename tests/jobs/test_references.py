@@ -149,6 +149,7 @@ def claim_job(pool: Deployment, job_id: str) -> Claim:
 
 def every_combination() -> Iterator[AnySpec]:
     """Specs of every kind with every kind of model in every field that takes one."""
+    yield SPEC.validate_python({"kind": "pull", "repository": "a/b"})
     variants = {
         "generate": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],
         "serve": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],

@@ -30,13 +30,16 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
     "evaluate": {"benchmark": "mmlu", "data_file": FILE},
     "preview": {"training_file": FILE},
     "serve": {},
+    "pull": {"repository": "a/b"},
 }
 TINY = ModelRecord("p", "m", "checkpoint", "ready", None, None, "/m", None, DETAILS, 1)
 
 
 def required(kind: str, model: ModelRecord = TINY, **fields: Any) -> Requirement:
-    spec = SPEC.validate_python({"kind": kind, "model": "m", **FEWEST_FIELDS[kind], **fields})
-    return require(spec, {"model": model}, {}, on_gpu=True)
+    named = {} if kind == "pull" else {"model": model}
+    names = {field: each.id for field, each in named.items()}
+    spec = SPEC.validate_python({"kind": kind, **names, **FEWEST_FIELDS[kind], **fields})
+    return require(spec, named, {}, on_gpu=True)
 
 
 def test_only_finetune_jobs_have_exclusive_devices() -> None:
@@ -47,6 +50,7 @@ def test_only_finetune_jobs_have_exclusive_devices() -> None:
 
 def test_a_job_that_streams_needs_no_device() -> None:
     assert required("convert").devices == 0
+    assert required("pull") == Requirement(devices=0, host_memory_bytes=RUNNER_HOST_BYTES)
     assert required("quantize", quality_report=False).devices == 0
     assert required("quantize").devices == 1  # its report runs the model
 

@@ -16,6 +16,7 @@ from jobs.results import (
     GenerateResult,
     JobProgress,
     PerplexityResult,
+    PullResult,
     QuantizationQuality,
     QuantizeResult,
     ServeResult,
@@ -91,6 +92,17 @@ RESULTS: list[AnyResult] = [
             "compared_with": {"name": "b", "perplexity": 2.0},
             "comparison": {**COMPARED, "top_1_agreement": 1.0, "method": "m"},
         }
+    ),
+    PullResult(
+        endpoint="https://hub.example",
+        repository="a/b",
+        revision="main",
+        commit="0" * 40,
+        files=3,
+        total_bytes=9,
+        received_bytes=4,
+        skipped=1,
+        skipped_files=["modeling.py"],
     ),
 ]
 

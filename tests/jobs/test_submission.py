@@ -34,6 +34,32 @@ def test_a_job_comes_with_its_first_event_its_labels_and_the_name_of_its_result(
     assert isinstance(again, NameTakenError)
 
 
+def test_a_pulled_model_is_made_from_no_other(deployment: Deployment) -> None:
+    spec = SPEC.validate_python({"kind": "pull", "repository": "baichuan-inc/Tiny", "output_model": "tiny"})
+    with deployment.database.writing() as connection:
+        first, second = submit(connection, [Submission(deployment.project_id, spec) for _ in range(2)])
+        made = models.get_many(connection, deployment.project_id, ["tiny"])["tiny"]
+    assert isinstance(first, Submitted)
+    assert (first.job.source_model, first.job.output_model) == ("baichuan-inc/Tiny", "tiny")
+    assert (made.state, made.base, made.job_id) == ("pending", None, first.job.id)
+    assert isinstance(second, NameTakenError)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("repository", name)
+            for name in ("tiny", "a/b/c", "a/..", "../b", "a/b--c", "a /b", "https://hub/a/b", "a/b\n")
+        ),
+        *(("revision", name) for name in ("", "..", "a/../b", "a b", "-a", "x" * 129)),
+    ],
+)
+def test_names_that_no_hub_has_are_refused(field: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        SPEC.validate_python({"kind": "pull", "repository": "a/b", field: value})
+
+
 def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployment: Deployment) -> None:
     with deployment.database.writing() as connection:
         first, same, other = submit(

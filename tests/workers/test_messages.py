@@ -1,12 +1,13 @@
 """Workers and runners speak JSON, and runners have none of the service's variables."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.artifacts import StoredFile
 from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from tests.workers.test_preparation import BASE, claim_of
-from workers.environment import device_variables, runner_environment, store_variables
+from workers.environment import device_variables, hub_token, runner_environment, store_variables
 from workers.failures import Failure
 from workers.handlers.contract import Outcome
 from workers.messages import (
@@ -31,6 +32,9 @@ def test_an_assignment_arrives_as_it_was_sent() -> None:
     received = decode_assignment(line)
     assert received == sent
     assert type(received.claim.spec) is type(sent.claim.spec)
+    with_token = decode_assignment(encode_assignment(replace(sent, hub_token="hf_secret")))
+    assert with_token.hub_token == "hf_secret"
+    assert "hf_secret" not in repr(with_token)
 
 
 def test_messages_arrive_as_they_were_sent() -> None:
@@ -63,6 +67,7 @@ def test_a_runner_gets_what_computing_needs_and_no_secret() -> None:
     more = runner_environment(environment | {"WANDB_API_KEY": "k", "MLFLOW_TRACKING_URI": "u"}, ("WANDB_*",))
     assert "WANDB_API_KEY" in more
     assert "MLFLOW_TRACKING_URI" not in more
+    assert (hub_token(environment), hub_token({"HF_TOKEN": " "})) == ("secret", None)
     assert store_variables(environment) == {"AWS_SECRET_ACCESS_KEY": "secret"}
 
 

@@ -39,7 +39,7 @@ def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | Non
         submitter="",
         kind=spec.kind,
         state=JobState.RUNNING,
-        source_model=spec.model,
+        source_model=spec.source,
         output_model=None,
         labels={},
         priority=0,
@@ -143,6 +143,7 @@ def test_missing_disk_space_is_reported_in_bytes(store: DirectoryStore, tmp_path
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
     spec = claim.spec
-    context = prepare(claim, store, settings.allowed_model_roots, ignore)
+    prepared = prepare(claim, store, settings.allowed_model_roots, ignore)
+    context = replace(prepared, reserve_bytes=settings.free_space_reserve_bytes)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
-        require_room(spec, handler_of(spec), context, store, settings.free_space_reserve_bytes)
+        require_room(spec, handler_of(spec), context, store)

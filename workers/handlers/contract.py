@@ -56,6 +56,8 @@ class Context:
         should_make_room: Whether other jobs wait, so that a job which serves must end when it is idle.
         place: Devices and machines of the job.
         chats: Calls to the attempt and its replies; None outside a runner.
+        hub_token: The worker's access to a model hub, if the job's kind may use it and the worker has one.
+        reserve_bytes: Bytes to leave free on the disk.
     """
 
     models: Mapping[str, Path]
@@ -70,6 +72,8 @@ class Context:
     should_make_room: Callable[[], bool] = lambda: False
     place: Place = field(default_factory=Place)
     chats: ChatChannel | None = None
+    hub_token: str | None = field(default=None, repr=False)
+    reserve_bytes: int = 0
 
     @property
     def model_output(self) -> Path:

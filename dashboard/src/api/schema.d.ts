@@ -3410,12 +3410,12 @@ export interface components {
              * Result
              * @description By the job's kind; an object with other fields if another version of the service stored it
              */
-            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | components["schemas"]["ServeResult"] | {
+            result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | components["schemas"]["PullResult"] | components["schemas"]["ServeResult"] | {
                 [key: string]: unknown;
             } | null;
             /**
              * Source Model
-             * @description Id of the model that the spec names as `model`
+             * @description Id of the model that the spec names as `model`; of a pull job the name of the repository
              */
             source_model: string;
             /**
@@ -3493,7 +3493,7 @@ export interface components {
              */
             id?: string | null;
             /** Kind */
-            kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
+            kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "pull" | "serve") | null;
             /**
              * Label
              * @description key:value
@@ -3560,7 +3560,7 @@ export interface components {
             requirements: components["schemas"]["RequirementObject"];
             /**
              * Source Model
-             * @description Id of the model that the spec names as `model`
+             * @description Id of the model that the spec names as `model`; of a pull job the name of the repository
              */
             source_model: string;
             /** Started At */
@@ -4558,6 +4558,111 @@ export interface components {
              * @description Id of the model; JOB-step-STEP by default
              */
             id?: string | null;
+        };
+        /**
+         * PullResult
+         * @description Origin and size of a downloaded model.
+         */
+        PullResult: {
+            /**
+             * Commit
+             * @description The commit that it was at that time
+             */
+            commit: string;
+            /**
+             * Endpoint
+             * @description Address of the hub
+             */
+            endpoint: string;
+            /**
+             * Files
+             * @description Files of the model
+             */
+            files: number;
+            /**
+             * Kind
+             * @default pull
+             * @constant
+             */
+            kind?: "pull";
+            /**
+             * Received Bytes
+             * @description Bytes that the last attempt received; earlier ones left it the others
+             */
+            received_bytes: number;
+            /** Repository */
+            repository: string;
+            /**
+             * Revision
+             * @description The branch, tag or commit that was asked for
+             */
+            revision: string;
+            /**
+             * Skipped
+             * @description Files of the repository that were not downloaded
+             */
+            skipped: number;
+            /**
+             * Skipped Files
+             * @description Names of the first 200 of them; code is never downloaded
+             */
+            skipped_files: string[];
+            /**
+             * Total Bytes
+             * @description Their size
+             */
+            total_bytes: number;
+        };
+        /**
+         * PullSpec
+         * @description Download a repository: weights, configuration, tokenizer and licence, but none of its code.
+         */
+        PullSpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "pull";
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Max Attempts
+             * @description How often a job whose worker is lost, or whose hub does not answer, is started again
+             * @default 5
+             */
+            max_attempts?: number;
+            /**
+             * Output Model
+             * @description Id of the resulting model; the job's id by default
+             */
+            output_model?: string | null;
+            /**
+             * Priority
+             * @description Higher goes first
+             * @default 0
+             */
+            priority?: number;
+            /**
+             * Repository
+             * @description Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the hub is that of the worker (HF_ENDPOINT)
+             */
+            repository: string;
+            /** @description Where it may run; by default what its memory needs */
+            resources?: components["schemas"]["Resources"] | null;
+            /**
+             * Revision
+             * @description A branch, a tag or a commit
+             * @default main
+             */
+            revision?: string;
+            /**
+             * Timeout Seconds
+             * @description How long one attempt may run
+             * @default 86400
+             */
+            timeout_seconds?: number;
         };
         /**
          * QuantizationQuality
@@ -6095,7 +6200,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["ServeSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["PullSpec"] | components["schemas"]["ServeSpec"];
             };
         };
         responses: {
@@ -6622,7 +6727,7 @@ export interface operations {
                 limit?: number;
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "pull" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
@@ -6679,7 +6784,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["ServeSpec"];
+                "application/json": components["schemas"]["GenerateSpec"] | components["schemas"]["QuantizeSpec"] | components["schemas"]["ConvertSpec"] | components["schemas"]["FinetuneSpec"] | components["schemas"]["EvaluateSpec"] | components["schemas"]["PreviewSpec"] | components["schemas"]["PullSpec"] | components["schemas"]["ServeSpec"];
             };
         };
         responses: {
@@ -6717,7 +6822,7 @@ export interface operations {
             query?: {
                 /** @description One state, or several separated by commas */
                 state?: string | null;
-                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "serve") | null;
+                kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "pull" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
                 /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */

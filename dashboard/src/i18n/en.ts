@@ -67,6 +67,7 @@ export const en = {
   'kind.finetune': 'Fine-tune',
   'kind.generate': 'Generate',
   'kind.preview': 'Preview data',
+  'kind.pull': 'Download model',
   'kind.quantize': 'Quantize',
   'kind.serve': 'Serve',
   'kind.convert.help': 'Write a checkpoint in another format, for example GGUF, or merge an adapter into its base.',
@@ -74,6 +75,7 @@ export const en = {
   'kind.finetune.help': 'Train a model, or a LoRA adapter for it, on your examples.',
   'kind.generate.help': 'Complete prompts or answer conversations.',
   'kind.preview.help': 'Show training data as a fine-tuning job would read it.',
+  'kind.pull.help': 'Download a model from a Hugging Face hub, without its code.',
   'kind.serve.help': 'Load a model and answer chats until no more arrive.',
   'kind.quantize.help': 'Write an 8-bit or 4-bit copy of a model and measure the loss of quality.',
 

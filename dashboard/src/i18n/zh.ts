@@ -68,6 +68,7 @@ export const zh: Messages = {
   'kind.finetune': '微调',
   'kind.generate': '生成',
   'kind.preview': '预览数据',
+  'kind.pull': '下载模型',
   'kind.quantize': '量化',
   'kind.serve': '对话服务',
   'kind.convert.help': '把检查点写成另一种格式（例如 GGUF），或把适配器合并到基础模型。',
@@ -75,6 +76,7 @@ export const zh: Messages = {
   'kind.finetune.help': '用你的样本训练模型或它的 LoRA 适配器。',
   'kind.generate.help': '续写提示或回答对话。',
   'kind.preview.help': '按微调读取的方式显示训练数据。',
+  'kind.pull.help': '从 Hugging Face 模型库下载模型，不含代码。',
   'kind.serve.help': '加载模型并回答对话，直到没有新的对话。',
   'kind.quantize.help': '写出模型的 8 位或 4 位副本，并测量精度损失。',
 

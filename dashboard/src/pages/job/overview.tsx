@@ -2,7 +2,8 @@ import { Link } from 'wouter';
 
 import type { Schema } from '@/api/client';
 import { isFinal } from '@/api/queries';
-import { useT } from '@/i18n';
+import { useLanguage, useT } from '@/i18n';
+import { fieldLabel } from '@/i18n/fields';
 import { metricLabel } from '@/i18n/metrics';
 import { Age, Elapsed } from '@/ui/age';
 import { Card, Facts, Meter } from '@/ui/basics';
@@ -15,6 +16,7 @@ type Job = Schema<'JobObject'>;
 
 export function Overview({ job }: { job: Job }) {
   const t = useT();
+  const { language } = useLanguage();
   const { requirements: needs } = job;
   return (
     <div className="stack">
@@ -25,7 +27,9 @@ export function Overview({ job }: { job: Job }) {
       <Card title={t('job.facts')}>
         <Facts
           items={[
-            [t('model'), <ModelLink key="m" id={job.source_model} />],
+            'model' in job.spec
+              ? [t('model'), <ModelLink key="m" id={job.source_model} />]
+              : [fieldLabel('repository', language), job.source_model],
             ...(job.model
               ? ([[t('job.makes'), <ModelLink key="r" id={job.model} />]] as [string, React.ReactNode][])
               : []),

@@ -26,10 +26,14 @@ export function ResultView({ kind, result, maxLength }: { kind: string; result: 
   );
 }
 
+function isListOfNames(value: object): boolean {
+  return Array.isArray(value) && value.every((each) => typeof each === 'string');
+}
+
 function PlainFacts({ result }: { result: object }) {
   const { language } = useLanguage();
   const rows = Object.entries(result).filter(
-    ([name, value]) => name !== 'kind' && value !== null && typeof value !== 'object',
+    ([name, value]) => name !== 'kind' && value !== null && (typeof value !== 'object' || isListOfNames(value)),
   );
   return (
     <Facts
@@ -39,7 +43,9 @@ function PlainFacts({ result }: { result: object }) {
           ? name.startsWith('bytes_')
             ? formatBytes(value)
             : formatNamed(name, value)
-          : String(value),
+          : Array.isArray(value)
+            ? value.join(', ') || '–'
+            : String(value),
       ])}
     />
   );

@@ -19,6 +19,7 @@ const MAIN: Record<Kind, string[]> = {
   quantize: ['model', 'method', 'output_model', 'calibration', 'quality_report', 'quantize_head'],
   convert: ['model', 'target', 'adapter', 'gguf_type', 'output_model'],
   preview: ['model', 'training_file', 'max_length', 'examples'],
+  pull: ['repository', 'revision', 'output_model'],
   serve: ['model', 'adapter', 'engine', 'batch_size', 'idle_seconds'],
   evaluate: ['model', 'benchmark', 'data_file', 'compare_with', 'shots', 'limit'],
 };

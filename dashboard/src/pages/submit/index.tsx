@@ -116,10 +116,12 @@ function SubmitForm({ start, draft: initial }: { start: Kind; draft: Draft }) {
           </div>
           <div className="fields">{groups.main.map(renderField)}</div>
         </div>
-        <details className="card" open={groups.more.some(({ name }) => name in wrongs) || undefined}>
-          <summary>{t('submit.more')}</summary>
-          <div className="fields">{groups.more.map(renderField)}</div>
-        </details>
+        {groups.more.length > 0 && (
+          <details className="card" open={groups.more.some(({ name }) => name in wrongs) || undefined}>
+            <summary>{t('submit.more')}</summary>
+            <div className="fields">{groups.more.map(renderField)}</div>
+          </details>
+        )}
         <details className="card" open={groups.running.some(({ name }) => name in wrongs) || undefined}>
           <summary>{t('submit.running')}</summary>
           <div className="fields">{groups.running.map(renderField)}</div>
@@ -134,9 +136,11 @@ function SubmitForm({ start, draft: initial }: { start: Kind; draft: Draft }) {
           </button>
         </div>
       </div>
-      <aside>
-        <MemoryPanel kind={kind} spec={spec} apply={apply} />
-      </aside>
+      {fields.some(({ name }) => name === 'model') && (
+        <aside>
+          <MemoryPanel kind={kind} spec={spec} apply={apply} />
+        </aside>
+      )}
     </form>
   );
 }

@@ -1,0 +1,119 @@
+"""A Hugging Face hub or a mirror of it: what a repository contains, and the bytes of its files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.hf_api import RepoSibling
+
+from baichuan_core.errors import HubError
+
+from .digests import Digest
+from .failures import Request, hub_errors
+
+TIMEOUT_SECONDS = 30.0
+PARTIAL_CONTENT = 206
+USER_AGENT = "baichuan-jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository, by its path there."""
+
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository at one commit."""
+
+    name: str
+    commit: str
+    files: Sequence[RemoteFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes of a file from the offset `start` to its end; a server that ignores ranges sends it from 0."""
+
+    start: int
+    chunks: Iterator[bytes]
+
+
+class Hub:
+    """A hub, asked with one token or none.
+
+    Args:
+        endpoint: Its address, by default `HF_ENDPOINT` or https://huggingface.co.
+        token: For private and gated repositories; no other place is searched for one.
+    """
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self._token: str | bool = token or False  # True or None would look for a token on this machine's disk
+
+    def describe(self, name: str, revision: str) -> Repository:
+        """Return what the repository contains at a branch, a tag or a commit.
+
+        Raises:
+            HubError: There is none, or the token has no access; the message says what to change.
+            HubUnreachableError: The hub does not answer.
+        """
+        api = HfApi(endpoint=self.endpoint, token=self._token, library_name=USER_AGENT)
+        with hub_errors(self._request(name, revision)):
+            try:
+                found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+                # Other names could not be shown or stored; those of models are printable.
+                named = [sibling for sibling in found.siblings or () if sibling.rfilename.isprintable()]
+                files = [_remote_file(sibling) for sibling in named]
+            except (KeyError, TypeError, ValueError) as error:
+                if isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub"):
+                    raise
+                message = f"{self.endpoint} does not answer as a hub does ({error!r}): correct HF_ENDPOINT"
+                raise HubError(message) from error
+        if found.sha is None:
+            raise HubError(f"{self.endpoint} does not tell the commit of {name}: set HF_ENDPOINT to another mirror")
+        return Repository(name, found.sha, files)
+
+    @contextmanager
+    def read(self, repository: Repository, path: str, start: int) -> Iterator[Content]:
+        """Request a file from the offset `start` on, and return the bytes as they arrive.
+
+        Raises:
+            HubError: The hub refuses it; see `describe`.
+            HubUnreachableError: The connection was lost; what has arrived is good.
+        """
+        url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self.endpoint)
+        headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        with (
+            hub_errors(self._request(repository.name, repository.commit)),
+            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
+        ):
+            hf_raise_for_status(response)
+            begins_at = start if response.status_code == PARTIAL_CONTENT else 0
+            # Without a chunk size: the last chunk before a dropped connection would be lost with one.
+            yield Content(begins_at, response.iter_bytes())
+
+    def _request(self, name: str, revision: str) -> Request:
+        return Request(self.endpoint, name, revision, has_token=bool(self._token))
+
+
+def _remote_file(sibling: RepoSibling) -> RemoteFile:
+    """Return the file that a hub describes.
+
+    Raises:
+        ValueError: The hub leaves out its size or its hash.
+    """
+    size, large = sibling.size, sibling.lfs
+    if large is not None:
+        return RemoteFile(sibling.rfilename, large.size, Digest("sha256", large.sha256))
+    if size is None or sibling.blob_id is None:
+        raise ValueError(f"no size or hash of {sibling.rfilename}")
+    return RemoteFile(sibling.rfilename, size, Digest("git", sibling.blob_id))

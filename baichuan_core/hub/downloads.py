@@ -1,0 +1,148 @@
+"""Files on their way from a hub to this machine, named by their content, so that a later run continues."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from baichuan_core.errors import HubError, HubUnreachableError, InsufficientSpaceError
+
+from .client import Content, Hub, RemoteFile, Repository
+from .digests import Hasher
+
+PARTIAL = ".part"
+MAX_FAILURES = 6  # of one file, one after another without a new byte; then the hub counts as unreachable
+PAUSE_SECONDS = 1.0  # after the first of these failures; doubles each time, so that they cover a minute
+
+
+class Downloads:
+    """Downloads into a folder, in which a complete file is named by its hash, and an incomplete one ends in `.part`.
+
+    Complete files have been checked, whoever downloaded them.
+
+    Args:
+        hub: Where the files come from.
+        repository: Their repository.
+        folder: Existing folder for them.
+        earlier: Such folders of earlier runs, whose complete files are used, and incomplete ones taken over.
+        on_bytes: Told how many bytes have arrived; a negative number if they were useless.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        repository: Repository,
+        folder: Path,
+        earlier: Sequence[Path],
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._hub = hub
+        self._repository = repository
+        self._folder = folder
+        self._folders = (folder, *earlier)
+        self._on_bytes = on_bytes
+
+    def count_present(self, files: Iterable[RemoteFile]) -> int:
+        """Return how many bytes of these files are on this machine."""
+        return sum(self._count_present(file) for file in files)
+
+    def fetch(self, file: RemoteFile) -> Path:
+        """Return the path of the complete file; download what is missing of it.
+
+        Raises:
+            HubError: The hub refuses the file, or sends other bytes than it announced.
+            HubUnreachableError: The connection is lost too often; a later call continues.
+            InsufficientSpaceError: The disk is full.
+        """
+        name = _name(file)
+        if complete := _find(self._folders, name):
+            return complete
+        part = self._take_over(name)
+        was_begun = part.exists()
+        try:
+            intact = self._complete(file, part)
+            if not intact and was_begun:  # what an earlier run left may be damaged
+                self._on_bytes(-part.stat().st_size)
+                part.unlink()
+                intact = self._complete(file, part)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            message = f"the disk of {self._folder} is full: delete what is no longer needed; a retry continues here"
+            raise InsufficientSpaceError(message) from error
+        if not intact:
+            part.unlink()
+            raise HubError(
+                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with another content than it "
+                f"announces ({file.digest.algorithm} {file.digest.value}, {file.size} bytes): set HF_ENDPOINT to "
+                "another mirror, or retry later"
+            )
+        return part.rename(self._folder / name)
+
+    def _count_present(self, file: RemoteFile) -> int:
+        if _find(self._folders, _name(file)):
+            return file.size
+        part = _find(self._folders, _name(file) + PARTIAL)
+        return min(part.stat().st_size, file.size) if part else 0
+
+    def _take_over(self, name: str) -> Path:
+        """Return the path of the incomplete file, after moving an earlier run's to this run's folder."""
+        part = self._folder / (name + PARTIAL)
+        found = _find(self._folders, part.name)
+        if found and found != part:
+            with suppress(FileNotFoundError):
+                found.rename(part)
+        return part
+
+    def _complete(self, file: RemoteFile, part: Path) -> bool:
+        """Download what an incomplete file lacks; return whether its content is right."""
+        hasher = file.digest.begin(file.size)
+        with part.open("a+b") as output:
+            hasher.read_all(output)
+            failures, most = 0, output.tell()
+            while output.tell() < file.size:
+                try:
+                    with self._hub.read(self._repository, file.path, output.tell()) as content:
+                        hasher = self._append(file, content, output, hasher)
+                    self._require_whole(file, output)
+                except HubUnreachableError:
+                    failures = 0 if output.tell() > most else failures + 1
+                    most = max(most, output.tell())
+                    if failures > MAX_FAILURES:
+                        raise
+                    if failures:
+                        time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
+            output.flush()
+            os.fsync(output.fileno())
+            return output.tell() == file.size and hasher.matches
+
+    def _append(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
+        """Append what arrives, after dropping what is there if the server sends the file from its beginning."""
+        if content.start < output.tell():
+            self._on_bytes(content.start - output.tell())
+            output.truncate(content.start)
+            output.seek(content.start)
+            hasher = file.digest.begin(file.size)
+        for chunk in content.chunks:
+            output.write(chunk)
+            hasher.update(chunk)
+            self._on_bytes(len(chunk))
+            if output.tell() > file.size:
+                break  # it is another file, and may have no end
+        return hasher
+
+    def _require_whole(self, file: RemoteFile, output: BinaryIO) -> None:
+        if output.tell() < file.size:
+            message = f"{self._hub.endpoint} ended the transfer of {file.path} at byte {output.tell()} of {file.size}"
+            raise HubUnreachableError(f"{message}: retry later")
+
+
+def _name(file: RemoteFile) -> str:
+    return f"{file.digest.algorithm}-{file.digest.value}"
+
+
+def _find(folders: Iterable[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)

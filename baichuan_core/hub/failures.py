@@ -1,0 +1,97 @@
+"""What can go wrong between this machine and a hub, as the engine's errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from baichuan_core.errors import HubError, HubUnreachableError
+
+FIRST_SERVER_ERROR = 500
+BUSY = (408, 425, 429)  # statuses of a server that may answer the same request later
+UNAUTHORIZED = 401
+NO_REVISION = "has no revision {revision!r}: name a branch, a tag or a commit of it"
+DISABLED = "was disabled by the hub: use another repository"
+INCOMPLETE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
+# Why a hub refuses: the class of the error, a base class after those derived from it, and what to say about the
+# repository if the request carries a token and if it does not.
+REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
+    (
+        GatedRepoError,
+        "is gated: accept its terms there with the account that HF_TOKEN belongs to",
+        "is gated: accept its terms there, and set HF_TOKEN for the process that downloads",
+    ),
+    (
+        RepositoryNotFoundError,
+        "does not exist, or HF_TOKEN has no access to it: correct the name or the token",
+        "does not exist or is private: correct the name; for a private one set HF_TOKEN for the process that downloads",
+    ),
+    (RevisionNotFoundError, NO_REVISION, NO_REVISION),
+    (DisabledRepoError, DISABLED, DISABLED),
+    (RemoteEntryNotFoundError, INCOMPLETE, INCOMPLETE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a hub, for messages.
+
+    Attributes:
+        endpoint: Address of the hub.
+        repository: Name of the repository.
+        revision: The revision that the user asked for.
+        has_token: Whether the request carries a token.
+    """
+
+    endpoint: str
+    repository: str
+    revision: str
+    has_token: bool
+
+
+@contextmanager
+def hub_errors(request: Request) -> Iterator[None]:
+    """Raise what the hub's client raises as `HubError` or `HubUnreachableError`, with what to change."""
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
+        raise HubError(f"{variables} is set, so {request.endpoint} is not asked: unset it where this runs") from error
+    except HFValidationError as error:
+        raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
+    except HfHubHTTPError as error:
+        raise _explain(error, request) from error
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
+        message = f"{request.endpoint} is not the address of a hub ({error}): correct HF_ENDPOINT"
+        raise HubError(message) from error
+    except httpx2.TransportError as error:
+        reason = str(error) or type(error).__name__
+        message = (
+            f"{request.endpoint} does not answer ({reason}): check the network of this machine, or set HF_ENDPOINT to "
+            "a mirror that it can reach"
+        )
+        raise HubUnreachableError(message) from error
+
+
+def _explain(error: HfHubHTTPError, request: Request) -> HubError:
+    status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
+    if status >= FIRST_SERVER_ERROR or status in BUSY:
+        return HubUnreachableError(f"{request.endpoint} answers with status {status} now: try again later")
+    if status == UNAUTHORIZED and request.has_token and not isinstance(error, RepositoryNotFoundError):
+        return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it by a valid token")
+    for kind, with_token, without_token in REFUSALS:
+        if isinstance(error, kind):
+            message = with_token if request.has_token else without_token
+            return HubError(f"{where} {message.format(revision=request.revision)}")
+    return HubError(f"{where} cannot be read: {error.server_message or f'status {status}'}")

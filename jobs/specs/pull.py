@@ -1,0 +1,37 @@
+"""Download a model from a Hugging Face hub."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from jobs.specs.job_spec import ModelProducingSpec
+
+# Hubs allow 96 characters, and neither ".." nor "--".
+REPOSITORY_PATTERN = r"^[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*/[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$"
+REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_+-]*([./][A-Za-z0-9_+-]+)*$"
+
+
+class PullSpec(ModelProducingSpec):
+    """Download a repository: weights, configuration, tokenizer and licence, but none of its code."""
+
+    uses_hub: ClassVar[bool] = True
+
+    kind: Literal["pull"]
+    repository: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN, max_length=96)] = Field(
+        description="Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the hub is that of"
+        " the worker (HF_ENDPOINT)"
+    )
+    revision: Annotated[str, StringConstraints(pattern=REVISION_PATTERN, max_length=128)] = Field(
+        "main", description="A branch, a tag or a commit"
+    )
+    max_attempts: int = Field(
+        5,
+        ge=1,
+        le=10,
+        description="How often a job whose worker is lost, or whose hub does not answer, is started again",
+    )
+
+    @property
+    def source(self) -> str:
+        """See `JobSpec.source`."""
+        return self.repository

@@ -1,0 +1,41 @@
+"""Download a model from a Hugging Face hub."""
+
+from baichuan_core.hub import Hub, pull
+from jobs.results import PullResult
+from jobs.specs import PullSpec
+from workers.handlers.contract import Context, Outcome
+from workers.handlers.produced import produced_model
+
+FOLDER = "download"
+MAX_SHOWN_FILES = 200
+
+
+def output_bytes(_spec: PullSpec, _checkpoint_bytes: int) -> int:
+    """Only the hub knows; the engine checks when it has asked."""
+    return 0
+
+
+def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
+    """Write the downloaded checkpoint as a model, from files that earlier attempts have left as far as they have."""
+    report = pull(
+        spec.repository,
+        context.model_output,
+        revision=spec.revision,
+        downloads=context.checkpoints / FOLDER,
+        earlier=[folder / FOLDER for folder in context.earlier_checkpoints],
+        hub=Hub(token=context.hub_token),
+        reserve_bytes=context.reserve_bytes,
+        on_progress=context.report,
+    )
+    result = PullResult(
+        endpoint=report.endpoint,
+        repository=report.repository,
+        revision=report.revision,
+        commit=report.commit,
+        files=report.files,
+        total_bytes=report.bytes,
+        received_bytes=report.received_bytes,
+        skipped=len(report.skipped),
+        skipped_files=list(report.skipped[:MAX_SHOWN_FILES]),
+    )
+    return Outcome(result, produced_model(context))
