@@ -41,7 +41,7 @@ class _RegisteringLoader(SourceFileLoader):
         self._finder = finder
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then register the family if the import of no other module is going to."""
+        """Run the module, then register the family, unless the import of an outer module will do so."""
         if self._finder not in sys.meta_path:
             super().exec_module(module)
             return
