@@ -124,7 +124,7 @@ def count_open(up: Up) -> dict[str, int]:
 
 def count_rows(up: Up, state: str) -> int:
     """Return the number of chats in a state."""
-    with sqlite3.connect(f"file:{next(up.home.glob('*.db'))}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{up.home / 'jobs.sqlite3'}?mode=ro", uri=True) as database:
         return int(database.execute("SELECT count(*) FROM chats WHERE state = ?", [state]).fetchone()[0])
 
 
