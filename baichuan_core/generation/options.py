@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import CheckpointError
-from baichuan_core.tokenizer import ChatForm, read_generation_settings
+from baichuan_core.tokenizer import ChatStyle, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Alternatives as in OpenAI's chat API; what is larger than the others is a slip, and no engine can count so far.
@@ -237,7 +237,7 @@ class GenerationReport:
     seconds: float
     engine: EngineName
     engine_reason: str
-    chat_format: ChatForm | None
+    chat_format: ChatStyle | None
 
     @property
     def tokens_per_second(self) -> float:

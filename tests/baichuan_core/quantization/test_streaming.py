@@ -147,7 +147,11 @@ def test_unsupported_combinations_are_rejected(make_checkpoint: MakeCheckpoint, 
         (tmp_path / "quantized", {"quantize_head": True}, "quantize_head requires quantization"),
         (checkpoint, {"device": "cpu", "device_map": "auto"}, "are both set: omit one of them"),
         (odd, {"quantization": "nf4", "device": "cpu"}, r"layers\.0\.mlp\.gate_proj\.weight has 176 output features"),
-        (make_checkpoint("tied", tie_word_embeddings=True), {"quantization": "nf4", "quantize_head": True}, "as output head"),
+        (
+            make_checkpoint("tied", tie_word_embeddings=True),
+            {"quantization": "nf4", "quantize_head": True},
+            "as output head",
+        ),
     ]
     for path, settings, message in cases:
         with pytest.raises(UnsupportedError, match=message):
