@@ -24,7 +24,7 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.conversion import GgufType
 from baichuan_core.generation.engines.capacity import capacity_for_serving
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
-from benchmarks.chat_client import Measured, measure
+from benchmarks.chat_client import Measurement, measure
 from benchmarks.real_model import CACHE, make_real_checkpoint
 
 MIN_RATIO = 0.9
@@ -75,7 +75,7 @@ def _compare(streams: int, arguments: argparse.Namespace) -> float:
     window = read_config(model).model_max_length or DEFAULT_CONTEXT_LENGTH
     capacity = capacity_for_serving(window, GenerationOptions(batch_size=streams, batch_tokens=16_384))
     server = LlamaServer(model / "model.gguf", capacity, arguments.threads)
-    sides: dict[str, list[Measured]] = {"service": [], "llama.cpp": []}
+    sides: dict[str, list[Measurement]] = {"service": [], "llama.cpp": []}
     addresses = {
         "service": (os.environ["BAICHUAN_URL"], os.environ["BAICHUAN_API_KEY"]),
         "llama.cpp": (f"http://127.0.0.1:{server.port}", server.headers["Authorization"].removeprefix("Bearer ")),

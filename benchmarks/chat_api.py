@@ -1,10 +1,11 @@
-"""Measure what chats cost the API process, without a model; see benchmarks/README.md.
+"""Measure the CPU time that chats take in the API process, without a model; see benchmarks/README.md.
 
 Usage: python -m benchmarks.chat_api [--streams 1 64] [--tokens 200] [--pace 20]
 
-A process in place of the runner replies with one token per stream and step, `--pace` steps per second, and all replies
-of a step together. The result is the share of one core that the API process uses, with and without writing the chunks,
-and the time from a request to its first text. Fails if 64 streams take more than half a core without the writing.
+A simulated runner replies with one token per stream in each step, `--pace` steps per second, and sends all replies of a
+step together. The results are the fraction of one core that the API process uses, with and without serializing the
+chunks, and the time from a request to its first text. Fails if 64 streams use more than half a core without the
+serialization.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import psutil
 import redis
 
 from api.openai.completion_objects import Choice, ChunkWriter
-from benchmarks.chat_client import Measured, measure
+from benchmarks.chat_client import Measurement, measure
 from jobs.bootstrap import prepare
 from jobs.chats.messages import (
     CALL,
@@ -45,13 +46,13 @@ from tests.model_files import write_model_files
 from tests.workers.deployment import RedisServer, free_port, wait_for
 
 KEY = "bj-administrator-of-the-benchmark"
-MAX_SHARE = 0.5
+MAX_CORE_FRACTION = 0.5
 LIMITED_STREAMS = 64
 TEXT = " word"
-POLL_SECONDS = 0.002  # for the process in place of the runner
+POLL_SECONDS = 0.002  # polling interval of the simulated runner
 
 
-def play(url: str, attempt_id: str, pace: float) -> None:
+def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
     """Answer chats like a runner whose steps take `1 / pace` seconds."""
     client = redis.Redis.from_url(url)
     open_chats: dict[str, tuple[Ask, int]] = {}
@@ -60,32 +61,33 @@ def play(url: str, attempt_id: str, pace: float) -> None:
         found = client.lpop(queue)
         if found is None:
             time.sleep(POLL_SECONDS)
-        news: dict[str, list[Reply]] = {}
+        replies_by_process: dict[str, list[Reply]] = {}
         while isinstance(found, bytes):
             call = CALL.validate_json(found)
             if isinstance(call, Ask):
                 open_chats[call.id] = (call, 2)
-                news.setdefault(call.reply_to, []).extend([Started(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)])
+                first: list[Reply] = [Started(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)]
+                replies_by_process.setdefault(call.reply_to, []).extend(first)
             else:
                 open_chats.pop(call.id, None)
             found = client.lpop(queue)
         if open_chats and time.monotonic() >= due:
             due = max(due + 1 / pace, time.monotonic())
             for ask, number in list(open_chats.values()):
-                replies = news.setdefault(ask.reply_to, [])
+                replies = replies_by_process.setdefault(ask.reply_to, [])
                 if number <= ask.request["max_new_tokens"]:
                     replies.append(Delta(ask.id, number, 0, TEXT))
                     open_chats[ask.id] = (ask, number + 1)
                 else:
                     replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), Ended(ask.id, number + 1)]
                     del open_chats[ask.id]
-        for process, replies in news.items():
+        for process, replies in replies_by_process.items():
             client.xadd(reply_stream(process), {"replies": REPLIES.dump_json(replies)}, maxlen=10_000)
 
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """A Redis until the end of the block; its URL."""
+    """Run a Redis server until the end of the block, and yield its URL."""
     server = RedisServer(folder)
     server.start()
     try:
@@ -95,10 +97,10 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def playing(settings: Settings, attempt_id: str, pace: float) -> Iterator[None]:
-    """A process that answers the chats of an attempt, until the end of the block."""
+def simulated_runner(settings: Settings, attempt_id: str, pace: float) -> Iterator[None]:
+    """Run a process that answers the chats of an attempt, until the end of the block."""
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=play, args=(settings.redis, attempt_id, pace), daemon=True)
+    process = context.Process(target=simulate_runner, args=(settings.redis, attempt_id, pace), daemon=True)
     process.start()
     try:
         yield
@@ -109,7 +111,7 @@ def playing(settings: Settings, attempt_id: str, pace: float) -> Iterator[None]:
 
 @contextmanager
 def api_process(settings: Settings, port: int) -> Iterator[psutil.Process]:
-    """`python -m api`, until the end of the block."""
+    """Run `python -m api` until the end of the block."""
     environment = {"BAICHUAN_HOME": str(settings.home), "REDIS_URL": settings.redis, "BAICHUAN_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", "api"], env=os.environ | environment, stderr=subprocess.DEVNULL)
     try:
@@ -129,7 +131,7 @@ def is_ready(port: int) -> bool:
 
 
 def serve_model(settings: Settings, url: str) -> str:
-    """Register a model, and begin an attempt that serves it; return its id."""
+    """Register a model and start an attempt that serves it; return the attempt's id."""
     folder = settings.allowed_model_roots[0] / "base"
     write_model_files(folder)
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
@@ -143,13 +145,13 @@ def serve_model(settings: Settings, url: str) -> str:
 
 
 def used_seconds(process: psutil.Process) -> float:
-    """Seconds of CPU that a process has used."""
+    """Return the CPU seconds that a process has used so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def writing_seconds() -> float:
-    """Seconds that one chunk of a stream takes to write."""
+def serialization_seconds() -> float:
+    """Return the CPU seconds that serializing one chunk of a stream takes."""
     writer, choice, rounds = ChunkWriter("chatcmpl-x", 0, "base", is_chat=True, counts=True), Choice(0), 20_000
     began = time.process_time()
     for _ in range(rounds):
@@ -157,15 +159,15 @@ def writing_seconds() -> float:
     return (time.process_time() - began) / rounds
 
 
-def report(streams: int, measured: Measured, used: float) -> float:
-    """Print one round, and return the share of a core without the writing of chunks."""
-    written = writing_seconds() * measured.tokens
-    share, without = used / measured.seconds, (used - written) / measured.seconds
+def report(streams: int, measured: Measurement, used: float) -> float:
+    """Print one round, and return the fraction of a core used without serializing chunks."""
+    serialization = serialization_seconds() * measured.tokens
+    fraction, without = used / measured.seconds, (used - serialization) / measured.seconds
     first = sorted(measured.first_text)
     print(
         f"{streams:3} streams: {measured.tokens_per_second:6.0f} tokens/s, first text after"
         f" {statistics.median(first) * 1000:.1f} ms (slowest {first[-1] * 1000:.1f} ms),"
-        f" {share:.2f} of a core, {without:.2f} without writing chunks"
+        f" {fraction:.2f} of a core, {without:.2f} without serializing chunks"
     )
     return without
 
@@ -181,17 +183,18 @@ def main() -> None:
         settings, port = Settings(home=Path(folder) / "home", redis_url=redis_url), free_port()
         url = f"http://127.0.0.1:{port}"
         prepare(settings, KEY)
-        with api_process(settings, port) as api, playing(settings, serve_model(settings, url), options.pace):
-            asked = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": options.tokens}
-            measure(url, KEY, [{**asked, "max_tokens": 3}] * 4)
-            shares = {}
+        with api_process(settings, port) as api, simulated_runner(settings, serve_model(settings, url), options.pace):
+            body = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": options.tokens}
+            measure(url, KEY, [{**body, "max_tokens": 3}] * 4)
+            fractions = {}
             for streams in options.streams:
                 before = used_seconds(api)
-                measured = measure(url, KEY, [asked] * streams)
-                shares[streams] = report(streams, measured, used_seconds(api) - before)
-    if shares.get(LIMITED_STREAMS, 0) > MAX_SHARE:
+                measured = measure(url, KEY, [body] * streams)
+                fractions[streams] = report(streams, measured, used_seconds(api) - before)
+    if fractions.get(LIMITED_STREAMS, 0) > MAX_CORE_FRACTION:
         sys.exit(
-            f"{LIMITED_STREAMS} streams take {shares[LIMITED_STREAMS]:.2f} of a core; at most {MAX_SHARE} is allowed"
+            f"{LIMITED_STREAMS} streams use {fractions[LIMITED_STREAMS]:.2f} of a core;"
+            f" at most {MAX_CORE_FRACTION} is allowed"
         )
 
 

@@ -1,4 +1,4 @@
-"""Many streamed chats at the same time, and what is measured of them."""
+"""Client that runs many streamed chats at the same time and measures them."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ FIRST_TEXT = re.compile(r'"(content|text)":"[^"]')
 
 
 @dataclass(slots=True)
-class Measured:
-    """What one round of streams has shown: seconds to each first text, texts that arrived, and seconds in all."""
+class Measurement:
+    """One round of streams: seconds to the first text of each stream, number of tokens, and total seconds."""
 
     first_text: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -27,13 +27,13 @@ class Measured:
         return self.tokens / self.seconds
 
 
-def measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str = "/v1/chat/completions") -> Measured:
-    """Ask one chat per body at the same time, and read the streams to their ends."""
+def measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str = "/v1/chat/completions") -> Measurement:
+    """Send one chat request per body at the same time, and read all streams to their ends."""
     return asyncio.run(_measure(url, key, bodies, path))
 
 
-async def _measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str) -> Measured:
-    measured = Measured()
+async def _measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path: str) -> Measurement:
+    measured = Measurement()
     limits = httpx.Limits(max_connections=len(bodies))
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=600) as client:
@@ -43,10 +43,10 @@ async def _measure(url: str, key: str, bodies: Sequence[Mapping[str, Any]], path
     return measured
 
 
-async def _read(client: httpx.AsyncClient, path: str, body: Mapping[str, Any], measured: Measured) -> None:
-    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+async def _read(client: httpx.AsyncClient, path: str, body: Mapping[str, Any], measured: Measurement) -> None:
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     began, waits = time.perf_counter(), True
-    async with client.stream("POST", path, json=asked) as answer:
+    async with client.stream("POST", path, json=streamed) as answer:
         if answer.status_code != httpx.codes.OK:
             raise RuntimeError((await answer.aread()).decode())
         async for line in answer.aiter_lines():

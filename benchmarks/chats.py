@@ -1,7 +1,9 @@
-"""Measure the way of chats through Redis: to the first token with a tiny model, and against a direct connection.
+"""Measure the latency of chats through Redis, compared with the engine in one process and with a TCP connection.
 
-python -m benchmarks.chats             from RPUSH to the first Delta, with a real worker
-python -m benchmarks.chats --transport    64 streams with 20 tokens per second each, Redis and TCP
+Usage: python -m benchmarks.chats [--transport]
+
+By default, a real worker with a tiny model answers chats; the result is the time from RPUSH to the first Delta. With
+`--transport`, 64 streams with 20 tokens per second each are sent through Redis and through TCP.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from tests.workers.deployment import RedisServer, deployment
 
 CHATS = 200
 STREAMS = 64
-RATE = 20  # tokens per second of each stream
+RATE = 20  # tokens per second and stream
 SECONDS = 10
 
 
@@ -39,7 +41,7 @@ def describe(seconds: list[float]) -> str:
 
 
 def measure_first_token(folder: Path) -> None:
-    """Time chats one after another: through Redis with a worker, and with the engine in this process."""
+    """Time chats one after the other: through Redis with a worker, and with the engine in this process."""
     checkpoint = make_tiny_checkpoint(folder / "tiny")
     request: dict[str, Any] = {
         "messages": [{"role": "user", "content": "hello"}],
@@ -76,7 +78,7 @@ def measure_first_token(folder: Path) -> None:
 
 
 def write_entries(send: Callable[[bytes], None]) -> None:
-    """Send one entry per engine step, with a token of each stream and the time."""
+    """Send one entry per engine step, with the time and one token of each stream."""
     used = time.process_time()
     for step in range(RATE * SECONDS):
         begun = time.monotonic()
@@ -87,7 +89,7 @@ def write_entries(send: Callable[[bytes], None]) -> None:
 
 
 def write_to_redis(url: str) -> None:
-    """Be the worker: append entries to a stream."""
+    """Act as the worker: append entries to a Redis stream."""
     with redis.Redis.from_url(url) as client:
 
         def send(text: bytes) -> None:
@@ -100,15 +102,15 @@ def write_to_redis(url: str) -> None:
 
 
 def write_to_socket(port: str) -> None:
-    """Be the worker: write lines to a connection."""
+    """Act as the worker: write lines to a TCP connection."""
     with socket.create_connection(("127.0.0.1", int(port))) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         write_entries(lambda text: connection.sendall(text + b"\n"))
 
 
 def read(name: str, argument: str, take: Callable[[], list[bytes]], server: RedisServer | None = None) -> None:
-    """Be the API process: read what a separate process writes, and print delays and CPU time."""
-    own, used = time.process_time(), _cpu_of(server) if server else 0.0
+    """Act as the API process: read the entries that a separate process writes, and print delays and CPU time."""
+    own, used = time.process_time(), _read_cpu_seconds(server) if server else 0.0
     command = [sys.executable, "-m", "benchmarks.chats", f"--write-{name}", argument]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     delays: list[float] = []
@@ -117,11 +119,11 @@ def read(name: str, argument: str, take: Callable[[], list[bytes]], server: Redi
             REPLIES.validate_json(text)
             delays.append(time.monotonic() - float(json.loads(text)[-1]["text"].split()[-1]))
     spent = writer.communicate()[0].strip()
-    broker = f", broker {_cpu_of(server) - used:.2f} s" if server else ""
+    broker = f", broker {_read_cpu_seconds(server) - used:.2f} s" if server else ""
     print(f"{name}: {describe(delays)}; CPU: reader {time.process_time() - own:.2f} s, writer {spent} s{broker}")
 
 
-def _cpu_of(server: RedisServer) -> float:
+def _read_cpu_seconds(server: RedisServer) -> float:
     with redis.Redis.from_url(server.url) as client:
         info: Any = client.info("cpu")
     return float(info["used_cpu_user"] + info["used_cpu_sys"])
@@ -155,7 +157,7 @@ def measure_transport(folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure what the arguments ask for."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transport", action="store_true")
     parser.add_argument("--write-redis", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Compare conversions with `cp` of the same files, and with the published way: load, normalize and save everything.
+"""Compare conversions with `cp` of the same files, and with the published method: load, normalize and save everything.
 
 Usage: python -m benchmarks.convert [--gigabytes 1.1] [--rounds 3] [--directory DIRECTORY]
 
@@ -54,11 +54,11 @@ print(time.perf_counter() - started, peak() - before)
 
 
 @dataclass
-class Measured:
-    """Per round: wall time and CPU time in seconds, and the increase of memory in bytes."""
+class Measurements:
+    """Wall seconds, CPU seconds and increase of memory in bytes, each per round."""
 
     seconds: list[float] = field(default_factory=list)
-    processors: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
 
 
@@ -109,7 +109,7 @@ def copy(source: Path, target: Path) -> None:
             os.fsync(written.fileno())
 
 
-def published(source: Path, target: Path) -> tuple[float, float]:
+def run_published(source: Path, target: Path) -> tuple[float, float]:
     """Run the published conversion; return its seconds and bytes of memory, both without imports."""
     command = [sys.executable, "-c", PUBLISHED, str(source), str(target)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -118,7 +118,7 @@ def published(source: Path, target: Path) -> tuple[float, float]:
 
 
 @contextmanager
-def watched(result: list[int]) -> Iterator[None]:
+def watch_memory(result: list[int]) -> Iterator[None]:
     """Append the increase of anonymous memory within the block to `result`."""
     ended = threading.Event()
     start = highest = _anonymous_bytes()
@@ -143,22 +143,22 @@ def _anonymous_bytes() -> int:
     return int(found[1]) * 1024
 
 
-def measure(measured: Measured, work: Callable[[Path], tuple[float, float] | None], root: Path) -> None:
+def measure(measured: Measurements, work: Callable[[Path], tuple[float, float] | None], root: Path) -> None:
     """Measure one round; if `work` returns its own measurement of a subprocess, use that."""
     target = root / "result"
     shutil.rmtree(target, ignore_errors=True)
     os.sync()
     memory: list[int] = []
     before, started = os.times(), time.perf_counter()
-    with watched(memory):
+    with watch_memory(memory):
         own = work(target)
     seconds, after = time.perf_counter() - started, os.times()
     measured.seconds.append(seconds if own is None else own[0])
-    measured.processors.append(sum(after[:4]) - sum(before[:4]))
+    measured.cpu_seconds.append(sum(after[:4]) - sum(before[:4]))
     measured.memory.append(memory[0] if own is None else own[1])
 
 
-def conversion(source: Path, target: ConversionTarget) -> Callable[[Path], None]:
+def make_conversion(source: Path, target: ConversionTarget) -> Callable[[Path], None]:
     """Return a function that converts the checkpoint."""
 
     def work(output: Path) -> None:
@@ -173,24 +173,24 @@ def run(root: Path, gigabytes: float, rounds: int) -> None:
     size = sum(file.stat().st_size for file in mapped.iterdir())
     works: dict[str, Callable[[Path], tuple[float, float] | None]] = {
         "cp": lambda target: copy(mapped, target),
-        "safetensors, from safetensors": conversion(mapped, "safetensors"),
-        "baichuan1, from safetensors": conversion(mapped, "baichuan1"),
-        "safetensors, from .bin": conversion(pickled, "safetensors"),
-        "baichuan1, from .bin": conversion(pickled, "baichuan1"),
-        "published way, from .bin": lambda target: published(pickled, target),
+        "safetensors, from safetensors": make_conversion(mapped, "safetensors"),
+        "baichuan1, from safetensors": make_conversion(mapped, "baichuan1"),
+        "safetensors, from .bin": make_conversion(pickled, "safetensors"),
+        "baichuan1, from .bin": make_conversion(pickled, "baichuan1"),
+        "published method, from .bin": lambda target: run_published(pickled, target),
     }
-    results = {name: Measured() for name in works}
+    results = {name: Measurements() for name in works}
     for _ in range(rounds):
         for name, work in works.items():
             measure(results[name], work, root)
-    floor = median(results["cp"].seconds)
+    baseline = median(results["cp"].seconds)
     print(f"{size / 1e9:.2f} GB, {torch.get_num_threads()} threads, medians of {rounds} rounds\n")
     print("| method | seconds | multiple of cp | GB/s | CPU seconds | additional memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, result in results.items():
         seconds, memory = median(result.seconds), median(result.memory) / 2**20
-        figures = f"{seconds:.2f} | {seconds / floor:.2f} | {size / 1e9 / seconds:.2f}"
-        print(f"| {name} | {figures} | {median(result.processors):.2f} | {memory:.0f} |")
+        cells = f"{seconds:.2f} | {seconds / baseline:.2f} | {size / 1e9 / seconds:.2f}"
+        print(f"| {name} | {cells} | {median(result.cpu_seconds):.2f} | {memory:.0f} |")
 
 
 def main() -> None:

@@ -42,11 +42,11 @@ TORCH_WAYS = (
 )
 BINDING, JOB = "binding alone,", "generate job, its own clock,"
 LLAMA_WAYS = ("binding alone, one by one,", BINDING, "our llama_cpp engine,", JOB)
-EVERY = [""]
+ALL_WAYS = [""]  # every name contains the empty string
 RUNS = 3
 SLOTS = 24
 SLOT_TOKENS = 256
-OWN_CLOCK: list[float] = []  # seconds of generating, as reported by jobs and by the binding
+OWN_CLOCK: list[float] = []  # generation times in seconds, as reported by jobs and by the binding
 SUBJECTS = (
     "The history of the printing press",
     "A recipe for bread that needs no kneading",
@@ -69,7 +69,7 @@ class Work:
     limits: list[int]
 
     @classmethod
-    def mixed(cls, count: int) -> "Work":
+    def make_mixed(cls, count: int) -> "Work":
         """Create prompts from every subject and every opening, with limits from 16 to 160."""
         prompts = [opening.format(subject) for opening in OPENINGS for subject in SUBJECTS][:count]
         return cls(prompts, [16 + (number * 61) % 145 for number in range(len(prompts))])
@@ -82,18 +82,18 @@ class Work:
         ]
 
 
-class Loaded:
-    """transformers' `generate` with our model, which computes the same as the published one."""
+class TransformersGenerator:
+    """transformers' `generate` with our model, which computes the same results as the published one."""
 
     def __init__(self, checkpoint: Path, dtype: Any) -> None:
         self._model = load_model(checkpoint, dtype=dtype, device="cpu")
         self._tokenizer = load_tokenizer(checkpoint)
 
-    def loop(self, work: Work) -> int:
+    def run_loop(self, work: Work) -> int:
         """Complete one prompt after the other; return the number of tokens."""
         return sum(self._generate([prompt], [limit]) for prompt, limit in zip(work.prompts, work.limits, strict=True))
 
-    def static(self, work: Work) -> int:
+    def run_static_batch(self, work: Work) -> int:
         """Complete all prompts in one left-padded batch up to the longest limit; return the number of useful tokens."""
         return self._generate(work.prompts, work.limits)
 
@@ -140,14 +140,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
-    parser.add_argument("--ways", nargs="+", default=EVERY, help="only ways with one of these in their names")
-    parser.add_argument("--turns", action="store_true", help="only the job beside the binding, by turns")
+    parser.add_argument("--ways", nargs="+", default=ALL_WAYS, help="only ways whose names contain one of these texts")
+    parser.add_argument("--turns", action="store_true", help="only the job and the binding, alternating")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if "BAICHUAN_URL" not in os.environ:
-        sys.exit(_again_inside_a_service(arguments.threads))
+        sys.exit(_rerun_in_service(arguments.threads))
     torch.set_num_threads(arguments.threads)
-    work, checkpoint = Work.mixed(arguments.prompts), make_real_checkpoint(CACHE / "smollm2")
+    work, checkpoint = Work.make_mixed(arguments.prompts), make_real_checkpoint(CACHE / "smollm2")
     if arguments.way:
         _measure(arguments.way, work, checkpoint)
         return
@@ -155,7 +155,7 @@ def main() -> None:
         _convert(checkpoint, gguf_type)
     if arguments.turns:
         for gguf_type in arguments.types:
-            _measure_in_turns(gguf_type, work, checkpoint)
+            _measure_alternating(gguf_type, work, checkpoint)
         return
     print("| way | useful tokens/s | ratio to the first |\n| --- | --- | --- |")
     first = 0.0
@@ -167,32 +167,34 @@ def main() -> None:
         rate = float(printed.split()[-1])
         first = first or rate
         print(f"| {way} | {rate:.0f} | {rate / first:.2f} |", flush=True)
-    if arguments.ways == EVERY:
-        _print_equality(checkpoint, _gguf("f16"))
+    if arguments.ways == ALL_WAYS:
+        _print_equality(checkpoint, _gguf_directory("f16"))
 
 
 def _measure(way: str, work: Work, checkpoint: Path) -> None:
-    """Useful tokens a second, median of some runs after a warm-up."""
+    """Print the useful tokens per second of one way, as the median of several runs after a warm-up."""
     with ExitStack() as stack:
-        run = _torch_way(way, checkpoint, stack) if way in TORCH_WAYS else _llama_way(way, checkpoint, stack)
-        print(median(_rates([run], work)[0]))
+        run = (
+            _start_torch_way(way, checkpoint, stack) if way in TORCH_WAYS else _start_llama_way(way, checkpoint, stack)
+        )
+        print(median(_measure_rates([run], work)[0]))
 
 
-def _measure_in_turns(gguf_type: str, work: Work, checkpoint: Path) -> None:
-    """The ratio of the job and the binding alone, which run by turns: both meet the machine in the same state."""
+def _measure_alternating(gguf_type: str, work: Work, checkpoint: Path) -> None:
+    """Print the ratios of the job to the binding, which alternate so that the load on the machine affects both."""
     with ExitStack() as stack:
-        ways = [_llama_way(f"{form} {gguf_type}", checkpoint, stack) for form in (JOB, BINDING)]
-        ratios = sorted(job / binding for job, binding in zip(*_rates(ways, work), strict=True))
-        print(f"the job, of the binding, {gguf_type}, by turns: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+        ways = [_start_llama_way(f"{prefix} {gguf_type}", checkpoint, stack) for prefix in (JOB, BINDING)]
+        ratios = sorted(job / binding for job, binding in zip(*_measure_rates(ways, work), strict=True))
+        print(f"ratios of the job to the binding, {gguf_type}: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
-def _rates(ways: Sequence[Way], work: Work) -> list[list[float]]:
-    """Of each way, useful tokens a second of each run."""
+def _measure_rates(ways: Sequence[Way], work: Work) -> list[list[float]]:
+    """Return the useful tokens per second of each run, by way."""
     for run in ways:
         run(Work([f"Warm up. {prompt}" for prompt in work.prompts], [4] * len(work.prompts)))
     rates: list[list[float]] = [[] for _ in ways]
     for number in range(RUNS):
-        # Nothing of a run may serve the next one, as what is kept of its prompts would.
+        # Prompts differ between runs, so that no run can use prefixes cached by an earlier one.
         fresh = Work([f"{number}. {prompt}" for prompt in work.prompts], work.limits)
         for run, found in zip(ways, rates, strict=True):
             OWN_CLOCK.clear()
@@ -203,43 +205,43 @@ def _rates(ways: Sequence[Way], work: Work) -> list[list[float]]:
     return rates
 
 
-def _torch_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
-    form, _, dtype = way.rpartition(", ")
-    match form:
+def _start_torch_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
+    name, _, dtype = way.rpartition(", ")
+    match name:
         case "published loop" | "loop":
-            return Loaded(checkpoint, dtype).loop
+            return TransformersGenerator(checkpoint, dtype).run_loop
         case "static batch":
-            return Loaded(checkpoint, dtype).static
+            return TransformersGenerator(checkpoint, dtype).run_static_batch
         case "our engine":
-            return _engine(checkpoint, dtype)
+            return _start_engine(checkpoint, dtype)
         case _:
-            return stack.enter_context(_job(checkpoint, f"smollm2-{dtype}", dtype))
+            return stack.enter_context(_run_jobs(checkpoint, f"smollm2-{dtype}", dtype))
 
 
-def _llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
-    form, _, gguf_type = way.rpartition(" ")
-    model = _gguf(gguf_type)
-    match form:
+def _start_llama_way(way: str, checkpoint: Path, stack: ExitStack) -> Way:
+    name, _, gguf_type = way.rpartition(" ")
+    model = _gguf_directory(gguf_type)
+    match name:
         case "binding alone, one by one,":
             return Binding(model / "model.gguf", checkpoint, 1, stack).run
-        case _ if form == BINDING:
+        case _ if name == BINDING:
             return Binding(model / "model.gguf", checkpoint, SLOTS, stack).run
         case "our llama_cpp engine,":
-            return _engine(model)
+            return _start_engine(model)
         case _:
-            return stack.enter_context(_job(model, model.name))
+            return stack.enter_context(_run_jobs(model, model.name))
 
 
-def _gguf(gguf_type: str) -> Path:
+def _gguf_directory(gguf_type: str) -> Path:
     return CACHE / f"smollm2-{gguf_type}"
 
 
 def _convert(checkpoint: Path, gguf_type: GgufType) -> None:
-    if not _gguf(gguf_type).is_dir():
-        convert(checkpoint, _gguf(gguf_type), "gguf", gguf_type=gguf_type)
+    if not _gguf_directory(gguf_type).is_dir():
+        convert(checkpoint, _gguf_directory(gguf_type), "gguf", gguf_type=gguf_type)
 
 
-def _again_inside_a_service(threads: int) -> int:
+def _rerun_in_service(threads: int) -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     make_real_checkpoint(CACHE / "smollm2")
     with tempfile.TemporaryDirectory(dir=CACHE) as home:
@@ -255,7 +257,7 @@ def _again_inside_a_service(threads: int) -> int:
         return subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode
 
 
-def _engine(checkpoint: Path, dtype: Any = "auto") -> Way:
+def _start_engine(checkpoint: Path, dtype: Any = "auto") -> Way:
     options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=SLOTS, dtype=dtype, device="cpu")
     generator = TextGenerator(checkpoint, options)
     generator.load()
@@ -263,7 +265,7 @@ def _engine(checkpoint: Path, dtype: Any = "auto") -> Way:
 
 
 @contextmanager
-def _job(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
+def _run_jobs(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
     with ServiceClient() as client, tempfile.TemporaryDirectory() as folder:
         client.register(name, checkpoint)
         prompts = Path(folder) / "prompts.jsonl"
@@ -285,9 +287,9 @@ def _job(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
 
 def _print_equality(checkpoint: Path, gguf: Path) -> None:
     """Compare greedy completions of llama.cpp with a float16 file and of our float32 engine: 16 prompts, 32 tokens."""
-    requests = [GenerationRequest(prompt=prompt, max_new_tokens=32) for prompt in Work.mixed(16).prompts]
+    requests = [GenerationRequest(prompt=prompt, max_new_tokens=32) for prompt in Work.make_mixed(16).prompts]
     options = GenerationOptions(temperature=0, repetition_penalty=1.0, logprobs=2, device="cpu")
-    mine, theirs = (TextGenerator(where, options).complete(requests) for where in (checkpoint, gguf))
+    mine, theirs = (TextGenerator(directory, options).complete(requests) for directory in (checkpoint, gguf))
     equal, gaps, largest = 0, [], 0.0
     for ours, other in zip(mine, theirs, strict=True):
         for expected, found in zip(ours.logprobs or (), other.logprobs or (), strict=False):
@@ -298,9 +300,11 @@ def _print_equality(checkpoint: Path, gguf: Path) -> None:
         else:
             equal += 1
     print(
-        f"greedy answers equal: {equal} of {len(requests)}; logits differ by {largest:.1e} at most until then; ", end=""
+        f"equal greedy answers: {equal} of {len(requests)}; log-probabilities of equal tokens differ by at most"
+        f" {largest:.1e}; ",
+        end="",
     )
-    print("gaps of the two best where they part: " + (", ".join(f"{gap:.1e}" for gap in gaps) or "none"))
+    print("gaps between the two best tokens at differences: " + (", ".join(f"{gap:.1e}" for gap in gaps) or "none"))
 
 
 if __name__ == "__main__":

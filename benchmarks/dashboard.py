@@ -1,8 +1,8 @@
-"""Measure what the dashboard asks of the API; see benchmarks/README.md.
+"""Measure the API requests of the dashboard; see benchmarks/README.md.
 
 Usage: python -m benchmarks.dashboard [--jobs 100000] [--lines 1000000] [--points 200000] [--cancel 10000]
 
-Everything is asked over HTTP of a real service without workers. DATABASE_URL sets the database.
+Requests go over HTTP to a real service without workers. DATABASE_URL sets the database.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from jobs.specs import SPEC
 from jobs.specs.searchable import describe_error, searchable_fields
 
 BATCH = 2000
-LIMIT = 30  # jobs that the page shows first
+LIMIT = 30  # jobs on the first page of the list
 STATES = ["succeeded"] * 6 + ["failed"] * 3 + ["cancelled"]
 METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
 LINES_PER_CHUNK = 100
@@ -52,7 +52,7 @@ class Bench:
     api_pid: int
 
     def fill_jobs(self, count: int, states: Sequence[str], label: str) -> list[str]:
-        """Insert jobs as they are after some time: most have ended, and many have failed with a long message."""
+        """Insert jobs as in a service that has run for some time: most have ended, many with a long error message."""
         ids: list[str] = []
         for start in range(0, count, BATCH):
             rows = [self._job(number, states, label) for number in range(start, min(start + BATCH, count))]
@@ -86,7 +86,7 @@ class Bench:
         }
 
     def row(self, name: str, path: str, repeats: int = 40, **query: Any) -> float:
-        """Measure a GET and print its line of the table; return the 95th percentile in milliseconds."""
+        """Measure a GET request and print its row of the table; return the 95th percentile in milliseconds."""
         taken, size, before = [], 0, cpu_seconds(self.api_pid)
         for _ in range(repeats):
             begun = time.perf_counter()
@@ -95,14 +95,14 @@ class Bench:
             size = len(answer.content)
         busy = (cpu_seconds(self.api_pid) - before) / repeats * 1000
         ordered = sorted(taken)
-        median, late = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
-        print(f"| {name} | {median:.0f} ms | {late:.0f} ms | {busy:.0f} ms | {size / 1000:.1f} kB |", flush=True)
-        return late
+        median, p95 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+        print(f"| {name} | {median:.0f} ms | {p95:.0f} ms | {busy:.0f} ms | {size / 1000:.1f} kB |", flush=True)
+        return p95
 
 
 @cache
 def make_spec(number: int, label: str) -> dict[str, Any]:
-    """Return one of six specs, of two kinds with three values of a field."""
+    """Return one of six specs: two kinds with three values of a field each."""
     shared = {"model": "base", "labels": {"run": label}}
     if number % 2:
         prompts = ["Please explain in three sentences how a job queue works. " * 4]
@@ -122,8 +122,8 @@ def _label_row(row: dict[str, Any]) -> dict[str, Any]:
     return {"project_id": row["project_id"], "job_id": row["id"], "key": "run", "value": row["labels"]["run"]}
 
 
-def lists(bench: Bench, ids: Sequence[str]) -> dict[str, float]:
-    """Lists with every filter, and counts, over all jobs."""
+def measure_lists(bench: Bench, ids: Sequence[str]) -> dict[str, float]:
+    """Measure lists with every filter, and counts, over all jobs."""
     filters: dict[str, dict[str, Any]] = {
         "no filter": {},
         "no filter, from the middle": {"after": ids[len(ids) // 2]},
@@ -140,16 +140,16 @@ def lists(bench: Bench, ids: Sequence[str]) -> dict[str, float]:
         "submitter, 1%": {"submitter": "nightly"},
         "time, none": {"created_before": 5},
     }
-    late = [bench.row(f"list: {name}", "/v1/jobs", limit=LIMIT, **query) for name, query in filters.items()]
+    times = [bench.row(f"list: {name}", "/v1/jobs", limit=LIMIT, **query) for name, query in filters.items()]
     counts = [
         bench.row(f"counts: {name}", "/v1/jobs/counts", 20, **filters[name])
         for name in ("no filter", "label", "field, a third of all", "error, none")
     ]
-    return {"slowest list, p95 ms": max(late), "slowest counts, p95 ms": max(counts)}
+    return {"slowest list, p95 ms": max(times), "slowest counts, p95 ms": max(counts)}
 
 
-def log(bench: Bench, job: str, lines: int) -> dict[str, float]:
-    """A long log: its end, its middle, and searching all of it."""
+def measure_log(bench: Bench, job: str, lines: int) -> dict[str, float]:
+    """Measure a long log: its end, its middle, and searching all of it."""
     texts = [f"step {n} loss 1.2345 grad_norm 0.5678 tokens_per_second 12345.6 epoch 0.1234 更多" for n in range(lines)]
     texts[lines // 3] = "Traceback (most recent call last)"
     for start in range(0, lines, LINES_PER_CHUNK * 100):
@@ -176,8 +176,8 @@ def log(bench: Bench, job: str, lines: int) -> dict[str, float]:
     return {"log opens at its end, p95 ms": opened}
 
 
-def metrics(bench: Bench, job: str, points: int) -> dict[str, float]:
-    """A long run: all of it, and one hundredth."""
+def measure_metrics(bench: Bench, job: str, points: int) -> dict[str, float]:
+    """Measure the metrics of a long run: all steps, and one hundredth of them."""
     for name in METRICS:
         for start in range(0, points, 10_000):
             steps = range(start, min(points, start + 10_000))
@@ -194,8 +194,8 @@ def metrics(bench: Bench, job: str, points: int) -> dict[str, float]:
     return {"one metric of all steps, p95 ms": whole}
 
 
-def bulk(bench: Bench, count: int) -> dict[str, float]:
-    """Cancel many queued jobs, while another client lists jobs."""
+def measure_bulk_cancel(bench: Bench, count: int) -> dict[str, float]:
+    """Measure cancelling many queued jobs while another client lists jobs."""
     bench.fill_jobs(count, ["queued"], "bulk")
     body = {"action": "cancel", "filter": {"label": "run:bulk"}}
     taken, done = [], threading.Event()
@@ -226,8 +226,8 @@ def bulk(bench: Bench, count: int) -> dict[str, float]:
     return {"cancelled, s": seconds}
 
 
-def streams(bench: Bench) -> dict[str, float]:
-    """Open streams: the processor time of the API while nothing happens, and the delay of a submission."""
+def measure_streams(bench: Bench) -> dict[str, float]:
+    """Measure open streams: the CPU time of the API while nothing happens, and the delay of an event."""
     ready, heard = threading.Barrier(STREAMS + 1), [threading.Event() for _ in range(STREAMS)]
 
     def follow(number: int) -> None:
@@ -256,11 +256,11 @@ def streams(bench: Bench) -> dict[str, float]:
     print(
         f"| {STREAMS} idle streams | {idle:.2%} of a core | | |\n| a change reaches all of them | {delay:.0f} ms | | |"
     )
-    return {"idle streams, share of a core": idle, "change told after ms": delay}
+    return {"idle streams, fraction of a core": idle, "delay of a change, ms": delay}
 
 
 def api_process() -> int:
-    """Return the process id of the API, which `baichuan up` has started like us."""
+    """Return the process id of the API; `baichuan up` is the parent of the API and of this process."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -269,17 +269,17 @@ def api_process() -> int:
             continue
         if parent == os.getppid() and command[-1] == b"api":
             return int(folder.name)
-    raise SystemExit("the API's process is not found; run this script without BAICHUAN_URL")
+    raise SystemExit("the API's process was not found; run this script without BAICHUAN_URL")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process so far."""
+    """Return the CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def opened() -> Iterator[Bench]:
-    """Yield access to the service of the environment."""
+def connect() -> Iterator[Bench]:
+    """Yield access to the service that the environment names."""
     database = Database(Settings().database)
     headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
     with httpx.Client(base_url=os.environ["BAICHUAN_URL"], headers=headers, timeout=120, trust_env=False) as client:
@@ -304,15 +304,15 @@ def main() -> None:
             environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
             up = [str(baichuan), "up", "--no-worker", "--", *again]
             sys.exit(subprocess.run(up, env=environment, check=False).returncode)
-    for bench in opened():
-        print("| what | median | p95 | processor time of the API | answer |\n| --- | --- | --- | --- | --- |")
+    for bench in connect():
+        print("| request | median | p95 | CPU time of the API | response |\n| --- | --- | --- | --- | --- |")
         ids = bench.fill_jobs(options.jobs, STATES, "all")
-        figures = lists(bench, ids)
-        figures |= log(bench, ids[0], options.lines)
-        figures |= metrics(bench, ids[1], options.points)
-        figures |= bulk(bench, options.cancel)
-        figures |= streams(bench)
-        print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+        results = measure_lists(bench, ids)
+        results |= measure_log(bench, ids[0], options.lines)
+        results |= measure_metrics(bench, ids[1], options.points)
+        results |= measure_bulk_cancel(bench, options.cancel)
+        results |= measure_streams(bench)
+        print(json.dumps({name: round(value, 3) for name, value in results.items()}))
 
 
 if __name__ == "__main__":

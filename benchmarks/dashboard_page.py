@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.dashboard_page [--runs 8] [--points 200000]
 
-Prints the gzipped sizes of the built scripts, and the time of a frame while the curves of several runs are panned. The
-API and the browser are real; the runs' metrics are written to the database directly.
+Prints the gzipped sizes of the built scripts, and the time per frame while the curves of several runs are panned. The
+API and the browser are real; the metrics of the runs are written directly to the database.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PAN = """async (frames) => {
   const at = (type, x) => target.dispatchEvent(
     new PointerEvent(type, { clientX: x, clientY: box.top + 20, pointerId: 1, bubbles: true }));
   const capture = target.setPointerCapture;
-  target.setPointerCapture = () => undefined; // a made-up pointer cannot be captured
+  target.setPointerCapture = () => undefined; // a synthetic pointer cannot be captured
   const times = [];
   let x = box.left + box.width / 2;
   at('pointerdown', x);
@@ -63,7 +63,7 @@ def print_sizes() -> None:
 
 
 def add_run(api: Api, points: int) -> str:
-    """Submit a fine-tune and log its loss: noise around a falling curve."""
+    """Submit a fine-tuning job and log its loss: a falling curve with noise."""
     job = finetune(api)
     api.start(job)
     for start in range(0, points, BATCH):
@@ -77,7 +77,7 @@ def add_run(api: Api, points: int) -> str:
 
 
 def measure_frames(page: Page) -> list[float]:
-    """Zoom in, pan, and return the milliseconds of each frame in order of their size."""
+    """Zoom in, pan, and return the milliseconds of all frames, sorted."""
     page.locator(".u-over").first.wait_for()
     for _ in range(4):
         page.locator(".plot").first.press("+")

@@ -26,7 +26,7 @@ from jobs.database import Database
 from jobs.settings import Settings
 
 
-def ours(jobs: int) -> dict[str, list[float]]:
+def measure_ours(jobs: int) -> dict[str, list[float]]:
     """Run one-token generate jobs; return the milliseconds from acceptance to claim and from claim to end."""
     settings = Settings()
     with ServiceClient() as client:
@@ -39,12 +39,12 @@ def ours(jobs: int) -> dict[str, list[float]]:
         "SELECT a.claimed_at - j.created_at, a.finished_at - a.claimed_at"
         " FROM jobs j JOIN attempts a ON a.job_id = j.id WHERE j.id = :id"
     )
-    with database.reading() as connection:  # the first three wait for the worker's imports
+    with database.reading() as connection:  # without the first three, which wait for the worker's imports
         rows = [connection.execute(query, {"id": job_id}).one() for job_id in ids[3:]]
     return {"start": [float(row[0]) for row in rows], "run": [float(row[1]) for row in rows]}
 
 
-def bare(jobs: int, url: str) -> list[float]:
+def measure_bare_celery(jobs: int, url: str) -> list[float]:
     """Run bare Celery tasks; return the milliseconds from publishing to start."""
     os.environ["BARE_REDIS_URL"] = url
     from benchmarks.bare_celery import note  # noqa: PLC0415 - reads BARE_REDIS_URL on import
@@ -65,7 +65,7 @@ def bare(jobs: int, url: str) -> list[float]:
     return latencies[3:]
 
 
-def row(name: str, values: Sequence[float]) -> str:
+def format_row(name: str, values: Sequence[float]) -> str:
     """Format a row of the table: median and 99th percentile."""
     ordered = sorted(values)
     return f"| {name} | {statistics.median(ordered):.0f} ms | {ordered[int(len(ordered) * 0.99)]:.0f} ms |"
@@ -82,13 +82,13 @@ def main() -> None:
             baichuan = Path(sys.executable).with_name("baichuan")
             environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
             sys.exit(subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode)
-    measured = ours(options.jobs)
-    baseline = bare(options.jobs, Settings().redis)
+    measured = measure_ours(options.jobs)
+    baseline = measure_bare_celery(options.jobs, Settings().redis)
     ratio = statistics.median(measured["start"]) / statistics.median(baseline)
-    print("| what | median | p99 |\n| --- | --- | --- |")
-    print(row("job accepted until claimed by the worker", measured["start"]))
-    print(row("claimed until succeeded (one token, tiny model, runner process)", measured["run"]))
-    print(row("bare Celery task, published until started", baseline))
+    print("| interval | median | p99 |\n| --- | --- | --- |")
+    print(format_row("job accepted until claimed by the worker", measured["start"]))
+    print(format_row("claimed until succeeded (one token, tiny model, runner process)", measured["run"]))
+    print(format_row("bare Celery task, published until started", baseline))
     print(json.dumps({"ratio of the medians": round(ratio, 2)}))
 
 

@@ -2,8 +2,7 @@
 
 Usage: `python -m benchmarks.evaluation [--questions 100] [--hidden 512]`
 
-The second way is that of the published evaluators. Data and weights are generated. The number of equal answers is
-printed.
+The published evaluators work in the second way. Data and weights are generated. The number of equal answers is printed.
 """
 
 import argparse
@@ -60,7 +59,7 @@ def make_checkpoint(folder: Path, hidden: int) -> Path:
 
 
 @torch.inference_mode()
-def published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
+def run_published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
     """Run one forward pass per question, like the published evaluators; return letters, seconds and tokens."""
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     letters = torch.tensor([ids[-1] for ids in encode_letters(tokenizer, CEVAL)])
@@ -73,7 +72,7 @@ def published(checkpoint: Path, data: Path) -> tuple[list[str], float, int]:
     return given, time.perf_counter() - start, tokens
 
 
-def ours(checkpoint: Path, data: Path, output: Path) -> tuple[list[str], float]:
+def run_ours(checkpoint: Path, data: Path, output: Path) -> tuple[list[str], float]:
     """Run `evaluate_benchmark`; return letters and seconds, including loading."""
     started: list[float] = []
 
@@ -96,8 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder) / "ceval", arguments.questions)
         checkpoint = make_checkpoint(Path(folder) / "model", arguments.hidden)
-        theirs, slow, tokens = published(checkpoint, data)
-        mine, fast = ours(checkpoint, data, Path(folder) / "out")
+        theirs, slow, tokens = run_published(checkpoint, data)
+        mine, fast = run_ours(checkpoint, data, Path(folder) / "out")
     same = sum(a == b for a, b in zip(mine, theirs, strict=True))
     print(f"{arguments.questions} questions of {tokens // arguments.questions} tokens, {same} equal answers")
     print(f"one forward per question         {arguments.questions / slow:8.2f} questions/s")

@@ -1,14 +1,16 @@
-"""Full fine-tuning against the published method and stock Llama's Trainer, in one run; see README.md here.
+"""Compare full fine-tuning with the published method and with the Trainer on stock Llama; see README.md here.
 
-Every method trains the same examples, in a process of its own with one thread, by transformers' Trainer with fused
+Every method trains on the same examples, in a separate process with one thread, with transformers' Trainer and fused
 AdamW in float32:
 
-- published: every example padded to 512, eager attention, a normalised copy of the head, logits of all positions;
-- stock Llama: equal shapes, padded to the longest of a batch, scaled dot-product attention;
+- published: every example padded to 512 tokens, eager attention, a normalized copy of the head, logits of all
+  positions;
+- stock Llama: the same shapes, padded to the longest example of a batch, scaled dot-product attention;
 - ours: the loss in chunks over labelled positions, unpacked and packed.
 
-Real tokens (no padding) per second of CPU time, and the process's own memory at its peak beyond the loaded model, are
-medians of the turns, which alternate. `--model real` takes SmolLM2-135M instead of the random model.
+The results are real tokens (without padding) per CPU second, and the peak of the process's anonymous memory beyond the
+loaded model: medians over turns in which the methods alternate. `--model real` uses SmolLM2-135M instead of the random
+model.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from baichuan_core.finetuning.example_store import EncodedExample
 from benchmarks.real_model import CACHE, llama_model, make_real_checkpoint
 
 METHODS = ("published", "stock Llama", "ours, unpacked", "ours, packed")
-LONGEST, MEAN = 512, 128
+MAX_LENGTH, MEAN_LENGTH = 512, 128
 SHAPE: dict[str, Any] = {
     "vocab_size": 125_696,
     "hidden_size": 256,
@@ -49,8 +51,8 @@ SHAPE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Of one method in one turn: real tokens per CPU second, peak bytes beyond the start, and the mean loss."""
+class Result:
+    """Result of one method in one turn: real tokens per CPU second, peak bytes beyond the start, and mean loss."""
 
     rate: float
     memory: int
@@ -73,11 +75,11 @@ class PublishedLoss(BaichuanForCausalLM):
 
 
 def make_examples(count: int, vocabulary: int) -> list[EncodedExample]:
-    """Make random examples of realistic lengths; a third of each is the question, which has no labels."""
+    """Create random examples of realistic lengths; a third of each is the question, which has no labels."""
     source = random.Random(0)  # noqa: S311
     examples = []
     for _ in range(count):
-        length = min(LONGEST, max(16, round(source.lognormvariate(0, 0.8) * MEAN / 1.377)))
+        length = min(MAX_LENGTH, max(16, round(source.lognormvariate(0, 0.8) * MEAN_LENGTH / 1.377)))
         ids = [source.randrange(5, vocabulary) for _ in range(length)]
         question = length // 3
         examples.append(EncodedExample(ids, [-100] * question + ids[question:]))
@@ -85,11 +87,11 @@ def make_examples(count: int, vocabulary: int) -> list[EncodedExample]:
 
 
 def make_model(method: str, real: Path | None) -> Any:
-    """Make the model of a method."""
+    """Create the model of a method."""
     torch.manual_seed(0)
     if method == "stock Llama" and real:
         llama: Any = llama_model()
-        llama.is_quantized = False  # it was only read from a quantized file
+        llama.is_quantized = False  # it was read from a quantized file, but has float weights
         return llama
     if method == "stock Llama":
         return LlamaForCausalLM(LlamaConfig(**SHAPE))
@@ -103,21 +105,21 @@ def make_model(method: str, real: Path | None) -> Any:
     return model
 
 
-def pad_to_longest_allowed(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-    """Make a batch as Baichuan2's fine-tune.py: every example padded to the longest length."""
+def pad_to_max_length(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
+    """Create a batch like Baichuan2's fine-tune.py, with every example padded to the maximum length."""
     batch = Collator(0)(examples)
-    missing = (0, LONGEST - batch["input_ids"].shape[1])
+    missing = (0, MAX_LENGTH - batch["input_ids"].shape[1])
     values = {"input_ids": 0, "attention_mask": 0, "labels": -100}
     return {name: nn.functional.pad(batch[name], missing, value=value) for name, value in values.items()}
 
 
-def measure(method: str, steps: int, batch: int, real: Path | None) -> Figures:
-    """Train for some steps, after one that warms up."""
+def measure(method: str, steps: int, batch: int, real: Path | None) -> Result:
+    """Train for some steps after a warm-up step."""
     torch.set_num_threads(1)
     model = make_model(method, real)
     examples = make_examples((steps + 1) * batch, model.config.vocab_size)
-    collators = {"published": pad_to_longest_allowed, "ours, packed": Collator(0, packed_length=LONGEST)}
-    with tempfile.TemporaryDirectory() as folder, Peak() as peak:
+    collators = {"published": pad_to_max_length, "ours, packed": Collator(0, packed_length=MAX_LENGTH)}
+    with tempfile.TemporaryDirectory() as folder, PeakMemory() as peak:
         trainer = CountingTrainer(
             model=model,
             args=TrainingArguments(
@@ -131,11 +133,11 @@ def measure(method: str, steps: int, batch: int, real: Path | None) -> Figures:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Figures(trainer.tokens / trainer.seconds, peak.bytes, sum(losses) / len(losses))
+    return Result(trainer.tokens / trainer.seconds, peak.bytes, sum(losses) / len(losses))
 
 
 class CountingTrainer(Trainer):
-    """Counts real tokens and CPU seconds of all steps but the first."""
+    """Trainer that counts real tokens and CPU seconds of all steps except the first."""
 
     tokens = 0
     seconds = 0.0
@@ -158,43 +160,43 @@ class CountingTrainer(Trainer):
         super().log(*args, **kwargs)
 
 
-class Peak:
-    """The largest own memory of this process inside the block, beyond that at its beginning."""
+class PeakMemory:
+    """Measures the peak of this process's anonymous memory inside a block, beyond that at its beginning."""
 
     bytes = 0
 
     def __enter__(self) -> Self:
-        self._before = own_memory()
-        self._over = threading.Event()
+        self._before = anonymous_bytes()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(0.01):
-            self.bytes = max(self.bytes, own_memory() - self._before)
+        while not self._ended.wait(0.01):
+            self.bytes = max(self.bytes, anonymous_bytes() - self._before)
 
 
-def own_memory() -> int:
-    """Bytes of this process that are not a mapped file."""
+def anonymous_bytes() -> int:
+    """Return the bytes of this process's memory that are not mapped files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 
-def in_own_process(method: str, arguments: argparse.Namespace) -> Figures:
+def measure_in_process(method: str, arguments: argparse.Namespace) -> Result:
     """Measure a method in a new process."""
     command = [sys.executable, "-m", "benchmarks.finetune", "--one", method, "--model", arguments.model]
     command += ["--steps", str(arguments.steps), "--batch", str(arguments.batch)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # return freed memory to the system at once
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return Figures(**json.loads(done.stdout.splitlines()[-1]))
+    return Result(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def table(results: dict[str, list[Figures]]) -> str:
+def format_table(results: dict[str, list[Result]]) -> str:
     """Return the medians as a Markdown table."""
     rates = {method: median(one.rate for one in turns) for method, turns in results.items()}
     lines = [
@@ -202,11 +204,11 @@ def table(results: dict[str, list[Figures]]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for method, turns in results.items():
-        over_published, over_stock = (
+        vs_published, vs_stock = (
             f"{rates[method] / rates[other]:.2f}" if other in rates else "" for other in METHODS[:2]
         )
         memory = median(one.memory for one in turns) / 2**20
-        cells = f"{rates[method]:.1f} | {over_published} | {over_stock} | {memory:,.0f} | {turns[0].loss:.4f}"
+        cells = f"{rates[method]:.1f} | {vs_published} | {vs_stock} | {memory:,.0f} | {turns[0].loss:.4f}"
         lines.append(f"| {method} | {cells} |")
     return "\n".join(lines)
 
@@ -215,7 +217,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["random", "real"], default="random")
-    parser.add_argument("--steps", type=int, default=4, help="measured steps of each turn")
+    parser.add_argument("--steps", type=int, default=4, help="measured steps per turn")
     parser.add_argument("--batch", type=int, default=8, help="examples per step")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -225,11 +227,11 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(asdict(measure(arguments.one, arguments.steps, arguments.batch, real))))
         return
-    results: dict[str, list[Figures]] = {method: [] for method in arguments.methods}
+    results: dict[str, list[Result]] = {method: [] for method in arguments.methods}
     for _ in range(arguments.turns):
-        for method, figures in results.items():
-            figures.append(in_own_process(method, arguments))
-    print(table(results))
+        for method, turns in results.items():
+            turns.append(measure_in_process(method, arguments))
+    print(format_table(results))
 
 
 if __name__ == "__main__":

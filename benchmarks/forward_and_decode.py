@@ -1,9 +1,9 @@
 """Compare forward passes and decode steps of 7B and 13B models with transformers' Llama of the same sizes.
 
 The 7B model has the weights of the Llama, so both compute the same logits; the largest difference is printed.
-"Prepacked" is what our engine and evaluation use on a CPU (`model.prepack()`). For 13B, a second baseline is the
-published way: a mask [heads, tokens, tokens] with the ALiBi bias, created in each call. Both sides alternate; the
-result is the median of the ratios.
+"Prepacked" models are what our engine and evaluation use on a CPU (`model.prepack()`). For 13B, a second baseline is
+the published method: a mask [heads, tokens, tokens] with the ALiBi bias, created in each call. Both sides alternate;
+the result is the median of the ratios.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
+def compare_all(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
     """Yield all comparisons in one dtype."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.manual_seed(1)
@@ -130,20 +130,20 @@ def rows(dtype: torch.dtype, turns: int, long_tokens: int) -> Iterator[Row]:
     many = torch.randint(3, SHAPE["vocab_size"], (MANY_ROWS, FEW_TOKENS), generator=generator)
     long = torch.randint(3, SHAPE["vocab_size"], (1, long_tokens), generator=generator)
     stock = llama(dtype)
-    plain, normalised = baichuan(stock, dtype), baichuan(stock, dtype, norm_head=True)
+    plain, normalized = baichuan(stock, dtype), baichuan(stock, dtype, norm_head=True)
     alibi = baichuan(stock, dtype, position_embedding="alibi")
     difference = (forward(plain, ids)() - forward(stock, ids)()).abs().max()
-    print(f"{name}: logits of the 7B form and Llama differ by at most {difference:.2e}")
-    forms = {"7B form": plain, "7B form with NormHead": normalised, "13B form": alibi}
-    packed = {f"{form}, prepacked": deepcopy(model).prepack() for form, model in forms.items()}
-    for form, model in (forms | packed).items():
-        steps = f"{name} decode step, {form} against Llama"
+    print(f"{name}: logits of the 7B model and Llama differ by at most {difference:.2e}")
+    models = {"7B": plain, "7B with NormHead": normalized, "13B": alibi}
+    prepacked = {f"{family}, prepacked": deepcopy(model).prepack() for family, model in models.items()}
+    for family, model in (models | prepacked).items():
+        steps = f"{name} decode step, {family} against Llama"
         yield compare(steps, decode(model, ids), decode(stock, ids), 8 * turns)
-        batch = f"{name} decode step of {MANY_ROWS} rows, {form} against Llama"
+        batch = f"{name} decode step of {MANY_ROWS} rows, {family} against Llama"
         yield compare(batch, decode(model, many), decode(stock, many), 2 * turns)
-        whole = f"{name} forward {ROWS}x{TOKENS}, {form} against Llama"
+        whole = f"{name} forward {ROWS}x{TOKENS}, {family} against Llama"
         yield compare(whole, forward(model, ids), forward(stock, ids), turns)
-    published = f"{name} prefill of {long_tokens}, 13B form against the published mask"
+    published = f"{name} prefill of {long_tokens}, 13B against the published mask"
     yield compare(published, prefill(alibi, long), published_alibi(alibi, long), max(turns // 3, 2))
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     for dtype in arguments.dtypes:
-        for row in rows(getattr(torch, dtype), arguments.turns, arguments.long):
+        for row in compare_all(getattr(torch, dtype), arguments.turns, arguments.long):
             print(
                 f"{row.name:80} {row.ours * 1e3:9.2f} ms {row.theirs * 1e3:9.2f} ms  ratio {row.ratio:.3f}", flush=True
             )

@@ -1,8 +1,8 @@
 """Compare our generation engine with transformers' ways to generate: `python -m benchmarks.generation`.
 
-The result is useful tokens per second, which are the requested ones: a static batch computes each row until the longest
-one ends, and tokens after a row's own end do not count. The model is random with 33 million parameters and never ends a
-completion early, so that every way generates the same number of useful tokens.
+The result is useful tokens per second. Only the requested tokens are useful: a static batch computes each row until the
+longest one ends, and tokens after a row's own end do not count. The model is random with 33 million parameters and
+never ends a completion early, so every way generates the same number of useful tokens.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SHAPE: dict[str, Any] = {
     "model_max_length": 1024,
     "norm_head": True,
 }
-Form = Literal["7b", "13b"]
+Family = Literal["7b", "13b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Work:
         return sum(self.lengths)
 
 
-def works(count: int) -> list[Work]:
+def make_works(count: int) -> list[Work]:
     """Create three workloads: mixed lengths, equal lengths, and a shared system prompt."""
     choice = random.Random(7)  # noqa: S311 - not used for security
 
@@ -86,22 +86,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
-    print("| form | work | way | useful tokens/s | ratio to the loop | ratio to the static batch |")
+    print("| family | work | way | useful tokens/s | ratio to the loop | ratio to the static batch |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for form in arguments.forms:
+    for family in arguments.forms:
         with tempfile.TemporaryDirectory() as directory:
-            checkpoint = _checkpoint(Path(directory), form)
-            options = _options(arguments.requests)
+            checkpoint = _make_checkpoint(Path(directory), family)
+            options = _make_options(arguments.requests)
             engines = {"ours": TextGenerator(checkpoint, options)}
             if arguments.vllm:
                 engines["vLLM"] = TextGenerator(checkpoint, replace(options, engine="vllm"))
             model = load_model(checkpoint, dtype="float32", device="cpu")
-            for work in works(arguments.requests):
-                _measure(form, work, engines, model, arguments)
+            for work in make_works(arguments.requests):
+                _measure(family, work, engines, model, arguments)
 
 
 def _measure(
-    form: Form,
+    family: Family,
     work: Work,
     engines: dict[str, TextGenerator],
     model: BaichuanForCausalLM,
@@ -125,7 +125,7 @@ def _measure(
     rates = {name: work.tokens / statistics.median(times) for name, times in seconds.items()}
     for name, rate in rates.items():
         to_loop, to_static = rate / rates["loop of generate"], rate / rates["static batch"]
-        print(f"| {form} | {work.name} | {name} | {rate:.0f} | {to_loop:.2f} | {to_static:.2f} |", flush=True)
+        print(f"| {family} | {work.name} | {name} | {rate:.0f} | {to_loop:.2f} | {to_static:.2f} |", flush=True)
 
 
 def _answer(generator: TextGenerator, work: Work) -> None:
@@ -153,7 +153,7 @@ def _generate_batch(model: Any, work: Work) -> None:
     model.generate_batch(work.prompts, generation_config=config, progress_bar=False)
 
 
-def _options(requests: int) -> GenerationOptions:
+def _make_options(requests: int) -> GenerationOptions:
     return GenerationOptions(
         temperature=0,
         repetition_penalty=1.0,
@@ -164,10 +164,10 @@ def _options(requests: int) -> GenerationOptions:
     )
 
 
-def _checkpoint(directory: Path, form: Form) -> Path:
+def _make_checkpoint(directory: Path, family: Family) -> Path:
     make_tiny_checkpoint(directory)
     torch.manual_seed(0)
-    shape = SHAPE | {"position_embedding": "rope" if form == "7b" else "alibi"}
+    shape = SHAPE | {"position_embedding": "rope" if family == "7b" else "alibi"}
     BaichuanForCausalLM(BaichuanConfig(**shape)).save_pretrained(directory)
     (directory / "generation_config.json").write_text('{"eos_token_id": 8000, "pad_token_id": 0}')
     return directory

@@ -1,4 +1,4 @@
-"""Measure everything that needs a GPU: `python -m benchmarks.gpu`; `--tiny` uses tiny shapes that run anywhere.
+"""Run all measurements that need a GPU: `python -m benchmarks.gpu`; `--tiny` uses tiny shapes that run anywhere.
 
 Weights are random and created on the device. Without a GPU the same code runs on the CPU: decoding is traced but not
 compiled to CUDA graphs, and the bandwidth is that of main memory.
@@ -56,7 +56,7 @@ class Sizes:
     new_tokens: int
 
 
-def sizes(*, tiny: bool) -> Sizes:
+def make_sizes(*, tiny: bool) -> Sizes:
     """Return the published shapes, or tiny ones of the same two families."""
     shapes = {"7B": PRESETS["baichuan2-7b"], "13B": PRESETS["baichuan2-13b"]}
     if not tiny:
@@ -88,7 +88,7 @@ def make_model(shape: Shape, precision: Precision, device: torch.device) -> Baic
     return model
 
 
-def seconds(run: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
+def measure_seconds(run: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
     """Return the shortest time of several runs, after a warm-up run."""
     times = []
     for _ in range(repeats + 1):
@@ -110,7 +110,7 @@ def copy_bandwidth(count: int, device: torch.device) -> float:
     """Return the bytes per second that a copy reads and writes."""
     source = torch.empty(count, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
-    return 2 * count / seconds(lambda: target.copy_(source), device, repeats=10)
+    return 2 * count / measure_seconds(lambda: target.copy_(source), device, repeats=10)
 
 
 @torch.no_grad()
@@ -119,18 +119,18 @@ def decode_seconds(model: BaichuanForCausalLM, steps: int, device: torch.device)
     ids = torch.randint(3, model.config.vocab_size, (1, 32), device=device)
     cache = StaticCache(config=model.config, max_cache_len=64 + 6 * steps)
     token = model(ids, past_key_values=cache).logits[:, -1:].argmax(dim=-1)
-    how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"backend": "eager"}
-    step: Any = torch.compile(model.forward, **how)
+    settings: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"backend": "eager"}
+    step: Any = torch.compile(model.forward, **settings)
 
     def run() -> None:
         nonlocal token
         for _ in range(steps):
             token = step(token, past_key_values=cache).logits.argmax(dim=-1)
 
-    return seconds(run, device) / steps
+    return measure_seconds(run, device) / steps
 
 
-def decoding(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+def measure_decoding(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     """Measure single-stream decoding as a fraction of the bandwidth limit."""
     bandwidth = copy_bandwidth(size.copied, device)
     yield "copy bandwidth", f"{bandwidth / 1e9:.1f} GB/s"
@@ -140,34 +140,34 @@ def decoding(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
         read = PRECISIONS[name].weight_bytes(shape) - embedding
         model = make_model(shape, PRECISIONS[name], device)
         spent = decode_seconds(model, size.decoded, device)
-        share = read / bandwidth / spent
+        fraction = read / bandwidth / spent
         yield (
             f"decode 7B {name}",
-            f"{1 / spent:.1f} tokens/s, {read / 1e9:.3f} GB per token, {share:.1%} of the bandwidth limit",
+            f"{1 / spent:.1f} tokens/s, {read / 1e9:.3f} GB per token, {fraction:.1%} of the bandwidth limit",
         )
         del model
 
 
 @torch.no_grad()
-def prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+def measure_prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     """Measure long ALiBi prompts: throughput, and memory in addition to the weights."""
     shape = size.shapes["13B"]
     model = make_model(shape, PRECISIONS["bf16"], device)
     for tokens in size.prefills:
         ids = torch.randint(3, shape.vocab_size, (1, tokens), device=device)
-        spent = seconds(partial(model, ids, logits_to_keep=1), device)
+        spent = measure_seconds(partial(model, ids, logits_to_keep=1), device)
         with peak_memory(device) as peak:
             model(ids, logits_to_keep=1)
         expected = inference(shape, PRECISIONS["bf16"], batch=1, tokens=tokens)
         expected_mib, mask_mib = (expected.cache + expected.activations) / MIB, shape.heads * tokens**2 * 2 / MIB
-        beside = f"{peak.bytes / MIB:,.1f} MiB in addition to the weights (estimate {expected_mib:,.1f})"
+        additional = f"{peak.bytes / MIB:,.1f} MiB in addition to the weights (estimate {expected_mib:,.1f})"
         yield (
             f"prefill 13B (ALiBi), {tokens} tokens",
-            f"{tokens / spent:.0f} tokens/s, {beside}; a mask for every head would take {mask_mib:,.1f} MiB",
+            f"{tokens / spent:.0f} tokens/s, {additional}; a mask for every head would take {mask_mib:,.1f} MiB",
         )
 
 
-def loaded_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+def measure_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     """Compare the memory of models on the device with the estimates of `baichuan estimate`."""
     for shape_name, shape in size.shapes.items():
         for name, precision in PRECISIONS.items():
@@ -184,7 +184,7 @@ def loaded_weights(size: Sizes, device: torch.device) -> Iterator[tuple[str, str
             del model
 
 
-def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+def measure_batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     """Measure useful tokens per second for many prompts: our engine, `generate_batch`, and vLLM if installed."""
     shape = size.shapes["7B"]
     model = make_model(shape, PRECISIONS["bf16"], device)
@@ -202,12 +202,12 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     )
     engine = OpenBatch(NativeEngine(model, tokenizer, options, frozenset()))
     requests = [EncodedRequest(index, 0, tuple(ids), size.new_tokens, 0, GREEDY) for index, ids in enumerate(prompts)]
-    ours = seconds(partial(_run_all, engine, requests, options), device, repeats=1)
+    ours = measure_seconds(partial(_run_all, engine, requests, options), device, repeats=1)
     yield "batch 7B, our engine", f"{total / ours:.1f} tokens/s"
     settings = GenerationConfig(max_new_tokens=size.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
     engine.close()
     _collect(device)  # generate_batch takes all free memory
-    theirs = seconds(partial(model.generate_batch, prompts, generation_config=settings), device, repeats=1)
+    theirs = measure_seconds(partial(model.generate_batch, prompts, generation_config=settings), device, repeats=1)
     yield (
         "batch 7B, transformers' generate_batch",
         f"{total / theirs:.1f} tokens/s, ours {theirs / ours:.2f}x as fast",
@@ -220,7 +220,7 @@ def batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
         model.save_pretrained(folder)
         del model, engine
         _collect(device)
-        others = seconds(
+        others = measure_seconds(
             partial(_run_all, OpenBatch(vllm.start(setup, tokenizer)), requests, options), device, repeats=1
         )
         yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f}x as fast"
@@ -237,7 +237,7 @@ def _collect(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def training(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
+def measure_training(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     """Measure training of 7B in full and by LoRA, and of 13B by QLoRA."""
     seven, thirteen = size.shapes["7B"], size.shapes["13B"]
     long, short = (2048, 512) if size.new_tokens > MIN_REAL_TOKENS else (64, 32)
@@ -252,7 +252,7 @@ def training(size: Sizes, device: torch.device) -> Iterator[tuple[str, str]]:
     peak = peak_flops(device, partial(_product_flops, device))
     for case, precision in cases:
         yield from train_case(
-            case, make_model(case.shape, precision, device), device, lambda step: seconds(step, device), peak
+            case, make_model(case.shape, precision, device), device, lambda step: measure_seconds(step, device), peak
         )
         _collect(device)
 
@@ -261,15 +261,15 @@ def _product_flops(device: torch.device) -> float:
     """Return the FLOPs per second of a product of two large matrices in bfloat16."""
     width = 8192 if device.type == "cuda" else 512
     left = torch.randn(width, width, device=device, dtype=torch.bfloat16)
-    return float(2 * width**3 / seconds(lambda: left @ left, device))
+    return float(2 * width**3 / measure_seconds(lambda: left @ left, device))
 
 
-FIGURES = {
-    "training": training,
-    "decoding": decoding,
-    "prefills": prefills,
-    "weights": loaded_weights,
-    "batches": batches,
+MEASUREMENTS = {
+    "training": measure_training,
+    "decoding": measure_decoding,
+    "prefills": measure_prefills,
+    "weights": measure_weights,
+    "batches": measure_batches,
 }
 
 
@@ -278,19 +278,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="use tiny shapes that run on any machine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
+    parser.add_argument("--figures", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    size = sizes(tiny=arguments.tiny)
+    size = make_sizes(tiny=arguments.tiny)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"| {name}{', tiny shapes' if arguments.tiny else ''} | |\n| --- | --- |")
-    for figures in arguments.figures:
+    for measurement in arguments.figures:
         torch._dynamo.reset()
         try:
-            for what, value in FIGURES[figures](size, device):
-                print(f"| {what} | {value} |", flush=True)
+            for label, value in MEASUREMENTS[measurement](size, device):
+                print(f"| {label} | {value} |", flush=True)
         except torch.OutOfMemoryError as error:
-            print(f"| {figures} | does not fit on this device: {str(error).splitlines()[0]} |", flush=True)
+            print(f"| {measurement} | does not fit on this device: {str(error).splitlines()[0]} |", flush=True)
         _collect(device)
 
 

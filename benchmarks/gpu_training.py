@@ -41,13 +41,13 @@ def stored_bytes(model: BaichuanForCausalLM) -> int:
 
 def step_flops(shape: Shape, tokens: int, *, full: bool) -> float:
     """Return the FLOPs per token of a forward and a backward pass over rows of `tokens` tokens."""
-    forward = 2 * (shape.parameters - shape.vocab_size * shape.hidden_size)  # looking an embedding up takes none
+    forward = 2 * (shape.parameters - shape.vocab_size * shape.hidden_size)  # looking up an embedding takes no FLOPs
     forward += 4 * shape.layers * shape.hidden_size * tokens
     return forward * (3 if full else 2)
 
 
 def peak_flops(device: torch.device, measure: Callable[[], float]) -> tuple[float, str]:
-    """Return the device's peak and where the number comes from; `measure` gives that of an unknown device."""
+    """Return the peak FLOPs per second and its source; `measure` determines it for devices without a known peak."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     for part, peak in PEAK_FLOPS.items():
         if part in name:
@@ -62,7 +62,7 @@ def train_case(
     seconds: Callable[[Callable[[], Any]], float],
     peak: tuple[float, str],
 ) -> Iterator[tuple[str, str]]:
-    """Measure steps of AdamW on random tokens, with gradient checkpointing and the loss in chunks."""
+    """Measure AdamW steps on random tokens, with gradient checkpointing and the loss in chunks."""
     if case.full:
         model.float()  # as `finetune` keeps weights that it trains; it computes in bfloat16
     weights = stored_bytes(model)

@@ -1,11 +1,13 @@
-"""What int8 and 4 bits cost a trained model, plain and calibrated; see benchmarks/README.md.
+"""Measure the quality that a trained model loses in int8 and 4 bits, with and without calibration.
 
-Use: python -m benchmarks.int4_quality DIRECTORY. The model of benchmarks/real_model.py is made there if need be. Every
-model is measured in float32 on the first 6 x 512 tokens of Python's own documentation (`pydoc_data.topics`).
+Usage: python -m benchmarks.int4_quality DIRECTORY
 
-The reference model comes from a GGUF file whose linear weights are Q4_1: 16 evenly spaced values per block of 32. So
-uniform 4-bit grids are favoured here (llama.cpp's Q4_1 would have KL 0), and NF4 and FP4 are not: compare figures of
-this file only with each other and with other formats that are not uniform.
+The model of benchmarks/real_model.py is created in the directory if it does not exist. Every model is evaluated in
+float32 on the first 6 x 512 tokens of Python's own documentation (`pydoc_data.topics`). See benchmarks/README.md.
+
+The reference model comes from a GGUF file whose linear weights are Q4_1: 16 evenly spaced values per block of 32. This
+favors uniform 4-bit grids (llama.cpp's Q4_1 would have a KL of 0) over NF4 and FP4. Compare the results only with each
+other and with other non-uniform formats.
 """
 
 import argparse
@@ -28,14 +30,14 @@ from baichuan_core.likelihood import (
 from baichuan_core.quantization import Calibration
 from benchmarks.real_model import gguf_tokenizer, make_real_checkpoint
 
-HELD_OUT = 6 * 512
-# Text of another kind: this project's documents, fixed as of one day so that figures of all machines compare.
+HELD_OUT_TOKENS = 6 * 512
+# Text of another kind: a fixed copy of this project's documents, so that results of different machines are comparable.
 OTHER_KIND = Path(__file__).with_name("texts") / "project_documents.txt"
-SAME_KIND_FROM = 16 * 512  # so that no topic is cut in two halves, one on either side
+SAME_KIND_START = 16 * 512  # far behind the held-out tokens, so that no topic is in both parts
 
 
-def texts() -> dict[str, list[int]]:
-    """Token ids of the texts by name, in the tokenizer that the model was trained with."""
+def encode_texts() -> dict[str, list[int]]:
+    """Return the token ids of the texts by name, encoded with the tokenizer that the model was trained with."""
     tokenizer = gguf_tokenizer()
     documentation = "\n".join(topics.values())
     other_kind = OTHER_KIND.read_text(encoding="utf-8")
@@ -43,12 +45,12 @@ def texts() -> dict[str, list[int]]:
     return {name: list(tokenizer(text).input_ids) for name, text in kinds.items()}
 
 
-def recipes(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, QuantizationOptions]]:
-    """What is measured, by name."""
+def list_options(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, QuantizationOptions]]:
+    """Yield the options to measure, with their names."""
     kinds = {
         "text of another kind": ids["other kind"],
         "built-in text": ids["built-in"],
-        "text of the same kind": ids["documentation"][SAME_KIND_FROM:],
+        "text of the same kind": ids["documentation"][SAME_KIND_START:],
     }
     for method in ("int8", "nf4", "fp4"):
         plain = QuantizationOptions(method, compute_dtype="float32")
@@ -59,7 +61,7 @@ def recipes(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[str, Qu
 
 
 def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> Comparison:
-    """Print one line of the table."""
+    """Measure one quantized model and print its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         report = quantize(checkpoint, Path(folder) / "model", options)
@@ -78,17 +80,17 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--sequences", type=int, default=32, help="rows of 512 tokens that calibration looks at")
-    parser.add_argument("--only", default="", help="measure only those whose names begin with this, e.g. NF4")
+    parser.add_argument("--sequences", type=int, default=32, help="number of calibration rows of 512 tokens")
+    parser.add_argument("--only", default="", help="measure only models whose names begin with this, e.g. NF4")
     arguments = parser.parse_args()
     checkpoint = make_real_checkpoint(arguments.directory)
-    ids = texts()
-    windows = text_windows(ids["documentation"][:HELD_OUT], length=512, stride=512)
+    ids = encode_texts()
+    windows = text_windows(ids["documentation"][:HELD_OUT_TOKENS], length=512, stride=512)
     reference = run_reference(load_model(checkpoint, dtype="float32", device="cpu"), windows)
     print("| model | perplexity | KL to float32 | equal greedy tokens | relative error | bytes | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     plain: dict[str, float] = {}
-    for name, options in recipes(ids, arguments.sequences):
+    for name, options in list_options(ids, arguments.sequences):
         if not name.startswith(arguments.only):
             continue
         found = measure(checkpoint, name, options, reference)
@@ -96,7 +98,8 @@ def main() -> None:
             plain[options.method] = found.kl_divergence
             print(f"float32: perplexity {found.reference_perplexity:.2f}", flush=True)
         else:
-            print(f"{name}: {found.kl_divergence / plain[options.method]:.3f} of the plain KL", flush=True)
+            ratio = found.kl_divergence / plain[options.method]
+            print(f"{name}: {ratio:.3f}x the KL without calibration", flush=True)
 
 
 if __name__ == "__main__":

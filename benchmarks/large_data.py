@@ -1,7 +1,7 @@
-"""Peak memory of a fine-tune on data that is larger than the memory it takes; see README.md here.
+"""Measure the peak memory of fine-tuning on data that is larger than this memory; see README.md here.
 
-A data set of the given size is written, as one JSON array on one line or as JSON lines, and a tiny model is trained on
-it for some steps in a process of its own. The peak is that process's resident memory (VmHWM), libraries included.
+A data set of the requested size is written, as one JSON array on one line or as JSON lines, and a tiny model is trained
+on it for some steps in a separate process. The peak is that process's resident memory (VmHWM), including libraries.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MEGABYTE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """Peak resident bytes, seconds, examples and tokens of a run."""
 
     peak: int
@@ -59,9 +59,9 @@ def write_data(path: Path, size: int, *, lines: bool = False) -> None:
         file.write(end)
 
 
-def train(folder: Path, data: Path, steps: int) -> Measured:
+def train(folder: Path, data: Path, steps: int) -> Measurement:
     """Fine-tune a tiny model."""
-    from baichuan_core import FinetuningOptions, finetune  # noqa: PLC0415 - not in the process that starts this one
+    from baichuan_core import FinetuningOptions, finetune  # noqa: PLC0415 - the parent process does not need it
     from examples.tiny_checkpoint import make_tiny_checkpoint  # noqa: PLC0415
 
     base = make_tiny_checkpoint(folder / "base")
@@ -70,26 +70,26 @@ def train(folder: Path, data: Path, steps: int) -> Measured:
     report = finetune(base, data, folder / "result", options, checkpoints=folder / "checkpoints")
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    return Measured(peak, time.monotonic() - begun, report.examples, report.tokens)
+    return Measurement(peak, time.monotonic() - begun, report.examples, report.tokens)
 
 
-def measure(folder: Path, size: int, steps: int = 4, *, lines: bool = False) -> Measured:
+def measure(folder: Path, size: int, steps: int = 4, *, lines: bool = False) -> Measurement:
     """Write data of this size and train on it in a new process."""
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data.json"
     write_data(data, size, lines=lines)
     command = [sys.executable, "-m", "benchmarks.large_data", "--one", str(folder), "--steps", str(steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=2000)
-    parser.add_argument("--lines", action="store_true", help="JSON lines instead of one array")
+    parser.add_argument("--lines", action="store_true", help="write JSON lines instead of one array")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--folder", type=Path, help="where there is room for six times the data")
+    parser.add_argument("--folder", type=Path, help="directory on a disk with space for six times the data")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

@@ -65,11 +65,11 @@ def largest_spec() -> GenerateSpec:
     return GenerateSpec.model_validate(fields)
 
 
-def fill(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[str, list[str]]:
+def fill_queue(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[str, list[str]]:
     """Queue jobs whose rows are those that the API writes; return an API key and the ids.
 
-    The rows of large specs are made from one separated input, whose file is written for the last job only: nothing
-    that is measured reads it, and the files of 10,000 jobs would take 160 GB.
+    The rows of large specs share one separated input. Its file is written only for the last job, because no measured
+    operation reads it and the files of 10,000 jobs would take 160 GB.
     """
     prepare(settings)
     database, secret = Database(settings.database), keys.new_secret()
@@ -81,9 +81,9 @@ def fill(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[str, lis
         models.add(connection, record)
     ids: list[str] = []
     while len(ids) < jobs:
-        wanted = [Submission(key.project_id, row_spec) for _ in range(min(BATCH, jobs - len(ids)))]
+        batch = [Submission(key.project_id, row_spec) for _ in range(min(BATCH, jobs - len(ids)))]
         with database.writing() as connection:
-            ids += [answer.job.id for answer in submit(connection, wanted) if isinstance(answer, Submitted)]
+            ids += [answer.job.id for answer in submit(connection, batch) if isinstance(answer, Submitted)]
     if separated:
         store_bytes(open_store(settings), settings, input_key(ids[-1]), separated.content)
     with database.writing() as connection:
@@ -93,8 +93,8 @@ def fill(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[str, lis
 
 
 @asynccontextmanager
-async def opened(settings: ApiSettings, secret: str, ids: Sequence[str]) -> AsyncIterator[Operations]:
-    """Yield what is measured of a queue: lists, polls, rounds of placement, and authentication during lists."""
+async def open_queue(settings: ApiSettings, secret: str, ids: Sequence[str]) -> AsyncIterator[Operations]:
+    """Yield the operations to measure: lists, polls, rounds of placement, and authentication during lists."""
     app, header = create_app(settings), f"Bearer {secret}"
     dispatcher = Dispatcher(settings)
     client = httpx.AsyncClient(
@@ -110,7 +110,7 @@ async def opened(settings: ApiSettings, secret: str, ids: Sequence[str]) -> Asyn
 
     async def place() -> None:
         if dispatcher.dispatch_waiting():
-            raise SystemExit("a job was sent, but all should wait")
+            raise SystemExit("a job was sent to a worker, but all jobs should wait")
 
     async def authenticate_during_lists() -> None:
         lists = [asyncio.create_task(read_list()) for _ in range(4)]
@@ -131,7 +131,7 @@ async def opened(settings: ApiSettings, secret: str, ids: Sequence[str]) -> Asyn
 async def compare(queues: Sequence[tuple[ApiSettings, str, list[str]]], repeats: int) -> dict[str, list[float]]:
     """Return the median seconds of each operation on each queue; the queues take turns."""
     async with AsyncExitStack() as stack:
-        both = [await stack.enter_async_context(opened(*queue)) for queue in queues]
+        both = [await stack.enter_async_context(open_queue(*queue)) for queue in queues]
         medians = {}
         for name in both[0]:
             for operations in both:
@@ -158,9 +158,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, spec, url in zip(["small", "largest"], [SMALL, largest_spec()], options.databases, strict=True):
             settings = ApiSettings(home=Path(folder) / name, database_url=url, redis_url="redis://127.0.0.1:1/0")
-            queues.append((settings, *fill(settings, spec, options.jobs)))
+            queues.append((settings, *fill_queue(settings, spec, options.jobs)))
         medians = asyncio.run(compare(queues, options.repeats))
-    print(f"{options.jobs} queued jobs\n| what | small specs | largest specs | ratio |\n| --- | --- | --- | --- |")
+    print(f"{options.jobs} queued jobs\n| operation | small specs | largest specs | ratio |\n| --- | --- | --- | --- |")
     ratios = {name: round(largest / small, 2) for name, (small, largest) in medians.items()}
     for name, (small, largest) in medians.items():
         print(f"| {name} | {small * 1000:.1f} ms | {largest * 1000:.1f} ms | {ratios[name]} |")

@@ -31,7 +31,7 @@ def main() -> None:
             started = time.perf_counter()
             tokens = sum(pool.map(ask, prompts, limits))
             print(json.dumps([tokens, time.perf_counter() - started]), flush=True)
-    os._exit(0)  # without waiting for the server's threads
+    os._exit(0)  # do not wait for the server's threads
 
 
 def start(model: str, slots: int, slot_tokens: int, threads: int) -> Any:

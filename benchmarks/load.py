@@ -1,4 +1,4 @@
-"""A load generator with keep-alive HTTP/1.1 over plain sockets, so that the client costs little CPU time."""
+"""A load generator with keep-alive HTTP/1.1 over plain sockets, so that the client uses little CPU time."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class LoadResult:
     """Result of one run: responses per second, and their median and 99th percentile latency in milliseconds."""
 
     rate: float
@@ -25,7 +25,7 @@ def request(method: str, path: str, *, key: str = "", body: bytes = b"") -> byte
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def measure(port: int, make_request: Callable[[], bytes], *, clients: int, seconds: float, status: int) -> Figures:
+def measure(port: int, make_request: Callable[[], bytes], *, clients: int, seconds: float, status: int) -> LoadResult:
     """Send requests over `clients` connections as fast as responses arrive, after a warm-up of a fifth of `seconds`.
 
     Raises:
@@ -34,14 +34,16 @@ def measure(port: int, make_request: Callable[[], bytes], *, clients: int, secon
     return asyncio.run(_measure(port, make_request, clients, seconds, status))
 
 
-async def _measure(port: int, make_request: Callable[[], bytes], clients: int, seconds: float, status: int) -> Figures:
+async def _measure(
+    port: int, make_request: Callable[[], bytes], clients: int, seconds: float, status: int
+) -> LoadResult:
     begin = time.perf_counter() + seconds / 5
     end = begin + seconds
     latencies: list[float] = []
     await asyncio.gather(*(_client(port, make_request, begin, end, status, latencies) for _ in range(clients)))
     latencies.sort()
     count = len(latencies)
-    return Figures(count / seconds, latencies[count // 2] * 1000, latencies[int(count * 0.99)] * 1000)
+    return LoadResult(count / seconds, latencies[count // 2] * 1000, latencies[int(count * 0.99)] * 1000)
 
 
 async def _client(

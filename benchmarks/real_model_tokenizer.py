@@ -27,7 +27,7 @@ def write_sentencepiece(tokens: list[str], controls: int, directory: Path) -> No
     """
     model = b"".join(
         _field(1, _field(1, piece.encode()) + _float(2, -float(token_id)) + _number(3, kind))
-        for token_id, (piece, kind) in enumerate(_pieces(tokens, controls))
+        for token_id, (piece, kind) in enumerate(_build_pieces(tokens, controls))
     )
     trainer = _number(3, BPE) + _number(4, len(tokens)) + _number(35, 1) + _number(40, 0) + _number(41, 1)
     trainer += _number(42, 2) + _field(45, tokens[0].encode()) + _field(46, tokens[1].encode())
@@ -46,7 +46,7 @@ def write_sentencepiece(tokens: list[str], controls: int, directory: Path) -> No
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _pieces(tokens: list[str], controls: int) -> list[tuple[str, int]]:
+def _build_pieces(tokens: list[str], controls: int) -> list[tuple[str, int]]:
     """Return piece and type by id; tokens that are parts of characters become the byte pieces of SentencePiece."""
     to_byte = {character: byte for byte, character in bytes_to_unicode().items()}
     pieces: list[tuple[str, int]] = [(token, CONTROL) for token in tokens[:controls]]
@@ -63,7 +63,7 @@ def _pieces(tokens: list[str], controls: int) -> list[tuple[str, int]]:
         else:
             spare.append(token_id)
             pieces.append((f"<part {token_id}>", UNUSED))
-    # Bytes that are characters themselves, or occur in no text, are never needed, but SentencePiece requires all 256.
+    # SentencePiece requires all 256 byte pieces, also of bytes that are characters themselves or occur in no text.
     for byte, token_id in zip(sorted(missing), spare, strict=False):
         pieces[token_id] = (f"<0x{byte:02X}>", BYTE)
     return pieces

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.load import Figures, measure, request
+from benchmarks.load import LoadResult, measure, request
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.records import ModelRecord
@@ -27,14 +27,14 @@ from jobs.repository import models
 from jobs.service import keys
 from jobs.settings import Settings
 
-OURS, FLOOR, BROKER = 18_431, 18_432, 18_433
+OUR_PORT, BASELINE_PORT, BROKER_PORT = 18_431, 18_432, 18_433
 SPEC = {"kind": "generate", "model": "m", "prompts": ["你好, please tell me about queues. " * 10], "max_new_tokens": 64}
 
 
 @contextmanager
 def servers(home: Path) -> Iterator[str]:
     """Run our API, the baseline and a broker; yield an API key."""
-    redis_url = f"redis://127.0.0.1:{BROKER}/0"
+    redis_url = f"redis://127.0.0.1:{BROKER_PORT}/0"
     url = os.environ.get("DATABASE_URL", "")
     settings = Settings(home=home, database_url=url, redis_url=redis_url)
     prepare(settings)
@@ -43,20 +43,20 @@ def servers(home: Path) -> Iterator[str]:
         **os.environ,
         "BAICHUAN_HOME": str(home),
         "REDIS_URL": redis_url,
-        "BAICHUAN_PORT": str(OURS),
+        "BAICHUAN_PORT": str(OUR_PORT),
         "FLOOR_DATABASE_URL": _floor_url(settings),
         "FLOOR_REDIS_URL": redis_url,
     }
-    floor = ["-m", "uvicorn", "benchmarks.floor_app:app", "--port", str(FLOOR), "--log-level", "warning"]
+    floor = ["-m", "uvicorn", "benchmarks.floor_app:app", "--port", str(BASELINE_PORT), "--log-level", "warning"]
     commands = [
-        ["redis-server", "--port", str(BROKER), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        ["redis-server", "--port", str(BROKER_PORT), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
         [sys.executable, "-m", "api"],
         [sys.executable, *floor],
     ]
     with (home / "servers.log").open("w") as log:
         running = [subprocess.Popen(c, env=environment, stdout=log, stderr=log) for c in commands]
         try:
-            for port in (OURS, FLOOR):
+            for port in (OUR_PORT, BASELINE_PORT):
                 _wait_for(port)
             yield key
         finally:
@@ -93,15 +93,16 @@ def _wait_for(port: int) -> None:
     raise RuntimeError(f"no server answers on port {port}: check that the port is free")
 
 
-def compare(name: str, ours: Callable[[], Figures], floor: Callable[[], Figures], rounds: int) -> None:
+def compare(name: str, ours: Callable[[], LoadResult], baseline: Callable[[], LoadResult], rounds: int) -> None:
     """Measure both alternately, and print the medians and the median of the ratios."""
-    pairs = [(ours(), floor()) for _ in range(rounds)]
+    pairs = [(ours(), baseline()) for _ in range(rounds)]
     rate = statistics.median(mine.rate for mine, _ in pairs)
-    floor_rate = statistics.median(theirs.rate for _, theirs in pairs)
+    baseline_rate = statistics.median(theirs.rate for _, theirs in pairs)
     ratio = statistics.median(mine.rate / theirs.rate for mine, theirs in pairs)
     p99 = statistics.median(mine.p99_ms / theirs.p99_ms for mine, theirs in pairs)
     latency = statistics.median(mine.p99_ms for mine, _ in pairs)
-    print(f"| {name} | {rate:,.0f}/s | {floor_rate:,.0f}/s | {ratio:.2f} | {latency:.0f} ms | {p99:.2f} |", flush=True)
+    cells = f"{rate:,.0f}/s | {baseline_rate:,.0f}/s | {ratio:.2f} | {latency:.0f} ms | {p99:.2f}"
+    print(f"| {name} | {cells} |", flush=True)
 
 
 def main() -> None:
@@ -110,25 +111,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print("| what | ours | floor | ratio | our p99 | p99 ratio |\n| --- | --- | --- | --- | --- | --- |")
+    print("| request | ours | baseline | ratio | our p99 | p99 ratio |\n| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as key:
         body = json.dumps(SPEC).encode()
         submit = request("POST", "/v1/jobs", key=key, body=body)
         for clients in (16, 64):
 
-            def run(port: int, what: Callable[[], bytes], status: int, clients: int = clients) -> Figures:
-                return measure(port, what, clients=clients, seconds=options.seconds, status=status)
+            def run(port: int, make_request: Callable[[], bytes], status: int, clients: int = clients) -> LoadResult:
+                return measure(port, make_request, clients=clients, seconds=options.seconds, status=status)
 
             compare(
                 f"submit, {clients} clients",
-                lambda: run(OURS, lambda: submit, 202),
-                lambda: run(FLOOR, lambda: submit, 202),
+                lambda: run(OUR_PORT, lambda: submit, 202),
+                lambda: run(BASELINE_PORT, lambda: submit, 202),
                 options.rounds,
             )
             compare(
                 f"poll, {clients} clients",
-                lambda: run(OURS, _polls(key), 200),
-                lambda: run(FLOOR, lambda: request("GET", "/dict"), 200),
+                lambda: run(OUR_PORT, _polls(key), 200),
+                lambda: run(BASELINE_PORT, lambda: request("GET", "/dict"), 200),
                 options.rounds,
             )
 
@@ -136,7 +137,7 @@ def main() -> None:
 def _polls(key: str) -> Callable[[], bytes]:
     """Return a function that cycles through requests for the newest hundred jobs."""
     ask = urllib.request.Request(
-        f"http://127.0.0.1:{OURS}/v1/jobs?limit=100", headers={"Authorization": f"Bearer {key}"}
+        f"http://127.0.0.1:{OUR_PORT}/v1/jobs?limit=100", headers={"Authorization": f"Bearer {key}"}
     )
     with urllib.request.urlopen(ask) as answer:
         ids = [job["id"] for job in json.load(answer)["data"]]

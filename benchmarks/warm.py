@@ -1,11 +1,11 @@
-"""Measure how much sooner a job has its first token on a model that a runner keeps loaded; see benchmarks/README.md.
+"""Compare the time to the first token on a model that a runner keeps loaded with that on a model to be loaded.
 
 Usage: python -m benchmarks.warm [--layers 11] [--models 4] [--repeats 5]
 
-A service with one worker runs jobs on random models of the 7B family, which are hard links to the same files. The
-first job on each model loads it: every other time from the disk, else from the system's page cache. Later jobs find it
-loaded. The time is from the job's acceptance to its first token, as the job's log has it. Fails if the first token does
-not come 20 times sooner than on a model that is loaded from the disk, or if the models do not all stay loaded.
+A service with one worker runs jobs on random models of the 7B family, which are hard links to the same files. The first
+job on each model loads it, alternately from disk and from the system's page cache. Later jobs use the loaded model. The
+time is measured from the job's acceptance to its first token, according to the job's log. Fails if a loaded model is
+less than 20 times as fast as one loaded from disk, or if the models do not all stay loaded. See benchmarks/README.md.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from jobs.database import Database
 from jobs.settings import Settings
 
 MIN_RATIO = 20
-# How precisely the log shows when something happened.
-PROMPT = {"BAICHUAN_WORKER_PROGRESS_SECONDS": "0.01", "BAICHUAN_WORKER_DIRECTIVE_SECONDS": "0.01"}
+# Short reporting intervals, because they limit the precision of times in the log.
+INTERVALS = {"BAICHUAN_WORKER_PROGRESS_SECONDS": "0.01", "BAICHUAN_WORKER_DIRECTIVE_SECONDS": "0.01"}
 SIZES = {"hidden_size": 2048, "intermediate_size": 5504, "num_attention_heads": 16}
 
 
@@ -50,7 +50,7 @@ def make_checkpoint(directory: Path, layers: int) -> int:
 
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
-    """Return the milliseconds to the first token by how the model was found, and the bytes of a model."""
+    """Return the milliseconds to the first token by the location of the model, and the bytes of a model."""
     root = Settings().allowed_model_roots[0]
     size = make_checkpoint(root / "model-0", options.layers)
     for number in range(1, options.models):
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
             found["in the page cache" if number % 2 else "on the disk"].append(run(client, f"model-{number}"))
         for number in range(options.models * options.repeats):
             found["loaded"].append(run(client, f"model-{number % options.models}"))
-    return {how: [first_token(job) for job in jobs] for how, jobs in found.items()}, size
+    return {location: [find_first_token(job) for job in jobs] for location, jobs in found.items()}, size
 
 
 def evict(file: Path) -> None:
@@ -84,7 +84,7 @@ def run(client: ServiceClient, model: str) -> str:
     return str(client.run(kind="generate", model=model, prompts=prompts, max_new_tokens=1, batch_size=1)["id"])
 
 
-def first_token(job_id: str) -> float:
+def find_first_token(job_id: str) -> float:
     """Return the milliseconds from a job's acceptance to the first report of a finished completion."""
     query = sa.text(
         "SELECT e.created_at - j.created_at, e.data FROM jobs j JOIN events e ON e.job_id = j.id"
@@ -105,7 +105,7 @@ def loaded_models() -> set[str]:
 def main() -> None:
     """Start a service and run the measurement against it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=11, help="of 101 MB each")
+    parser.add_argument("--layers", type=int, default=11, help="number of layers, of 101 MB each")
     parser.add_argument("--models", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="later jobs on each model")
     options = parser.parse_args()
@@ -113,18 +113,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as home:
             again = [sys.executable, "-m", "benchmarks.warm", *sys.argv[1:]]
             baichuan = Path(sys.executable).with_name("baichuan")
-            environment = {**os.environ, **PROMPT, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
+            python_path = str(Path(__file__).parents[1])
+            environment = {**os.environ, **INTERVALS, "BAICHUAN_HOME": home, "PYTHONPATH": python_path}
             sys.exit(subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode)
     measured, size = measure(options)
     resident = sorted(loaded_models() - {"tiny"})
     print(f"\nmodels of {size / 1e9:.2f} GB; loaded at the end: {', '.join(resident)}\n")
-    print("| model was | median | worst | of the loaded |\n| --- | --- | --- | --- |")
+    print("| model was | median | maximum | ratio to loaded |\n| --- | --- | --- | --- |")
     loaded = statistics.median(measured["loaded"])
-    for how, times in measured.items():
+    for location, times in measured.items():
         median = statistics.median(times)
-        print(f"| {how} | {median:.0f} ms | {max(times):.0f} ms | {median / loaded:.1f} |")
+        print(f"| {location} | {median:.0f} ms | {max(times):.0f} ms | {median / loaded:.1f} |")
     if statistics.median(measured["on the disk"]) < MIN_RATIO * loaded or len(resident) < options.models:
-        sys.exit("not fast enough, or the models did not stay loaded")
+        sys.exit(f"loaded models are less than {MIN_RATIO} times as fast, or the models did not stay loaded")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def encode_conversation(
         DatasetError: A text cannot be encoded, or the model does not support system messages.
     """
     chat_format = chat_format or ChatFormat()
-    if chat_format.form != "baichuan2":
+    if chat_format.style != "baichuan2":
         return _encode_as_prompted(tokenizer, conversation, chat_format, max_length)
     eos = tokenizer.eos_token_id
     input_ids: list[int] = []

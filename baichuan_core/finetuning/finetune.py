@@ -49,7 +49,7 @@ from baichuan_core.finetuning.trainer import PROGRESS_AFTER_TRAINING
 from baichuan_core.finetuning.training import Run, TrainingResult, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
 
 # A resume point contains the weights and AdamW's two moments in float32.
 BYTES_PER_RESUMABLE_WEIGHT = 12
@@ -62,7 +62,7 @@ class _Data:
 
     training: TrainingData
     validation: TrainingData | None
-    chat_form: ChatForm
+    chat_form: ChatStyle
 
     @property
     def validation_examples(self) -> StoredExamples | None:
@@ -286,7 +286,7 @@ def _read_data(
         parts = [remaining for remaining, _ in pairs]
         held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
     combined = combine_training_data(parts, list(training.values()), options.seed)
-    return _Data(combined, held_back, chat_format.form)
+    return _Data(combined, held_back, chat_format.style)
 
 
 def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:

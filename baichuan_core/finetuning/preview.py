@@ -12,7 +12,7 @@ from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.data import encode_example
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.formats import Conversations
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatForm, choose_chat_format, read_generation_settings
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
 
 UNLIMITED = 2**62
 LENGTH_BOUNDS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, UNLIMITED)
@@ -46,7 +46,7 @@ class DatasetPreview:
     """
 
     format: str
-    chat_format: ChatForm | None
+    chat_format: ChatStyle | None
     examples: list[list[PreviewToken]]
     count: int
     tokens: int
@@ -108,7 +108,7 @@ def preview_dataset(
         )
     return DatasetPreview(
         format=conversations.format or "published",
-        chat_format=None if conversations.format == "text" else chat_format.form,
+        chat_format=None if conversations.styleat == "text" else chat_format.form,
         examples=[_make_tokens(tokenizer, example) for example in shown],
         count=counts.learned,
         tokens=counts.tokens,

@@ -105,7 +105,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             seconds=seconds,
             engine=generator.choice.name,
             engine_reason=generator.choice.reason,
-            chat_format=generator.chat_format.form if any(one.messages is not None for one in requests) else None,
+            chat_format=generator.chat_format.style if any(one.messages is not None for one in requests) else None,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.errors import CheckpointError
-from baichuan_core.tokenizer import ChatForm, read_generation_settings
+from baichuan_core.tokenizer import ChatStyle, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are surely mistakes, and engines
@@ -238,7 +238,7 @@ class GenerationReport:
     seconds: float
     engine: EngineName
     engine_reason: str
-    chat_format: ChatForm | None
+    chat_format: ChatStyle | None
 
     @property
     def tokens_per_second(self) -> float:

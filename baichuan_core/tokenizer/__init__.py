@@ -1,11 +1,11 @@
-"""Text to ids: the SentencePiece tokenizer and the chat prompt."""
+"""Encode text and chats as token ids."""
 
 from baichuan_core.tokenizer.chat import Message, build_chat_prompt, encode_training_turns
 from baichuan_core.tokenizer.chat_format import (
     ASSISTANT_TOKEN_ID,
     USER_TOKEN_ID,
-    ChatForm,
     ChatFormat,
+    ChatStyle,
     read_generation_settings,
 )
 from baichuan_core.tokenizer.chat_template import choose_chat_format
@@ -15,8 +15,8 @@ __all__ = [
     "ASSISTANT_TOKEN_ID",
     "USER_TOKEN_ID",
     "BaichuanTokenizer",
-    "ChatForm",
     "ChatFormat",
+    "ChatStyle",
     "Message",
     "build_chat_prompt",
     "choose_chat_format",

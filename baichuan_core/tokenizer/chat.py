@@ -1,10 +1,10 @@
-"""Chat prompts: messages in, the ids that the published chat models were trained to answer out."""
+"""Encode chats as the prompts that the published chat models were trained on."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from baichuan_core.errors import PromptError
-from baichuan_core.tokenizer.chat_format import ChatForm, ChatFormat
+from baichuan_core.tokenizer.chat_format import ChatFormat, ChatStyle
 from baichuan_core.tokenizer.chat_template import encode_by_template, encode_turns_by_template
 
 if TYPE_CHECKING:
@@ -26,45 +26,46 @@ def build_chat_prompt(
     max_new_tokens: int,
     chat_format: ChatFormat | None = None,
 ) -> list[int]:
-    """Ids of the prompt that asks the model for the next answer (published ``generation_utils.py``).
+    """Return the ids of the prompt for the next answer, like the published `generation_utils.py`.
 
-    The newest round always stays, older ones as long as they fit beside the answer, and what is still too
-    long is cut on the left. With a checkpoint's own chat template, a newest round that is too long is an error.
+    The newest round is always kept, and older rounds as long as prompt and answer fit into the window. A prompt that
+    is still too long is cut on the left. With a checkpoint's own chat template, it raises an error instead.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
         messages: An optional system message, then user and assistant messages.
-        model_max_length: The window in tokens.
-        max_new_tokens: Room for the answer in tokens.
-        chat_format: Turn ids and form; Baichuan2's with 195 and 196 by default.
+        model_max_length: Size of the window in tokens.
+        max_new_tokens: Maximum length of the answer in tokens.
+        chat_format: Ids and style of the turns; by default those of Baichuan 2, with the ids 195 and 196.
 
     Raises:
-        PromptError: No message, an unknown role, a misplaced system message, or no room beside the answer.
-            (The published code takes unknown roles for the assistant and cuts wrongly when there is no room.)
+        PromptError: There is no message, an unknown role or a misplaced system message, or the answer leaves no room
+            for a prompt. (The published code treats unknown roles as the assistant and cuts incorrectly in the last
+            case.)
     """
     chat_format = chat_format or ChatFormat()
-    _check_messages(messages, chat_format.form)
-    if chat_format.form == "baichuan1-13b":
-        # Here the published code lets the answer shrink to half of the window instead of refusing.
+    _check_messages(messages, chat_format.style)
+    if chat_format.style == "baichuan1-13b":
+        # The published code of this model reduces the answer to half of the window instead of raising an error.
         budget = max(model_max_length // 2, model_max_length - max_new_tokens)
-        return _baichuan1_prompt(tokenizer, messages, budget, chat_format)
+        return _build_baichuan1_prompt(tokenizer, messages, budget, chat_format)
     budget = model_max_length - max_new_tokens
     if budget <= 0:
         raise PromptError(
             f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the window of {model_max_length}"
-            f" tokens; ask for fewer than {model_max_length}"
+            f" tokens; set it below {model_max_length}"
         )
-    if chat_format.form == "chat_template":
-        return _template_prompt(tokenizer, messages, budget)
-    return _baichuan2_prompt(tokenizer, messages, budget, chat_format)
+    if chat_format.style == "chat_template":
+        return _build_template_prompt(tokenizer, messages, budget)
+    return _build_baichuan2_prompt(tokenizer, messages, budget, chat_format)
 
 
-def _check_messages(messages: Sequence[Message], form: ChatForm) -> None:
+def _check_messages(messages: Sequence[Message], style: ChatStyle) -> None:
     if isinstance(messages, str | Mapping):
         raise PromptError('messages is not a list; use for example [{"role": "user", "content": "Hello"}]')
     if not messages:
-        raise PromptError("messages is empty; give at least one user message")
-    allowed = {"user", "assistant"} if form == "baichuan1-13b" else {"system", "user", "assistant"}
+        raise PromptError("messages is empty; add at least one user message")
+    allowed = {"user", "assistant"} if style == "baichuan1-13b" else {"system", "user", "assistant"}
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
             raise PromptError(f"message {number} is a {type(message).__name__}; use an object with role and content")
@@ -72,12 +73,12 @@ def _check_messages(messages: Sequence[Message], form: ChatForm) -> None:
         if role not in allowed:
             raise PromptError(f"message {number} has role {role!r}; use one of {', '.join(sorted(allowed))}")
         if not isinstance(content, str):
-            raise PromptError(f"message {number} has no text; give 'content' as a string")
+            raise PromptError(f"message {number} has no text; set 'content' to a string")
         if role == "system" and number > 1:
-            raise PromptError(f"message {number} is a system message; only the first one may be")
+            raise PromptError(f"message {number} is a system message; move it to the beginning")
 
 
-def _baichuan2_prompt(
+def _build_baichuan2_prompt(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int, chat_format: ChatFormat
 ) -> list[int]:
     has_system = messages[0]["role"] == "system"
@@ -88,7 +89,7 @@ def _baichuan2_prompt(
         opening = chat_format.user_token_id if message["role"] == "user" else chat_format.assistant_token_id
         return [opening, *tokenizer.encode_text(message["content"])]
 
-    history = _newest_rounds(_rounds(messages[has_system:]), encode, room)
+    history = _encode_newest_rounds(_split_into_rounds(messages[has_system:]), encode, room)
     awaits_answer = messages[-1]["role"] != "assistant"
     prompt = system + history + [chat_format.assistant_token_id] * awaits_answer
     return prompt[-budget:]
@@ -97,15 +98,15 @@ def _baichuan2_prompt(
 def encode_training_turns(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
 ) -> list[tuple[bool, list[int]]]:
-    """Return the ids of a chat in parts as prompts have them, each with whether it is learned.
+    """Return the ids of a chat in parts, as in prompts, each with whether the model is trained on it.
 
     Raises:
         TokenizerError: A text cannot be encoded.
-        PromptError: A role or the place of a system message is not possible, or the checkpoint's chat template cannot
-            write the chat.
+        PromptError: A role is unknown, a system message is misplaced, or the checkpoint's chat template cannot render
+            the chat.
     """
-    _check_messages(messages, chat_format.form)
-    if chat_format.form == "chat_template":
+    _check_messages(messages, chat_format.style)
+    if chat_format.style == "chat_template":
         return encode_turns_by_template(tokenizer, messages)
     parts: list[tuple[bool, list[int]]] = []
     for message in messages:
@@ -121,22 +122,22 @@ def _encode_baichuan1_turn(tokenizer: "BaichuanTokenizer", message: Message, cha
     return [chat_format.assistant_token_id, *ids, tokenizer.eos_token_id]
 
 
-def _baichuan1_prompt(
+def _build_baichuan1_prompt(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int, chat_format: ChatFormat
 ) -> list[int]:
     def encode(message: Message) -> list[int]:
         return _encode_baichuan1_turn(tokenizer, message, chat_format)
 
-    rounds = [one for one in _rounds(messages) if one[0]["role"] == "user"]
+    rounds = [one for one in _split_into_rounds(messages) if one[0]["role"] == "user"]
     if not rounds:
         raise PromptError("the chat has no user message; add one")
-    return [*_newest_rounds(rounds, encode, budget)[-budget:], chat_format.assistant_token_id]
+    return [*_encode_newest_rounds(rounds, encode, budget)[-budget:], chat_format.assistant_token_id]
 
 
-def _template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int) -> list[int]:
-    """Leave out the oldest rounds until the rest fits; a prompt in a format of its own is never cut in the middle."""
+def _build_template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int) -> list[int]:
+    """Drop the oldest rounds until the rest fits; a prompt written by a custom template is never cut inside a round."""
     has_system = messages[0]["role"] == "system"
-    rounds = _rounds(messages[has_system:])
+    rounds = _split_into_rounds(messages[has_system:])
     ids: list[int] = []
     for first in range(max(len(rounds), 1)):
         kept = [message for one in rounds[first:] for message in one]
@@ -144,13 +145,13 @@ def _template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message]
         if len(ids) <= budget:
             return ids
     raise PromptError(
-        f"the newest messages make {len(ids)} tokens by the checkpoint's chat template, and {budget} fit beside the"
-        " answer: shorten them, or lower max_new_tokens"
+        f"the newest messages have {len(ids)} tokens with the checkpoint's chat template, but only {budget} fit next"
+        " to the answer: shorten them, or lower max_new_tokens"
     )
 
 
-def _rounds(messages: Iterable[Message]) -> list[list[Message]]:
-    """Messages in rounds, each opened by a user message (the first one by whatever comes first)."""
+def _split_into_rounds(messages: Iterable[Message]) -> list[list[Message]]:
+    """Split messages into rounds; each starts with a user message, except that the first may start with any message."""
     rounds: list[list[Message]] = []
     for message in messages:
         if message["role"] == "user" or not rounds:
@@ -159,8 +160,10 @@ def _rounds(messages: Iterable[Message]) -> list[list[Message]]:
     return rounds
 
 
-def _newest_rounds(rounds: Sequence[Sequence[Message]], encode: Callable[[Message], list[int]], room: int) -> list[int]:
-    """Ids of the newest round and of those before it, without a gap, while the sum stays within ``room``."""
+def _encode_newest_rounds(
+    rounds: Sequence[Sequence[Message]], encode: Callable[[Message], list[int]], room: int
+) -> list[int]:
+    """Return the ids of the newest round and of as many earlier ones as fit into `room` tokens."""
     history: list[int] = []
     for messages in reversed(rounds):
         ids = [token_id for message in messages for token_id in encode(message)]

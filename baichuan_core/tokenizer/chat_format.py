@@ -1,4 +1,4 @@
-"""How a checkpoint writes chats, told from its configuration files."""
+"""Infer the chat format of a checkpoint from its configuration files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from checkpoint_files import (
     read_generation_config,
 )
 
-ChatForm = Literal["baichuan2", "baichuan1-13b", "chat_template"]
+ChatStyle = Literal["baichuan2", "baichuan1-13b", "chat_template"]
 
 USER_TOKEN_ID = 195  # user_token_id and assistant_token_id in the published generation_config.json
 ASSISTANT_TOKEN_ID = 196
@@ -22,25 +22,25 @@ ASSISTANT_TOKEN_ID = 196
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a checkpoint writes a chat.
+    """Chat format of a checkpoint.
 
     Attributes:
-        user_token_id: The id that opens a user turn.
-        assistant_token_id: The id that opens an assistant turn.
-        form: ``baichuan2``; ``baichuan1-13b``, which ends each answer by eos and has no system message; or
-            ``chat_template``, the template that the checkpoint's tokenizer has.
+        user_token_id: Id that opens a user turn.
+        assistant_token_id: Id that opens an assistant turn.
+        style: `baichuan2`; `baichuan1-13b`, which ends each answer with eos and has no system message; or
+            `chat_template`, the template of the checkpoint's tokenizer.
     """
 
     user_token_id: int = USER_TOKEN_ID
     assistant_token_id: int = ASSISTANT_TOKEN_ID
-    form: ChatForm = "baichuan2"
+    style: ChatStyle = "baichuan2"
 
     @classmethod
-    def of(cls, checkpoint: Path, config: BaichuanConfig) -> "ChatFormat":
-        """The format of a checkpoint; only Baichuan-13B-Chat (the first) has a form of its own.
+    def from_checkpoint(cls, checkpoint: Path, config: BaichuanConfig) -> "ChatFormat":
+        """Return the published format of a checkpoint; only the first Baichuan-13B-Chat differs from Baichuan 2.
 
         Raises:
-            CheckpointError: ``generation_config.json`` is damaged or names ids that the model does not have.
+            CheckpointError: `generation_config.json` is damaged or contains ids that the model does not have.
         """
         return cls.from_settings(read_generation_settings(checkpoint), config)
 
@@ -49,7 +49,7 @@ class ChatFormat:
         """Return the published format of a checkpoint with these generation settings.
 
         Raises:
-            CheckpointError: The settings name ids that the model does not have.
+            CheckpointError: The settings contain ids that the model does not have.
         """
         for name in ("user_token_id", "assistant_token_id"):
             if settings.get(name, 0) not in range(config.vocab_size):
@@ -57,20 +57,20 @@ class ChatFormat:
                     f"{name} in generation_config.json is {settings[name]!r};"
                     f" use an id below the model's vocab_size {config.vocab_size}"
                 )
-        first_vocabulary = BAICHUAN1_VOCABULARY_SIZE <= config.vocab_size < BAICHUAN2_VOCABULARY_SIZE
-        first_13b = config.position_embedding == "alibi" and not config.norm_head and first_vocabulary
+        has_first_vocabulary = BAICHUAN1_VOCABULARY_SIZE <= config.vocab_size < BAICHUAN2_VOCABULARY_SIZE
+        is_first_13b = config.position_embedding == "alibi" and not config.norm_head and has_first_vocabulary
         return cls(
             user_token_id=settings.get("user_token_id", USER_TOKEN_ID),
             assistant_token_id=settings.get("assistant_token_id", ASSISTANT_TOKEN_ID),
-            form="baichuan1-13b" if first_13b else "baichuan2",
+            style="baichuan1-13b" if is_first_13b else "baichuan2",
         )
 
 
 def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
-    """What stands in ``generation_config.json``, null values left out; empty where there is no such file.
+    """Return the fields of `generation_config.json` that are not null; an empty dictionary if the file is missing.
 
     Raises:
-        CheckpointError: The file is damaged, or a field has a value that cannot be used.
+        CheckpointError: The file is damaged, or a field has an invalid value.
     """
     try:
         return read_generation_config(checkpoint)

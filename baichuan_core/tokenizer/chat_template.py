@@ -1,4 +1,4 @@
-"""Chat templates: those of the published chat models, and prompts written by a checkpoint's own template."""
+"""Chat templates of the published chat models, and prompts from a checkpoint's own template."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from baichuan_core.tokenizer.chat_format import ChatFormat, read_generation_sett
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
 
-# Put into control pieces that stand in the text of a message, so that they are told from those of the template.
-BREAK = "\ufdd0"  # a code point that Unicode reserves for such internal use
+# Inserted into control pieces in the text of a message, to distinguish them from the control pieces of the template.
+BREAK = "\ufdd0"  # a code point that Unicode reserves for internal use
 BAICHUAN2_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'system' and loop.first -%}{{ message['content'] }}
@@ -41,15 +41,15 @@ TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEM
 
 
 def published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
-    """Return the template whose prompts equal those of `build_chat_prompt`, as long as these fit into the window."""
-    template = TEMPLATES[chat_format.form]
+    """Return the template whose prompts equal those of `build_chat_prompt`, provided that they fit into the window."""
+    template = TEMPLATES[chat_format.style]
     for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
         template = template.replace(name, repr(str(tokenizer.convert_ids_to_tokens(token_id))))
     return template
 
 
 def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
-    """Return the template of the chat model in whose directory the tokenizer is; None for base models."""
+    """Return the published template for the chat model in the tokenizer's directory; None for a base model."""
     directory = Path(tokenizer.vocab_file or "").parent
     try:
         settings = read_generation_settings(directory)
@@ -58,32 +58,32 @@ def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
         config = BaichuanConfig.from_pretrained(directory, local_files_only=True)
         return published_template(tokenizer, ChatFormat.from_settings(settings, config))
     except (CheckpointError, OSError, ValueError, TypeError):
-        return None  # the model cannot be used, whose loading names the reason
+        return None  # the model cannot be used; loading it reports the reason
 
 
 def choose_chat_format(
     tokenizer: "BaichuanTokenizer", config: BaichuanConfig, settings: Mapping[str, Any]
 ) -> ChatFormat:
-    """Return the published format of a family, or ``chat_template`` if the tokenizer has a template of its own.
+    """Return the published format of a family, with the style `chat_template` if the tokenizer has its own template.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
         config: Configuration of the checkpoint.
-        settings: Its generation settings.
+        settings: Generation settings of the checkpoint.
 
     Raises:
-        CheckpointError: The settings name turn ids that the model does not have.
+        CheckpointError: The settings contain turn ids that the model does not have.
     """
     published = ChatFormat.from_settings(settings, config)
     template = tokenizer.chat_template
     if template is None or (isinstance(template, str) and _is_published(template, published)):
         return published
-    return replace(published, form="chat_template")
+    return replace(published, style="chat_template")
 
 
 def _is_published(template: str, chat_format: ChatFormat) -> bool:
-    """Whether a template is that of a published format; its turns are then those that the settings name."""
-    pattern = re.escape(TEMPLATES[chat_format.form].strip())
+    """Whether a template equals that of a published format, apart from the tokens that open turns."""
+    pattern = re.escape(TEMPLATES[chat_format.style].strip())
     for name in ("USER", "ASSISTANT"):
         pattern = pattern.replace(name, "'[^']*'")
     return re.fullmatch(pattern, template.strip()) is not None
@@ -92,16 +92,16 @@ def _is_published(template: str, chat_format: ChatFormat) -> bool:
 def encode_by_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]], *, asks: bool | None = None
 ) -> list[int]:
-    """Return the ids of a chat as the tokenizer's template writes it.
+    """Return the ids of a chat that is rendered with the tokenizer's template.
 
     Args:
         tokenizer: A tokenizer with a chat template.
         messages: The chat.
-        asks: Whether the prompt asks for the next answer; if None, it does unless the last message is the
-            assistant's, which is then left open so that the model continues it.
+        asks: Whether the prompt ends by asking for the next answer. If None, it does so unless the last message is
+            the assistant's; that message is left open for the model to continue.
 
     Raises:
-        PromptError: The template refuses the messages or cannot be used.
+        PromptError: The template rejects the messages or fails.
     """
     continues = asks is None and messages[-1]["role"] == "assistant"
     try:
@@ -111,8 +111,8 @@ def encode_by_template(
             continue_final_message=continues,
             return_dict=False,
         )
-    except Exception as error:  # a template may divide by zero or call what does not exist
-        raise PromptError(f"the checkpoint's chat template cannot write these messages: {error}") from error
+    except Exception as error:  # a template can raise anything, for example ZeroDivisionError
+        raise PromptError(f"the checkpoint's chat template cannot render these messages: {error}") from error
     return ids
 
 
@@ -122,7 +122,7 @@ def encode_turns_by_template(
     """Return the ids of a chat in parts, each with whether it is an answer, for training on the answers.
 
     Raises:
-        PromptError: The template refuses the messages, or writes earlier turns differently once later ones follow.
+        PromptError: The template rejects the messages, or renders earlier turns differently when later ones follow.
     """
     parts: list[tuple[bool, list[int]]] = []
     done: list[int] = []
@@ -131,25 +131,25 @@ def encode_turns_by_template(
         answered = encode_by_template(tokenizer, messages[: number + 1], asks=False)
         if asked[: len(done)] != done or answered[: len(asked)] != asked:
             raise PromptError(
-                "the checkpoint's chat template writes earlier turns differently once later ones follow, so several"
+                "the checkpoint's chat template renders earlier turns differently when later ones follow, so several"
                 " turns cannot be trained in one example: split the example"
             )
         parts += [(False, asked[len(done) :]), (True, answered[len(asked) :])]
         done = answered
     if parts and tokenizer.eos_token_id not in parts[-1][1]:
-        parts.append((True, [tokenizer.eos_token_id]))  # the template ends no answer, so the end of the example does
+        parts.append((True, [tokenizer.eos_token_id]))  # templates without an end token still need one to learn to stop
     return parts
 
 
 def control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
-    """Return a pattern of all control pieces, the longest first; it has one group, the piece."""
+    """Return a pattern that matches any control piece, preferring longer ones; its only group is the piece."""
     pieces = {*tokenizer.control_pieces, *tokenizer.all_special_tokens, *tokenizer.added_tokens_encoder}
     longest_first = sorted(pieces, key=lambda piece: (-len(piece), piece))
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
 def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
-    """Return a copy of messages in which no text has a whole control piece; `split_rendered` removes the marks."""
+    """Return a copy of messages with `BREAK` inside every control piece in a text; `split_rendered` removes it."""
     if isinstance(value, str):
         doubled = value.replace(BREAK, BREAK * 2)
         return pattern.sub(lambda match: match[0][0] + BREAK + match[0][1:], doubled)
@@ -163,8 +163,8 @@ def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
 def split_rendered(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
     """Split a rendered chat into control pieces and texts, each with whether it is a control piece."""
     parts: list[tuple[bool, str]] = []
-    for place, part in enumerate(pattern.split(text)):
-        if place % 2:
+    for index, part in enumerate(pattern.split(text)):
+        if index % 2:
             parts.append((True, part))
             continue
         texts = [one.replace(BREAK * 2, BREAK) for one in re.split(f"(?<!{BREAK}){BREAK}(?!{BREAK})", part)]

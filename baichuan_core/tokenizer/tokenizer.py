@@ -1,4 +1,4 @@
-"""The SentencePiece tokenizer of the Baichuan family, native on transformers."""
+"""SentencePiece tokenizer of the Baichuan family, as a native transformers class."""
 
 import json
 import os
@@ -24,22 +24,22 @@ from baichuan_core.tokenizer.chat_template import (
 )
 
 _RESERVED_PIECE = re.compile(r"<reserved_\d+>")
-_INSIDE_A_RESERVED_PIECE = re.compile(r"(?<=<)(?=reserved_\d+>)")
+_INSIDE_RESERVED_PIECE = re.compile(r"(?<=<)(?=reserved_\d+>)")
 
 
 class BaichuanTokenizer(SentencePieceBackend):
-    """Byte-pair tokenizer with byte fallback; ids equal those of the published ``tokenization_baichuan.py``.
+    """Byte-pair tokenizer with byte fallback; ids equal those of the published `tokenization_baichuan.py`.
 
-    Loads the published ``tokenizer.model`` and ``tokenizer_config.json`` (``auto_map`` and ``use_fast`` in it
-    have no effect). Neither bos nor eos is added unless asked for.
+    Loads the published `tokenizer.model` and `tokenizer_config.json` (the fields `auto_map` and `use_fast` have no
+    effect). By default, it adds neither bos nor eos.
 
     Args:
         vocab_file: Path of the SentencePiece model.
-        unk_token, bos_token, eos_token, pad_token: Control pieces of that model; padding is ``<unk>`` (id 0),
-            as in the published ``tokenizer_config.json``.
-        add_bos_token: Put bos before every sequence.
-        add_eos_token: Put eos after every sequence.
-        **kwargs: What every transformers tokenizer takes.
+        unk_token, bos_token, eos_token, pad_token: Control pieces of that model; padding is `<unk>` (id 0),
+            as in the published `tokenizer_config.json`.
+        add_bos_token: Whether to add bos before every sequence.
+        add_eos_token: Whether to add eos after every sequence.
+        **kwargs: Arguments of every transformers tokenizer.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -48,7 +48,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         self,
         vocab_file: str,
         *,
-        unk_token: Any = "<unk>",  # noqa: S107 - a piece of the vocabulary, no secret
+        unk_token: Any = "<unk>",  # noqa: S107 - a piece of the vocabulary, not a secret
         bos_token: Any = "<s>",  # noqa: S107
         eos_token: Any = "</s>",  # noqa: S107
         pad_token: Any = "<unk>",  # noqa: S107
@@ -56,11 +56,11 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_eos_token: bool = False,
         **kwargs: Any,
     ) -> None:
-        for name in ("auto_map", "legacy"):  # the published class does not know `legacy`, so it had no effect
+        for name in ("auto_map", "legacy"):  # the published class ignores `legacy`
             kwargs.pop(name, None)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
-        super().__init__(  # type: ignore[no-untyped-call] # transformers leaves it untyped
+        super().__init__(  # type: ignore[no-untyped-call] # untyped in transformers
             vocab_file=vocab_file,
             unk_token=unk_token,
             bos_token=bos_token,
@@ -72,13 +72,13 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of a text from outside, none of which is ever a control id.
+        """Return the ids of an untrusted text, which never contain a control id.
 
-        ``</s>``, ``<reserved_106>`` and their like come out as the characters they are made of, so that the
-        text of a message cannot end a turn or open another one. (The published code lets it.)
+        `</s>`, `<reserved_106>` and the like are encoded as ordinary characters, so that the text of a message cannot
+        end a turn or open another one. (The published code allows it.)
 
         Raises:
-            TokenizerError: The text holds half of a surrogate pair, which no encoding can write.
+            TokenizerError: The text contains half of a surrogate pair, which cannot be encoded.
         """
         try:
             text.encode()
@@ -86,12 +86,12 @@ class BaichuanTokenizer(SentencePieceBackend):
             raise TokenizerError(
                 f"character {error.start + 1} of the text is half of a surrogate pair; write the whole character"
             ) from error
-        parts = _INSIDE_A_RESERVED_PIECE.split(text)
+        parts = _INSIDE_RESERVED_PIECE.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as transformers does; the tokenizer of a published chat model gets the template of its format.
+        """Load a tokenizer as transformers does, and add the published template if a chat model has none.
 
         A byte order mark before a template is removed.
         """
@@ -113,7 +113,7 @@ class BaichuanTokenizer(SentencePieceBackend):
             if model.IsControl(token_id) or model.IsUnknown(token_id) or _RESERVED_PIECE.fullmatch(piece)
         )
 
-    def apply_chat_template(  # type: ignore[override] # the rest of its parameters is passed on by name
+    def apply_chat_template(  # type: ignore[override] # the other parameters are passed on by name
         self,
         conversation: Any,
         tools: Any = None,
@@ -122,7 +122,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_generation_prompt: bool = False,
         **settings: Any,
     ) -> Any:
-        """Write a chat by its template, as transformers does; text of messages never yields a control id."""
+        """Render a chat with the template, as transformers does; texts of messages never produce a control id."""
         if settings.get("tokenize", True):
             pattern = control_pattern(self)
             conversation, tools, documents = (
@@ -134,7 +134,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def tokenize(self, text: str, *args: Any, is_rendered_chat: bool = False, **kwargs: Any) -> list[str]:
-        """Return the pieces of a text, or those of a chat that `apply_chat_template` has rendered."""
+        """Return the pieces of a text, or of a chat rendered by `apply_chat_template`."""
         if not is_rendered_chat:
             tokens: list[str] = super().tokenize(text, *args, **kwargs)
             return tokens
@@ -151,13 +151,13 @@ class BaichuanTokenizer(SentencePieceBackend):
         settings: Mapping[str, Any],
         max_new_tokens: int,
     ) -> list[int]:
-        """Return the ids of the prompt with which a model of this configuration is asked for the next answer.
+        """Return the ids of the prompt that asks a model for the next answer.
 
         Args:
             messages: See `build_chat_prompt`.
             config: Configuration of the model.
-            settings: Its generation settings, which may name the ids of the turns.
-            max_new_tokens: Room for the answer in tokens.
+            settings: Generation settings of the model, which may contain the ids of the turns.
+            max_new_tokens: Maximum length of the answer in tokens.
 
         Raises:
             PromptError: See `build_chat_prompt`.
@@ -171,11 +171,11 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def _convert_id_to_token(self, index: int) -> str:
-        """The piece of an id; no text for what a padded embedding table has beyond the vocabulary."""
+        """Return the piece of an id; an empty string for ids beyond the vocabulary, which a padded embedding allows."""
         return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Text of ``tokens``; as published, a space goes before a run of text that a control piece ends."""
+        """Return the text of `tokens`; as published, text before a control piece starts with a space."""
         controls = set(self.all_special_tokens)
         runs = [(special, list(run)) for special, run in groupby(tokens, key=lambda token: token in controls)]
         text = ""
@@ -189,14 +189,14 @@ class BaichuanTokenizer(SentencePieceBackend):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """The sequences joined, each with bos and eos around it where those are switched on."""
+        """Join sequences, adding bos before and eos after each if the settings enable them."""
         sequences = [token_ids_0] if token_ids_1 is None else [token_ids_0, token_ids_1]
         before = [self.bos_token_id] if self.add_bos_token else []
         after = [self.eos_token_id] if self.add_eos_token else []
         return [token_id for sequence in sequences for token_id in (*before, *sequence, *after)]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        """Saves as transformers does, and with the two settings that it leaves out of the file."""
+        """Save as transformers does, and add the settings `add_bos_token` and `add_eos_token`, which it omits."""
         files: tuple[str, ...] = super().save_pretrained(save_directory, *args, **kwargs)
         for file in map(Path, files):
             if file.name.endswith(TOKENIZER_CONFIG_FILE):

@@ -12,5 +12,5 @@ def test_every_variant_of_our_model_has_the_published_loss(monkeypatch: pytest.M
     losses = [results[method].loss for method in finetune.METHODS if method != "stock Llama"]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
     assert all(figures.rate > 0 for figures in results.values())
-    table = finetune.table({method: [figures] for method, figures in results.items()})
+    table = finetune.format_table({method: [figures] for method, figures in results.items()})
     assert len(table.splitlines()) == 2 + len(finetune.METHODS)

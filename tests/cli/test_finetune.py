@@ -64,7 +64,7 @@ def test_the_published_command_line_runs_without_the_service(tmp_path: Path) -> 
     assert (output / "adapter_model.safetensors").is_file()
     assert (tmp_path / "output-checkpoints" / "checkpoint-4").is_dir()
     again = baichuan(*command, "--strategy", "single")
-    assert (again.returncode, "exists and is not empty" in again.stderr) == (1, True)
+    assert (again.returncode, "exists and is not an empty directory" in again.stderr) == (1, True)
 
 
 @pytest.mark.long

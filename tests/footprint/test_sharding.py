@@ -116,4 +116,4 @@ def test_a_run_that_does_not_fit_is_explained_with_alternatives() -> None:
     assert "fsdp2 on" in text
     assert "method lora on" in text
     tiny = Shape(8192, 22_016, 80, 64, 64_000)
-    assert explain_misfit(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith("use machines with more")
+    assert explain_misfit(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith("use machines with more memory")

@@ -316,7 +316,7 @@ def test_positions_that_contradict_the_width_are_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "form"),
+    ("fields", "style"),
     [
         ({"vocab_size": 64000, "norm_head": False}, "baichuan1-13b"),
         ({"vocab_size": 64002, "norm_head": False}, "baichuan1-13b"),
@@ -324,9 +324,9 @@ def test_positions_that_contradict_the_width_are_rejected() -> None:
         ({"vocab_size": 125696, "norm_head": False}, "baichuan2"),  # converted to the target baichuan1
     ],
 )
-def test_the_chat_format_of_13b_derivatives(tmp_path: Path, fields: dict[str, Any], form: str) -> None:
+def test_the_chat_style_of_13b_derivatives(tmp_path: Path, fields: dict[str, Any], style: str) -> None:
     config = BaichuanConfig(**WIDE, model_max_length=4096, **fields)
-    assert ChatFormat.of(tmp_path, config).form == form
+    assert ChatFormat.from_checkpoint(tmp_path, config).style == style
 
 
 ROPE: dict[str, Any] = {

@@ -154,7 +154,7 @@ def test_data_without_answers_is_an_error(tokenizer: BaichuanTokenizer, tmp_path
 
 def test_the_first_13b_is_trained_the_way_it_is_prompted(tokenizer: BaichuanTokenizer, tmp_path: Path) -> None:
     """Its prompts end each answer with eos, which the published script of the second generation would omit."""
-    first_13b = ChatFormat(form="baichuan1-13b")
+    first_13b = ChatFormat(style="baichuan1-13b")
     texts = ["hi", "yes", "Who are you?", "A queue."]
     turns = [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(texts)]
     path = write(tmp_path, json.dumps([{"conversations": turns}]))
@@ -183,7 +183,7 @@ def test_a_checkpoints_chat_template_is_trained_as_it_prompts(tokenizer: Baichua
     template = "{% for message in messages %}<reserved_9>{{ message.content }}{% endfor %}"
     asking = "{% if add_generation_prompt %}<reserved_9>{% endif %}"
     own = BaichuanTokenizer(str(CHAT / "tokenizer.model"), chat_template=template + asking)
-    form = ChatFormat(form="chat_template")
+    form = ChatFormat(style="chat_template")
     example = encode_conversation(own, conversation, max_length=128, chat_format=form)
     turn = own.convert_tokens_to_ids("<reserved_9>")
     hi, yes = own.encode_text("hi"), own.encode_text("yes")

@@ -130,7 +130,7 @@ def test_too_little_memory_is_rejected_with_numbers(
 ) -> None:
     monkeypatch.setattr(planning, "total_bytes", lambda _: 2**20)
     with pytest.raises(
-        InsufficientMemoryError, match=r"each of 2 processes needs at least .* GiB with .*, and has 0.00"
+        InsufficientMemoryError, match=r"each of 2 processes needs at least .* GiB with .*, but has 0.00"
     ):
         finetune(
             base,

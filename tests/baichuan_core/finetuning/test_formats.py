@@ -68,7 +68,7 @@ def test_a_system_message_is_read_and_not_learned(tokenizer: BaichuanTokenizer, 
     assert encoded.labels[: len(system)] == [-100] * len(system)
     with pytest.raises(DatasetError, match=r"line 1 \(example 1\): message 1 has role .system."):
         load_training_data(
-            tokenizer, tmp_path / "data.jsonl", max_length=64, chat_format=ChatFormat(form="baichuan1-13b")
+            tokenizer, tmp_path / "data.jsonl", max_length=64, chat_format=ChatFormat(style="baichuan1-13b")
         )
 
 

@@ -216,7 +216,7 @@ def test_a_request_from_a_file_is_named_by_its_line(checkpoint: Path, tmp_path: 
 
 def test_a_chat_without_room_for_an_answer_is_rejected(checkpoint: Path, tmp_path: Path) -> None:
     options = GenerationOptions(max_new_tokens=512)
-    with pytest.raises(PromptError, match="fewer than 512"):
+    with pytest.raises(PromptError, match="below 512"):
         generate(checkpoint, [GenerationRequest(messages=chat("a"))], tmp_path / "out.jsonl", options)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from baichuan_core.errors import PromptError
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
-from baichuan_core.tokenizer.chat_format import ChatForm
+from baichuan_core.tokenizer.chat_format import ChatStyle
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
 INPUTS: list[dict[str, Any]] = json.loads((CHAT / "chat_inputs.json").read_text())
@@ -22,7 +22,7 @@ def tokenizer() -> BaichuanTokenizer:
     return BaichuanTokenizer(str(CHAT / "tokenizer.model"))
 
 
-def prompt(tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatForm) -> list[int]:
+def prompt(tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatStyle) -> list[int]:
     return build_chat_prompt(
         tokenizer,
         case["messages"],
@@ -36,7 +36,7 @@ def has_control_pieces(case: dict[str, Any]) -> bool:
     return any(piece in str(m.get("content")) for m in case["messages"] for piece in CONTROL_PIECES)
 
 
-def is_refused(case: dict[str, Any], form: ChatForm) -> bool:
+def is_refused(case: dict[str, Any], form: ChatStyle) -> bool:
     """Unlike in the published code, invalid roles and a context without room are errors."""
     roles = [message.get("role") for message in case["messages"]]
     known = {"user", "assistant"} if form == "baichuan1-13b" else {"user", "assistant", "system"}
@@ -47,7 +47,7 @@ def is_refused(case: dict[str, Any], form: ChatForm) -> bool:
 @pytest.mark.parity
 @pytest.mark.parametrize("case", INPUTS + CASES, ids=lambda case: f"{case['case']}-{case['model_max_length']}")
 @pytest.mark.parametrize("form", ["baichuan2", "baichuan1-13b"])
-def test_equals_the_published_prompt(tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatForm) -> None:
+def test_equals_the_published_prompt(tokenizer: BaichuanTokenizer, case: dict[str, Any], form: ChatStyle) -> None:
     prefix = "" if form == "baichuan2" else "baichuan1_13b_original."
     if f"{prefix}error" in case or is_refused(case, form):
         with pytest.raises(PromptError):
@@ -70,8 +70,8 @@ def test_equals_the_published_prompt(tokenizer: BaichuanTokenizer, case: dict[st
     [
         ([], "at least one user message"),
         ([{"role": "tool", "content": "x"}], "role 'tool'"),
-        ([{"role": "user", "content": 3}], "'content' as a string"),
-        ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], "only the first"),
+        ([{"role": "user", "content": 3}], "'content' to a string"),
+        ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], "move it to the beginning"),
     ],
 )
 def test_malformed_messages_are_named(tokenizer: BaichuanTokenizer, messages: Any, hint: str) -> None:
@@ -80,7 +80,7 @@ def test_malformed_messages_are_named(tokenizer: BaichuanTokenizer, messages: An
 
 
 def test_no_room_for_a_prompt_says_what_to_change(tokenizer: BaichuanTokenizer) -> None:
-    with pytest.raises(PromptError, match="fewer than 64"):
+    with pytest.raises(PromptError, match="below 64"):
         build_chat_prompt(tokenizer, [{"role": "user", "content": "x"}], model_max_length=64, max_new_tokens=64)
 
 
@@ -91,5 +91,5 @@ def test_baichuan1_needs_a_user_message(tokenizer: BaichuanTokenizer) -> None:
             [{"role": "assistant", "content": "x"}],
             model_max_length=64,
             max_new_tokens=8,
-            chat_format=ChatFormat(form="baichuan1-13b"),
+            chat_format=ChatFormat(style="baichuan1-13b"),
         )

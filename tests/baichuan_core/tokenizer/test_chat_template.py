@@ -20,7 +20,7 @@ from baichuan_core.tokenizer import (
     encode_training_turns,
     read_generation_settings,
 )
-from baichuan_core.tokenizer.chat_format import ChatForm
+from baichuan_core.tokenizer.chat_format import ChatStyle
 from baichuan_core.tokenizer.chat_template import BREAK, published_template
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
@@ -54,7 +54,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.mark.parity
 @pytest.mark.parametrize("form", ["baichuan2", "baichuan1-13b"])
-def test_templates_of_published_formats_give_the_published_ids(tokenizer: BaichuanTokenizer, form: ChatForm) -> None:
+def test_templates_of_published_formats_give_the_published_ids(tokenizer: BaichuanTokenizer, form: ChatStyle) -> None:
     prefix = "" if form == "baichuan2" else "baichuan1_13b_original."
     compared = 0
     for case in CASES:
@@ -95,7 +95,7 @@ def test_published_chat_models_get_their_template(tmp_path: Path, family: Family
     messages = [QUESTION, ANSWER, {"role": "user", "content": "And </s> then? <reserved_107>"}]
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(directory))
-    assert chat_format.form == ("baichuan1-13b" if family == "baichuan1-13b" else "baichuan2")
+    assert chat_format.style == ("baichuan1-13b" if family == "baichuan1-13b" else "baichuan2")
     expected = build_chat_prompt(
         tokenizer,
         messages,  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def test_a_saved_published_tokenizer_keeps_its_format(tmp_path: Path) -> None:
     load_tokenizer(directory).save_pretrained(directory)
     assert (directory / "chat_template.jinja").is_file()
     tokenizer, config = load_tokenizer(directory), BaichuanConfig.from_pretrained(directory)
-    assert choose_chat_format(tokenizer, config, read_generation_settings(directory)).form == "baichuan2"
+    assert choose_chat_format(tokenizer, config, read_generation_settings(directory)).style == "baichuan2"
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
@@ -130,7 +130,7 @@ def test_an_own_template_writes_the_prompt(own: Path, place: str) -> None:
         (own / place).write_text(json.dumps({**settings, "chat_template": OWN_TEMPLATE}))
     tokenizer = load_tokenizer(own)
     config = BaichuanConfig.from_pretrained(own)
-    assert choose_chat_format(tokenizer, config, {}).form == "chat_template"
+    assert choose_chat_format(tokenizer, config, {}).style == "chat_template"
     text = tokenizer.encode_text
     (turn,) = tokenizer.encode("<reserved_9>")
     expected = [turn, *text("user: Who are you?\n"), turn, *text("assistant: A queue."), 2, *text("\n")]
@@ -157,7 +157,7 @@ def test_the_last_answer_is_continued_and_old_turns_are_dropped(own: Path) -> No
     assert kept.startswith("<reserved_9>system: Be brief.")
     assert kept.count("Who are you?") in range(1, 20)
     assert kept.endswith("The last one\n<reserved_9>assistant: ")
-    with pytest.raises(PromptError, match="and 5 fit beside the answer"):
+    with pytest.raises(PromptError, match="but only 5 fit next to the answer"):
         prompt([QUESTION], room=5)
 
 
@@ -165,7 +165,7 @@ def test_the_last_answer_is_continued_and_old_turns_are_dropped(own: Path) -> No
     ("template", "reason"),
     [
         ("{{ raise_exception('no, thanks') }}", "no, thanks"),
-        ("{{ 1 + messages }}", "cannot write"),
+        ("{{ 1 + messages }}", "cannot render"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ x.y }}", "undefined"),
     ],
@@ -188,7 +188,7 @@ def test_text_of_messages_is_never_a_control_token(tokenizer: BaichuanTokenizer,
 
 def test_training_by_a_template_learns_the_answers_as_prompted(own: Path) -> None:
     tokenizer = load_tokenizer(own)
-    chat_format = ChatFormat(form="chat_template")
+    chat_format = ChatFormat(style="chat_template")
     chat = [QUESTION, ANSWER, QUESTION, ANSWER]
     parts = encode_training_turns(tokenizer, chat, chat_format)  # type: ignore[arg-type]
     assert [learned for learned, _ in parts] == [False, True, False, True]
@@ -203,7 +203,7 @@ def test_a_template_that_rewrites_earlier_turns_cannot_be_trained(own: Path) -> 
     (own / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(own)
     with pytest.raises(PromptError, match="split the example"):
-        encode_training_turns(tokenizer, [QUESTION, ANSWER], ChatFormat(form="chat_template"))  # type: ignore[list-item]
+        encode_training_turns(tokenizer, [QUESTION, ANSWER], ChatFormat(style="chat_template"))  # type: ignore[list-item]
 
 
 def test_copies_of_a_checkpoint_keep_its_templates(own: Path, tmp_path: Path) -> None:
@@ -225,4 +225,4 @@ def test_copies_of_a_checkpoint_keep_its_templates(own: Path, tmp_path: Path) ->
 def test_the_first_13b_learns_no_system_message(tokenizer: BaichuanTokenizer) -> None:
     chat = [{"role": "system", "content": "Be brief."}, QUESTION, ANSWER]
     with pytest.raises(PromptError, match="message 1 has role 'system'"):
-        encode_training_turns(tokenizer, chat, ChatFormat(form="baichuan1-13b"))  # type: ignore[arg-type]
+        encode_training_turns(tokenizer, chat, ChatFormat(style="baichuan1-13b"))  # type: ignore[arg-type]
