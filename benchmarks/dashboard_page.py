@@ -92,13 +92,15 @@ def add_run(api: Api, points: int) -> str:
     return job
 
 
-def measure_frames(page: Page) -> list[float]:
-    """Zoom in, pan, and return the milliseconds of each frame in order of their size."""
+def measure_frames(browser: Browser, page: Page) -> tuple[list[float], float]:
+    """Zoom in and pan; return the milliseconds of each frame in order of their size, and the CPU's per frame."""
     page.locator(".u-over").first.wait_for()
     for _ in range(4):
         page.locator(".plot").first.press("+")
     page.wait_for_timeout(1000)
-    return sorted(page.evaluate(PAN, FRAMES))
+    used = read_cpu_seconds(browser)
+    times = sorted(page.evaluate(PAN, FRAMES))
+    return times, (read_cpu_seconds(browser) - used) * 1000 / FRAMES
 
 
 @contextmanager
@@ -128,18 +130,20 @@ def _report(api: Api, attempts: Sequence[str], stop: threading.Event) -> None:
                 hold(connection, attempt, "wrk-1", api.settings).renew(progress, [line], [Point(step, metrics)])
 
 
-def measure_cpu(browser: Browser, page: Page, seconds: float) -> float:
-    """Return the CPU time of all pages and workers of the browser as a fraction of a core."""
+def read_cpu_seconds(browser: Browser) -> float:
+    """Return the CPU time of all pages and workers of the browser since their start."""
     session = browser.new_browser_cdp_session()
+    found = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return sum(float(process["cpuTime"]) for process in found if process["type"] == "renderer")
 
-    def renderers() -> float:
-        found = session.send("SystemInfo.getProcessInfo")["processInfo"]
-        return sum(float(process["cpuTime"]) for process in found if process["type"] == "renderer")
 
+def measure_cpu(browser: Browser, page: Page, seconds: float) -> float:
+    """Return what the browser's pages use as a fraction of a core."""
     page.wait_for_timeout(SETTLE_SECONDS * 1000)
-    began, used = time.perf_counter(), renderers()
+    began, used = time.perf_counter(), read_cpu_seconds(browser)
     page.wait_for_timeout(seconds * 1000)
-    return (renderers() - used) / (time.perf_counter() - began)
+    return (read_cpu_seconds(browser) - used) / (time.perf_counter() - began)
 
 
 def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
@@ -180,12 +184,12 @@ def main() -> None:
         add_worker(api.database, "wrk-1", slots=LIVE_JOBS + arguments.runs)
         jobs = [add_run(api, arguments.points) for _ in range(arguments.runs)]
         with site.page(f"curves?runs={','.join(jobs)}") as page:
-            times = measure_frames(page)
+            times, cpu = measure_frames(site.browser, page)
         site.browser.close()
     slow = times[int(len(times) * 0.95)]
     print(
         f"pan of {arguments.runs} runs with {arguments.points} points: {statistics.median(times):.0f} ms per frame"
-        f" (median), {slow:.0f} ms (95%)"
+        f" (median), {slow:.0f} ms (95%), {cpu:.0f} ms of CPU time"
     )
 
 
