@@ -71,7 +71,11 @@ browser: $(VENV)/.dev ## Install Debian's Chromium if there is no browser for th
 
 .PHONY: test-browser
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium; pictures go to build/screenshots
-	@$(BIN)/pytest -q -m browser
+	@$(BIN)/pytest -q -m "browser and not slow"
+
+.PHONY: test-browser-slow
+test-browser-slow: $(VENV)/.dev ## Run the tests in Chromium that `make test-browser` leaves out for their length
+	@$(BIN)/pytest -q -m "browser and slow"
 
 .PHONY: test-all
 test-all: test-vllm ## Run every test that this machine can run

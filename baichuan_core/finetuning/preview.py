@@ -108,7 +108,7 @@ def preview_dataset(
         )
     return DatasetPreview(
         format=conversations.format or "published",
-        chat_format=None if conversations.styleat == "text" else chat_format.form,
+        chat_format=None if conversations.format == "text" else chat_format.style,
         examples=[_make_tokens(tokenizer, example) for example in shown],
         count=counts.learned,
         tokens=counts.tokens,

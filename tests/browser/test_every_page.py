@@ -1,12 +1,18 @@
 """Every page in both themes, both languages and on a phone: accessible, and never wider than the window."""
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import expect
 
+from jobs.records import KeyRecord, WorkerRecord
+from jobs.service import keys, workers
 from jobs.service.metrics import Point
-from tests.api.conftest import Api
+from jobs.specs import KINDS
+from tests.api.conftest import ADMIN_KEY, Api
 from tests.browser.site import DESKTOP, PHONE, Site, scrolls_sideways, take_screenshot, violations
 from tests.browser.test_job_page import finetune, log_steps
+from tests.jobs.pool import CPU
 
 VARIANTS = [
     ("light", "en", DESKTOP),
@@ -50,6 +56,32 @@ def test_every_page_is_accessible_and_fits(
             assert violations(page) == [], address
             assert not scrolls_sideways(page), address
         assert page.locator("html").get_attribute("lang") == {"en": "en", "zh": "zh-CN"}[language]
+
+
+def test_the_models_page_shows_where_a_model_is_loaded(api: Api, site: Site) -> None:
+    with api.database.reading() as connection:
+        (key,) = keys.authenticate(connection, [ADMIN_KEY])
+    assert isinstance(key, KeyRecord)
+    base = {"project_id": key.project_id, "id": "base", "source": "/models/base", "dtype": "auto", "key": "k"}
+    adapter = {"adapter": None, "adapter_source": None, "engine": "transformers", "host_bytes": 7, "since": 1}
+    place = {"devices": [{"uuid": CPU["uuid"], "bytes": 7}], "busy": False}
+    with site.page("models") as page:
+        expect(page.get_by_text("base", exact=True)).to_be_visible()
+        expect(page.get_by_text("loaded on")).to_have_count(0)
+        report_models(api, [{**base, **adapter, **place}])
+        expect(page.get_by_text("loaded on wrk-1", exact=True)).to_be_visible()
+        report_models(api, [{**base, **adapter, **place}, {**base, **adapter, **place, "busy": True}])
+        expect(page.get_by_text("loaded on wrk-1, in use", exact=True)).to_have_count(1)
+        take_screenshot(page, "models-loaded")
+        assert violations(page) == []
+
+
+def report_models(api: Api, models: list[dict[str, Any]]) -> None:
+    """Report models that the worker's runners keep loaded."""
+    with api.database.writing() as connection:
+        workers.report(
+            connection, WorkerRecord("wrk-1", "host", 1, "active", list(KINDS), 4, [CPU], 1, 1, models=models)
+        )
 
 
 def test_language_and_theme_are_remembered(site: Site) -> None:

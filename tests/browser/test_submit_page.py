@@ -47,8 +47,12 @@ def test_a_fine_tune_is_submitted_from_the_form(api: Api, site: Site, tmp_path: 
     assert (spec["model"], spec["epochs"], spec["method"]) == ("base", 2, "lora")
 
 
-def test_a_job_is_submitted_and_cancelled_by_keyboard_alone(api: Api, site: Site) -> None:
-    with site.page("submit?kind=generate") as page:
+def test_keyboard_alone_signs_in_submits_and_cancels(site: Site) -> None:
+    with site.page("submit?kind=generate", signed_in=False) as page:
+        expect(page.get_by_label("API key")).to_be_visible()
+        tab_to(page, "API key")
+        page.keyboard.type(site.key)
+        page.keyboard.press("Enter")
         expect(page.get_by_label("Model *")).to_be_visible()
         tab_to(page, "Model *")
         page.keyboard.type("base")

@@ -70,7 +70,7 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
     return ServeResult(
         **asdict(counts),
         seconds=time.monotonic() - began,
-        chat_format=generator.chat_format.form,
+        chat_format=generator.chat_format.style,
         engine=generator.choice.name,
         engine_reason=generator.choice.reason,
     )
