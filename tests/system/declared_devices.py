@@ -24,9 +24,9 @@ def gpus(worker: str, *sizes: int) -> str:
 
 
 @contextmanager
-def running_pool(folder: Path) -> Iterator[Deployment]:
-    """Run Redis and a dispatcher, with the model "tiny"."""
-    server = RedisServer(folder)
+def running_pool(folder: Path, address: str = "127.0.0.1") -> Iterator[Deployment]:
+    """Run Redis at an address and a dispatcher, with the model "tiny"."""
+    server = RedisServer(folder, address)
     server.start()
     models = folder / "models"
     with deployment(folder / "home", server, model_roots=str(models), **CLOCK) as made:

