@@ -29,6 +29,7 @@ from baichuan_core import (
 from baichuan_core.checkpoint import TensorReader, load_model, read_config
 from baichuan_core.likelihood import calibration_text, encode_plain, held_out_text
 from baichuan_core.quantization import Calibration
+from baichuan_core.quantization.calibration import read_calibration_rows
 from baichuan_core.quantization.calibration.one_block import OneBlock
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
@@ -207,6 +208,22 @@ def test_a_file_and_its_token_ids_give_the_same_result(tiny: Path, tmp_path: Pat
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.parametrize(
+    ("fraction", "own_rows", "expected"), [(0.0, 8, (8, 0)), (0.25, 8, (6, 2)), (0.25, 4, (4, 1)), (0.01, 8, (8, 0))]
+)
+def test_a_fraction_of_the_rows_is_built_in(
+    tiny: Path, fraction: float, own_rows: int, expected: tuple[int, int]
+) -> None:
+    tokenizer, length = load_tokenizer(tiny), 512
+    ids = encode_plain(tokenizer, held_out_text())[: own_rows * length]
+    calibration = Calibration(token_ids=[ids], sequences=8, length=length, built_in_fraction=fraction)
+    rows = {tuple(row) for row in read_calibration_rows(tiny, read_config(tiny), calibration).tolist()}
+    texts = (ids, encode_plain(tokenizer, calibration_text()))
+    cut = [{tuple(text[start : start + length]) for start in range(0, len(text), length)} for text in texts]
+    assert (len(rows & cut[0]), len(rows & cut[1])) == expected
+    assert len(rows) == sum(expected)
+
+
 def test_qlora_trains_on_the_result(tiny: Path, tmp_path: Path) -> None:
     quantize(tiny, tmp_path / "calibrated", CALIBRATED)
     base = load_model(tmp_path / "calibrated", device="cpu")
@@ -265,6 +282,8 @@ def test_invalid_calibrations_are_rejected(make_checkpoint: MakeCheckpoint, tmp_
         Calibration(text="a", token_ids=[[1]])
     with pytest.raises(ValueError, match="at least 1 sequence of at least 2"):
         Calibration(sequences=0)
+    with pytest.raises(ValueError, match="at least 0 and less than 1"):
+        Calibration(built_in_fraction=1.0)
 
 
 @pytest.mark.parametrize("weight", ["model.embed_tokens", "model.layers.1.mlp.gate_proj"])
