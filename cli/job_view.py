@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
+from baichuan_client.schemas import FINAL_STATES
+
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -23,7 +24,7 @@ FIRST_METRICS = ("loss", "tokens_per_second")
 
 def is_final(job: Any) -> bool:
     """Whether the job has ended."""
-    return job["state"] in FINAL
+    return job["state"] in FINAL_STATES
 
 
 def one_line(job: Any) -> str:
