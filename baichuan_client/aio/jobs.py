@@ -42,13 +42,14 @@ class AsyncJob(JobView):
         """Wait until the job has ended and return it; see `Job.wait`."""
         polls = Wait(self.id, timeout)
         while True:
+            call = calls.get_job(self.id, self._update, polls.tag)
             try:
-                response = await self._session.send(calls.get_job(self.id, self._update, polls.tag))
+                response = await self._session.send(call)
             except (UnreachableError, ApiError) as error:
                 polls.note_outage(error)
             else:
                 if polls.note_response(response):
-                    self._update(response.json())
+                    call.parse(response, self._session.url)
                 if self.is_final:
                     self._raise_unless_succeeded()
                     return self
