@@ -1,24 +1,20 @@
 """The HTTP client of the commands: every failure becomes one readable line with the right exit code."""
 
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from cli.endpoint import LOOPBACK, Endpoint
-from cli.errors import CommandError
-from cli.exit_codes import ExitCode
-from cli.problems import refusal
-
-TIMEOUT = httpx.Timeout(30, connect=5)
-REPEATABLE = frozenset({429, 502, 503})
-REPEATS = 3
-PAGE = 100
-
-Params = Mapping[str, str | int | None]
+from baichuan_client.call import Call, Params
+from baichuan_client.calls import read_as_is, request_json, upload_file
+from baichuan_client.endpoint import Endpoint
+from baichuan_client.pages import Pages
+from baichuan_client.session import Session
+from baichuan_client.transfers import Download, open_upload
+from cli.problems import readable_errors
 
 
 class Client:
@@ -26,16 +22,8 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
-        try:
-            host = httpx.URL(endpoint.url).host
-        except httpx.InvalidURL as error:
-            raise CommandError(f"the address {endpoint.url!r} cannot be used: {error}", ExitCode.USAGE) from error
-        self._http = httpx.Client(
-            base_url=endpoint.url,
-            headers={"Authorization": f"Bearer {endpoint.api_key}"},
-            timeout=TIMEOUT,
-            trust_env=host not in LOOPBACK,  # a proxy cannot reach this machine's loopback address
-        )
+        with readable_errors():
+            self._session = Session(endpoint)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -45,17 +33,17 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all connections."""
-        self._http.close()
+        self._session.close()
 
     def get(self, path: str, params: Params | None = None) -> Any:
         """Return the JSON of a GET response."""
-        return self._json(self.request("GET", path, params=params))
+        return self._call(request_json("GET", path, params))
 
     def post(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, params: Params | None = None
     ) -> Any:
         """Return the JSON of a POST response; the request is repeated only with an Idempotency-Key."""
-        return self._json(self.request("POST", path, params=params, json=body, headers=headers))
+        return self._call(request_json("POST", path, params, body, headers))
 
     def delete(self, path: str) -> None:
         """Send a DELETE."""
@@ -63,59 +51,39 @@ class Client:
 
     def pages(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
         """Yield the items of a list, page by page, up to `most`."""
-        cursor: dict[str, str | int | None] = {}
-        while most is None or most > 0:
-            limit = PAGE if most is None else min(PAGE, most)
-            page = self.get(path, {**(params or {}), **cursor, "limit": limit})
-            yield from page["data"]
-            if not page["has_more"]:
-                return
-            most = None if most is None else most - len(page["data"])
-            cursor = {"after": page["last_id"]}
+        with readable_errors():
+            yield from self._session.iterate(Pages(path, read_as_is, params, most))
 
-    def request(self, method: str, path: str, *, params: Params | None = None, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """Return a successful response.
 
         Raises:
             CommandError: The service rejects the request, fails, or does not answer.
         """
-        given = {name: value for name, value in (params or {}).items() if value is not None}
-        repeatable = method == "GET" or "Idempotency-Key" in (options.get("headers") or {})
-        for repeat in range(REPEATS if repeatable else 1):
-            if repeat:
-                time.sleep(0.2 * 4**repeat)
-            try:
-                response = self._http.request(method, path, params=given, **options)
-            except httpx.RequestError as error:
-                failure = self.unreachable(error)
-                if isinstance(error, httpx.ConnectError):
-                    break
-                continue
-            if response.is_error:
-                failure = refusal(response)
-                if response.status_code in REPEATABLE:
-                    continue
-                break
-            return response
-        raise failure
+        with readable_errors():
+            return self._session.send(request_json(method, path, params, headers=headers))
 
-    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> AbstractContextManager[httpx.Response]:
-        """Return a context manager of a GET whose body is read in chunks."""
-        return self._http.stream("GET", path, headers=headers)
+    @contextmanager
+    def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> Iterator[httpx.Response]:
+        """Yield the successful response to a POST, which is read in chunks."""
+        with (
+            readable_errors(),
+            self._session.stream(Call("POST", path, read_as_is, body=body, timeout=timeout)) as response,
+        ):
+            yield response
 
-    def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> AbstractContextManager[httpx.Response]:
-        """Return a context manager of a POST whose response is read in chunks."""
-        return self._http.stream("POST", path, json=body, timeout=timeout)
+    def upload(self, path: Path, purpose: str) -> Any:
+        """Upload a file in chunks, and return the JSON of the file object."""
+        with open_upload(path) as content:
+            return self._call(upload_file(path.name, content, purpose, read_as_is))
 
-    def _json(self, response: httpx.Response) -> Any:
-        try:
-            return response.json()
-        except ValueError:
-            message = f"{self.url} does not answer in JSON; is it this service? Correct BAICHUAN_URL"
-            raise CommandError(message, ExitCode.UNREACHABLE) from None
+    def fetch(self, download: Download) -> Path:
+        """Fetch a file, and return where it is."""
+        with readable_errors():
+            return self._session.fetch(download)
 
-    def unreachable(self, error: httpx.RequestError) -> CommandError:
-        """Return the error for a request without a response."""
-        reason = str(error) or type(error).__name__
-        message = f"no answer from {self.url} ({reason}); start the service with `baichuan up`, or set BAICHUAN_URL"
-        return CommandError(message, ExitCode.UNREACHABLE)
+    def _call(self, call: Call[Any]) -> Any:
+        with readable_errors():
+            return self._session.call(call)

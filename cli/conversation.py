@@ -9,7 +9,6 @@ import httpx
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.problems import refusal
 
 ADDRESS = "/v1/chat/completions"
 SILENCE_SECONDS = 60  # the service sends a comment every 15 s
@@ -64,14 +63,8 @@ class Conversation:
                 self.turns = [*asked, {"role": "assistant", "content": "".join(written)}]
 
     def _stream(self, body: Mapping[str, Any]) -> Iterator[str]:
-        try:
-            with self._client.post_stream(ADDRESS, body, self._timeout) as response:
-                if response.is_error:
-                    response.read()
-                    raise refusal(response)
-                yield from _read_pieces(response.iter_lines())
-        except httpx.RequestError as error:
-            raise self._client.unreachable(error) from error
+        with self._client.post_stream(ADDRESS, body, self._timeout) as response:
+            yield from _read_pieces(response.iter_lines())
 
 
 def _read_pieces(lines: Iterator[str]) -> Iterator[str]:

@@ -2,25 +2,15 @@
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from baichuan_client.endpoint import KEY_VARIABLE, LOOPBACK, URL_VARIABLE, Endpoint, is_sendable, normalize_address
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.private_file import write_private
 
 CLIENT_FILE = "client.json"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-API_PATH = "/v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The address of a service, and the API key for it."""
-
-    url: str
-    api_key: str
 
 
 def home() -> Path:
@@ -50,22 +40,20 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
         CommandError: there is no address, or no key for it.
     """
     known = saved(home())
-    address = url or os.environ.get("BAICHUAN_URL") or (known.url if known else None)
+    address = url or os.environ.get(URL_VARIABLE) or (known.url if known else None)
     if address is None:
         message = (
             f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         )
         raise CommandError(message, ExitCode.UNREACHABLE)
-    address = address.rstrip("/").removesuffix(API_PATH).rstrip("/")  # clients of OpenAI's API need the path
+    address = normalize_address(address)
     if known and _is_same_port(address, known.url):
         address = known.url
     _check_address(address)
-    secret = (
-        api_key or os.environ.get("BAICHUAN_API_KEY") or (known.api_key if known and known.url == address else None)
-    )
+    secret = api_key or os.environ.get(KEY_VARIABLE) or (known.api_key if known and known.url == address else None)
     if not secret:
         raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or give --key", ExitCode.UNAUTHENTICATED)
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
+    if not is_sendable(secret):
         raise CommandError("the API key has characters that no key has; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)
 

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.text import Text
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
+from baichuan_client.schemas import FINAL_STATES
+
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -24,7 +25,7 @@ FIRST_METRICS = ("loss", "tokens_per_second")
 
 def is_final(job: Any) -> bool:
     """Whether the job has ended."""
-    return job["state"] in FINAL
+    return job["state"] in FINAL_STATES
 
 
 def one_line(job: Any) -> str:

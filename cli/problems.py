@@ -1,40 +1,41 @@
-"""Problem documents (RFC 9457) as one readable line."""
+"""Errors of the client as one readable line with an exit code."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 
+from baichuan_client import ApiError, ClientError, ConfigurationError, InvalidResponseError, UnreachableError
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
-
-def refusal(response: httpx.Response) -> CommandError:
-    """Return the error for a response with status 4xx or 5xx whose body has been read."""
-    return CommandError(_line(response), _code(response.status_code))
+START_HINT = "start the service with `baichuan up`, or set BAICHUAN_URL"
 
 
-def _code(status: int) -> ExitCode:
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return ExitCode.UNAUTHENTICATED
-    return ExitCode.UNREACHABLE if status >= httpx.codes.INTERNAL_SERVER_ERROR else ExitCode.REFUSED
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn the errors of the client into those of commands.
 
-
-def _line(response: httpx.Response) -> str:
-    document = _document(response)
-    detail = str(document.get("detail") or document.get("title") or response.reason_phrase or "no reason given")
-    return f"{_field(document, detail)}{detail} (status {response.status_code})"
-
-
-def _field(document: dict[str, Any], detail: str) -> str:
-    """Return the field at fault, unless the detail already begins with it."""
-    error = document.get("error")
-    param = error.get("param") if isinstance(error, dict) else None
-    return f"{param}: " if param and f"{param}: " not in detail else ""
-
-
-def _document(response: httpx.Response) -> dict[str, Any]:
+    Raises:
+        CommandError: The block raised a `ClientError`.
+    """
     try:
-        content = response.json()
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        yield
+    except UnreachableError as error:
+        raise CommandError(f"{error}; {START_HINT}", ExitCode.UNREACHABLE) from error
+    except ClientError as error:
+        raise CommandError(str(error), _exit_code(error)) from error
+
+
+def _exit_code(error: ClientError) -> ExitCode:
+    match error:
+        case ApiError(status=httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN):
+            return ExitCode.UNAUTHENTICATED
+        case ApiError(status=status):
+            return ExitCode.UNREACHABLE if status >= httpx.codes.INTERNAL_SERVER_ERROR else ExitCode.REFUSED
+        case InvalidResponseError():
+            return ExitCode.UNREACHABLE
+        case ConfigurationError():
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.FAILED

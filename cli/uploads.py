@@ -4,14 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
 FILE_ID = re.compile(r"file-[0-9a-z]{26}")
-UPLOAD_TIMEOUT = httpx.Timeout(300, connect=5)
 
 
 def upload(client: Client, path: Path, purpose: str) -> Any:
@@ -20,12 +17,8 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
     Raises:
         CommandError: It is not a readable file, or the service rejects it.
     """
-    if path.exists() and not path.is_file():
-        raise CommandError(f"cannot read {path}: it is not a regular file", ExitCode.USAGE)
     try:
-        with path.open("rb") as content:
-            parts = {"purpose": (None, purpose), "file": (path.name, content)}
-            return client.request("POST", "/v1/files", files=parts, timeout=UPLOAD_TIMEOUT).json()
+        return client.upload(path, purpose)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
 

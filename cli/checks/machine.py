@@ -1,6 +1,5 @@
 """Python, packages and GPUs of this machine; nothing heavy is imported for it."""
 
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -8,10 +7,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from cli.checks.result import Check
+from cli.extras import EXTRAS, SERVICE, find_missing, install
 
 OLDEST = (3, 11)
-ENGINE = ("torch", "transformers", "bitsandbytes", "peft", "sentencepiece", "safetensors", "accelerate")
-API = ("fastapi", "uvicorn")
 QUERY = "--query-gpu=name,memory.total,driver_version"
 
 
@@ -20,8 +18,8 @@ def check_installation() -> list[Check]:
     return [
         _python(),
         _package(),
-        _extra("api", API, "serve the API"),
-        _extra("engine", ENGINE, "run a worker"),
+        _extra("api", "serve the API"),
+        _extra("engine", "run a worker"),
         _gpus(),
     ]
 
@@ -40,12 +38,12 @@ def _package() -> Check:
         return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the checkout")
 
 
-def _extra(name: str, packages: tuple[str, ...], use: str) -> Check:
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        remedy = f"to {use} here: `pip install 'baichuan-jobs[{name}]'`; clients do not need it"
+def _extra(name: str, use: str) -> Check:
+    if missing := find_missing(name):
+        remedy = f"to {use} here: {install(name)}; clients do not need it"
         return Check(name, "note", f"not installed: {', '.join(missing)}", remedy)
-    return Check(name, "ok", ", ".join(f"{package} {version(package)}" for package in packages[:3]))
+    own = [package for package in EXTRAS[name] if package not in SERVICE]
+    return Check(name, "ok", ", ".join(f"{package} {version(package)}" for package in own[:3]))
 
 
 def _gpus() -> Check:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.downloads import download
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit_list, say, show, show_table, size
@@ -29,7 +29,7 @@ def artifacts(
 ) -> None:
     """List or download the files that a job has made."""
     with connect(url, key) as client:
-        found = list(client.pages(job_address(job, "artifacts")))
+        found = list(client.pages(job_path(job, "artifacts")))
         chosen = [item for item in found if only is None or item["path"].startswith(tuple(only))]
         if directory is not None:
             for item in chosen:

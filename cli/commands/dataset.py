@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -67,7 +67,7 @@ def _await_end(client: Client, job: Any) -> Any:
             say(line)
             said = line
         time.sleep(POLL_SECONDS)
-        job = client.get(job_address(job["id"]))
+        job = client.get(job_path(job["id"]))
     return job
 
 

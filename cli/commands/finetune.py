@@ -12,6 +12,7 @@ import typer
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
+from cli.extras import require_extras
 from cli.local_finetuning import describe_distribution, describe_run
 from cli.published_arguments import META_KEY, published_fields
 from cli.spec_options import SpecOption, options_of, values
@@ -95,6 +96,7 @@ def _with_local_help(option: SpecOption) -> inspect.Parameter:
 
 def _become(task: dict[str, Any]) -> None:
     """Replace this process by the run, so that signals reach it directly."""
+    require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():
         raise CommandError(f"--model {task['checkpoint']} is not a directory; name a checkpoint", ExitCode.USAGE)
     command = [sys.executable, "-P", "-m", "baichuan_core.finetuning", json.dumps(task)]

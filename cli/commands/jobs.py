@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.json import JSON
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -49,8 +49,8 @@ def list_jobs(
 def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Show all of one job, its attempts included."""
     with connect(url, key) as client:
-        found = client.get(job_address(job))
-        found["attempt_list"] = list(client.pages(job_address(job, "attempts")))
+        found = client.get(job_path(job))
+        found["attempt_list"] = list(client.pages(job_path(job, "attempts")))
     if as_json:
         emit(found)
     else:
@@ -125,11 +125,11 @@ def _attempt_all(jobs: list[str], act: Callable[[str], Any]) -> tuple[list[Any],
 
 
 def _post(client: Client, job: str, action: str) -> Any:
-    return client.post(job_address(job, action))
+    return client.post(job_path(job, action))
 
 
 def _delete(client: Client, job: str) -> str:
-    client.delete(job_address(job))
+    client.delete(job_path(job))
     return job
 
 

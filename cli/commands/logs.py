@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.job_view import is_final
 from cli.options import AsJson, Key, Url, connect
@@ -34,8 +34,8 @@ def logs(
 def _text(client: Client, job: str, *, follow: bool) -> None:
     after = 0
     while True:
-        final = not follow or is_final(client.get(job_address(job)))  # before the lines are read
-        response = client.request("GET", job_address(job, "logs"), params={"after": after})
+        final = not follow or is_final(client.get(job_path(job)))  # before the lines are read
+        response = client.request("GET", job_path(job, "logs"), params={"after": after})
         after = int(response.headers["X-Last-Sequence"])
         typer.echo(response.text, nl=False)
         sys.stdout.flush()
@@ -45,13 +45,13 @@ def _text(client: Client, job: str, *, follow: bool) -> None:
 
 
 def _events(client: Client, job: str, *, follow: bool) -> None:
-    path, query = job_address(job, "events"), {"type": "log"}
+    path, query = job_path(job, "events"), {"type": "log"}
     if not follow:
         emit({"object": "list", "data": list(client.pages(path, query))})
         return
     after: int | None = None
     while True:
-        final = is_final(client.get(job_address(job)))
+        final = is_final(client.get(job_path(job)))
         for event in client.pages(path, {**query, "after": after}):
             emit_line(event)
             after = event["sequence"]

@@ -1,6 +1,7 @@
 """Commands that start processes: up, worker, dispatcher, init.
 
-What they need of the job domain is imported when they run, so that client commands start quickly.
+What they need of the job domain is imported when they run, so that client commands start quickly and without the
+packages of the service.
 """
 
 import os
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cli.extras import require_extras
 from cli.options import AsJson
 from cli.output import emit, say, show
 
@@ -30,6 +32,7 @@ def up(
 
     BAICHUAN_API_KEY, if set, becomes the administrator's key.
     """
+    require_extras("baichuan up", "api", *(["engine"] if worker else []))
     from cli.supervision.up import UpOptions  # noqa: PLC0415 - see the module's docstring
     from cli.supervision.up import up as serve  # noqa: PLC0415
 
@@ -38,16 +41,19 @@ def up(
 
 def worker(context: typer.Context) -> None:
     """Run one worker; BAICHUAN_WORKER_* configure it."""
+    require_extras("baichuan worker", "engine")
     _become("workers", context.args)
 
 
 def dispatcher(context: typer.Context) -> None:
     """Run one dispatcher; any number may stand by."""
+    require_extras("baichuan dispatcher", "service")
     _become("jobs.dispatcher", context.args)
 
 
 def init(*, as_json: AsJson = False) -> None:
     """Migrate the database and create the first API key: BAICHUAN_API_KEY if set, else a new one, which is printed."""
+    require_extras("baichuan init", "service")
     from cli.supervision.key import initialise  # noqa: PLC0415 - see the module's docstring
 
     outcome = initialise(os.environ.get("BAICHUAN_API_KEY") or None)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
@@ -17,7 +17,7 @@ Job = Annotated[str, typer.Argument(help="Id of a job.")]
 def list_points(job: Job, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """List the resume points of a job that runs, has failed or was cancelled."""
     with connect(url, key) as client:
-        found = list(client.pages(job_address(job, "resume-points")))
+        found = list(client.pages(job_path(job, "resume-points")))
     if as_json:
         emit_list(found)
     elif found:
@@ -39,5 +39,5 @@ def publish(
 ) -> None:
     """Make a model of a resume point; the job is left as it is."""
     with connect(url, key) as client:
-        made = client.post(job_address(job, f"resume-points/{step}/publish"), {"id": output_model})
+        made = client.post(job_path(job, f"resume-points/{step}/publish"), {"id": output_model})
     emit(made) if as_json else show(made["id"])

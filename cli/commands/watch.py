@@ -9,7 +9,7 @@ import httpx
 import typer
 from rich.live import Live
 
-from cli.addresses import job_address
+from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -113,7 +113,7 @@ def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iter
     while open_ids:
         try:
             for job_id in tuple(open_ids):
-                response = client.request("GET", job_address(job_id), headers={"If-None-Match": tags[job_id]})
+                response = client.request("GET", job_path(job_id), headers={"If-None-Match": tags[job_id]})
                 if response.status_code == httpx.codes.NOT_MODIFIED:
                     continue
                 tags[job_id] = response.headers.get("ETag", "")

@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from baichuan_client.endpoint import Endpoint
 from cli.client import Client
-from cli.endpoint import Endpoint
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = "tiny"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from baichuan_client.endpoint import Endpoint
 from cli.deployment_settings import deployment_settings
-from cli.endpoint import Endpoint, save, saved
+from cli.endpoint import save, saved
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.output import say, show

@@ -6,6 +6,7 @@ from pathlib import Path
 from jobs.artifacts import Workspace, describe, open_store
 from jobs.database import Database
 from jobs.settings import Settings
+from jobs.state import Event
 from tests.jobs.pool import hold, start_on
 
 WORKER = "wrk-by-hand"
@@ -41,6 +42,11 @@ class HandWorker:
         stored = describe(folder)
         with self._database.writing() as connection:
             hold(connection, attempt, WORKER, self._settings).succeed({}, stored, None)
+
+    def fail(self, attempt: str, code: str, message: str) -> None:
+        """End the job with an error."""
+        with self._database.writing() as connection:
+            hold(connection, attempt, WORKER, self._settings).end(Event.FAIL, {"code": code, "message": message})
 
     def close(self) -> None:
         """Close the database."""

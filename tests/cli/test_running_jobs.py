@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from baichuan_client.endpoint import Endpoint
 from cli.client import Client
 from cli.downloads import download
-from cli.endpoint import Endpoint
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from tests.cli.hand_worker import HandWorker

@@ -1,0 +1,67 @@
+"""One request as data, so that the sync and the async client send the same ones."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from baichuan_client.errors import InvalidResponseError
+
+T = TypeVar("T")
+Params = Mapping[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request.
+
+    Attributes:
+        path: Path below the address of the service.
+        read: Makes the result from the JSON of the response.
+        params: The query; None values are left out.
+        body: Sent as JSON unless it is None.
+        files: Parts of a form, as httpx takes them.
+        timeout: Replaces the client's own.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    params: Params = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    files: Any = None
+    timeout: httpx.Timeout | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether sending it twice does no more than sending it once."""
+        return self.method == "GET" or "Idempotency-Key" in self.headers
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `httpx.Client.request`."""
+        given: dict[str, Any] = {
+            "method": self.method,
+            "url": self.path,
+            "params": {name: value for name, value in self.params.items() if value is not None},
+            "headers": self.headers,
+        }
+        if self.files is None:
+            given["json"] = self.body
+        else:
+            given["files"] = self.files
+        if self.timeout is not None:
+            given["timeout"] = self.timeout
+        return given
+
+    def parse(self, response: httpx.Response, url: str) -> T:
+        """Return the result that a response contains.
+
+        Raises:
+            InvalidResponseError: It is not JSON, or not of the expected form.
+        """
+        try:
+            return self.read(response.json())
+        except ValueError as error:  # pydantic's ValidationError is one too
+            raise InvalidResponseError(url) from error

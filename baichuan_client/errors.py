@@ -1,0 +1,129 @@
+"""Errors that the client raises on purpose.
+
+ClientError
+ ├── ConfigurationError     the address or the API key is missing or unusable
+ ├── UnreachableError       the service did not answer
+ ├── InvalidResponseError   something else than this service answered
+ ├── ApiError               the service rejected the request or failed
+ ├── DownloadError          the bytes that arrived are not those of the file
+ └── JobError               a job ended otherwise than succeeded
+      ├── JobFailedError
+      └── JobCancelledError
+"""
+
+from typing import Any, Self
+
+import httpx
+
+from baichuan_client.schemas import JobData
+
+
+class ClientError(Exception):
+    """Base of all errors that the client raises on purpose."""
+
+
+class ConfigurationError(ClientError):
+    """The address or the API key is missing or unusable."""
+
+
+class UnreachableError(ClientError):
+    """The service did not answer."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"no answer from {url} ({reason})")
+        self.url = url
+        self.reason = reason
+
+    @classmethod
+    def from_error(cls, url: str, error: httpx.RequestError) -> Self:
+        """Return the error for a request without a response."""
+        return cls(url, str(error) or type(error).__name__)
+
+
+class InvalidResponseError(ClientError):
+    """Something else than this service answered."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url} does not answer in JSON; is it this service? Correct BAICHUAN_URL")
+        self.url = url
+
+
+class ApiError(ClientError):
+    """The service rejected the request or failed; its problem document (RFC 9457) says why.
+
+    Attributes:
+        status: The HTTP status.
+        code: Identifies the error, for example `unknown_model`; empty if the response has no problem document.
+        title: What all errors of this code have in common.
+        detail: What is wrong, and what to change.
+        param: The field at fault, if there is one.
+    """
+
+    def __init__(self, status: int, *, code: str, title: str, detail: str, param: str | None = None) -> None:
+        named = f"{param}: " if param and f"{param}: " not in detail else ""
+        super().__init__(f"{named}{detail} (status {status})")
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.param = param
+
+    @classmethod
+    def from_response(cls, response: httpx.Response) -> Self:
+        """Return the error for a response with status 4xx or 5xx whose body has been read."""
+        document = _read_object(response)
+        error = document.get("error")
+        member = error if isinstance(error, dict) else {}
+        title = str(document.get("title") or response.reason_phrase or "no reason given")
+        return cls(
+            response.status_code,
+            code=str(member.get("code") or ""),
+            title=title,
+            detail=str(document.get("detail") or title),
+            param=member.get("param"),
+        )
+
+
+class DownloadError(ClientError):
+    """The bytes that arrived are not those of the file, or there is no such file."""
+
+
+class JobError(ClientError):
+    """A job ended otherwise than succeeded.
+
+    Attributes:
+        job: The job as it ended.
+    """
+
+    def __init__(self, message: str, job: JobData) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class JobFailedError(JobError):
+    """A job failed.
+
+    Attributes:
+        code: Identifies the error, for example `out_of_memory` or `worker_lost`.
+        message: What went wrong, and what to change.
+    """
+
+    def __init__(self, job: JobData) -> None:
+        self.code = job.error.code if job.error else "unknown"
+        self.message = job.error.message if job.error else "the service gave no reason"
+        super().__init__(f"{job.kind} job {job.id} failed: {self.code}: {self.message}", job)
+
+
+class JobCancelledError(JobError):
+    """A job was cancelled."""
+
+    def __init__(self, job: JobData) -> None:
+        super().__init__(f"{job.kind} job {job.id} was cancelled", job)
+
+
+def _read_object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        content = response.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,30 @@
+"""Conditions on what lists and streams return."""
+
+from typing import Literal, TypedDict
+
+EventType = Literal["state", "progress", "log"]
+
+
+class JobFilters(TypedDict, total=False):
+    """Conditions on the jobs of a list.
+
+    Attributes:
+        state: One state, or several separated by commas.
+        label: `key:value`.
+        field: A field of the spec and its value, `name:value`.
+        error: Part of the error's code or message.
+        id: The beginning of the id.
+        submitter: Name of the API key that sent the job.
+        created_after: At or after this time, in seconds since the epoch.
+        created_before: Before this time.
+    """
+
+    state: str | None
+    kind: str | None
+    label: str | None
+    field: str | None
+    error: str | None
+    id: str | None
+    submitter: str | None
+    created_after: int | None
+    created_before: int | None

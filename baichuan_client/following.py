@@ -1,0 +1,115 @@
+"""Waiting for a job and following its events: the state of both between two requests."""
+
+import json
+import time
+from typing import Any
+
+import httpx
+
+from baichuan_client.call import Call
+from baichuan_client.calls import follow_job
+from baichuan_client.errors import ApiError, UnreachableError
+from baichuan_client.repetition import Outage
+from baichuan_client.schemas import Event
+
+FIRST_PAUSE_SECONDS = 0.2
+MAX_PAUSE_SECONDS = 2.0
+PAUSE_GROWTH = 1.3
+RECONNECT_SECONDS = 0.5
+
+
+class Wait:
+    """Polls of a job until it has ended; the pauses between them grow."""
+
+    def __init__(self, job: str, timeout: float | None) -> None:
+        self.tag = ""
+        self._job = job
+        self._timeout = timeout
+        self._ends_at = None if timeout is None else time.monotonic() + timeout
+        self._pause = FIRST_PAUSE_SECONDS
+        self._outage = Outage()
+
+    def note_response(self, response: httpx.Response) -> bool:
+        """Return whether the job has changed since the last response."""
+        self._outage.end()
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            return False
+        self.tag = response.headers.get("ETag", "")
+        return True
+
+    def note_outage(self, error: ApiError | UnreachableError) -> None:
+        """Tolerate an error of the service, or raise it."""
+        self._pause = self._outage.note(error)
+
+    def next_pause(self) -> float:
+        """Return the seconds until the next poll.
+
+        Raises:
+            TimeoutError: The time is up.
+        """
+        pause = self._pause
+        self._pause = min(MAX_PAUSE_SECONDS, pause * PAUSE_GROWTH)
+        if self._ends_at is None:
+            return pause
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"job {self._job} has not ended after {self._timeout:g} s; it is not cancelled")
+        return min(pause, left)
+
+
+class EventFeed:
+    """The events of a job, read from one stream after the other until the job has ended."""
+
+    def __init__(self, job: str, after: int, event_type: str | None) -> None:
+        """Begin after a sequence number.
+
+        Args:
+            job: Id of the job.
+            after: Sequence number of the last event seen; 0 for all.
+            event_type: Only events of this type; None for all.
+        """
+        self._job = job
+        self._after = after
+        self._type = event_type
+        self._fields: dict[str, str] = {}
+        self._outage = Outage()
+        self._is_final = False
+
+    def call(self) -> Call[Any]:
+        """Return the request that continues after the last event."""
+        self._fields = {}
+        return follow_job(self._job, self._after, self._type)
+
+    def read_line(self, line: str) -> Event | None:
+        """Return the event that ends with this line of the stream, if one does."""
+        self._outage.end()
+        if line:
+            name, _, value = line.partition(":")  # comments, which keep the connection open, have an empty name
+            self._fields[name] = value.removeprefix(" ")
+            return None
+        text = self._fields.get("data")
+        self._fields = {}
+        if text is None:
+            return None
+        event = Event.model_validate(json.loads(text))
+        self._after = event.sequence
+        if event.type == "state":
+            self._is_final = event.ends_job
+        return event
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a stream that ended in order has brought all events: the job ended before the stream did.
+
+        The server also ends streams when it stops.
+        """
+        return self._is_final
+
+    def note_job(self, *, is_final: bool) -> float:
+        """Note the state of the job after a stream has ended; return the seconds until the next one."""
+        self._is_final = is_final
+        return 0.0 if is_final else RECONNECT_SECONDS
+
+    def note_outage(self, error: ApiError | UnreachableError) -> float:
+        """Return the seconds until the next stream after an error of the service, or raise it."""
+        return self._outage.note(error)

@@ -1,0 +1,35 @@
+"""The part of a job object that the sync and the async client share."""
+
+from typing import Any, Self
+
+from baichuan_client.errors import DownloadError, JobCancelledError, JobFailedError
+from baichuan_client.schemas import Artifact, JobData
+from jobs.state import JobState
+
+
+class JobView(JobData):
+    """A job as of the last response; methods that talk to the service update it."""
+
+    def _update(self, content: Any) -> Self:
+        """Take the fields of a newer response; return the job."""
+        for name, value in JobData.model_validate(content):
+            setattr(self, name, value)
+        return self
+
+    def _raise_unless_succeeded(self) -> None:
+        if self.state == JobState.FAILED:
+            raise JobFailedError(self)
+        if self.state == JobState.CANCELLED:
+            raise JobCancelledError(self)
+
+    def _choose(self, name: str, artifacts: list[Artifact]) -> Artifact:
+        """Return the artifact with a path.
+
+        Raises:
+            DownloadError: There is none.
+        """
+        for artifact in artifacts:
+            if artifact.path == name:
+                return artifact
+        known = ", ".join(artifact.path for artifact in artifacts) or "none"
+        raise DownloadError(f"job {self.id} has no artifact {name!r}; it has {known}")

@@ -1,0 +1,36 @@
+"""Models: the checkpoints and adapters that specs can name."""
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from baichuan_client import calls
+from baichuan_client.schemas import Model
+from baichuan_client.session import Session
+
+
+class Models:
+    """The models of the project."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def register(self, model_id: str, path: str | PurePath) -> Model:
+        """Make a checkpoint or adapter directory a model.
+
+        Args:
+            model_id: What specs shall call it.
+            path: An absolute path on the server, below an allowed model root.
+        """
+        return self._session.call(calls.register_model(model_id, str(path)))
+
+    def get(self, model_id: str) -> Model:
+        """Return a model."""
+        return self._session.call(calls.get_model(model_id))
+
+    def list(self) -> Iterator[Model]:
+        """Yield the models, sorted by id; pages are requested when they are needed."""
+        return self._session.iterate(calls.list_models())
+
+    def delete(self, model_id: str) -> None:
+        """Delete a model that nothing uses: of a registered directory only the registration."""
+        self._session.send(calls.delete(calls.model_path(model_id)))

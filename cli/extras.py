@@ -1,0 +1,42 @@
+"""The optional packages of this distribution, which client commands do without."""
+
+import importlib.util
+
+from cli.errors import CommandError
+from cli.exit_codes import ExitCode
+
+SERVICE = ("sqlalchemy", "alembic", "celery", "redis", "obstore", "psycopg", "pydantic_settings")
+EXTRAS = {
+    "service": SERVICE,
+    "api": (*SERVICE, "fastapi", "uvicorn"),
+    "engine": (
+        *SERVICE,
+        *("torch", "transformers", "bitsandbytes", "peft", "sentencepiece", "safetensors", "accelerate"),
+    ),
+}
+
+
+def find_missing(extra: str) -> list[str]:
+    """Return the packages of an extra that are not installed; none is imported."""
+    return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
+
+
+def require_extras(command: str, *extras: str) -> None:
+    """Require the packages that a command runs with.
+
+    Args:
+        command: The command as a user writes it.
+        extras: Names of the extras that contain them.
+
+    Raises:
+        CommandError: Some are not installed.
+    """
+    missing = dict.fromkeys(package for extra in extras for package in find_missing(extra))
+    if missing:
+        message = f"`{command}` needs packages that are not installed: {', '.join(missing)}; run {install(*extras)}"
+        raise CommandError(message, ExitCode.USAGE)
+
+
+def install(*extras: str) -> str:
+    """Return the command that installs extras."""
+    return f"`pip install 'baichuan-jobs[{','.join(extras)}]'`"
