@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from api.routes.dashboard import find_bundle
 from jobs.database.tables import MetricPoint
@@ -155,8 +155,8 @@ def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
                 visible = measure_cpu(site.browser, page, seconds)
                 page.evaluate(HIDE)
                 page.wait_for_timeout(SETTLE_SECONDS * 1000)  # what was asked before is still answered
-                asked: list[str] = []
-                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                asked: list[Request] = []
+                page.on("request", asked.append)
                 hidden = measure_cpu(site.browser, page, seconds)
             print(
                 f"{LIVE_JOBS} live jobs, {name}: {visible:.1%} of a core; in a hidden tab {hidden:.1%}"

@@ -25,7 +25,7 @@ from baichuan_core.likelihood import (
     text_windows,
 )
 from baichuan_core.quantization import Calibration
-from benchmarks.int4_quality import OTHER_KIND, SAME_KIND_FROM
+from benchmarks.int4_quality import OTHER_KIND, SAME_KIND_START
 from benchmarks.real_model import gguf_tokenizer, make_real_checkpoint
 
 HELD_OUT = 2 * 512
@@ -52,7 +52,7 @@ def read_texts() -> dict[str, Text]:
     return {
         "documents": Text(documents[HELD_OUT + GAP :], documents[:HELD_OUT]),
         "built-in": Text(encode(calibration_text()), encode(held_out_text())[:HELD_OUT]),
-        "python": Text(python[SAME_KIND_FROM:], python[:HELD_OUT]),
+        "python": Text(python[SAME_KIND_START:], python[:HELD_OUT]),
     }
 
 
