@@ -24,11 +24,12 @@ from typing import Any
 
 import torch
 
+from baichuan_client import Client
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, convert, load_model, load_tokenizer
 from baichuan_core.conversion import GgufType
 from baichuan_core.generation.engines.llama_cpp.server import ENVIRONMENT
 from benchmarks.real_model import CACHE, make_real_checkpoint
-from examples.service_client import ServiceClient
+from jobs.results import GenerateResult
 
 TYPES: tuple[GgufType, ...] = ("f16", "q8_0", "q4_0")
 TORCH_WAYS = (
@@ -266,8 +267,8 @@ def _start_engine(checkpoint: Path, dtype: Any = "auto") -> Way:
 
 @contextmanager
 def _run_jobs(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]:
-    with ServiceClient() as client, tempfile.TemporaryDirectory() as folder:
-        client.register(name, checkpoint)
+    with Client() as client, tempfile.TemporaryDirectory() as folder:
+        client.models.register(name, checkpoint)
         prompts = Path(folder) / "prompts.jsonl"
 
         def run(work: Work) -> int:
@@ -276,11 +277,12 @@ def _run_jobs(checkpoint: Path, name: str, dtype: str = "auto") -> Iterator[Way]
                 for prompt, limit in zip(work.prompts, work.limits, strict=True)
             ]
             prompts.write_text("\n".join(lines), encoding="utf-8")
-            uploaded = client.upload(prompts, "batch")
+            uploaded = client.files.upload(prompts, "prompts").id
             settings = {"temperature": 0, "repetition_penalty": 1.0, "batch_size": SLOTS, "dtype": dtype}
-            job = client.run(kind="generate", model=name, input_file=uploaded, **settings)
-            OWN_CLOCK.append(job["result"]["seconds"])
-            return int(job["result"]["completion_tokens"])
+            job = client.jobs.submit({"kind": "generate", "model": name, "input_file": uploaded, **settings}).wait()
+            assert isinstance(job.result, GenerateResult)  # noqa: S101 - for the type checker
+            OWN_CLOCK.append(job.result.seconds or 0.0)
+            return job.result.completion_tokens
 
         yield run
 

@@ -20,7 +20,7 @@ from typing import cast
 import redis
 import sqlalchemy as sa
 
-from examples.service_client import ServiceClient
+from baichuan_client import Client
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from jobs.database import Database
 from jobs.settings import Settings
@@ -29,11 +29,10 @@ from jobs.settings import Settings
 def measure_ours(jobs: int) -> dict[str, list[float]]:
     """Run one-token generate jobs; return the milliseconds from acceptance to claim and from claim to end."""
     settings = Settings()
-    with ServiceClient() as client:
-        client.register("tiny", make_tiny_checkpoint(settings.allowed_model_roots[0] / "tiny"))
-        ids = [
-            client.run(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1)["id"] for _ in range(jobs + 3)
-        ]
+    with Client() as client:
+        client.models.register("tiny", make_tiny_checkpoint(settings.allowed_model_roots[0] / "tiny"))
+        spec = {"kind": "generate", "model": "tiny", "prompts": ["a"], "max_new_tokens": 1}
+        ids = [client.jobs.submit(spec).wait().id for _ in range(jobs + 3)]
     database = Database(settings.database)
     query = sa.text(
         "SELECT a.claimed_at - j.created_at, a.finished_at - a.claimed_at"

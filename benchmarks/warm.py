@@ -17,13 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import httpx
 import sqlalchemy as sa
 import torch
 from safetensors.torch import save_file
 
+from baichuan_client import Client
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
-from examples.service_client import ServiceClient
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from jobs.database import Database
 from jobs.settings import Settings
@@ -58,11 +57,11 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
         for file in (root / "model-0").iterdir():
             os.link(file, root / f"model-{number}" / file.name)
     found: dict[str, list[str]] = {"on the disk": [], "in the page cache": [], "loaded": []}
-    with ServiceClient() as client:
-        client.register("tiny", make_tiny_checkpoint(root / "tiny"))
+    with Client() as client:
+        client.models.register("tiny", make_tiny_checkpoint(root / "tiny"))
         run(client, "tiny")  # waits for the worker's imports
         for number in range(options.models):
-            client.register(f"model-{number}", root / f"model-{number}")
+            client.models.register(f"model-{number}", root / f"model-{number}")
             if number % 2 == 0:
                 evict(root / "model-0" / "model.safetensors")
             found["in the page cache" if number % 2 else "on the disk"].append(run(client, f"model-{number}"))
@@ -78,10 +77,10 @@ def evict(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def run(client: ServiceClient, model: str) -> str:
+def run(client: Client, model: str) -> str:
     """Run a job of several one-token completions, one after the other, and return its id."""
-    prompts = list("abcdefgh")
-    return str(client.run(kind="generate", model=model, prompts=prompts, max_new_tokens=1, batch_size=1)["id"])
+    spec = {"kind": "generate", "model": model, "prompts": list("abcdefgh"), "max_new_tokens": 1, "batch_size": 1}
+    return client.jobs.submit(spec).wait().id
 
 
 def find_first_token(job_id: str) -> float:
@@ -97,9 +96,9 @@ def find_first_token(job_id: str) -> float:
 
 def loaded_models() -> set[str]:
     """Return the models that the worker reports as loaded."""
-    headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
-    answer = httpx.get(f"{os.environ['BAICHUAN_URL']}/v1/workers", headers=headers).raise_for_status().json()
-    return {model["id"] for worker in answer["data"] for model in worker["models"]}
+    with Client() as client:
+        workers = client.request("GET", "/v1/workers")["data"]
+    return {model["id"] for worker in workers for model in worker["models"]}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ It creates a tiny Baichuan2 checkpoint with random weights, and then uses the se
 to NF4 and int8 and generate with both, and convert to GGUF. It exits with 0 only if every result is correct.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -18,8 +19,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 import baichuan_core
-from examples.service_client import JobFailedError, ServiceClient
+from baichuan_client import Client, ClientError
+from baichuan_client.jobs import Job
 from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
+from jobs.results import GenerateResult
 from jobs.settings import Settings
 
 LOGITS_TOLERANCE = 2e-5  # for float32, see tests/golden/README.md
@@ -32,17 +35,17 @@ class WrongResultError(Exception):
 class Workflow:
     """The steps of the workflow; each raises WrongResultError if its result is wrong, else returns a summary."""
 
-    def __init__(self, client: ServiceClient) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self.questions, self.answers = zip(*taught_answers(), strict=True)
-        self.tuned: dict[str, Any] = {}
+        self.tuned: Job
 
     def register(self) -> str:
         """Create the checkpoint in an allowed directory and register it as a model."""
         directory = Settings().allowed_model_roots[0] / "tiny-baichuan2"
         if not directory.exists():
             make_tiny_checkpoint(directory)
-        return f"model {self.client.register('tiny-baichuan2', directory)}"
+        return f"model {self.client.models.register('tiny-baichuan2', directory).id}"
 
     def noise(self) -> str:
         """Check that the untrained model knows no answer."""
@@ -52,26 +55,24 @@ class Workflow:
 
     def finetune(self) -> str:
         """Fine-tune the model on the answers."""
-        training_file = self.client.upload(CONVERSATIONS, "fine-tune")
-        self.tuned = self.client.run(
+        training_file = self.client.files.upload(CONVERSATIONS, "fine-tune").id
+        self.tuned = self._run(
             kind="finetune", model="tiny-baichuan2", training_file=training_file, **_as_spec(SAMPLE_TRAINING)
         )
-        return f"model {self.tuned['model']}"
+        return f"model {self.tuned.model}"
 
     def taught(self) -> str:
         """Check that the tuned model gives every taught answer, word for word."""
-        known = self._count_known(self.tuned["model"])
+        known = self._count_known(self.tuned.model)
         _require(known == len(self.answers), self._summarize(known))
         return self._summarize(known)
 
     def convert(self) -> str:
         """Check that the converted model computes the same logits without a NormHead."""
-        converted = self.client.run(kind="convert", target="baichuan1", model=self.tuned["model"])
+        converted = self._run(kind="convert", target="baichuan1", model=self.tuned.model)
         with tempfile.TemporaryDirectory() as folder:
-            before = _compute_logits(
-                self.client.download(self.tuned, Path(folder) / "before") / "model", norm_head=True
-            )
-            after = _compute_logits(self.client.download(converted, Path(folder) / "after") / "model", norm_head=False)
+            before = _compute_logits(_download(self.tuned, Path(folder) / "before") / "model", norm_head=True)
+            after = _compute_logits(_download(converted, Path(folder) / "after") / "model", norm_head=False)
         difference = float((before - after).abs().max())
         _require(difference <= LOGITS_TOLERANCE, f"logits differ by {difference}")
         return f"logits differ by at most {difference:.1e}"
@@ -91,28 +92,40 @@ class Workflow:
 
     def gguf(self) -> str:
         """Check that the GGUF model, run by llama.cpp on a CPU, gives every taught answer."""
-        job = self.client.run(kind="convert", target="gguf", gguf_type="q8_0", model=self.tuned["model"])
-        known = self._count_known(job["model"], engine="llama_cpp")
+        job = self._run(kind="convert", target="gguf", gguf_type="q8_0", model=self.tuned.model)
+        known = self._count_known(job.model, engine="llama_cpp")
         _require(known == len(self.answers), self._summarize(known))
         return self._summarize(known)
 
     def _quantize(self, method: str, *, at_least: int, **options: Any) -> str:
         options |= {"method": method, "compute_dtype": "float32"}
-        job = self.client.run(kind="quantize", model=self.tuned["model"], **options)
-        known = self._count_known(job["model"])
+        job = self._run(kind="quantize", model=self.tuned.model, **options)
+        known = self._count_known(job.model)
         _require(known >= at_least, self._summarize(known))
         return self._summarize(known)
 
-    def _count_known(self, model: str, *, engine: str = "transformers") -> int:
-        job = self.client.run(
-            kind="generate", model=model, conversations=self.questions, max_new_tokens=64, temperature=0
-        )
-        _require(job["result"]["engine"] == engine, job["result"]["engine_reason"])
-        given = self.client.completions(job)
+    def _count_known(self, model: str | None, *, engine: str = "transformers") -> int:
+        job = self._run(kind="generate", model=model, conversations=self.questions, max_new_tokens=64, temperature=0)
+        assert isinstance(job.result, GenerateResult)  # noqa: S101 - for the type checker
+        _require(job.result.engine == engine, job.result.engine_reason)
+        with tempfile.TemporaryDirectory() as folder:
+            lines = job.download("completions.jsonl", folder).read_text(encoding="utf-8").splitlines()
+        given = [json.loads(line)["completion"] for line in lines]
         return sum(mine == taught for mine, taught in zip(given, self.answers, strict=True))
+
+    def _run(self, **spec: Any) -> Job:
+        return self.client.jobs.submit(spec).wait()
 
     def _summarize(self, known: int) -> str:
         return f"{known} of {len(self.answers)} taught answers"
+
+
+def _download(job: Job, folder: Path) -> Path:
+    """Fetch all artifacts of a job into a new folder."""
+    folder.mkdir()
+    for artifact in job.artifacts():
+        job.download(artifact.path, folder)
+    return folder
 
 
 def _as_spec(options: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +150,7 @@ def _require(condition: bool, message: str) -> None:
 def main() -> int:
     """Run all steps and return the exit code."""
     transformers_logging.disable_progress_bar()
-    with ServiceClient() as client:
+    with Client() as client:
         workflow = Workflow(client)
         steps: list[Callable[[], str]] = [
             workflow.register,
@@ -154,7 +167,7 @@ def main() -> int:
             start = time.monotonic()
             try:
                 result, mark = step(), "ok  "
-            except (WrongResultError, JobFailedError) as error:
+            except (WrongResultError, ClientError) as error:
                 result, mark = str(error), "FAIL"
             print(f"{mark} {step.__name__:<10}{time.monotonic() - start:7.1f} s  {result}", flush=True)
             if mark == "FAIL":
