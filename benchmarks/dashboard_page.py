@@ -154,6 +154,13 @@ def measure_cpu(browser: Browser, page: Page, seconds: float) -> float:
     return (read_cpu_seconds(browser) - used) / (time.perf_counter() - began)
 
 
+def record_requests(page: Page) -> list[str]:
+    """Return a list that the addresses of the page's further requests are added to."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    return asked
+
+
 def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
     """Print what pages cost while five jobs report, and what they cost in a hidden tab."""
     with reporting(api) as jobs:
@@ -163,8 +170,7 @@ def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
                 visible = measure_cpu(site.browser, page, seconds)
                 page.evaluate(HIDE)
                 page.wait_for_timeout(SETTLE_SECONDS * 1000)  # what was asked before is still answered
-                asked: list[str] = []
-                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                asked = record_requests(page)
                 hidden = measure_cpu(site.browser, page, seconds)
             print(
                 f"{LIVE_JOBS} live jobs, {name}: {visible:.1%} of a core; in a hidden tab {hidden:.1%}"
