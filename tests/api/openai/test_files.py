@@ -31,8 +31,8 @@ def test_prompts_are_checked_however_they_arrive(api: Api) -> None:
     reason = "line 2: prompt must be a text that is not empty"
     with client_of(api, strict=False) as client:
         for content, found in ((good, ("processed", None)), (bad, ("error", reason))):
-            form = {"data": {"purpose": "prompts"}, "files": {"file": ("p.jsonl", content)}}
-            stored = api.client.post("/v1/files", **form).json()
+            sent = {"file": ("p.jsonl", content)}
+            stored = api.client.post("/v1/files", data={"purpose": "prompts"}, files=sent).json()
             assert (stored["status"], stored["status_details"], stored["purpose"]) == (*found, "user_data")
             made = api.client.post("/v1/uploads", json={**ANNOUNCED, "bytes": len(content)}).json()
             assert made["purpose"] == "user_data"
