@@ -35,7 +35,7 @@ export function readPalette(): Palette {
 
 const HEIGHT = 220;
 const GATHER_MS = 100; // new points of several runs arrive one after the other and are drawn at once
-const RAW_WIDTH = 1; // without a GPU, wider lines take seven times as long to draw (benchmarks/dashboard_page.py)
+const RAW_WIDTH = 1; // without a GPU, wider lines take many times as long to draw (benchmarks/dashboard_page.py)
 const FEW_POINTS = 40; // points of a short line are drawn, since a single one would be invisible
 
 export interface PlotSettings {
