@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from api.routes.dashboard import find_bundle
 from jobs.database.tables import MetricPoint
@@ -34,6 +34,7 @@ from tests.jobs.pool import add_worker, hold
 BATCH = 20_000
 FRAMES = 120
 LIVE_JOBS = 5
+LIVE_STEPS = 2000  # logged before the measurement
 REPORT_SECONDS = 1.0  # as often as a worker reports
 SETTLE_SECONDS = 5.0
 # The page acts on the event as it does in a real hidden tab; the browser, which would throttle it, does not.
@@ -82,6 +83,12 @@ def add_run(api: Api, points: int) -> str:
     """Submit a fine-tuning job and log its loss: a falling curve with noise."""
     job = finetune(api)
     api.start(job)
+    log_loss(api, job, points)
+    return job
+
+
+def log_loss(api: Api, job: str, points: int) -> None:
+    """Log the first steps of a run: noise around a falling curve."""
     for start in range(0, points, BATCH):
         rows = [
             {"job_id": job, "name": "loss", "step": step, "attempt": 1, "value": 3 / math.log(step + 3) + step % 7 / 50}
@@ -89,7 +96,6 @@ def add_run(api: Api, points: int) -> str:
         ]
         with api.database.writing() as connection:
             connection.execute(sa.insert(MetricPoint), rows)
-    return job
 
 
 def measure_frames(browser: Browser, page: Page) -> tuple[list[float], float]:
@@ -108,6 +114,8 @@ def reporting(api: Api) -> Iterator[list[str]]:
     """Let five jobs report progress, a step and a line of output every second; yields their ids."""
     jobs = [finetune(api) for _ in range(LIVE_JOBS)]
     attempts = [api.start(job) for job in jobs]
+    for job in jobs:
+        log_loss(api, job, LIVE_STEPS)
     stop = threading.Event()
     thread = threading.Thread(target=_report, args=[api, attempts, stop])
     thread.start()
@@ -119,11 +127,11 @@ def reporting(api: Api) -> Iterator[list[str]]:
 
 
 def _report(api: Api, attempts: Sequence[str], stop: threading.Event) -> None:
-    step = 0
+    step = LIVE_STEPS
     while not stop.wait(REPORT_SECONDS):
         step += 1
         metrics = {"loss": 3 / math.log(step + 3), "learning_rate": 1e-4}
-        progress = {"fraction": min(0.99, step / 600), "stage": "training", "metrics": metrics}
+        progress = {"fraction": min(0.99, step / LIVE_STEPS / 2), "stage": "training", "metrics": metrics}
         line = ("log", {"stream": "stdout", "lines": [f"step {step}: loss {metrics['loss']:.4f}"]})
         for attempt in attempts:
             with api.database.writing() as connection:
@@ -146,6 +154,13 @@ def measure_cpu(browser: Browser, page: Page, seconds: float) -> float:
     return (read_cpu_seconds(browser) - used) / (time.perf_counter() - began)
 
 
+def record_requests(page: Page) -> list[str]:
+    """Return a list that the addresses of the page's further requests are added to."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    return asked
+
+
 def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
     """Print what pages cost while five jobs report, and what they cost in a hidden tab."""
     with reporting(api) as jobs:
@@ -155,8 +170,7 @@ def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
                 visible = measure_cpu(site.browser, page, seconds)
                 page.evaluate(HIDE)
                 page.wait_for_timeout(SETTLE_SECONDS * 1000)  # what was asked before is still answered
-                asked: list[Request] = []
-                page.on("request", asked.append)
+                asked = record_requests(page)
                 hidden = measure_cpu(site.browser, page, seconds)
             print(
                 f"{LIVE_JOBS} live jobs, {name}: {visible:.1%} of a core; in a hidden tab {hidden:.1%}"

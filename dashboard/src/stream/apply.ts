@@ -8,12 +8,14 @@ import { throttle } from './throttle';
 
 const LIST_MS = 500; // minimum time between two reloads of a list while events keep arriving
 const DETAIL_MS = 250;
+const METRICS_MS = 1000; // every run reports once per second; its curves are drawn together with those of others
 
 type Job = Schema<'JobObject'>;
 
 /** Keeps the cached data up to date: small changes come from the events themselves, the rest is reloaded. */
 export class Applier {
   private readonly dirty = new Set<string>();
+  private readonly grown = new Set<string>();
 
   constructor(private readonly client: QueryClient) {}
 
@@ -40,11 +42,13 @@ export class Applier {
         void this.client.invalidateQueries({ queryKey: ['log-total', job] });
         break;
       case 'metrics':
-        this.markDirty(`metrics:${job}`);
+        this.grown.add(job);
+        this.refreshMetrics();
         break;
       case 'state':
         patchJobRows(this.client, job, { state: data.to as Job['state'] });
-        this.markDirty(`job:${job}`);
+        this.dirty.add(job);
+        this.refreshDetails();
         this.refreshLists();
         if (data.to === 'succeeded') void this.client.invalidateQueries({ queryKey: ['models'] });
         break;
@@ -59,19 +63,18 @@ export class Applier {
     this.client.setQueryData<Job>(['job', job], (old) => (old ? { ...old, progress } : old));
   }
 
-  private markDirty(what: string): void {
-    this.dirty.add(what);
-    this.refreshDetails();
-  }
-
   private readonly refreshDetails = throttle(() => {
-    for (const what of this.dirty) {
-      const [kind, job] = what.split(':');
-      const keys = kind === 'metrics' ? ['metrics'] : ['job', 'attempts', 'log-total', 'metrics'];
-      for (const key of keys) void this.client.invalidateQueries({ queryKey: [key, job] });
+    for (const job of this.dirty) {
+      for (const key of ['job', 'attempts', 'log-total', 'metrics'])
+        void this.client.invalidateQueries({ queryKey: [key, job] });
     }
     this.dirty.clear();
   }, DETAIL_MS);
+
+  private readonly refreshMetrics = throttle(() => {
+    for (const job of this.grown) void this.client.invalidateQueries({ queryKey: ['metrics', job] });
+    this.grown.clear();
+  }, METRICS_MS);
 
   private readonly refreshLists = throttle(() => {
     void this.client.invalidateQueries({ queryKey: ['job-head'] });

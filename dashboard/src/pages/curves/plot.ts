@@ -34,6 +34,8 @@ export function readPalette(): Palette {
 }
 
 const HEIGHT = 220;
+const GATHER_MS = 100; // new points of several runs arrive one after the other and are drawn at once
+const RAW_WIDTH = 1; // without a GPU, wider lines take many times as long to draw (benchmarks/dashboard_page.py)
 const FEW_POINTS = 40; // short lines are drawn with points, because a single value would be invisible
 
 export interface PlotSettings {
@@ -50,6 +52,7 @@ export class MetricPlot {
   private readonly unfollow: () => void;
   private readonly observer: ResizeObserver;
   private frame = 0;
+  private redraw: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     target: HTMLElement,
@@ -66,12 +69,16 @@ export class MetricPlot {
 
   update(curves: Curve[]): void {
     this.curves = curves;
-    this.plot.setData(toData(curves));
+    this.redraw ??= setTimeout(() => {
+      this.redraw = undefined;
+      this.plot.setData(toData(this.curves));
+    }, GATHER_MS);
   }
 
   destroy(): void {
     this.unfollow();
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.redraw);
     this.settings.cursor.clear();
     this.observer.disconnect();
     this.plot.destroy();
@@ -111,9 +118,9 @@ export class MetricPlot {
       ...this.curves.flatMap((curve, at): uPlot.Series[] => {
         const stroke = palette.lines[(colors[at] ?? at) % palette.lines.length] ?? palette.text;
         const points = { show: curve.raw.x.length < FEW_POINTS };
-        if (!curve.smooth) return [{ stroke, width: 1.25, points }];
+        if (!curve.smooth) return [{ stroke, width: RAW_WIDTH, points }];
         return [
-          { stroke, width: 1.25, alpha: 0.35, points },
+          { stroke, width: RAW_WIDTH, alpha: 0.35, points },
           { stroke, width: 2, points: { show: false } },
         ];
       }),
