@@ -98,10 +98,11 @@ def disturb(service: Deployment, job_id: str, kills: int, chosen: random.Random,
         victim = chosen.choice(WORKERS)
         step = wait_for_step(service, job_id, progress, chosen.randint(0, 5))
         time.sleep(chosen.random() / 10)  # somewhere in the step, not just after one
+        ranks = set(ranks_of(service, *WORKERS))  # those of the next attempt may start at once
         killed_at = time.monotonic()
         kill(service, victim)
         wait_for("the attempt to end", lambda: attempts_of(service, job_id)[number].finished_at)  # noqa: B023
-        wait_for("its ranks to be gone", lambda: not ranks_of(service, *WORKERS))
+        wait_for("its ranks to be gone", lambda: ranks.isdisjoint(ranks_of(service, *WORKERS)))  # noqa: B023
         progress = service.job(job_id).progress
         log.info("%s %s at step %d: gone after %.1f s", kill.__name__, victim, step, time.monotonic() - killed_at)
         if victim not in service.running:
