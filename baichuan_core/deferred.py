@@ -16,7 +16,10 @@ PACKAGE = __name__.partition(".")[0]
 REGISTRATION = f"{PACKAGE}.registration"
 # Modules of this package that need neither torch nor transformers.
 LIGHT_MODULES = frozenset(
-    {f"{PACKAGE}.{name}" for name in ("deferred", "errors", "out_of_memory", "progress", "quiet", "registration")}
+    {
+        f"{PACKAGE}.{name}"
+        for name in ("deferred", "errors", "host_memory", "out_of_memory", "progress", "quiet", "registration")
+    }
 )
 
 

@@ -2,17 +2,12 @@
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-MEMINFO = Path("/proc/meminfo")
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-UNLIMITED = 2**63
-KIB = 1024
-
+from baichuan_core.host_memory import KIB, available_host_bytes, total_host_bytes
 
 # Bytes that this process may use on each device, by the index of the device; empty if it does not share its devices.
 _limits: dict[int, int] = {}
@@ -87,7 +82,7 @@ def free_bytes(device: str | torch.device | None = None) -> int:
         limit = _limits.get(where.index or 0)
         return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
     limits = [_limits[0] - (_measure_own_bytes() - (_host_baseline or 0))] if _limits else []
-    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP), *limits])
+    return min([available_host_bytes(), *limits])
 
 
 def total_bytes(device: str | torch.device | None = None) -> int:
@@ -99,7 +94,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
     if where.type == "cuda":
         _free, total = torch.cuda.mem_get_info(where)
         return int(total)
-    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP)])
+    return total_host_bytes()
 
 
 def _measure_own_bytes(pid: int | str = "self") -> int:
@@ -125,46 +120,3 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def control_group_free_bytes(root: Path) -> Iterator[int]:
-    """Yield the free bytes, including the page cache, within the limit of the control group at `root`, if it has one.
-
-    Version 2 has its files in `root`, version 1 in the folder `memory`:
-    https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
-    """
-    for folder, limit, used, prefix in _list_versions(root):
-        try:
-            left = _read_number(folder / limit) - _read_number(folder / used)
-            statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-        except (OSError, ValueError):  # the file does not exist, or contains "max", which means no limit
-            continue
-        yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-
-
-def control_group_limits(root: Path) -> Iterator[int]:
-    """Yield the limit in bytes of the control group mounted at `root`, if it has one."""
-    for folder, limit, _used, _prefix in _list_versions(root):
-        with suppress(OSError, ValueError):
-            yield _read_number(folder / limit)
-
-
-def _list_versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Return for versions 2 and 1: folder, file names of limit and usage, and the prefix of names in the statistics."""
-    return (
-        (root, "memory.max", "memory.current", ""),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-    )
-
-
-def _read_number(file: Path) -> int:
-    return int(file.read_text("ascii"))
-
-
-def _read_meminfo(name: str) -> int:
-    """Return a value of /proc/meminfo in bytes; `UNLIMITED` if it is not available."""
-    try:
-        lines = MEMINFO.read_text("ascii").splitlines()
-    except OSError:
-        return UNLIMITED
-    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")), UNLIMITED)

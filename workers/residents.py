@@ -192,9 +192,7 @@ class Residents:
     def _measure(self) -> tuple[Bytes, Bytes]:
         """Return the memory that jobs may have, and what is free now as far as that is known."""
         host = read_host()
-        capacity, free = {HOST: int(host["memory_bytes"])}, dict[str, int]()
-        if host["available_bytes"] is not None:
-            free[HOST] = int(host["available_bytes"])
+        capacity, free = {HOST: int(host["memory_bytes"])}, {HOST: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):
             if _pool_of(device["uuid"]) == HOST:
                 continue
@@ -221,8 +219,7 @@ class Residents:
         too_old = time.monotonic() - self._worker.keep_seconds
         self._close(dead, "it has died")
         self._close([each for each in idle if each.idle_since <= too_old], "nothing has used it")
-        available = read_host()["available_bytes"]
-        if available is not None and available < self._worker.memory_reserve_bytes:
+        if read_host()["available_bytes"] < self._worker.memory_reserve_bytes:
             self._close(idle[:1], "the machine is short of memory")
 
     def _close(self, residents: Iterable[Resident], reason: str) -> None:

@@ -23,9 +23,10 @@ from baichuan_core import (
     load_model,
     quantize,
 )
-from baichuan_core.free_memory import control_group_free_bytes, control_group_limits, total_bytes
+from baichuan_core.free_memory import total_bytes
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
+from baichuan_core.host_memory import control_group_free_bytes, control_group_limits
 from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
 from baichuan_core.memory import (
     PRESETS,

@@ -1,18 +1,20 @@
 """The host: its memory and its cores."""
 
 import os
-from pathlib import Path
 from typing import Any
 
-MEMINFO = Path("/proc/meminfo")
-KIB = 1024
+from baichuan_core.host_memory import available_host_bytes, total_host_bytes
 
 
 def read_host() -> dict[str, Any]:
-    """Return memory in bytes, all and available, and the number of cores that this process may use."""
+    """Return the memory in bytes, total and available, and the number of cores that this process may use.
+
+    In a container with a memory limit, both are within that limit.
+    """
+    memory = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), total_host_bytes())
     return {
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "available_bytes": _available_bytes(),
+        "memory_bytes": memory,
+        "available_bytes": min(memory, available_host_bytes()),
         "cores": len(os.sched_getaffinity(0)),
     }
 
@@ -27,11 +29,3 @@ def cpu_device(host: dict[str, Any]) -> dict[str, Any]:
         "memory_bytes": host["memory_bytes"],
         "cores": host["cores"],
     }
-
-
-def _available_bytes() -> int | None:
-    try:
-        lines = MEMINFO.read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,0 +1,63 @@
+"""The memory of the machine, or of the container that this process runs in. Needs no torch."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+UNLIMITED = 2**63
+KIB = 1024
+
+
+def available_host_bytes() -> int:
+    """Return the memory available from the system in bytes, or what a container's limit leaves if that is less."""
+    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP)])
+
+
+def total_host_bytes() -> int:
+    """Return the memory of the system in bytes, or a container's limit if that is less."""
+    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP)])
+
+
+def control_group_free_bytes(root: Path) -> Iterator[int]:
+    """Yield the free bytes, including the page cache, within the limit of the control group at `root`, if it has one.
+
+    Version 2 has its files in `root`, version 1 in the folder `memory`:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
+    for folder, limit, used, prefix in _list_versions(root):
+        try:
+            left = _read_number(folder / limit) - _read_number(folder / used)
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+        except (OSError, ValueError):  # the file does not exist, or contains "max", which means no limit
+            continue
+        yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+
+
+def control_group_limits(root: Path) -> Iterator[int]:
+    """Yield the limit in bytes of the control group mounted at `root`, if it has one."""
+    for folder, limit, _used, _prefix in _list_versions(root):
+        with suppress(OSError, ValueError):
+            yield _read_number(folder / limit)
+
+
+def _list_versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
+    """Return for versions 2 and 1: folder, file names of limit and usage, and the prefix of names in the statistics."""
+    return (
+        (root, "memory.max", "memory.current", ""),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    )
+
+
+def _read_number(file: Path) -> int:
+    return int(file.read_text("ascii"))
+
+
+def _read_meminfo(name: str) -> int:
+    """Return a value of /proc/meminfo in bytes; `UNLIMITED` if it is not available."""
+    try:
+        lines = MEMINFO.read_text("ascii").splitlines()
+    except OSError:
+        return UNLIMITED
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")), UNLIMITED)
