@@ -68,7 +68,7 @@ def main() -> None:
     app = celery_app(settings)
     install(app, execution)
     celery_worker = build_worker(app, worker, on_ready=heartbeat.start, on_message=hearing.hear, on_stop=stop)
-    log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
+    log.info("%s is starting, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
     tidying.start()
     residents.start()
     celery_worker.start()
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _exit_in(seconds: float) -> None:
-    """Exit after `seconds` even if something hangs, for example an unreachable server; leases repair what is lost."""
+    """Exit after `seconds` even if something hangs, such as an unreachable server; leases then recover its attempts."""
     timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""Notices when messages do not reach this worker any more, although it seems to be well."""
+"""Detects that messages no longer reach this worker, although it seems to be well."""
 
 import logging
 import time
@@ -10,9 +10,9 @@ log = logging.getLogger(__name__)
 
 
 class Hearing:
-    """Compares what was sent to the worker, which SQL knows, with what arrived; reconnects, and gives up in the end.
+    """Compares the attempts sent to the worker, as recorded in SQL, with those that arrived; reconnects, then gives up.
 
-    An attempt that waits for its claim proves nothing while messages arrive: its own may have been lost by Redis.
+    While messages arrive, an unclaimed attempt proves nothing: Redis may have lost only its message.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Hearing:
         self._heard_at = self._clock()
         self._reconnections += 1
         if self._reconnections <= MAX_RECONNECTIONS:
-            log.warning("an attempt was sent %.1f s ago and no message arrived; connecting anew", unclaimed_seconds)
+            log.warning("an attempt was sent %.1f s ago and no message arrived; reconnecting", unclaimed_seconds)
             self._reconnect()
         else:
-            log.error("no message arrives after %d new connections to Redis; the worker ends", MAX_RECONNECTIONS)
+            log.error("no message arrived after %d new connections to Redis; ending the worker", MAX_RECONNECTIONS)
             self._give_up()

@@ -1,4 +1,4 @@
-"""How one worker process behaves; the clocks of the queue itself are in `jobs.settings`."""
+"""Settings of one worker process; the intervals and timeouts of the queue itself are in `jobs.settings`."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from jobs.specs import KINDS
 from workers.inventory import DeclaredDevice, read_declaration
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
-# A job's code must not reach the service itself.
+# Jobs must not see the credentials of the service itself.
 SERVICE_SECRETS = ("DATABASE_URL", "REDIS_URL", "BAICHUAN_API_KEY")
 
 
 class WorkerSettings(BaseSettings):
-    """Read from the environment when the worker starts."""
+    """Settings of a worker, read from the environment when it starts."""
 
     model_config = SettingsConfigDict(env_prefix="BAICHUAN_WORKER_", frozen=True, extra="ignore", allow_inf_nan=False)
 

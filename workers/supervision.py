@@ -1,4 +1,4 @@
-"""Watches over the runner of one attempt: relays what it says, and ends it unless it stays for another attempt."""
+"""Supervises the runner of one attempt: relays its messages, and ends it unless it stays for another attempt."""
 
 import logging
 import threading
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class StopReason(Enum):
-    """Why the worker ended a runner that was still at work."""
+    """Reason why the worker ended a runner that was still working."""
 
     STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # the job gives its place back: this worker shuts down or is drained
-    ABANDONED = auto()  # the attempt is no longer ours
+    RELEASED = auto()  # the job gives up its place: this worker shuts down or is drained
+    ABANDONED = auto()  # this worker no longer has the attempt
 
 
 AT_ONCE = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
@@ -40,8 +40,8 @@ class Supervision:
     """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
 
     Attributes:
-        died_unheard: Once the attempt is over: whether the runner ended by itself before it said anything.
-        remains: Once the attempt is over: the runner, and what it keeps loaded, if it waits for another attempt.
+        died_unheard: Once the attempt is over: whether the runner ended by itself before it sent a message.
+        remains: Once the attempt is over: the runner and the model that it keeps, if it waits for another attempt.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Supervision:
         self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
-        """Watch until the attempt is over, and the runner is gone with all that it started or `remains`."""
+        """Watch until the attempt is over, and the runner either has ended with all its children or `remains`."""
         while (runner := starting.wait(LISTEN_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
@@ -106,8 +106,8 @@ class Supervision:
         if not stays:
             runner.kill()
         while not runner.silent and self._listen(runner, 0):
-            pass  # read what it had printed before
-        for stream, lines in runner.cut_lines():
+            pass  # drain what it printed before it ended
+        for stream, lines in runner.take_unfinished_lines():
             self._record(stream, lines)
         if stays and self._kept is not None:
             self.remains = runner, self._kept
@@ -115,16 +115,16 @@ class Supervision:
 
     @property
     def _kept(self) -> Kept | None:
-        """What the runner keeps loaded after its last word."""
+        """The model that the runner keeps loaded after its final message."""
         return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
 
     @property
     def _gives_back(self) -> bool:
-        """Whether the runner was ended because the job shall run elsewhere, later, or not at all."""
+        """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
         return self._pause_ends_at is not None or self._lease.directive in AT_ONCE
 
     def _stop_reason(self, runner: Runner | None) -> Ending | None:
-        """Return why the runner must be ended now, if it must."""
+        """Return the reason why the runner must be ended now; None if there is none."""
         directive = self._lease.directive
         if reason := AT_ONCE.get(directive):
             return reason
@@ -138,7 +138,7 @@ class Supervision:
         return self._too_late if time.monotonic() >= self._ends_at else None
 
     def _give_back(self, runner: Runner | None) -> Ending | None:
-        """Ask a runner that can pause to do so, and release the job once it had time for that."""
+        """Ask a runner that can pause to do so, and release the job once the runner has had time for that."""
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
         if self._pause_ends_at is None:
@@ -149,7 +149,7 @@ class Supervision:
         return StopReason.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
     def _lingers(self, runner: Runner) -> bool:
-        """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
+        """Whether the runner sent its final message or ended a while ago, but a process still holds its pipes open."""
         if runner.exit_code is not None:
             runner.kill()  # kill processes that it has left behind
         elif self._last_word is None:
@@ -159,7 +159,7 @@ class Supervision:
         return time.monotonic() - self._over_at > self._worker.exit_seconds
 
     def _listen(self, runner: Runner, timeout: float) -> int:
-        """Relay what the runner says; return the number of messages."""
+        """Relay the runner's messages and output; return the number of messages."""
         heard = 0
         for said in runner.listen(timeout):
             heard += 1
@@ -183,7 +183,7 @@ class Supervision:
         return heard
 
     def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
-        """Take calls, and only then let everyone see in SQL that this attempt accepts chats."""
+        """Start to take calls, and only then record in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
             runner.call(self._attempt_id, call)

@@ -1,4 +1,4 @@
-"""What can go wrong between this machine and a hub, as the engine's errors."""
+"""Turns errors between this machine and a hub into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ UNAUTHORIZED = 401
 NO_REVISION = "has no revision {revision!r}: name a branch, a tag or a commit of it"
 DISABLED = "was disabled by the hub: use another repository"
 INCOMPLETE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
-# Why a hub refuses: the class of the error, a base class after those derived from it, and what to say about the
-# repository if the request carries a token and if it does not.
+# Reasons of a hub's refusal: the class of the error (a base class follows those derived from it), and what to say
+# about the repository if the request carries a token and if it does not.
 REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,
@@ -45,7 +45,7 @@ REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a hub, for messages.
+    """A request to a hub, as described in messages.
 
     Attributes:
         endpoint: Address of the hub.
@@ -62,7 +62,7 @@ class Request:
 
 @contextmanager
 def hub_errors(request: Request) -> Iterator[None]:
-    """Raise what the hub's client raises as `HubError` or `HubUnreachableError`, with what to change."""
+    """Turn exceptions of the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
     try:
         yield
     except OfflineModeIsEnabled as error:

@@ -96,7 +96,7 @@ def test_a_worker_notices_a_dead_connection_and_reconnects(service: Deployment, 
     job_id = small_job(service)
     service.wait(job_id)
     assert service.job(job_id).charged_attempts == 0
-    assert "no message arrived; connecting anew" in service.log_of("w")
+    assert "no message arrived; reconnecting" in service.log_of("w")
     assert process.poll() is None
     network.close()
 

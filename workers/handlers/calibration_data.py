@@ -1,4 +1,4 @@
-"""What a calibrated quantization looks at: a text, or conversations of the fine-tuning form as the model sees them."""
+"""Data for a calibrated quantization: a text, or conversations in the fine-tuning format, as the model sees them."""
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH

@@ -1,4 +1,4 @@
-"""Answers calls with a loaded model: all chats in one event loop, their news of a moment in one message."""
+"""Answers calls with a loaded model: all chats run in one event loop; replies of one moment share a message."""
 
 import asyncio
 import logging
@@ -21,14 +21,14 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-PLACE = "the request"  # the engine's error messages start with it
+PLACE = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a desk has done, see `ServeResult`."""
+    """Counts of the chats that a desk has answered, see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0
@@ -43,10 +43,10 @@ class ChatDesk:
     Args:
         generator: The loaded model; each chat is a request to it.
         channel: Where calls come from and replies go.
-        limit: Maximum number of open completions; a chat alone may have more.
+        limit: Maximum number of open completions; a single chat may have more if no other is open.
 
     Attributes:
-        counts: What has been done.
+        counts: The chats answered so far.
     """
 
     def __init__(self, generator: TextGenerator, channel: ChatChannel, *, limit: int) -> None:
@@ -55,9 +55,9 @@ class ChatDesk:
         self._channel = channel
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # off the loop: long prompts
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # for long prompts
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._completions: dict[str, int] = {}  # open completions of each chat
+        self._completions: dict[str, int] = {}  # number of open completions of each chat
         self._news: list[Reply] = []
         self._is_leaving = False
         self._failure: BaseException | None = None
@@ -65,7 +65,7 @@ class ChatDesk:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """Accept chats while the block runs; what is open at its end is dropped."""
+        """Accept chats while the block runs; those still open at its end are dropped."""
         self._channel.open(self._receive_soon)
         try:
             yield self
@@ -82,7 +82,7 @@ class ChatDesk:
         return -1.0 if self._tasks else time.monotonic() - self._idle_since
 
     def require_engine(self) -> None:
-        """Raise the unexpected error of the engine that ended chats, if there was one: it may be broken."""
+        """Raise the engine's unexpected error that ended chats, if there was one: the engine may be broken."""
         if self._failure is not None:
             raise self._failure
 
@@ -101,7 +101,7 @@ class ChatDesk:
         if isinstance(call, Abort):
             if (task := self._tasks.get(call.id)) is not None:
                 task.cancel()
-                self._completions.pop(call.id, None)  # a call that comes with the abort finds room
+                self._completions.pop(call.id, None)  # so that a call that arrives with the abort finds room
         elif refused := self._find_refusal(call):
             self._count(refused=1)
             self._say(refused)
@@ -174,7 +174,7 @@ class ChatDesk:
         return Refused(ask.id, number, "failed", message)
 
     def _say(self, reply: Reply) -> None:
-        """Send a reply with all others of this moment."""
+        """Send a reply together with all others that are ready now."""
         if not self._news:
             self._loop.call_soon(self._flush)
         self._news.append(reply)

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another form."""
+"""Convert a checkpoint to another format."""
 
 from dataclasses import asdict
 
@@ -11,7 +11,7 @@ from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import produced_model
 
-# Relative to 16-bit weights; the engine checks exactly when it has read the tensors.
+# Relative to 16-bit weights; the engine makes an exact check once it has read the tensors.
 SHARES_OF_GGUF = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 
@@ -36,5 +36,5 @@ def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
 
 
 def _llama_model(report: ConversionReport) -> ProducedModel:
-    """Return the converted model as files for download; no job can use a Llama model."""
+    """Return the converted model as files for download, because no job can use a Llama model."""
     return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())

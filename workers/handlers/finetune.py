@@ -13,7 +13,7 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import produced_model
 
 RECORDS_FOLDER = "training"
-OTHER_NAMES = {"lr_scheduler": "scheduler"}  # spec names of library options
+OTHER_NAMES = {"lr_scheduler": "scheduler"}  # names in the spec of the library's options, if they differ
 WORKERS_CHOICE = ("device",)
 
 
@@ -42,13 +42,13 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         )
     finally:
         if points:
-            points.flush()  # a run that failed can continue from them, on any machine
+            points.flush()  # a failed run can continue from them on any machine
     model = produced_model(context) if context.place.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
 
 def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
-    """Return how the devices of a job share the work: one process per device."""
+    """Return the distribution of the work over a job's devices: one process per device."""
     return Distribution(
         strategy=spec.strategy,
         deepspeed=spec.deepspeed,
@@ -61,7 +61,7 @@ def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
 
 
 def _training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
-    """Return the file, or several with their weights."""
+    """Return the training file, or several with their weights."""
     if spec.training_files is None:
         return context.files["training_file"]
     return {context.files[f"training_files.{n}"]: each.weight for n, each in enumerate(spec.training_files)}

@@ -25,12 +25,12 @@ FINISHED_LINES = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
-    """Texts are small."""
+    """Return a small bound: texts take little space."""
     return 0
 
 
 def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
-    """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over.
+    """Write completions.jsonl, one line per completion in the order of the prompts, reusing those of earlier attempts.
 
     A batch of OpenAI's API gets its output and error files instead.
     """

@@ -11,12 +11,12 @@ MAX_SHOWN_FILES = 200
 
 
 def output_bytes(_spec: PullSpec, _checkpoint_bytes: int) -> int:
-    """Only the hub knows; the engine checks when it has asked."""
+    """Return 0, because only the hub knows the size; the engine checks it once the hub has answered."""
     return 0
 
 
 def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
-    """Write the downloaded checkpoint as a model, from files that earlier attempts have left as far as they have."""
+    """Write the downloaded checkpoint as a model, reusing the files that earlier attempts have downloaded."""
     report = pull(
         spec.repository,
         context.model_output,

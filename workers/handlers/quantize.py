@@ -26,15 +26,15 @@ FOLDER = "calibration"
 
 
 def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """Estimate the output: at least a quarter, for 4 bits from 16; the engine checks exactly later.
+    """Estimate the output: at least a quarter, for 4 bits from 16; the engine makes an exact check later.
 
-    A calibration keeps its blocks until it has ended, and its report makes a plain copy to compare with.
+    A calibration keeps its finished blocks until its end, and its report needs a plain copy for comparison.
     """
     return checkpoint_bytes // 4 * (1 + spec.calibration + (spec.calibration and spec.quality_report))
 
 
 def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
-    """Write the quantized checkpoint as a model, and a report on what it cost beside it."""
+    """Write the quantized checkpoint as a model, and a report on the loss of quality next to it."""
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
         read_quality_text(checkpoint, text)  # fail before the work if it cannot be used
@@ -60,7 +60,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
 
 
 def _measured(options: QuantizationOptions, report: QuantizationReport, context: Context, done: float) -> QualityReport:
-    """A calibrated model is compared with the plain one as well, which exists for that long."""
+    """A calibrated model is also compared with the plain one, which exists only during the comparison."""
     checkpoint, method = context.models["model"], options.method
     with TemporaryDirectory(dir=context.checkpoints) as folder:
         candidates = []
@@ -81,13 +81,13 @@ def _measured(options: QuantizationOptions, report: QuantizationReport, context:
 
 
 def _earlier(context: Context) -> Path | None:
-    """Return the blocks that an earlier attempt has calibrated."""
+    """Return the folder of the blocks that an earlier attempt has calibrated."""
     folders = (folder / FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 
 
 def _summarize(quality: QualityReport) -> QuantizationQuality:
-    """Return the report without the errors of single weights, which the result has already."""
+    """Return the report without the errors of individual weights, which the result already contains."""
     summary = asdict(quality)
     for model in summary["models"]:
         del model["relative_errors"]

@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's management library shows them."""
+"""Reads GPUs through NVIDIA's management library."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ class Nvml:
         }
 
     def _used_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
-        """Return the memory that is not our runners'; memory without a process, such as the driver's, is others'."""
+        """Return the memory that our runners do not use, including memory without a process, such as the driver's."""
         processes = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
         return max(0, used - ours)
