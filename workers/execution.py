@@ -21,7 +21,7 @@ from jobs.state import Event, JobState
 from workers.environment import hub_token, store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
-from workers.messages import Assignment, Failed, Finished, Kept, Storage
+from workers.messages import Assignment, Failed, Finished, ModelKept, Storage
 from workers.process import Runner
 from workers.rendezvous import offer_address
 from workers.residents import Residents
@@ -142,7 +142,7 @@ class Execution:
         token = self._hub_token if claim.spec.uses_hub else None
         assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep, token)
         resident = self._residents.begin(claim)
-        remains: tuple[Runner, Kept] | tuple[None, None] = None, None
+        remains: tuple[Runner, ModelKept] | tuple[None, None] = None, None
         try:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)

@@ -11,8 +11,8 @@ from jobs.errors import DomainError
 
 # OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-LONGEST_MESSAGE = 4000
-FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
+MAX_MESSAGE_CHARACTERS = 4000
+REQUEST_ERRORS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
 RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # the engine's error code, and ours
 
 
@@ -37,16 +37,16 @@ class Failure:
     def error(self) -> dict[str, str]:
         """Return this as the job's error, in a form that every database and JSON can hold: it may quote user input."""
         message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-        return {"code": self.code, "message": message[:LONGEST_MESSAGE]}
+        return {"code": self.code, "message": message[:MAX_MESSAGE_CHARACTERS]}
 
 
-def failure_of(exception: BaseException) -> Failure:
+def make_failure(exception: BaseException) -> Failure:
     """Translate an exception in the runner into a failure of the job."""
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
         case BaichuanError():
-            of_request = isinstance(exception, FAULTS_OF_REQUESTS)
+            of_request = isinstance(exception, REQUEST_ERRORS)
             code, permanent = _code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):

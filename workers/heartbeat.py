@@ -12,7 +12,7 @@ from jobs.health import seconds_unclaimed
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
-from workers.hearing import Hearing
+from workers.delivery_watch import DeliveryWatch
 from workers.inventory import Inventory, find_packages, read_host
 from workers.residents import Residents
 from workers.settings import WorkerSettings
@@ -29,14 +29,14 @@ class Heartbeat:
         settings: Settings,
         describe: Callable[[], WorkerRecord],
         wake_dispatcher: Callable[[], None],
-        hearing: Hearing,
+        delivery_watch: DeliveryWatch,
         residents: Residents,
     ) -> None:
         self._database = database
         self._settings = settings
         self._describe = describe
         self._wake_dispatcher = wake_dispatcher
-        self._hearing = hearing
+        self._delivery_watch = delivery_watch
         self._residents = residents
         self._worker_id = describe().id
         self._started_at = 0
@@ -92,7 +92,7 @@ class Heartbeat:
                 may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
             )
             if self._state == "active":
-                self._hearing.check(unclaimed)
+                self._delivery_watch.check(unclaimed)
         except Exception as error:  # noqa: BLE001 - the worker must survive any outage of the database
             log.warning("cannot write the heartbeat to the database, trying again: %s", error)
 

@@ -22,7 +22,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     spec = spec.with_input(context.files)
     steps = _list_steps(spec, context, on_gpu=memory.chosen_device().type == "cuda")
     if context.loaded is not None and context.loaded.kept is not None:
-        if _fits_beside(context.loaded.kept.source.checkpoint, spec, steps):
+        if _fits_alongside(context.loaded.kept.source.checkpoint, spec, steps):
             return
         context.loaded.release()
     for _, model, needs in steps:
@@ -38,7 +38,7 @@ def _list_steps(spec: AnySpec, context: Context, *, on_gpu: bool) -> list[tuple[
     return [(folder, model, needs) for folder, model in known for needs in spec.footprints(model, on_gpu=on_gpu)]
 
 
-def _fits_beside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
+def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
     """Whether the job has enough memory although a model is already loaded, which is the first one that it uses."""
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:

@@ -77,7 +77,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ModelKept:
     """From a runner: the model that it keeps loaded while it waits for another attempt.
 
     Attributes:
@@ -103,7 +103,7 @@ class Finished:
 
     outcome: Outcome[AnyResult]
     stored: Sequence[StoredFile]
-    kept: Kept | None = None
+    kept: ModelKept | None = None
     type: Literal["finished"] = "finished"
 
 
@@ -112,7 +112,7 @@ class Failed:
     """From a runner: the attempt failed."""
 
     failure: Failure
-    kept: Kept | None = None
+    kept: ModelKept | None = None
     type: Literal["failed"] = "failed"
 
 

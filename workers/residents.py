@@ -13,7 +13,7 @@ from typing import Any
 from jobs.records import AllocationRecord
 from jobs.service.claims import Claim
 from workers.inventory import Inventory, read_host
-from workers.messages import Kept
+from workers.messages import ModelKept
 from workers.process import Runner
 from workers.settings import WorkerSettings
 
@@ -40,7 +40,7 @@ class Resident:
     """
 
     runner: Runner
-    kept: Kept
+    kept: ModelKept
     devices: tuple[str, ...]
     bytes: Bytes
     loaded_at: float
@@ -53,7 +53,7 @@ class Resident:
             **asdict(self.kept.model),
             "key": self.kept.model.key,
             "engine": self.kept.engine,
-            "devices": [{"uuid": uuid, "bytes": self.bytes.get(_pool_of(uuid), 0)} for uuid in self.devices],
+            "devices": [{"uuid": uuid, "bytes": self.bytes.get(_get_pool(uuid), 0)} for uuid in self.devices],
             "host_bytes": self.bytes.get(HOST, 0),
             "since": int(self.loaded_at * 1000),
             "busy": self.is_busy,
@@ -93,7 +93,7 @@ class Residents:
         self._close(victims, f"{claim.attempt.id} needs the memory")
         return chosen
 
-    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: Kept | None) -> None:
+    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: ModelKept | None) -> None:
         """Note that an attempt has ended.
 
         Args:
@@ -194,7 +194,7 @@ class Residents:
         host = read_host()
         capacity, free = {HOST: int(host["memory_bytes"])}, {HOST: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):
-            if _pool_of(device["uuid"]) == HOST:
+            if _get_pool(device["uuid"]) == HOST:
                 continue
             capacity[device["uuid"]] = device["memory_bytes"] - (device.get("used_by_others_bytes") or 0)
             if device.get("used_bytes") is not None:
@@ -237,9 +237,9 @@ class Residents:
             self._on_change()
 
 
-def _new_resident(runner: Runner, kept: Kept, allocation: AllocationRecord, loaded_at: float) -> Resident:
+def _new_resident(runner: Runner, kept: ModelKept, allocation: AllocationRecord, loaded_at: float) -> Resident:
     devices = tuple(device["uuid"] for device in allocation.devices)
-    on_gpus = zip((uuid for uuid in devices if _pool_of(uuid) != HOST), kept.device_bytes, strict=False)
+    on_gpus = zip((uuid for uuid in devices if _get_pool(uuid) != HOST), kept.device_bytes, strict=False)
     return Resident(runner, kept, devices, {**dict(on_gpus), HOST: kept.host_bytes}, loaded_at)
 
 
@@ -257,7 +257,7 @@ def _is_dead(runner: Runner) -> bool:
 
 
 def _demand(allocation: AllocationRecord) -> Bytes:
-    on_devices = ({_pool_of(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
+    on_devices = ({_get_pool(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
     return _add([*on_devices, {HOST: allocation.host_bytes}])
 
 
@@ -269,6 +269,6 @@ def _add(parts: Iterable[Bytes]) -> dict[str, int]:
     return total
 
 
-def _pool_of(uuid: str) -> str:
+def _get_pool(uuid: str) -> str:
     """Return the name of a device's memory pool: a CPU uses the host's."""
     return HOST if uuid.startswith("cpu") else uuid

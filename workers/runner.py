@@ -34,9 +34,9 @@ from jobs.results import JobProgress
 from jobs.scheduling import LoadedModel
 from jobs.service.metrics import to_point
 from workers.environment import device_variables
-from workers.failures import failure_of
+from workers.failures import make_failure
 from workers.handlers.chat_channel import ChatChannel
-from workers.handlers.contract import Context, GivenBackError, handler_of
+from workers.handlers.contract import Context, GivenBackError, import_handler
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
@@ -45,9 +45,9 @@ from workers.messages import (
     Assignment,
     Failed,
     Finished,
-    Kept,
     Measured,
     Message,
+    ModelKept,
     Paused,
     Progressed,
     Replied,
@@ -164,7 +164,7 @@ class AttemptRunner:
         except (TrainingPausedError, GivenBackError):
             return Paused()
         except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
-            failure = failure_of(exception)
+            failure = make_failure(exception)
             if not failure.expected:
                 traceback.print_exc()
         # The exception no longer exists here, and neither do the tensors that its traceback referred to.
@@ -189,7 +189,7 @@ class AttemptRunner:
             reserve_bytes=storage.free_space_reserve_bytes,
         )
         self._store, self._context = store, context
-        handler = handler_of(claim.spec)
+        handler = import_handler(claim.spec)
         require_room(claim.spec, handler, context, store)
         _set_up_libraries(assignment)
         require_memory(claim.spec, context)
@@ -207,7 +207,7 @@ class AttemptRunner:
     def _reply(self, replies: Sequence[Reply]) -> None:
         _send(self._messages, Replied(replies))
 
-    def _keep(self, assignment: Assignment) -> Kept | None:
+    def _keep(self, assignment: Assignment) -> ModelKept | None:
         """Return the model that stays loaded; None if there is none, or none that another job could name."""
         from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - not in the worker's process
 
@@ -221,7 +221,7 @@ class AttemptRunner:
             return None
         release_memory()
         on_gpus, of_host = held_bytes()
-        return Kept(model, kept.engine, on_gpus, of_host)
+        return ModelKept(model, kept.engine, on_gpus, of_host)
 
 
 def _flush() -> None:

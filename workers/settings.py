@@ -71,7 +71,7 @@ class WorkerSettings(BaseSettings):
 
     @field_validator("kinds")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(KINDS)):
             raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
         return value

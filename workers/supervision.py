@@ -13,7 +13,7 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Kept, Measured, Paused, Progressed, Replied, Serves
+from workers.messages import Failed, Finished, Measured, ModelKept, Paused, Progressed, Replied, Serves
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
@@ -69,7 +69,7 @@ class Supervision:
         self._over_at: float | None = None
         self._has_heard = False
         self.died_unheard = False
-        self.remains: tuple[Runner, Kept] | None = None
+        self.remains: tuple[Runner, ModelKept] | None = None
         self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
@@ -114,7 +114,7 @@ class Supervision:
         return reason
 
     @property
-    def _kept(self) -> Kept | None:
+    def _kept(self) -> ModelKept | None:
         """The model that the runner keeps loaded after its final message."""
         return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
 

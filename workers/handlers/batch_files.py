@@ -57,7 +57,7 @@ def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterab
     _write(output / ERROR_FILE, (_error(*each) for each in batch.errors.items()))
 
 
-def nothing_answered(batch: Batch) -> GenerateResult:
+def make_unanswered_result(batch: Batch) -> GenerateResult:
     """Return the result of a batch none of whose requests could be answered."""
     return GenerateResult(
         requests=0,
@@ -87,11 +87,11 @@ def _write(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
 def _answers(batch: Batch, form: BatchForm, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
     parsed = (json.loads(line) for line in completions)
     for index, samples in groupby(parsed, key=lambda line: line["index"]):
-        body = _body(form, list(samples))
+        body = _make_body(form, list(samples))
         yield _line(batch.custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
 
 
-def _body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a chat completion or a text completion in the format of OpenAI's API."""
     is_chat = form.endpoint == CHAT
     prompt_tokens = samples[0]["prompt_tokens"]

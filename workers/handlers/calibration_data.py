@@ -12,7 +12,7 @@ from workers.handlers.contract import Context
 CONVERSATIONS_BEGIN_WITH = ("[", "{")
 
 
-def calibration_of(spec: QuantizeSpec, context: Context) -> Calibration:
+def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
     """Return the calibration data that a spec names, or the built-in text.
 
     Raises:

@@ -160,7 +160,7 @@ class ChatDesk:
 
     def _name_tokens(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
-        return [_chance_of(entry) for entry in content]
+        return [_read_chance(entry) for entry in content]
 
     def _refuse(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
         message = str(error).removeprefix(f"{PLACE}: ")
@@ -192,6 +192,6 @@ def _count_choices(request: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _chance_of(entry: Mapping[str, Any]) -> TokenChance:
-    alternatives = [_chance_of(each) for each in entry.get("top_logprobs", ())]
+def _read_chance(entry: Mapping[str, Any]) -> TokenChance:
+    alternatives = [_read_chance(each) for each in entry.get("top_logprobs", ())]
     return TokenChance(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)

@@ -108,6 +108,6 @@ class Handler(Protocol):
 MODEL_FOLDER = "model"
 
 
-def handler_of(spec: AnySpec) -> Handler:
+def import_handler(spec: AnySpec) -> Handler:
     """Return the handler for a spec's kind."""
     return cast(Handler, import_module(f"workers.handlers.{spec.kind}"))

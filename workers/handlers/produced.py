@@ -5,7 +5,7 @@ from jobs.service.attempts import ProducedModel
 from workers.handlers.contract import MODEL_FOLDER, Context
 
 
-def produced_model(context: Context) -> ProducedModel:
+def describe_produced_model(context: Context) -> ProducedModel:
     """Return a description of the model in the output folder, inferred from its files.
 
     Raises:

@@ -4,7 +4,7 @@ from baichuan_core.hub import Hub, pull
 from jobs.results import PullResult
 from jobs.specs import PullSpec
 from workers.handlers.contract import Context, Outcome
-from workers.handlers.produced import produced_model
+from workers.handlers.produced import describe_produced_model
 
 FOLDER = "download"
 MAX_SHOWN_FILES = 200
@@ -38,4 +38,4 @@ def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
         skipped=len(report.skipped),
         skipped_files=list(report.skipped[:MAX_SHOWN_FILES]),
     )
-    return Outcome(result, produced_model(context))
+    return Outcome(result, describe_produced_model(context))

@@ -16,9 +16,9 @@ from baichuan_core.quantization import (
 )
 from jobs.results import QuantizationQuality, QuantizeResult
 from jobs.specs import QuantizeSpec
-from workers.handlers.calibration_data import calibration_of
+from workers.handlers.calibration_data import read_calibration
 from workers.handlers.contract import Context, Outcome
-from workers.handlers.produced import produced_model
+from workers.handlers.produced import describe_produced_model
 
 QUANTIZED = 0.5  # progress at which the quality report begins
 CALIBRATED = 0.9
@@ -38,7 +38,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
         read_quality_text(checkpoint, text)  # fail before the work if it cannot be used
-    calibration = calibration_of(spec, context) if spec.calibration else None
+    calibration = read_calibration(spec, context) if spec.calibration else None
     options = QuantizationOptions(
         method=spec.method,
         double_quantization=spec.double_quantization,
@@ -52,14 +52,16 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
         context.model_output,
         options,
         checkpoints=context.checkpoints / FOLDER,
-        resume_from=_earlier(context),
+        resume_from=_find_earlier_blocks(context),
         on_progress=part_of(context.report, 0.0, share),
     )
-    quality = _summarize(_measured(options, report, context, share)) if spec.quality_report else None
-    return Outcome(QuantizeResult(**asdict(report), quality=quality), produced_model(context))
+    quality = _summarize(_measure_quality(options, report, context, share)) if spec.quality_report else None
+    return Outcome(QuantizeResult(**asdict(report), quality=quality), describe_produced_model(context))
 
 
-def _measured(options: QuantizationOptions, report: QuantizationReport, context: Context, done: float) -> QualityReport:
+def _measure_quality(
+    options: QuantizationOptions, report: QuantizationReport, context: Context, done: float
+) -> QualityReport:
     """A calibrated model is also compared with the plain one, which exists only during the comparison."""
     checkpoint, method = context.models["model"], options.method
     with TemporaryDirectory(dir=context.checkpoints) as folder:
@@ -80,7 +82,7 @@ def _measured(options: QuantizationOptions, report: QuantizationReport, context:
         )
 
 
-def _earlier(context: Context) -> Path | None:
+def _find_earlier_blocks(context: Context) -> Path | None:
     """Return the folder of the blocks that an earlier attempt has calibrated."""
     folders = (folder / FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)

@@ -12,7 +12,7 @@ from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
-ROOM_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
+MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
 REPORT_SECONDS = 5.0  # minimum seconds between two progress events
 WAITING_PER_RUNNING = 1  # maximum number of waiting completions per running one
 
@@ -44,7 +44,7 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
 
 def _idle_limit(spec: ServeSpec, context: Context) -> float:
     """Return the number of idle seconds after which the job ends."""
-    return min(ROOM_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
+    return min(MAKE_ROOM_IDLE_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
 
 
 async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:
