@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import compute_uniform_numbers
 
-MIN_CANDIDATES = 512  # number of most probable tokens that is nearly always enough for top-p
+MIN_CANDIDATES = 512  # number of most probable tokens, which is nearly always enough for top-p
 EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
 
 
@@ -128,7 +128,7 @@ class Sampler:
     def _may_exceed_candidates(self, best: Tensor, left: Tensor) -> bool:
         """Return whether the filters keep the last candidate of a row, or one tied with it.
 
-        Then tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is
+        If so, tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is
         arbitrary.
         """
         return bool(((best == best[:, -1:]) & (left > 0) & ~self._is_greedy).any())
@@ -159,7 +159,7 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
 
 
 class _LogitChanges:
-    """Numbers to add to single logits."""
+    """Numbers to add to individual logits."""
 
     def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:
         """Take triples of row, token and number, with every pair of row and token at most once."""
@@ -173,7 +173,7 @@ class _LogitChanges:
 
 
 def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
-    """Divide positive scores of tokens that occurred by the penalty, multiply negative ones (Keskar et al. 2019)."""
+    """Divide positive scores of tokens that have occurred by the penalty, and multiply negative ones by it."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
 
@@ -183,7 +183,7 @@ def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int
 
     Args:
         logits: [rows, vocab].
-        tokens: The chosen token of each row, which must not be -1 for rows that want log-probabilities.
+        tokens: The chosen token of each row, which must not be -1 for rows with log-probabilities.
         wanted: Number of alternatives per row; None for rows without log-probabilities.
     """
     found: list[TokenLogprobs | None] = [None] * len(tokens)
