@@ -27,7 +27,7 @@ def build_worker(
     arrives; all must return at once.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
-    # By default Celery only keeps weak references to receivers.
+    # By default, Celery only keeps weak references to receivers.
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     signals.task_received.connect(lambda **_: on_message(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)
@@ -54,7 +54,7 @@ def reconnect(celery_worker: Any) -> None:
 
 
 def forget_queue(app: Celery, worker: WorkerSettings) -> None:
-    """Delete the queue of a worker that has gone: nobody will ever read it again.
+    """Delete the queue of a worker that has ended, because nobody will ever read it again.
 
     Attempts still in it were not claimed, so they are sent to another worker. If Redis is away, a small key remains.
     """

@@ -1,4 +1,4 @@
-"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code that computes."""
+"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code of jobs."""
 
 import re
 from collections.abc import Mapping, Sequence

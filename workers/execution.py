@@ -95,7 +95,7 @@ class Execution:
             try:
                 self._attempt(claim, lease)
             except LeaseOverError:
-                log.warning("%s: the database was away for too long, the attempt counts as lost", attempt_id)
+                log.warning("%s: the database was unreachable for too long, the attempt counts as lost", attempt_id)
 
     def _claim(self, attempt_id: str) -> Claim | None:
         """Claim the attempt; wait out a short outage of the database, and wait for the workers of its other nodes."""

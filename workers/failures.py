@@ -65,7 +65,7 @@ def death(exit_code: int | None) -> Failure:
         name = signal.Signals(-exit_code).name
         hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
         return Failure("runner_killed", f"the runner was ended by {name}{hint}", permanent=False)
-    message = f"the runner ended without a result (exit code {exit_code}); the job's log may tell why"
+    message = f"the runner ended without a result (exit code {exit_code}); see the job's log"
     return Failure("runner_died", message, permanent=False)
 
 

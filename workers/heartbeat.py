@@ -46,7 +46,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Register the worker and start to report; a second call does nothing."""
+        """Register the worker and start reporting; a second call does nothing."""
         if not self._thread.is_alive() and not self._leaving:
             self._thread.start()
 

@@ -107,7 +107,7 @@ class Lease:
             self._points.append(point)
 
     def record_lines(self, stream: str, lines: list[str]) -> None:
-        """Record lines that were printed."""
+        """Record printed lines."""
         with self._lock:
             if self._log and self._log[-1][0] == "log" and self._log[-1][1]["stream"] == stream:
                 lines = [*self._log.pop()[1]["lines"], *lines]

@@ -66,5 +66,5 @@ def _warn(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
             f"memory: up to {in_gib(needs.total)} with inputs of the longest kind, {in_gib(free)} are free; "
-            "shorter lengths or smaller batches take less"
+            "shorter lengths or smaller batches need less"
         )

@@ -27,7 +27,7 @@ class Storage:
         cache: Folder for copies of objects in the store.
         cache_bytes: Maximum size of these copies.
         variables: Credentials of the object store, by the names of the environment variables that its library reads.
-        model_roots: Directories below which registered models may be.
+        model_roots: Directories that may contain registered models.
         free_space_reserve_bytes: Bytes to leave free on the disk.
     """
 
@@ -45,7 +45,7 @@ class Assignment:
 
     Attributes:
         claim: The attempt.
-        storage: Where the runner finds models and writes results.
+        storage: Locations of models and results.
         threads: Number of CPU threads that it may use.
         keep: Whether the runner keeps its model loaded and waits for another attempt.
         hub_token: The worker's access to a model hub, if the job's kind may use it.

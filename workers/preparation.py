@@ -61,7 +61,7 @@ def _describe_place(claim: Claim) -> Place:
     if claim.nodes == 1:
         return Place(devices)
     if claim.rendezvous is None:
-        raise RuntimeError("the first node has not said where it waits")
+        raise RuntimeError("the first node has not reported its address")
     host, _, port = claim.rendezvous.rpartition(":")
     return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
 

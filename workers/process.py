@@ -136,7 +136,7 @@ class Runner:
             self._write(encode_call(attempt_id, call))
 
     def listen(self, timeout: float) -> Iterator[Message | Line]:
-        """Yield the runner's messages, and the lines that it printed by stream, for `timeout` seconds."""
+        """Yield the runner's messages and the lines that it prints, by stream, for up to `timeout` seconds."""
         if not self._open:
             self.process.wait(timeout)
             return
@@ -177,7 +177,7 @@ class Runner:
             self._close_pipes(timeout)
 
     def _close_pipes(self, timeout: float) -> None:
-        """Close the pipes once nobody writes to them any more; a stray process can keep them open."""
+        """Close the pipes once no process can write to them; a stray process may keep them open."""
         if self._writing.acquire(timeout=timeout):
             self._has_pipes = False
             self.pipes.close()

@@ -78,7 +78,7 @@ class Residents:
         self._thread = threading.Thread(target=self._watch, name="residents", daemon=True)
 
     def start(self) -> None:
-        """Start to watch idle residents."""
+        """Start watching idle residents."""
         self._thread.start()
 
     def begin(self, claim: Claim) -> Resident | None:
@@ -218,7 +218,7 @@ class Residents:
             dead = [each for each in idle if _is_dead(each.runner)]
         too_old = time.monotonic() - self._worker.keep_seconds
         self._close(dead, "it has died")
-        self._close([each for each in idle if each.idle_since <= too_old], "nothing has used it")
+        self._close([each for each in idle if each.idle_since <= too_old], "it was idle for too long")
         if read_host()["available_bytes"] < self._worker.memory_reserve_bytes:
             self._close(idle[:1], "the machine is short of memory")
 

@@ -183,7 +183,7 @@ class Supervision:
         return heard
 
     def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
-        """Start to take calls, and only then record in SQL that this attempt accepts chats."""
+        """Start accepting calls, and only then record in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
             runner.call(self._attempt_id, call)
@@ -198,7 +198,7 @@ class Supervision:
             return
         died = self._last_word is None or isinstance(self._last_word, Failed)
         if died and not self._gives_back:
-            self._served.close("failed", "the runner ended before the answer did; ask again")
+            self._served.close("failed", "the runner ended before the answer was complete; ask again")
         else:
             self._served.close("leaving", "the job that answers chats ends or moves; ask again")
 

@@ -75,7 +75,7 @@ class Hub:
                 message = f"{self.endpoint} does not answer as a hub does ({error!r}): correct HF_ENDPOINT"
                 raise HubError(message) from error
         if found.sha is None:
-            raise HubError(f"{self.endpoint} does not tell the commit of {name}: set HF_ENDPOINT to another mirror")
+            raise HubError(f"{self.endpoint} does not report the commit of {name}: set HF_ENDPOINT to another mirror")
         return Repository(name, found.sha, files)
 
     @contextmanager

@@ -21,7 +21,7 @@ from baichuan_core.errors import HubError, HubUnreachableError
 FIRST_SERVER_ERROR = 500
 BUSY = (408, 425, 429)  # statuses of a server that may answer the same request later
 UNAUTHORIZED = 401
-NO_REVISION = "has no revision {revision!r}: name a branch, a tag or a commit of it"
+NO_REVISION = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED = "was disabled by the hub: use another repository"
 INCOMPLETE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
 # Reasons of a hub's refusal: the class of the error (a base class follows those derived from it), and what to say
@@ -67,7 +67,7 @@ def hub_errors(request: Request) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled as error:
         variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
-        raise HubError(f"{variables} is set, so {request.endpoint} is not asked: unset it where this runs") from error
+        raise HubError(f"{variables} is set, so {request.endpoint} is not used: unset it for this process") from error
     except HFValidationError as error:
         raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
     except HfHubHTTPError as error:
@@ -87,9 +87,9 @@ def hub_errors(request: Request) -> Iterator[None]:
 def _explain(error: HfHubHTTPError, request: Request) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
     if status >= FIRST_SERVER_ERROR or status in BUSY:
-        return HubUnreachableError(f"{request.endpoint} answers with status {status} now: try again later")
+        return HubUnreachableError(f"{request.endpoint} answers with status {status}: try again later")
     if status == UNAUTHORIZED and request.has_token and not isinstance(error, RepositoryNotFoundError):
-        return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it by a valid token")
+        return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it with a valid token")
     for kind, with_token, without_token in REFUSALS:
         if isinstance(error, kind):
             message = with_token if request.has_token else without_token

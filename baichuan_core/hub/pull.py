@@ -115,7 +115,7 @@ class Meter:
         self.received = 0
 
     def begin(self, total: int, present: int) -> None:
-        """Start to report.
+        """Start reporting.
 
         Args:
             total: Bytes of all files.

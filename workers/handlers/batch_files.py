@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Batch:
-    """The requests of a batch that can be answered, and why others cannot.
+    """The requests of a batch that can be answered, and the reasons why others cannot.
 
     Attributes:
         requests: Requests to answer, in the order of the file.

@@ -42,7 +42,7 @@ class ChatDesk:
 
     Args:
         generator: The loaded model; each chat is a request to it.
-        channel: Where calls come from and replies go.
+        channel: Channel for calls and replies.
         limit: Maximum number of open completions; a single chat may have more if no other is open.
 
     Attributes:
@@ -113,10 +113,10 @@ class ChatDesk:
 
     def _find_refusal(self, ask: Ask) -> Refused | None:
         if self._is_leaving:
-            return Refused(ask.id, 0, "leaving", "the job that answers chats gives its place back")
+            return Refused(ask.id, 0, "leaving", "the job that answers chats is giving up its place")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
-            message = f"the runner has {running} completions to write, and takes {self._limit} at most"
+            message = f"the runner already has {running} open completions, and accepts at most {self._limit}"
             return Refused(ask.id, 0, "busy", message)
         return None
 

@@ -21,12 +21,12 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a handler runs.
+    """Devices and machines on which a handler runs.
 
     Attributes:
         devices: Number of its devices on this machine.
         nodes: Number of machines that run the job together.
-        node: Index of this one.
+        node: Index of this machine.
         address: Address of machine 0.
         port: Port at which the other machines reach machine 0; None if there is only one machine.
     """
@@ -77,7 +77,7 @@ class Context:
 
     @property
     def model_output(self) -> Path:
-        """Where the produced model goes."""
+        """Directory for the produced model."""
         return self.output / MODEL_FOLDER
 
 
@@ -94,7 +94,7 @@ class GivenBackError(Exception):
 
 
 class Handler(Protocol):
-    """A module of this folder."""
+    """Interface of the modules in this folder."""
 
     def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
         """Run the job."""
@@ -109,5 +109,5 @@ MODEL_FOLDER = "model"
 
 
 def import_handler(spec: AnySpec) -> Handler:
-    """Return the handler for a spec's kind."""
+    """Import the handler for a spec's kind."""
     return cast(Handler, import_module(f"workers.handlers.{spec.kind}"))

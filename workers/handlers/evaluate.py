@@ -17,7 +17,7 @@ from workers.handlers.contract import Context, Outcome
 
 
 def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
-    """Return a small bound: metrics and answers take little space."""
+    """Return 0, because metrics and answers take little space."""
     return 0
 
 

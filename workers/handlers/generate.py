@@ -25,7 +25,7 @@ FINISHED_LINES = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
-    """Return a small bound: texts take little space."""
+    """Return 0, because texts take little space."""
     return 0
 
 

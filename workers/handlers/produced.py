@@ -1,4 +1,4 @@
-"""The model that a handler has written."""
+"""Describes the model that a handler has written."""
 
 from jobs.models.directories import inspect
 from jobs.service.attempts import ProducedModel

@@ -62,7 +62,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
 def _measure_quality(
     options: QuantizationOptions, report: QuantizationReport, context: Context, done: float
 ) -> QualityReport:
-    """A calibrated model is also compared with the plain one, which exists only during the comparison."""
+    """Compare the result with the original, and if calibrated also with a plain one, which is deleted afterwards."""
     checkpoint, method = context.models["model"], options.method
     with TemporaryDirectory(dir=context.checkpoints) as folder:
         candidates = []

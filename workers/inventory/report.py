@@ -46,7 +46,7 @@ class Inventory:
 
 
 def _process_group(pid: int) -> int:
-    """Return the process group of a process, or 0 if it has ended or is hidden from us."""
+    """Return the process group of a process, or 0 if it has ended or is not visible."""
     try:
         return os.getpgid(pid)
     except (ProcessLookupError, PermissionError):

@@ -199,7 +199,7 @@ def test_a_missing_repository_or_revision_is_named(
     with pytest.raises(HubError, match=f"{NAME} does not exist"):
         fetch()
     server.repositories[NAME] = Repository.of(model)
-    with pytest.raises(HubError, match=r"has no revision 'v9\.9': name a branch, a tag or a commit"):
+    with pytest.raises(HubError, match=r"has no revision 'v9\.9': use an existing branch, tag or commit"):
         fetch(revision="v9.9")
     server.repositories[NAME].revisions = ("main", "refs/pr/1")
     assert fetch(revision="refs/pr/1").commit == server.repositories[NAME].commit
@@ -210,7 +210,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
 ) -> None:
     server.repositories[NAME] = Repository.of(model)
     server.status = 503
-    with pytest.raises(HubUnreachableError, match="answers with status 503 now: try again later"):
+    with pytest.raises(HubUnreachableError, match="answers with status 503: try again later"):
         fetch()
     server.status = None
     server.drops[WEIGHTS] = [5000] * 20
