@@ -20,7 +20,7 @@ from workers.handlers.contract import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where a runner finds models and writes results.
+    """Locations from which a runner reads models, and to which it writes results.
 
     Attributes:
         artifact_root: A directory, or the URL of an object store.
