@@ -147,7 +147,7 @@ class Execution:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
                 ending = supervision.watch(self._starter.start(assignment, runner))
-                if not supervision.died_unheard:
+                if not supervision.died_without_message:
                     break  # otherwise the resident had died before it received the attempt
             remains = supervision.remains or remains
         finally:

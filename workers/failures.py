@@ -59,7 +59,7 @@ def make_failure(exception: BaseException) -> Failure:
             return Failure("internal_error", message, permanent=True, expected=False)
 
 
-def death(exit_code: int | None) -> Failure:
+def make_death_failure(exit_code: int | None) -> Failure:
     """Return the failure of a runner that ended without a final message."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
@@ -69,13 +69,13 @@ def death(exit_code: int | None) -> Failure:
     return Failure("runner_died", message, permanent=False)
 
 
-def timeout(seconds: float) -> Failure:
+def make_timeout_failure(seconds: float) -> Failure:
     """Return the failure of an attempt that exceeded its time limit."""
     message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
     return Failure("timeout", message, permanent=True)
 
 
-def start_timeout(seconds: float) -> Failure:
+def make_start_timeout_failure(seconds: float) -> Failure:
     """Return the failure of a runner that did not start in time."""
     message = f"the runner did not start within BAICHUAN_WORKER_START_SECONDS={seconds:g}; is the machine overloaded?"
     return Failure("runner_start_timeout", message, permanent=False)

@@ -65,6 +65,6 @@ def _find_known_model(folder: Path) -> KnownModel | None:
 def _warn(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
-            f"memory: up to {in_gib(needs.total)} with inputs of the longest kind, {in_gib(free)} are free; "
+            f"memory: up to {in_gib(needs.total)} with inputs of maximum length, {in_gib(free)} are free; "
             "shorter lengths or smaller batches need less"
         )

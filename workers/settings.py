@@ -85,7 +85,7 @@ class WorkerSettings(BaseSettings):
 
     @field_validator("runner_variables")
     @classmethod
-    def _no_secrets_of_the_service(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _reject_service_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [name for name in value if not VARIABLE.fullmatch(name)]:
             raise ValueError(f"{wrong[0]!r} is not the name of a variable; write NAME, or NAME_* for a prefix")
         for name in SERVICE_SECRETS:

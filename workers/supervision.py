@@ -31,7 +31,7 @@ class StopReason(Enum):
     ABANDONED = auto()  # this worker no longer has the attempt
 
 
-AT_ONCE = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
+IMMEDIATE_STOPS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
 
 Ending = Finished | Failed | StopReason
 
@@ -40,7 +40,7 @@ class Supervision:
     """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
 
     Attributes:
-        died_unheard: Once the attempt is over: whether the runner ended by itself before it sent a message.
+        died_without_message: Once the attempt is over: whether the runner ended by itself before it sent a message.
         remains: Once the attempt is over: the runner and the model that it keeps, if it waits for another attempt.
     """
 
@@ -65,12 +65,12 @@ class Supervision:
         self._can_pause = claim.spec.can_pause or claim.spec.hands_over
         self._pause_ends_at: float | None = None
         self._makes_room = False
-        self._last_word: Finished | Failed | Paused | None = None
+        self._final_message: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
         self._has_heard = False
-        self.died_unheard = False
+        self.died_without_message = False
         self.remains: tuple[Runner, ModelKept] | None = None
-        self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
+        self._limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
         """Watch until the attempt is over, and the runner either has ended with all its children or `remains`."""
@@ -79,25 +79,25 @@ class Supervision:
                 starting.abandon()
                 return reason
         log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
-        self._limit(self._timeout_seconds, failures.timeout(self._timeout_seconds))
+        self._limit(self._timeout_seconds, failures.make_timeout_failure(self._timeout_seconds))
         self._runners.add(runner.pid)
         try:
-            reason = self._accompany(runner)
+            reason = self._watch_runner(runner)
         finally:
             self._end_chats()
             if self.remains is None:
                 runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
-        self.died_unheard = reason is None and not self._has_heard
-        if isinstance(self._last_word, Paused):
+        self.died_without_message = reason is None and not self._has_heard
+        if isinstance(self._final_message, Paused):
             return reason or StopReason.RELEASED
-        return reason or self._last_word or Failed(failures.death(runner.exit_code))
+        return reason or self._final_message or Failed(failures.make_death_failure(runner.exit_code))
 
     def _limit(self, seconds: float, failure: Failure) -> None:
         self._ends_at = time.monotonic() + seconds
         self._too_late = Failed(failure)
 
-    def _accompany(self, runner: Runner) -> Ending | None:
+    def _watch_runner(self, runner: Runner) -> Ending | None:
         reason: Ending | None = None
         while not runner.silent and reason is None and self._kept is None and not self._lingers(runner):
             self._listen(runner, LISTEN_SECONDS)
@@ -116,19 +116,19 @@ class Supervision:
     @property
     def _kept(self) -> ModelKept | None:
         """The model that the runner keeps loaded after its final message."""
-        return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
+        return self._final_message.kept if isinstance(self._final_message, Finished | Failed) else None
 
     @property
-    def _gives_back(self) -> bool:
+    def _is_given_back(self) -> bool:
         """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
-        return self._pause_ends_at is not None or self._lease.directive in AT_ONCE
+        return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOPS
 
     def _stop_reason(self, runner: Runner | None) -> Ending | None:
         """Return the reason why the runner must be ended now; None if there is none."""
         directive = self._lease.directive
-        if reason := AT_ONCE.get(directive):
+        if reason := IMMEDIATE_STOPS.get(directive):
             return reason
-        if self._last_word is not None:
+        if self._final_message is not None:
             return None
         if directive is Directive.YIELD or self._draining.is_set():
             return self._give_back(runner)
@@ -152,7 +152,7 @@ class Supervision:
         """Whether the runner sent its final message or ended a while ago, but a process still holds its pipes open."""
         if runner.exit_code is not None:
             runner.kill()  # kill processes that it has left behind
-        elif self._last_word is None:
+        elif self._final_message is None:
             return False
         if self._over_at is None:
             self._over_at = time.monotonic()
@@ -172,7 +172,7 @@ class Supervision:
                 case Measured(point):
                     self._lease.record_point(point)
                 case Finished() | Failed() | Paused():
-                    self._last_word = said
+                    self._final_message = said
                 case Replied(replies):
                     if self._served is not None:
                         self._served.forward(replies)
@@ -196,8 +196,8 @@ class Supervision:
         """Refuse the chats that the runner has left open."""
         if self._served is None:
             return
-        died = self._last_word is None or isinstance(self._last_word, Failed)
-        if died and not self._gives_back:
+        died = self._final_message is None or isinstance(self._final_message, Failed)
+        if died and not self._is_given_back:
             self._served.close("failed", "the runner ended before the answer was complete; ask again")
         else:
             self._served.close("leaving", "the job that answers chats ends or moves; ask again")

@@ -31,10 +31,10 @@ def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
         adapter=context.models.get("adapter"),
         on_progress=context.report,
     )
-    made = _llama_model(report) if spec.target == "llama" else describe_produced_model(context)
+    made = _describe_llama_model(report) if spec.target == "llama" else describe_produced_model(context)
     return Outcome(ConvertResult(**asdict(report)), made)
 
 
-def _llama_model(report: ConversionReport) -> ProducedModel:
+def _describe_llama_model(report: ConversionReport) -> ProducedModel:
     """Return the converted model as files for download, because no job can use a Llama model."""
     return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())

@@ -13,8 +13,8 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import describe_produced_model
 
 RECORDS_FOLDER = "training"
-OTHER_NAMES = {"lr_scheduler": "scheduler"}  # names in the spec of the library's options, if they differ
-WORKERS_CHOICE = ("device",)
+SPEC_NAMES = {"lr_scheduler": "scheduler"}  # the spec's names of the library's options, if different
+SET_BY_WORKER = ("device",)
 
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
@@ -69,8 +69,8 @@ def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Pat
 
 def make_options(spec: FinetuneSpec) -> FinetuningOptions:
     """Return the library's options for a spec."""
-    names = [field.name for field in fields(FinetuningOptions) if field.name not in WORKERS_CHOICE]
-    values = {name: getattr(spec, OTHER_NAMES.get(name, name)) for name in names}
+    names = [field.name for field in fields(FinetuningOptions) if field.name not in SET_BY_WORKER]
+    values = {name: getattr(spec, SPEC_NAMES.get(name, name)) for name in names}
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)
     values["report_to"] = tuple(spec.report_to)
