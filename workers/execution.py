@@ -168,7 +168,7 @@ class Execution:
             case StopReason.STOPPED:
                 self._give_up(claim, lease, Event.STOP)
             case StopReason.ABANDONED:
-                log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
+                log.warning("%s: abandoned, because this worker no longer has its lease", claim.attempt.id)
 
     def _await_first_node(self, claim: Claim, lease: Lease) -> None:
         """Hold this node until the first node has published, because the attempt has one lease per node."""

@@ -50,7 +50,7 @@ def make_failure(exception: BaseException) -> Failure:
             code, permanent = _code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
-            message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
+            message = f"the worker ran out of memory: {exception!r}; use smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
             return _os_failure(exception)

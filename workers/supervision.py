@@ -200,7 +200,7 @@ class Supervision:
         if died and not self._is_given_back:
             self._served.close("failed", "the runner ended before the answer was complete; ask again")
         else:
-            self._served.close("leaving", "the job that answers chats ends or moves; ask again")
+            self._served.close("leaving", "the job that answers chats is ending or moving; ask again")
 
     def _record(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):

@@ -72,7 +72,7 @@ class Hub:
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub"):
                     raise
-                message = f"{self.endpoint} does not answer as a hub does ({error!r}): correct HF_ENDPOINT"
+                message = f"{self.endpoint} does not respond like a hub ({error!r}): correct HF_ENDPOINT"
                 raise HubError(message) from error
         if found.sha is None:
             raise HubError(f"{self.endpoint} does not report the commit of {name}: set HF_ENDPOINT to another mirror")

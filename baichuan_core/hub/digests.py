@@ -24,7 +24,7 @@ class Digest:
     def __post_init__(self) -> None:
         """Check the value, because it comes from a hub and becomes a part of file names."""
         if not re.fullmatch("[0-9a-f]+", self.value):
-            raise ValueError(f"{self.value!r} is not a hash in hex")
+            raise ValueError(f"{self.value!r} is not a hexadecimal hash")
 
     def begin(self, size: int) -> "Hasher":
         """Return a new hasher for a file of `size` bytes."""

@@ -76,7 +76,7 @@ class Downloads:
         if not intact:
             part.unlink()
             raise HubError(
-                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with another content than it "
+                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with different content than it "
                 f"announces ({file.digest.algorithm} {file.digest.value}, {file.size} bytes): set HF_ENDPOINT to "
                 "another mirror, or retry later"
             )

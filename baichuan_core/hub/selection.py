@@ -98,7 +98,7 @@ def _find_weights(name: str, paths: Collection[str]) -> str:
             f"{name} has {len(gguf)} GGUF files and no checkpoint: pull a checkpoint and submit a convert job"
         )
     if not gguf:
-        raise HubError(f"{name} has no weights: expected one of {', '.join(expected)}, not in a folder")
+        raise HubError(f"{name} has no weights: expected one of {', '.join(expected)} at the top level")
     return gguf[0]
 
 
