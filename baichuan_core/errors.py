@@ -13,7 +13,7 @@ BaichuanError
  ├── HubError                   a hub lacks a repository, denies access, or sent bytes that differ from its announcement
  │    └── HubUnreachableError   the hub is unreachable or overloaded
  ├── InsufficientSpaceError     the disk has too little space for the result
- └── InsufficientMemoryError    the device has less memory than the operation needs at least
+ └── InsufficientMemoryError    the device has less memory than the minimum that the operation needs
       └── MemoryOccupiedError   the device has enough memory, but others are using part of it
 
 Each message says what is wrong and what to change. Retrying helps only if `may_pass` is true.
@@ -71,11 +71,11 @@ class RankFailedError(BaichuanError):
 
 
 class HubError(BaichuanError):
-    """A model hub does not have a repository, refuses it, or sends other bytes than it announced."""
+    """A model hub does not have a repository, denies access, or sent bytes that differ from its announcement."""
 
 
 class HubUnreachableError(HubError):
-    """A model hub does not answer now, or is overloaded."""
+    """A model hub is unreachable or overloaded."""
 
     may_pass = True
 
@@ -85,7 +85,7 @@ class InsufficientSpaceError(BaichuanError):
 
 
 class InsufficientMemoryError(BaichuanError):
-    """The device has less memory than the operation needs at least."""
+    """The device has less memory than the minimum that the operation needs."""
 
 
 class MemoryOccupiedError(InsufficientMemoryError):

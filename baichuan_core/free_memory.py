@@ -36,7 +36,7 @@ def limit_memory(reserved: Sequence[int]) -> None:
             _limits[index] = count
         return
     if _host_baseline is None:
-        _host_baseline = _measure_own_bytes()
+        _host_baseline = _measure_anonymous_bytes()
     if reserved:
         _limits[0] = sum(reserved)
 
@@ -47,7 +47,7 @@ def held_bytes() -> tuple[list[int], int]:
     Pages of mapped files do not count, because the system can reclaim them.
     """
     on_gpus = [torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count())]
-    return on_gpus, sum(_measure_own_bytes(pid) for pid in _with_descendants(os.getpid()))
+    return on_gpus, sum(_measure_anonymous_bytes(pid) for pid in _with_descendants(os.getpid()))
 
 
 def limit_device(index: int, count: int) -> None:
@@ -57,7 +57,7 @@ def limit_device(index: int, count: int) -> None:
         total = torch.cuda.mem_get_info(index)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
     else:
-        _host_baseline = _measure_own_bytes()
+        _host_baseline = _measure_anonymous_bytes()
     _limits[index] = count
 
 
@@ -67,7 +67,7 @@ def reserved_bytes() -> dict[int, int]:
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the given device; without one, the first GPU, or the CPU if there is no GPU."""
+    """Return the given device; if None, the first GPU, or the CPU if there is no GPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -81,7 +81,7 @@ def free_bytes(device: str | torch.device | None = None) -> int:
         free, _total = torch.cuda.mem_get_info(where)
         limit = _limits.get(where.index or 0)
         return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
-    limits = [_limits[0] - (_measure_own_bytes() - (_host_baseline or 0))] if _limits else []
+    limits = [_limits[0] - (_measure_anonymous_bytes() - (_host_baseline or 0))] if _limits else []
     return min([available_host_bytes(), *limits])
 
 
@@ -97,7 +97,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
     return total_host_bytes()
 
 
-def _measure_own_bytes(pid: int | str = "self") -> int:
+def _measure_anonymous_bytes(pid: int | str = "self") -> int:
     """Return the anonymous memory of a process, that is, without mapped files; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()

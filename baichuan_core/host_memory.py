@@ -1,4 +1,4 @@
-"""The memory of the machine, or of the container that this process runs in. Needs no torch."""
+"""Measure the memory of the machine, or of the container in which this process runs, without torch."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,7 +26,7 @@ def control_group_free_bytes(root: Path) -> Iterator[int]:
     Version 2 has its files in `root`, version 1 in the folder `memory`:
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
-    for folder, limit, used, prefix in _list_versions(root):
+    for folder, limit, used, prefix in _list_cgroup_layouts(root):
         try:
             left = _read_number(folder / limit) - _read_number(folder / used)
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
@@ -37,13 +37,13 @@ def control_group_free_bytes(root: Path) -> Iterator[int]:
 
 def control_group_limits(root: Path) -> Iterator[int]:
     """Yield the limit in bytes of the control group mounted at `root`, if it has one."""
-    for folder, limit, _used, _prefix in _list_versions(root):
+    for folder, limit, _used, _prefix in _list_cgroup_layouts(root):
         with suppress(OSError, ValueError):
             yield _read_number(folder / limit)
 
 
-def _list_versions(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Return for versions 2 and 1: folder, file names of limit and usage, and the prefix of names in the statistics."""
+def _list_cgroup_layouts(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
+    """Return, for versions 2 and 1: folder, files with limit and usage, and prefix of names in the statistics."""
     return (
         (root, "memory.max", "memory.current", ""),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

@@ -152,6 +152,6 @@ def _find_peak(profile: torch.profiler.profile) -> int:
     events = [event for event in results.events() if event.name() == "[memory]"] if results is not None else []
     allocated = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()  # type: ignore[attr-defined] # the stub lacks it
+        allocated += event.nbytes()  # type: ignore[attr-defined] # missing in the stub
         highest = max(highest, allocated)
     return highest

@@ -1,4 +1,4 @@
-"""Read text files of users."""
+"""Read users' text files."""
 
 from pathlib import Path
 

@@ -127,7 +127,7 @@ def require_selected_layers(
 ) -> None:
     """Raise FileError if the file does not have exactly the layers and modules that the settings select.
 
-    A missing one would silently remain that of the base, and a surplus one would silently have no effect.
+    The base would silently keep its own weights for a missing one, and a surplus one would silently have no effect.
     """
     if missing := sorted(set(selected) - set(present)):
         raise FileError(

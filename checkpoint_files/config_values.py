@@ -25,9 +25,9 @@ SIZES = (
     *("max_position_embeddings", "model_max_length"),
 )
 DEFAULT_THETA = 10_000
-MAX_NORM_EPS = 0.1  # much more than this outweighs the mean square that it is added to
+MAX_NORM_EPS = 0.1  # a much larger value would outweigh the mean square to which it is added
 MIN_THETA, MAX_THETA = 1, 1e12
-MAX_FACTOR = 1e6  # of RoPE scaling
+MAX_FACTOR = 1e6  # maximum factor of RoPE scaling
 DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
 # The activations of transformers (ACT2FN); a test checks that they are equal.
 ACTIVATIONS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import FileError
 
-MAX_SHOWN_CHARACTERS = 100  # limit for a value in a message
+MAX_SHOWN_CHARACTERS = 100  # maximum length of a value in a message
 
 
 def show(value: Any) -> str:
@@ -82,13 +82,13 @@ def is_token_or_tokens(value: Any) -> bool:
 
 
 def number_from(low: float, high: float, *, hint: str = "") -> "Rule":
-    """Return the rule of a number within bounds."""
+    """Return a rule for numbers within bounds."""
     wants = f"a number from {low:g} to {high:g}{hint and f' ({hint})'}"
     return Rule(lambda value: is_number(value) and low <= value <= high, wants)
 
 
 def whole_number_from(low: int, high: int, *, hint: str = "") -> "Rule":
-    """Return the rule of a whole number within bounds."""
+    """Return a rule for whole numbers within bounds."""
     wants = f"a whole number from {low} to {high}{hint and f' ({hint})'}"
     return Rule(lambda value: is_whole(value) and low <= value <= high, wants)
 

@@ -74,7 +74,7 @@ def check_chat_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) ->
         file: The file.
 
     Raises:
-        FileError: It lacks one.
+        FileError: One of them is missing.
     """
     for name in ("user_token_id", "assistant_token_id"):
         if fields.get(name, 0) >= vocab_size:
@@ -93,7 +93,7 @@ def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> 
         file: The file.
 
     Raises:
-        FileError: It cannot, so every answer would run to the length limit.
+        FileError: It can generate none of them, so every answer would run to the length limit.
     """
     ends = fields.get("eos_token_id")
     if ends is not None and not any(0 <= end < vocab_size for end in (ends if isinstance(ends, list) else [ends])):

@@ -14,7 +14,7 @@ from .errors import FileError
 from .field_rules import is_whole, show
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 
-MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
+MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors library
 # Pickles before the tensors in a file of torch before 1.6: magic number, protocol version, system information.
 LEGACY_PREAMBLE_PICKLES = 3
 

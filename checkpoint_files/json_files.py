@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from .errors import FileError
 
 LFS_POINTER = b"version https://git-lfs"
-MAX_BYTES = 2**22  # published configurations have 1 to 2 kB, indexes of shards up to 100 kB
+MAX_BYTES = 2**22  # published configurations have 1 to 2 kB, shard indexes up to 100 kB
 
 
 def read_object(file: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -68,7 +68,7 @@ _SETTINGS_RULES = _TOKENS | {
 
 
 def check_tokenizer_files(folder: Path, vocab_size: int) -> None:
-    """Check those files of a tokenizer that exist.
+    """Check the files of a tokenizer that exist.
 
     Args:
         folder: Directory of the tokenizer.
@@ -139,7 +139,7 @@ def _find_added_tokens(
 
 
 def _refuse_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
-    """Raise FileError if two tokens have the same id, as transformers assigns it if ids of added tokens have gaps."""
+    """Raise FileError if two tokens have the same id, as transformers may assign it if added ids have gaps."""
     by_id: dict[int, str] = {}
     for token, token_id in ids.items():
         if (other := by_id.setdefault(token_id, token)) != token:

@@ -122,7 +122,7 @@ def _weight_bytes(shape: Shape, precision: Precision, training: Training, traine
 
 
 def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
-    """Return the bytes besides weights and moments at the loss, or when the backward pass enters its first block."""
+    """Return the bytes, without weights and moments, at the loss or when the backward pass enters its first block."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = saved_activations(precision, full=full)
     block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
@@ -158,7 +158,7 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes that the model's first block saves and of its gradients; it is the last in the backward pass."""
+    """Return the bytes that the first block, the last in the backward pass, saves, and those of its gradients."""
     per_token = saved_activations(precision, full=training.method == "full")
     checkpointed = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
     block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
@@ -166,7 +166,7 @@ def _last_block_bytes(shape: Shape, precision: Precision, training: Training) ->
 
 
 def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:
-    """Return the bytes per token and block that adapters save beyond one on W_pack, included in `SavedActivations`."""
+    """Return the bytes per token and block that adapters save, except the one on W_pack (see `SavedActivations`)."""
     if training.method == "full":
         return 0.0
     inputs = dict.fromkeys(BLOCK_LAYERS, shape.hidden_size) | {"down_proj": shape.intermediate_size}

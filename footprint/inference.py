@@ -20,7 +20,7 @@ ALIBI_COLUMNS = 8
 # With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, by the bytes
 # per element of the dtype.
 ROTATION_BYTES = {2: 28, 4: 32}
-CAPACITY_STEP = 64  # tokens by which the cache of the generation engine grows
+CAPACITY_STEP = 64  # number of tokens by which the cache of the generation engine grows
 # `baichuan_core.likelihood` computes logits in slices: the logits, their float32 copy and its log-softmax.
 SCORED_SLICE_BYTES = 2**26
 SCORED_SLICES = 3
@@ -85,7 +85,7 @@ def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
 
 
 def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
-    """Return the bytes of a forward pass besides weights and cache, with logits for the last token of each row."""
+    """Return the bytes of a forward pass without weights and cache, with logits for the last token of each row."""
     states = batch * tokens * token_bytes(shape, precision) + precision.dequantized_layer_bytes(shape)
     return max(states, logits_bytes(shape, precision, positions=batch))
 

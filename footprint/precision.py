@@ -17,7 +17,7 @@ SCALE_BYTES = 4  # float32
 BLOCK = 64
 NESTED_BLOCK = 256
 CODE_BOOK_BYTES = 16 * 4
-NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the code book and the mean absmax
+NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # size of the code book and the mean absmax
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ GATHERED_BLOCKS = 2  # the block that computes and the next one, which is prefet
 BUCKET_ELEMENTS = 500_000_000
 LIVE_ELEMENTS = 1_000_000_000
 STEP_ELEMENTS = 1_000_000_000
-BUCKETS = 2  # one is filled while another is exchanged
+BUCKETS = 2  # one bucket is filled while another is exchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def rank_footprint(
         shape: Sizes of the model.
         precision: As for `finetuning`.
         training: The training settings; `batch` is that of one rank.
-        strategy: The way in which the ranks share the work.
+        strategy: The strategy by which the ranks share the work.
         ranks: Total number of ranks on all machines.
     """
     single = finetuning(shape, precision, training)

@@ -10,7 +10,7 @@ from .remedies import PRECISIONS
 from .shape import Shape
 from .sharding import RankFootprint, TrainingStrategy, rank_footprint
 
-CONTEXT_BYTES = 2**30  # per GPU, for CUDA's context and NCCL's buffers
+CONTEXT_BYTES = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
 MAX_DEVICES = 4096  # upper limit when searching for a sufficient number of devices
 REPLICAS: tuple[TrainingStrategy, ...] = ("single", "ddp")
 

@@ -12,8 +12,8 @@ from jobs.database import Database
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, Transport, Waker, celery_app
 from workers.celery_app import build_worker, forget_queue, reconnect
+from workers.delivery_watch import DeliveryWatch
 from workers.execution import Execution
-from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat, describe_worker
 from workers.inventory import Inventory
 from workers.residents import Residents
@@ -56,19 +56,21 @@ def main() -> None:
         stop()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    hearing = Hearing(lambda: reconnect(celery_worker), give_up)
+    delivery_watch = DeliveryWatch(lambda: reconnect(celery_worker), give_up)
     heartbeat = Heartbeat(
         database,
         settings,
         lambda: describe_worker(worker, inventory, execution.runners(), residents),
         waker.wake,
-        hearing,
+        delivery_watch,
         residents,
     )
     app = celery_app(settings)
     install(app, execution)
-    celery_worker = build_worker(app, worker, on_ready=heartbeat.start, on_message=hearing.hear, on_stop=stop)
-    log.info("%s starts, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
+    celery_worker = build_worker(
+        app, worker, on_ready=heartbeat.start, on_message=delivery_watch.note_message, on_stop=stop
+    )
+    log.info("%s is starting, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
     tidying.start()
     residents.start()
     celery_worker.start()
@@ -82,12 +84,12 @@ def main() -> None:
     transport.close()
     database.close()
     log.info("%s is gone", worker.id)
-    if hearing.is_lost:
+    if delivery_watch.is_lost:
         sys.exit(1)
 
 
 def _exit_in(seconds: float) -> None:
-    """Exit after `seconds` even if something hangs, for example an unreachable server; leases repair what is lost."""
+    """Exit after `seconds` even if something hangs, such as an unreachable server; leases then recover its attempts."""
     timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

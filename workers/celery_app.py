@@ -23,11 +23,11 @@ def build_worker(
 ) -> Any:
     """Return a Celery worker for the worker's own queue. Its threads only supervise runners.
 
-    `on_ready` is called once it listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT arrives; all
-    must return at once.
+    `on_ready` is called once the worker listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT
+    arrives; all must return at once.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
-    # By default Celery only keeps weak references to receivers.
+    # By default, Celery only keeps weak references to receivers.
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     signals.task_received.connect(lambda **_: on_message(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: on_stop(), weak=False)
@@ -54,9 +54,9 @@ def reconnect(celery_worker: Any) -> None:
 
 
 def forget_queue(app: Celery, worker: WorkerSettings) -> None:
-    """Delete the queue of a worker that has gone: nobody will ever read it again.
+    """Delete the queue of a worker that has ended, because nobody will ever read it again.
 
-    What is still in it was not claimed, so it goes out to another worker. If Redis is away, a small key stays behind.
+    Attempts still in it were not claimed, so they are sent to another worker. If Redis is away, a small key remains.
     """
     with suppress(OperationalError, redis.RedisError, OSError), app.connection_for_write() as connection:
         connection.default_channel.queue_delete(worker_queue(worker.id))

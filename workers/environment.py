@@ -1,4 +1,4 @@
-"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code that computes."""
+"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code of jobs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ())
     """Return the variables of this process that a runner may have.
 
     Args:
-        environment: Of this process.
-        more: Further names that the operator allows; one that ends in `*` is a prefix.
+        environment: Environment of this process.
+        more: Further names that the operator allows; a name that ends in `*` is a prefix.
     """
 
     def is_allowed(name: str) -> bool:
@@ -42,5 +42,5 @@ def hub_token(environment: Mapping[str, str]) -> str | None:
 
 
 def device_variables(uuids: Sequence[str]) -> dict[str, str]:
-    """Return the variables by which CUDA shows exactly these devices, and none if the list is empty."""
+    """Return the variables that make exactly these devices visible to CUDA, or none if the list is empty."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}

@@ -1,4 +1,4 @@
-"""Runs attempts: claims them, watches over their runners, and records how they end."""
+"""Runs attempts: claims them, supervises their runners, and records how they end."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from jobs.state import Event, JobState
 from workers.environment import hub_token, store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseOverError
-from workers.messages import Assignment, Failed, Finished, Kept, Storage
+from workers.messages import Assignment, Failed, Finished, ModelKept, Storage
 from workers.process import Runner
 from workers.rendezvous import offer_address
 from workers.residents import Residents
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Execution:
-    """The attempts of one worker; `run` is called from a thread for each."""
+    """Runs the attempts of one worker; `run` is called from a separate thread for each."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Execution:
         return frozenset(self._runners) | self._residents.process_groups()
 
     def drain(self) -> None:
-        """Take nothing more, give back what runs, and keep nothing."""
+        """Take no more attempts, give back those that run, and keep no models loaded."""
         self._draining.set()
         self._residents.drain()
 
     def run(self, attempt_id: str) -> None:
-        """Run an attempt to its end; a message about one that is not ours to run does nothing."""
+        """Run an attempt to its end; ignore a message about one that this worker must not run."""
         if self._draining.is_set():
             self._requeue(attempt_id)
             return
@@ -87,7 +87,7 @@ class Execution:
         if claim is None:
             log.info("%s is not to be run (any more)", attempt_id)
             return
-        log.info("%s: begins with %s job %s", attempt_id, claim.job.kind, claim.job.id)
+        log.info("%s: starting %s job %s", attempt_id, claim.job.kind, claim.job.id)
         lease = Lease(
             attempt_id, taken_at=taken_at, database=self._database, settings=self._settings, worker=self._worker
         )
@@ -95,10 +95,10 @@ class Execution:
             try:
                 self._attempt(claim, lease)
             except LeaseOverError:
-                log.warning("%s: the database was away for too long, the attempt counts as lost", attempt_id)
+                log.warning("%s: the database was unreachable for too long, the attempt counts as lost", attempt_id)
 
     def _claim(self, attempt_id: str) -> Claim | None:
-        """Claim the attempt, waiting out a short outage of the database, and for the workers of its other nodes."""
+        """Claim the attempt; wait out a short outage of the database, and wait for the workers of its other nodes."""
         gives_up_at = time.monotonic() + self._settings.pickup_seconds
         answer: Claim | Gathering | None = Gathering.NOT_BEGUN
         while True:
@@ -137,17 +137,17 @@ class Execution:
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
-        """Run the attempt on a resident with its model, or on a new runner."""
+        """Run the attempt on a resident that has its model, or on a new runner."""
         keep = self._worker.keep_seconds > 0
         token = self._hub_token if claim.spec.uses_hub else None
         assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep, token)
         resident = self._residents.begin(claim)
-        remains: tuple[Runner, Kept] | tuple[None, None] = None, None
+        remains: tuple[Runner, ModelKept] | tuple[None, None] = None, None
         try:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
                 ending = supervision.watch(self._starter.start(assignment, runner))
-                if not supervision.died_unheard:
+                if not supervision.died_without_message:
                     break  # otherwise the resident had died before it received the attempt
             remains = supervision.remains or remains
         finally:
@@ -168,10 +168,10 @@ class Execution:
             case StopReason.STOPPED:
                 self._give_up(claim, lease, Event.STOP)
             case StopReason.ABANDONED:
-                log.warning("%s: is no longer ours, abandoned", claim.attempt.id)
+                log.warning("%s: abandoned, because this worker no longer has its lease", claim.attempt.id)
 
     def _await_first_node(self, claim: Claim, lease: Lease) -> None:
-        """Keep the node until the first one has published, for the attempt has one lease per node."""
+        """Hold this node until the first node has published, because the attempt has one lease per node."""
         log.info("%s: node %d has finished", claim.attempt.id, claim.allocation.node)
         while lease.directive in (Directive.CONTINUE, Directive.YIELD):
             time.sleep(GATHER_SECONDS)
@@ -206,7 +206,7 @@ class Execution:
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
 
     def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
-        """End the attempt, and say at once that a slot is free: the next job need not wait for the next poll."""
+        """End the attempt, and report at once that a slot is free, so that the next job does not wait for a poll."""
         ended = lease.settle(ending)
         self._wake_dispatcher()
         return ended

@@ -1,4 +1,4 @@
-"""From an exception in the runner to what the job's owner reads, and whether trying again makes sense."""
+"""Translates an exception in the runner into a message for the job's owner, and decides whether a retry makes sense."""
 
 import errno
 import re
@@ -11,21 +11,21 @@ from jobs.errors import DomainError
 
 # OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-LONGEST_MESSAGE = 4000
-FAULTS_OF_REQUESTS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
-RENAMED = {"insufficient_space": "insufficient_storage"}  # the engine's name of a parameter, and ours
+MAX_MESSAGE_CHARACTERS = 4000
+REQUEST_ERRORS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
+RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # the engine's error code, and ours
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed; a permanent failure would come again.
+    """Reason why an attempt failed; a permanent failure would occur again.
 
     Attributes:
-        code: Its name.
-        message: What the job's owner reads.
-        permanent: Whether it would come again.
-        expected: Whether it was raised on purpose: its message says all, a traceback would only be noise.
-        of_request: Whether the request was at fault, so that the runner can go on.
+        code: The error code.
+        message: The message for the job's owner.
+        permanent: Whether it would occur again.
+        expected: Whether it was raised on purpose, so that the message is enough and a traceback would only be noise.
+        of_request: Whether the request was at fault, so that the runner can continue.
     """
 
     code: str
@@ -35,22 +35,22 @@ class Failure:
     of_request: bool = False
 
     def error(self) -> dict[str, str]:
-        """As the job's error, in a form that every database and JSON can hold: messages may quote what users wrote."""
+        """Return this as the job's error, in a form that every database and JSON can hold: it may quote user input."""
         message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-        return {"code": self.code, "message": message[:LONGEST_MESSAGE]}
+        return {"code": self.code, "message": message[:MAX_MESSAGE_CHARACTERS]}
 
 
-def failure_of(exception: BaseException) -> Failure:
-    """Return the failure that an exception in the runner means for the job."""
+def make_failure(exception: BaseException) -> Failure:
+    """Translate an exception in the runner into a failure of the job."""
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
         case BaichuanError():
-            of_request = isinstance(exception, FAULTS_OF_REQUESTS)
+            of_request = isinstance(exception, REQUEST_ERRORS)
             code, permanent = _code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
-            message = f"the worker ran out of memory: {exception!r}; ask for smaller batches or lengths"
+            message = f"the worker ran out of memory: {exception!r}; use smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
             return _os_failure(exception)
@@ -59,23 +59,23 @@ def failure_of(exception: BaseException) -> Failure:
             return Failure("internal_error", message, permanent=True, expected=False)
 
 
-def death(exit_code: int | None) -> Failure:
-    """Return the failure of a runner that ended without a last message."""
+def make_death_failure(exit_code: int | None) -> Failure:
+    """Return the failure of a runner that ended without a final message."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
         return Failure("runner_killed", f"the runner was ended by {name}{hint}", permanent=False)
-    message = f"the runner ended without a result (exit code {exit_code}); the job's log may tell why"
+    message = f"the runner ended without a result (exit code {exit_code}); see the job's log"
     return Failure("runner_died", message, permanent=False)
 
 
-def timeout(seconds: float) -> Failure:
+def make_timeout_failure(seconds: float) -> Failure:
     """Return the failure of an attempt that exceeded its time limit."""
     message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
     return Failure("timeout", message, permanent=True)
 
 
-def start_timeout(seconds: float) -> Failure:
+def make_start_timeout_failure(seconds: float) -> Failure:
     """Return the failure of a runner that did not start in time."""
     message = f"the runner did not start within BAICHUAN_WORKER_START_SECONDS={seconds:g}; is the machine overloaded?"
     return Failure("runner_start_timeout", message, permanent=False)
@@ -83,7 +83,7 @@ def start_timeout(seconds: float) -> Failure:
 
 def _code(kind: type) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
-    return RENAMED.get(words, words)
+    return RENAMED_CODES.get(words, words)
 
 
 def _os_failure(exception: OSError) -> Failure:

@@ -1,4 +1,4 @@
-"""A process that has done the imports and forks runners. CUDA must not be initialized in it: it does not survive forks.
+"""A process that has done the imports and forks runners. It must not initialize CUDA, which does not survive a fork.
 
 The worker sends a token together with the descriptors of a runner's pipes; the answers are JSON, one per packet:
 `{"token": …, "pid": …}` once a runner exists, and `{"pid": …, "code": …}` when it has ended.
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     descriptor, kinds = arguments
     tether.end_with_parent()
     channel = socket.socket(fileno=int(descriptor))
-    from workers import runner  # noqa: PLC0415 - tied to the worker before any slow import
+    from workers import runner  # noqa: PLC0415 - this process is tied to the worker before any slow import
 
     runner.preload(kinds.split(","))
     wake_up, woken = os.pipe()
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         ready, _, _ = select.select([channel.fileno(), wake_up], [], [])
         if wake_up in ready:
             os.read(wake_up, 4096)
-            _report_ended(channel)
+            _report_exits(channel)
         if channel.fileno() in ready and not _fork(channel, (wake_up, woken)):
             return
 
@@ -60,7 +60,7 @@ def _fork(channel: socket.socket, own: tuple[int, int]) -> bool:
     return True
 
 
-def _report_ended(channel: socket.socket) -> None:
+def _report_exits(channel: socket.socket) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

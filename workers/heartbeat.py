@@ -1,4 +1,4 @@
-"""Tells the dispatcher that this worker lives, and what it offers."""
+"""Tells the dispatcher that this worker is alive, and which resources it has."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from jobs.health import seconds_unclaimed
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
-from workers.hearing import Hearing
+from workers.delivery_watch import DeliveryWatch
 from workers.inventory import Inventory, find_packages, read_host
 from workers.residents import Residents
 from workers.settings import WorkerSettings
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Reports from a thread of its own; an outage of the database is waited out."""
+    """Reports from a separate thread; waits out any outage of the database."""
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class Heartbeat:
         settings: Settings,
         describe: Callable[[], WorkerRecord],
         wake_dispatcher: Callable[[], None],
-        hearing: Hearing,
+        delivery_watch: DeliveryWatch,
         residents: Residents,
     ) -> None:
         self._database = database
         self._settings = settings
         self._describe = describe
         self._wake_dispatcher = wake_dispatcher
-        self._hearing = hearing
+        self._delivery_watch = delivery_watch
         self._residents = residents
         self._worker_id = describe().id
         self._started_at = 0
@@ -46,7 +46,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Register the worker, and report from now on; a second call does nothing."""
+        """Register the worker and start reporting; a second call does nothing."""
         if not self._thread.is_alive() and not self._leaving:
             self._thread.start()
 
@@ -55,12 +55,12 @@ class Heartbeat:
         self._due.set()
 
     def drain(self) -> None:
-        """Say at once that this worker takes nothing more."""
+        """Report at once that this worker takes no more attempts."""
         self._state = "draining"
         self._due.set()
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Report that this worker has ended."""
         self._leaving = True
         self._due.set()
         if not self._thread.ident:
@@ -70,7 +70,7 @@ class Heartbeat:
             with self._database.writing() as connection:
                 workers.leave(connection, self._worker_id)
         except Exception as error:  # noqa: BLE001 - the worker counts as gone after a few missed heartbeats anyway
-            log.warning("no good-bye: %s", error)
+            log.warning("could not report the end of this worker: %s", error)
 
     def _run(self) -> None:
         while not self._leaving:
@@ -92,20 +92,20 @@ class Heartbeat:
                 may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
             )
             if self._state == "active":
-                self._hearing.check(unclaimed)
+                self._delivery_watch.check(unclaimed)
         except Exception as error:  # noqa: BLE001 - the worker must survive any outage of the database
-            log.warning("the database does not take the heartbeat, trying again: %s", error)
+            log.warning("cannot write the heartbeat to the database, trying again: %s", error)
 
 
 def describe_worker(
     worker: WorkerSettings, inventory: Inventory, runners: Collection[int], residents: Residents
 ) -> WorkerRecord:
-    """Return what a worker reports now.
+    """Return a worker's current report.
 
     Args:
         worker: Its settings, with the number of slots resolved.
         inventory: Its devices.
-        runners: Process groups of its runners, whose use of a device is not others'.
+        runners: Process groups of its runners, whose use of a device does not count as others'.
         residents: Its runners that keep a model loaded.
     """
     return WorkerRecord(

@@ -1,4 +1,4 @@
-"""The lease on an attempt: renewed by a thread of its own, which also looks for directives and records what happens."""
+"""The lease on an attempt: renewed by a separate thread, which also looks for directives and records progress."""
 
 import logging
 import threading
@@ -17,8 +17,8 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 PAUSE_SECONDS = 0.5
-MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction for another event in the job's log
-MAX_PROGRESS_EVENTS = 1_000  # limit per attempt, in case its stage changes repeatedly
+MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction before another event in the job's log
+MAX_PROGRESS_EVENTS = 1_000  # limit on these events per attempt, in case its stage changes repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ Entry = tuple[str, dict[str, Any]]
 
 
 class LeaseOverError(Exception):
-    """The database could not be reached until the lease was over: the attempt is not ours any more."""
+    """The database could not be reached until the lease was over: this worker has lost the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is to be recorded with the next renewal."""
+    """Events to be recorded with the next renewal."""
 
     log: list[Entry]
     progress: dict[str, Any] | None
@@ -41,7 +41,7 @@ class News:
 
 
 class Lease:
-    """Holds an attempt. An outage of the database costs it only when it lasts longer than the lease."""
+    """Holds an attempt. It is lost only if an outage of the database lasts longer than the lease."""
 
     def __init__(
         self, attempt_id: str, *, taken_at: float, database: Database, settings: Settings, worker: WorkerSettings
@@ -72,7 +72,7 @@ class Lease:
         self.stop()
 
     def stop(self) -> None:
-        """End the thread; the lease itself runs on."""
+        """End the thread; the lease itself remains until it expires."""
         self._closing.set()
         self._awake.set()
         self._thread.join()
@@ -83,10 +83,10 @@ class Lease:
         return Directive.ABANDON if time.monotonic() >= self._ends_at else self._directive
 
     def record_progress(self, progress: dict[str, Any]) -> None:
-        """Record how far the attempt is.
+        """Record the progress of the attempt.
 
         The job shows the newest report of every renewal; its log gets an event when the stage changes or the fraction
-        grows by 1%. The last metrics of a stage are an event even if the stage ends before the next renewal.
+        grows by 1%. The last metrics of a stage become an event even if the stage ends before the next renewal.
         """
         with self._lock:
             last = self._progress
@@ -102,22 +102,22 @@ class Lease:
         self._awake.set()
 
     def record_point(self, point: Point) -> None:
-        """Record what was logged at one step."""
+        """Record the metrics logged at one step."""
         with self._lock:
             self._points.append(point)
 
     def record_lines(self, stream: str, lines: list[str]) -> None:
-        """Record lines that were printed."""
+        """Record printed lines."""
         with self._lock:
             if self._log and self._log[-1][0] == "log" and self._log[-1][1]["stream"] == stream:
                 lines = [*self._log.pop()[1]["lines"], *lines]
             self._log.append(("log", {"stream": stream, "lines": lines}))
 
     def retry_until_expiry(self, operation: Callable[[Connection], T]) -> T:
-        """Run a transaction; while the database is away, again and again until the lease is over.
+        """Run a transaction; while the database is unreachable, retry until the lease is over.
 
         Raises:
-            LeaseOverError: it is.
+            LeaseOverError: The lease is over.
         """
         while True:
             try:
@@ -130,10 +130,10 @@ class Lease:
             time.sleep(PAUSE_SECONDS)
 
     def settle(self, ending: Callable[[Connection], T]) -> T:
-        """Stop renewing, and end the attempt in one transaction with what is still to be recorded.
+        """Stop renewing, then record everything pending and end the attempt in one transaction.
 
         Raises:
-            LeaseOverError: the database could not be reached in time.
+            LeaseOverError: The database could not be reached in time.
         """
         self.stop()
         news = self._take()

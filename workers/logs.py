@@ -1,4 +1,4 @@
-"""What a runner prints, cut into lines."""
+"""Cuts the output of a runner into lines."""
 
 LINE_BYTES = 8192
 
@@ -6,7 +6,7 @@ LINE_BYTES = 8192
 class LineReader:
     """Cuts the bytes of one stream into lines of text.
 
-    A line that a progress bar overwrote with carriage returns counts as it stood in the end.
+    A line that a progress bar overwrote with carriage returns counts only in its final state.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class LineReader:
         return [_text(line) for line in lines]
 
     def close(self) -> list[str]:
-        """Return what came after the last line break."""
+        """Return the text after the last line break."""
         rest, self._rest = self._rest, b""
         return [_text(rest)] if rest else []
 
 
 class LogBudget:
-    """How much of an attempt's output may still be kept."""
+    """Amount of an attempt's output that may still be kept."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -46,4 +46,5 @@ class LogBudget:
 
 def _text(line: bytes) -> str:
     last = line.rstrip(b"\r").rpartition(b"\r")[2]
-    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")  # not in PostgreSQL
+    # PostgreSQL text cannot contain NUL.
+    return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

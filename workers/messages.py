@@ -1,4 +1,4 @@
-"""What a worker and its runners say to each other: JSON, one message per line."""
+"""Messages between a worker and its runners: JSON, one message per line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ from workers.handlers.contract import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where a runner finds models and writes results.
+    """Locations from which a runner reads models, and to which it writes results.
 
     Attributes:
         artifact_root: A directory, or the URL of an object store.
-        cache: Folder for copies of what an object store has.
-        cache_bytes: Most bytes of such copies that are kept.
-        variables: Credentials of the object store, by the names that its library reads.
-        model_roots: Directories below which registered models may be.
-        free_space_reserve_bytes: Room to leave free on the disk.
+        cache: Folder for copies of objects in the store.
+        cache_bytes: Maximum size of these copies.
+        variables: Credentials of the object store, by the names of the environment variables that its library reads.
+        model_roots: Directories that may contain registered models.
+        free_space_reserve_bytes: Bytes to leave free on the disk.
     """
 
     artifact_root: str
@@ -45,9 +45,9 @@ class Assignment:
 
     Attributes:
         claim: The attempt.
-        storage: Where the runner finds models and writes results.
-        threads: CPU threads that it may use.
-        keep: Whether it keeps what it has loaded and waits for another attempt.
+        storage: Locations of models and results.
+        threads: Number of CPU threads that it may use.
+        keep: Whether the runner keeps its model loaded and waits for another attempt.
         hub_token: The worker's access to a model hub, if the job's kind may use it.
     """
 
@@ -60,7 +60,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """From a runner: where the operation stands."""
+    """From a runner: progress of the operation."""
 
     fraction: float
     stage: str
@@ -70,19 +70,19 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """From a runner: what it logged at one step; no step is left out."""
+    """From a runner: the metrics logged at one step; no step is left out."""
 
     point: Point
     type: Literal["measured"] = "measured"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """From a runner: what it keeps loaded while it waits for another attempt.
+class ModelKept:
+    """From a runner: the model that it keeps loaded while it waits for another attempt.
 
     Attributes:
         model: The model.
-        engine: What runs it.
+        engine: The engine that runs it.
         device_bytes: Memory on each of its GPUs.
         host_bytes: Memory of the host.
     """
@@ -93,17 +93,17 @@ class Kept:
     host_bytes: int
 
     def fits(self, spec: AnySpec) -> bool:
-        """Whether a job can use it: only generation can choose the engine, other jobs need the native one."""
+        """Whether a job can use the model: only generation can choose the engine; other jobs need the native one."""
         return getattr(spec, "engine", NATIVE_ENGINE) in (self.engine, "auto")
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """From a runner: everything is written and published in the store."""
+    """From a runner: all results are written and published in the store."""
 
     outcome: Outcome[AnyResult]
     stored: Sequence[StoredFile]
-    kept: Kept | None = None
+    kept: ModelKept | None = None
     type: Literal["finished"] = "finished"
 
 
@@ -112,13 +112,13 @@ class Failed:
     """From a runner: the attempt failed."""
 
     failure: Failure
-    kept: Kept | None = None
+    kept: ModelKept | None = None
     type: Literal["failed"] = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """From a runner: it has saved a resume point and gives its place back, as it was asked to."""
+    """From a runner: it has saved a resume point and gives up its place, as requested."""
 
     type: Literal["paused"] = "paused"
 
@@ -133,16 +133,16 @@ class Serves:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """From a runner: all replies to chats of one moment."""
+    """From a runner: all replies to chats that were ready at the same time."""
 
     replies: Sequence[Reply]
     type: Literal["replied"] = "replied"
 
 
 NATIVE_ENGINE = "transformers"
-PAUSE = b"pause\n"  # to a runner, after its assignment
-MAKE_ROOM = b"make room\n"  # the same: end when nothing is left to answer
-CALL_PREFIX = b"call "  # to a runner; assignments begin with a brace
+PAUSE = b"pause\n"  # to a runner, after its assignment: save a resume point and give up the place
+MAKE_ROOM = b"make room\n"  # to a runner: end once there is nothing left to answer
+CALL_PREFIX = b"call "  # to a runner: a call follows (the lines of assignments begin with a brace)
 Message = Annotated[Progressed | Measured | Finished | Failed | Paused | Serves | Replied, Field(discriminator="type")]
 
 _ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
@@ -150,31 +150,31 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def encode_assignment(assignment: Assignment) -> bytes:
-    """Return the line for a runner."""
+    """Return an assignment as a line for a runner."""
     return _ASSIGNMENT.dump_json(assignment) + b"\n"
 
 
 def decode_assignment(line: bytes) -> Assignment:
-    """Read what `encode_assignment` wrote."""
+    """Read a line that `encode_assignment` wrote."""
     return _ASSIGNMENT.validate_json(line)
 
 
 def encode_message(message: Message) -> bytes:
-    """Return the line for a worker."""
+    """Return a message as a line for a worker."""
     return _MESSAGE.dump_json(message) + b"\n"
 
 
 def decode_message(line: bytes) -> Message:
-    """Read what `encode_message` wrote."""
+    """Read a line that `encode_message` wrote."""
     return _MESSAGE.validate_json(line)
 
 
 def encode_call(attempt_id: str, call: Call) -> bytes:
-    """Return the line for a runner: a call to the attempt that it runs."""
+    """Return a call to a runner's current attempt as a line."""
     return CALL_PREFIX + attempt_id.encode() + b" " + CALL.dump_json(call) + b"\n"
 
 
 def decode_call(line: bytes) -> tuple[str, Call]:
-    """Read what `encode_call` wrote: the attempt's id and the call."""
+    """Read a line that `encode_call` wrote; return the attempt's id and the call."""
     attempt_id, _, text = line.removeprefix(CALL_PREFIX).partition(b" ")
     return attempt_id.decode(), CALL.validate_json(text)

@@ -1,4 +1,4 @@
-"""Finds, in the runner, what a spec names: checked paths on this machine's disk, and room for the result."""
+"""Prepares, in the runner, the inputs that a spec names: checks their paths, and the room for the result."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
     """Return everything that a handler needs.
 
     Raises:
-        InvalidRequestError: a model or file is gone or is of the wrong kind, or a path is no longer allowed.
+        InvalidRequestError: A model or file is gone or of the wrong kind, or a path is no longer allowed.
     """
     found = resolve_models(claim.spec, claim.models, claim.bases)  # the model may have changed since the submission
     require_files(claim.spec, {file.id for file in claim.files.values()})
@@ -44,7 +44,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
 
 
 def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> LoadedModel | None:
-    """Return which model was loaded from `source`: one that the spec names, or the one that the job has made."""
+    """Return the model that was loaded from `source`: one that the spec names, or the one that the job has produced."""
     found = resolve_models(claim.spec, claim.models, claim.bases)
     if source.checkpoint == context.model_output:
         name = claim.job.output_model or claim.job.id
@@ -61,7 +61,7 @@ def _describe_place(claim: Claim) -> Place:
     if claim.nodes == 1:
         return Place(devices)
     if claim.rendezvous is None:
-        raise RuntimeError("the first node has not said where it waits")
+        raise RuntimeError("the first node has not reported its address")
     host, _, port = claim.rendezvous.rpartition(":")
     return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
 
@@ -70,12 +70,12 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Se
     """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
-        InvalidRequestError: it is gone.
-        PathNotAllowedError: it lies outside the allowed roots.
+        InvalidRequestError: It is gone.
+        PathNotAllowedError: It is outside the allowed roots.
     """
     if model.path is not None:
         if not Path(model.path).is_dir():
-            message = f"the directory of model {model.id!r}, {model.path}, is gone; put it back or register it anew"
+            message = f"the directory of model {model.id!r}, {model.path}, is gone; put it back or register it again"
             raise InvalidRequestError(message, param=field)
         return allowed_path(model.path, model_roots)
     folder = store.local(model.key or "")
@@ -86,10 +86,10 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Se
 
 
 def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore) -> None:
-    """Refuse at once what cannot be written in the end.
+    """Refuse a job at once if its result would not fit on the disk.
 
     Raises:
-        InsufficientStorageError: the store has too little room; says how much is needed and free.
+        InsufficientStorageError: The store has too little room; the message says how much is needed and free.
     """
     folder = context.models.get("model")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder else 0

@@ -1,4 +1,4 @@
-"""The worker's side of a runner process: hear it, tell it its assignment, kill it."""
+"""The worker's side of a runner process: reads its messages, sends its assignment, kills it."""
 
 import os
 import selectors
@@ -21,11 +21,11 @@ Line = tuple[str, list[str]]
 
 
 class Process(Protocol):
-    """A started process, whoever its parent is."""
+    """A process that has been started, by this process or by another."""
 
     @property
     def pid(self) -> int:
-        """Return its id, and that of its process group."""
+        """Return its id, which is also the id of its process group."""
         ...
 
     @property
@@ -34,13 +34,13 @@ class Process(Protocol):
         ...
 
     def wait(self, timeout: float) -> None:
-        """Wait for its end, at most `timeout` seconds."""
+        """Wait until it has ended, at most `timeout` seconds."""
         ...
 
 
 @dataclass(slots=True)
 class RunnerPipes:
-    """The pipes of a runner: our ends, and its ends until they are handed over."""
+    """The pipes of a runner: the worker's ends, and the runner's ends until they are handed over."""
 
     control: int
     messages: int
@@ -60,7 +60,7 @@ class RunnerPipes:
         return cls(control, messages, stdout, stderr, wires)
 
     def hand_over(self) -> None:
-        """Close the runner's ends: else our ends would never report that it has ended."""
+        """Close the runner's ends; otherwise ours would never report that it has ended."""
         if not self.handed_over:
             self.handed_over = True
             for end in (self.theirs.control, self.theirs.messages, self.theirs.stdout, self.theirs.stderr):
@@ -97,7 +97,7 @@ class Runner:
 
     @property
     def pid(self) -> int:
-        """Return its process id, which is the id of its process group as well."""
+        """Return its process id, which is also the id of its process group."""
         return self.process.pid
 
     @property
@@ -107,20 +107,20 @@ class Runner:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing more can come from it."""
+        """Whether the runner can send nothing more."""
         return not self._open
 
     def assign(self, assignment: Assignment) -> None:
-        """Tell the runner what to do. If it has ended already, its exit code says why."""
+        """Send the runner its assignment. If it has already ended, its exit code says why."""
         with self._writing:
             self._write(encode_assignment(assignment))
 
     def ask_to_pause(self) -> None:
-        """Ask the runner to save a resume point and to give its place back; a stuck one does not hear it."""
+        """Ask the runner to save a resume point and give up its place; a stuck runner will not notice."""
         self._request(PAUSE)
 
     def ask_to_make_room(self) -> None:
-        """Ask the runner to end when nothing is left to answer; a stuck one does not hear it."""
+        """Ask the runner to end once it has nothing left to answer; a stuck runner will not notice."""
         self._request(MAKE_ROOM)
 
     def _request(self, line: bytes) -> None:
@@ -131,12 +131,12 @@ class Runner:
                 self._writing.release()
 
     def call(self, attempt_id: str, call: Call) -> None:
-        """Pass a call on to an attempt; any thread may do so, and waits as long as the runner does not read."""
+        """Pass a call on to an attempt. Any thread may call this; it blocks until the runner reads."""
         with self._writing:
             self._write(encode_call(attempt_id, call))
 
     def listen(self, timeout: float) -> Iterator[Message | Line]:
-        """Yield what the runner says within `timeout` seconds: messages, and lines that it printed, by stream."""
+        """Yield the runner's messages and the lines that it prints, by stream, for up to `timeout` seconds."""
         if not self._open:
             self.process.wait(timeout)
             return
@@ -155,14 +155,14 @@ class Runner:
                 if lines := reader.feed(data) if data else reader.close():
                     yield name, lines
 
-    def cut_lines(self) -> Iterator[Line]:
-        """Yield the unfinished lines of an attempt that has ended: what comes later belongs to another one."""
+    def take_unfinished_lines(self) -> Iterator[Line]:
+        """Yield the unfinished lines of an attempt that has ended, because later output belongs to another attempt."""
         for name, reader in self._lines.values():
             if lines := reader.close():
                 yield name, lines
 
     def kill(self) -> None:
-        """End the runner and all it has started, at once."""
+        """Kill the runner and all processes that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if self.exit_code is None:  # it may not have created its process group yet
@@ -170,14 +170,14 @@ class Runner:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Kill what is left, wait for the end at most `timeout` seconds, and close the pipes."""
+        """Kill all remaining processes, wait for their end at most `timeout` seconds, and close the pipes."""
         self.kill()
         self.process.wait(timeout)
         if self._closed.acquire(blocking=False):
             self._close_pipes(timeout)
 
     def _close_pipes(self, timeout: float) -> None:
-        """Close the pipes once nobody writes, which ends with the last reader; a stray one keeps them open."""
+        """Close the pipes once no process can write to them; a stray process may keep them open."""
         if self._writing.acquire(timeout=timeout):
             self._has_pipes = False
             self.pipes.close()

@@ -1,4 +1,4 @@
-"""Where the first node of an attempt on several machines waits for the others."""
+"""The address at which the first node of an attempt on several machines waits for the others."""
 
 import socket
 from urllib.parse import urlsplit
@@ -10,8 +10,8 @@ def offer_address(host: str, redis_url: str) -> str:
     """Return "host:port" with a port that is free now.
 
     Args:
-        host: Address of this machine that the other machines can reach; "" takes that of the interface which leads to
-            Redis, since all workers reach Redis.
+        host: Address of this machine that the other machines can reach; "" selects the address of the interface
+            that leads to Redis, because all workers reach Redis.
         redis_url: The broker.
     """
     host = host or _local_address(urlsplit(redis_url).hostname or "127.0.0.1")
@@ -23,5 +23,5 @@ def offer_address(host: str, redis_url: str) -> str:
 def _local_address(target: str) -> str:
     """Return this machine's address on the interface that leads to `target`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((target, UDP_PORT))  # this sends nothing, it only selects the route
+        probe.connect((target, UDP_PORT))  # sends nothing, only selects the route
         return str(probe.getsockname()[0])

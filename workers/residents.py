@@ -1,6 +1,6 @@
-"""Residents: runners that keep the model of their last attempt loaded, and wait for another attempt on it.
+"""Residents: runners that keep the model of their last attempt loaded and wait for another attempt that uses it.
 
-A resident holds memory only until somebody needs it: a job that starts here, or another process of the machine.
+A resident holds memory only until a job that starts here or another process on the machine needs it.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 from jobs.records import AllocationRecord
 from jobs.service.claims import Claim
 from workers.inventory import Inventory, read_host
-from workers.messages import Kept
+from workers.messages import ModelKept
 from workers.process import Runner
 from workers.settings import WorkerSettings
 
@@ -22,7 +22,7 @@ HOST = "host"  # name of the host memory pool, which CPU devices share with ever
 
 log = logging.getLogger(__name__)
 
-Bytes = Mapping[str, int]  # by the UUID of a GPU, or HOST
+Bytes = Mapping[str, int]  # bytes by the UUID of a GPU, or by HOST
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +31,7 @@ class Resident:
 
     Attributes:
         runner: The process.
-        kept: What it keeps.
+        kept: The model that it keeps loaded.
         devices: UUIDs of its devices.
         bytes: Memory that it holds.
         loaded_at: When its model was loaded, in seconds since the epoch.
@@ -40,7 +40,7 @@ class Resident:
     """
 
     runner: Runner
-    kept: Kept
+    kept: ModelKept
     devices: tuple[str, ...]
     bytes: Bytes
     loaded_at: float
@@ -48,12 +48,12 @@ class Resident:
     is_busy: bool = False
 
     def report(self) -> dict[str, Any]:
-        """Return the entry of `WorkerRecord.models`."""
+        """Return the resident's entry in `WorkerRecord.models`."""
         return {
             **asdict(self.kept.model),
             "key": self.kept.model.key,
             "engine": self.kept.engine,
-            "devices": [{"uuid": uuid, "bytes": self.bytes.get(_pool_of(uuid), 0)} for uuid in self.devices],
+            "devices": [{"uuid": uuid, "bytes": self.bytes.get(_get_pool(uuid), 0)} for uuid in self.devices],
             "host_bytes": self.bytes.get(HOST, 0),
             "since": int(self.loaded_at * 1000),
             "busy": self.is_busy,
@@ -61,7 +61,7 @@ class Resident:
 
 
 class Residents:
-    """The residents of a worker, and what its running attempts have reserved.
+    """The residents of a worker, and the memory reserved by its running attempts.
 
     `begin` and `end` are called around each attempt, by its thread.
     """
@@ -78,7 +78,7 @@ class Residents:
         self._thread = threading.Thread(target=self._watch, name="residents", daemon=True)
 
     def start(self) -> None:
-        """Watch over idle residents from now on."""
+        """Start watching idle residents."""
         self._thread.start()
 
     def begin(self, claim: Claim) -> Resident | None:
@@ -93,14 +93,14 @@ class Residents:
         self._close(victims, f"{claim.attempt.id} needs the memory")
         return chosen
 
-    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: Kept | None) -> None:
+    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: ModelKept | None) -> None:
         """Note that an attempt has ended.
 
         Args:
             claim: The attempt.
             used: What `begin` returned.
-            runner: Its runner if that goes on living; None if it is closed.
-            kept: What the runner keeps loaded.
+            runner: Its runner if that stays alive; None if it is closed.
+            kept: The model that the runner keeps loaded.
         """
         new = None
         with self._lock:
@@ -118,7 +118,7 @@ class Residents:
             self._on_change()
 
     def drain(self) -> None:
-        """Close idle residents at once and keep no new ones; it returns at once."""
+        """Close idle residents and keep no new ones; return at once."""
         self._closing.set()
 
     def close(self) -> None:
@@ -131,12 +131,12 @@ class Residents:
         self._close(idle, "the worker ends")
 
     def adapt(self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]) -> None:
-        """Close what the service no longer wants here, or what a device has no room for.
+        """Close residents that the service no longer wants here, and those that a device has no room for.
 
         Args:
             may_keep: False if an administrator drains the worker.
             obsolete: Keys of models that were deleted or replaced.
-            devices: The devices with their present use.
+            devices: The devices with their current use.
         """
         with self._lock:
             self._may_keep = may_keep
@@ -154,12 +154,12 @@ class Residents:
             return frozenset(each.runner.pid for each in self._residents)
 
     def report(self) -> list[dict[str, Any]]:
-        """Return what a heartbeat reports."""
+        """Return the entries for a heartbeat."""
         with self._lock:
             return [each.report() for each in self._residents]
 
     def _idle(self) -> list[Resident]:
-        """Return the idle residents, the one that waits longest first."""
+        """Return the idle residents, longest idle first."""
         return sorted((each for each in self._residents if not each.is_busy), key=lambda each: each.idle_since)
 
     def _oldest_on(self, uuid: str) -> list[Resident]:
@@ -169,9 +169,9 @@ class Residents:
     def _choose_victims(
         self, allocation: AllocationRecord, chosen: Resident | None, idle: Sequence[Resident]
     ) -> list[Resident]:
-        """Return the idle residents to close so that an attempt gets the memory that it has reserved.
+        """Return the idle residents that must be closed so that an attempt gets its reserved memory.
 
-        That is checked by the books, and by what the machine has free now, which others may use as well.
+        The choice considers both the reservations and the memory that is free now, which other processes may also use.
         """
         capacity, free = self._measure()
         with self._lock:
@@ -190,11 +190,11 @@ class Residents:
         return victims
 
     def _measure(self) -> tuple[Bytes, Bytes]:
-        """Return the memory that jobs may have, and what is free now as far as that is known."""
+        """Return the memory that jobs may use, and the memory that is free now, as far as it is known."""
         host = read_host()
         capacity, free = {HOST: int(host["memory_bytes"])}, {HOST: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):
-            if _pool_of(device["uuid"]) == HOST:
+            if _get_pool(device["uuid"]) == HOST:
                 continue
             capacity[device["uuid"]] = device["memory_bytes"] - (device.get("used_by_others_bytes") or 0)
             if device.get("used_bytes") is not None:
@@ -206,30 +206,30 @@ class Residents:
             try:
                 self._look_after()
             except Exception:
-                log.exception("residents could not be looked after, trying again")
+                log.exception("could not check the residents, trying again")
         with self._lock:
             idle = self._idle()
         self._close(idle, "the worker ends")
 
     def _look_after(self) -> None:
-        """Close idle residents that have died or waited too long, and the oldest if the host is short of memory."""
+        """Close residents that have died or were idle for too long, and the oldest if the host is short of memory."""
         with self._lock:
             idle = self._idle()
             dead = [each for each in idle if _is_dead(each.runner)]
         too_old = time.monotonic() - self._worker.keep_seconds
         self._close(dead, "it has died")
-        self._close([each for each in idle if each.idle_since <= too_old], "nothing has used it")
+        self._close([each for each in idle if each.idle_since <= too_old], "it was idle for too long")
         if read_host()["available_bytes"] < self._worker.memory_reserve_bytes:
             self._close(idle[:1], "the machine is short of memory")
 
     def _close(self, residents: Iterable[Resident], reason: str) -> None:
-        """Close those of the residents that are still idle, and wait until their memory is free."""
+        """Close the given residents if they are still idle, and wait until their memory is free."""
         with self._lock:
             ours = [each for each in residents if each in self._residents and not each.is_busy]
             for each in ours:
                 self._residents.remove(each)
         for each in ours:
-            log.info("resident %d with model %s ends: %s", each.runner.pid, each.kept.model.id, reason)
+            log.info("ending resident %d with model %s: %s", each.runner.pid, each.kept.model.id, reason)
             each.runner.kill()  # kill all of them before waiting for any
         for each in ours:
             each.runner.close(self._worker.exit_seconds)
@@ -237,9 +237,9 @@ class Residents:
             self._on_change()
 
 
-def _new_resident(runner: Runner, kept: Kept, allocation: AllocationRecord, loaded_at: float) -> Resident:
+def _new_resident(runner: Runner, kept: ModelKept, allocation: AllocationRecord, loaded_at: float) -> Resident:
     devices = tuple(device["uuid"] for device in allocation.devices)
-    on_gpus = zip((uuid for uuid in devices if _pool_of(uuid) != HOST), kept.device_bytes, strict=False)
+    on_gpus = zip((uuid for uuid in devices if _get_pool(uuid) != HOST), kept.device_bytes, strict=False)
     return Resident(runner, kept, devices, {**dict(on_gpus), HOST: kept.host_bytes}, loaded_at)
 
 
@@ -250,14 +250,14 @@ def _serves(resident: Resident, claim: Claim) -> bool:
 
 
 def _is_dead(runner: Runner) -> bool:
-    """Whether an idle runner has ended. What it prints between attempts belongs to none, and is dropped."""
+    """Whether an idle runner has ended. Its output between attempts belongs to no attempt and is dropped."""
     for _ in runner.listen(0):
         pass
     return runner.silent or runner.exit_code is not None
 
 
 def _demand(allocation: AllocationRecord) -> Bytes:
-    on_devices = ({_pool_of(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
+    on_devices = ({_get_pool(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
     return _add([*on_devices, {HOST: allocation.host_bytes}])
 
 
@@ -269,6 +269,6 @@ def _add(parts: Iterable[Bytes]) -> dict[str, int]:
     return total
 
 
-def _pool_of(uuid: str) -> str:
-    """Return the memory that a device has: a CPU's is the host's."""
+def _get_pool(uuid: str) -> str:
+    """Return the name of a device's memory pool: a CPU uses the host's."""
     return HOST if uuid.startswith("cpu") else uuid

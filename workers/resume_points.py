@@ -1,4 +1,4 @@
-"""Resume points on their way between a runner and the artifact store, so that any machine can continue."""
+"""Transfers resume points between a runner and the artifact store, so that any machine can continue."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, 
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import inspect
 
-# Files of a resume point that are part of its model; all others are the state of the training.
+# Files of a resume point that are part of its model; all other files are training state.
 MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -29,9 +29,9 @@ WEIGHTS = ".safetensors"
 
 
 class ResumePoints:
-    """Those of one attempt, which it shares, and those of earlier attempts, which it may fetch.
+    """Resume points of one attempt, which it shares, and of earlier attempts, which it may fetch.
 
-    A thread uploads, the newest point first; one that waits is replaced by a newer one. What fails is not tried again:
+    A thread uploads the newest point; a waiting one is replaced by a newer one. A failed upload is not retried, because
     the next point follows.
     """
 
@@ -46,7 +46,7 @@ class ResumePoints:
         self._thread: threading.Thread | None = None
 
     def share(self, folder: Path) -> None:
-        """Take note of a complete resume point `checkpoint-STEP` in the workspace; returns at once."""
+        """Schedule the upload of a complete resume point `checkpoint-STEP` in the workspace; return at once."""
         step = int(folder.name.rpartition("-")[2])
         try:
             held = self._store.hold(self._workspace.resume_point(step))
@@ -107,7 +107,7 @@ class ResumePoints:
         self._delete_rotated()
 
     def _delete_rotated(self) -> None:
-        """Delete those points from the store that the training no longer keeps."""
+        """Delete the points that the training no longer keeps from the store."""
         local = self._store.workspace(self._workspace.checkpoints)
         for step in list(self._shared):
             if not (local / f"checkpoint-{step}").is_dir():

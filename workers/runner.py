@@ -1,9 +1,10 @@
 """The runner: a separate process for an attempt, or for several that use the same model, one after another.
 
-It owns its devices, and ends with its worker or at its word.
+It owns its devices, and ends with its worker or on its request.
 
-Whatever may take long happens here, where it can be killed at any moment: fetching models, computing, hashing and
-publishing. The worker only keeps the books. Nothing heavy is imported at the top, for the worker imports this module.
+All long operations (fetching models, computing, hashing and publishing) happen here, because this process can be
+killed at any moment. The worker only keeps the records. Nothing heavy is imported at the top, because the worker
+imports this module.
 """
 
 import ctypes
@@ -33,9 +34,9 @@ from jobs.results import JobProgress
 from jobs.scheduling import LoadedModel
 from jobs.service.metrics import to_point
 from workers.environment import device_variables
-from workers.failures import failure_of
+from workers.failures import make_failure
 from workers.handlers.chat_channel import ChatChannel
-from workers.handlers.contract import Context, GivenBackError, handler_of
+from workers.handlers.contract import Context, GivenBackError, import_handler
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
@@ -44,9 +45,9 @@ from workers.messages import (
     Assignment,
     Failed,
     Finished,
-    Kept,
     Measured,
     Message,
+    ModelKept,
     Paused,
     Progressed,
     Replied,
@@ -67,7 +68,7 @@ LATE_IMPORTS = ("bitsandbytes", "peft")
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """File descriptors of a runner's ends of its pipes; it ends when `control` is closed."""
+    """File descriptors of the runner's ends of its pipes; the runner ends when `control` is closed."""
 
     control: int
     messages: int
@@ -79,7 +80,7 @@ def preload(kinds: list[str]) -> None:
     """Import what jobs of these kinds need, ahead of the first assignment."""
     for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LATE_IMPORTS):
         import_module(name)
-    # Exempt all present objects from garbage collection: collections become fast, and forks keep sharing the memory.
+    # Exempt all existing objects from garbage collection: collections become fast, and forks keep sharing the memory.
     gc.collect()
     gc.freeze()
 
@@ -102,18 +103,18 @@ def run(wires: Wires) -> None:
 
 
 class Control:
-    """What the worker sends: assignments, requests to pause, and calls. Its end, however it comes, ends this process.
+    """Reads what the worker sends: assignments, requests to pause, and calls. This process ends when the worker does.
 
     Attributes:
-        pause: Whether the attempt must give its place back.
+        pause: Whether the attempt must give up its place.
         make_room: Whether the attempt must end when it is idle.
-        chats: Where calls to the attempt go.
+        chats: The channel that receives calls to the attempt.
     """
 
     def __init__(self, pipe: io.BufferedReader) -> None:
         self.pause = threading.Event()
         self.make_room = threading.Event()
-        self.chats: tuple[str, ChatChannel] | None = None  # with the attempt's id
+        self.chats: tuple[str, ChatChannel] | None = None  # the current channel, with the attempt's id
         self._assignments: SimpleQueue[bytes] = SimpleQueue()
         threading.Thread(target=self._obey, args=(pipe,), name="control", daemon=True).start()
 
@@ -138,12 +139,12 @@ class Control:
 
     def _call(self, line: bytes) -> None:
         attempt_id, call = decode_call(line)
-        if self.chats is not None and self.chats[0] == attempt_id:  # else it was for an attempt that has ended
+        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise that attempt has ended
             self.chats[1].deliver(call)
 
 
 class AttemptRunner:
-    """Runs attempts one after another, and keeps between them what they have loaded."""
+    """Runs attempts one after another, and keeps their model loaded in between."""
 
     def __init__(self, messages: int, control: Control) -> None:
         from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - not in the worker's own process
@@ -151,18 +152,19 @@ class AttemptRunner:
         self._messages = messages
         self._control = control
         self._loaded = ModelKeeper()
-        self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)  # what is loaded, and its name
+        # the model that is loaded, and its name
+        self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)
         self._context: Context | None = None
         self._store: ArtifactStore | None = None  # it locks the loaded model's files against eviction from the cache
 
     def run(self, assignment: Assignment) -> Finished | Failed | Paused:
-        """Run an attempt; whatever happens, return what the worker must learn."""
+        """Run an attempt; return the message for the worker, even after a failure."""
         try:
             return self._work(assignment)
         except (TrainingPausedError, GivenBackError):
             return Paused()
         except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
-            failure = failure_of(exception)
+            failure = make_failure(exception)
             if not failure.expected:
                 traceback.print_exc()
         # The exception no longer exists here, and neither do the tensors that its traceback referred to.
@@ -187,7 +189,7 @@ class AttemptRunner:
             reserve_bytes=storage.free_space_reserve_bytes,
         )
         self._store, self._context = store, context
-        handler = handler_of(claim.spec)
+        handler = import_handler(claim.spec)
         require_room(claim.spec, handler, context, store)
         _set_up_libraries(assignment)
         require_memory(claim.spec, context)
@@ -205,8 +207,8 @@ class AttemptRunner:
     def _reply(self, replies: Sequence[Reply]) -> None:
         _send(self._messages, Replied(replies))
 
-    def _keep(self, assignment: Assignment) -> Kept | None:
-        """Return what stays loaded; None if nothing does, or nothing that another job could name."""
+    def _keep(self, assignment: Assignment) -> ModelKept | None:
+        """Return the model that stays loaded; None if there is none, or none that another job could name."""
         from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - not in the worker's process
 
         kept = self._loaded.kept
@@ -219,11 +221,11 @@ class AttemptRunner:
             return None
         release_memory()
         on_gpus, of_host = held_bytes()
-        return Kept(model, kept.engine, on_gpus, of_host)
+        return ModelKept(model, kept.engine, on_gpus, of_host)
 
 
 def _flush() -> None:
-    """Write out what was printed, by native libraries too: what comes later belongs to no attempt."""
+    """Flush all output, including that of native libraries, because later output belongs to no attempt."""
     sys.stdout.flush()
     sys.stderr.flush()
     ctypes.CDLL(None).fflush(None)
@@ -239,9 +241,9 @@ def _set_up_environment(assignment: Assignment) -> None:
 
 
 class Reporter:
-    """Sends progress to the worker, thinned out: every new stage, and the figures a few times a second.
+    """Sends progress to the worker, thinned out: every new stage, and the fraction a few times a second.
 
-    The metrics of steps are sent all.
+    The metrics of all steps are sent.
     """
 
     def __init__(self, messages: int) -> None:
@@ -262,7 +264,7 @@ class Reporter:
 
 
 def _send(messages: int, message: Message) -> None:
-    """Write a message; if the worker has ended, the control pipe says so, too."""
+    """Write a message; if the worker has ended, ignore it, because the closed control pipe ends this process."""
     line = memoryview(encode_message(message))
     with suppress(BrokenPipeError):
         while line:
@@ -270,15 +272,15 @@ def _send(messages: int, message: Message) -> None:
 
 
 def _cuda_devices(allocation: AllocationRecord) -> list[str]:
-    """Return the UUIDs that CUDA shall show: a CPU is none of its devices."""
+    """Return the UUIDs to make visible to CUDA; CPUs are left out."""
     return [device["uuid"] for device in allocation.devices if not device["uuid"].startswith("cpu")]
 
 
 def _redirect(wires: Wires) -> None:
-    """Send output to the pipes, at the level of file descriptors: native libraries print, too."""
+    """Redirect output to the pipes at the level of file descriptors, because native libraries also print."""
     os.dup2(wires.stdout, 1)
     os.dup2(wires.stderr, 2)
-    # The inherited streams may have been opened on a file, and would buffer and seek as if they still were.
+    # The inherited streams may have been opened on a file, and would still buffer and seek as if they were files.
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     os.close(wires.stdout)

@@ -1,4 +1,4 @@
-"""How one worker process behaves; the clocks of the queue itself are in `jobs.settings`."""
+"""Settings of one worker process; the intervals and timeouts of the queue itself are in `jobs.settings`."""
 
 import os
 import re
@@ -13,56 +13,63 @@ from jobs.specs import KINDS
 from workers.inventory import DeclaredDevice, read_declaration
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
-# A job's code must not reach the service itself.
+# Jobs must not see the credentials of the service itself.
 SERVICE_SECRETS = ("DATABASE_URL", "REDIS_URL", "BAICHUAN_API_KEY")
 
 
 class WorkerSettings(BaseSettings):
-    """Read from the environment when the worker starts."""
+    """Settings of a worker, read from the environment when it starts."""
 
     model_config = SettingsConfigDict(env_prefix="BAICHUAN_WORKER_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     id: str = Field(
         default_factory=lambda: new_id("wrk"),
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="Name of the worker and its queue; give no two running workers the same",
+        description="Name of the worker and its queue; must differ between running workers",
     )
     slots: int = Field(
-        0, ge=0, le=64, description="How many jobs run at the same time at most; 0: four per GPU, or one on a CPU"
+        0,
+        ge=0,
+        le=64,
+        description="Maximum number of jobs that run at the same time; 0 means four per GPU, or one on a CPU",
     )
     devices: Annotated[tuple[DeclaredDevice, ...], NoDecode] = Field(
-        (), description="JSON list of devices to use instead of all that are found, or the path of such a file"
+        (), description="JSON list of devices to use instead of all that are found, or the path of a file with one"
     )
     labels: Annotated[dict[str, str], NoDecode] = Field(
-        default_factory=dict, description="What jobs can ask for in `resources.labels`: name=value, separated by commas"
+        default_factory=dict,
+        description="Labels that jobs can require in `resources.labels`: name=value, separated by commas",
     )
     address: str = Field(
         "",
         pattern=r"^[A-Za-z0-9.:-]{0,253}$",
-        description="Address at which other machines reach this one; by default that of the interface to Redis",
+        description="Address at which other machines reach this one; by default, that of the interface to Redis",
     )
-    kinds: Annotated[tuple[str, ...], NoDecode] = Field(KINDS, min_length=1, description="Separated by commas")
+    kinds: Annotated[tuple[str, ...], NoDecode] = Field(
+        KINDS, min_length=1, description="Job kinds to run, separated by commas"
+    )
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
-        "auto", description="How runners start: from a server that has done the imports, or afresh (auto: if CUDA)"
+        "auto",
+        description="How runners start: forked from a server that has done the imports, or spawned (auto: with CUDA)",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
     runner_variables: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Variables that jobs may see, separated by commas; NAME_* for a prefix, as in WANDB_*,MLFLOW_*",
     )
-    directive_seconds: float = Field(0.5, gt=0, description="How often to look whether a job was cancelled")
-    progress_seconds: float = Field(1.0, gt=0, description="Progress and log lines are recorded this often at most")
-    log_bytes: int = Field(4 * 2**20, ge=0, description="Output of one attempt that is kept")
-    start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, imports included")
+    directive_seconds: float = Field(0.5, gt=0, description="How often to check whether a job was cancelled")
+    progress_seconds: float = Field(1.0, gt=0, description="Minimum time between two records of progress and log lines")
+    log_bytes: int = Field(4 * 2**20, ge=0, description="Maximum output of one attempt that is kept")
+    start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, including imports")
     pause_seconds: float = Field(60, gt=0, description="How long a job may take to save what it needs to continue")
-    exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its last word")
+    exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its final message")
     keep_seconds: float = Field(
-        300, ge=0, description="How long a runner keeps its last model loaded for another job; 0: not at all"
+        300, ge=0, description="How long a runner keeps its last model loaded for another job; 0 disables this"
     )
     memory_reserve_bytes: int = Field(
-        2**30, ge=0, description="Idle runners are closed while the host, or their device, has less than this free"
+        2**30, ge=0, description="Idle runners are closed while the host or their device has less free memory than this"
     )
-    drain_seconds: float = Field(8, gt=0, description="After SIGTERM the worker is gone after this long at the latest")
+    drain_seconds: float = Field(8, gt=0, description="Maximum time from SIGTERM to the end of the worker")
 
     @field_validator("kinds", "runner_variables", mode="before")
     @classmethod
@@ -71,19 +78,19 @@ class WorkerSettings(BaseSettings):
 
     @field_validator("kinds")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(KINDS)):
             raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
         return value
 
     @field_validator("runner_variables")
     @classmethod
-    def _no_secrets_of_the_service(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _reject_service_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [name for name in value if not VARIABLE.fullmatch(name)]:
             raise ValueError(f"{wrong[0]!r} is not the name of a variable; write NAME, or NAME_* for a prefix")
         for name in SERVICE_SECRETS:
             if matching := [pattern for pattern in value if fnmatchcase(name, pattern)]:
-                raise ValueError(f"{matching[0]!r} would give {name} to jobs; name what they need only")
+                raise ValueError(f"{matching[0]!r} would give {name} to jobs; list only the variables that jobs need")
         return value
 
     @field_validator("devices", mode="before")

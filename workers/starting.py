@@ -1,4 +1,4 @@
-"""How runners start: forked from a process that has done the imports, or from a spare process that has done them."""
+"""Starts runners: either forked from a process that has done the imports, or as a spare process that has done them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ MAX_ANSWER_BYTES = 4096
 
 
 class RunnerSource(Protocol):
-    """Where runners come from."""
+    """A way to start runners."""
 
     def warm_up(self) -> None:
         """Begin the imports; return at once."""
@@ -32,15 +32,15 @@ class RunnerSource(Protocol):
         """Return a runner that waits for its assignment; this may take as long as the imports.
 
         Raises:
-            RuntimeError: it could not be started.
+            RuntimeError: It could not be started.
         """
         ...
 
 
 class RunnerStarter:
-    """Starts runners in whichever way suits the machine.
+    """Starts runners in the way that suits the machine.
 
-    CUDA does not survive a fork, and whether a fork server's child could use it has not been shown, so a machine with
+    CUDA does not survive a fork, and it is not proven that a child of a fork server could use it, so a machine with
     GPUs uses spare processes.
     """
 
@@ -54,7 +54,7 @@ class RunnerStarter:
         self._source.warm_up()
 
     def start(self, assignment: Assignment, resident: Runner | None = None) -> "StartingRunner":
-        """Begin to start a runner, or give a resident another assignment; return at once, even while imports go on.
+        """Begin to start a runner, or give a resident another assignment; return at once, even during imports.
 
         Call it from a thread that lives as long as the worker: the processes that import end with the thread that
         started them.
@@ -66,7 +66,7 @@ class RunnerStarter:
 
 
 class StartingRunner:
-    """A runner that a separate thread starts."""
+    """A runner that is being started by a separate thread."""
 
     def __init__(self, source: Callable[[], Runner], assignment: Assignment) -> None:
         self._started: Future[Runner] = Future()
@@ -85,7 +85,7 @@ class StartingRunner:
     def _start(self, source: Callable[[], Runner], assignment: Assignment) -> None:
         try:
             runner = source()
-        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
+        except Exception as error:  # noqa: BLE001 - it is raised again in the waiting thread
             self._started.set_exception(error)
             return
         self._started.set_result(runner)
@@ -98,7 +98,7 @@ def _close_runner(started: "Future[Runner]") -> None:
 
 
 class SpareProcess:
-    """Keeps one process that has done the imports and waits for an assignment; a taken one is replaced."""
+    """Keeps one process that has done the imports and waits for an assignment; replaces it once it is taken."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
@@ -152,7 +152,7 @@ class SpawnedProcess:
 
 
 class ForkServer:
-    """Starts `workers.fork_server`, and again if it has died, and asks it for runners."""
+    """Starts `workers.fork_server`, restarts it if it has died, and asks it for runners."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
@@ -183,7 +183,7 @@ class ForkServer:
 
 
 class _Connection:
-    """One fork server process, and what it says about its children."""
+    """One fork server process, and its messages about its children."""
 
     def __init__(self, kinds: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -205,7 +205,7 @@ class _Connection:
         """Ask for a runner with these pipes, and wait until it exists.
 
         Raises:
-            RuntimeError: the fork server has died.
+            RuntimeError: The fork server has died.
         """
         token, answer = new_id("run"), Future[ForkedProcess]()
         with self._lock:
@@ -238,7 +238,7 @@ class _Connection:
                 self._children.pop(said["pid"]).end(said["code"])
 
     def _end(self) -> None:
-        """Note that the fork server has died. Its children run on, as children of the worker."""
+        """Note that the fork server has died. Its children continue to run, as children of the worker."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():
@@ -260,7 +260,7 @@ class ForkedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """See `Process`; of a process whose fork server has died only the end is known, not the code."""
+        """See `Process`; if the fork server has died, only the end of the process is known, not its exit code."""
         if self._orphaned and self._code is None and not _exists(self.pid):
             self.end(1)
         return self._code

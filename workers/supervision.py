@@ -1,4 +1,4 @@
-"""Watches over the runner of one attempt: relays what it says, and ends it unless it stays for another attempt."""
+"""Supervises the runner of one attempt: relays its messages, and ends it unless it stays for another attempt."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Kept, Measured, Paused, Progressed, Replied, Serves
+from workers.messages import Failed, Finished, Measured, ModelKept, Paused, Progressed, Replied, Serves
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class StopReason(Enum):
-    """Why the worker ended a runner that was still at work."""
+    """Reason why the worker ended a runner that was still working."""
 
     STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # the job gives its place back: this worker shuts down or is drained
-    ABANDONED = auto()  # the attempt is no longer ours
+    RELEASED = auto()  # the job gives up its place: this worker shuts down or is drained
+    ABANDONED = auto()  # this worker no longer has the attempt
 
 
-AT_ONCE = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
+IMMEDIATE_STOPS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
 
 Ending = Finished | Failed | StopReason
 
@@ -40,8 +40,8 @@ class Supervision:
     """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
 
     Attributes:
-        died_unheard: Once the attempt is over: whether the runner ended by itself before it said anything.
-        remains: Once the attempt is over: the runner, and what it keeps loaded, if it waits for another attempt.
+        died_without_message: Once the attempt is over: whether the runner ended by itself before it sent a message.
+        remains: Once the attempt is over: the runner and the model that it keeps, if it waits for another attempt.
     """
 
     def __init__(
@@ -65,39 +65,39 @@ class Supervision:
         self._can_pause = claim.spec.can_pause or claim.spec.hands_over
         self._pause_ends_at: float | None = None
         self._makes_room = False
-        self._last_word: Finished | Failed | Paused | None = None
+        self._final_message: Finished | Failed | Paused | None = None
         self._over_at: float | None = None
         self._has_heard = False
-        self.died_unheard = False
-        self.remains: tuple[Runner, Kept] | None = None
-        self._limit(worker.start_seconds, failures.start_timeout(worker.start_seconds))
+        self.died_without_message = False
+        self.remains: tuple[Runner, ModelKept] | None = None
+        self._limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
-        """Watch until the attempt is over, and the runner is gone with all that it started or `remains`."""
+        """Watch until the attempt is over, and the runner either has ended with all its children or `remains`."""
         while (runner := starting.wait(LISTEN_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
                 return reason
         log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
-        self._limit(self._timeout_seconds, failures.timeout(self._timeout_seconds))
+        self._limit(self._timeout_seconds, failures.make_timeout_failure(self._timeout_seconds))
         self._runners.add(runner.pid)
         try:
-            reason = self._accompany(runner)
+            reason = self._watch_runner(runner)
         finally:
             self._end_chats()
             if self.remains is None:
                 runner.close(self._worker.exit_seconds)
             self._runners.discard(runner.pid)
-        self.died_unheard = reason is None and not self._has_heard
-        if isinstance(self._last_word, Paused):
+        self.died_without_message = reason is None and not self._has_heard
+        if isinstance(self._final_message, Paused):
             return reason or StopReason.RELEASED
-        return reason or self._last_word or Failed(failures.death(runner.exit_code))
+        return reason or self._final_message or Failed(failures.make_death_failure(runner.exit_code))
 
     def _limit(self, seconds: float, failure: Failure) -> None:
         self._ends_at = time.monotonic() + seconds
         self._too_late = Failed(failure)
 
-    def _accompany(self, runner: Runner) -> Ending | None:
+    def _watch_runner(self, runner: Runner) -> Ending | None:
         reason: Ending | None = None
         while not runner.silent and reason is None and self._kept is None and not self._lingers(runner):
             self._listen(runner, LISTEN_SECONDS)
@@ -106,29 +106,29 @@ class Supervision:
         if not stays:
             runner.kill()
         while not runner.silent and self._listen(runner, 0):
-            pass  # read what it had printed before
-        for stream, lines in runner.cut_lines():
+            pass  # drain what it printed before it ended
+        for stream, lines in runner.take_unfinished_lines():
             self._record(stream, lines)
         if stays and self._kept is not None:
             self.remains = runner, self._kept
         return reason
 
     @property
-    def _kept(self) -> Kept | None:
-        """What the runner keeps loaded after its last word."""
-        return self._last_word.kept if isinstance(self._last_word, Finished | Failed) else None
+    def _kept(self) -> ModelKept | None:
+        """The model that the runner keeps loaded after its final message."""
+        return self._final_message.kept if isinstance(self._final_message, Finished | Failed) else None
 
     @property
-    def _gives_back(self) -> bool:
-        """Whether the runner was ended because the job shall run elsewhere, later, or not at all."""
-        return self._pause_ends_at is not None or self._lease.directive in AT_ONCE
+    def _is_given_back(self) -> bool:
+        """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
+        return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOPS
 
     def _stop_reason(self, runner: Runner | None) -> Ending | None:
-        """Return why the runner must be ended now, if it must."""
+        """Return the reason why the runner must be ended now; None if there is none."""
         directive = self._lease.directive
-        if reason := AT_ONCE.get(directive):
+        if reason := IMMEDIATE_STOPS.get(directive):
             return reason
-        if self._last_word is not None:
+        if self._final_message is not None:
             return None
         if directive is Directive.YIELD or self._draining.is_set():
             return self._give_back(runner)
@@ -138,7 +138,7 @@ class Supervision:
         return self._too_late if time.monotonic() >= self._ends_at else None
 
     def _give_back(self, runner: Runner | None) -> Ending | None:
-        """Ask a runner that can pause to do so, and release the job once it had time for that."""
+        """Ask a runner that can pause to do so, and release the job once the runner has had time for that."""
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
         if self._pause_ends_at is None:
@@ -149,17 +149,17 @@ class Supervision:
         return StopReason.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
     def _lingers(self, runner: Runner) -> bool:
-        """Whether the runner said its last word or ended a while ago, and still something holds its pipes open."""
+        """Whether the runner sent its final message or ended a while ago, but a process still holds its pipes open."""
         if runner.exit_code is not None:
             runner.kill()  # kill processes that it has left behind
-        elif self._last_word is None:
+        elif self._final_message is None:
             return False
         if self._over_at is None:
             self._over_at = time.monotonic()
         return time.monotonic() - self._over_at > self._worker.exit_seconds
 
     def _listen(self, runner: Runner, timeout: float) -> int:
-        """Relay what the runner says; return the number of messages."""
+        """Relay the runner's messages and output; return the number of messages."""
         heard = 0
         for said in runner.listen(timeout):
             heard += 1
@@ -172,7 +172,7 @@ class Supervision:
                 case Measured(point):
                     self._lease.record_point(point)
                 case Finished() | Failed() | Paused():
-                    self._last_word = said
+                    self._final_message = said
                 case Replied(replies):
                     if self._served is not None:
                         self._served.forward(replies)
@@ -183,7 +183,7 @@ class Supervision:
         return heard
 
     def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
-        """Take calls, and only then let everyone see in SQL that this attempt accepts chats."""
+        """Start accepting calls, and only then record in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
             runner.call(self._attempt_id, call)
@@ -196,11 +196,11 @@ class Supervision:
         """Refuse the chats that the runner has left open."""
         if self._served is None:
             return
-        died = self._last_word is None or isinstance(self._last_word, Failed)
-        if died and not self._gives_back:
-            self._served.close("failed", "the runner ended before the answer did; ask again")
+        died = self._final_message is None or isinstance(self._final_message, Failed)
+        if died and not self._is_given_back:
+            self._served.close("failed", "the runner ended before the answer was complete; ask again")
         else:
-            self._served.close("leaving", "the job that answers chats ends or moves; ask again")
+            self._served.close("leaving", "the job that answers chats is ending or moving; ask again")
 
     def _record(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):

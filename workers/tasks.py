@@ -1,4 +1,4 @@
-"""What arrives over Celery."""
+"""Handles the messages that arrive through Celery."""
 
 from celery import Celery
 
@@ -7,7 +7,7 @@ from workers.execution import Execution
 
 
 def install(app: Celery, execution: Execution) -> None:
-    """Make the application answer the one message that there is."""
+    """Register the handler of the only message with the application."""
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run_attempt(attempt_id: str) -> None:

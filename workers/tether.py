@@ -1,7 +1,7 @@
 """Ties a process to its parent: the kernel kills it when the thread that started it ends.
 
-Without it a killed worker's fork server goes on importing for up to half a minute, with hundreds of megabytes: only
-after its imports does it look whether the worker still exists.
+Without it, the fork server of a killed worker continues to import for up to half a minute and holds hundreds of
+megabytes, because it checks only after its imports whether the worker still exists.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Kill this process when its parent ends, or at once if that has happened already."""
+    """Kill this process when its parent ends, or at once if the parent has already ended."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

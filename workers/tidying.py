@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Tidying:
-    """A thread that bounds the cache, and deletes workspaces that only this machine has and nobody needs."""
+    """A thread that limits the size of the cache, and deletes unneeded workspaces that only this machine has."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -24,11 +24,11 @@ class Tidying:
         self._thread = threading.Thread(target=self._run, name="tidying", daemon=True)
 
     def start(self) -> None:
-        """Tidy now and then regularly."""
+        """Tidy now, then at regular intervals."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after what is under way; that is not waited for."""
+        """Stop after the current run; do not wait for it."""
         self._stopping.set()
 
     def tidy(self) -> None:
@@ -45,6 +45,6 @@ class Tidying:
         while not self._stopping.is_set():
             try:
                 self.tidy()
-            except Exception as error:  # noqa: BLE001 - whatever fails, it is tried again
-                log.warning("the disk could not be tidied, trying again: %s", error)
+            except Exception as error:  # noqa: BLE001 - any failure is retried
+                log.warning("could not tidy the disk, trying again: %s", error)
             self._stopping.wait(TIDY_SECONDS)

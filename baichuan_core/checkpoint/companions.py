@@ -38,7 +38,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy those of the tokenizer files, chat templates and generation settings that exist."""
+    """Copy the tokenizer files, chat templates and generation settings that exist."""
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

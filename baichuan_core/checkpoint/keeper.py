@@ -114,7 +114,7 @@ class ModelKeeper:
         return self._tokenizer[1]
 
     def keep(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
-        """Return the kept result if source, engine and variant are the same, otherwise that of `start`, and keep it."""
+        """Return the kept result if source, engine and variant are the same; otherwise keep that of `start`."""
         stamps = source.stamp_files()
         kept = self.kept
         key = (source, stamps, engine, variant)
@@ -137,7 +137,8 @@ class ModelKeeper:
         """Release the kept model and return unused memory to the system."""
         if self.kept is None:
             return
-        close = getattr(self.kept.loaded, "close", None)  # engines that use memory outside torch's allocator have it
+        # only engines that use memory outside torch's allocator have it
+        close = getattr(self.kept.loaded, "close", None)
         self.kept = None
         if close is not None:
             close()

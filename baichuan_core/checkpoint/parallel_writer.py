@@ -11,9 +11,9 @@ import torch
 
 from .rows_in_file import Rows
 
-# Large enough that bookkeeping per chunk is negligible; small compared with a tensor, together with its temporaries.
+# Large enough that the overhead per chunk is negligible; small, with its temporaries, compared with a tensor.
 CHUNK_BYTES = 2**20
-MAX_THREADS = 8  # with more, threads only wait for the disk or for memory
+MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.
 FSYNC_INTERVAL_BYTES = 64 * 2**20
 

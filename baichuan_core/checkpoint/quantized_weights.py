@@ -1,4 +1,4 @@
-"""Quantize and dequantize single weights in the layout that bitsandbytes and transformers load."""
+"""Quantize and dequantize individual weights in the layout that bitsandbytes and transformers load."""
 
 from dataclasses import dataclass
 

@@ -244,7 +244,7 @@ def _damaged_file_error(file: Path, error: Exception) -> CheckpointError:
 
 
 def _extract_fault(error: Exception) -> str:
-    """Return the cause alone: torch's message starts by advising `weights_only=False`, which would run the file."""
+    """Return only the cause: torch's message starts by advising `weights_only=False`, which would run code."""
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 
 

@@ -35,7 +35,7 @@ class StreamingConfig(BitsAndBytesConfig):
 class StreamingQuantizer(Bnb4BitHfQuantizer):
     """Quantizer for 4 and 8 bits, based on transformers' own for 4 bits.
 
-    transformers' quantizer for 8 bits differs from it only in the methods overridden here.
+    transformers' quantizer for 8 bits differs from that one only in the methods overridden here.
     """
 
     quantization_config: StreamingConfig

@@ -12,7 +12,7 @@ from torch import Tensor
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
-# transformers requires this entry, which says that the tensors are PyTorch's.
+# transformers requires this entry, which marks the tensors as PyTorch's.
 METADATA = {"__metadata__": {"format": "pt"}}
 # Maximum size of a header entry without its name: dtype, shape, two offsets and punctuation.
 _MAX_ENTRY_BYTES = 128

@@ -80,11 +80,11 @@ def encode_prompts(
     window: int,
     letters: Sequence[Sequence[int]],
 ) -> list[Prompt]:
-    """Encode every question with as many examples as fit into `window` tokens together with a letter.
+    """Encode every question with as many examples as fit into `window` tokens, leaving room for a letter.
 
     If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    room = window - max(map(len, letters)) + 1  # a letter's last token is only scored, never an input
+    room = window - max(map(len, letters)) + 1  # a letter's last token is only scored, so it needs no room
     return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 
 

@@ -18,7 +18,7 @@ class EvaluatedModel:
     Attributes:
         checkpoint: Directory of the checkpoint.
         adapter: Directory of the LoRA adapter.
-        name: Name in reports; the directory names by default.
+        name: Name in reports; by default the names of the directories.
     """
 
     checkpoint: Path | str

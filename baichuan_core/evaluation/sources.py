@@ -1,6 +1,6 @@
 """Read the CSV files of a benchmark from a directory or from the published archive.
 
-Archives are read in place: nothing is extracted, so a member's path cannot write outside a folder.
+Archives are read in place: nothing is extracted, so no member can be written outside a folder.
 """
 
 import lzma

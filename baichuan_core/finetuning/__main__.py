@@ -2,7 +2,7 @@
 
 TASK is a JSON object with the arguments of `finetune`: `options` and `distribution` are objects, and `resume` is true
 to continue from the newest resume point in `checkpoints`. Progress goes to stderr and the report, as JSON, to stdout,
-which has nothing else.
+which contains nothing else.
 """
 
 import json
@@ -17,7 +17,7 @@ from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpo
 from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.progress import Progress
 
-INTERRUPTED = 130  # exit code of shells after Ctrl-C
+INTERRUPTED = 130  # exit code that shells use after Ctrl-C
 
 
 def main() -> int:

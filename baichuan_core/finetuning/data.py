@@ -77,7 +77,7 @@ def load_training_data(
 def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
     """Concatenate data sets of one store, repeating or sampling the examples of each by its weight.
 
-    A weight of 2 repeats every example twice; a weight of 0.5 samples half of them, chosen by the seed.
+    A weight of 2 uses every example twice; a weight of 0.5 uses half of them, sampled with the seed.
 
     Raises:
         DatasetError: A weight is not above 0.
@@ -92,7 +92,7 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
         chosen += [indices] * int(whole) + [np.random.default_rng(seed).permutation(indices)[:count]]
     combined = np.concatenate(chosen)
     if not len(combined):
-        raise DatasetError("the weights of the training data leave no example; increase one of them")
+        raise DatasetError("the weights of the training data leave no examples; increase one of them")
     formats = ", ".join(sorted({part.format for part in parts}))
     return TrainingData(
         StoredExamples(parts[0].examples.store, combined),

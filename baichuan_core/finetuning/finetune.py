@@ -97,7 +97,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     Args:
         checkpoint: Directory of the base checkpoint; a quantized one supports only the method `lora`.
         training_data: A file of examples in any of the formats of `docs/finetuning.md` (JSON, JSONL or plain text), or
-            several files with weights: 2 repeats every example twice, 0.5 samples half of them.
+            several files with weights: 2 uses every example twice, 0.5 uses a random half of them.
         output: Directory to create: a complete checkpoint (`full`) or an adapter (`lora`).
         options: Training options.
         checkpoints: Directory for resume points, used only by this run.
@@ -344,7 +344,7 @@ def _write(
         write_adapter_identity(staging, checkpoint)
     else:
         complete = model if weights is None else make_model_with_weights(config, weights)
-        complete.config.use_cache = config.use_cache  # the trainer has disabled it
+        complete.config.use_cache = config.use_cache  # the Trainer has disabled it
         if isinstance(config.dtype, torch.dtype):
             complete.type(config.dtype)
         complete.save_pretrained(staging)

@@ -80,7 +80,7 @@ class _Cursor:
                 line = self.line + self.text.count("\n", self.position, error.pos)
                 if not (self._may_be_cut(error) and self.read_more()):
                     raise _not_json(line, error.msg) from error
-            except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+            except (ValueError, RecursionError) as error:  # too many digits or nested brackets
                 raise _not_json(self.line, str(error)) from error
             else:
                 # A number this close to the end of the text read so far may have more digits or an exponent.

@@ -218,10 +218,10 @@ def check_combination(options: Mapping[str, Any]) -> None:
         if options[name] and options["method"] != "lora":
             raise ValueError(f"{name} is true, but method is {options['method']!r}; use method 'lora'")
     if unknown := [name for name in options["report_to"] if name not in TRACKERS]:
-        raise ValueError(f"report_to has {unknown[0]!r}; use some of {', '.join(map(repr, TRACKERS))}")
+        raise ValueError(f"report_to has {unknown[0]!r}; choose from {', '.join(map(repr, TRACKERS))}")
     targets = options["lora_target_modules"]
     unknown = [name for name in targets if name not in BAICHUAN_LINEAR_LAYERS]
     if unknown or not targets:
         raise ValueError(
-            f"lora_target_modules is {list(targets)}; use some of {', '.join(map(repr, BAICHUAN_LINEAR_LAYERS))}"
+            f"lora_target_modules is {list(targets)}; choose from {', '.join(map(repr, BAICHUAN_LINEAR_LAYERS))}"
         )

@@ -36,7 +36,7 @@ class DatasetPreview:
         chat_format: The model's chat format; None for plain text.
         examples: The first examples as tokens, truncated to `max_length`.
         count: Number of examples to train on.
-        tokens: Number of tokens of these examples.
+        tokens: Total number of tokens of these examples.
         trained_tokens: Number of these tokens that the model learns to predict.
         dropped: Number of examples without an answer within `max_length`.
         truncated: Number of examples whose end is cut off.

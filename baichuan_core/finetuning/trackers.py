@@ -28,14 +28,15 @@ def require_trackers(names: Sequence[str]) -> None:
 
 def _is_installed(name: str) -> bool:
     spec = find_spec(name)
-    return spec is not None and spec.origin is not None  # wandb makes a folder "wandb", which has no code
+    # wandb creates a folder "wandb" for its runs, which would be found as a namespace package.
+    return spec is not None and spec.origin is not None
 
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
     """Make trackers write into `folder`, unless their environment variables are set, and finish their runs.
 
-    A run that is left by an exception counts as failed there.
+    If the block raises an exception, the trackers mark their runs as failed.
 
     Without WANDB_API_KEY, wandb runs offline; `wandb sync` uploads its folder later. Without MLFLOW_TRACKING_URI,
     MLflow writes a database, which `mlflow ui --backend-store-uri` displays.

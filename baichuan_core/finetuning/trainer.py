@@ -90,7 +90,7 @@ class BaichuanTrainer(Trainer):
             )
 
     @property
-    def filled(self) -> float:
+    def fill_ratio(self) -> float:
         """Fraction of the positions of all batches so far that were tokens, not padding."""
         return self.tokens / self.positions if self.positions else 1.0
 

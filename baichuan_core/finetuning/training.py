@@ -181,7 +181,7 @@ def train(
             write_records(records, trainer.state.log_history)
     if pause.paused:
         raise TrainingPausedError(f"paused after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    return _make_result(trainer.state, step, trainer.filled)
+    return _make_result(trainer.state, step, trainer.fill_ratio)
 
 
 def _make_result(state: TrainerState, resumed_from_step: int, filled: float) -> TrainingResult:

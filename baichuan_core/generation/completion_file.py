@@ -30,7 +30,7 @@ class PartialFile:
     @classmethod
     @contextmanager
     def begin(cls, path: Path, fingerprint: str, earlier: Path) -> Iterator["PartialFile"]:
-        """Lock the file for one run and copy in the lines of that run found in `earlier` (may be the same file).
+        """Lock the file for one run, and copy the lines of that run from `earlier`, which may be the same file.
 
         Raises:
             CheckpointError: Another run has locked it, or it cannot be written.
@@ -38,7 +38,7 @@ class PartialFile:
         with _open_locked(path) as file:
             lines = read_finished_lines(earlier, fingerprint)
             if not lines or earlier != path:
-                file.truncate(0)  # otherwise the same bytes are overwritten in place, so a crash loses no line
+                file.truncate(0)  # otherwise the same bytes are written in place, so a crash loses no line
             begun = cls(path, file, lines)
             begun._write((json.dumps({"fingerprint": fingerprint}), *lines.values()))
             file.truncate()

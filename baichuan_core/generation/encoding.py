@@ -78,8 +78,8 @@ class Encoder:
     def _encode_prompt(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
         """Encode a prompt.
 
-        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill all of the window
-        but one token.
+        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill the whole window
+        except one token.
         """
         try:
             if request.messages is not None:

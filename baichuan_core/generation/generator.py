@@ -1,4 +1,4 @@
-"""A model that stays loaded and answers requests as they come: for notebooks, chats and runs over files."""
+"""A model that stays loaded and answers requests as they arrive, for notebooks, chats and runs over files."""
 
 import copy
 import threading

@@ -8,7 +8,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Step
 from baichuan_core.progress import Progress, ProgressCallback
 
-PROGRESS_AFTER_LOADING = 0.05  # fraction of the whole run
+PROGRESS_AFTER_LOADING = 0.05  # as a fraction of the whole run
 SECONDS_BETWEEN_REPORTS = 0.1
 
 

@@ -46,7 +46,7 @@ class OpenBatch:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._tickets: dict[int, Ticket] = {}  # by the engine's completion ids; only the batch's thread uses it
+        self._tickets: dict[int, Ticket] = {}  # keyed by the engine's completion id; used only by the batch's thread
         self._calls: Calls = SimpleQueue()
         self._thread = threading.Thread(
             target=_serve, args=(weakref.ref(self), self._calls), name="generation", daemon=True

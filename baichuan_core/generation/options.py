@@ -16,7 +16,7 @@ EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # store `top_k` in 32 bits.
 MAX_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
 MAX_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
-MAX_LOGIT_BIAS = 100  # of the absolute value, as in OpenAI's API
+MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
 MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
 # Settings in generation_config.json that do not affect answers here: ids that other code reads, the output format and
 # the optimizations of transformers, and settings that matter only together with others (beams, assistants).

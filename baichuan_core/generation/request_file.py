@@ -85,7 +85,7 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
         item = json.loads(content)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object per line") from error
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 100 000 brackets
+    except (ValueError, RecursionError) as error:  # too many digits or nested brackets
         raise DatasetError(f"{place} is not JSON: {error}; write one JSON object per line") from error
     if not isinstance(item, dict):
         raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
@@ -94,7 +94,7 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
 
 
 def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the fields of a line in OpenAI's batch format under the names of our own format."""
+    """Return the fields of a line in OpenAI's batch format, renamed to those of our own format."""
     _reject_others(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in SOURCES:

@@ -29,7 +29,7 @@ def derive_request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, s
 
 
 def compute_uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArray[np.float64]:
-    """Return, for each pair of seed and step (from 0), that element of the seed's sequence, in [0, 1) with 53 bits."""
+    """Return element `step` (from 0) of each seed's sequence, as a number in [0, 1) with 53 bits."""
     with np.errstate(over="ignore"):
         z = np.asarray(seeds, dtype=np.uint64) + (np.asarray(steps, dtype=np.uint64) + np.uint64(1)) * GOLDEN_GAMMA
         z = (z ^ (z >> np.uint64(30))) * FIRST_MIX

@@ -5,7 +5,7 @@ from baichuan_core.generation.engines.outputs import Completion, FinishReason, T
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 MAX_UTF8_BYTES = 4
-INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # an incomplete character decodes to this
+INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an incomplete character
 
 
 class Transcript:
@@ -131,6 +131,6 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
 
 
 def _count_possible_stop(text: str, stop: tuple[str, ...]) -> int:
-    """Return how many characters at the end of `text` may be the start of a stop text."""
+    """Return the number of characters at the end of `text` that may be the start of a stop text."""
     lengths = (length for one in stop for length in range(min(len(one), len(text)), 0, -1))
     return max((length for length in lengths if any(text.endswith(one[:length]) for one in stop)), default=0)

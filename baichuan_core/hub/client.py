@@ -1,4 +1,4 @@
-"""A Hugging Face hub or a mirror of it: what a repository contains, and the bytes of its files."""
+"""Client of a Hugging Face hub or a mirror: lists the contents of a repository and reads its files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,54 +37,54 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes of a file from the offset `start` to its end; a server that ignores ranges sends it from 0."""
+    """Bytes of a file from the offset `start` to its end; a server that ignores ranges starts at 0."""
 
     start: int
     chunks: Iterator[bytes]
 
 
 class Hub:
-    """A hub, asked with one token or none.
+    """A hub, accessed with one token or none.
 
     Args:
         endpoint: Its address, by default `HF_ENDPOINT` or https://huggingface.co.
-        token: For private and gated repositories; no other place is searched for one.
+        token: Token for private and gated repositories; a token is not looked up anywhere else.
     """
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self._token: str | bool = token or False  # True or None would look for a token on this machine's disk
+        self._token: str | bool = token or False  # True or None would use a token found on this machine's disk
 
     def describe(self, name: str, revision: str) -> Repository:
-        """Return what the repository contains at a branch, a tag or a commit.
+        """Return the contents of the repository at a branch, a tag or a commit.
 
         Raises:
-            HubError: There is none, or the token has no access; the message says what to change.
+            HubError: The repository does not exist, or the token has no access; the message says what to change.
             HubUnreachableError: The hub does not answer.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=USER_AGENT)
         with hub_errors(self._request(name, revision)):
             try:
                 found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-                # Other names could not be shown or stored; those of models are printable.
+                # Names that are not printable could not be shown or stored; the files of models have printable names.
                 named = [sibling for sibling in found.siblings or () if sibling.rfilename.isprintable()]
                 files = [_remote_file(sibling) for sibling in named]
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub"):
                     raise
-                message = f"{self.endpoint} does not answer as a hub does ({error!r}): correct HF_ENDPOINT"
+                message = f"{self.endpoint} does not respond like a hub ({error!r}): correct HF_ENDPOINT"
                 raise HubError(message) from error
         if found.sha is None:
-            raise HubError(f"{self.endpoint} does not tell the commit of {name}: set HF_ENDPOINT to another mirror")
+            raise HubError(f"{self.endpoint} does not report the commit of {name}: set HF_ENDPOINT to another mirror")
         return Repository(name, found.sha, files)
 
     @contextmanager
     def read(self, repository: Repository, path: str, start: int) -> Iterator[Content]:
-        """Request a file from the offset `start` on, and return the bytes as they arrive.
+        """Request a file from the offset `start`, and return the bytes as they arrive.
 
         Raises:
             HubError: The hub refuses it; see `describe`.
-            HubUnreachableError: The connection was lost; what has arrived is good.
+            HubUnreachableError: The connection was lost; the bytes that have arrived are valid.
         """
         url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self.endpoint)
         headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
@@ -98,7 +98,7 @@ class Hub:
         ):
             hf_raise_for_status(response)
             begins_at = start if response.status_code == PARTIAL_CONTENT else 0
-            # Without a chunk size: the last chunk before a dropped connection would be lost with one.
+            # With a chunk size, the last incomplete chunk before a dropped connection would be lost.
             yield Content(begins_at, response.iter_bytes())
 
     def _request(self, name: str, revision: str) -> Request:
@@ -106,14 +106,14 @@ class Hub:
 
 
 def _remote_file(sibling: RepoSibling) -> RemoteFile:
-    """Return the file that a hub describes.
+    """Return a file as the hub describes it.
 
     Raises:
-        ValueError: The hub leaves out its size or its hash.
+        ValueError: The hub omits its size or its hash.
     """
     size, large = sibling.size, sibling.lfs
     if large is not None:
         return RemoteFile(sibling.rfilename, large.size, Digest("sha256", large.sha256))
     if size is None or sibling.blob_id is None:
-        raise ValueError(f"no size or hash of {sibling.rfilename}")
+        raise ValueError(f"no size or hash for {sibling.rfilename}")
     return RemoteFile(sibling.rfilename, size, Digest("git", sibling.blob_id))

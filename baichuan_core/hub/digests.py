@@ -1,4 +1,4 @@
-"""The hashes by which a hub names the content of files."""
+"""Hashes by which a hub identifies the content of files."""
 
 import hashlib
 import io
@@ -24,10 +24,10 @@ class Digest:
     def __post_init__(self) -> None:
         """Check the value, because it comes from a hub and becomes a part of file names."""
         if not re.fullmatch("[0-9a-f]+", self.value):
-            raise ValueError(f"{self.value!r} is not a hash in hex")
+            raise ValueError(f"{self.value!r} is not a hexadecimal hash")
 
     def begin(self, size: int) -> "Hasher":
-        """Return a hasher for a file of `size` bytes that has read nothing yet."""
+        """Return a new hasher for a file of `size` bytes."""
         if self.algorithm == "sha256":
             return Hasher(hashlib.sha256(), self.value)
         return Hasher(hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False), self.value)
@@ -52,5 +52,5 @@ class Hasher:
 
     @property
     def matches(self) -> bool:
-        """Whether all that was read has the expected hash."""
+        """Whether the content read so far has the expected hash."""
         return self._state.hexdigest() == self._expected

@@ -1,4 +1,4 @@
-"""Files on their way from a hub to this machine, named by their content, so that a later run continues."""
+"""Downloads files from a hub to this machine, named by their content, so that a later run can continue."""
 
 import errno
 import os
@@ -14,21 +14,21 @@ from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL = ".part"
-MAX_FAILURES = 6  # of one file, one after another without a new byte; then the hub counts as unreachable
-PAUSE_SECONDS = 1.0  # after the first of these failures; doubles each time, so that they cover a minute
+MAX_FAILURES = 6  # consecutive failures of one file without a new byte, after which the hub counts as unreachable
+PAUSE_SECONDS = 1.0  # delay after the first of these failures; doubles each time, to about a minute in all
 
 
 class Downloads:
-    """Downloads into a folder, in which a complete file is named by its hash, and an incomplete one ends in `.part`.
+    """Downloads into a folder, in which a complete file is named by its hash; an incomplete one ends in `.part`.
 
-    Complete files have been checked, whoever downloaded them.
+    Complete files have been checked, no matter which run downloaded them.
 
     Args:
         hub: Where the files come from.
         repository: Their repository.
         folder: Existing folder for them.
-        earlier: Such folders of earlier runs, whose complete files are used, and incomplete ones taken over.
-        on_bytes: Told how many bytes have arrived; a negative number if they were useless.
+        earlier: Such folders of earlier runs, whose complete files are used and whose incomplete ones are continued.
+        on_bytes: Called with the number of bytes that have arrived; a negative number if they turned out unusable.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Downloads:
         self._on_bytes = on_bytes
 
     def count_present(self, files: Iterable[RemoteFile]) -> int:
-        """Return how many bytes of these files are on this machine."""
+        """Return the number of bytes of these files that are on this machine."""
         return sum(self._count_present(file) for file in files)
 
     def fetch(self, file: RemoteFile) -> Path:
-        """Return the path of the complete file; download what is missing of it.
+        """Return the path of the complete file, after downloading its missing part.
 
         Raises:
-            HubError: The hub refuses the file, or sends other bytes than it announced.
+            HubError: The hub refuses the file, or sends different bytes than it announced.
             HubUnreachableError: The connection is lost too often; a later call continues.
             InsufficientSpaceError: The disk is full.
         """
@@ -64,7 +64,7 @@ class Downloads:
         was_begun = part.exists()
         try:
             intact = self._complete(file, part)
-            if not intact and was_begun:  # what an earlier run left may be damaged
+            if not intact and was_begun:  # the file of an earlier run may be damaged
                 self._on_bytes(-part.stat().st_size)
                 part.unlink()
                 intact = self._complete(file, part)
@@ -76,7 +76,7 @@ class Downloads:
         if not intact:
             part.unlink()
             raise HubError(
-                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with another content than it "
+                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with different content than it "
                 f"announces ({file.digest.algorithm} {file.digest.value}, {file.size} bytes): set HF_ENDPOINT to "
                 "another mirror, or retry later"
             )
@@ -89,7 +89,7 @@ class Downloads:
         return min(part.stat().st_size, file.size) if part else 0
 
     def _take_over(self, name: str) -> Path:
-        """Return the path of the incomplete file, after moving an earlier run's to this run's folder."""
+        """Return the path of the incomplete file, after moving that of an earlier run to this run's folder."""
         part = self._folder / (name + PARTIAL)
         found = _find(self._folders, part.name)
         if found and found != part:
@@ -98,7 +98,7 @@ class Downloads:
         return part
 
     def _complete(self, file: RemoteFile, part: Path) -> bool:
-        """Download what an incomplete file lacks; return whether its content is right."""
+        """Download the missing part of an incomplete file; return whether its content is correct."""
         hasher = file.digest.begin(file.size)
         with part.open("a+b") as output:
             hasher.read_all(output)
@@ -120,7 +120,7 @@ class Downloads:
             return output.tell() == file.size and hasher.matches
 
     def _append(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
-        """Append what arrives, after dropping what is there if the server sends the file from its beginning."""
+        """Append the bytes that arrive; drop the existing ones if the server sends the file from its beginning."""
         if content.start < output.tell():
             self._on_bytes(content.start - output.tell())
             output.truncate(content.start)
@@ -131,7 +131,7 @@ class Downloads:
             hasher.update(chunk)
             self._on_bytes(len(chunk))
             if output.tell() > file.size:
-                break  # it is another file, and may have no end
+                break  # it is a different file, and may never end
         return hasher
 
     def _require_whole(self, file: RemoteFile, output: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong between this machine and a hub, as the engine's errors."""
+"""Turns errors between this machine and a hub into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ from baichuan_core.errors import HubError, HubUnreachableError
 FIRST_SERVER_ERROR = 500
 BUSY = (408, 425, 429)  # statuses of a server that may answer the same request later
 UNAUTHORIZED = 401
-NO_REVISION = "has no revision {revision!r}: name a branch, a tag or a commit of it"
+NO_REVISION = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED = "was disabled by the hub: use another repository"
 INCOMPLETE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
-# Why a hub refuses: the class of the error, a base class after those derived from it, and what to say about the
-# repository if the request carries a token and if it does not.
+# Reasons of a hub's refusal: the class of the error (a base class follows those derived from it), and what to say
+# about the repository if the request carries a token and if it does not.
 REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,
@@ -45,7 +45,7 @@ REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a hub, for messages.
+    """A request to a hub, as described in messages.
 
     Attributes:
         endpoint: Address of the hub.
@@ -62,12 +62,12 @@ class Request:
 
 @contextmanager
 def hub_errors(request: Request) -> Iterator[None]:
-    """Raise what the hub's client raises as `HubError` or `HubUnreachableError`, with what to change."""
+    """Turn exceptions of the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
     try:
         yield
     except OfflineModeIsEnabled as error:
         variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
-        raise HubError(f"{variables} is set, so {request.endpoint} is not asked: unset it where this runs") from error
+        raise HubError(f"{variables} is set, so {request.endpoint} is not used: unset it for this process") from error
     except HFValidationError as error:
         raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
     except HfHubHTTPError as error:
@@ -87,9 +87,9 @@ def hub_errors(request: Request) -> Iterator[None]:
 def _explain(error: HfHubHTTPError, request: Request) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
     if status >= FIRST_SERVER_ERROR or status in BUSY:
-        return HubUnreachableError(f"{request.endpoint} answers with status {status} now: try again later")
+        return HubUnreachableError(f"{request.endpoint} answers with status {status}: try again later")
     if status == UNAUTHORIZED and request.has_token and not isinstance(error, RepositoryNotFoundError):
-        return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it by a valid token")
+        return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it with a valid token")
     for kind, with_token, without_token in REFUSALS:
         if isinstance(error, kind):
             message = with_token if request.has_token else without_token

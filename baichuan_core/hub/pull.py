@@ -20,15 +20,15 @@ from .selection import select_files
 
 @dataclass(frozen=True, slots=True)
 class PullReport:
-    """What was downloaded.
+    """Summary of a download.
 
     Attributes:
         endpoint: Address of the hub.
         repository: Name of the repository.
         revision: The branch, tag or commit that was asked for.
-        commit: The commit that it was.
+        commit: The commit that was downloaded.
         files: Number of files of the model.
-        bytes: Their size.
+        bytes: Their total size.
         received_bytes: Bytes that this run received.
         skipped: Names of the other files of the repository.
     """
@@ -56,25 +56,26 @@ def pull(
 ) -> PullReport:
     """Download weights, configuration, tokenizer, chat templates, licence and README of a repository; never code.
 
-    Of weights in several formats safetensors are chosen. Every byte is checked against the hash that the hub announces.
-    Configuration and tokenizer come first, so that a repository of another model family costs no large download.
+    If there are weights in several formats, safetensors are chosen. Every byte is checked against the hash that the hub
+    announces. Configuration and tokenizer come first, so that a repository of another model family costs no large
+    download.
 
     Args:
-        repository: Its name, with the owner's.
+        repository: Its name, including the owner.
         output: Directory of the result; must not exist or be empty. It appears only when complete.
-        downloads: Directory that keeps what has arrived. If a run is killed, a run with the same one continues. On the
-            file system of `output` it takes no room besides the result.
+        downloads: Directory that keeps partial downloads. If a run is killed, another one with the same directory
+            continues. If it is on the file system of `output`, it takes no additional room.
         earlier: Such directories of earlier runs.
         revision: A branch, a tag or a commit.
-        hub: Where the repository is, by default at `HF_ENDPOINT` or https://huggingface.co, without a token.
+        hub: The hub of the repository; by default `HF_ENDPOINT` or https://huggingface.co, without a token.
         reserve_bytes: Bytes to leave free on the disk.
-        on_progress: Told as bytes arrive.
+        on_progress: Called as bytes arrive.
 
     Raises:
-        HubError: The repository does not exist, may not be read, has no model, or is not what the hub announces.
-        HubUnreachableError: The hub does not answer; worth another run, which continues.
+        HubError: The repository does not exist, may not be read, has no model, or differs from the hub's announcement.
+        HubUnreachableError: The hub does not answer; another run may succeed, and continues.
         CheckpointError: The files are not a model of this family, or are incomplete; or `output` is taken.
-        UnsupportedError: The weights are quantized in a way that nothing here reads.
+        UnsupportedError: The weights are quantized in an unsupported format.
         InsufficientSpaceError: The disk cannot hold the files.
     """
     output, downloads = Path(output), Path(downloads)
@@ -101,7 +102,7 @@ def pull(
 
 
 class Meter:
-    """Reports how many bytes have arrived, once it is known how many shall.
+    """Reports the number of bytes that have arrived, once the total is known.
 
     Attributes:
         received: Bytes that this run received.
@@ -114,17 +115,17 @@ class Meter:
         self.received = 0
 
     def begin(self, total: int, present: int) -> None:
-        """Report from now on.
+        """Start reporting.
 
         Args:
             total: Bytes of all files.
-            present: How many of them are on this machine.
+            present: Number of those bytes that are already on this machine.
         """
         self._total, self._present = total, present
         self.count(0)
 
     def count(self, change: int) -> None:
-        """Add bytes that have arrived; a negative number takes useless ones away."""
+        """Add bytes that have arrived; a negative number subtracts bytes that turned out to be unusable."""
         self._present += change
         self.received += max(change, 0)
         if not self._total:
@@ -140,7 +141,7 @@ class Meter:
 
 
 def _place(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
-    """Download files and put them into the folder, as links if the file system has them."""
+    """Download files and put them into the folder, as hard links if the file system supports them."""
     for file in files:
         complete, target = loader.fetch(file), folder / file.path
         target.parent.mkdir(exist_ok=True)
@@ -151,7 +152,7 @@ def _place(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None
 
 
 def _check_settings(folder: Path, repository: str) -> None:
-    """Check what can be checked before the weights are there: the family, and what quantized the weights."""
+    """Check the model family and the quantization before the weights are downloaded."""
     with _named_errors(folder, repository):
         if (folder / ADAPTER_CONFIG).exists():
             AdapterSettings.read(folder)
@@ -161,7 +162,7 @@ def _check_settings(folder: Path, repository: str) -> None:
 
 @contextmanager
 def _named_errors(folder: Path, repository: str) -> Iterator[None]:
-    """Raise faults of files as the engine's errors, with the repository's name in place of the folder's."""
+    """Turn errors in files into the engine's errors, naming the repository instead of the folder."""
     try:
         yield
     except FileError as fault:

@@ -1,4 +1,4 @@
-"""Which files of a repository make up its model. All others, and any code, are never downloaded."""
+"""Selects the files of a repository that make up its model. Other files and code are never downloaded."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -70,8 +70,8 @@ def select_files(repository: Repository) -> Selection:
     """Return the model in a repository: safetensors if it has them, else `.bin` files, an adapter or one GGUF file.
 
     Raises:
-        HubError: It has no model that is read here.
-        UnsupportedError: Its weights are those of AutoGPTQ or AutoAWQ.
+        HubError: It has no model in a supported format.
+        UnsupportedError: Its weights were quantized by AutoGPTQ or AutoAWQ.
     """
     files = {file.path: file for file in repository.files}
     if labels := [name for name in GPTQ_SETTINGS if name in files]:
@@ -98,7 +98,7 @@ def _find_weights(name: str, paths: Collection[str]) -> str:
             f"{name} has {len(gguf)} GGUF files and no checkpoint: pull a checkpoint and submit a convert job"
         )
     if not gguf:
-        raise HubError(f"{name} has no weights: expected one of {', '.join(expected)}, not in a folder")
+        raise HubError(f"{name} has no weights: expected one of {', '.join(expected)} at the top level")
     return gguf[0]
 
 

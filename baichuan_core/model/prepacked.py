@@ -93,7 +93,7 @@ def prepack(model: nn.Module) -> None:
     packed = False
     plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
     for name in [name for name in plain if not _is_read_by_dora(model, name)]:
-        dense: Any = model.get_submodule(name)  # released before the next layer, so that few weights exist twice
+        dense: Any = model.get_submodule(name)  # released before the next layer, so that one layer exists twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
             model.set_submodule(name, kind(dense))

@@ -8,7 +8,7 @@ from baichuan_core.memory import Precision, Shape, in_gib, scoring
 
 
 def explain_missing_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
-    """Return why an unquantized model does not fit on `device` to score `batch_tokens` tokens at once, or None."""
+    """Return why an unquantized model that scores `batch_tokens` tokens at once does not fit on `device`, or None."""
     config = read_config(checkpoint).to_dict()
     needed = scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
     free = free_bytes(device)

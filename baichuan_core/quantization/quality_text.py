@@ -1,4 +1,4 @@
-"""The text that a quality report is measured on."""
+"""The text on which a quality report is measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ BUILT_IN = "built-in"
 
 @dataclass(frozen=True, slots=True)
 class QualityText:
-    """A tokenized text in windows, or the reason why there is none.
+    """A tokenized text, split into windows, or the reason why there is none.
 
     Attributes:
         source: "built-in", or the name of the file.

@@ -70,7 +70,7 @@ class QuantizationOptions:
         double_quantization: Store the scales of 4-bit blocks in 8 bits; ignored for int8.
         compute_dtype: Dtype that 4-bit layers compute in.
         quantize_head: Also quantize the embedding and output head, to 8 bits with one scale per row.
-        calibration: Text to choose 4-bit codes on, or, for int8, the threshold above which inputs stay floats. The
+        calibration: Text on which to choose 4-bit codes or, for int8, the threshold above which inputs stay floats. The
             result has the same size as without calibration.
     """
 

@@ -36,25 +36,25 @@ from workers import failures
     ],
 )
 def test_code_and_permanence(exception: BaseException, code: str, permanent: bool) -> None:
-    failure = failures.failure_of(exception)
+    failure = failures.make_failure(exception)
     assert (failure.code, failure.permanent) == (code, permanent)
 
 
 def test_our_errors_keep_their_message_and_others_name_their_type() -> None:
-    assert failures.failure_of(DatasetError("line 3 is not JSON")).message == "line 3 is not JSON"
-    unknown = failures.failure_of(ZeroDivisionError("division by zero"))
+    assert failures.make_failure(DatasetError("line 3 is not JSON")).message == "line 3 is not JSON"
+    unknown = failures.make_failure(ZeroDivisionError("division by zero"))
     assert "ZeroDivisionError: division by zero" in unknown.message
     assert not unknown.expected
 
 
 def test_a_runner_that_dies_may_be_tried_again() -> None:
-    killed = failures.death(-9)
+    killed = failures.make_death_failure(-9)
     assert (killed.code, killed.permanent) == ("runner_killed", False)
     assert "SIGKILL" in killed.message
-    assert failures.death(3).code == "runner_died"
+    assert failures.make_death_failure(3).code == "runner_died"
 
 
 def test_a_message_fits_every_database_whatever_it_quotes() -> None:
-    message = failures.failure_of(DatasetError("role '\0\ud800' " + "x" * 10_000)).error()["message"]
+    message = failures.make_failure(DatasetError("role '\0\ud800' " + "x" * 10_000)).error()["message"]
     assert message.startswith("role '\N{REPLACEMENT CHARACTER}?' ")
-    assert len(message) == failures.LONGEST_MESSAGE
+    assert len(message) == failures.MAX_MESSAGE_CHARACTERS

@@ -34,7 +34,7 @@ def test_jobs_and_the_library_have_the_same_presets(name: str) -> None:
     spec = FinetuneSpec.model_validate(
         {"kind": "finetune", "model": "m", "training_file": "file-" + "0" * 26, "preset": name}
     )
-    assert handler.options_of(spec) == FinetuningOptions.preset(name)
+    assert handler.make_options(spec) == FinetuningOptions.preset(name)
     assert PRESETS.keys() == JOB_PRESETS.keys()
 
 

@@ -12,7 +12,7 @@ from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC, quantize, separate_input, text_generation
-from workers.failures import failure_of
+from workers.failures import make_failure
 from workers.handlers.contract import Context
 from workers.memory import require_memory
 
@@ -38,7 +38,7 @@ def test_a_model_larger_than_any_machine_is_permanently_rejected(tmp_path: Path)
     context = context_of(tmp_path, num_hidden_layers=1_000_000)
     with pytest.raises(InsufficientMemoryError, match=r"needs at least \d+\.\d\d GiB of memory.* GiB free; ") as raised:
         require_memory(spec_of(), context)
-    failure = failure_of(raised.value)
+    failure = make_failure(raised.value)
     assert (failure.code, failure.permanent, failure.expected) == ("insufficient_memory", True, True)
 
 
@@ -48,11 +48,11 @@ def test_a_model_that_would_fit_an_empty_device_is_tried_again(tmp_path: Path, m
     monkeypatch.setattr(memory, "total_bytes", lambda _device=None: 15 * 2**30)
     with pytest.raises(MemoryOccupiedError, match=r"has 1.00 GiB free of 15.00 GiB; wait until") as for_now:
         require_memory(spec_of(), context)
-    assert not failure_of(for_now.value).permanent
+    assert not make_failure(for_now.value).permanent
     monkeypatch.setattr(memory, "total_bytes", lambda _device=None: 13 * 2**30)
     with pytest.raises(InsufficientMemoryError, match="use a machine with more") as for_good:
         require_memory(spec_of(), context)
-    assert failure_of(for_good.value).permanent
+    assert make_failure(for_good.value).permanent
 
 
 def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_memory_that_may_not_be_enough_is_logged(tmp_path: Path, capsys: pytest.
     require_memory(spec_of(prompts=["x" * 60]), context)
     assert capsys.readouterr().out == ""
     require_memory(_endless(), context)
-    assert "shorter lengths or smaller batches take less" in capsys.readouterr().out
+    assert "shorter lengths or smaller batches need less" in capsys.readouterr().out
 
 
 def test_prompts_in_the_store_count_with_their_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

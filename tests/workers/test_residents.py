@@ -159,7 +159,7 @@ def test_a_resident_ends_when_nothing_uses_it(service: Service) -> None:
     with service.worker("brief", keep_seconds="1") as there:
         job_id = service.run(service.a, **there)
         wait_for("the end of the resident", lambda: is_gone(service.group(job_id)))
-        assert "nothing has used it" in service.deployment.log_of("brief")
+        assert "it was idle for too long" in service.deployment.log_of("brief")
 
 
 def test_nothing_is_kept_if_residents_are_disabled(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Answer chats on the model of a job that does something else: its requests and the chats take turns."""
+"""Answer chats with the model of a job that has other work: the job's requests and the chats take turns."""
 
 import asyncio
 import threading
@@ -12,13 +12,13 @@ from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context
 
 MAX_COMPLETIONS = 8  # limit on open completions of chats, which slow the job down
-MAX_TOKENS = 8_192  # limit on completions times the longest of them, as in `GenerationOptions.batch_tokens`
+MAX_TOKENS = 8_192  # limit on completions times the length of the longest, see `GenerationOptions.batch_tokens`
 LEAVE_SECONDS = 60.0  # how long open chats may delay the end of the job
 
 
 @contextmanager
 def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None]:
-    """Answer chats while the block runs; at its end new ones are refused and open ones finish.
+    """Answer chats while the block runs; at its end, refuse new ones and finish open ones.
 
     Nothing happens if the engine has no second batch: llama.cpp and vLLM would have to restart for a longer chat.
     """
@@ -47,7 +47,7 @@ class _BackgroundDesk:
         self._thread.start()
 
     def close(self, *, seconds: float) -> None:
-        """Refuse new chats, and wait so many seconds for the open ones before they are dropped."""
+        """Refuse new chats, and wait at most `seconds` for the open ones before dropping them."""
         with suppress(RuntimeError):  # the loop has failed, and the worker refuses its chats
             self._loop.call_soon_threadsafe(self._closing.set_result, seconds)
         self._thread.join()

@@ -18,11 +18,11 @@ CHAT = "/v1/chat/completions"
 
 
 class Batch:
-    """The requests of a batch that can be answered, and why others cannot.
+    """The requests of a batch that can be answered, and the reasons why others cannot.
 
     Attributes:
         requests: Requests to answer, in the order of the file.
-        errors: Why a request cannot be answered, by its custom_id.
+        errors: Reasons why requests cannot be answered, by custom_id.
     """
 
     def __init__(self, lines: Sequence[BatchLine]) -> None:
@@ -35,12 +35,12 @@ class Batch:
         return [line.request for line in self._lines if line.request is not None]
 
     def reject(self, reasons: Mapping[int, str]) -> None:
-        """Move requests, by their index among `requests`, to the errors."""
+        """Move requests, given by their index in `requests`, to the errors."""
         self.errors |= {self._lines[index].custom_id: reason for index, reason in reasons.items()}
         self._lines = [line for index, line in enumerate(self._lines) if index not in reasons]
 
     def custom_id(self, index: int) -> str:
-        """Return the custom_id of a request by its index among `requests`."""
+        """Return the custom_id of the request with this index in `requests`."""
         return self._lines[index].custom_id
 
 
@@ -51,13 +51,13 @@ def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterab
         output: The folder.
         batch: The requests.
         form: The endpoint of the requests, and the model that they name.
-        completions: Lines of `completions.jsonl`: all samples of a request behind each other.
+        completions: Lines of `completions.jsonl`, in which all samples of a request are consecutive.
     """
     _write(output / OUTPUT_FILE, _answers(batch, form, completions))
     _write(output / ERROR_FILE, (_error(*each) for each in batch.errors.items()))
 
 
-def nothing_answered(batch: Batch) -> GenerateResult:
+def make_unanswered_result(batch: Batch) -> GenerateResult:
     """Return the result of a batch none of whose requests could be answered."""
     return GenerateResult(
         requests=0,
@@ -87,12 +87,12 @@ def _write(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
 def _answers(batch: Batch, form: BatchForm, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
     parsed = (json.loads(line) for line in completions)
     for index, samples in groupby(parsed, key=lambda line: line["index"]):
-        body = _body(form, list(samples))
+        body = _make_body(form, list(samples))
         yield _line(batch.custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
 
 
-def _body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a chat completion or a text completion, as OpenAI's API answers it."""
+def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a chat completion or a text completion in the format of OpenAI's API."""
     is_chat = form.endpoint == CHAT
     prompt_tokens = samples[0]["prompt_tokens"]
     completion_tokens = sum(sample["completion_tokens"] for sample in samples)

@@ -1,4 +1,4 @@
-"""What a calibrated quantization looks at: a text, or conversations of the fine-tuning form as the model sees them."""
+"""Data for a calibrated quantization: a text, or conversations in the fine-tuning format, as the model sees them."""
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
@@ -12,7 +12,7 @@ from workers.handlers.contract import Context
 CONVERSATIONS_BEGIN_WITH = ("[", "{")
 
 
-def calibration_of(spec: QuantizeSpec, context: Context) -> Calibration:
+def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
     """Return the calibration data that a spec names, or the built-in text.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The way of an attempt's chats within its runner: calls to the handler, and its replies to the worker."""
+"""Channel for an attempt's chats within its runner: passes calls to the handler, and its replies to the worker."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,14 +24,14 @@ class ChatChannel:
         self._announce(True)
 
     def refuse_new(self) -> None:
-        """Let clients look elsewhere from now on; what is open continues."""
+        """Tell clients to go elsewhere from now on; open chats continue."""
         self._announce(False)
 
     def close(self) -> None:
-        """Drop calls from now on: the worker answers them."""
+        """Drop calls from now on; the worker answers them."""
         self._on_call = None
 
     def deliver(self, call: Call) -> None:
-        """Pass a call on."""
+        """Pass a call to the handler."""
         if (on_call := self._on_call) is not None:
             on_call(call)

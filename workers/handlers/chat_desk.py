@@ -1,4 +1,4 @@
-"""Answers calls with a loaded model: all chats in one event loop, their news of a moment in one message."""
+"""Answers calls with a loaded model: all chats run in one event loop; replies of one moment share a message."""
 
 import asyncio
 import logging
@@ -21,14 +21,14 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-PLACE = "the request"  # the engine's error messages start with it
+PLACE = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a desk has done, see `ServeResult`."""
+    """Counts of the chats that a desk has answered, see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0
@@ -42,11 +42,11 @@ class ChatDesk:
 
     Args:
         generator: The loaded model; each chat is a request to it.
-        channel: Where calls come from and replies go.
-        limit: Maximum number of open completions; a chat alone may have more.
+        channel: Channel for calls and replies.
+        limit: Maximum number of open completions; a single chat may have more if no other is open.
 
     Attributes:
-        counts: What has been done.
+        counts: The chats answered so far.
     """
 
     def __init__(self, generator: TextGenerator, channel: ChatChannel, *, limit: int) -> None:
@@ -55,9 +55,9 @@ class ChatDesk:
         self._channel = channel
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # off the loop: long prompts
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # for long prompts
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._completions: dict[str, int] = {}  # open completions of each chat
+        self._completions: dict[str, int] = {}  # number of open completions of each chat
         self._news: list[Reply] = []
         self._is_leaving = False
         self._failure: BaseException | None = None
@@ -65,7 +65,7 @@ class ChatDesk:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """Accept chats while the block runs; what is open at its end is dropped."""
+        """Accept chats while the block runs; those still open at its end are dropped."""
         self._channel.open(self._receive_soon)
         try:
             yield self
@@ -82,7 +82,7 @@ class ChatDesk:
         return -1.0 if self._tasks else time.monotonic() - self._idle_since
 
     def require_engine(self) -> None:
-        """Raise the unexpected error of the engine that ended chats, if there was one: it may be broken."""
+        """Raise the engine's unexpected error that ended chats, if there was one: the engine may be broken."""
         if self._failure is not None:
             raise self._failure
 
@@ -101,7 +101,7 @@ class ChatDesk:
         if isinstance(call, Abort):
             if (task := self._tasks.get(call.id)) is not None:
                 task.cancel()
-                self._completions.pop(call.id, None)  # a call that comes with the abort finds room
+                self._completions.pop(call.id, None)  # so that a call that arrives with the abort finds room
         elif refused := self._find_refusal(call):
             self._count(refused=1)
             self._say(refused)
@@ -113,10 +113,10 @@ class ChatDesk:
 
     def _find_refusal(self, ask: Ask) -> Refused | None:
         if self._is_leaving:
-            return Refused(ask.id, 0, "leaving", "the job that answers chats gives its place back")
+            return Refused(ask.id, 0, "leaving", "the job that answers chats is giving up its place")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
-            message = f"the runner has {running} completions to write, and takes {self._limit} at most"
+            message = f"the runner already has {running} open completions, and accepts at most {self._limit}"
             return Refused(ask.id, 0, "busy", message)
         return None
 
@@ -160,7 +160,7 @@ class ChatDesk:
 
     def _name_tokens(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
-        return [_chance_of(entry) for entry in content]
+        return [_read_chance(entry) for entry in content]
 
     def _refuse(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
         message = str(error).removeprefix(f"{PLACE}: ")
@@ -174,7 +174,7 @@ class ChatDesk:
         return Refused(ask.id, number, "failed", message)
 
     def _say(self, reply: Reply) -> None:
-        """Send a reply with all others of this moment."""
+        """Send a reply together with all others that are ready now."""
         if not self._news:
             self._loop.call_soon(self._flush)
         self._news.append(reply)
@@ -192,6 +192,6 @@ def _count_choices(request: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _chance_of(entry: Mapping[str, Any]) -> TokenChance:
-    alternatives = [_chance_of(each) for each in entry.get("top_logprobs", ())]
+def _read_chance(entry: Mapping[str, Any]) -> TokenChance:
+    alternatives = [_read_chance(each) for each in entry.get("top_logprobs", ())]
     return TokenChance(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)

@@ -1,4 +1,4 @@
-"""What a handler gets and gives. Handlers load torch, so only runner processes import them."""
+"""The interface of handlers. They load torch, so only runner processes import them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +21,14 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a handler runs.
+    """Devices and machines on which a handler runs.
 
     Attributes:
-        devices: How many devices it has on this machine.
-        nodes: How many machines run the job together.
-        node: Index of this one.
+        devices: Number of its devices on this machine.
+        nodes: Number of machines that run the job together.
+        node: Index of this machine.
         address: Address of machine 0.
-        port: Port of machine 0 at which the others find it; None if there is only one machine.
+        port: Port at which the other machines reach machine 0; None if there is only one machine.
     """
 
     devices: int = 1
@@ -40,20 +40,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a handler finds what the spec names, and where it writes.
+    """Inputs of a handler, named by the spec, and the folders for its output.
 
     Attributes:
-        models: Directories of checkpoints and adapters, by the spec's field; an adapter named as `model` stands under
-            `adapter`, and its base under `model`.
+        models: Directories of checkpoints and adapters, by the spec's field; if `model` names an adapter, its directory
+            is under `adapter` and its base's under `model`.
         files: Uploaded files, by the spec's field.
         output: Existing folder whose files become artifacts; a produced model goes to `output / "model"`.
-        checkpoints: Existing folder for what a later attempt may resume from.
-        earlier_checkpoints: The same folders of earlier attempts at this job, newest first.
-        report: To be told about progress.
+        checkpoints: Existing folder for resume points of later attempts.
+        earlier_checkpoints: The `checkpoints` folders of earlier attempts at this job, newest first.
+        report: Callback for progress.
         loaded: Keeps the model that is loaded for inference, for this job and the next one.
-        resume_points: Of this attempt and of earlier ones, in the artifact store; None outside a runner.
-        should_pause: Whether the job must save what it needs to continue, and give its place back.
-        should_make_room: Whether other jobs wait, so that a job which serves must end when it is idle.
+        resume_points: Resume points of this attempt and of earlier ones, in the artifact store; None outside a runner.
+        should_pause: Whether the job must save what it needs to continue, and give up its place.
+        should_make_room: Whether other jobs are waiting, so that a serving job must end when it is idle.
         place: Devices and machines of the job.
         chats: Calls to the attempt and its replies; None outside a runner.
         hub_token: The worker's access to a model hub, if the job's kind may use it and the worker has one.
@@ -77,24 +77,24 @@ class Context:
 
     @property
     def model_output(self) -> Path:
-        """Where the produced model goes."""
+        """Directory for the produced model."""
         return self.output / MODEL_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R_co]):
-    """What came of a job, beside the files in `output`."""
+    """Result of a job, in addition to the files in `output`."""
 
     result: R_co
     model: ProducedModel | None = field(default=None)
 
 
 class GivenBackError(Exception):
-    """The job gives its place back, as it was asked to, and another attempt continues."""
+    """The job gives up its place, as requested; another attempt continues."""
 
 
 class Handler(Protocol):
-    """A module of this folder."""
+    """Interface of the modules in this folder."""
 
     def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
         """Run the job."""
@@ -108,6 +108,6 @@ class Handler(Protocol):
 MODEL_FOLDER = "model"
 
 
-def handler_of(spec: AnySpec) -> Handler:
-    """Return the handler for a spec's kind."""
+def import_handler(spec: AnySpec) -> Handler:
+    """Import the handler for a spec's kind."""
     return cast(Handler, import_module(f"workers.handlers.{spec.kind}"))

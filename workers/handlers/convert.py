@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another form."""
+"""Convert a checkpoint to another format."""
 
 from dataclasses import asdict
 
@@ -9,15 +9,15 @@ from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
-from workers.handlers.produced import produced_model
+from workers.handlers.produced import describe_produced_model
 
-# Relative to 16-bit weights; the engine checks exactly when it has read the tensors.
-SHARES_OF_GGUF = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
+# Relative to 16-bit weights; the engine makes an exact check once it has read the tensors.
+GGUF_SIZE_FRACTIONS = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 
 def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
     """Estimate the output: as large as the input, except for GGUF types with fewer or more bits."""
-    return round(checkpoint_bytes * SHARES_OF_GGUF.get(spec.gguf_type or "f16", 1.0))
+    return round(checkpoint_bytes * GGUF_SIZE_FRACTIONS.get(spec.gguf_type or "f16", 1.0))
 
 
 def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
@@ -31,10 +31,10 @@ def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
         adapter=context.models.get("adapter"),
         on_progress=context.report,
     )
-    made = _llama_model(report) if spec.target == "llama" else produced_model(context)
+    made = _describe_llama_model(report) if spec.target == "llama" else describe_produced_model(context)
     return Outcome(ConvertResult(**asdict(report)), made)
 
 
-def _llama_model(report: ConversionReport) -> ProducedModel:
-    """Return the converted model as files for download; no job can use a Llama model."""
+def _describe_llama_model(report: ConversionReport) -> ProducedModel:
+    """Return the converted model as files for download, because no job can use a Llama model."""
     return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())

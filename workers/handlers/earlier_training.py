@@ -1,4 +1,4 @@
-"""What earlier attempts at a fine-tune have left: on this machine's disk, or in the artifact store."""
+"""Finds resume points of earlier attempts at a fine-tune, on this machine's disk or in the artifact store."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ STATE_FILE = "trainer_state.json"
 
 
 def find_resume_point(context: Context) -> Path | None:
-    """Return the newest resume point of all earlier attempts, next to the best one; None if there is none.
+    """Return the newest resume point of all earlier attempts, and the best one; None if there is none.
 
-    One of this machine is preferred: it may be newer than what has been uploaded.
+    One on this machine is preferred, because it may be newer than the uploaded ones.
     """
     local = {step: path for folder in context.earlier_checkpoints for step, path in _list_local(folder).items()}
     points = context.resume_points
@@ -40,7 +40,7 @@ def find_resume_point(context: Context) -> Path | None:
 
 
 def _list_local(folder: Path) -> Mapping[int, Path]:
-    """Return the complete resume points in a folder by step; the Trainer writes the state last."""
+    """Return the complete resume points in a folder, by step; complete ones have the state, which is written last."""
     states = {path: _read_state(path) for path in folder.glob("checkpoint-*")}
     return {int(state["global_step"]): path for path, state in states.items() if "global_step" in state}
 

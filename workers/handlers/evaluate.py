@@ -17,12 +17,12 @@ from workers.handlers.contract import Context, Outcome
 
 
 def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
-    """Figures and answers are small."""
+    """Return 0, because metrics and answers take little space."""
     return 0
 
 
 def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | PerplexityResult]:
-    """Write evaluation.json and evaluation.md, and for a benchmark answers.jsonl."""
+    """Write evaluation.json and evaluation.md, and answers.jsonl for a benchmark."""
     name = f"{spec.model} + {spec.adapter}" if spec.adapter else spec.model
     model = EvaluatedModel(context.models["model"], context.models.get("adapter"), name)
     other = EvaluatedModel(context.models["compare_with"], name=spec.compare_with) if spec.compare_with else None
@@ -62,7 +62,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
 
 
 def _summarize(report: BenchmarkReport) -> dict[str, Any]:
-    """Return the report without its subjects, which evaluation.json has."""
+    """Return the report without its subjects, which are in evaluation.json."""
     summary = asdict(report)
     for part in ("model", "compared_with", "comparison"):
         if summary[part] is not None:

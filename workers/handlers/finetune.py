@@ -10,11 +10,11 @@ from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
 from workers.handlers.contract import Context, Outcome, Place
 from workers.handlers.earlier_training import find_resume_point
-from workers.handlers.produced import produced_model
+from workers.handlers.produced import describe_produced_model
 
 RECORDS_FOLDER = "training"
-OTHER_NAMES = {"lr_scheduler": "scheduler"}  # spec names of library options
-WORKERS_CHOICE = ("device",)
+SPEC_NAMES = {"lr_scheduler": "scheduler"}  # the spec's names of the library's options, if different
+SET_BY_WORKER = ("device",)
 
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
@@ -28,27 +28,27 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     try:
         report = finetune(
             context.models["model"],
-            _training_data(spec, context),
+            _find_training_data(spec, context),
             context.model_output,
-            options_of(spec),
+            make_options(spec),
             checkpoints=context.checkpoints,
             validation_data=context.files.get("validation_file"),
             resume_from=find_resume_point(context),
             records=context.output / RECORDS_FOLDER,
-            distribution=distribution_of(spec, context.place),
+            distribution=make_distribution(spec, context.place),
             should_pause=context.should_pause,
             on_resume_point=points.share if points else ignore_resume_point,
             on_progress=context.report,
         )
     finally:
         if points:
-            points.flush()  # a run that failed can continue from them, on any machine
-    model = produced_model(context) if context.place.node == 0 else None
+            points.flush()  # a failed run can continue from them on any machine
+    model = describe_produced_model(context) if context.place.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
 
-def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
-    """Return how the devices of a job share the work: one process per device."""
+def make_distribution(spec: FinetuneSpec, place: Place) -> Distribution:
+    """Return the distribution of the work over a job's devices: one process per device."""
     return Distribution(
         strategy=spec.strategy,
         deepspeed=spec.deepspeed,
@@ -60,17 +60,17 @@ def distribution_of(spec: FinetuneSpec, place: Place) -> Distribution:
     )
 
 
-def _training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
-    """Return the file, or several with their weights."""
+def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
+    """Return the training file, or several with their weights."""
     if spec.training_files is None:
         return context.files["training_file"]
     return {context.files[f"training_files.{n}"]: each.weight for n, each in enumerate(spec.training_files)}
 
 
-def options_of(spec: FinetuneSpec) -> FinetuningOptions:
+def make_options(spec: FinetuneSpec) -> FinetuningOptions:
     """Return the library's options for a spec."""
-    names = [field.name for field in fields(FinetuningOptions) if field.name not in WORKERS_CHOICE]
-    values = {name: getattr(spec, OTHER_NAMES.get(name, name)) for name in names}
+    names = [field.name for field in fields(FinetuningOptions) if field.name not in SET_BY_WORKER]
+    values = {name: getattr(spec, SPEC_NAMES.get(name, name)) for name in names}
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)
     values["report_to"] = tuple(spec.report_to)

@@ -17,7 +17,7 @@ from baichuan_core.generation import (
 from jobs.results import GenerateResult
 from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
 from workers.handlers.background_chats import answering_chats
-from workers.handlers.batch_files import Batch, nothing_answered, write_batch
+from workers.handlers.batch_files import Batch, make_unanswered_result, write_batch
 from workers.handlers.contract import Context, Outcome
 
 COMPLETIONS = "completions.jsonl"
@@ -25,12 +25,12 @@ FINISHED_LINES = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
-    """Texts are small."""
+    """Return 0, because texts take little space."""
     return 0
 
 
 def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
-    """Write completions.jsonl, one line a completion in the order given; lines of earlier attempts are taken over.
+    """Write completions.jsonl, one line per completion in the order of the prompts, reusing those of earlier attempts.
 
     A batch of OpenAI's API gets its output and error files instead.
     """
@@ -50,7 +50,7 @@ def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome
         batch.reject(find_unanswerable(model, batch.requests, _options(spec), adapter=adapter))
         if not batch.requests:
             write_batch(context.output, batch, form, ())
-            return Outcome(nothing_answered(batch))
+            return Outcome(make_unanswered_result(batch))
         report = _generate(spec, batch.requests, completions, context)
     with completions.open(encoding="utf-8") as lines:
         write_batch(context.output, batch, form, lines)

@@ -8,12 +8,12 @@ from workers.handlers.contract import Context, Outcome
 
 
 def output_bytes(_spec: PreviewSpec, _checkpoint_bytes: int) -> int:
-    """Nothing is written."""
+    """Return 0, because nothing is written."""
     return 0
 
 
 def run(spec: PreviewSpec, context: Context) -> Outcome[PreviewResult]:
-    """Encode the data as a fine-tune does."""
+    """Encode the data as a fine-tune would."""
     preview = preview_dataset(
         context.models["model"],
         context.files["training_file"],

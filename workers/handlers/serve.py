@@ -1,4 +1,4 @@
-"""Answer chats with a loaded model until none come."""
+"""Answer chats with a loaded model until no more arrive."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
-ROOM_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
+MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
 REPORT_SECONDS = 5.0  # minimum seconds between two progress events
-WAITING_PER_RUNNING = 1  # number of waiting completions per running one
+WAITING_PER_RUNNING = 1  # maximum number of waiting completions per running one
 
 
 def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
@@ -23,10 +23,10 @@ def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
-    """Load the model, then answer chats; each gets what the checkpoint's own defaults give.
+    """Load the model, then answer chats; each uses the checkpoint's own defaults for generation.
 
     Raises:
-        GivenBackError: The job was asked to give its place back; what ran then has been answered.
+        GivenBackError: The job was asked to give up its place; all chats open at that time have been answered.
     """
     context.report(Progress(0.0, "loading"))
     generator = TextGenerator(
@@ -43,8 +43,8 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
 
 
 def _idle_limit(spec: ServeSpec, context: Context) -> float:
-    """Return after how many idle seconds the job ends."""
-    return min(ROOM_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
+    """Return the number of idle seconds after which the job ends."""
+    return min(MAKE_ROOM_IDLE_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
 
 
 async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:

@@ -1,4 +1,4 @@
-"""What a machine offers for computing, found without loading torch."""
+"""Finds a machine's resources for computing, without loading torch."""
 
 from workers.inventory.declared import DeclaredDevice, read_declaration
 from workers.inventory.host import read_host

@@ -27,7 +27,7 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
     """Read devices from JSON, or from the JSON file at a path.
 
     Raises:
-        ValueError: it is neither, a field is missing or wrong, or two devices share a UUID or an index.
+        ValueError: It is neither, a field is missing or wrong, or two devices share a UUID or an index.
     """
     where = "the value"
     if not text.lstrip().startswith("["):

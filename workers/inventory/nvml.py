@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's management library shows them."""
+"""Reads GPUs through NVIDIA's management library."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -60,14 +60,14 @@ class Nvml:
             "name": nvml.nvmlDeviceGetName(handle),
             "memory_bytes": int(memory.total),
             "used_bytes": int(memory.used),
-            "used_by_others_bytes": self._used_by_others(handle, int(memory.used), is_ours),
+            "used_by_others_bytes": self._measure_use_by_others(handle, int(memory.used), is_ours),
             "utilization": None if utilization is None else int(utilization.gpu),
             "temperature": self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             "capability": None if capability is None else f"{capability[0]}.{capability[1]}",
         }
 
-    def _used_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
-        """Return the memory that is not our runners'; memory without a process, such as the driver's, is others'."""
+    def _measure_use_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
+        """Return the memory that our runners do not use, including memory without a process, such as the driver's."""
         processes = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
         return max(0, used - ours)

@@ -1,4 +1,4 @@
-"""Optional Python packages that jobs may ask for."""
+"""Optional Python packages that jobs may require."""
 
 from importlib.util import find_spec
 
@@ -6,10 +6,10 @@ from jobs.specs.published_finetuning import TRACKERS
 
 
 def find_packages() -> list[str]:
-    """Return those of the optional packages that runners can import, without importing them."""
+    """Return the optional packages that runners can import, without importing them."""
     return [name for name in TRACKERS if _is_installed(name)]
 
 
 def _is_installed(name: str) -> bool:
     spec = find_spec(name)
-    return spec is not None and spec.origin is not None  # a folder of that name without code has no origin
+    return spec is not None and spec.origin is not None  # a folder with that name but without code has no origin

@@ -1,4 +1,4 @@
-"""The inventory of a machine, read anew for each heartbeat."""
+"""The inventory of a machine, read again for each heartbeat."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -15,8 +15,8 @@ class Inventory:
     """The devices of a machine.
 
     Args:
-        declared: Devices that the operator lends; all that are found if empty.
-        nvml: How GPUs are read.
+        declared: Devices that the operator declares; if empty, all that are found.
+        nvml: Reads the GPUs.
     """
 
     def __init__(self, declared: Sequence[DeclaredDevice] = (), nvml: Nvml | None = None) -> None:
@@ -24,10 +24,10 @@ class Inventory:
         self._nvml = nvml or Nvml()
 
     def devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
-        """Return the devices with what is measured of their use; the CPU if there is no GPU.
+        """Return the devices with their measured use; the CPU if there is no GPU.
 
         Args:
-            runners: Process groups of our runners, whose use of memory is not others'.
+            runners: Process groups of our runners, whose memory does not count as used by others.
         """
         found = self._nvml.read(lambda pid: _process_group(pid) in runners)
         if not self._declared:
@@ -40,13 +40,13 @@ class Inventory:
         return bool(self._nvml.read(lambda _pid: False))
 
     def slots(self, asked: int) -> int:
-        """Return how many jobs may run at the same time: `asked`, or if that is 0 what suits the devices."""
+        """Return the maximum number of concurrent jobs: `asked`, or if that is 0, a default for the devices."""
         gpus = sum(device["type"] == "cuda" for device in self.devices())
         return asked or max(1, JOBS_PER_GPU * gpus)
 
 
 def _process_group(pid: int) -> int:
-    """Return the process group of a process, or 0 if it has ended or is hidden from us."""
+    """Return the process group of a process, or 0 if it has ended or is not visible."""
     try:
         return os.getpgid(pid)
     except (ProcessLookupError, PermissionError):

@@ -92,7 +92,7 @@ def _make_environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) 
     threads = max(1, torch.get_num_threads() // plan.processes)
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if (interface := find_interface(plan.master_addr)) is not None:
-        defaults["GLOO_SOCKET_IFNAME"] = interface  # by default gloo looks up the host name, which may not resolve
+        defaults["GLOO_SOCKET_IFNAME"] = interface  # by default, gloo looks up the host name, which may not resolve
     if not on_gpu:
         defaults["DS_ACCELERATOR"] = "cpu"
     return {

@@ -82,7 +82,7 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
         # Otherwise DeepSpeed compiles this extension now. A rank that is killed while compiling leaves a lock file that
         # blocks all later runs.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed calls deprecated functions of torch in every step.
+    # DeepSpeed calls deprecated torch functions at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     deepspeed.init_distributed("nccl" if on_gpu else "gloo")
 

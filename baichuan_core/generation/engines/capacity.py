@@ -10,7 +10,7 @@ SLOT_TOKENS_STEP = 256
 
 
 def capacity_for(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
-    """Return the capacity for these requests: slots of the longest one's size, as many as the settings allow."""
+    """Return the capacity for these requests: as many slots of the longest one's size as the settings allow."""
     return _limit(len(requests), max(one.tokens for one in requests), settings)
 
 
@@ -25,12 +25,12 @@ def capacity_for_serving(window: int, settings: GenerationOptions) -> Capacity:
 
 
 def is_enough(capacity: Capacity, needed: Capacity) -> bool:
-    """Return whether an engine of this capacity has enough room for the needed one."""
+    """Return whether an engine of this capacity has the room that `needed` requires."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
 
 def grow(capacity: Capacity, needed: Capacity, settings: GenerationOptions) -> Capacity:
-    """Return the capacity to restart with: enough for both if the settings allow it, otherwise `needed`."""
+    """Return the capacity to restart with: enough for both capacities if the settings allow it, otherwise `needed`."""
     both = _limit(max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings)
     return both if is_enough(both, needed) else needed
 

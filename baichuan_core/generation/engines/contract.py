@@ -17,12 +17,12 @@ class Sampling:
     They apply in vLLM's order: bias, repetition penalty, frequency and presence penalty, temperature, top-k, top-p.
 
     Attributes:
-        temperature: Divides the logits, after bias and penalties; 0 chooses the most probable token each time.
+        temperature: Divisor of the logits, after bias and penalties; 0 always chooses the most probable token.
         top_k: Choose among the k most probable tokens; 0 means all.
         top_p: Choose among the most probable tokens whose probabilities sum to this fraction.
-        repetition_penalty: Divides positive and multiplies negative logits of all tokens of prompt and completion so
-            far (Keskar et al. 2019), after the bias.
-        presence_penalty: Subtracted from the logits of all tokens of the completion so far, after the repetition
+        repetition_penalty: Divides positive logits, and multiplies negative ones, of all tokens in the prompt and in
+            the completion so far (Keskar et al. 2019), after the bias.
+        presence_penalty: Subtracted from the logits of all tokens in the completion so far, after the repetition
             penalty. Tokens of the prompt do not count (as in OpenAI's API and in vLLM).
         frequency_penalty: Subtracted from the logit of a token for each time it occurs in the completion so far.
         logit_bias: Pairs of a token id and a number that is added to its logit before everything else.
@@ -175,11 +175,11 @@ class EngineModule(Protocol):
     """The interface of the subpackages, one per engine."""
 
     def find_unsupported_reason(self, setup: EngineSetup) -> str | None:
-        """Return why the engine cannot run the checkpoint on this machine, without its name; None if it can."""
+        """Return why the engine cannot run the checkpoint here, without the engine's name; None if it can."""
         ...
 
     def find_unsupported_parameter(self, request: EncodedRequest) -> str | None:
-        """Return a message about a parameter that the engine does not support, with a remedy; None if all are."""
+        """Return a message about a parameter that the engine does not support, with a remedy; None if there is none."""
         ...
 
     def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:

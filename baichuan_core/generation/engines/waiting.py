@@ -8,7 +8,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 class WaitingQueue:
     """Queue of requests in order of arrival; of those that arrive together, the longest come first.
 
-    Otherwise a long one could be left to run alone at the end.
+    Otherwise a long one might have to run alone at the end.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from .blocks import BlockCalibrator
 from .finished_blocks import FinishedBlocks
 from .storage_format import FourBitCode, dequantize
 
-SAMPLED_VALUES_PER_TENSOR = 64  # values per tensor in a checkpoint's fingerprint
+SAMPLED_VALUES_PER_TENSOR = 64  # number of values per tensor in a checkpoint's fingerprint
 
 
 class CalibratedWeights:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from baichuan_core.model.four_bits import bitsandbytes_functional
 
-TABLE_STEPS = 1024  # entries between 0 and 1 in the table of nearest values
-SCALES_PER_GROUP = 256  # 8-bit scales that share one float32 scale; bitsandbytes' default
+TABLE_STEPS = 1024  # number of entries between 0 and 1 in the table of nearest values
+SCALES_PER_GROUP = 256  # number of 8-bit scales that share one float32 scale; bitsandbytes' default
 MIN_GROUP_SCALE = 1e-30  # avoids a division by zero if all scales equal the offset
 
 
@@ -37,7 +37,7 @@ class CodeBook:
         return positions
 
     def round_approximately(self, scaled: Tensor) -> Tensor:
-        """Look up the approximately nearest values in a table with steps of 1/1024.
+        """Look up approximations of the nearest values in a table with steps of 1/1024.
 
         This takes a fraction of the time of `positions` and is accurate enough to compare scales.
         """

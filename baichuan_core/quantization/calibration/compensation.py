@@ -9,11 +9,11 @@ from baichuan_core.model.four_bits import BLOCK
 
 from .code_book import CodeBook, Scales, quantize_scales
 
-# Columns updated one by one; the columns after them are updated once per group of this size.
+# Number of columns that are updated one by one; the columns after them are updated once per such group.
 COLUMNS_PER_UPDATE = 128
 # Candidate scales, as fractions of the block's largest magnitude; clipping outliers can make the rest finer.
 CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
-# Fraction of the mean of the diagonal. Frantar et al. use 0.01, which gives a quarter more KL on other kinds of text.
+# Fraction of the mean of the diagonal. With 0.01 (Frantar et al.), KL on other kinds of text is a quarter higher.
 DAMPING = 0.1
 MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
 
@@ -38,7 +38,7 @@ def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, scale_off
 
     GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column after the other, those with the largest inputs
     first, and adjusts the remaining columns to compensate for the error of each. Scales are chosen and quantized
-    before, so that columns are rounded with the scales that a loaded checkpoint will have.
+    first, so that columns are rounded with the scales that a loaded checkpoint will have.
 
     Args:
         weight: Float32 [out, in].
@@ -67,7 +67,7 @@ def add_damping(second_moments: Tensor, fraction: float = DAMPING) -> Tensor:
 def inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
     """Return the upper Cholesky factor [in, in] of the inverse of the damped and reordered second moments."""
     matrix = add_damping(second_moments)[order[:, None], order]
-    # One name is reused so that each matrix is freed early: these are the largest ones of a calibration.
+    # One name is reused so that each matrix is freed early: these are the largest matrices in a calibration.
     matrix = torch.linalg.cholesky(matrix)
     matrix = torch.cholesky_inverse(matrix)
     factor: Tensor = torch.linalg.cholesky(matrix, upper=True)

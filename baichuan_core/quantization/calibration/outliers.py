@@ -13,7 +13,7 @@ from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import OneBlock
 
 FLOAT_COLUMN_FRACTION = (
-    0.1  # fraction of input columns that stay floats per row of text; with LLM.int8()'s threshold about 0.01
+    0.1  # fraction of input columns that stay floats per row of text; about 0.01 with LLM.int8()'s threshold
 )
 MIN_THRESHOLD = 1e-3  # a threshold of 0 turns outliers off
 

@@ -12,7 +12,7 @@ DAMPING = 0.05
 def correct_weight(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
     """Move a weight towards one that maps the current inputs to the outputs of the unquantized model.
 
-    Goes half of the way to the least-squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629, "Quantization
+    Move it half of the way to the least-squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629, "Quantization
     Error Propagation").
 
     Args:

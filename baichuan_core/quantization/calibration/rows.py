@@ -31,9 +31,9 @@ class Calibration:
         sequences: Maximum number of rows of `length` tokens; there are fewer if the text is shorter.
         length: Tokens per row, limited to the model's context length.
         seed: Seed for choosing rows from a longer text.
-        built_in_fraction: Fraction of the rows to take from the built-in text next to `text` or `token_ids`, from 0 to
-            below 1. An eighth limits the loss on other kinds of text at little cost to the chosen kind. It requires the
-            checkpoint's tokenizer.
+        built_in_fraction: Fraction of the rows to take from the built-in text in addition to `text` or `token_ids`, at
+            least 0 and below 1. An eighth limits the loss on other kinds of text at little cost to the chosen kind. It
+            requires the checkpoint's tokenizer.
     """
 
     text: Path | str | None = None

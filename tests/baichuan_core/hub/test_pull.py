@@ -161,7 +161,7 @@ def test_another_content_than_announced_is_refused(
     server.repositories[NAME] = Repository.of(model)
     content = (model / path).read_bytes()
     server.replaced[path] = content + b"!" if change == "longer" else content[:-1] + b"!"
-    with pytest.raises(HubError, match=rf"sends {path} of {NAME} with another content") as caught:
+    with pytest.raises(HubError, match=rf"sends {path} of {NAME} with different content") as caught:
         fetch()
     assert not caught.value.may_pass
     assert not (tmp_path / "run/model").exists()
@@ -199,7 +199,7 @@ def test_a_missing_repository_or_revision_is_named(
     with pytest.raises(HubError, match=f"{NAME} does not exist"):
         fetch()
     server.repositories[NAME] = Repository.of(model)
-    with pytest.raises(HubError, match=r"has no revision 'v9\.9': name a branch, a tag or a commit"):
+    with pytest.raises(HubError, match=r"has no revision 'v9\.9': use an existing branch, tag or commit"):
         fetch(revision="v9.9")
     server.repositories[NAME].revisions = ("main", "refs/pr/1")
     assert fetch(revision="refs/pr/1").commit == server.repositories[NAME].commit
@@ -210,7 +210,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
 ) -> None:
     server.repositories[NAME] = Repository.of(model)
     server.status = 503
-    with pytest.raises(HubUnreachableError, match="answers with status 503 now: try again later"):
+    with pytest.raises(HubUnreachableError, match="answers with status 503: try again later"):
         fetch()
     server.status = None
     server.drops[WEIGHTS] = [5000] * 20
@@ -228,7 +228,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
 def test_an_address_that_is_no_hub_is_named(tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Repository, "describe", lambda _self, name: [name])
     server.repositories[NAME] = Repository({})
-    for endpoint, fault in ((server.url, "does not answer as a hub does"), ("hub.example", "is not the address")):
+    for endpoint, fault in ((server.url, "does not respond like a hub"), ("hub.example", "is not the address")):
         with pytest.raises(HubError, match=f"{fault} .*: correct HF_ENDPOINT"):
             pull(NAME, tmp_path / "none", downloads=tmp_path / "downloads", hub=Hub(endpoint))
 
@@ -339,7 +339,7 @@ def test_names_and_hashes_of_a_hub_lead_nowhere_else(
     described["siblings"][0]["blobId"] = "../../x"
     described["siblings"][0].pop("lfs", None)
     monkeypatch.setattr(Repository, "describe", lambda _self, _name: described)
-    with pytest.raises(HubError, match="is not a hash in hex"):
+    with pytest.raises(HubError, match="is not a hexadecimal hash"):
         fetch("second")
     assert {path.name for path in tmp_path.iterdir()} == {"published", "run", "second"}
 

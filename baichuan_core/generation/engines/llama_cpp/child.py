@@ -1,7 +1,7 @@
 """A process that runs llama.cpp's server. It is started by the path of this file: importing the package imports torch.
 
 It reads its settings from stdin as one line of JSON, and answers on stdout with one line: the server's address, or the
-reason why the model cannot be loaded. It exits when stdin closes, and so whenever its parent dies, for whatever reason.
+reason why the model cannot be loaded. It exits when stdin closes, and so whenever its parent ends, for any reason.
 """
 
 import json
@@ -27,7 +27,7 @@ def main() -> None:
     else:
         print(json.dumps({"address": server.listening_address}), file=answers, flush=True)
         sys.stdin.read()
-    os._exit(0)  # without waiting for computations
+    os._exit(0)  # exit without waiting for computations
 
 
 def make_parameters(settings: dict[str, Any]) -> Any:

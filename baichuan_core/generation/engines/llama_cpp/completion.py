@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece, m
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
-PROBABLE_TOKENS = 1000  # number of most probable tokens to request first; the whole vocabulary is slow
+PROBABLE_TOKENS = 1000  # number of most probable tokens to request first; requesting the whole vocabulary is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class RunningCompletion:
     def _list_logprobs(self, answer: Answer, known: int) -> list[TokenLogprobs | None]:
         """Return the log-probabilities of the tokens from index `known` on.
 
-        The server's entries are only of tokens that complete a character.
+        The server reports entries only for tokens that complete a character.
         """
         entries = iter(answer.entries)
         found: list[TokenLogprobs | None] = []

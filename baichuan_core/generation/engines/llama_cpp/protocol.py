@@ -7,7 +7,7 @@ from typing import Any
 from baichuan_core.generation.engines.contract import EncodedRequest
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p")  # in the order that all engines use
-# Used with top_k=1, which leaves one candidate, so the rest is free. Temperature 0 would keep all candidates.
+# Used with top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep all of them.
 GREEDY_SAMPLERS = ("penalties", "top_k")
 RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED of llama.h, which stands for a random seed
 RESPONSE_FIELDS = ("tokens", "stop_type", "completion_probabilities")
@@ -20,7 +20,7 @@ class Answer:
     Attributes:
         tokens: All generated tokens, including an end token.
         stop_type: `eos`, `word` or `limit`.
-        entries: Log-probabilities in OpenAI's format with ids; none for tokens that end inside a character.
+        entries: Log-probabilities in OpenAI's format, with ids; none for tokens that end inside a character.
     """
 
     tokens: tuple[int, ...]

@@ -17,7 +17,7 @@ from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedE
 from baichuan_core.generation.engines.contract import Capacity
 
 SCRIPT = Path(__file__).with_name("child.py")
-# GOMP_SPINCOUNT is how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
+# GOMP_SPINCOUNT sets how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
 # on an idle machine and 3x as fast on a busy one, where spinning threads occupy the cores of those they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before its process exits
@@ -54,7 +54,7 @@ class LlamaServer:
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if "refusal" in answer:
             raise CheckpointError(
-                f"llama.cpp cannot load {model}: the file is damaged, larger than the memory, or of an unsupported "
+                f"llama.cpp cannot load {model}: the file is damaged, too large for the memory, or of an unsupported "
                 "architecture; convert the checkpoint again"
             )
         self.port = urlsplit(answer["address"]).port or 0
@@ -65,7 +65,7 @@ class LlamaServer:
         return self._process.poll() is None
 
     def explain_death(self) -> BaichuanError:
-        """Return an error that explains why the server no longer answers."""
+        """Return an error that explains why the server no longer responds."""
         try:
             code = self._process.wait(EXIT_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 MIN_WIDE_HEAD_DIM = 128  # head_dim of all published models
-MAX_LENGTH_RATIO = 1.25  # between the numbers of keys of neighbouring rows that are computed together
+MAX_LENGTH_RATIO = 1.25  # maximum ratio between the numbers of keys of neighbouring rows that are computed together
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-CAPACITY_STEP = 64  # positions by which the capacity grows, so that few different shapes occur
+CAPACITY_STEP = 64  # number of positions by which the capacity grows, so that few different shapes occur
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class Window:
     Attributes:
         rows: First slot, and the slot after the last one.
         slots: The same slots as indices, [rows, 1].
-        positions: Position that each token is written to, [rows, tokens].
+        positions: Position to which each token is written, [rows, tokens].
         keys: Number of positions to read.
     """
 

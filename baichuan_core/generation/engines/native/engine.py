@@ -20,7 +20,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_STEPS_TO_COMPILE = 1000  # compiled code takes about this number of steps to save the time of compiling it
+MIN_STEPS_TO_COMPILE = 1000  # compiled code saves the time of compiling it after about this number of steps
 PREFIX_CACHE_DIVISOR = 4  # a quarter of `batch_tokens` is reserved for prefixes; `footprint` has the same constant
 
 
@@ -29,8 +29,8 @@ class NativeEngine:
 
     Attributes:
         model: The model.
-        free_others: Called when a row does not fit into memory even alone; frees what other engines on this device
-            use, and returns whether that was anything.
+        free_others: Called when a row does not fit into memory even alone; frees the memory of other engines on this
+            device, and returns whether there was any.
     """
 
     free_others: Callable[[], bool]

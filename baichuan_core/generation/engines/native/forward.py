@@ -11,14 +11,14 @@ from baichuan_core.generation.engines.native.cache import CacheSize, SlotCache, 
 from baichuan_core.generation.engines.native.passes import MAX_PREFILL_TOKENS
 from baichuan_core.model import BaichuanForCausalLM
 
-MIN_BUCKET = 256  # keys; the smallest number that the compiled decoder is called with
+MIN_BUCKET = 256  # minimum number of keys with which the compiled decoder is called
 
 
 class Forward:
     """The model with a cache that has one slot per row.
 
     A row's tokens are written to the positions 0, 1, 2, ... of its slot. `prefill` and `decode` read only the slots
-    that they are told to, so that other slots may contain anything.
+    of their rows, so other slots may contain anything.
 
     Example:
         prefill(0, [[5, 6, 7], [8]], starts=[0, 0])   slot 0: keys of 5 6 7    slot 1: keys of 8 and padding

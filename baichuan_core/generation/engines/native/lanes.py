@@ -1,4 +1,4 @@
-"""Several open batches on one loaded model, which take turns: a long run does not delay chats by more than one step."""
+"""Several open batches on one loaded model, which take turns, so that a long run delays chats by at most one step."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.engines.outputs import Output, Step
 
-MAX_LANES = 4  # limit on open batches per model; ids of completions encode their lane
+MAX_LANES = 4  # limit on open batches per model; completion ids encode the lane
 
 
 class Lanes:

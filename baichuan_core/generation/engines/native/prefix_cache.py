@@ -63,7 +63,7 @@ class PrefixCache:
         self._time = 0
 
     def find(self, ids: Sequence[int]) -> Match:
-        """Return the longest saved prefix of `ids`, and count this as a use of it."""
+        """Return the longest saved prefix of `ids`, and count the call as a use of it."""
         match = self._walk(tuple(ids))
         if match.parts:
             self._use(match.parts[-1][0])
@@ -100,7 +100,7 @@ class PrefixCache:
         return Match(length, tuple(parts))
 
     def _use(self, segment: Segment) -> None:
-        """Count a use of a segment and of those before it."""
+        """Count a use of a segment and of all segments before it."""
         self._time += 1
         above: Segment | None = segment
         while above is not None:

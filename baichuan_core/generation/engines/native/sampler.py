@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import compute_uniform_numbers
 
-MIN_CANDIDATES = 512  # number of most probable tokens that is nearly always enough for top-p
+MIN_CANDIDATES = 512  # number of most probable tokens, which is nearly always enough for top-p
 EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
 
 
@@ -48,7 +48,7 @@ class Sampler:
         self._top_ks = column([one.top_k or torch.iinfo(torch.int64).max for one in settings])
         self._top_ps = column([one.top_p for one in settings])
         biases = [(row, token, bias) for row, one in enumerate(settings) for token, bias in one.logit_bias]
-        self._biases = _Changes(biases, device) if biases else None
+        self._biases = _LogitChanges(biases, device) if biases else None
 
     def choose(
         self,
@@ -96,7 +96,7 @@ class Sampler:
                 for token, count in Counter(completions[row]).items()
             ]
             if reductions:
-                scores = _Changes(reductions, logits.device).add_to(scores.float())
+                scores = _LogitChanges(reductions, logits.device).add_to(scores.float())
         return scores
 
     def _sample(self, scores: Tensor, noise: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Sampler:
     def _may_exceed_candidates(self, best: Tensor, left: Tensor) -> bool:
         """Return whether the filters keep the last candidate of a row, or one tied with it.
 
-        Then tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is
+        If so, tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is
         arbitrary.
         """
         return bool(((best == best[:, -1:]) & (left > 0) & ~self._is_greedy).any())
@@ -158,8 +158,8 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(sums, noise * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)
 
 
-class _Changes:
-    """Numbers to add to single logits."""
+class _LogitChanges:
+    """Numbers to add to individual logits."""
 
     def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:
         """Take triples of row, token and number, with every pair of row and token at most once."""
@@ -173,7 +173,7 @@ class _Changes:
 
 
 def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
-    """Divide positive scores of tokens that occurred by the penalty, multiply negative ones (Keskar et al. 2019)."""
+    """Divide positive scores of tokens that have occurred by the penalty, and multiply negative ones by it."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
 
@@ -183,7 +183,7 @@ def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int
 
     Args:
         logits: [rows, vocab].
-        tokens: The chosen token of each row, which must not be -1 for rows that want log-probabilities.
+        tokens: The chosen token of each row, which must not be -1 for rows with log-probabilities.
         wanted: Number of alternatives per row; None for rows without log-probabilities.
     """
     found: list[TokenLogprobs | None] = [None] * len(tokens)

@@ -19,7 +19,7 @@ class Row:
         request: The encoded request.
         transcript: The completion so far.
         tokens: Token ids of the prompt and of the completion so far.
-        stream: Whether its text is reported as it comes.
+        stream: Whether its text is reported as it is generated.
         arrival: Number of the group of requests with which it arrived; earlier groups join first.
         prefix: Prefix of the prompt that is computed once for several rows; None once the row has used it.
         may_save: Whether its keys and values may be kept for later rows.

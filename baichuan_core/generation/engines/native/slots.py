@@ -162,7 +162,7 @@ class Slots:
         and is faster. A shorter prefix counts only if it was computed for several rows, `shared`.
 
         Example:
-            The system prompt S (100 tokens) is saved and shared by all rows, with tokens S+a:
+            The system prompt S (100 tokens) is saved and shared by all rows. For a row S+a,
             the match is S. A saved sequence that has only its first 20 tokens in common with S+a would be ignored.
         """
         match = self.prefixes.find(tokens[:-1])

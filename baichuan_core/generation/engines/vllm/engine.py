@@ -17,7 +17,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # otherwise it sends usage statistics
     # Run the engine core in this process: if a separate core process is killed, the caller hangs (vLLM 0.30).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on a CPU it otherwise pins threads to cores that others may use
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise, on a CPU, it pins threads to cores that others may use
 }
 # Fraction of the GPU's memory that vLLM requires to be free. Minimal, because other processes use the GPU too and
 # `kv_cache_memory_bytes` sets the size of the cache.

@@ -1,4 +1,4 @@
-"""Notices when messages do not reach this worker any more, although it seems to be well."""
+"""Detects that messages no longer reach this worker, although it seems to be well."""
 
 import logging
 import time
@@ -9,10 +9,10 @@ MAX_RECONNECTIONS = 2
 log = logging.getLogger(__name__)
 
 
-class Hearing:
-    """Compares what was sent to the worker, which SQL knows, with what arrived; reconnects, and gives up in the end.
+class DeliveryWatch:
+    """Compares the attempts sent to the worker, as recorded in SQL, with those that arrived; reconnects, then gives up.
 
-    An attempt that waits for its claim proves nothing while messages arrive: its own may have been lost by Redis.
+    While messages arrive, an unclaimed attempt proves nothing: Redis may have lost only its message.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Hearing:
         self._reconnect = reconnect
         self._give_up = give_up
         self._clock = clock
-        self._heard_at = clock()
+        self._last_message_at = clock()
         self._reconnections = 0
 
     @property
@@ -29,20 +29,20 @@ class Hearing:
         """Whether reconnecting did not help, so that the worker must be started again."""
         return self._reconnections > MAX_RECONNECTIONS
 
-    def hear(self) -> None:
+    def note_message(self) -> None:
         """Note that a message arrived."""
-        self._heard_at = self._clock()
+        self._last_message_at = self._clock()
         self._reconnections = 0
 
     def check(self, unclaimed_seconds: float | None) -> None:
         """Reconnect if an attempt was sent to this worker long ago and no message has arrived since."""
-        if self.is_lost or unclaimed_seconds is None or self._clock() - self._heard_at < unclaimed_seconds:
+        if self.is_lost or unclaimed_seconds is None or self._clock() - self._last_message_at < unclaimed_seconds:
             return
-        self._heard_at = self._clock()
+        self._last_message_at = self._clock()
         self._reconnections += 1
         if self._reconnections <= MAX_RECONNECTIONS:
-            log.warning("an attempt was sent %.1f s ago and no message arrived; connecting anew", unclaimed_seconds)
+            log.warning("an attempt was sent %.1f s ago and no message arrived; reconnecting", unclaimed_seconds)
             self._reconnect()
         else:
-            log.error("no message arrives after %d new connections to Redis; the worker ends", MAX_RECONNECTIONS)
+            log.error("no message arrived after %d new connections to Redis; ending the worker", MAX_RECONNECTIONS)
             self._give_up()

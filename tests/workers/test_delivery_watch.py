@@ -13,7 +13,7 @@ import redis
 
 from jobs.transport import TASK, WAKE_KEY, worker_queue
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
-from workers.hearing import Hearing
+from workers.delivery_watch import DeliveryWatch
 
 CLOCK: dict[str, Any] = {"lease_seconds": 6, "heartbeat_seconds": 0.5, "pickup_seconds": 4, "backoff_seconds": 0}
 PATIENT = {**CLOCK, "lease_seconds": 120, "pickup_seconds": 120}  # longer than a test: nothing repairs itself
@@ -96,7 +96,7 @@ def test_a_worker_notices_a_dead_connection_and_reconnects(service: Deployment, 
     job_id = small_job(service)
     service.wait(job_id)
     assert service.job(job_id).charged_attempts == 0
-    assert "no message arrived; connecting anew" in service.log_of("w")
+    assert "no message arrived; reconnecting" in service.log_of("w")
     assert process.poll() is None
     network.close()
 
@@ -104,7 +104,7 @@ def test_a_worker_notices_a_dead_connection_and_reconnects(service: Deployment, 
 def test_a_worker_gives_up_when_new_connections_do_not_help() -> None:
     now = 100.0
     calls: list[str] = []
-    ear = Hearing(lambda: calls.append("reconnect"), lambda: calls.append("give up"), lambda: now)
+    ear = DeliveryWatch(lambda: calls.append("reconnect"), lambda: calls.append("give up"), lambda: now)
     now += 10
     ear.check(None)
     ear.check(20)  # sent before the worker began to listen
@@ -112,7 +112,7 @@ def test_a_worker_gives_up_when_new_connections_do_not_help() -> None:
     ear.check(5)
     ear.check(5)  # the same attempt: sent before the new connection
     assert calls == ["reconnect"]
-    ear.hear()
+    ear.note_message()
     for _ in range(4):
         now += 10
         ear.check(5)
