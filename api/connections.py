@@ -1,4 +1,4 @@
-"""Work that ends with the client's connection."""
+"""Cancels work when the client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,7 +15,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
     Args:
         receive: Receives messages of a request whose body has been read.
-        work: What to do.
+        work: The coroutine to run.
 
     Raises:
         ClientDisconnect: The client has disconnected.

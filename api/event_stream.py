@@ -1,4 +1,4 @@
-"""A job's log as server-sent events.
+"""Streams a job's log as server-sent events.
 
 A watcher costs no query of its own: all watchers' looks at their jobs are coalesced into one by the reader's lane, and
 only a job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
@@ -21,7 +21,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a client watches, and what it identified itself by."""
+    """The job that a client watches, the event types that it wants, and its credentials."""
 
     job: JobKey
     types: Sequence[str]
