@@ -1,4 +1,4 @@
-"""The optional packages of this distribution, which client commands do without."""
+"""The optional packages of this distribution, which client commands do not need."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Command-line options for every field of every job spec, made from the pydantic models themselves."""
+"""Creates command-line options for every field of every job spec from the pydantic models."""
 
 import inspect
 import json
@@ -22,14 +22,14 @@ FILES_SUFFIX = "_files"
 
 
 def spec_classes() -> dict[str, type[JobSpec]]:
-    """Return the spec class of every job kind, by kind."""
+    """Return the spec classes by job kind."""
     classes = get_args(get_args(AnySpec)[0])
     return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
 
 
 @dataclass(frozen=True, slots=True)
 class SpecOption:
-    """One field as an option.
+    """A field of a spec as a command-line option.
 
     Attributes:
         field: The field's name in the spec.
@@ -163,7 +163,7 @@ def _split(assignment: str, option: str) -> tuple[str, str]:
 
 
 def _split_weight(item: str) -> dict[str, Any]:
-    """Return a file and its weight; a name may contain '=', and no number behind it is part of the name."""
+    """Return a file and its weight; a name may contain '=' if no number follows it."""
     file, sign, weight = item.rpartition("=")
     try:
         return {"file": file, "weight": float(weight)} if sign else {"file": item}

@@ -16,7 +16,7 @@ COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
 
 
 class Role(StrEnum):
-    """What a key allows."""
+    """The role of a key."""
 
     ADMIN = "admin"
     MEMBER = "member"
@@ -28,7 +28,7 @@ def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: A
     if not context.invoked_subcommand:
         list_keys(url, key, as_json=as_json)
     elif url or key or as_json:
-        raise CommandError(f"write the options behind `keys {context.invoked_subcommand}`", ExitCode.USAGE)
+        raise CommandError(f"put the options after `keys {context.invoked_subcommand}`", ExitCode.USAGE)
 
 
 @app.command("list")
@@ -49,14 +49,16 @@ def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> N
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    project: Annotated[str, typer.Option(help="Whose jobs, models and files it reaches; made if new.")] = "default",
+    project: Annotated[
+        str, typer.Option(help="Project whose jobs, models and files it can access; created if new.")
+    ] = "default",
     role: Annotated[Role, typer.Option(help="Administrators manage keys.")] = Role.MEMBER,
     url: Url = None,
     key: Key = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key; its secret is printed now and never again."""
+    """Make an API key; its secret is printed only once."""
     with connect(url, key) as client:
         made = client.post("/v1/keys", {"name": name, "project": project, "role": role})
     if as_json:

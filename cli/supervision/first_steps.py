@@ -1,4 +1,4 @@
-"""What `up` prints once it serves: lines that work when they are pasted into another terminal."""
+"""The text that `up` prints once it is ready: commands that can be pasted into another terminal."""
 
 import os
 import shlex
@@ -38,7 +38,7 @@ def _sign_in_link(endpoint: Endpoint) -> str:
 
 
 def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
-    program = _program() + _explicit(endpoint, home)
+    program = _program() + _endpoint_options(endpoint, home)
     submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
     with Client(endpoint) as client:
         ready = client.get("/v1/models", {"limit": 1})["data"]
@@ -53,7 +53,7 @@ def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
 
 
 def _program() -> str:
-    """Return the `baichuan` command as another shell finds it, with {} in place of its arguments."""
+    """Return the `baichuan` command as it can be run from another shell, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")
     if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:
@@ -61,8 +61,8 @@ def _program() -> str:
     return f"{shlex.quote(str(_short(ours)))} {{}}"
 
 
-def _explicit(endpoint: Endpoint, home: Path) -> str:
-    """Return the options that are needed if the defaults would lead to another service."""
+def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
+    """Return the options that are needed if the defaults would select another service."""
     elsewhere = home != Path(".baichuan").resolve()
     if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:
         return f" --url {endpoint.url} --key {shlex.quote(endpoint.api_key)}"

@@ -172,7 +172,7 @@ def test_a_hostfile_gives_machines_and_ranks(tmp_path: Path) -> None:
         ("a slots=2\nb slots=3\n", "different slots"),
         ("a 2\n", ":1 is 'a 2'; write HOST slots=PROCESSES"),
         ("a slots=2\na slots=2\n", ":2 names a again"),
-        ("# nothing\n", "names no machine"),
+        ("# nothing\n", "lists no hosts"),
     ],
 )
 def test_a_wrong_hostfile_is_named(tmp_path: Path, text: str, message: str) -> None:
