@@ -23,7 +23,7 @@ from jobs.identifiers import new_id
 
 FORM_OVERHEAD = 64 * 1024
 PIECE = 1 << 20
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def safe_filename(given: str) -> str:
     """Return the last part of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
-    return "upload" if shown in ("", ".", "..") else shown[-LONGEST_NAME:]
+    return "upload" if shown in ("", ".", "..") else shown[-MAX_NAME_CHARACTERS:]
 
 
 @contextmanager

@@ -210,10 +210,10 @@ async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
             "cannot be combined with suffix; give only one of them", param="baichuan.output_model"
         )
     spec = fields.build(FinetuneSpec, body.baichuan)
-    return WantedJob(job_id, _scaled(spec, openai["learning_rate_multiplier"]), fields, openai)
+    return WantedJob(job_id, _scale_learning_rate(spec, openai["learning_rate_multiplier"]), fields, openai)
 
 
-def _scaled(spec: FinetuneSpec, factor: float) -> FinetuneSpec:
+def _scale_learning_rate(spec: FinetuneSpec, factor: float) -> FinetuneSpec:
     rate = spec.learning_rate * factor
     if rate > 1:
         message = f"{factor} times the learning rate {spec.learning_rate} is {rate}; it must be at most 1"

@@ -15,7 +15,7 @@ from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import describe_distribution, describe_run
 from cli.published_arguments import META_KEY, published_fields
-from cli.spec_options import SpecOption, options_of, values
+from cli.spec_options import SpecOption, create_options, values
 from jobs.specs import FinetuneSpec, JobSpec
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
@@ -55,7 +55,7 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 def _options() -> list[SpecOption]:
     without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # fields of jobs, or in LOCAL
-    return [option for option in options_of(FinetuneSpec) if option.field not in without]
+    return [option for option in create_options(FinetuneSpec) if option.field not in without]
 
 
 def _command() -> Callable[..., None]:

@@ -18,7 +18,7 @@ from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, published_fields
-from cli.spec_options import FILE_SUFFIX, SpecOption, options_of, settings, spec_classes, values
+from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, settings, spec_classes, values
 from cli.uploads import file_id
 from footprint import in_gib
 from jobs.specs import JobSpec
@@ -77,7 +77,7 @@ def submit(
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     """Return the command of a kind; typer reads its options from the signature that is set here."""
-    options = options_of(spec)
+    options = create_options(spec)
     chats = "conversations" in spec.model_fields
 
     def command(**given: Any) -> None:

@@ -46,8 +46,8 @@ def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
         return [program.format(submit.format(shlex.quote(ready[0]["id"])))]
     if Path.cwd() != EXAMPLES.parent or not EXAMPLES.exists():
         return [program.format("models add NAME CHECKPOINT_DIRECTORY"), program.format(submit.format("NAME"))]
-    folder = shlex.quote(str(_short(home / "models" / TINY)))
-    make = f"{shlex.quote(str(_short(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
+    folder = shlex.quote(str(_shorten_path(home / "models" / TINY)))
+    make = f"{shlex.quote(str(_shorten_path(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
     add = program.format(f"models add {TINY} {folder}")
     return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY))}"]
 
@@ -58,7 +58,7 @@ def _program() -> str:
     found = shutil.which("baichuan")
     if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:
         return "baichuan {}"
-    return f"{shlex.quote(str(_short(ours)))} {{}}"
+    return f"{shlex.quote(str(_shorten_path(ours)))} {{}}"
 
 
 def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
@@ -69,5 +69,5 @@ def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
     return ""
 
 
-def _short(path: Path) -> Path:
+def _shorten_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
