@@ -210,6 +210,6 @@ def _allowed_methods(request: Request) -> str:
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
     request_id = request.state.request_id
     log.error("request %s: the database failed: %s", request_id, error)
-    detail = "the database does not answer at the moment; try again, and see /readyz"
+    detail = "the database is not responding; try again, and see /readyz"
     headers = {"Retry-After": "1"}
     return problem(request_id, 503, "database_unavailable", "Database unavailable", detail, headers=headers)

@@ -208,7 +208,7 @@ def _require_file(form: FormReader, field: str) -> str:
     if not form.complete:
         raise InvalidRequestError("the multipart body ends too early; send it again")
     if form.filename is None:
-        raise InvalidRequestError(f"the form lacks the file; add a field named {field}", param=field)
+        raise InvalidRequestError(f"the form has no file; add a field named {field}", param=field)
     return form.filename
 
 
@@ -224,7 +224,7 @@ def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettin
 
 def too_large(settings: ApiSettings, param: str = "file") -> TooLargeError:
     """Return the error for a file that is larger than allowed."""
-    message = f"a file may have {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
+    message = f"a file may have at most {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
     return TooLargeError(message, param=param)
 
 

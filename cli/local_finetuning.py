@@ -65,7 +65,7 @@ def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]
     weights: dict[str, float] = {}
     for each in files or ():
         if each["file"] in weights:
-            raise ValueError(f"{each['file']} is given twice; give it once, with a higher weight: {each['file']}=2")
+            raise ValueError(f"{each['file']} is given twice; pass it once, with a higher weight: {each['file']}=2")
         weights[each["file"]] = each.get("weight", 1.0)
     return weights
 

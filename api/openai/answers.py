@@ -81,7 +81,7 @@ class Answer:
         """
         while self._left:
             if self._service.closing.is_set():
-                raise NotReadyError("the server stops; ask again", seconds=RETRY_SECONDS)
+                raise NotReadyError("the server is stopping; ask again", seconds=RETRY_SECONDS)
             news = await self._chat.take(TICK_SECONDS)
             if not news:
                 await require_alive(self._service, self._chat)

@@ -178,6 +178,6 @@ async def _join_parts(
         with storage_faults():
             await asyncio.to_thread(write)
         if md5 is not None and checksum.hexdigest() != md5.lower():
-            message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; name them in the order of the file"
+            message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; list them in the order of the file"
             raise InvalidRequestError(message, param="md5")
         yield Arrived(path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest())

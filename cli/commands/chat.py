@@ -50,7 +50,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _converse(conversation: Conversation, model: str) -> None:
-    """Read messages from a terminal until the user ends the conversation; errors do not end it."""
+    """Read messages from a terminal and answer them until the user ends the conversation; errors do not end it."""
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 - its import gives `input` a history; some systems lack it
     say(f"{model} · /help lists the commands, Ctrl-D ends")

@@ -55,7 +55,7 @@ class Question:
 
     @property
     def quantizes_head(self) -> bool:
-        """Whether embedding and head are to be quantized."""
+        """Whether the embedding and output head are quantized."""
         return self.precisions is not None and self.precisions[0].quantize_head
 
 

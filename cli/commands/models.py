@@ -1,4 +1,4 @@
-"""`baichuan models`: the checkpoints and adapters that jobs can name."""
+"""`baichuan models`: the checkpoints and adapters that jobs can use."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.callback()
 def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name; `models add` registers one, `models pull` downloads one."""
+    """List the models that jobs can use; `models add` registers one, `models pull` downloads one."""
     if not context.invoked_subcommand:
         list_models(url, key, as_json=as_json)
     elif url or key or as_json:
@@ -28,7 +28,7 @@ def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json:
 
 @app.command("list")
 def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name."""
+    """List the models that jobs can use."""
     with connect(url, key) as client:
         found = list(client.pages("/v1/models"))
     if as_json:
@@ -57,7 +57,7 @@ def add(
 
 @app.command("delete")
 def delete(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A model that nothing uses.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="Id of an unused model.")],
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -90,9 +90,9 @@ def gguf(
 @app.command("pull")
 def pull(
     repository: Annotated[
-        str, typer.Argument(metavar="REPO", help="A repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat.")
+        str, typer.Argument(metavar="REPO", help="Repository with its owner, such as baichuan-inc/Baichuan2-7B-Chat.")
     ],
-    revision: Annotated[str, typer.Option(help="A branch, a tag or a commit.")] = "main",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
     name: Annotated[str | None, typer.Option(help="Name by which jobs refer to it; REPO by default.")] = None,
     url: Url = None,
     key: Key = None,

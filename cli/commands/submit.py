@@ -40,7 +40,7 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, the value as JSON or text; repeatable.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Submit nothing; show what the job would require and where it would wait.")
+    bool, typer.Option("--dry-run", help="Do not submit the job; show its requirements and its place in the queue.")
 ]
 Chats = Annotated[
     list[str] | None, typer.Option("--chat", help="A question that becomes a separate conversation; repeatable.")

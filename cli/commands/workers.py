@@ -17,7 +17,7 @@ WorkerId = Annotated[str, typer.Argument(help="Id of the worker, as `baichuan wo
 
 @app.callback()
 def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the live workers; `workers drain` stops giving one jobs, `workers undrain` reverts that."""
+    """List the live workers; `workers drain` stops giving jobs to one, `workers undrain` reverts that."""
     if context.invoked_subcommand is None:
         list_workers(url, key, as_json=as_json)
     elif url or key or as_json:

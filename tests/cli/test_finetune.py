@@ -131,7 +131,7 @@ def test_several_files_with_weights_may_be_given(
     [
         (
             {"model": "m", "output_model": "o", "training_files": [{"file": "a"}, {"file": "a"}]},
-            "a is given twice; give it once, with a higher weight: a=2",
+            "a is given twice; pass it once, with a higher weight: a=2",
         ),
         (
             {"model": "m", "output_model": "o", "training_files": [{"file": "a", "weight": 0.0}]},
