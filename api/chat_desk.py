@@ -27,8 +27,8 @@ class ChatDesk:
     """Counts chats, sends them to runners and records their usage; rows are written in the background.
 
     Args:
-        settings: The deployment.
-        writer: Writes rows.
+        settings: Settings of the deployment.
+        writer: The lane that writes rows.
 
     Attributes:
         loads: Open chats of this process by attempt.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, which is cancelled at once if the client disconnects.
+    """Return the result of `work`, which is cancelled immediately if the client disconnects.
 
     Args:
         receive: Receives messages of a request whose body has been read.

@@ -45,8 +45,8 @@ class FeedHub:
     """Wakes event streams; while there are none, it neither subscribes nor reads.
 
     Args:
-        settings: The deployment.
-        reader: Reads positions.
+        settings: Settings of the deployment.
+        reader: The lane that reads positions.
         closing: Set when the server stops; all streams are then woken, and end.
     """
 

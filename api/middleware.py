@@ -118,7 +118,7 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
-    if times < 2:  # noqa: PLR2004 - a single registration is intended
+    if times < 2:  # noqa: PLR2004 - no field is repeated
         return None
     detail = f"the query field {name[:64]!r} is given {times} times; keep one"
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
@@ -152,7 +152,7 @@ class BodilessAnswers:
                 is_cut = is_head or (is_unwanted and exists)
                 await send(_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
-                    await send({"type": "http.response.body"})  # ends streams, which see the client disconnect
+                    await send({"type": "http.response.body"})  # a stream then sees a disconnect and ends
             elif not is_cut:
                 await send(message)
 

@@ -185,7 +185,7 @@ class _Writer:
         await asyncio.to_thread(self._write, full)
 
     def _sync(self) -> None:
-        """Flush a file to disk, because an accepted file must survive a power cut, as its row does."""
+        """Flush a file to disk, because an accepted file must survive a power failure, like its row."""
         with storage_faults():
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -86,7 +86,7 @@ class Job(JobView):
             time.sleep(pause)
 
     def cancel(self) -> Self:
-        """Cancel the job, at once if it waits or through its worker if it runs, and return it."""
+        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
         return self._change("cancel")
 
     def retry(self) -> Self:

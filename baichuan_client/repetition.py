@@ -27,7 +27,7 @@ class Repetition:
             UnreachableError: There is no further attempt.
         """
         failure = UnreachableError.from_error(self._url, error)
-        if isinstance(error, httpx.ConnectError):  # nothing listens at the address: report that at once
+        if isinstance(error, httpx.ConnectError):  # nothing listens at the address: report it immediately
             raise failure from error
         return self._next_delay(failure)
 

@@ -1,4 +1,4 @@
-"""/v1/chat/completions and /v1/completions, answered at once by a runner that has the model loaded."""
+"""/v1/chat/completions and /v1/completions, answered immediately by a runner that has the model loaded."""
 
 import json
 import time

@@ -15,7 +15,7 @@ from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
 AUTO = "auto"
-MODEL_FOLDER = "model/"  # folder of the artifacts that are the model itself
+MODEL_FOLDER = "model/"  # folder among the artifacts that contains the model itself
 
 Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {

@@ -173,7 +173,7 @@ async def _join_parts(
                     checksum.update(piece)
                     file.write(piece)
             file.flush()
-            os.fsync(file.fileno())  # an accepted file must survive a power cut, as its row does
+            os.fsync(file.fileno())  # an accepted file must survive a power failure, like its row
 
         with storage_faults():
             await asyncio.to_thread(write)

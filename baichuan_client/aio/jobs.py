@@ -72,7 +72,7 @@ class AsyncJob(JobView):
             await asyncio.sleep(pause)
 
     async def cancel(self) -> Self:
-        """Cancel the job, at once if it waits or through its worker if it runs, and return it."""
+        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
         return await self._change("cancel")
 
     async def retry(self) -> Self:

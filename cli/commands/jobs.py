@@ -59,7 +59,7 @@ def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = Fal
 
 
 def cancel(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Cancel jobs: at once if they wait, through their worker if they run."""
+    """Cancel jobs: immediately if they wait, through their worker if they run."""
     _each(jobs, url, key, "cancel", as_json=as_json)
 
 
