@@ -18,7 +18,7 @@ from cli.problems import readable_errors
 
 
 class Client:
-    """A client of one service; safe requests are retried while the service is briefly unavailable."""
+    """A client of one service; requests that are safe to repeat are retried during short outages."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
