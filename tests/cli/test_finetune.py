@@ -169,7 +169,7 @@ def test_a_hostfile_gives_machines_and_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a slots=2\nb slots=3\n", "different slots"),
+        ("a slots=2\nb slots=3\n", "different numbers of slots"),
         ("a 2\n", ":1 is 'a 2'; write HOST slots=PROCESSES"),
         ("a slots=2\na slots=2\n", ":2 names a again"),
         ("# nothing\n", "lists no hosts"),
