@@ -1,4 +1,4 @@
-"""The access log, written in batches by a thread: a write in every request cost more than answering it."""
+"""Writes the access log in batches from a thread, because one write per request costs more than the response."""
 
 import logging
 import queue
@@ -13,7 +13,7 @@ MAX_WAITING_LINES = 20_000
 
 
 class BatchingHandler(logging.Handler):
-    """Gathers lines for a tenth of a second and writes them at once; `close` writes what is left.
+    """Collects lines for a tenth of a second and writes them together; `close` writes the remaining ones.
 
     Lines are lost, and counted, while the stream cannot be written (a full disk) or is too slow: neither may stop the
     log for good or fill the memory.
@@ -23,21 +23,21 @@ class BatchingHandler(logging.Handler):
         super().__init__()
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._dropped = 0  # changed by emit, whose callers hold the handler's lock
-        self._unwritten = 0  # changed by the thread only
+        self._dropped = 0  # only changed by emit, whose callers hold the handler's lock
+        self._unwritten = 0  # only changed by the thread
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line, or drop it if too many wait."""
+        """Queue a line, or drop it if too many are waiting."""
         if self._lines.qsize() < MAX_WAITING_LINES:
             self._lines.put(self.format(record))
         else:
             self._dropped += 1
 
     def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write the remaining lines and stop the thread."""
         if self._thread.is_alive():
             self._lines.put(None)
             self._thread.join()

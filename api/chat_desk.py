@@ -1,4 +1,4 @@
-"""What all chats of this process share: the limit per project, the connection to runners, and the rows."""
+"""State that all chats of this process share: the limit per project, the connection to runners, and the rows."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
 RENEW_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
-LIMIT_SECONDS = 2  # Retry-After if a project has reached its limit of chats
+LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit of open chats
 
 log = logging.getLogger(__name__)
 
 
 class ChatDesk:
-    """Counts chats, asks runners and records what chats used; rows are written in the background.
+    """Counts chats, sends them to runners and records their usage; rows are written in the background.
 
     Args:
-        settings: The deployment.
-        writer: Writes rows.
+        settings: Settings of the deployment.
+        writer: The lane that writes rows.
 
     Attributes:
         loads: Open chats of this process by attempt.
@@ -63,7 +63,7 @@ class ChatDesk:
             await asyncio.gather(renewal, *self._writes, return_exceptions=True)
 
     def enter(self, project_id: str) -> None:
-        """Count a chat of a project; `leave` must follow.
+        """Count one more open chat for a project; every call must be followed by `leave`.
 
         Raises:
             TooManyRequestsError: The project has as many open chats as it may.
@@ -71,7 +71,7 @@ class ChatDesk:
         limit = self._settings.chats_per_project
         if self._projects[project_id] >= limit:
             message = f"this project has {limit} open chats, as many as one API process answers at the same time"
-            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=LIMIT_SECONDS)
+            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
     def leave(self, project_id: str) -> None:
@@ -103,7 +103,7 @@ class ChatDesk:
         try:
             await self._writer.call(operation, item)
         except (*OUTAGES, OutcomeUnknownError) as error:
-            log.warning("a chat is not recorded, since the database failed: %s", error)
+            log.warning("a chat was not recorded because the database failed: %s", error)
 
     async def _renew(self) -> None:
         while True:
@@ -112,4 +112,4 @@ class ChatDesk:
                 try:
                     await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]
                 except (*OUTAGES, OutcomeUnknownError) as error:
-                    log.warning("chats are renewed later, since the database failed: %s", error)
+                    log.warning("chats will be renewed later because the database failed: %s", error)

@@ -8,7 +8,7 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header names this entity tag; weak comparison, as the standard asks."""
+    """Whether an If-None-Match header names this entity tag, using weak comparison as the standard requires."""
     if header is None:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
@@ -16,7 +16,7 @@ def matches(header: str | None, etag: str) -> bool:
 
 
 def allows(header: str | None, etag: str) -> bool:
-    """Whether an If-Match header allows this entity tag; strong comparison, so a weak tag matches nothing."""
+    """Whether an If-Match header allows this entity tag, using strong comparison: a weak tag matches nothing."""
     if header is None or header.strip() == "*":
         return True
     return etag in [tag.strip() for tag in header.split(",")]
@@ -42,16 +42,16 @@ class ByteRange:
 
 
 class UnsatisfiableRangeError(Exception):
-    """The range begins behind the end of the file."""
+    """The range begins after the end of the file."""
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
     """Return the part of a file of `size` bytes that a Range header requests; None means the whole file.
 
-    Several ranges at once, other units and what is no range at all are ignored, as the standard allows.
+    Multiple ranges, other units and malformed ranges are ignored, as the standard allows.
 
     Raises:
-        UnsatisfiableRangeError: the file has no byte of that range.
+        UnsatisfiableRangeError: the file has no bytes in that range.
     """
     found = RANGE.fullmatch((header or "").replace(" ", "").lower())
     if found is None:

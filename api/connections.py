@@ -1,4 +1,4 @@
-"""Work that ends with the client's connection."""
+"""Cancels work when the client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, which is cancelled at once if the client disconnects.
+    """Return the result of `work`, which is cancelled immediately if the client disconnects.
 
     Args:
         receive: Receives messages of a request whose body has been read.
-        work: What to do.
+        work: The coroutine to run.
 
     Raises:
         ClientDisconnect: The client has disconnected.

@@ -1,7 +1,7 @@
-"""What routes are given: the service behind the API, and the key of the caller.
+"""Dependencies of the routes: the service behind the API, and the caller's key.
 
-All are coroutines, since a plain function would cost a hop to a thread and back in every request; and there is one a
-route, since FastAPI's bookkeeping for each costs as much as the query behind it.
+All are coroutines, because a plain function would cost a switch to a thread and back in every request. A route has only
+one, because FastAPI's bookkeeping for each costs as much as the query behind it.
 """
 
 import threading
@@ -31,7 +31,7 @@ from jobs.transport import Announcer, Transport, Waker
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything a request may need, opened once a process."""
+    """Everything that a request may need, opened once per process."""
 
     settings: ApiSettings
     database: Database
@@ -49,10 +49,10 @@ class Service:
 
 @contextmanager
 def open_service(settings: ApiSettings) -> Iterator[Service]:
-    """Connect to database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
+    """Connect to the database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
 
-    One more reads keys only, so that no caller's authentication waits for another caller's list, and one does what
-    reads many rows: counts, searches and series.
+    Another thread only reads keys, so that no caller's authentication waits for another caller's list, and one more
+    runs the queries that read many rows: counts, searches and series.
     """
     database = Database(settings.database)
     transport = Transport(settings)
@@ -103,7 +103,7 @@ IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the c
 
 
 def refuse_tags(if_match: IfMatch = None) -> None:
-    """Refuse entity tags for something that has none: a client that sends one expects it to be compared.
+    """Reject entity tags for something that has none, because a client that sends one expects a comparison.
 
     Raises:
         VersionConflictError: the request has an If-Match header other than `*`.
@@ -117,7 +117,7 @@ WithoutTags = Depends(refuse_tags)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and the service that answers."""
+    """The sender of a request, and the service that handles it."""
 
     service: Service
     key: KeyRecord
@@ -134,7 +134,7 @@ class Caller:
 
 
 async def get_caller(request: Request) -> Caller:
-    """Return the caller, identified by the request's key, which the access log names as well."""
+    """Return the caller, identified by the request's key, which also appears in the access log."""
     service = service_of(request)
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)

@@ -1,6 +1,6 @@
-"""Every error as one problem document (RFC 9457) that the `openai` client understands too.
+"""Turns every error into a problem document (RFC 9457) that the `openai` client also understands.
 
-Domain errors know no HTTP: the one table that gives them a status stands here.
+Domain errors know nothing about HTTP: the only table that maps them to a status is in this module.
 """
 
 import json
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """What all errors of a class have in common; the URI of the type is made from the error's `code`."""
+    """Status and title shared by all errors of a class; the URI of the type is made from the error's `code`."""
 
     status: HTTPStatus
     title: str
@@ -77,7 +77,7 @@ class ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """Write lone surrogates, which UTF-8 cannot hold, as the escapes that JSON has for them."""
+        """Return the content as JSON, with lone surrogates, which UTF-8 cannot encode, as JSON escapes."""
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
@@ -118,12 +118,12 @@ def _openai_error(status: int, code: str, message: str, param: str | None) -> di
 
 def internal_error(request_id: str) -> JSONResponse:
     """Return the response for an unexpected error."""
-    detail = f"the server failed in a way nobody foresaw; its log has the reason under request id {request_id}"
+    detail = f"the server failed unexpectedly; its log has the reason under request id {request_id}"
     return problem(request_id, 500, "internal_error", "Internal error", detail)
 
 
 def install(app: FastAPI) -> None:
-    """Give the application its error handlers."""
+    """Install the error handlers of the application."""
     app.add_exception_handler(domain.DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -142,13 +142,13 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
-    """Return 400 instead of 422 on routes of OpenAI's API, where clients expect it."""
+    """Return 400 instead of 422 on routes of OpenAI's API, because its clients expect that."""
     is_openai = getattr(request.state, "answers_400", False)
     return HTTPStatus.BAD_REQUEST if is_openai and status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
-    # The openai client repeats 409, 429 and 5xx unless a header forbids it, but this request may have taken effect.
+    # The openai client retries 409, 429 and 5xx unless a header forbids it, but this request may have taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
         return {"x-should-retry": "false"}
     if isinstance(error, domain.RetryLaterError):
@@ -177,11 +177,11 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
-# Errors that the framework raises: the code, and the remedy unless the error has its own.
+# For errors that the framework raises: the code, and the message unless the error has its own.
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
-    405: ("method_not_allowed", "this address does not know that method; the Allow header says which it knows"),
+    405: ("method_not_allowed", "this address does not support that method; the Allow header lists those it does"),
     413: ("too_large", None),
 }
 
@@ -192,12 +192,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     code, remedy = HTTP_PROBLEMS.get(status, ("refused", None))
     detail = remedy or str(error.detail)
-    headers = {"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    headers = {"Allow": _allowed_methods(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
     return problem(request.state.request_id, status, code, status.phrase, detail, headers=headers)
 
 
-def _allowed(request: Request) -> str:
-    """Return all methods of an address; the framework's own error names those of only one route."""
+def _allowed_methods(request: Request) -> str:
+    """Return all methods of an address; the framework's own error names the methods of only one route."""
     routes = request.app.routes
     known = [
         method
@@ -210,6 +210,6 @@ def _allowed(request: Request) -> str:
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
     request_id = request.state.request_id
     log.error("request %s: the database failed: %s", request_id, error)
-    detail = "the database does not answer at the moment; try again, and see /readyz"
+    detail = "the database is not responding; try again, and see /readyz"
     headers = {"Retry-After": "1"}
     return problem(request_id, 503, "database_unavailable", "Database unavailable", detail, headers=headers)

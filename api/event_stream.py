@@ -1,4 +1,4 @@
-"""A job's log as server-sent events.
+"""Streams a job's log as server-sent events.
 
 A watcher costs no query of its own: all watchers' looks at their jobs are coalesced into one by the reader's lane, and
 only a job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
@@ -21,7 +21,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a client watches, and what it identified itself by."""
+    """The job that a client watches, the event types that it wants, and its credentials."""
 
     job: JobKey
     types: Sequence[str]
@@ -66,9 +66,9 @@ async def may_stay(service: Service, credentials: Credentials) -> bool:
 async def _page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
     """Return some events as text, and the sequence number up to which all events have been seen."""
     found = await service.reader.run(lambda c: jobs.event_page(c, job, after=after, limit=PAGE, types=types))
-    text = b"".join(_rendered(EventObject.of(event)) for event in found)
+    text = b"".join(_render(EventObject.of(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE else max(last, found[-1].sequence if found else 0)
 
 
-def _rendered(event: EventObject) -> bytes:
+def _render(event: EventObject) -> bytes:
     return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -1,7 +1,7 @@
-"""What has changed in which project, for all event streams of this process.
+"""Tells the event streams of this process which projects have changed.
 
-One Redis subscription says which feeds have grown, and a look at SQL, which costs one short query for all projects that
-are watched, finds what a lost message did not tell: every second, or more often while Redis is down.
+One Redis subscription reports which feeds have grown. One short SQL query for all watched projects finds the changes
+whose messages were lost: every second, or more often while Redis is down.
 """
 
 import asyncio
@@ -28,26 +28,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class WatchedProject:
-    """A project with open streams, and the newest position that is known of its feed."""
+    """A project with open streams, and the newest known position of its feed."""
 
     watchers: int = 0
     position: int = 0
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, position: int, seconds: float) -> None:
-        """Wait until the feed is behind `position` no longer, or until the time is over."""
+        """Wait until the feed is no longer at `position`, or until the time is over."""
         if self.position == position:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.grown.wait(), seconds)
 
 
 class FeedHub:
-    """Wakes event streams. Without any, it neither subscribes nor reads.
+    """Wakes event streams; while there are none, it neither subscribes nor reads.
 
     Args:
-        settings: The deployment.
-        reader: Reads positions.
-        closing: Set when the server stops: then all streams are woken, and end.
+        settings: Settings of the deployment.
+        reader: The lane that reads positions.
+        closing: Set when the server stops; all streams are then woken, and end.
     """
 
     def __init__(self, settings: ApiSettings, reader: Lane, closing: threading.Event) -> None:
@@ -99,7 +99,7 @@ class FeedHub:
             try:
                 last = await self._reader.call(feed.last_positions, list(self._projects))
             except OUTAGES as error:
-                log.debug("feeds are looked at again: %s", error)
+                log.debug("cannot read the feeds, trying again: %s", error)
                 continue
             for project_id, position in last.items():
                 watched = self._projects.get(project_id)
@@ -118,18 +118,18 @@ class FeedHub:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                log.debug("event streams poll, since Redis is unreachable: %s", error)
+                log.debug("event streams poll because Redis is unreachable: %s", error)
             finally:
                 self._subscribed = False
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        """Listen for news while there are subscribers."""
+        """Listen for announcements while there are subscribers."""
         client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)
             self._subscribed = True
-            self._news.set()  # for changes that were announced before
+            self._news.set()  # check for changes that were announced before the subscription
             while self._projects:
                 message = await subscription.get_message(timeout=self._settings.stream_idle_seconds)
                 if message and self._projects.keys() & message["data"].decode().split(","):

@@ -1,4 +1,4 @@
-"""The fields of an upload besides the file: what they may be, in the OpenAPI document and when they arrive."""
+"""The form fields of an upload other than the file: their schema in the OpenAPI document, and their validation."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 TEXT_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
-MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds, as in OpenAI's API
+MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds, same limits as in OpenAI's API
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

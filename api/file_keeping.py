@@ -1,4 +1,4 @@
-"""Keeping a file that has arrived: its content is checked, its bytes are stored, then its row is added."""
+"""Keeps a received file: checks its content, stores its bytes, then adds its row."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
     """Check the content, store the bytes, then add the row, even if the client goes away.
 
     Args:
-        caller: Whose file it is.
+        caller: The owner of the file.
         arrived: The file.
         add: Adds the row; it may return another file instead, whose row exists.
     """
@@ -30,7 +30,7 @@ async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
 
 
 def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
-    """Return how to add the row of a file unless an earlier request, which this one repeats, has added it."""
+    """Return a function that adds the row of a file unless an earlier request, which this one repeats, has added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
         if repetition.count:
@@ -44,7 +44,7 @@ def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
 
 
 async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Before bytes and row comes a record, so that bytes without their row are deleted one day."""
+    """Note the file before storing its bytes and adding its row, so that bytes without a row are deleted eventually."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = shown_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)

@@ -10,7 +10,7 @@ from api.errors import problem
 
 
 def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return the answer to a request with contradicting idempotency keys or a compressed body."""
+    """Return an error response if a request has contradictory idempotency keys or a compressed body."""
     headers = Headers(scope=scope)
     if len(set(headers.getlist("idempotency-key"))) > 1:
         detail = "the header Idempotency-Key is given with different values; keep one"
@@ -32,7 +32,7 @@ def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
 
 
 def asks_for_absence(scope: Scope) -> bool:
-    """Whether a request has the condition `If-None-Match: *`, which holds only for what does not exist."""
+    """Whether a request has the condition `If-None-Match: *`, which is only true if the resource does not exist."""
     return any(value.strip() == "*" for value in Headers(scope=scope).getlist("if-none-match"))
 
 

@@ -1,7 +1,7 @@
-"""Uvicorn's HTTP protocol with bounds: on the size of a header section, and on the time that a request takes to arrive.
+"""Uvicorn's HTTP protocol with limits on the size of a header section and on the time that a request takes to arrive.
 
-httptools has neither. It appends each fragment of a header to the ones before, so a header of 100 MB costs quadratic
-time in the one thread that serves all requests.
+httptools has neither limit. It appends each fragment of a header to the ones before, so a header of 100 MB costs
+quadratic time in the one thread that serves all requests.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ UNKNOWN_METHOD = Refusal(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose requests are bounded; `with_limits` makes the class for a deployment.
+    """A connection that limits its requests; `with_limits` creates the class for a deployment.
 
-    A section is a header section or the trailers of a chunked body. `_section_bytes` counts what has arrived of the
-    present one, `_window_start` is the time since when something is awaited from the client.
+    A section is a header section or the trailers of a chunked body. `_section_bytes` counts the bytes received
+    of the current one; `_window_start` is the time since which data is awaited from the client.
     """
 
     settings: ApiSettings
@@ -63,19 +63,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base class
-        """Begin to watch the clock."""
+        """Start checking the client's pace."""
         super().connection_made(transport)
         self._restart_window()
         self._timer = self.loop.call_later(self.settings.receive_seconds, self._check_pace)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching the clock."""
+        """Stop checking the client's pace."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data in pieces no longer than the limit, so that a section cannot exceed twice the limit."""
+        """Parse the data in chunks no longer than the limit, so that a section cannot exceed twice the limit."""
         self._unset_keepalive_if_required()
         position = 0
         while position < len(data) and not self._discards_input:
@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
             position = stop
 
     def on_message_begin(self) -> None:
-        """Start the clock of a header section."""
+        """Start measuring the time of a header section."""
         self._await("header")
         super().on_message_begin()
 
@@ -96,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Count what follows: trailers, if the chunk turns out to be the last, empty one."""
+        """Start counting bytes, because trailers follow if this turns out to be the last, empty chunk."""
         self._enter_section()
 
     def on_body(self, body: bytes) -> None:
@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
 
     def _check_pace(self) -> None:
-        """Refuse a request that arrives too slowly; look again when the present window ends."""
+        """Refuse a request that arrives too slowly; check again when the current window ends."""
         remaining = self._window_start + self.settings.receive_seconds - self.loop.time()
         if remaining <= 0 and self._is_too_slow():
             if self._awaited == "request":
@@ -167,17 +167,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_too_slow(self) -> bool:
         if self._awaited == "body":
             expected = self.settings.receive_seconds * self.settings.min_body_bytes_per_second
-            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by the server, not by the client
+            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by the server, not the client
             return not held_back and self._body_bytes < expected
         cycle = self._last_cycle()
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the last request and its answer; None before the first, although the base class declares no None."""
+        """Return the last request and its answer; None before the first, unlike the base class declares."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer unless an answer has begun; then discard what arrives until the client has had time to read it."""
+        """Send the refusal unless a response has begun; then discard input until the client has had time to read it."""
         if self._discards_input:
             return
         self._discards_input = True
@@ -216,5 +216,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def with_limits(settings: ApiSettings) -> type[BoundedProtocol]:
-    """Make the protocol class of a deployment; uvicorn instantiates it per connection."""
+    """Create the protocol class of a deployment; uvicorn instantiates it per connection."""
     return type("LimitedProtocol", (BoundedProtocol,), {"settings": settings})

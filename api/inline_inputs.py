@@ -1,4 +1,4 @@
-"""Submissions whose prompts or conversations are too long for a row: they are written to the artifact store first."""
+"""Submits jobs whose prompts or conversations are too long for a row, after writing them to the artifact store."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_ke
 async def _submit_with_input(
     service: Service, key: KeyRecord, spec: GenerateSpec, idempotency_key: str | None
 ) -> Submitted:
-    """Write the file before the row, so that no job lacks its input; without such a job the leader deletes it."""
+    """Write the file before the row, so that no job lacks its input; the leader deletes a file without a job."""
     job_id = new_id("job")
     await service.writer.run(lambda connection: expect_input(connection, job_id))
     try:

@@ -16,7 +16,7 @@ class JsonRoute(APIRoute):
     """A route whose JSON body is read strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler, which hides errors of the reader behind one of its own."""
+        """Wrap FastAPI's handler, which replaces errors of the reader with one of its own."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
@@ -34,7 +34,7 @@ class OpenAIRoute(JsonRoute):
     """A route of OpenAI's API, which answers 400 where our own routes answer 422."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the handler; `api.errors` reads the state."""
+        """Wrap the handler to set a flag that `api.errors` reads."""
         handle = super().get_route_handler()
 
         async def handle_for_openai(request: Request) -> Response:

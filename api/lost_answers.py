@@ -1,7 +1,7 @@
-"""Requests that a client repeats because it has not seen the answer to the first one.
+"""Detects requests that a client repeats because it has not seen the answer to the first one.
 
-The `openai` client repeats a request up to twice, without an Idempotency-Key, and counts in `x-stainless-retry-count`.
-A repeated creation first looks for what the earlier request has made (docs/decisions/0025).
+The `openai` client repeats a request up to twice, without an Idempotency-Key, and sends the count in
+`x-stainless-retry-count`. A repeated creation first looks for what the earlier request created (docs/decisions/0025).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fastapi import Request
 
 COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
-DEFAULT_TIMEOUT_SECONDS = 600.0  # timeout of the client, in seconds
+DEFAULT_TIMEOUT_SECONDS = 600.0  # the client's default
 MAX_TIMEOUT_SECONDS = 3600.0
 BACKOFF_SECONDS = 60.0  # longer than the client waits between two requests
 MAX_COUNT = 100
@@ -18,14 +18,14 @@ MAX_COUNT = 100
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """How often a request was sent before, and how long ago the first one was at most."""
+    """How often a request was sent before, and the longest possible time since the first one."""
 
     count: int
     within_seconds: float
 
 
 def read_repetition(request: Request) -> Repetition:
-    """Read the headers of the client; a count of 0 for other clients."""
+    """Read the client's retry headers; the count is 0 for clients that do not send them."""
     count = _number(request.headers.get(COUNT_HEADER), 0.0, MAX_COUNT)
     timeout = _number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
     return Repetition(int(count), count * (timeout + BACKOFF_SECONDS))

@@ -1,4 +1,4 @@
-"""The application, put together."""
+"""Assembles the application."""
 
 import re
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, the limit of its body, one line in the log, and a last resort."""
+"""Middleware for every request: its id, the limit of its body, its line in the access log, and unexpected errors."""
 
 import json
 import logging
@@ -21,8 +21,8 @@ from api.errors import REQUEST_ID_HEADER, internal_error, problem
 from api.headers import asks_for_absence, check_headers
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected
-PROCESS = secrets.token_hex(6)
-NUMBERS = count(1)
+PROCESS_TOKEN = secrets.token_hex(6)
+REQUEST_NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 access = logging.getLogger("api.access")
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 def new_request_id() -> str:
-    """Make the id of a request that brings none."""
-    return f"req-{PROCESS}-{next(NUMBERS):x}"
+    """Create an id for a request without one."""
+    return f"req-{PROCESS_TOKEN}-{next(REQUEST_NUMBERS):x}"
 
 
 def log_refused_request(request_id: str, status: int, client: str | None) -> None:
-    """Write the access log's entry of a request that could not be parsed."""
+    """Write the access log's entry for a request that could not be parsed."""
     access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
 
 
 class Conversation:
-    """One request and its answer, as the log will tell them."""
+    """One request and its response, as recorded in the access log."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
@@ -52,7 +52,7 @@ class Conversation:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def send(self, message: Message) -> None:
-        """Pass the answer on with the request's id in its headers."""
+        """Pass on the response with the request's id in its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
@@ -76,7 +76,7 @@ class Conversation:
 
 
 class Reception:
-    """The outermost layer of the application."""
+    """The outermost middleware of the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -110,22 +110,22 @@ class Reception:
 
 
 def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return the answer to an address that no route can accept: one with NUL characters or repeated query fields."""
+    """Return an error response for an address with NUL characters or repeated query fields, which no route accepts."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
-        detail = "the address holds a NUL character (%00); remove it"
+        detail = "the address contains a NUL character (%00); remove it"
         return problem(request_id, 400, "invalid_address", "Invalid address", detail)
     if b"&" not in scope["query_string"]:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
-    if times < 2:  # noqa: PLR2004 - a single registration is intended
+    if times < 2:  # noqa: PLR2004 - no field is repeated
         return None
     detail = f"the query field {name[:64]!r} is given {times} times; keep one"
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
 class BodilessAnswers:
-    """Answers HEAD as GET is answered, without the body, and `If-None-Match: *` for what exists with 304.
+    """Answers HEAD like GET without the body, and answers `If-None-Match: *` with 304 if the resource exists.
 
     A Range header has no meaning for HEAD (RFC 9110, 14.2).
     """
@@ -152,7 +152,7 @@ class BodilessAnswers:
                 is_cut = is_head or (is_unwanted and exists)
                 await send(_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
-                    await send({"type": "http.response.body"})  # ends streams, which see the client disconnect
+                    await send({"type": "http.response.body"})  # a stream then sees a disconnect and ends
             elif not is_cut:
                 await send(message)
 
@@ -160,7 +160,7 @@ class BodilessAnswers:
 
 
 def _not_modified(start: Message) -> Message:
-    """Return the beginning of a 304 in place of a 200, without the headers that describe a body."""
+    """Return the start of a 304 response in place of a 200, without the headers that describe a body."""
     headers = [(name, value) for name, value in start["headers"] if not name.lower().startswith(b"content-")]
     return {**start, "status": HTTPStatus.NOT_MODIFIED, "headers": headers}
 
@@ -170,7 +170,7 @@ class BodyLimit:
 
     Args:
         app: The application.
-        limit: Most bytes of a body.
+        limit: Maximum bytes of a body.
         streamed: Method and path of those routes.
     """
 
@@ -201,5 +201,5 @@ class BodyLimit:
         await self._app(scope, limited, send)
 
     def _too_large(self) -> HTTPException:
-        detail = f"a JSON body may have {self._limit} bytes; put prompts or data into a file (POST /v1/files) instead"
+        detail = f"a JSON body may have at most {self._limit} bytes; put prompts or data into a file (POST /v1/files)"
         return HTTPException(413, detail)

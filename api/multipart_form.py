@@ -1,4 +1,4 @@
-"""Reading a multipart/form-data body while it arrives: small fields in memory, the one file piece by piece."""
+"""Reads a multipart/form-data body as it arrives: small fields into memory, the only file chunk by chunk."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from python_multipart.multipart import parse_options_header
 
 from jobs.errors import InvalidRequestError
 
-LONGEST_FIELD = 256
-LONGEST_HEADER = 4096
+MAX_FIELD_BYTES = 256
+MAX_HEADER_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class _Part:
 
 
 class FormReader:
-    """Fed with pieces of the body, it gives back the pieces of the file in it.
+    """Parses the chunks of a body and returns the chunks of the file in it.
 
     Attributes:
         fields: The text fields seen so far.
@@ -52,7 +52,7 @@ class FormReader:
         """Return the chunks of the file that `data` contains.
 
         Raises:
-            InvalidRequestError: the body is no such form, or has fields that nobody knows.
+            InvalidRequestError: the body is not such a form, or has unknown fields.
         """
         try:
             self._parser.write(data)
@@ -87,7 +87,7 @@ class FormReader:
         self._part.is_file = name == self._file_field
         if self._part.is_file:
             if self.filename is not None:
-                raise InvalidRequestError("send one file a request", param=name)
+                raise InvalidRequestError("send one file per request", param=name)
             self.filename = _filename(options, disposition)
         elif name in self.fields:
             raise InvalidRequestError("this field is given twice; keep one", param=name)
@@ -102,8 +102,8 @@ class FormReader:
             self._pieces.append(data[start:end])
             return
         self._part.value += data[start:end]
-        if len(self._part.value) > LONGEST_FIELD:
-            raise InvalidRequestError(f"at most {LONGEST_FIELD} bytes are allowed here", param=self._part.name)
+        if len(self._part.value) > MAX_FIELD_BYTES:
+            raise InvalidRequestError(f"at most {MAX_FIELD_BYTES} bytes are allowed here", param=self._part.name)
 
     def on_part_end(self) -> None:
         """Handle the end of a part."""
@@ -141,7 +141,7 @@ def _parser(boundary: bytes, reader: FormReader) -> MultipartParser:
                 "on_part_end": reader.on_part_end,
                 "on_end": reader.on_end,
             },
-            max_header_size=LONGEST_HEADER,
+            max_header_size=MAX_HEADER_BYTES,
         )
     except FormParserError as error:
         raise InvalidRequestError(f"the multipart body cannot be read: {error}") from None

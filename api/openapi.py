@@ -1,4 +1,4 @@
-"""`python -m api.openapi`: write the OpenAPI document to docs/openapi.json, where a change of it shows in review."""
+"""`python -m api.openapi`: write the OpenAPI document to docs/openapi.json, where changes show in review."""
 
 import json
 from pathlib import Path

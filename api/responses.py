@@ -1,4 +1,4 @@
-"""How answers leave: JSON rendered once, and files in pieces."""
+"""Builds responses: JSON rendered once, and files in chunks."""
 
 import asyncio
 import mimetypes
@@ -36,7 +36,7 @@ async def file_response(
     """Return a stored file, or the requested range of it, read in chunks.
 
     Args:
-        request: Its Range, If-Range, If-Match and If-None-Match headers count.
+        request: Its Range, If-Range, If-Match and If-None-Match headers are applied.
         store: Where the file is.
         key: The store's key of the file.
         size: Bytes of the whole file.
@@ -63,11 +63,11 @@ async def file_response(
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     whole = part or ByteRange(0, size)
     headers["Content-Length"] = str(whole.stop - whole.start)
-    content = await _opened(store, key, whole)
+    content = await _read_ahead(store, key, whole)
     return StreamingResponse(content, 206 if part else 200, headers, _media_type(name))
 
 
-async def _opened(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
+async def _read_ahead(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
     """Return the chunks after reading the first one, so that a failing store raises before the response begins."""
     pieces = store.read(key, part.start, part.stop)
     first = await asyncio.to_thread(next, pieces, b"")
@@ -87,7 +87,7 @@ def _unsatisfiable(request: Request, size: int) -> Response:
 
 
 def precondition_failed(request: Request, detail: str) -> Response:
-    """Return the answer to a request whose If-Match names another version."""
+    """Return the response to a request whose If-Match names another version."""
     return problem(
         request.state.request_id, 412, "precondition_failed", "Precondition failed", detail, param="If-Match"
     )

@@ -1,4 +1,4 @@
-"""Who asks: bearer keys, sessions of browsers, and what roles allow."""
+"""Authentication and permissions: bearer keys, browser sessions and roles."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request identifies its sender by: its Authorization header, or else the cookie of a session."""
+    """The credentials of a request's sender: the Authorization header, or else a session cookie."""
 
     authorization: str | None
     session_token: str | None
@@ -31,7 +31,7 @@ def bearer_secret(header: str | None) -> str:
     """Return the secret in an Authorization header.
 
     Raises:
-        AuthenticationError: there is no such header, or it is none with a bearer key.
+        AuthenticationError: the header is missing or contains no bearer key.
     """
     scheme, _, secret = (header or "").partition(" ")
     secret = secret.strip()
@@ -50,7 +50,7 @@ async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
 
 
 async def identify(reader: Lane, credentials: Credentials) -> KeyRecord:
-    """Return the key that a request acts for.
+    """Return the API key on whose behalf a request is made.
 
     Raises:
         AuthenticationError: there is none, or it is invalid.
@@ -70,7 +70,7 @@ async def find_session(reader: Lane, token: str) -> SessionRecord:
 
 
 def require_same_origin(request: Request) -> None:
-    """Check that a page of this very service sent a request that changes something.
+    """Check that a request that changes something was sent by a page of this service.
 
     SameSite keeps the cookie from pages of other sites, but not from those on other ports of the same host.
 

@@ -1,4 +1,4 @@
-"""Uvicorn as this service runs it."""
+"""Uvicorn, configured for this service."""
 
 import gc
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("api")
 
 
 def configure(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
-    """Describe a server of this application."""
+    """Return the server's configuration for this application."""
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -29,14 +29,14 @@ def configure(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, tuned once everything is loaded; it ends event streams when it stops."""
+    """A uvicorn server that tunes itself once everything is loaded and ends event streams when it stops."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start; then exempt loaded modules from garbage collection, which at least halves the 99th percentile."""
+        """Start; then exempt loaded modules from garbage collection, which at least halves the p99 latency."""
         await super().startup(sockets)
         gc.collect()
         gc.freeze()

@@ -1,4 +1,4 @@
-"""How the API is deployed: the service's settings, and what only HTTP needs."""
+"""Settings of the API process: those of the service, and those that only HTTP needs."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from jobs.settings import Settings
 
 
 class ApiSettings(Settings):
-    """Address, limits and clocks of the HTTP face."""
+    """Address, limits and timeouts of the HTTP API."""
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")

@@ -1,4 +1,4 @@
-"""Uploads: from the socket to the artifact store, never as a whole in memory, and nothing left behind by a failure."""
+"""Receives uploads into the artifact store without keeping them in memory; failures leave nothing behind."""
 
 import asyncio
 import errno
@@ -23,14 +23,14 @@ from jobs.identifiers import new_id
 
 FORM_OVERHEAD = 64 * 1024
 PIECE = 1 << 20
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A file that is completely here; `path` is deleted afterwards unless somebody moves it away."""
+    """A completely received file; `path` is deleted afterwards unless it is moved away."""
 
     path: Path
     filename: str
@@ -42,7 +42,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class ArrivedPart:
-    """A part of an upload that is completely here; `path` is deleted afterwards unless somebody moves it away."""
+    """A completely received part of an upload; `path` is deleted afterwards unless it is moved away."""
 
     path: Path
     bytes: int
@@ -53,14 +53,14 @@ async def received(request: Request, store: ArtifactStore, settings: ApiSettings
     """Receive the form with the field `file` and those of `api.file_form`.
 
     Raises:
-        InvalidRequestError: the form is not as it should be.
-        TooLargeError: the file is larger than allowed; known from its announced length, or while it arrives.
+        InvalidRequestError: the form is not valid.
+        TooLargeError: the file is larger than allowed, judging by its announced length or the bytes received.
         InsufficientStorageError: the disk has no room for it.
         StorageUnavailableError: the artifact store cannot be written.
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="file", text_fields=TEXT_FIELDS)
     async with _receive(request, form, store, settings) as (writer, path):
-        yield _arrived(form, writer, path)
+        yield _finish_upload(form, writer, path)
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ def read_filename(given: str, param: str) -> str:
     """Return the name to store a file under.
 
     Raises:
-        InvalidRequestError: It contains a NUL character, also as the `%00` that some clients make of it.
+        InvalidRequestError: It contains a NUL character, or `%00`, which some clients send instead.
     """
     if "\0" in given or "%00" in given:
         raise InvalidRequestError("the filename contains a NUL character; remove it", param=param)
@@ -138,7 +138,7 @@ def safe_filename(given: str) -> str:
     """Return the last part of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
-    return "upload" if shown in ("", ".", "..") else shown[-LONGEST_NAME:]
+    return "upload" if shown in ("", ".", "..") else shown[-MAX_NAME_CHARACTERS:]
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 class _Writer:
-    """Hashes and writes pieces of at least a megabyte in a thread, and watches size and disk."""
+    """Hashes and writes chunks of at least a megabyte in a thread, and checks the size and the free disk space."""
 
     def __init__(self, file: BinaryIO, store: ArtifactStore, settings: ApiSettings) -> None:
         self._file = file
@@ -185,7 +185,7 @@ class _Writer:
         await asyncio.to_thread(self._write, full)
 
     def _sync(self) -> None:
-        """Flush a file to disk, because an accepted file must survive a power cut, as its row does."""
+        """Flush a file to disk, because an accepted file must survive a power failure, like its row."""
         with storage_faults():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -198,7 +198,7 @@ class _Writer:
             self._file.write(data)
 
 
-def _arrived(form: FormReader, writer: _Writer, path: Path) -> Arrived:
+def _finish_upload(form: FormReader, writer: _Writer, path: Path) -> Arrived:
     filename = _require_file(form, "file")
     purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
     return Arrived(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
@@ -208,12 +208,12 @@ def _require_file(form: FormReader, field: str) -> str:
     if not form.complete:
         raise InvalidRequestError("the multipart body ends too early; send it again")
     if form.filename is None:
-        raise InvalidRequestError(f"the form lacks the file; add a field named {field}", param=field)
+        raise InvalidRequestError(f"the form has no file; add a field named {field}", param=field)
     return form.filename
 
 
 def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
-    """Refuse by Content-Length what cannot fit, before its first byte is read."""
+    """Refuse a body that cannot fit, judging by its Content-Length, before its first byte is read."""
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
     if size > settings.max_upload_bytes + FORM_OVERHEAD:
@@ -224,7 +224,7 @@ def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettin
 
 def too_large(settings: ApiSettings, param: str = "file") -> TooLargeError:
     """Return the error for a file that is larger than allowed."""
-    message = f"a file may have {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
+    message = f"a file may have at most {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
     return TooLargeError(message, param=param)
 
 

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the client's words: the field, and what to change."""
+"""Rewords pydantic's errors for clients: the field, and what to change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ SOURCES = ("body", "query", "path", "header")
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault; `param` is the field's path with dots, None if it is the whole body."""
+    """One error; `param` is the dotted path of the field, or None for the whole body."""
 
     param: str | None
     message: str
 
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """Return the first 20 validation errors in words for clients."""
+    """Return the first 20 validation errors, worded for clients."""
     return [FieldError(_param(entry), _message(entry)) for entry in found[:SHOWN]]
 
 
@@ -34,7 +34,7 @@ def _param(entry: Mapping[str, Any]) -> str | None:
         return None
     if entry["type"].startswith("union_tag"):
         return "kind"
-    if entry["type"] == "parameter":  # of a rule about several fields, which names the one at fault
+    if entry["type"] == "parameter":  # raised by a rule about several fields, which names the one at fault
         return str(entry["ctx"]["param"])
     location = list(entry["loc"])
     if location and location[0] in SOURCES:

@@ -1,4 +1,4 @@
-"""One request as data, so that the sync and the async client send the same ones."""
+"""Describes one request as data, so that the sync and async clients send the same requests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ class Call(Generic[T]):
 
     Attributes:
         path: Path below the address of the service.
-        read: Makes the result from the JSON of the response.
-        params: The query; None values are left out.
+        read: Converts the JSON of the response to the result.
+        params: The query parameters; None values are omitted.
         body: Sent as JSON unless it is None.
-        files: Parts of a form, as httpx takes them.
+        files: Parts of a form, in httpx's format.
         timeout: Replaces the client's own.
     """
 
@@ -36,7 +36,7 @@ class Call(Generic[T]):
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether sending it twice does no more than sending it once."""
+        """Whether sending it twice has the same effect as sending it once."""
         return self.method == "GET" or "Idempotency-Key" in self.headers
 
     def arguments(self) -> dict[str, Any]:
@@ -59,9 +59,9 @@ class Call(Generic[T]):
         """Return the result that a response contains.
 
         Raises:
-            InvalidResponseError: It is not JSON, or not of the expected form.
+            InvalidResponseError: It is not JSON, or does not have the expected format.
         """
         try:
             return self.read(response.json())
-        except ValueError as error:  # pydantic's ValidationError is one too
+        except ValueError as error:  # includes pydantic's ValidationError
             raise InvalidResponseError(url) from error

@@ -1,4 +1,4 @@
-"""The requests of the API, one function each."""
+"""The requests of the API, one function per request."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -43,11 +43,11 @@ def submit_job(
     labels: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[T]:
-    """Return the request that submits a job; with an Idempotency-Key, so that sending it again makes no second job.
+    """Return the request that submits a job; its Idempotency-Key makes it safe to send again.
 
     Args:
-        spec: What to run.
-        read: Makes the result from the job's JSON.
+        spec: The job to run.
+        read: Converts the job's JSON to the result.
         labels: Added to those of the spec.
         idempotency_key: Names the request; a new random key by default.
     """
@@ -79,7 +79,7 @@ def list_jobs(read: Callable[[Any], T], filters: Mapping[str, Any], limit: int |
 
 
 def read_logs(job: str) -> Call[Any]:
-    """Return the request for what a job has printed, whose response is plain text."""
+    """Return the request for the output of a job; the response is plain text."""
     return Call("GET", job_path(job, "logs"), _ignore)
 
 
@@ -105,7 +105,7 @@ def list_files(params: Params) -> Pages[File]:
 
 
 def register_model(model: str, path: str) -> Call[Model]:
-    """Return the request that makes a checkpoint directory of the server a model."""
+    """Return the request that registers a checkpoint directory on the server as a model."""
     return Call("POST", MODELS, Model.model_validate, body={"id": model, "path": path})
 
 
@@ -120,7 +120,7 @@ def list_models() -> Pages[Model]:
 
 
 def delete(path: str) -> Call[None]:
-    """Return the request that deletes the thing at a path."""
+    """Return the request that deletes the resource at a path."""
     return Call("DELETE", path, _ignore)
 
 
@@ -141,4 +141,4 @@ def read_as_is(content: Any) -> Any:
 
 
 def _ignore(_content: Any) -> None:
-    """Read nothing from a response."""
+    """Ignore the body of a response."""

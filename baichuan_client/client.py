@@ -30,7 +30,7 @@ class Client:
         Args:
             base_url: Address of the service; BAICHUAN_URL by default.
             api_key: An API key; BAICHUAN_API_KEY by default.
-            timeout: Most seconds between two parts of a response.
+            timeout: Maximum seconds between two parts of a response.
 
         Raises:
             ConfigurationError: The address or the key is missing or unusable.

@@ -39,7 +39,7 @@ class Endpoint:
         if not secret:
             raise ConfigurationError(f"no API key for {address}: pass api_key, or set {KEY_VARIABLE}")
         if not is_sendable(secret):
-            raise ConfigurationError("the API key has characters that no key has; copy it again")
+            raise ConfigurationError("the API key contains invalid characters; copy it again")
         return cls(normalize_address(address), secret)
 
     def http_options(self, timeout: float) -> dict[str, Any]:
@@ -56,12 +56,12 @@ class Endpoint:
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {self.api_key}"},
             "timeout": httpx.Timeout(timeout, connect=CONNECT_SECONDS),
-            "trust_env": host not in LOOPBACK,  # a proxy cannot reach this machine's loopback address
+            "trust_env": host not in LOOPBACK,  # a proxy cannot reach the loopback address of this machine
         }
 
 
 def normalize_address(address: str) -> str:
-    """Return an address without `/v1`, with which clients of OpenAI's API name it."""
+    """Return an address without the suffix `/v1`, with which clients of OpenAI's API are configured."""
     return address.rstrip("/").removesuffix(API_PATH).rstrip("/")
 
 

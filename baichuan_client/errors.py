@@ -3,10 +3,10 @@
 ClientError
  ├── ConfigurationError     the address or the API key is missing or unusable
  ├── UnreachableError       the service did not answer
- ├── InvalidResponseError   something else than this service answered
+ ├── InvalidResponseError   the response is not from this service
  ├── ApiError               the service rejected the request or failed
- ├── DownloadError          the bytes that arrived are not those of the file
- └── JobError               a job ended otherwise than succeeded
+ ├── DownloadError          the received bytes are not those of the file
+ └── JobError               a job ended without succeeding
       ├── JobFailedError
       └── JobCancelledError
 """
@@ -41,7 +41,7 @@ class UnreachableError(ClientError):
 
 
 class InvalidResponseError(ClientError):
-    """Something else than this service answered."""
+    """The response is not from this service."""
 
     def __init__(self, url: str) -> None:
         super().__init__(f"{url} does not answer in JSON; is it this service? Correct BAICHUAN_URL")
@@ -54,8 +54,8 @@ class ApiError(ClientError):
     Attributes:
         status: The HTTP status.
         code: Identifies the error, for example `unknown_model`; empty if the response has no problem document.
-        title: What all errors of this code have in common.
-        detail: What is wrong, and what to change.
+        title: Summary shared by all errors with this code.
+        detail: The problem, and what to change.
         param: The field at fault, if there is one.
     """
 
@@ -85,14 +85,14 @@ class ApiError(ClientError):
 
 
 class DownloadError(ClientError):
-    """The bytes that arrived are not those of the file, or there is no such file."""
+    """The received bytes are not those of the file, or there is no such file."""
 
 
 class JobError(ClientError):
-    """A job ended otherwise than succeeded.
+    """A job ended without succeeding.
 
     Attributes:
-        job: The job as it ended.
+        job: The job in its final state.
     """
 
     def __init__(self, message: str, job: JobData) -> None:
@@ -105,7 +105,7 @@ class JobFailedError(JobError):
 
     Attributes:
         code: Identifies the error, for example `out_of_memory` or `worker_lost`.
-        message: What went wrong, and what to change.
+        message: The cause, and what to change.
     """
 
     def __init__(self, job: JobData) -> None:

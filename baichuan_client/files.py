@@ -16,12 +16,12 @@ class Files:
         self._session = session
 
     def upload(self, path: str | Path, purpose: str, *, progress: Progress | None = None) -> File:
-        """Upload a file; the service checks its content by its purpose, and `status` says whether it can be used.
+        """Upload a file; the service checks its content by purpose, and `status` says whether it can be used.
 
         Args:
             path: A regular file.
             purpose: `fine-tune`, `prompts` or `batch`.
-            progress: Called with the bytes sent and the bytes of the file.
+            progress: Called with the number of bytes sent and the size of the file.
 
         Raises:
             OSError: The file cannot be read.
@@ -42,5 +42,5 @@ class Files:
         return self._session.fetch(Download.from_file(self.get(file_id), Path(path), progress))
 
     def delete(self, file_id: str) -> None:
-        """Delete a file that no unfinished job uses."""
+        """Delete a file that is not used by an unfinished job."""
         self._session.send(calls.delete(calls.file_path(file_id)))

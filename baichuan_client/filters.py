@@ -1,4 +1,4 @@
-"""Conditions on what lists and streams return."""
+"""Filters for lists and streams."""
 
 from typing import Literal, TypedDict
 
@@ -13,8 +13,8 @@ class JobFilters(TypedDict, total=False):
         label: `key:value`.
         field: A field of the spec and its value, `name:value`.
         error: Part of the error's code or message.
-        id: The beginning of the id.
-        submitter: Name of the API key that sent the job.
+        id: Prefix of the id.
+        submitter: Name of the API key that submitted the job.
         created_after: At or after this time, in seconds since the epoch.
         created_before: Before this time.
     """

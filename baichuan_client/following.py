@@ -1,4 +1,4 @@
-"""Waiting for a job and following its events: the state of both between two requests."""
+"""Waits for a job or follows its events: the state between two requests, without HTTP."""
 
 import json
 import time
@@ -19,7 +19,7 @@ RECONNECT_SECONDS = 0.5
 
 
 class Wait:
-    """Polls of a job until it has ended; the pauses between them grow."""
+    """The state of polling a job until it has ended, with growing pauses between polls."""
 
     def __init__(self, job: str, timeout: float | None) -> None:
         self.tag = ""
@@ -58,7 +58,7 @@ class Wait:
 
 
 class EventFeed:
-    """The events of a job, read from one stream after the other until the job has ended."""
+    """The events of a job, read from successive streams until the job has ended."""
 
     def __init__(self, job: str, after: int, event_type: str | None) -> None:
         """Begin after a sequence number.
@@ -84,7 +84,7 @@ class EventFeed:
         """Return the event that ends with this line of the stream, if one does."""
         self._outage.end()
         if line:
-            name, _, value = line.partition(":")  # comments, which keep the connection open, have an empty name
+            name, _, value = line.partition(":")  # comments have an empty name; they keep the connection open
             self._fields[name] = value.removeprefix(" ")
             return None
         text = self._fields.get("data")
@@ -99,7 +99,7 @@ class EventFeed:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a stream that ended in order has brought all events: the job ended before the stream did.
+        """Whether a properly ended stream has delivered all events: the job ended before the stream did.
 
         The server also ends streams when it stops.
         """

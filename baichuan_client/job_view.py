@@ -1,4 +1,4 @@
-"""The part of a job object that the sync and the async client share."""
+"""The part of a job object that the sync and async clients share."""
 
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ class JobView(JobData):
     """A job as of the last response; methods that talk to the service update it."""
 
     def _update(self, content: Any) -> Self:
-        """Take the fields of a newer response; return the job."""
+        """Update the fields from a newer response and return the job."""
         for name, value in JobData.model_validate(content):
             setattr(self, name, value)
         return self
@@ -23,7 +23,7 @@ class JobView(JobData):
             raise JobCancelledError(self)
 
     def _choose(self, name: str, artifacts: list[Artifact]) -> Artifact:
-        """Return the artifact with a path.
+        """Return the artifact with this path.
 
         Raises:
             DownloadError: There is none.

@@ -1,4 +1,4 @@
-"""Jobs: submit, wait, follow, fetch what they made."""
+"""Jobs: submit them, wait for them, follow their events and fetch their artifacts."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ class Job(JobView):
 
     @classmethod
     def reader(cls, session: Session) -> "Callable[[Any], Job]":
-        """Return a function that makes a job, which uses this session, from JSON."""
+        """Return a function that creates a job of this session from JSON."""
 
         def read(content: Any) -> Job:
             job = cls.model_validate(content)
@@ -35,19 +35,19 @@ class Job(JobView):
         return read
 
     def refresh(self) -> Self:
-        """Read the job again; return it."""
+        """Read the job again and return it."""
         return self._session.call(calls.get_job(self.id, self._update))
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until the job has ended and return it; outages of the service of up to a minute are tolerated.
 
         Args:
-            timeout: Most seconds to wait; None waits as long as it takes.
+            timeout: Maximum seconds to wait; None waits as long as it takes.
 
         Raises:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
-            TimeoutError: The job has not ended in time. It goes on.
+            TimeoutError: The job has not ended in time; it continues.
         """
         polls = Wait(self.id, timeout)
         while True:
@@ -65,7 +65,7 @@ class Job(JobView):
             time.sleep(polls.next_pause())
 
     def stream(self, *, after: int = 0, only: EventType | None = None) -> Iterator[Event]:
-        """Yield the events of the job until it has ended; lost connections are continued after the last event.
+        """Yield the events of the job until it has ended; after a lost connection, it continues after the last event.
 
         Args:
             after: `sequence` of the last event seen; 0 for all.
@@ -86,27 +86,27 @@ class Job(JobView):
             time.sleep(pause)
 
     def cancel(self) -> Self:
-        """Cancel the job: at once if it waits, through its worker if it runs; return it."""
+        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
         return self._change("cancel")
 
     def retry(self) -> Self:
-        """Queue the job, which failed or was cancelled, again; return it."""
+        """Queue the failed or cancelled job again and return it."""
         return self._change("retry")
 
     def pause(self) -> Self:
-        """Pause the job, which is a fine-tune, until it is resumed; return it."""
+        """Pause the fine-tune until it is resumed, and return it."""
         return self._change("pause")
 
     def resume(self) -> Self:
-        """Resume the job, which was paused; return it."""
+        """Resume the paused job and return it."""
         return self._change("resume")
 
     def delete(self) -> None:
-        """Delete the job, which has ended, with its log, artifacts and model."""
+        """Delete the ended job with its log, artifacts and model."""
         self._session.send(calls.delete(calls.job_path(self.id)))
 
     def logs(self) -> str:
-        """Return what the job has printed so far."""
+        """Return the output of the job so far."""
         return self._session.send(calls.read_logs(self.id)).text
 
     def artifacts(self) -> list[Artifact]:
@@ -119,13 +119,13 @@ class Job(JobView):
         Args:
             name: Path of the artifact, as `artifacts` lists it.
             path: File to write; in a directory that exists, the artifact gets its own path there.
-            progress: Called with the bytes done and the bytes of the file.
+            progress: Called with the number of bytes fetched and the size of the file.
 
         Returns:
             The path of the file.
 
         Raises:
-            DownloadError: There is no such artifact, or other bytes arrived than were published.
+            DownloadError: There is no such artifact, or the received bytes are not those that were published.
         """
         artifact = self._choose(name, self.artifacts())
         return self._session.fetch(Download.from_artifact(artifact, Path(path), progress))
@@ -163,10 +163,10 @@ class Jobs:
         return self._session.call(calls.get_job(job_id, self._read))
 
     def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[Job]:
-        """Yield jobs, newest first, without `spec` and `result`; pages are requested when they are needed.
+        """Yield jobs, newest first, without `spec` and `result`; pages are requested as needed.
 
         Args:
-            limit: Most jobs to return; None returns all.
+            limit: Maximum number of jobs to return; None returns all.
             filters: Conditions that all jobs must meet.
         """
         return self._session.iterate(calls.list_jobs(self._read, filters, limit))

@@ -15,10 +15,10 @@ class Models:
         self._session = session
 
     def register(self, model_id: str, path: str | PurePath) -> Model:
-        """Make a checkpoint or adapter directory a model.
+        """Register a checkpoint or adapter directory as a model.
 
         Args:
-            model_id: What specs shall call it.
+            model_id: Id by which specs refer to the model.
             path: An absolute path on the server, below an allowed model root.
         """
         return self._session.call(calls.register_model(model_id, str(path)))
@@ -32,5 +32,5 @@ class Models:
         return self._session.iterate(calls.list_models())
 
     def delete(self, model_id: str) -> None:
-        """Delete a model that nothing uses: of a registered directory only the registration."""
+        """Delete an unused model; for a registered directory, only the registration is deleted."""
         self._session.send(calls.delete(calls.model_path(model_id)))

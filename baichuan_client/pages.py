@@ -1,4 +1,4 @@
-"""Lists of the API, which come in pages."""
+"""Reads the API's lists, which are split into pages."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -20,16 +20,16 @@ class Page(BaseModel):
 
 
 class Pages(Generic[T]):
-    """The requests for a list, one after the other."""
+    """The successive requests for a list."""
 
     def __init__(self, path: str, read: Callable[[Any], T], params: Params | None = None, limit: int | None = None):
         """Prepare the requests.
 
         Args:
             path: Path of the list.
-            read: Makes an item from its JSON.
+            read: Converts the JSON of an item to the item.
             params: Conditions on the items.
-            limit: Most items to return; None returns all.
+            limit: Maximum number of items to return; None returns all.
         """
         self._path = path
         self._read = read

@@ -1,4 +1,4 @@
-"""When a request is sent again, and for how long an outage of the service is tolerated."""
+"""Decides when to send a request again, and for how long to tolerate an outage of the service."""
 
 import time
 
@@ -13,7 +13,7 @@ OUTAGE_SECONDS = 60.0
 
 
 class Repetition:
-    """The tries of one call. Repeatable calls are sent again if their answer is lost or the service is busy."""
+    """The attempts at one call; repeatable calls are sent again if the response is lost or the service is busy."""
 
     def __init__(self, call: Call[object], url: str) -> None:
         self._url = url
@@ -21,21 +21,21 @@ class Repetition:
         self._tries = 0
 
     def after_error(self, error: httpx.RequestError) -> float:
-        """Return the seconds to wait before the next try.
+        """Return the seconds to wait before the next attempt.
 
         Raises:
-            UnreachableError: There is none.
+            UnreachableError: There is no further attempt.
         """
         failure = UnreachableError.from_error(self._url, error)
-        if isinstance(error, httpx.ConnectError):  # nobody listens: a user wants to know that at once
+        if isinstance(error, httpx.ConnectError):  # nothing listens at the address: report it immediately
             raise failure from error
         return self._next_delay(failure)
 
     def after_rejection(self, response: httpx.Response) -> float:
-        """Return the seconds to wait before the next try after a response with status 4xx or 5xx.
+        """Return the seconds to wait before the next attempt after a response with status 4xx or 5xx.
 
         Raises:
-            ApiError: There is none.
+            ApiError: There is no further attempt.
         """
         failure = ApiError.from_response(response)
         if response.status_code not in REPEATED_STATUSES:
@@ -50,14 +50,14 @@ class Repetition:
 
 
 class Outage:
-    """Tells how long the service has not answered while something waits for it."""
+    """Measures how long the service has not answered while the caller waits for it."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._failures = 0
 
     def note(self, error: ApiError | UnreachableError) -> float:
-        """Return the seconds to wait before the next try.
+        """Return the seconds to wait before the next attempt.
 
         Raises:
             ApiError: The service rejects the request, or fails for too long.
@@ -73,7 +73,7 @@ class Outage:
         return min(2.0, 0.2 * 2.0**self._failures)
 
     def end(self) -> None:
-        """Note that the service answers."""
+        """Note that the service has answered."""
         self._since = None
         self._failures = 0
 
@@ -83,5 +83,5 @@ def _is_temporary(status: int) -> bool:
 
 
 def next_delay(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row."""
+    """Return the seconds to wait after this many consecutive failures."""
     return 0.2 * 4.0**failures

@@ -1,4 +1,4 @@
-"""What the service returns. Fields that this version does not know are kept, so that a newer service can be used."""
+"""Objects that the service returns; fields that this version does not know are kept, for use with newer services."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Resource(BaseModel):
 
 
 class JobErrorData(Resource):
-    """Why a job failed."""
+    """The reason why a job failed."""
 
     code: str
     message: str
@@ -46,7 +46,7 @@ class Holder(Resource):
 
 
 class Waiting(Resource):
-    """Why a queued job waits."""
+    """The reason why a queued job waits."""
 
     cause: str
     message: str
@@ -109,7 +109,7 @@ class Event(Resource):
 
     Attributes:
         type: `state` (data: from, to, event), `progress` (fraction, stage, metrics) or `log` (stream, lines).
-        sequence: Number of the event, with which a stream can continue.
+        sequence: Number of the event, from which a stream can continue.
     """
 
     id: str

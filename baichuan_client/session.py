@@ -35,7 +35,7 @@ class Session:
         self._http.close()
 
     def send(self, call: Call[Any]) -> httpx.Response:
-        """Return a successful response, after repeating the request if that is harmless.
+        """Return a successful response, repeating the request if that is harmless.
 
         Raises:
             ApiError: The service rejects the request or fails.
@@ -59,12 +59,12 @@ class Session:
         Raises:
             ApiError: The service rejects the request or fails.
             UnreachableError: The service does not answer.
-            InvalidResponseError: The response is not that of this service.
+            InvalidResponseError: The response is not from this service.
         """
         return call.parse(self.send(call), self.url)
 
     def iterate(self, pages: Pages[T]) -> Iterator[T]:
-        """Yield the items of a list; each page is requested when it is needed."""
+        """Yield the items of a list; each page is requested as needed."""
         while (call := pages.next_call()) is not None:
             yield from pages.read(self.call(call))
 
@@ -86,12 +86,12 @@ class Session:
             raise UnreachableError.from_error(self.url, error) from error
 
     def fetch(self, download: Download) -> Path:
-        """Fetch a file; a lost connection is continued where it broke.
+        """Fetch a file; after a lost connection, it resumes where it stopped.
 
         Raises:
-            DownloadError: Other bytes arrived than were published.
+            DownloadError: The received bytes are not those that were published.
             ApiError: The service rejects the request or fails.
-            UnreachableError: The service does not answer; what arrived is kept for the next call.
+            UnreachableError: The service does not answer; the received part is kept for the next call.
         """
         if not download.begin():
             return download.target

@@ -1,4 +1,4 @@
-"""Files on their way: the local side of uploads and downloads, without HTTP."""
+"""The local side of uploads and downloads, without HTTP."""
 
 import errno
 import hashlib
@@ -20,20 +20,20 @@ PART_SUFFIX = ".part"
 CHUNK_BYTES = 2**20
 
 Progress = Callable[[int, int], None]
-"""Called with the number of bytes that are done and the size of the file."""
+"""Called with the number of bytes transferred and the size of the file."""
 
 
 class Download:
-    """A file that is fetched into `<name>.part`, resumed where it stopped, checked by its hash and then renamed."""
+    """A download into `<name>.part`, which is resumed where it stopped, checked by its hash and then renamed."""
 
     def __init__(self, path: str, target: Path, *, size: int, sha256: str, progress: Progress | None = None) -> None:
         """Prepare a download; nothing is written yet.
 
         Args:
             path: Path of the file below the address of the service.
-            target: Where to write it; missing directories are created.
+            target: File to write; missing directories are created.
             size: Bytes of the whole file.
-            sha256: Its hash in hex, which is its entity tag.
+            sha256: Hash of the file in hex, which is its entity tag.
             progress: Called after each chunk.
         """
         self.target = target
@@ -47,7 +47,7 @@ class Download:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, path: Path, progress: Progress | None = None) -> Self:
-        """Prepare the download of an artifact to a file, or to its own path below a directory that exists.
+        """Prepare the download of an artifact to a file, or to its own path in an existing directory.
 
         Raises:
             DownloadError: The artifact's path would lead out of the directory.
@@ -58,7 +58,7 @@ class Download:
 
     @classmethod
     def from_file(cls, file: File, path: Path, progress: Progress | None = None) -> Self:
-        """Prepare the download of an uploaded file to a file, or below its own name to a directory that exists.
+        """Prepare the download of an uploaded file to a file, or to its own name in an existing directory.
 
         Raises:
             DownloadError: The file's name would lead out of the directory.
@@ -67,7 +67,7 @@ class Download:
         return cls(file_path(file.id, "/content"), target, size=file.bytes, sha256=file.sha256, progress=progress)
 
     def begin(self) -> bool:
-        """Return whether bytes must be fetched: the target may be complete already."""
+        """Return whether bytes must be fetched; the target may already be complete."""
         if self.target.exists() and self.target.stat().st_size == self._size and _hash(self.target) == self._sha256:
             return False
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,21 +77,21 @@ class Download:
         return True
 
     def is_missing_bytes(self) -> bool:
-        """Return whether the part is shorter than the file."""
+        """Return whether the partial file is shorter than the whole file."""
         self._done = self._part.stat().st_size
         return self._done < self._size
 
     def call(self) -> Call[None]:
-        """Return the request for the missing bytes; the entity tag ensures that all parts are of the same file."""
+        """Return the request for the missing bytes; the entity tag ensures that they belong to the same file."""
         headers = {"Range": f"bytes={self._done}-", "If-Range": f'"{self._sha256}"'} if self._done else {}
         return Call("GET", self._path, _read_nothing, headers=headers, timeout=STREAM_TIMEOUT)
 
     @contextmanager
     def receiving(self, response: httpx.Response) -> Iterator[Callable[[bytes], None]]:
-        """Yield a function that appends a chunk of the response to the part.
+        """Yield a function that appends a chunk of the response to the partial file.
 
         Raises:
-            DownloadError: The response ended in order, but too early.
+            DownloadError: The response ended properly, but too early.
         """
         is_resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         self._done = self._done if is_resumed else 0
@@ -112,7 +112,7 @@ class Download:
         """Return the seconds until the next request.
 
         Raises:
-            UnreachableError: Several requests in a row brought no bytes.
+            UnreachableError: Several consecutive requests returned no bytes.
         """
         self._failures += 1
         if self._failures >= MAX_TRIES:
@@ -120,15 +120,15 @@ class Download:
         return next_delay(self._failures)
 
     def finish(self) -> Path:
-        """Check the hash and move the part to the target.
+        """Check the hash and move the partial file to the target.
 
         Raises:
-            DownloadError: The hash is wrong; the part is deleted.
+            DownloadError: The hash is wrong; the partial file is deleted.
         """
         if (found := _hash(self._part)) != self._sha256:
             self._part.unlink()
             name = self._path.partition("/artifacts/")[2] or self.target.name
-            raise DownloadError(f"{name} arrived with sha256 {found} instead of {self._sha256}; download it again")
+            raise DownloadError(f"{name} was received with sha256 {found} instead of {self._sha256}; download it again")
         self._part.replace(self.target)
         return self.target
 
@@ -150,7 +150,7 @@ class _ReportingReader(io.BufferedReader):
 
 
 def open_upload(path: Path, progress: Progress | None = None) -> BinaryIO:
-    """Open a file whose upload is reported.
+    """Open a file for an upload that reports its progress.
 
     Raises:
         OSError: It cannot be read, or is not a regular file: an endless one would never be sent.
@@ -161,7 +161,7 @@ def open_upload(path: Path, progress: Progress | None = None) -> BinaryIO:
 
 
 def place(directory: Path, path: str) -> Path:
-    """Return the local path of an artifact, which is always inside the directory, whatever its name is.
+    """Return the local path of an artifact, which is always inside the directory, whatever its name.
 
     Raises:
         DownloadError: The path would lead out of the directory.
@@ -178,4 +178,4 @@ def _hash(path: Path) -> str:
 
 
 def _read_nothing(_content: Any) -> None:
-    """Nothing: the response is read in chunks."""
+    """Read nothing, because the response is read in chunks."""

@@ -18,7 +18,7 @@ from cli.problems import readable_errors
 
 
 class Client:
-    """One service. Requests that are safe to repeat are repeated when the service is out for a moment."""
+    """A client of one service; requests that are safe to repeat are retried during short outages."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
@@ -80,7 +80,7 @@ class Client:
             return self._call(upload_file(path.name, content, purpose, read_as_is))
 
     def fetch(self, download: Download) -> Path:
-        """Fetch a file, and return where it is."""
+        """Fetch a file and return its path."""
         with readable_errors():
             return self._session.fetch(download)
 

@@ -15,7 +15,7 @@ SILENCE_SECONDS = 60  # the service sends a comment every 15 s
 
 
 class Conversation:
-    """The turns so far, and how the next one is asked for.
+    """The turns so far, and the parameters of the next request.
 
     Attributes:
         system: The system prompt; None leaves it out.
@@ -38,13 +38,13 @@ class Conversation:
         self._timeout = httpx.Timeout(wait_seconds + SILENCE_SECONDS, connect=5)
 
     def clear(self) -> None:
-        """Forget all turns; the system prompt stays."""
+        """Forget all turns but keep the system prompt."""
         self.turns.clear()
 
     def answer(self, text: str) -> Generator[str]:
-        """Yield the answer to a message as it comes.
+        """Yield the answer to a message as it arrives.
 
-        What has been written when the iteration ends, for whatever reason, is the assistant's turn. If nothing has, the
+        The text received when the iteration ends, for whatever reason, is the assistant's turn. If there is none, the
         message is forgotten.
 
         Raises:
@@ -71,7 +71,7 @@ def _read_pieces(lines: Iterator[str]) -> Iterator[str]:
     """Yield the text of a stream of server-sent events up to `[DONE]`.
 
     Raises:
-        CommandError: An error event came, or the stream ended early.
+        CommandError: The stream has an error event, or ended early.
     """
     for line in lines:
         if not line.startswith("data:"):

@@ -1,4 +1,4 @@
-"""The deployment that the environment describes, for the commands that touch it directly."""
+"""Reads the settings of the deployment from the environment, for commands that access it directly."""
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
@@ -9,7 +9,7 @@ def deployment_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        CommandError: a variable of the environment has a value that cannot be used.
+        CommandError: an environment variable has an invalid value.
     """
     try:
         return read_settings(Settings)

@@ -1,4 +1,4 @@
-"""Artifacts on their way to this machine: resumed where an earlier download stopped, and checked by their hash."""
+"""Downloads artifacts to this machine: resumes where an earlier download stopped, and checks the hash."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from cli.problems import readable_errors
 
 
 def download(client: Client, artifact: Any, directory: Path) -> Path:
-    """Fetch an artifact to `directory`/its path, unless it is there already; returns where it is.
+    """Fetch an artifact to `directory`/its path, unless it already exists there; return its path.
 
     Raises:
         CommandError: the service refuses or does not answer, or the bytes are not those that were published.
@@ -28,5 +28,5 @@ def download(client: Client, artifact: Any, directory: Path) -> Path:
     except CommandError as error:
         if error.code is not ExitCode.UNREACHABLE:
             raise
-        kept = "what arrived is kept: the same command goes on from there"
+        kept = "the received part is kept: repeat the command to resume"
         raise CommandError(f"{error}; {kept}", error.code) from error

@@ -1,4 +1,4 @@
-"""Which service the client commands talk to: options, then the environment, then what `baichuan up` wrote down."""
+"""Finds the service for client commands: options, then the environment, then the file that `baichuan up` wrote."""
 
 import json
 import os
@@ -14,12 +14,12 @@ CLIENT_FILE = "client.json"
 
 
 def home() -> Path:
-    """Return the directory of the embedded deployment; same rule as `jobs.settings`, without its imports."""
+    """Return the directory of the embedded deployment; same rule as in `jobs.settings`, without its imports."""
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
 
 def saved(directory: Path) -> Endpoint | None:
-    """Return what `baichuan up` wrote into the home directory, if it exists and is readable."""
+    """Return the endpoint that `baichuan up` wrote into the home directory, if the file exists and is readable."""
     try:
         content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
         return Endpoint(str(content["url"]), str(content["api_key"]))
@@ -28,7 +28,7 @@ def saved(directory: Path) -> Endpoint | None:
 
 
 def save(directory: Path, endpoint: Endpoint) -> None:
-    """Write the endpoint where client commands find it, readable by the user only."""
+    """Write the endpoint to the file that client commands read; only the user can read it."""
     content = {"url": endpoint.url, "api_key": endpoint.api_key}
     write_private(directory / CLIENT_FILE, json.dumps(content, indent=2) + "\n")
 
@@ -52,9 +52,9 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     _check_address(address)
     secret = api_key or os.environ.get(KEY_VARIABLE) or (known.api_key if known and known.url == address else None)
     if not secret:
-        raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or give --key", ExitCode.UNAUTHENTICATED)
+        raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or pass --key", ExitCode.UNAUTHENTICATED)
     if not is_sendable(secret):
-        raise CommandError("the API key has characters that no key has; copy it again", ExitCode.UNAUTHENTICATED)
+        raise CommandError("the API key contains invalid characters; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)
 
 
@@ -63,18 +63,18 @@ def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError as error:  # a port that is no number up to 65535, or brackets that do not match
+    except ValueError as error:  # the port is not a number up to 65535, or brackets do not match
         raise CommandError(f"{message}which has an error ({error})", ExitCode.USAGE) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CommandError(f"{message}which must be http:// or https:// and a host", ExitCode.USAGE)
+        raise CommandError(f"{message}which must be an http:// or https:// URL with a host", ExitCode.USAGE)
     if port == 0:
         raise CommandError(f"{message}whose port must be from 1 to 65535", ExitCode.USAGE)
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Whether both are one port of this machine: `localhost` means the address that `baichuan up` listens on."""
+    """Whether both are the same port of this machine; `localhost` is the address that `baichuan up` listens on."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
-    except ValueError:  # a port that is not a number, or brackets that do not match
+    except ValueError:  # the port is not a number, or brackets do not match
         return False
     return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK for url in (address, known))

@@ -1,4 +1,4 @@
-"""The one error that commands raise: a readable line for stderr and an exit code."""
+"""The only error that commands raise: a readable line for stderr and an exit code."""
 
 from cli.exit_codes import ExitCode
 

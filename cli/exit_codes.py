@@ -1,17 +1,17 @@
-"""What the exit code of every `baichuan` command means to a script."""
+"""The meaning of the exit codes of all `baichuan` commands."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The one list of exit codes; `baichuan --help` shows it."""
+    """The exit codes of all commands; `baichuan --help` lists them."""
 
     OK = 0
     FAILED = 1  # the job failed or was cancelled, or the command could not do what it was asked for
     USAGE = 2  # wrong options or arguments
     REFUSED = 3  # the service refused the request
     UNAUTHENTICATED = 4  # the API key is missing, unknown, revoked or not allowed to do this
-    UNREACHABLE = 5  # the service does not answer, or cannot at present
+    UNREACHABLE = 5  # the service does not answer, or cannot serve requests now
     INTERRUPTED = 130  # Ctrl-C
 
 

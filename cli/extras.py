@@ -1,4 +1,4 @@
-"""The optional packages of this distribution, which client commands do without."""
+"""The optional packages of this distribution, which client commands do not need."""
 
 import importlib.util
 
@@ -22,10 +22,10 @@ def find_missing(extra: str) -> list[str]:
 
 
 def require_extras(command: str, *extras: str) -> None:
-    """Require the packages that a command runs with.
+    """Require the packages that a command needs.
 
     Args:
-        command: The command as a user writes it.
+        command: The command as the user types it.
         extras: Names of the extras that contain them.
 
     Raises:

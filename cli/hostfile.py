@@ -1,4 +1,4 @@
-"""A hostfile as DeepSpeed and MPI have it: one machine per line, `HOST slots=PROCESSES`."""
+"""Reads hostfiles in the format of DeepSpeed and MPI: one machine per line, `HOST slots=PROCESSES`."""
 
 import re
 import socket
@@ -20,10 +20,10 @@ class Host:
 
 
 def read_hostfile(path: Path) -> list[Host]:
-    """Read the machines of a hostfile in their order, which is that of their ranks.
+    """Read the machines of a hostfile in order; the order defines their ranks.
 
     Raises:
-        CommandError: The file cannot be read, a line is malformed, or the machines differ in their slots.
+        CommandError: The file cannot be read, a line is malformed, or the machines have different numbers of slots.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -36,12 +36,12 @@ def read_hostfile(path: Path) -> list[Host]:
         if (found := LINE.match(line.strip())) is None or not int(found["slots"]):
             raise CommandError(f"{path}:{number} is {line!r}; write HOST slots=PROCESSES", ExitCode.USAGE)
         if found["host"] in {host.name for host in hosts}:
-            raise CommandError(f"{path}:{number} names {found['host']} again; remove the line", ExitCode.USAGE)
+            raise CommandError(f"{path}:{number} repeats {found['host']}; remove the line", ExitCode.USAGE)
         hosts.append(Host(found["host"], int(found["slots"])))
     if not hosts:
-        raise CommandError(f"{path} names no machine; write HOST slots=PROCESSES", ExitCode.USAGE)
+        raise CommandError(f"{path} lists no hosts; add lines of the form HOST slots=PROCESSES", ExitCode.USAGE)
     if len({host.slots for host in hosts}) > 1:
-        raise CommandError(f"{path} has different slots per machine; give all machines the same", ExitCode.USAGE)
+        raise CommandError(f"{path} has different numbers of slots; give all machines the same number", ExitCode.USAGE)
     return hosts
 
 
@@ -61,7 +61,7 @@ def find_own_rank(hosts: list[Host], path: Path) -> int:
 
 
 def _is_this_machine(host: str) -> bool:
-    """Return whether a host name has an address of this machine: only those can be bound."""
+    """Return whether a host name resolves to an address of this machine: only those can be bound."""
     if host == socket.gethostname():
         return True
     try:

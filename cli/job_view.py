@@ -1,4 +1,4 @@
-"""How a job looks to a person."""
+"""Shows jobs in human-readable form."""
 
 from collections.abc import Sequence
 from typing import Any

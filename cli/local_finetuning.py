@@ -1,4 +1,4 @@
-"""The task of `baichuan finetune` from its options: what to train, and on which processes and machines."""
+"""Converts the options of `baichuan finetune` to its task: what to train, on which processes and machines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
 FILE_ID = f"file-{'0' * 26}"
 PATHS = {"model": "model", "output_model": "output", "training_file": FILE_ID, "validation_file": FILE_ID}
 JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
-OTHER_NAMES = {"scheduler": "lr_scheduler"}  # library names of spec fields
+OTHER_NAMES = {"scheduler": "lr_scheduler"}  # the library's names of spec fields
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `baichuan_core.finetune` for the fields of a spec, by their names or published ones.
+    """Return the arguments of `baichuan_core.finetune` for the fields of a spec, by our names or the published ones.
 
     Raises:
         CommandError: A field is wrong, or the output is missing.
@@ -43,7 +43,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     if "output_model" not in paths:
-        raise CommandError("--output-model is missing; name a new directory for the result", ExitCode.USAGE)
+        raise CommandError("--output-model is missing; pass a new directory for the result", ExitCode.USAGE)
     values = spec.model_dump(exclude=JOB_FIELDS)
     options = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
     options["dtype"] = None if spec.dtype == "auto" else spec.dtype
@@ -65,7 +65,7 @@ def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]
     weights: dict[str, float] = {}
     for each in files or ():
         if each["file"] in weights:
-            raise ValueError(f"{each['file']} is given twice; give it once, with a higher weight: {each['file']}=2")
+            raise ValueError(f"{each['file']} is given twice; pass it once, with a higher weight: {each['file']}=2")
         weights[each["file"]] = each.get("weight", 1.0)
     return weights
 
@@ -84,7 +84,7 @@ def describe_distribution(
     """Return the fields of `baichuan_core.finetuning.distributed.Distribution`.
 
     Raises:
-        CommandError: Options contradict each other or a file.
+        CommandError: Options contradict each other or the contents of a file.
     """
     found: dict[str, Any] = {"strategy": strategy or "auto"}
     if deepspeed:

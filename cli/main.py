@@ -106,7 +106,7 @@ def run() -> None:
 
 
 def _describe_encoding(error: UnicodeEncodeError) -> str:
-    """Explain text that cannot be sent; bytes of an argument that are not UTF-8 have arrived as surrogates."""
+    """Explain why text cannot be sent; bytes of an argument that are not UTF-8 are surrogates here."""
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             return (

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout (as JSON or as a table), everything meant for people to stderr."""
+"""Prints results to stdout (as JSON or as a table) and messages for people to stderr."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def size(count: int) -> str:
     """Return a number of bytes with a unit."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:  # noqa: PLR2004 - base of the units above
+        if amount < 1024:  # noqa: PLR2004 - the base of the units above
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"

@@ -1,4 +1,4 @@
-"""Errors of the client as one readable line with an exit code."""
+"""Turns errors of the client into one readable line with an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

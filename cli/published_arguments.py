@@ -1,4 +1,4 @@
-"""The command line of Baichuan2's fine-tune.py, among our own options of `baichuan submit finetune`."""
+"""Accepts the command line of Baichuan2's fine-tune.py in addition to the options of `baichuan submit finetune`."""
 
 import json
 from pathlib import Path
@@ -13,29 +13,29 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options whose names differ from ours by underscores alone: `--save_strategy epoch`, `--tf32 True`.
+# Published options whose names differ from ours only by underscores: `--save_strategy epoch`, `--tf32 True`.
 SAME_NAMES = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
     "seed",
     "epochs",
 )
-TEXTS = ("output_dir",)  # may look like a number
-# Passed to click under our names, because it requires them or they are files to upload.
+TEXTS = ("output_dir",)  # kept as text even if they look like a number
+# Passed on to click under our names, because click requires these options or they name files to upload.
 OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",
     "validation_file": "--validation-file",
 }
-# Take one or more files, and may be repeated.
+# Options that take one or more files and may be repeated.
 DATA = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
-    """A command that takes the published options too; required options of ours may come from them."""
+    """A command that also takes the published options, which can set our required ones."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the published options out and give the required ones to click under our names."""
+        """Remove the published options and pass those in `OPTIONS` and `DATA` on to click under our names."""
         found, rest = split_published(args)
         ctx.meta[META_KEY] = found
         for published in found.keys() & OPTIONS.keys():
@@ -51,7 +51,7 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Split arguments into published options by name, and all others; the values of those in `DATA` are lists.
 
     Raises:
-        CommandError: An option lacks its value.
+        CommandError: An option has no value.
     """
     found: dict[str, Any] = {}
     rest: list[str] = []
@@ -66,7 +66,7 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
             continue
         if not equals:
             if not remaining:
-                raise CommandError(f"--{name} lacks its value", ExitCode.USAGE)
+                raise CommandError(f"--{name} needs a value", ExitCode.USAGE)
             value = remaining.pop(0)
         if name not in DATA:
             found[name] = value
@@ -92,7 +92,7 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
     """
     if not found:
         return body
-    passed = {*OPTIONS, *DATA}  # to click, under our names
+    passed = {*OPTIONS, *DATA}  # passed to click under our names
     fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in passed}
     if found.get("deepspeed"):
         preset = found["deepspeed"] in DEEPSPEED_PRESETS
@@ -105,7 +105,7 @@ def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, A
 
 
 def _typed_value(name: str, value: str) -> str | int | float | bool:
-    """Return a number or a truth value as such: a shell knows only texts, but the service reads JSON strictly."""
+    """Convert numbers and booleans from text, because the service reads JSON strictly."""
     if value in ("True", "False"):
         return value == "True"
     for kind in (int, float):

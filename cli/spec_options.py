@@ -1,4 +1,4 @@
-"""Command-line options for every field of every job spec, made from the pydantic models themselves."""
+"""Creates command-line options for every field of every job spec from the pydantic models."""
 
 import inspect
 import json
@@ -22,14 +22,14 @@ FILES_SUFFIX = "_files"
 
 
 def spec_classes() -> dict[str, type[JobSpec]]:
-    """Return the spec class of every job kind, by kind."""
+    """Return the spec classes by job kind."""
     classes = get_args(get_args(AnySpec)[0])
     return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
 
 
 @dataclass(frozen=True, slots=True)
 class SpecOption:
-    """One field as an option.
+    """A field of a spec as a command-line option.
 
     Attributes:
         field: The field's name in the spec.
@@ -77,8 +77,8 @@ class SpecOption:
         return {"min": lowest[0] if lowest else None, "max": highest[0] if highest else None}
 
 
-def options_of(spec: type[JobSpec]) -> list[SpecOption]:
-    """Return the options of a kind, required ones first."""
+def create_options(spec: type[JobSpec]) -> list[SpecOption]:
+    """Return options for the fields of a spec, required ones first."""
     found = [_option(name, info) for name, info in spec.model_fields.items() if name != "kind"]
     return sorted(found, key=lambda option: not option.info.is_required())
 
@@ -106,7 +106,7 @@ def settings(assignments: list[str]) -> dict[str, Any]:
 
 
 def _option(name: str, info: FieldInfo) -> SpecOption:
-    kind = _bare(info.annotation)
+    kind = _strip_annotation(info.annotation)
     if name.endswith(FILE_SUFFIX):
         return SpecOption(name, name, str, "file", info)
     if kind in SCALARS or get_origin(kind) is Literal:
@@ -115,17 +115,17 @@ def _option(name: str, info: FieldInfo) -> SpecOption:
         return SpecOption(name, name, list[str], "weighted files", info)
     if get_origin(kind) is dict:
         return SpecOption(name, name.removesuffix("s"), list[str], "labels", info)
-    if get_origin(kind) is list and _bare(get_args(kind)[0]) is str:
+    if get_origin(kind) is list and _strip_annotation(get_args(kind)[0]) is str:
         return SpecOption(name, name.removesuffix("s"), list[str], "list", info)
     return SpecOption(name, name, Path, "json", info)
 
 
-def _bare(annotation: Any) -> Any:
+def _strip_annotation(annotation: Any) -> Any:
     """Return the type without constraints and without None."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return _strip_annotation(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return _bare(next(part for part in get_args(annotation) if part is not type(None)))
+        return _strip_annotation(next(part for part in get_args(annotation) if part is not type(None)))
     return annotation
 
 
@@ -163,7 +163,7 @@ def _split(assignment: str, option: str) -> tuple[str, str]:
 
 
 def _split_weight(item: str) -> dict[str, Any]:
-    """Return a file and its weight; a name may contain '=', and no number behind it is part of the name."""
+    """Return a file and its weight; a name may contain '=' if no number follows it."""
     file, sign, weight = item.rpartition("=")
     try:
         return {"file": file, "weight": float(weight)} if sign else {"file": item}

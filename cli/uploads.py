@@ -1,4 +1,4 @@
-"""Local files on their way to the service."""
+"""Uploads local files to the service."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sample workflow: checks the main job kinds on a tiny model.
+"""Runs the main job kinds on a tiny model and checks their results.
 
 Usage: `make demo`, or `baichuan up -- python -m examples.sample_workflow`.
 
@@ -25,7 +25,7 @@ from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_c
 from jobs.results import GenerateResult
 from jobs.settings import Settings
 
-LOGITS_TOLERANCE = 2e-5  # for float32, see tests/golden/README.md
+LOGITS_TOLERANCE = 2e-5  # for float32; see tests/golden/README.md
 
 
 class WrongResultError(Exception):
@@ -33,7 +33,7 @@ class WrongResultError(Exception):
 
 
 class Workflow:
-    """The steps of the workflow; each raises WrongResultError if its result is wrong, else returns a summary."""
+    """The steps of the workflow; each raises WrongResultError if its result is wrong, or else returns a summary."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -48,7 +48,7 @@ class Workflow:
         return f"model {self.client.models.register('tiny-baichuan2', directory).id}"
 
     def noise(self) -> str:
-        """Check that the untrained model knows no answer."""
+        """Check that the untrained model knows none of the answers."""
         known = self._count_known("tiny-baichuan2")
         _require(known == 0, f"the untrained model answered {known} questions")
         return self._summarize(known)
@@ -82,7 +82,7 @@ class Workflow:
         return self._quantize("nf4", at_least=len(self.answers) * 3 // 4)
 
     def calibrated(self) -> str:
-        """Check that a 4-bit model that was calibrated on a text still knows most answers."""
+        """Check that a calibrated 4-bit model still knows most answers."""
         calibration = {"calibration": True, "calibration_sequences": 4, "quality_report": False}
         return self._quantize("nf4", at_least=len(self.answers) * 3 // 4, **calibration)
 

@@ -23,7 +23,7 @@ Family = Literal["baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b
 
 CONVERSATIONS = Path(__file__).with_name("conversations.json")
 
-# Arguments of FinetuningOptions for the sample workflow, with which the model learns every answer by heart.
+# Arguments of FinetuningOptions for the sample workflow; with them, the model memorizes every answer.
 SAMPLE_TRAINING: dict[str, Any] = {
     "method": "full",
     "epochs": 60,
@@ -44,7 +44,7 @@ INTERMEDIATE_SIZE = 384
 LAYERS = 2
 HEADS = 4
 
-# In this order, <reserved_106> and <reserved_107> get the ids 195 and 196, as in Baichuan 2.
+# In this order, <reserved_106> and <reserved_107> get ids 195 and 196, as in Baichuan 2.
 RESERVED_PIECES = [f"<reserved_{number}>" for number in (*range(108, 194), *range(108))]
 
 
@@ -53,7 +53,7 @@ def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", se
 
     Args:
         directory: Directory of the checkpoint; created if missing.
-        family: Family whose layout to use.
+        family: Model family whose layout to use.
         seed: Seed of the random weights; the same seed produces the same bytes.
 
     Returns:
@@ -69,7 +69,7 @@ def make_tiny_checkpoint(directory: Path, *, family: Family = "baichuan2-7b", se
 
 
 def taught_answers() -> list[tuple[list[Message], str]]:
-    """Return the content of the sample data set: for each answer, the messages before it and the answer."""
+    """Return the sample data set: each answer with the messages before it."""
     exchanges: list[tuple[list[Message], str]] = []
     for conversation in json.loads(CONVERSATIONS.read_text(encoding="utf-8")):
         messages: list[Message] = []
@@ -81,7 +81,7 @@ def taught_answers() -> list[tuple[list[Message], str]]:
 
 
 def _write_tokenizer(directory: Path) -> None:
-    model = io.BytesIO()  # not a file, because its name would be written into the model
+    model = io.BytesIO()  # trained in memory, because a file's name would be written into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(),
         model_writer=model,
@@ -118,7 +118,7 @@ def _sentences() -> Iterator[str]:
     for example in json.loads(CONVERSATIONS.read_text(encoding="utf-8")):
         for turn in example["conversations"]:
             yield turn["value"]
-    yield "".join(map(chr, range(0x20, 0x7F)))  # makes every printable ASCII character a token
+    yield "".join(map(chr, range(0x20, 0x7F)))  # so that every printable ASCII character is a token
 
 
 def _published_piece(content: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _published_config(family: Family) -> dict[str, Any]:
         "intermediate_size": INTERMEDIATE_SIZE,
         **lengths,
         "model_type": "baichuan",
-        # In published checkpoints this is inferred from the vocabulary size, which is different here.
+        # For published checkpoints this is inferred from the vocabulary size, which differs here.
         "norm_head": family.startswith("baichuan2"),
         "num_attention_heads": HEADS,
         "num_hidden_layers": LAYERS,

@@ -1,1 +1,1 @@
-"""The routes that only OpenAI's API has, and how its objects show our records."""
+"""Routes that only OpenAI's API has, and the conversion of our records to its objects."""

@@ -1,4 +1,4 @@
-"""Answers that are being written: what has arrived of them, how they end, and what is recorded of them."""
+"""Answers in progress: the text received so far, how they end, and what is recorded about them."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New text of a completion; None is its end."""
+    """New text of a completion; a text of None marks its end."""
 
     choice: Choice
     text: str | None
@@ -39,14 +39,14 @@ class Answer:
 
     Args:
         service: The service.
-        row: What is recorded of it.
-        chat: Where its text comes from.
+        row: The answer's row in the database.
+        chat: The chat with the runner that generates its text.
         prompt_tokens: Tokens of all prompts.
-        choices: How many completions each prompt has.
-        began: When the request arrived, by the monotonic clock.
+        choices: Number of completions per prompt.
+        began: When the request arrived, in seconds of the monotonic clock.
 
     Attributes:
-        keep: Returns the text to store if the answer is completed; None if the client does not want that.
+        keep: Returns the text to store if the answer is completed; None if the client does not want it stored.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """Tokens so far."""
+        """Token usage so far."""
         return Usage.of(self._prompt_tokens, self.choices)
 
     async def follow(self) -> AsyncIterator[list[Piece]]:
-        """Yield what is new until the answer is whole; an empty list at least every second.
+        """Yield new text until the answer is complete, or an empty list after a second without any.
 
         Raises:
-            DomainError: It cannot be completed: the runner died, for example.
+            DomainError: The answer cannot be completed, for example because the runner died.
         """
         while self._left:
             if self._service.closing.is_set():
-                raise NotReadyError("the server stops; ask again", seconds=RETRY_SECONDS)
+                raise NotReadyError("the server is stopping; ask again", seconds=RETRY_SECONDS)
             news = await self._chat.take(TICK_SECONDS)
             if not news:
                 await require_alive(self._service, self._chat)
@@ -91,7 +91,7 @@ class Answer:
         self._state = "succeeded"
 
     def _accept(self, index: int, reply: News) -> Piece | None:
-        """Take a reply to the request of this index; return what it adds to a completion."""
+        """Process a reply to the request with this index; return what it adds to a completion."""
         match reply:
             case Delta():
                 return self._add(self.choices[index * self._per_prompt + reply.choice], reply)
@@ -105,11 +105,11 @@ class Answer:
             case Refused():
                 self._refused = self._refused or reply
             case Started():
-                pass  # was counted before the answer was opened
+                pass  # counted before the answer was opened
         return None
 
     async def wait(self) -> None:
-        """Wait until the answer is whole; see `follow`."""
+        """Wait until the answer is complete; see `follow`."""
         async for _ in self.follow():
             pass
 
@@ -118,7 +118,7 @@ class Answer:
         self._state, self._error = "failed", {"code": error.code, "message": error.message}
 
     def close(self) -> None:
-        """Abort what has not ended, and record the answer; never waits, since the caller may be cancelled."""
+        """Abort unfinished completions and record the answer; never waits, because the caller may be cancelled."""
         self._service.chats.client.hang_up(self._chat)
         self._service.chats.leave(self.row.project_id)
         usage = self.usage
@@ -150,7 +150,7 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
     """Check an attempt that has been silent for a while.
 
     Raises:
-        NotReadyError: It has ended, or has been silent for too long.
+        NotReadyError: The attempt has ended, or has been silent for too long.
     """
     if chat.silent_seconds < SILENCE_SECONDS:
         return
@@ -166,11 +166,11 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
 
 
 def failure_of(refused: Refused, names: Mapping[str, str]) -> DomainError:
-    """Return the error for an answer that a runner refuses.
+    """Return the error for an answer that a runner has refused.
 
     Args:
-        refused: What the runner says.
-        names: The client's parameter of each field of the request, where the names differ.
+        refused: The runner's reply.
+        names: The client's parameter for each field of the request, if the names differ.
     """
     match refused.reason:
         case "invalid":

@@ -1,4 +1,4 @@
-"""Batches of OpenAI's API, as they show our generate jobs."""
+"""Batch objects of OpenAI's API, made from our generate jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ class BatchObject(Identified):
 
     @classmethod
     def of_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
-        """Return a batch that was not made."""
+        """Return the batch of a dry run, which was not made."""
         counts = RequestCounts(total=int(openai["requests"]), completed=0, failed=0)
         return cls(
             id="dry-run",
@@ -175,7 +175,7 @@ def _usage(job: JobDetails) -> BatchUsage | None:
 
 
 def _counts(job: JobDetails) -> RequestCounts:
-    """Return the counts; while the job runs, those of its newest report, which cover the present attempt only."""
+    """Return the counts; while the job runs, those of its newest report, which only cover the current attempt."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")
     failed = int(result.get("rejected") or 0)

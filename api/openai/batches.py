@@ -1,4 +1,4 @@
-"""/v1/batches: generate jobs whose requests are the lines of an uploaded file, as OpenAI's API has them."""
+"""/v1/batches: generate jobs whose requests are the lines of an uploaded file, in the format of OpenAI's API."""
 
 import asyncio
 from typing import Any, Literal
@@ -48,7 +48,7 @@ class BatchBody(Body):
 @router.post("", response_model=BatchObject)
 async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
     """Make a batch. A repeated request of a client that lost the answer makes no second one."""
-    wanted = await _read(body, caller)
+    wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
         return json_response(BatchObject.of_dry_run(body.input_file_id, wanted.openai, found))
@@ -95,8 +95,8 @@ def _answer(job: JobDetails, caller: Caller) -> Response:
     return json_response(BatchObject.of(PublishedJob(job, ()), caller.key))
 
 
-async def _read(body: BatchBody, caller: Caller) -> WantedJob:
-    """Return the job that a body asks for."""
+async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
+    """Return the job that a body requests."""
     summary = await _summarize(body, caller)
     model = await choose_model(caller, summary.model, body.baichuan)
     given = {"kind": KIND, "model": model, "input_file": body.input_file_id}
@@ -114,7 +114,7 @@ async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
     """Read the input file.
 
     Raises:
-        InvalidRequestError: It is no batch file, or one for another endpoint.
+        InvalidRequestError: It is not a batch file, or is one for another endpoint.
     """
     param = "input_file_id"
     file = await caller.service.reader.run(

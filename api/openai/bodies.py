@@ -1,4 +1,4 @@
-"""What all bodies of OpenAI's API have in common: an unknown or unsupported parameter is an error that names it."""
+"""Base of all request bodies of OpenAI's API: an unknown or unsupported parameter is an error that names it."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
 def _refuse(value: object) -> None:
-    """Refuse any value but null."""
+    """Reject any value except null."""
     if value is not None:
         raise ValueError("is not supported here; leave it out")
 

@@ -1,4 +1,4 @@
-"""/v1/chat/completions and /v1/completions, answered at once by a runner that has the model loaded."""
+"""/v1/chat/completions and /v1/completions, answered immediately by a runner that has the model loaded."""
 
 import json
 import time
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
 CHAT_PREFIX = "chatcmpl"
 TEXT_PREFIX = "cmpl"
-PRIORITY = 50  # of serve jobs, so that they start before jobs with the default priority
+PRIORITY = 50  # priority of serve jobs, so that they start before jobs with the default priority
 NAMES = {"adapter": "baichuan.adapter"}
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer; with `stream`, chunks of it", "content": {"text/event-stream": {}}}
@@ -75,7 +75,7 @@ async def _open(body: ChatBody | TextBody, request: Request, caller: Caller, pre
     """Wait until a runner has begun to answer.
 
     Raises:
-        DomainError: None does; names the parameter at fault.
+        DomainError: No runner does; the error names the parameter at fault.
     """
     began, fields = time.monotonic(), _fields_of(body)
     wanted = WantedAnswer(
@@ -91,7 +91,7 @@ async def _open(body: ChatBody | TextBody, request: Request, caller: Caller, pre
     try:
         return await while_connected(request.receive, open_answer(caller, wanted))
     except DomainError as error:
-        raise fields.renamed(error, ServeSpec) from None
+        raise fields.rename_param(error, ServeSpec) from None
 
 
 def _fields_of(body: CompletionBody) -> SpecFields:
@@ -105,7 +105,7 @@ def _fields_of(body: CompletionBody) -> SpecFields:
 
 
 def _describe_stored(body: ChatBody, answer: Answer) -> Json:
-    """Return the text of a chat that the client wants to be kept."""
+    """Return the text of a chat that the client wants stored."""
     shown = show_chat(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
     stored = {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}
     text = json.dumps(stored).replace(r"\u0000", r"\ufffd")  # PostgreSQL's JSON cannot hold NUL

@@ -121,12 +121,12 @@ class CompletionBody(Body):
 
     @property
     def choices(self) -> int:
-        """Completions of each prompt."""
+        """The number of completions per prompt."""
         return self.n or 1
 
     @property
     def includes_usage(self) -> bool:
-        """Whether a stream ends with a chunk that counts tokens."""
+        """Whether a stream ends with a chunk that reports the token usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def _options(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class ChatBody(CompletionBody):
     store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None
-    # These have no effect.
+    # These parameters have no effect.
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None
@@ -169,7 +169,7 @@ class ChatBody(CompletionBody):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _fault("max_tokens", "is given besides max_completion_tokens; keep one of them")
+            raise _fault("max_tokens", "cannot be combined with max_completion_tokens; give only one of them")
         if self.top_logprobs is not None and not self.logprobs:
             raise _fault("top_logprobs", "requires `logprobs: true`")
         return self
@@ -187,7 +187,7 @@ class ChatBody(CompletionBody):
 
     @property
     def names(self) -> dict[str, str]:
-        """The parameter that sets a field of the engine's request, where the names differ."""
+        """The parameters that set fields of the engine's request, by field, if the names differ."""
         limit = "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"
         return {"max_new_tokens": limit, "logprobs": "top_logprobs"}
 
@@ -220,10 +220,10 @@ class TextBody(CompletionBody):
 
     @property
     def names(self) -> dict[str, str]:
-        """The parameter that sets a field of the engine's request, where the names differ."""
+        """The parameters that set fields of the engine's request, by field, if the names differ."""
         return {"max_new_tokens": "max_tokens"}
 
 
 def _fault(param: str, message: str) -> PydanticCustomError:
-    """Return an error of a rule about several parameters, which names one of them."""
+    """Return an error of a rule about several parameters; it names one of them."""
     return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

@@ -1,6 +1,6 @@
-"""Answers and stream chunks of chat and text completions, in the form of OpenAI's API.
+"""Answers and stream chunks of chat and text completions, in the format of OpenAI's API.
 
-Chunks are put together from text, since an API process writes thousands of them per second.
+Chunks are assembled from strings, because an API process writes thousands of them per second.
 """
 
 import json
@@ -18,10 +18,10 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(slots=True)
 class Choice:
-    """One completion, as far as it is known.
+    """One completion, as received so far.
 
     Attributes:
-        characters: Characters of the tokens that a stream has shown: where the next one begins in a text completion.
+        characters: Characters of the tokens streamed so far: the offset of the next one in a text completion.
     """
 
     index: int
@@ -101,8 +101,8 @@ class ChunkWriter:
         answer_id: Id of the completion.
         created: Seconds since the epoch.
         model: The model as the client named it.
-        is_chat: Whether it is a chat, else a text completion.
-        counts: Whether a last chunk counts tokens; then all others have `"usage": null`.
+        is_chat: Whether it is a chat; otherwise it is a text completion.
+        counts: Whether a final chunk reports the token usage; all others then have `"usage": null`.
     """
 
     def __init__(self, answer_id: str, created: int, model: str, *, is_chat: bool, counts: bool) -> None:
@@ -112,7 +112,7 @@ class ChunkWriter:
         self._is_chat = is_chat
 
     def begin(self, choices: Iterable[Choice]) -> str:
-        """Write the chunks with the role of each answer; texts have none."""
+        """Write the chunks with the role of each answer; text completions have none."""
         if not self._is_chat:
             return ""
         role = '{"role":"assistant","content":""}'
@@ -132,7 +132,7 @@ class ChunkWriter:
         return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
 
     def count(self, usage: Usage) -> str:
-        """Write the chunk without choices that counts tokens."""
+        """Write the final chunk, which has no choices and reports the token usage."""
         return f'{self._head},"choices":[],"usage":{usage.model_dump_json()}}}\n\n'
 
     def _write(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
@@ -144,7 +144,7 @@ class ChunkWriter:
 def show_chat(
     answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
 ) -> ChatCompletionObject:
-    """Return the whole answer to a chat."""
+    """Return the complete answer to a chat."""
     shown = [
         ChatChoice(
             index=choice.index,
@@ -160,7 +160,7 @@ def show_chat(
 def show_text(
     answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
 ) -> TextCompletionObject:
-    """Return whole continuations."""
+    """Return the complete continuations."""
     shown = [
         TextChoice(
             index=choice.index,
@@ -174,7 +174,7 @@ def show_text(
 
 
 def show_logprobs(chances: Sequence[TokenChance], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
-    """Return log-probabilities of tokens; `offset` is where the first begins in a text completion."""
+    """Return log-probabilities of tokens; `offset` is the position of the first one in a text completion."""
     if is_chat:
         content = [{**_show_chance(one), "top_logprobs": list(map(_show_chance, one.alternatives))} for one in chances]
         return {"content": content, "refusal": None}

@@ -1,4 +1,4 @@
-"""The server-sent events of an answer that is being written.
+"""Streams an answer in progress as server-sent events.
 
 There are no `id:` and no `retry:` lines: the `openai` client does not expect them.
 """
@@ -21,12 +21,12 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class CompletionStream(Response):
-    """Streams an answer, and closes it in the end: `[DONE]`, an error event, or a client that has gone.
+    """Streams an answer until `[DONE]`, an error event or the client's disconnection, then closes it.
 
     Args:
         answer: The answer, which has begun.
         writer: Writes its chunks.
-        counts: Whether a last chunk counts tokens.
+        counts: Whether a final chunk reports the token usage.
         idle_seconds: A silent stream sends a comment this often.
     """
 
@@ -41,7 +41,7 @@ class CompletionStream(Response):
         self._counts = counts
         self._idle_seconds = idle_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's interface
         """Send headers and events."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -1,4 +1,4 @@
-"""The parameter `baichuan` of our own: fields of a job's spec that OpenAI's API has no parameter for."""
+"""Our own parameter `baichuan`: fields of a job's spec for which OpenAI's API has no parameter."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Extension(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SpecFields:
-    """How the fields of a spec are set by a request.
+    """How a request sets the fields of a spec.
 
     Attributes:
         given: Values by field, from parameters of OpenAI's API.
-        names: The parameters that set a field, by field, where the names differ.
+        names: The parameters that set a field, by field, if the names differ.
         closed: Fields that the extension cannot set.
     """
 
@@ -45,10 +45,10 @@ class SpecFields:
     closed: Collection[str]
 
     def build(self, kind: type[S], extension: Extension) -> S:
-        """Make the spec from both.
+        """Build the spec from the request's parameters and the extension.
 
         Raises:
-            InvalidRequestError: A field is not known or has a wrong value; names the parameter.
+            InvalidRequestError: A field is unknown or has a wrong value; the error names the parameter.
         """
         for name in extension.fields:
             if name not in kind.model_fields:
@@ -71,8 +71,8 @@ class SpecFields:
         root, dot, rest = field.partition(".")
         return self.names.get(root, root if root in self.given else f"{NAME}.{root}") + dot + rest
 
-    def renamed(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
-        """Return an error about a field of the spec as one about the parameter that sets it."""
+    def rename_param(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
+        """Change an error about a field of the spec into one about the parameter that sets it, and return it."""
         if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
             error.param = self.parameter(error.param)
         return error

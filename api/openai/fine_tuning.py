@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs: finetune jobs, as OpenAI's API has them."""
+"""/v1/fine_tuning/jobs: fine-tuning jobs in the format of OpenAI's API."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=O
 
 KIND = "finetune"
 EVENT_TYPES = ("state", "progress")
-DEFAULT_PRESET = "recommended"  # preset that provides `auto` values
+DEFAULT_PRESET = "recommended"  # preset that provides the `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
 MAX_MODEL_NAME = 128
 ID_CHARACTERS = 8  # characters of the job's id in the name of its model
@@ -103,7 +103,7 @@ class FineTuningBody(Body):
 @router.post("", response_model=FineTuningJobObject)
 async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> Response:
     """Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one."""
-    wanted = await _read(body, caller)
+    wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
         spec = wanted.spec.model_dump(mode="json")
@@ -188,8 +188,8 @@ def _answer(job: JobDetails, caller: Caller) -> Response:
     return json_response(FineTuningJobObject.of(PublishedJob(job, ()), caller.key))
 
 
-async def _read(body: FineTuningBody, caller: Caller) -> WantedJob:
-    """Return the job that a body asks for."""
+async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
+    """Return the job that a body requests."""
     given, openai = _hyperparameters(body)
     job_id = new_id("job")
     files = {"training_file": body.training_file, "validation_file": body.validation_file}
@@ -206,12 +206,14 @@ async def _read(body: FineTuningBody, caller: Caller) -> WantedJob:
         given, {**PARAMETER_NAMES, "output_model": "suffix"} if body.suffix else PARAMETER_NAMES, CLOSED
     )
     if body.suffix is not None and "output_model" in body.baichuan.fields:
-        raise InvalidRequestError("is given besides suffix; keep one of them", param="baichuan.output_model")
+        raise InvalidRequestError(
+            "cannot be combined with suffix; give only one of them", param="baichuan.output_model"
+        )
     spec = fields.build(FinetuneSpec, body.baichuan)
-    return WantedJob(job_id, _scaled(spec, openai["learning_rate_multiplier"]), fields, openai)
+    return WantedJob(job_id, _scale_learning_rate(spec, openai["learning_rate_multiplier"]), fields, openai)
 
 
-def _scaled(spec: FinetuneSpec, factor: float) -> FinetuneSpec:
+def _scale_learning_rate(spec: FinetuneSpec, factor: float) -> FinetuneSpec:
     rate = spec.learning_rate * factor
     if rate > 1:
         message = f"{factor} times the learning rate {spec.learning_rate} is {rate}; it must be at most 1"
@@ -224,9 +226,11 @@ async def _require_file(caller: Caller, file_id: str, param: str) -> None:
 
 
 def _hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the spec's fields that hyperparameters set, and what is stored besides the spec."""
+    """Return the spec's fields that hyperparameters set, and the values stored in addition to the spec."""
     if body.method is not None and body.hyperparameters is not None:
-        raise InvalidRequestError("is given besides method, which replaces it; leave it out", param="hyperparameters")
+        raise InvalidRequestError(
+            "cannot be combined with method, which replaces it; leave it out", param="hyperparameters"
+        )
     chosen = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
     given: dict[str, Any] = {}
     if "preset" not in body.baichuan.fields:

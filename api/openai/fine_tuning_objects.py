@@ -1,4 +1,4 @@
-"""Fine-tuning jobs of OpenAI's API, as they show our finetune jobs."""
+"""Fine-tuning job objects of OpenAI's API, made from our finetune jobs."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
 AUTO = "auto"
-MODEL_FOLDER = "model/"  # folder of the artifacts that are the model itself
+MODEL_FOLDER = "model/"  # folder among the artifacts that contains the model itself
 
 Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {
@@ -108,7 +108,7 @@ class FineTuningJobObject(Identified):
 
     @classmethod
     def of_dry_run(cls, spec: Json, openai: Json, caller: KeyRecord, found: DryRunObject) -> Self:
-        """Return a job that was not made."""
+        """Return the job of a dry run, which was not made."""
         return cls(
             id="dry-run",
             created_at=int(time.time()),
@@ -220,7 +220,7 @@ def _hyperparameters(spec: Json, openai: Json, *, has_started: bool) -> Hyperpar
 
 
 def _trained_tokens(job: JobDetails) -> int | None:
-    """Tokens of the examples, as often as they were trained on."""
+    """Return the number of tokens trained on, counting an example once per epoch."""
     if job.state is not JobState.SUCCEEDED or job.result is None:
         return None
     metrics = (job.progress or {}).get("metrics") or {}

@@ -1,4 +1,4 @@
-"""Finding an attempt that answers: one that serves the model already, or one of a job that is submitted for it."""
+"""Finds an attempt that answers: one that already serves the model, or one of a job that is submitted for it."""
 
 import asyncio
 import time
@@ -23,10 +23,10 @@ from jobs.specs import ServeSpec
 from jobs.state import JobState
 
 POLL_SECONDS = 0.2  # seconds between two checks of a model that is being loaded
-MAX_FAILURES = 3  # limit of runners that fail before they begin to answer a request
+MAX_FAILURES = 3  # limit on the runners that fail before they begin to answer a request
 LOADING_SECONDS = 5  # Retry-After while a model is being loaded
-ROOM_SECONDS = 30  # Retry-After while a model waits for free memory or a slot
-# Codes of failures that the model or the request causes.
+NO_ROOM_RETRY_SECONDS = 30  # Retry-After while a model waits for free memory or a slot
+# Codes of failures caused by the model or the request.
 CLIENT_FAULTS = (
     "checkpoint",
     "tokenizer",
@@ -40,17 +40,17 @@ CLIENT_FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class WantedAnswer:
-    """What a request asks for.
+    """The answer that a request asks for.
 
     Attributes:
         answer_id: Id of the answer.
         endpoint: Path of the route.
-        spec: The job that serves the model.
+        spec: Spec of the job that serves the model.
         requests: Fields of the engine's requests, one per prompt.
-        choices: Completions of each prompt.
-        names: The client's parameter of each field of a request, where the names differ.
+        choices: Number of completions per prompt.
+        names: The client's parameter for each field of a request, if the names differ.
         wait_seconds: How long to wait for a model to be loaded.
-        began: When the request arrived, by the monotonic clock.
+        began: When the request arrived, in seconds of the monotonic clock.
     """
 
     answer_id: str
@@ -110,7 +110,7 @@ class _Search:
             if not any(door.is_dedicated for door in doors):
                 await self._require_job(place)
             if self._service.closing.is_set() or time.monotonic() >= self._ends_at:
-                raise self._explain()
+                raise self._waiting_error()
             await asyncio.sleep(POLL_SECONDS)
 
     def _order(self, door: Door) -> tuple[bool, int]:
@@ -122,7 +122,7 @@ class _Search:
         return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
 
     async def _ask(self, door: Door) -> Answer | None:
-        """Ask an attempt; None if it does not answer, but another one may."""
+        """Return the answer of an attempt; None if it does not answer, but another one may."""
         wanted, desk = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
@@ -165,7 +165,7 @@ class _Search:
             raise self._refusal
 
     async def _wait_for_begin(self, chat: OpenChat) -> int | Refused:
-        """Wait until all requests are in the batch; return the tokens of their prompts, or why one is not.
+        """Wait until all requests are in the batch; return the number of their prompt tokens, or why one is not.
 
         Raises:
             NotReadyError: The attempt is silent.
@@ -190,7 +190,7 @@ class _Search:
         """Make sure that a job is about to serve the model."""
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):
-            raise _end_of(self._job)
+            raise _ended_error(self._job)
         if self._job is None or self._job.state.final:
             submission = Submission(
                 self._caller.project_id,
@@ -202,8 +202,8 @@ class _Search:
                 lambda connection: chats.ensure_served(connection, submission, place.model_key)
             )
 
-    def _explain(self) -> DomainError:
-        """Return what the model waits for, as an error."""
+    def _waiting_error(self) -> DomainError:
+        """Return an error that says what the model is waiting for."""
         job = self._job
         if job is None:
             return self._refusal or NotReadyError("the model is not ready; ask again", seconds=BUSY_SECONDS)
@@ -213,14 +213,14 @@ class _Search:
             reason = waiting.get("message", "it has just been queued")
             message = f"{model} waits for a worker: job {job.id} {reason}"
             if waiting.get("cause") in ROOM_CAUSES:
-                return TooManyRequestsError(message, seconds=ROOM_SECONDS)
+                return TooManyRequestsError(message, seconds=NO_ROOM_RETRY_SECONDS)
             return NotReadyError(message, seconds=LOADING_SECONDS)
         progress = job.progress or {}
         stage = f", {progress['stage']}" if progress.get("stage") else ""
         return NotReadyError(f"{model} is being loaded: job {job.id} is {job.state}{stage}", seconds=LOADING_SECONDS)
 
 
-def _end_of(job: JobRecord) -> DomainError:
+def _ended_error(job: JobRecord) -> DomainError:
     """Return the error for a job that ended before it answered."""
     if job.state is JobState.CANCELLED:
         message = f"job {job.id}, which was to load model {job.source_model!r}, was cancelled; ask again"

@@ -1,4 +1,4 @@
-"""/v1/chat/completions/{id}: chats whose text is stored, since their requests had `store: true`."""
+"""/v1/chat/completions/{id}: chats whose text is stored because they were requested with `store: true`."""
 
 from typing import Literal
 

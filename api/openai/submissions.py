@@ -1,4 +1,4 @@
-"""Making a job for a request of OpenAI's API: once, even if the client has not seen the answer and repeats it."""
+"""Makes a job for a request of OpenAI's API only once, even if the client misses the answer and repeats it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ MAX_KEY_CHARACTERS = 255
 
 @dataclass(frozen=True, slots=True)
 class WantedJob:
-    """What a request asks for.
+    """The job that a request asks for.
 
     Attributes:
         job_id: Id that the job gets if it is made.
         spec: Its spec.
-        fields: How the request has set the fields of the spec.
-        openai: What the request has that the spec has no field for.
-        stored_spec: What the row stores, if that is not `spec`.
+        fields: How the request sets the fields of the spec.
+        openai: Values of the request for which the spec has no field.
+        stored_spec: The spec to store in the row, if different from `spec`.
     """
 
     job_id: str
@@ -43,7 +43,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
     """Make the job, or return the one that an earlier request with the same content has made.
 
     Raises:
-        DomainError: the job is not accepted; names the parameter at fault.
+        DomainError: the job is not accepted; the error names the parameter at fault.
     """
     key = _idempotency_key(request)
     sent = body.model_dump(mode="json", exclude_unset=True)
@@ -69,7 +69,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
     try:
         return (await caller.service.writer.call(submission.submit, new)).job
     except DomainError as error:
-        raise wanted.fields.renamed(error, type(wanted.spec)) from None
+        raise wanted.fields.rename_param(error, type(wanted.spec)) from None
 
 
 async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
@@ -82,14 +82,14 @@ async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
     try:
         return await caller.service.writer.run(lambda c: preview(c, new))
     except DomainError as error:
-        raise wanted.fields.renamed(error, type(wanted.spec)) from None
+        raise wanted.fields.rename_param(error, type(wanted.spec)) from None
 
 
 async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
-    """Return the model to use: the named one, or the form of it that is quantized as the extension asks.
+    """Return the model to use: the named one, or a version of it that is quantized as the extension requests.
 
     Raises:
-        InvalidRequestError: there is no such form.
+        InvalidRequestError: there is no such version.
     """
     if extension.quantization is None:
         return model

@@ -141,7 +141,7 @@ async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCall
     upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
     if upload.status != UploadStatus.COMPLETED:
         upload, parts = await writer.run(lambda c: uploads.choose_parts(c, project, upload_id, body.part_ids))
-        async with _joined(caller, upload, parts, body.md5) as arrived:
+        async with _join_parts(caller, upload, parts, body.md5) as arrived:
             await keep_file(caller, arrived, lambda c, file: uploads.complete(c, upload, file))
     done = await writer.run(lambda c: uploads.get(c, project, upload_id))
     file = await writer.run(lambda c: uploads.find_file(c, done))
@@ -156,10 +156,10 @@ async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
 
 
 @asynccontextmanager
-async def _joined(
+async def _join_parts(
     caller: Caller, upload: UploadRecord, parts: Sequence[UploadPartRecord], md5: str | None
 ) -> AsyncIterator[Arrived]:
-    """Write the parts behind each other into one file, which is deleted afterwards unless it is moved away."""
+    """Join the parts into one file, which is deleted afterwards unless it is moved away."""
     store, settings = caller.service.store, caller.service.settings
     if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
         raise no_room()
@@ -173,11 +173,11 @@ async def _joined(
                     checksum.update(piece)
                     file.write(piece)
             file.flush()
-            os.fsync(file.fileno())  # an accepted file must survive a power cut, as its row does
+            os.fsync(file.fileno())  # an accepted file must survive a power failure, like its row
 
         with storage_faults():
             await asyncio.to_thread(write)
         if md5 is not None and checksum.hexdigest() != md5.lower():
-            message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; name them in the order of the file"
+            message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; list them in the order of the file"
             raise InvalidRequestError(message, param="md5")
         yield Arrived(path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest())

@@ -1,1 +1,1 @@
-"""One file a resource. A route is its dependencies, one call of the service, and the form of the answer."""
+"""One file per resource. A route consists of its dependencies, one call to the service, and the response's format."""

@@ -1,4 +1,4 @@
-"""The dashboard: the prebuilt page, which uses the same API as everybody."""
+"""The dashboard: the prebuilt page, which uses the same API as any other client."""
 
 import asyncio
 import mimetypes
@@ -33,7 +33,7 @@ MISSING = """<!doctype html>
 
 
 def find_bundle() -> Path:
-    """Return where the package has the built page, whether it is there or not."""
+    """Return the path of the built page in the package, whether it exists or not."""
     return Path(__file__).parents[2] / "dashboard" / "dist"
 
 

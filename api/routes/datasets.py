@@ -49,7 +49,7 @@ async def preview(
 
 
 def _read_wait(prefer: str | None) -> int:
-    """Return the seconds to wait; other preferences are ignored, as the standard has it."""
+    """Return the seconds to wait; other preferences are ignored, as the standard requires."""
     found = WAIT.search(prefer or "")
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 

@@ -1,4 +1,4 @@
-"""/v1/estimates: how much memory a job would take."""
+"""/v1/estimates: the memory that a job would take."""
 
 from fastapi import APIRouter, Response
 

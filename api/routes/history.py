@@ -1,4 +1,4 @@
-"""Machines over time, and what API keys have used."""
+"""The history of machines, and the usage of API keys."""
 
 import datetime as dt
 from typing import Annotated

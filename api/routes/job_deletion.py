@@ -1,4 +1,4 @@
-"""Deleting a job. Many at once are deleted by a bulk operation."""
+"""Deletes a job; bulk operations delete many jobs."""
 
 from fastapi import APIRouter, Response
 

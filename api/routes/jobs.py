@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, cancel, pause, resume, retry."""
+"""/v1/jobs: submit, show, cancel, pause, resume and retry jobs."""
 
 from typing import Annotated, Any
 

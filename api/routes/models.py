@@ -1,4 +1,4 @@
-"""/v1/models: what specs can name."""
+"""/v1/models: the models that specs can name."""
 
 import asyncio
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""/v1/workers: who is there to run jobs."""
+"""/v1/workers: the workers that run jobs."""
 
 from typing import Annotated
 

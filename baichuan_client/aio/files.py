@@ -34,5 +34,5 @@ class AsyncFiles:
         return await self._session.fetch(Download.from_file(await self.get(file_id), Path(path), progress))
 
     async def delete(self, file_id: str) -> None:
-        """Delete a file that no unfinished job uses."""
+        """Delete a file that is not used by an unfinished job."""
         await self._session.send(calls.delete(calls.file_path(file_id)))

@@ -25,7 +25,7 @@ class AsyncJob(JobView):
 
     @classmethod
     def reader(cls, session: AsyncSession) -> "Callable[[Any], AsyncJob]":
-        """Return a function that makes a job, which uses this session, from JSON."""
+        """Return a function that creates a job of this session from JSON."""
 
         def read(content: Any) -> AsyncJob:
             job = cls.model_validate(content)
@@ -35,7 +35,7 @@ class AsyncJob(JobView):
         return read
 
     async def refresh(self) -> Self:
-        """Read the job again; return it."""
+        """Read the job again and return it."""
         return await self._session.call(calls.get_job(self.id, self._update))
 
     async def wait(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - named as in `Job.wait`
@@ -72,27 +72,27 @@ class AsyncJob(JobView):
             await asyncio.sleep(pause)
 
     async def cancel(self) -> Self:
-        """Cancel the job: at once if it waits, through its worker if it runs; return it."""
+        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
         return await self._change("cancel")
 
     async def retry(self) -> Self:
-        """Queue the job, which failed or was cancelled, again; return it."""
+        """Queue the failed or cancelled job again and return it."""
         return await self._change("retry")
 
     async def pause(self) -> Self:
-        """Pause the job, which is a fine-tune, until it is resumed; return it."""
+        """Pause the fine-tune until it is resumed, and return it."""
         return await self._change("pause")
 
     async def resume(self) -> Self:
-        """Resume the job, which was paused; return it."""
+        """Resume the paused job and return it."""
         return await self._change("resume")
 
     async def delete(self) -> None:
-        """Delete the job, which has ended, with its log, artifacts and model."""
+        """Delete the ended job with its log, artifacts and model."""
         await self._session.send(calls.delete(calls.job_path(self.id)))
 
     async def logs(self) -> str:
-        """Return what the job has printed so far."""
+        """Return the output of the job so far."""
         return (await self._session.send(calls.read_logs(self.id))).text
 
     async def artifacts(self) -> list[Artifact]:

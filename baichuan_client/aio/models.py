@@ -15,7 +15,7 @@ class AsyncModels:
         self._session = session
 
     async def register(self, model_id: str, path: str | PurePath) -> Model:
-        """Make a checkpoint or adapter directory a model; see `Models.register`."""
+        """Register a checkpoint or adapter directory as a model; see `Models.register`."""
         return await self._session.call(calls.register_model(model_id, str(path)))
 
     async def get(self, model_id: str) -> Model:
@@ -27,5 +27,5 @@ class AsyncModels:
         return self._session.iterate(calls.list_models())
 
     async def delete(self, model_id: str) -> None:
-        """Delete a model that nothing uses: of a registered directory only the registration."""
+        """Delete an unused model; for a registered directory, only the registration is deleted."""
         await self._session.send(calls.delete(calls.model_path(model_id)))

@@ -53,7 +53,7 @@ class AsyncSession:
         return call.parse(await self.send(call), self.url)
 
     async def iterate(self, pages: Pages[T]) -> AsyncIterator[T]:
-        """Yield the items of a list; each page is requested when it is needed."""
+        """Yield the items of a list; each page is requested as needed."""
         while (call := pages.next_call()) is not None:
             for item in pages.read(await self.call(call)):
                 yield item
@@ -71,7 +71,7 @@ class AsyncSession:
             raise UnreachableError.from_error(self.url, error) from error
 
     async def fetch(self, download: Download) -> Path:
-        """Fetch a file, with all access to the disk in threads; see `Session.fetch`."""
+        """Fetch a file, with all disk access in threads; see `Session.fetch`."""
         if not await asyncio.to_thread(download.begin):
             return download.target
         while await asyncio.to_thread(download.is_missing_bytes):

@@ -1,1 +1,1 @@
-"""What `baichuan doctor` looks at."""
+"""The checks of `baichuan doctor`."""

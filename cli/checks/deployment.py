@@ -30,7 +30,7 @@ def _database(settings: Settings) -> Check:
         migrated = database.is_migrated()
     except (SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0]
-        return Check("database", "failed", f"{shown}: {reason}", "start it, or correct DATABASE_URL")
+        return Check("database", "failed", f"{shown}: {reason}", "start the database, or correct DATABASE_URL")
     finally:
         database.close()
     if not migrated:
@@ -46,7 +46,7 @@ def _redis(settings: Settings) -> Check:
         transport.close()
     if reachable:
         return Check("redis", "ok", "answers")
-    remedy = "start `baichuan up`" if not settings.redis_url else "start it, or correct REDIS_URL"
+    remedy = "start `baichuan up`" if not settings.redis_url else "start Redis, or correct REDIS_URL"
     return Check("redis", "failed", "does not answer; jobs are accepted, but wait", remedy)
 
 
@@ -57,7 +57,7 @@ def _disk(settings: Settings) -> Check:
     free = shutil.disk_usage(where).free
     detail = f"{size(free)} free at {where.resolve()}"
     if free < settings.free_space_reserve_bytes:
-        return Check("disk", "failed", detail, "make room, or set ARTIFACT_ROOT to a larger disk")
+        return Check("disk", "failed", detail, "free some space, or set ARTIFACT_ROOT to a larger disk")
     return Check("disk", "ok", detail)
 
 
@@ -65,6 +65,8 @@ def _model_roots(settings: Settings) -> list[Check]:
     return [
         Check("model root", "ok", str(root))
         if root.is_dir() and os.access(root, os.R_OK | os.X_OK)
-        else Check("model root", "failed", f"{root} is no readable directory", "make it, or set BAICHUAN_MODEL_ROOTS")
+        else Check(
+            "model root", "failed", f"{root} is not a readable directory", "create it, or set BAICHUAN_MODEL_ROOTS"
+        )
         for root in settings.allowed_model_roots
     ]

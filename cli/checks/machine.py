@@ -1,4 +1,4 @@
-"""Python, packages and GPUs of this machine; nothing heavy is imported for it."""
+"""Checks Python, packages and GPUs of this machine without heavy imports."""
 
 import platform
 import shutil
@@ -14,7 +14,7 @@ QUERY = "--query-gpu=name,memory.total,driver_version"
 
 
 def check_installation() -> list[Check]:
-    """Check everything that needs no running service."""
+    """Check everything that does not need a running service."""
     return [
         _python(),
         _package(),
@@ -49,7 +49,7 @@ def _extra(name: str, use: str) -> Check:
 def _gpus() -> Check:
     program = shutil.which("nvidia-smi")
     if program is None:
-        return Check("gpu", "note", "no NVIDIA driver here: a worker on this machine computes on the CPU")
+        return Check("gpu", "note", "no NVIDIA driver here: a worker on this machine will use the CPU")
     try:
         answer = subprocess.run(  # noqa: S603 - the driver's own program, fixed arguments
             [program, QUERY, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True

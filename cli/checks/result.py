@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`note` is worth knowing, but nothing is broken; `remedy` says what to do."""
+    """The result of one check; a `note` is not a failure, and `remedy` says what to do."""
 
     name: str
     status: Literal["ok", "note", "failed"]

@@ -1,4 +1,4 @@
-"""The service as a client sees it: address, readiness, key, workers."""
+"""Checks the service as a client sees it: address, readiness, key, workers."""
 
 from cli.checks.result import Check
 from cli.client import Client
@@ -35,6 +35,6 @@ def _with_key(client: Client) -> list[Check]:
         return [Check("key", "failed", str(error), "set BAICHUAN_API_KEY to a valid key")]
     found = [Check("key", "ok", "accepted")]
     if not workers:
-        return [*found, Check("workers", "failed", "none is alive; jobs wait", "start one with `baichuan worker`")]
+        return [*found, Check("workers", "failed", "no worker is alive; jobs wait", "start one with `baichuan worker`")]
     names = ", ".join(f"{worker['id']} on {worker['hostname']}" for worker in workers)
     return [*found, Check("workers", "ok", names)]

@@ -1,4 +1,4 @@
-"""`baichuan artifacts`: the files that a job has made."""
+"""`baichuan artifacts`: the files that a job has published."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,18 +16,21 @@ def artifacts(
     directory: Annotated[
         Path | None,
         typer.Option(
-            "--download", "-d", file_okay=False, help="Fetch the files to here; an interrupted download goes on."
+            "--download",
+            "-d",
+            file_okay=False,
+            help="Directory to download the files to; an interrupted download is resumed.",
         ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only files whose path begins so; repeatable.")
+        list[str] | None, typer.Option("--only", help="Only files whose path begins with this; repeatable.")
     ] = None,
     url: Url = None,
     key: Key = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """List or download the files that a job has made."""
+    """List or download the files that a job has published."""
     with connect(url, key) as client:
         found = list(client.pages(job_path(job, "artifacts")))
         chosen = [item for item in found if only is None or item["path"].startswith(tuple(only))]

@@ -15,7 +15,7 @@ from cli.output import say
 HELP = """\
 /clear          forget the conversation
 /system TEXT    set the system prompt and forget the conversation; without TEXT remove it
-/exit           end, like Ctrl-D
+/exit           leave the chat, like Ctrl-D
 \"\"\"             begin or end a message of several lines
 Ctrl-C          stop the answer"""
 BLOCK = '"""'
@@ -23,15 +23,15 @@ BLOCK = '"""'
 
 def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Annotated[str, typer.Argument(help="Id of a model.")],
-    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter model to apply to it.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Id of a LoRA adapter to apply to the model.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="0 is greedy; the model's own by default.")
+        float | None, typer.Option(min=0, max=2, help="0 is greedy; the model's default if not set.")
     ] = None,
     top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of an answer in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
-    wait: Annotated[int, typer.Option(min=0, max=600, help="Seconds to wait until the model is loaded.")] = 300,
+    wait: Annotated[int, typer.Option(min=0, max=600, help="Seconds to wait for the model to be loaded.")] = 300,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -45,12 +45,12 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
             _converse(conversation, model)
         else:
             for message in _read_messages():
-                if not _obey(conversation, message):
+                if not _run_command(conversation, message):
                     _print_answer(conversation, message.text)
 
 
 def _converse(conversation: Conversation, model: str) -> None:
-    """Read messages from a terminal until the user ends the conversation; errors do not end it."""
+    """Read messages from a terminal and answer them until the user ends the conversation; errors do not end it."""
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 - its import gives `input` a history; some systems lack it
     say(f"{model} · /help lists the commands, Ctrl-D ends")
@@ -65,7 +65,7 @@ def _converse(conversation: Conversation, model: str) -> None:
         if message is None:
             return
         try:
-            if not _obey(conversation, message):
+            if not _run_command(conversation, message):
                 _print_answer(conversation, message.text)
         except KeyboardInterrupt:
             say("\n(stopped)")
@@ -74,14 +74,14 @@ def _converse(conversation: Conversation, model: str) -> None:
 
 
 class _Message(NamedTuple):
-    """What the user has entered, and whether it was a block, which is never a command."""
+    """The text that the user has entered, and whether it is a block, which is never a command."""
 
     text: str
     is_block: bool = False
 
 
 def _read_messages() -> Iterator[_Message]:
-    """Yield messages up to the end of the input or `/exit`: a line, or the lines between two that are \"\"\"."""
+    """Yield messages until the input ends or `/exit`: single lines, or blocks of lines between two \"\"\" lines."""
     block: list[str] | None = None
     while True:
         try:
@@ -105,8 +105,8 @@ def _read_messages() -> Iterator[_Message]:
             yield _Message(line)
 
 
-def _obey(conversation: Conversation, message: _Message) -> bool:
-    """Carry out a command; return whether the message was one."""
+def _run_command(conversation: Conversation, message: _Message) -> bool:
+    """Run the message if it is a command; return whether it was one."""
     if message.is_block:
         return False
     command, _, rest = message.text.strip().partition(" ")
@@ -119,7 +119,7 @@ def _obey(conversation: Conversation, message: _Message) -> bool:
         case "/help":
             say(HELP)
         case _ if command.startswith("/"):
-            say(f"{command} is not a command; /help lists them, and a message that starts with / needs {BLOCK} lines")
+            say(f"{command} is not a command; /help lists them; put a message that starts with / between {BLOCK} lines")
         case _:
             return False
     return True
@@ -127,7 +127,7 @@ def _obey(conversation: Conversation, message: _Message) -> bool:
 
 def _print_answer(conversation: Conversation, message: str) -> None:
     try:
-        with closing(conversation.answer(message)) as pieces:  # closing it aborts the answer at once
+        with closing(conversation.answer(message)) as pieces:  # closing it aborts the answer
             for piece in pieces:
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()

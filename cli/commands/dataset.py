@@ -1,4 +1,4 @@
-"""`baichuan dataset`: a look at training data before a fine-tune."""
+"""`baichuan dataset`: inspect training data before a fine-tune."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit, say, show, show_table
 from cli.uploads import file_id
 
-app = typer.Typer(help="Look at training data.", no_args_is_help=True)
+app = typer.Typer(help="Inspect training data.", no_args_is_help=True)
 
 WAIT_SECONDS = 20  # shorter than the client's timeout
 POLL_SECONDS = 1.0
@@ -26,22 +26,22 @@ BAR_WIDTH = 40
 
 @app.callback()
 def dataset() -> None:
-    """Look at training data."""
+    """Inspect training data."""
 
 
 @app.command("preview")
 def preview(
     file: Annotated[str, typer.Argument(help="A local file, which is uploaded, or the id of an uploaded one.")],
     model: Annotated[str, typer.Option(help="The model to fine-tune.")],
-    max_length: Annotated[int, typer.Option(min=8, help="Tokens after which an example is cut.")] = 512,
-    examples: Annotated[int, typer.Option(min=1, max=10, help="How many to show.")] = 3,
-    max_examples: Annotated[int, typer.Option(min=1, help="Examples after which reading ends.")] = 10_000,
+    max_length: Annotated[int, typer.Option(min=8, help="Truncate examples to this many tokens.")] = 512,
+    examples: Annotated[int, typer.Option(min=1, max=10, help="Number of examples to show.")] = 3,
+    max_examples: Annotated[int, typer.Option(min=1, help="Read at most this many examples.")] = 10_000,
     url: Url = None,
     key: Key = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show training data as a fine-tune would read it; what is learned is marked."""
+    """Show training data as a fine-tune would read it; trained text is marked."""
     with connect(url, key) as client:
         body = {
             "model": model,
@@ -84,13 +84,13 @@ def _show(result: Any) -> None:
     whole = "" if result["complete"] else " (only the beginning was read)"
     show(
         f"format {result['data_format']}, chat format {result['chat_format'] or 'none'}: {result['count']} examples,"
-        f" {result['tokens']} tokens, {result['trained_tokens']} of them learned;"
+        f" {result['tokens']} tokens, {result['trained_tokens']} of them trained on;"
         f" {result['truncated_examples']} truncated, {result['dropped_examples']} dropped{whole}"
     )
 
 
 def _parts(example: Any) -> Iterator[tuple[str, str]]:
-    """Yield the text of an example; brackets, and a color in a terminal, mark what is learned."""
+    """Yield the text of an example; brackets, and a color in a terminal, mark the trained tokens."""
     is_trained = False
     for token in example["tokens"]:
         if token["trained"] != is_trained:

@@ -1,4 +1,4 @@
-"""`baichuan doctor`: what is wrong, and what to do about it."""
+"""`baichuan doctor`: find problems and say how to fix them."""
 
 import os
 

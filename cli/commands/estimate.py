@@ -1,4 +1,4 @@
-"""`baichuan estimate`: how much memory what needs, told offline."""
+"""`baichuan estimate`: how much memory an operation needs, computed offline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +43,7 @@ METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked about each model; None asks about everything."""
+    """The operations and settings to estimate for each model; None stands for all of them."""
 
     operation: Operation | None
     method: FinetuningMethod | None
@@ -55,13 +55,13 @@ class Question:
 
     @property
     def quantizes_head(self) -> bool:
-        """Whether embedding and head are to be quantized."""
+        """Whether the embedding and output head are quantized."""
         return self.precisions is not None and self.precisions[0].quantize_head
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer."""
+    """One row of the table."""
 
     model: str
     operation: str
@@ -101,27 +101,31 @@ def estimate(  # noqa: PLR0913 - one parameter per option
         ),
     ] = None,
     *,
-    operation: Annotated[Operation | None, typer.Option(help="Show this operation alone.")] = None,
-    method: Annotated[FinetuningMethod | None, typer.Option(help="Show fine-tuning by this method alone.")] = None,
-    quantization: Annotated[Held | None, typer.Option(help="Show the model held in this way alone.")] = None,
+    operation: Annotated[Operation | None, typer.Option(help="Show only this operation.")] = None,
+    method: Annotated[FinetuningMethod | None, typer.Option(help="Show only fine-tuning with this method.")] = None,
+    quantization: Annotated[Held | None, typer.Option(help="Show only this precision or quantization.")] = None,
     quantize_head: Annotated[
-        bool, typer.Option("--quantize-head", help="With embedding and head in 8 bits; goes with --quantization.")
+        bool, typer.Option("--quantize-head", help="With embedding and head in 8 bits; requires --quantization.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts or examples at the same time.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of prompts or examples processed at the same time.")
+    ] = 1,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Length of each, prompt and answer together. Default: the model's own.")
+        int | None, typer.Option(min=1, help="Tokens of each, prompt and answer together. Default: the model's window.")
     ] = None,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter that is trained.")] = 8,
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Whether training computes activations twice.")] = True,
-    memory: Annotated[float | None, typer.Option(min=0, help="Say what fits into so many GiB.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Whether training recomputes activations to save memory.")
+    ] = True,
+    memory: Annotated[float | None, typer.Option(min=0, help="Mark what fits into this many GiB.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how much memory a model needs for what. Needs no service, no GPU and no weights."""
+    """Estimate how much memory a model needs for each operation, without a service, a GPU or weights."""
     if quantize_head and quantization is None:
-        raise CommandError("--quantize-head goes with --quantization: say how the rest is held", ExitCode.USAGE)
+        raise CommandError("--quantize-head requires --quantization", ExitCode.USAGE)
     precisions = None if quantization is None else (_precision(quantization, quantize_head=quantize_head),)
     if method is not None and operation not in (None, "finetune"):
-        raise CommandError("--method goes with --operation finetune", ExitCode.USAGE)
+        raise CommandError("--method requires --operation finetune", ExitCode.USAGE)
     chosen: Operation | None = "finetune" if method is not None else operation
     question = Question(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
     answers = {model: list(_rows(model, question)) for model in models or BY_DEFAULT}
@@ -142,7 +146,7 @@ def _headline(model: str, shape: Shape, question: Question) -> str:
     positions = {"rope": "RoPE", "alibi": "ALiBi"}[shape.position_embedding]
     tokens = question.tokens or shape.context_length
     billions = shape.parameters / 1e9
-    return f"\n{model}: {billions:.2f} billion numbers, {positions}; batch {question.batch} of {tokens} tokens; GiB"
+    return f"\n{model}: {billions:.2f} billion parameters, {positions}; batch {question.batch} of {tokens} tokens; GiB"
 
 
 def _shape_and_precision(model: str) -> tuple[Shape, Precision]:
@@ -150,7 +154,7 @@ def _shape_and_precision(model: str) -> tuple[Shape, Precision]:
         return PRESETS[model], Precision()
     path = Path(model)
     if not path.exists():
-        message = f"{model} is no file, no directory and none of {', '.join(PRESETS)}"
+        message = f"{model} is not a file, a directory or one of {', '.join(PRESETS)}"
         raise CommandError(message, ExitCode.USAGE)
     try:
         config = read_config(path)
@@ -180,7 +184,7 @@ def _inference(
     model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, question: Question
 ) -> Iterator[Row]:
     batch, tokens = question.batch, question.tokens or shape.context_length
-    for precision in _ways_to_hold(stored, question):
+    for precision in _precisions(stored, question):
         if operation == "generate":
             yield Row(model, operation, precision, inference(shape, precision, batch=batch, tokens=tokens))
         else:
@@ -189,7 +193,7 @@ def _inference(
 
 def _finetuning(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
     for method in (question.method,) if question.method else METHODS:
-        for precision in _ways_to_hold(stored, question):
+        for precision in _precisions(stored, question):
             if method == "full" and precision.quantization is not None:
                 continue  # a quantized model cannot be trained in full
             training = Training(
@@ -202,8 +206,8 @@ def _finetuning(model: str, shape: Shape, stored: Precision, question: Question)
             yield Row(model, f"train {method}", precision, finetuning(shape, precision, training))
 
 
-def _ways_to_hold(stored: Precision, question: Question) -> Sequence[Precision]:
-    """Return the requested precision; otherwise that of a quantized checkpoint, or all that are possible."""
+def _precisions(stored: Precision, question: Question) -> Sequence[Precision]:
+    """Return the requested precision, or else that of a quantized checkpoint, or else all possible ones."""
     if question.precisions is not None:
         return [replace(precision, dtype=stored.dtype) for precision in question.precisions]
     if stored.quantization is not None:

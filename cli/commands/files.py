@@ -1,4 +1,4 @@
-"""`baichuan files`: what was uploaded."""
+"""`baichuan files`: list, upload and delete files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def files(context: typer.Context, url: Url = None, key: Key = None, *, as_json: 
     if not context.invoked_subcommand:
         list_files(None, url, key, as_json=as_json)
     elif url or key or as_json:
-        raise CommandError(f"write the options behind `files {context.invoked_subcommand}`", ExitCode.USAGE)
+        raise CommandError(f"put the options after `files {context.invoked_subcommand}`", ExitCode.USAGE)
 
 
 @app.command("list")
@@ -47,7 +47,7 @@ def list_files(
 @app.command("upload")
 def upload(
     path: Annotated[Path, typer.Argument(help="A local file.")],
-    purpose: Annotated[str, typer.Option(help="What it is for: fine-tune, prompts, batch.")] = "fine-tune",
+    purpose: Annotated[str, typer.Option(help="Purpose of the file: fine-tune, prompts or batch.")] = "fine-tune",
     url: Url = None,
     key: Key = None,
     *,

@@ -1,4 +1,4 @@
-"""`baichuan finetune`: fine-tune on this machine, or on several, without the service."""
+"""`baichuan finetune`: fine-tune on one or several machines, without the service."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import describe_distribution, describe_run
 from cli.published_arguments import META_KEY, published_fields
-from cli.spec_options import SpecOption, options_of, values
+from cli.spec_options import SpecOption, create_options, values
 from jobs.specs import FinetuneSpec, JobSpec
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
@@ -30,8 +30,16 @@ LOCAL_HELP = {
 # Options in addition to those of the spec: name, annotation and default.
 LOCAL: tuple[tuple[str, Any, Any], ...] = (
     ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
-    ("nproc", Annotated[int | None, typer.Option(min=1, help="Processes here. Default: one per visible GPU.")], None),
-    ("nodes", Annotated[int | None, typer.Option(min=1, help="Machines; run the same command on each.")], None),
+    (
+        "nproc",
+        Annotated[int | None, typer.Option(min=1, help="Processes on this machine. Default: one per visible GPU.")],
+        None,
+    ),
+    (
+        "nodes",
+        Annotated[int | None, typer.Option(min=1, help="Number of machines; run the same command on each.")],
+        None,
+    ),
     ("node_rank", Annotated[int | None, typer.Option(min=0, help="Index of this machine.")], None),
     ("master_addr", Annotated[str | None, typer.Option(help="Address of machine 0.")], None),
     ("master_port", Annotated[int | None, typer.Option(min=1, max=65_535, help="Port on machine 0.")], None),
@@ -40,18 +48,18 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
         Annotated[Path | None, typer.Option(help="Directory for resume points. Default: OUTPUT-checkpoints.")],
         None,
     ),
-    ("records", Annotated[Path | None, typer.Option(help="Directory for the series and the plot.")], None),
+    ("records", Annotated[Path | None, typer.Option(help="Directory for the metrics and the plot.")], None),
     ("resume", Annotated[bool, typer.Option("--resume", help="Continue from the newest resume point.")], False),
 )
 
 
 def _options() -> list[SpecOption]:
     without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # fields of jobs, or in LOCAL
-    return [option for option in options_of(FinetuneSpec) if option.field not in without]
+    return [option for option in create_options(FinetuneSpec) if option.field not in without]
 
 
 def _command() -> Callable[..., None]:
-    """Return the command; typer takes its options from the signature that it is given here."""
+    """Return the command; typer reads its options from the signature that is set here."""
     options = _options()
 
     def command(**given: Any) -> None:
@@ -77,14 +85,14 @@ def _command() -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = (
-        "Fine-tune here, without the service; takes the options of Baichuan 2's fine-tune.py, --deepspeed"
-        " (zero2, zero3, zero3-offload or a file) and --hostfile too."
+        "Fine-tune without the service; also takes the options of Baichuan 2's fine-tune.py, --deepspeed"
+        " (zero2, zero3, zero3-offload or a file) and --hostfile."
     )
     return command
 
 
 def _with_local_help(option: SpecOption) -> inspect.Parameter:
-    """Return the parameter of an option, whose help speaks of paths instead of ids."""
+    """Return the parameter of an option, with help about paths instead of ids."""
     parameter = option.parameter()
     if option.field not in LOCAL_HELP:
         return parameter
@@ -95,7 +103,7 @@ def _with_local_help(option: SpecOption) -> inspect.Parameter:
 
 
 def _become(task: dict[str, Any]) -> None:
-    """Replace this process by the run, so that signals reach it directly."""
+    """Replace this process with the run, so that signals reach it directly."""
     require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():
         raise CommandError(f"--model {task['checkpoint']} is not a directory; name a checkpoint", ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""Looking at jobs, and ending, pausing, repeating or deleting them."""
+"""Commands to show, cancel, pause, retry and delete jobs."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -25,11 +25,11 @@ def list_jobs(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: Annotated[str | None, typer.Option(help=f"Only jobs of this kind: {', '.join(KINDS)}.")] = None,
     label: Annotated[str | None, typer.Option(help="Only jobs with this label, as KEY=VALUE.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs, newest first.")] = 20,
     url: Url = None,
     key: Key = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List all jobs.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
@@ -47,7 +47,7 @@ def list_jobs(
 
 
 def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Show all of one job, its attempts included."""
+    """Show all details of one job, including its attempts."""
     with connect(url, key) as client:
         found = client.get(job_path(job))
         found["attempt_list"] = list(client.pages(job_path(job, "attempts")))
@@ -59,7 +59,7 @@ def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = Fal
 
 
 def cancel(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Cancel jobs: at once if they wait, through their worker if they run."""
+    """Cancel jobs: immediately if they wait, through their worker if they run."""
     _each(jobs, url, key, "cancel", as_json=as_json)
 
 

@@ -16,7 +16,7 @@ COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
 
 
 class Role(StrEnum):
-    """What a key allows."""
+    """The role of a key."""
 
     ADMIN = "admin"
     MEMBER = "member"
@@ -24,11 +24,11 @@ class Role(StrEnum):
 
 @app.callback()
 def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List API keys; `keys create` makes one, `keys revoke` ends one."""
+    """List API keys; `keys create` creates one, `keys revoke` revokes one."""
     if not context.invoked_subcommand:
         list_keys(url, key, as_json=as_json)
     elif url or key or as_json:
-        raise CommandError(f"write the options behind `keys {context.invoked_subcommand}`", ExitCode.USAGE)
+        raise CommandError(f"put the options after `keys {context.invoked_subcommand}`", ExitCode.USAGE)
 
 
 @app.command("list")
@@ -48,27 +48,29 @@ def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> N
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
-    project: Annotated[str, typer.Option(help="Whose jobs, models and files it reaches; made if new.")] = "default",
+    name: Annotated[str, typer.Argument(help="Name that describes the use of the key.")],
+    project: Annotated[
+        str, typer.Option(help="Project whose jobs, models and files it can access; created if new.")
+    ] = "default",
     role: Annotated[Role, typer.Option(help="Administrators manage keys.")] = Role.MEMBER,
     url: Url = None,
     key: Key = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key; its secret is printed now and never again."""
+    """Create an API key; its secret is printed only once."""
     with connect(url, key) as client:
         made = client.post("/v1/keys", {"name": name, "project": project, "role": role})
     if as_json:
         emit(made)
     else:
-        say(f"{made['id']} for project {made['project']}; keep the secret, it is not shown again")
+        say(f"{made['id']} for project {made['project']}; save the secret, which is not shown again")
         show(made["secret"])
 
 
 @app.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="Id of a key.")], url: Url = None, key: Key = None) -> None:
-    """Make an API key invalid at once."""
+    """Revoke an API key; it becomes invalid immediately."""
     with connect(url, key) as client:
         client.delete(f"/v1/keys/{quote(key_id, safe='')}")
     say(f"revoked {key_id}")

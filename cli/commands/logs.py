@@ -1,4 +1,4 @@
-"""`baichuan logs`: what a job printed."""
+"""`baichuan logs`: print the output of a job."""
 
 import sys
 import time
@@ -20,10 +20,10 @@ def logs(
     url: Url = None,
     key: Key = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a job. With --json its `log` events; with --follow too, a line each."""
+    """Print the output of a job. With --json, print its `log` events; with --json and --follow, one event per line."""
     with connect(url, key) as client:
         if as_json:
             _events(client, job, follow=follow)

@@ -1,4 +1,4 @@
-"""`baichuan models`: the checkpoints and adapters that jobs can name."""
+"""`baichuan models`: the checkpoints and adapters that jobs can use."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +13,22 @@ from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
 app = typer.Typer(
-    help="List models, register, download or delete one, or make the GGUF form of one.", invoke_without_command=True
+    help="List models, register, download or delete one, or convert one to GGUF.", invoke_without_command=True
 )
 
 
 @app.callback()
 def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name; `models add` registers one, `models pull` downloads one."""
+    """List the models that jobs can use; `models add` registers one, `models pull` downloads one."""
     if not context.invoked_subcommand:
         list_models(url, key, as_json=as_json)
     elif url or key or as_json:
-        raise CommandError(f"write the options behind `models {context.invoked_subcommand}`", ExitCode.USAGE)
+        raise CommandError(f"put the options after `models {context.invoked_subcommand}`", ExitCode.USAGE)
 
 
 @app.command("list")
 def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the models that jobs can name."""
+    """List the models that jobs can use."""
     with connect(url, key) as client:
         found = list(client.pages("/v1/models"))
     if as_json:
@@ -42,8 +42,8 @@ def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) ->
 
 @app.command("add")
 def add(
-    model: Annotated[str, typer.Argument(metavar="ID", help="What jobs shall call it.")],
-    path: Annotated[Path, typer.Argument(help="Its directory on the server, below an allowed model root.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="Name by which jobs refer to it.")],
+    path: Annotated[Path, typer.Argument(help="Directory of the model on the server, below an allowed model root.")],
     url: Url = None,
     key: Key = None,
     *,
@@ -57,11 +57,11 @@ def add(
 
 @app.command("delete")
 def delete(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A model that nothing uses.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="Id of an unused model.")],
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete a model: of a registered directory only the registration, of a job's result the files as well."""
+    """Delete a model: only the registration of a registered directory, but also the files of a job's result."""
     with connect(url, key) as client:
         client.delete(f"/v1/models/{quote(model, safe='')}")
     say(f"deleted {model}")
@@ -69,16 +69,18 @@ def delete(
 
 @app.command("gguf")
 def gguf(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A whole checkpoint.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="A model that is not an adapter.")],
     gguf_type: Annotated[str, typer.Option("--type", help="f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "q8_0",
-    output_model: Annotated[str | None, typer.Option(help="What jobs shall call it; ID-gguf-TYPE by default.")] = None,
+    output_model: Annotated[
+        str | None, typer.Option(help="Name by which jobs refer to it; ID-gguf-TYPE by default.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     *,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the GGUF form of a model, for llama.cpp on a CPU; submits a convert job."""
+    """Convert a model to GGUF, for llama.cpp on a CPU; submits a convert job."""
     name = output_model or f"{model}-gguf-{gguf_type.replace('_', '-')}"
     body = {"kind": "convert", "model": model, "target": "gguf", "gguf_type": gguf_type, "output_model": name}
     with connect(url, key) as client:
@@ -88,10 +90,10 @@ def gguf(
 @app.command("pull")
 def pull(
     repository: Annotated[
-        str, typer.Argument(metavar="REPO", help="A repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat.")
+        str, typer.Argument(metavar="REPO", help="Repository with its owner, such as baichuan-inc/Baichuan2-7B-Chat.")
     ],
-    revision: Annotated[str, typer.Option(help="A branch, a tag or a commit.")] = "main",
-    name: Annotated[str | None, typer.Option(help="What jobs shall call it; REPO by default.")] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+    name: Annotated[str | None, typer.Option(help="Name by which jobs refer to it; REPO by default.")] = None,
     url: Url = None,
     key: Key = None,
     *,

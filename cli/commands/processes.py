@@ -1,6 +1,6 @@
 """Commands that start processes: up, worker, dispatcher, init.
 
-What they need of the job domain is imported when they run, so that client commands start quickly and without the
+They import the job domain only when they run, so that client commands start quickly and without the
 packages of the service.
 """
 
@@ -19,12 +19,17 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def up(
     command: Annotated[
-        list[str] | None, typer.Argument(help="After `--`: run this once ready, then stop, with its exit code.")
+        list[str] | None,
+        typer.Argument(
+            help="After `--`: command to run once the service is ready; then stop and return its exit code."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="BAICHUAN_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(envvar="BAICHUAN_PORT", min=1, max=65_535, help="By default 8000, or the next one."),
+        typer.Option(
+            envvar="BAICHUAN_PORT", min=1, max=65_535, help="Port to listen on; by default 8000 or the next free one."
+        ),
     ] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker on this machine.")] = True,
 ) -> None:
@@ -40,13 +45,13 @@ def up(
 
 
 def worker(context: typer.Context) -> None:
-    """Run one worker; BAICHUAN_WORKER_* configure it."""
+    """Run one worker; it is configured by BAICHUAN_WORKER_* variables."""
     require_extras("baichuan worker", "engine")
     _become("workers", context.args)
 
 
 def dispatcher(context: typer.Context) -> None:
-    """Run one dispatcher; any number may stand by."""
+    """Run one dispatcher; any number may run as standbys."""
     require_extras("baichuan dispatcher", "service")
     _become("jobs.dispatcher", context.args)
 
@@ -60,11 +65,11 @@ def init(*, as_json: AsJson = False) -> None:
     if as_json:
         emit({"api_key": outcome.shown, "created": outcome.created})
         return
-    say("the database is at the newest revision" + ("; a key was made" if outcome.created else ""))
+    say("the database is at the newest revision" + ("; a key was created" if outcome.created else ""))
     if outcome.shown:
         show(outcome.shown)
 
 
 def _become(module: str, arguments: list[str]) -> None:
-    """Replace this process by one of the service's, so that signals reach it directly."""
+    """Replace this process with one of the service's, so that signals reach it directly."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - our own program

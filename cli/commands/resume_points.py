@@ -8,7 +8,7 @@ from baichuan_client.calls import job_path
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, moment, say, show, show_table
 
-app = typer.Typer(help="List the resume points of a fine-tune, or make a model of one.", no_args_is_help=True)
+app = typer.Typer(help="List the resume points of a fine-tune, or turn one into a model.", no_args_is_help=True)
 
 Job = Annotated[str, typer.Argument(help="Id of a job.")]
 
@@ -37,7 +37,7 @@ def publish(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model of a resume point; the job is left as it is."""
+    """Turn a resume point into a model; the job remains unchanged."""
     with connect(url, key) as client:
         made = client.post(job_path(job, f"resume-points/{step}/publish"), {"id": output_model})
     emit(made) if as_json else show(made["id"])

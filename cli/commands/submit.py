@@ -1,4 +1,4 @@
-"""`baichuan submit`: one command a job kind, and any spec from a file."""
+"""`baichuan submit`: one command per job kind, and any spec from a file."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, published_fields
-from cli.spec_options import FILE_SUFFIX, SpecOption, options_of, settings, spec_classes, values
+from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, settings, spec_classes, values
 from cli.uploads import file_id
 from footprint import in_gib
 from jobs.specs import JobSpec
@@ -29,18 +29,21 @@ PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompt
 OTHER_PURPOSE = "user_data"
 TRAINING_DATA = {"training_file", "training_files"}  # a fine-tune needs one of them
 
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended; exit 1 if it failed.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", "-w", help="Follow the job until it has ended; exit 1 unless it succeeded.")
+]
 RepeatKey = Annotated[
-    str | None, typer.Option("--idempotency-key", help="Submitting again with the same key makes no second job.")
+    str | None,
+    typer.Option("--idempotency-key", help="Submitting again with the same key does not create a second job."),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, the value as JSON or text; repeatable.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Submit nothing; show what the job would require and where it would wait.")
+    bool, typer.Option("--dry-run", help="Do not submit the job; show its requirements and its place in the queue.")
 ]
 Chats = Annotated[
-    list[str] | None, typer.Option("--chat", help="A conversation that consists of this question; repeatable.")
+    list[str] | None, typer.Option("--chat", help="A question that becomes a separate conversation; repeatable.")
 ]
 
 
@@ -56,14 +59,14 @@ def submit(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a job: by the options of its kind, or as a spec in a file."""
+    """Submit a job: with the options of its kind, or with a spec in a file."""
     if context.invoked_subcommand:
         if any((file, idempotency_key, watch, dry_run, url, key, as_json)):
-            message = f"write the options behind `submit {context.invoked_subcommand}`; --file goes without a job kind"
+            message = f"put the options after `submit {context.invoked_subcommand}`; --file excludes a job kind"
             raise CommandError(message, ExitCode.USAGE)
         return
     if file is None:
-        raise CommandError("give a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)
+        raise CommandError("pass a job kind or --file; see `baichuan submit --help`", ExitCode.USAGE)
     with connect(url, key) as client:
         body = _read_spec(file)
         if dry_run:
@@ -74,7 +77,7 @@ def submit(
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     """Return the command of a kind; typer reads its options from the signature that is set here."""
-    options = options_of(spec)
+    options = create_options(spec)
     chats = "conversations" in spec.model_fields
 
     def command(**given: Any) -> None:
@@ -82,7 +85,7 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body |= settings(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA & body.keys():
-            raise CommandError("give --training-file, or --training-files several times", ExitCode.USAGE)
+            raise CommandError("pass --training-file, or --training-files several times", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
             uploaded = _upload_files(client, kind, options, body)
             if given["dry_run"]:
@@ -126,7 +129,7 @@ def _conversations(chats: list[str] | None) -> dict[str, Any]:
 
 
 def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> list[str]:
-    """Replace names of local files by ids; return the ids of those that were uploaded."""
+    """Replace paths of local files with ids; return the ids of those that were uploaded."""
     uploaded = []
     for option in options:
         given = body.get(option.field)

@@ -28,7 +28,7 @@ def watch(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Watch jobs until all have ended; exit 1 unless all succeeded. With --json a line for every change."""
+    """Watch jobs until all have ended; exit 1 unless all succeeded. With --json, print one line per change."""
     with connect(url, key) as client:
         follow(client, list(dict.fromkeys(jobs)), as_json=as_json)
 
@@ -41,7 +41,7 @@ def wait(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Wait until jobs have ended and print each one when it has; exit 1 unless all succeeded."""
+    """Wait for jobs to end, printing each one as it does; exit 1 unless all succeeded."""
     if bool(jobs) == bool(label):
         raise CommandError("pass either ids of jobs or --label", ExitCode.USAGE)
     with connect(url, key) as client:
@@ -74,7 +74,7 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
     try:
         _show(client, ids, latest, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"not watched any more; jobs go on: `baichuan watch {' '.join(ids)}`")
+        say(f"stopped watching; the jobs continue: `baichuan watch {' '.join(ids)}`")
         raise
     if any(job["state"] != "succeeded" for job in latest.values()):
         raise typer.Exit(ExitCode.FAILED)
@@ -133,7 +133,7 @@ def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iter
 def _note_outage(error: CommandError, since: float | None) -> float:
     now = time.monotonic()
     if since is None:
-        say(f"{error}; trying again for {OUTAGE_SECONDS:.0f} s, the job goes on meanwhile")
+        say(f"{error}; trying again for {OUTAGE_SECONDS:.0f} s; the job continues meanwhile")
         return now
     if now - since > OUTAGE_SECONDS:
         raise error

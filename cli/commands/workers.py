@@ -1,4 +1,4 @@
-"""`baichuan workers`: who runs the jobs; administrators can drain a worker."""
+"""`baichuan workers`: the workers that run jobs; administrators can drain them."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -17,11 +17,11 @@ WorkerId = Annotated[str, typer.Argument(help="Id of the worker, as `baichuan wo
 
 @app.callback()
 def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the live workers; `workers drain` lets one run empty, `workers undrain` takes that back."""
+    """List the live workers; `workers drain` stops giving jobs to one, `workers undrain` reverts that."""
     if context.invoked_subcommand is None:
         list_workers(url, key, as_json=as_json)
     elif url or key or as_json:
-        raise CommandError(f"write the options behind `workers {context.invoked_subcommand}`", ExitCode.USAGE)
+        raise CommandError(f"put the options after `workers {context.invoked_subcommand}`", ExitCode.USAGE)
 
 
 def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
@@ -44,15 +44,16 @@ def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
 def drain(
     worker: WorkerId,
     deadline: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after which running jobs must yield; by default they may end.")
+        float | None,
+        typer.Option(min=0, help="Seconds after which running jobs must yield; by default they may finish."),
     ] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Give a worker no more jobs. Jobs that yield are queued again, and the attempt is not charged."""
+    """Stop giving jobs to a worker. Jobs that yield are queued again, and the attempt is not charged."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/drain", {"deadline_seconds": deadline})
-    show(f"{worker} is draining; `baichuan workers undrain {worker}` takes it back")
+    show(f"{worker} is draining; `baichuan workers undrain {worker}` reverts that")
 
 
 @app.command()
@@ -60,9 +61,9 @@ def undrain(worker: WorkerId, url: Url = None, key: Key = None) -> None:
     """Allow a drained worker to take jobs again."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {})
-    show(f"{worker} takes jobs again")
+    show(f"{worker} accepts jobs again")
 
 
 def devices(worker: Any) -> str:
-    """Return the worker's devices in a few words."""
+    """Return a short description of the worker's devices."""
     return ", ".join(str(device.get("name") or device.get("type") or "?") for device in worker["devices"]) or "cpu"

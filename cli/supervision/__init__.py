@@ -1,1 +1,1 @@
-"""`baichuan up`: the processes of a small deployment, started, watched and ended together."""
+"""`baichuan up`: the processes of a small deployment, started, watched and stopped together."""

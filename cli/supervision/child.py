@@ -20,15 +20,15 @@ LOOK_SECONDS = 0.05
 
 @dataclass
 class Child:
-    """A program in a session of its own: a Ctrl-C in the terminal reaches `up` only, which ends its children in order.
+    """A program in a separate session: a Ctrl-C in the terminal only reaches `up`, which stops its children in order.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         command: Absolute path of the program, and its arguments.
-        log: Where its output goes, appended.
-        grace_seconds: How long it may take to end after SIGTERM.
-        environment: Variables beside those of this process.
-        stdin: What it reads; secrets go this way, never over the command line.
+        log: File to which its output is appended.
+        grace_seconds: How long it may take to exit after SIGTERM.
+        environment: Variables in addition to those of this process.
+        stdin: Its standard input; secrets are passed here, never on the command line.
         inherited: File descriptors that it keeps.
     """
 
@@ -63,7 +63,7 @@ class Child:
                 self.process.stdin.close()
 
     def rotate_log(self) -> None:
-        """Move a log that is too long to `<name>.log.1`, also while the program writes to it.
+        """Move a log that is too long to `<name>.log.1`, even while the program writes to it.
 
         The program keeps its file open for appending, so the content is copied and the file emptied. Lines that are
         written between the two steps are lost. On a full disk the log stays as it is until the next call.
@@ -75,11 +75,11 @@ class Child:
                 self.log_start = 0
 
     def exit_code(self) -> int | None:
-        """The exit code if it has ended (negative: by that signal)."""
+        """Return the exit code, or None while it runs; negative numbers are signals."""
         return self.process.poll() if self.process else None
 
     def terminate(self, impatient: Callable[[], bool]) -> None:
-        """Ask it to end, and kill its process group if that takes too long or `impatient` says so."""
+        """Ask it to exit, and kill its process group if that takes too long or `impatient` returns True."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -93,13 +93,13 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End it and its process group at once."""
+        """Kill it and its process group."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def tail(self) -> str:
-        """The last lines that it has logged since its start."""
+        """Return the last lines that it has logged since its start."""
         try:
             with self.log.open(encoding="utf-8", errors="replace") as lines:
                 lines.seek(self.log_start)

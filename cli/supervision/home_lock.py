@@ -1,4 +1,4 @@
-"""One `baichuan up` a home directory."""
+"""Allows only one `baichuan up` per home directory."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from cli.errors import CommandError
 
 
 class HomeLock:
-    """Held while `up` runs; the kernel releases it even after `kill -9`."""
+    """A lock that `up` holds while it runs; the kernel releases it even after `kill -9`."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -42,7 +42,7 @@ class HomeLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def _refusal(self, holder: str) -> str:

@@ -1,4 +1,4 @@
-"""The schema and the API key of a deployment that `up` or `init` begins or finds again."""
+"""Prepares the schema and the API key of a deployment for `up` and `init`."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ def is_valid(settings: Settings, secret: str) -> bool:
 
 
 def add_key(settings: Settings, secret: str, name: str) -> str:
-    """Store one more administrator's key.
+    """Store another administrator key.
 
     Raises:
         CommandError: the key was revoked before.
@@ -80,14 +80,14 @@ def add_key(settings: Settings, secret: str, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Initialised:
-    """What `init` did; `shown` is a secret that nobody but its maker knows yet."""
+class InitResult:
+    """The result of `init`; `shown` is a new secret that the user has not seen yet."""
 
     created: bool
     shown: str | None
 
 
-def initialise(given: str | None) -> Initialised:
+def initialise(given: str | None) -> InitResult:
     """Migrate the database and ensure that a key exists: the given one, or any.
 
     Raises:
@@ -96,8 +96,8 @@ def initialise(given: str | None) -> Initialised:
     settings = deployment_settings()
     made = _prepare(settings, given)
     if made or given is None:
-        return Initialised(created=made is not None, shown=None if given else made)
+        return InitResult(created=made is not None, shown=None if given else made)
     if is_valid(settings, given):
-        return Initialised(created=False, shown=None)
+        return InitResult(created=False, shown=None)
     add_key(settings, given, "key of baichuan init")
-    return Initialised(created=True, shown=None)
+    return InitResult(created=True, shown=None)

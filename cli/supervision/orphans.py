@@ -1,4 +1,4 @@
-"""Processes that lose their parent below `baichuan up` come back to it, so that none is left behind."""
+"""Makes `baichuan up` the parent of orphaned descendants, so that it can reap and kill them."""
 
 import contextlib
 import ctypes
@@ -19,9 +19,9 @@ def adopt_orphans() -> None:
 
 
 def reap_orphans(children: Collection[int]) -> None:
-    """Take note of the end of adopted processes, which would stay zombies; `children` are somebody else's to wait for.
+    """Reap adopted processes that have exited; the caller waits for `children` itself.
 
-    Call it from the main thread: the kernel gives orphans to it.
+    Call it from the main thread, which the kernel makes the parent of orphans.
     """
     for pid in set(_children()).difference(children):
         with contextlib.suppress(ChildProcessError):
@@ -29,7 +29,7 @@ def reap_orphans(children: Collection[int]) -> None:
 
 
 def kill_orphans() -> None:
-    """Kill and reap all children of this process, until there are none: killing one may hand over its own."""
+    """Kill and reap children of this process until there are none left: killing one may orphan its own children."""
     while found := _children():
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Which TCP port to serve on."""
+"""Chooses the TCP port to serve on."""
 
 import contextlib
 import socket
@@ -13,8 +13,8 @@ BACKLOG = 2048
 def listen(host: str, wanted: int | None) -> socket.socket:
     """Return a listening socket on the requested port, or else on 8000 or the next free port.
 
-    `up` holds it for the API, which inherits it: nobody can take the port between two starts, and requests wait while
-    the API is started again.
+    `up` holds it for the API, which inherits it: no other process can take the port between two starts, and
+    requests wait while the API restarts.
 
     Raises:
         CommandError: the wanted port, or every port tried, is taken.
@@ -23,13 +23,13 @@ def listen(host: str, wanted: int | None) -> socket.socket:
         try:
             return _listen(host, wanted)
         except OSError as error:
-            reason = f"{error.strerror}; give another --port, or none to take a free one"
+            reason = f"{error.strerror}; pass another --port, or none to use a free one"
             raise CommandError(f"port {wanted} of {host} cannot be used: {reason}") from error
     for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED):
         with contextlib.suppress(OSError):
             return _listen(host, port)
     last = DEFAULT_PORT + TRIED - 1
-    raise CommandError(f"no port from {DEFAULT_PORT} to {last} of {host} can be used; give another with --port")
+    raise CommandError(f"no port from {DEFAULT_PORT} to {last} of {host} can be used; choose another with --port")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Signals that ask `up` to end, turned into something that can be waited for."""
+"""Turns the signals that ask `up` to stop into an event that can be waited for."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ REPEATED_SECONDS = 1.0  # wrappers may forward a Ctrl-C that the terminal has al
 
 
 class StopRequest:
-    """Set by SIGINT, SIGTERM and SIGHUP; another one a while later means: at once."""
+    """Set by SIGINT, SIGTERM and SIGHUP; another signal more than a second later makes it urgent."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -18,11 +18,11 @@ class StopRequest:
             signal.signal(number, self._note)
 
     def __bool__(self) -> bool:
-        """Whether somebody has asked."""
+        """Whether a stop was requested."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until somebody asks, at most so long."""
+        """Wait for a stop request for at most this long; return whether there is one."""
         return self._event.wait(seconds)
 
     def _note(self, _number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the children of `baichuan up` alive, and ends them in order."""
+"""Keeps the children of `baichuan up` alive and stops them in order."""
 
 import time
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
 from jobs.settings import EXIT_INVALID
 
-QUICK_SECONDS = 5.0  # a child that exits sooner counts as failed at start
+QUICK_SECONDS = 5.0  # a child that exits sooner counts as having failed to start
 QUICK_DEATHS = 3
-FIRST_DELAY = 0.25
-LONGEST_DELAY = 30.0
-ROTATION_SECONDS = 10.0  # seconds between two checks of the logs' sizes
+MIN_DELAY = 0.25
+MAX_DELAY = 30.0
+ROTATION_SECONDS = 10.0  # seconds between checks of the log sizes
 
 
 @dataclass
@@ -23,12 +23,12 @@ class _Watched:
     child: Child
     started: float
     quick_deaths: int = 0
-    delay: float = FIRST_DELAY
+    delay: float = MIN_DELAY
     restart_at: float | None = None
 
 
 class Supervisor:
-    """Children are started in any order and ended in the reverse one."""
+    """Starts, restarts and stops children; they are stopped in the reverse order of their start."""
 
     def __init__(self) -> None:
         self._watched: list[_Watched] = []
@@ -40,7 +40,7 @@ class Supervisor:
         self.watch(child)
 
     def watch(self, child: Child) -> None:
-        """Watch a child that runs already."""
+        """Watch a child that is already running."""
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
@@ -50,7 +50,7 @@ class Supervisor:
             others: Process ids of the caller's other children.
 
         Raises:
-            CommandError: a child ended several times directly after its start, or because of its settings.
+            CommandError: a child exited several times directly after its start, or because of its settings.
         """
         for watched in self._watched:
             if watched.restart_at is not None:
@@ -65,7 +65,7 @@ class Supervisor:
                 watched.child.rotate_log()
 
     def stop(self, request: StopRequest) -> None:
-        """End all children, last started first, and whatever they left behind; a second request ends them at once."""
+        """Stop all children, last started first, and kill their descendants; a second request kills them at once."""
         for watched in reversed(self._watched):
             watched.child.terminate(impatient=lambda: request.urgent)
         kill_orphans()
@@ -83,16 +83,16 @@ class Supervisor:
         child, now = watched.child, time.monotonic()
         if now - watched.started < QUICK_SECONDS:
             watched.quick_deaths += 1
-            watched.delay = min(watched.delay * 2, LONGEST_DELAY)
+            watched.delay = min(watched.delay * 2, MAX_DELAY)
         else:
-            watched.quick_deaths, watched.delay = 0, FIRST_DELAY
+            watched.quick_deaths, watched.delay = 0, MIN_DELAY
         ended = f"the {child.name} ended ({describe_exit(code)})"
-        report = f"the end of {child.log}:\n{child.tail()}"
+        report = f"the last lines of {child.log}:\n{child.tail()}"
         if code == EXIT_INVALID:
-            raise CommandError(f"{ended}, which starting it again cannot cure; {report}", ExitCode.USAGE)
+            raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
         if watched.quick_deaths >= QUICK_DEATHS:
             raise CommandError(f"{ended} {QUICK_DEATHS} times directly after its start; {report}")
-        say(f"{ended}; it is started again in {watched.delay:g} s; {report}")
+        say(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
         watched.restart_at = now + watched.delay
 
 

@@ -1,6 +1,6 @@
 """Runs a command that the kernel kills when its parent dies: `python tether.py PARENT_PID COMMAND …`.
 
-Run as a script of its own (`-I -S`, about 15 ms) because `preexec_fn` is unsafe in a process with threads.
+Run as a separate script (`-I -S`, about 15 ms) because `preexec_fn` is unsafe in a process with threads.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before the line above took effect
-        sys.exit("the parent process is gone")
+        sys.exit("the parent process has exited")
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the caller chooses the command
 
 

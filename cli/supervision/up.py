@@ -1,4 +1,4 @@
-"""`baichuan up`: from nothing to a service that answers, and back to nothing."""
+"""`baichuan up`: start all processes of the service, and stop them again."""
 
 import math
 import os
@@ -35,12 +35,12 @@ LOOK_SECONDS = 0.1
 ALIVE_SECONDS = 0.5
 ANSWER_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
+LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What the user asked `up` for; a command runs once the service is ready, and then everything ends."""
+    """The options of `up`; a command runs once the service is ready, and everything stops when it ends."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -76,7 +76,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         given = os.environ.get("BAICHUAN_API_KEY") or None
         api_key = prepare_with_key(settings, known.api_key if known else None, given)
         port = listener.getsockname()[1]
-        endpoint = Endpoint(f"http://{ANY_HOST.get(options.host, options.host)}:{port}", api_key)
+        endpoint = Endpoint(f"http://{LOOPBACK_BY_WILDCARD.get(options.host, options.host)}:{port}", api_key)
         for child in _children(options, settings.home, listener):
             if not stop:
                 supervisor.start(child)
@@ -100,19 +100,21 @@ def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[C
     api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_shorten("BAICHUAN_SHUTDOWN_SECONDS", 2)}
     inherited = (listener.fileno(),)
     children = [
-        Child("API", [*python(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
-        Child("dispatcher", [*python(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
+        Child("API", [*python_command(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
+        Child("dispatcher", [*python_command(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
     ]
     if options.worker:
         drain = _shorten("BAICHUAN_WORKER_DRAIN_SECONDS", 8)
-        children.append(Child("worker", [*python(), "workers"], home / "logs/worker.log", 9.0, environment | drain))
+        children.append(
+            Child("worker", [*python_command(), "workers"], home / "logs/worker.log", 9.0, environment | drain)
+        )
     return children
 
 
 def _shorten(variable: str, seconds: int) -> dict[str, str]:
     """Return a variable with its value, or with `seconds` if it is unset or longer.
 
-    A value that is no finite number is left as it is, so that the child rejects it by name.
+    A value that is not a finite number is left unchanged, so that the child's error message names it.
     """
     given = os.environ.get(variable, str(seconds))
     try:
@@ -122,13 +124,13 @@ def _shorten(variable: str, seconds: int) -> dict[str, str]:
     return {variable: str(seconds) if is_longer else given}
 
 
-def python() -> list[str]:
-    """Return the command that runs one of our modules, whatever folders of that name the current directory has."""
+def python_command() -> list[str]:
+    """Return the command that runs one of our modules, even if the current directory has a folder of that name."""
     return [sys.executable, "-P", "-m"]
 
 
 def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> bool:
-    """Whether the API became ready before somebody asked to stop."""
+    """Wait for the API to become ready; return False if a stop is requested first."""
     deadline = time.monotonic() + READY_SECONDS
     with httpx.Client(base_url=endpoint.url, trust_env=False) as client:
         while not stop.wait(LOOK_SECONDS):
@@ -141,7 +143,7 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Return whether the API answers; its socket accepts connections before it runs, so the timeout is short."""
+    """Return whether the API answers; the timeout is short because its socket accepts connections before it runs."""
     try:
         client.get("/healthz", timeout=ALIVE_SECONDS)
         answer = client.get("/readyz", timeout=ANSWER_SECONDS)
@@ -159,7 +161,7 @@ def _warn_of_redis(state: str) -> None:
 
 
 def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:
-    """Run the user's command beside the service; its exit code is ours."""
+    """Run the user's command while the service runs, and return its exit code."""
     environment = {**os.environ, "BAICHUAN_URL": endpoint.url, "BAICHUAN_API_KEY": endpoint.api_key}
     try:
         process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
@@ -169,13 +171,13 @@ def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, sto
         supervisor.check(process.pid)
     code = process.poll()
     if code is None:
-        _end(process)
+        _stop_command(process)
         return ExitCode.INTERRUPTED
     return code if code >= 0 else 128 - code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the command to end unless Ctrl-C has reached it already, and wait for a limited time."""
+def _stop_command(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the command, which Ctrl-C may have reached, to exit; then terminate it, then kill it."""
     for ask in (None, signal.SIGTERM, signal.SIGKILL):
         if ask:
             process.send_signal(ask)

@@ -75,8 +75,8 @@ def test_a_checkpoint_is_described_in_its_own_format(shell: Shell) -> None:
 def test_usage_errors_name_the_remedy(shell: Shell) -> None:
     for arguments, says in (
         (("nowhere",), "none of baichuan-7b"),
-        (("--quantize-head",), "goes with --quantization"),
-        (("--method", "full", "--operation", "generate"), "goes with --operation finetune"),
+        (("--quantize-head",), "requires --quantization"),
+        (("--method", "full", "--operation", "generate"), "requires --operation finetune"),
     ):
         done = shell("estimate", *arguments)
         assert (done.code, done.out) == (ExitCode.USAGE, "")

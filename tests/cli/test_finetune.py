@@ -131,7 +131,7 @@ def test_several_files_with_weights_may_be_given(
     [
         (
             {"model": "m", "output_model": "o", "training_files": [{"file": "a"}, {"file": "a"}]},
-            "a is given twice; give it once, with a higher weight: a=2",
+            "a is given twice; pass it once, with a higher weight: a=2",
         ),
         (
             {"model": "m", "output_model": "o", "training_files": [{"file": "a", "weight": 0.0}]},
@@ -169,10 +169,10 @@ def test_a_hostfile_gives_machines_and_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a slots=2\nb slots=3\n", "different slots"),
+        ("a slots=2\nb slots=3\n", "different numbers of slots"),
         ("a 2\n", ":1 is 'a 2'; write HOST slots=PROCESSES"),
-        ("a slots=2\na slots=2\n", ":2 names a again"),
-        ("# nothing\n", "names no machine"),
+        ("a slots=2\na slots=2\n", ":2 repeats a"),
+        ("# nothing\n", "lists no hosts"),
     ],
 )
 def test_a_wrong_hostfile_is_named(tmp_path: Path, text: str, message: str) -> None:
