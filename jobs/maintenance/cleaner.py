@@ -10,14 +10,14 @@ from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
 BATCH = 100
-TAKEN_MS = 60_000  # if a leader dies while it deletes, the next one takes its records after this time
+TAKEN_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Deletes what is due, batch by batch; what fails is tried again later."""
+    """Processes due records in batches; failed deletions are tried again later."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -36,12 +36,12 @@ class Cleaner:
         return len(due)
 
     def _delete(self, record: DeletionRecord, key: str) -> bool:
-        """Delete a key from the store; False if that has to be tried again."""
+        """Delete a key from the store; False if this must be tried again."""
         try:
             with self._database.reading() as connection:
                 in_use = is_key_in_use(connection, key, record.job_id)
             if in_use:
-                log.warning("%s is in use, so it is not deleted (%s)", key, record.reason)
+                log.warning("not deleting %s, because it is in use (%s)", key, record.reason)
             else:
                 self._store.delete(key)
         except Exception as error:
@@ -53,6 +53,6 @@ class Cleaner:
 
     def _postpone(self, record: DeletionRecord, error: Exception) -> None:
         backoff_ms = min(MAX_BACKOFF_MS, TAKEN_MS * 2 ** min(record.attempts - 1, 10))
-        log.warning("%s cannot be deleted, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
+        log.warning("cannot delete %s, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
         with self._database.writing() as connection:
             deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)
