@@ -1,4 +1,4 @@
-"""What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
+"""Checks a model directory without loading it: whether it is allowed and complete, and what it contains."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ LLAMA = "llama"  # kind of the converted models that only other programs read
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A complete model: `kind` is "checkpoint", "adapter" or "gguf", `details` what is worth showing."""
+    """A complete model: its kind ("checkpoint", "adapter", "gguf", …) and the details to show."""
 
     kind: str
     details: dict[str, Any]
@@ -37,7 +37,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Return the real path of a model directory.
 
     Raises:
-        PathNotAllowedError: it, or a file in it, lies outside the allowed roots once symbolic links are followed.
+        PathNotAllowedError: after resolving symbolic links, it or a file in it is outside the allowed roots.
         InvalidRequestError: it is not a directory.
     """
     where = ", ".join(str(root) for root in roots)
@@ -69,7 +69,7 @@ def _check_entry(file: Path, roots: Sequence[Path]) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    """Follow symbolic links; Python 3.13 raises no error for circular ones, but they are no file there."""
+    """Resolve symbolic links; Python 3.13 raises no error for circular ones, but they do not exist as a file."""
     try:
         return path.resolve()
     except RuntimeError:
@@ -78,7 +78,7 @@ def _resolve(path: Path) -> Path:
 
 
 def _printable(path: Path) -> str:
-    """Return the name with escapes for bytes that are not UTF-8, which no answer can carry."""
+    """Return the name with invalid UTF-8 escaped, because no response can contain it."""
     return path.name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -111,7 +111,7 @@ def _inspect(folder: Path) -> Inspection:
     details = {"bytes": size, **shown.details()}
     if is_gguf:
         return _inspected(GGUF, details, CONFIG)
-    settled = read_settled_config(folder)  # quantization settings that were never applied are left out
+    settled = read_settled_config(folder)  # omits quantization settings that were never applied
     quantization = ShownConfig.from_file(CONFIG, settled).quantization
     return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG)
 
@@ -121,7 +121,7 @@ def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the precision of the weights as `footprint` counts it; None if it does not know it."""
+    """Return the precision of the weights as `footprint` defines it; None if `footprint` does not know it."""
     try:
         return asdict(Precision.from_config(config))
     except ShapeError:
