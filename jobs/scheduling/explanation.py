@@ -1,4 +1,4 @@
-"""Why a job waits, in one sentence with numbers."""
+"""Explains why a job waits, in one sentence with numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds what another one waits for."""
+    """A job that holds memory that another job waits for."""
 
     job_id: str
     bytes: int
@@ -24,11 +24,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a job waits.
+    """The reason why a job waits.
 
     Attributes:
-        cause: What is missing.
-        message: One sentence: what the job needs, what the best candidate has free, and who holds the rest.
+        cause: The missing resource.
+        message: One sentence that names the need, the free part of the best candidate, and the jobs that hold the rest.
         worker_id: The best candidate, if there is one.
         free_bytes: Free memory of its best device, or of its host if the host's memory is missing.
         holders: Jobs that hold the rest, the largest first.
@@ -41,7 +41,7 @@ class Explanation:
     holders: tuple[Holder, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """Return the form in which the database stores it."""
+        """Convert it to the JSON that the database stores."""
         return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
 
 
@@ -50,7 +50,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
 
     Args:
         job: The job.
-        rooms: The rooms on all machines after the round of placement.
+        rooms: The free resources of all machines after the round of placement.
     """
     if not rooms:
         return Explanation("no_worker", "no worker is running, or all are draining; start one with `baichuan worker`")
@@ -87,7 +87,7 @@ def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if not with_slots:
         return _no_slot(large)
     fitting = sum(room.choose(need) is not None for room in with_slots)
-    if fitting:  # some machines have room, but not as many as the job has nodes
+    if fitting:  # some machines have room, but fewer than the job has nodes
         message = f"needs {need.nodes} machines with {_per_node(need)} each; {fitting} of {len(large)} have that free"
         return Explanation("nodes", message)
     return _no_room(need, with_slots)
