@@ -45,7 +45,7 @@ class TextGenerationSpec(ModelReadingSpec):
         return AdapterUse.OPTIONAL
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`; only conditions that hold on every machine."""
+        """See `ModelReadingSpec.find_misfit`; checks only conditions that apply on every machine."""
         if model.is_gguf:
             return _find_gguf_misfit(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":
