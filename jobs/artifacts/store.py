@@ -23,7 +23,7 @@ class StoredFile:
     sha256: str
 
 
-ARRIVAL_SECONDS = 24 * 3600  # seconds without a write after which an upload or download counts as dead
+STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upload or download counts as dead
 
 
 class ArtifactStore(Protocol):
