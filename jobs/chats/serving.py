@@ -27,9 +27,8 @@ from jobs.chats.messages import (
 )
 
 BEAT_SECONDS = 1.0  # seconds between two `Alive` messages
-MAX_MISSING_BEATS = (
-    4  # beats without its key after which an API process counts as dead; more than 1, since a new Redis has no keys
-)
+# Beats without its key after which an API process counts as dead; a restarted Redis has no keys for a moment.
+MAX_MISSING_BEATS = 4
 STREAM_ENTRIES = 10_000
 STREAM_SECONDS = 60  # seconds without new replies after which a stream expires
 LINGER_SECONDS = 5.0  # seconds after the end of an attempt during which calls to it are refused; later ones expire
