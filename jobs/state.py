@@ -11,7 +11,7 @@ from jobs.errors import IllegalTransitionError
 
 
 class JobState(StrEnum):
-    """The state of a job."""
+    """Where a job stands."""
 
     QUEUED = "queued"
     DISPATCHED = "dispatched"
@@ -30,7 +30,7 @@ class JobState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """The state of one attempt at a job."""
+    """Where one attempt at a job stands."""
 
     DISPATCHED = "dispatched"
     RUNNING = "running"

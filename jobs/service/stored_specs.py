@@ -1,4 +1,4 @@
-"""Specs of stored jobs, which another version of the service may have accepted."""
+"""Reads the specs of stored jobs, which another version of the service may have accepted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,5 +31,5 @@ def read_spec(job: JobDetails) -> StoredSpec:
 
 
 def _field(fault: Mapping[str, Any]) -> str:
-    """Return the field's path without the member of the union; a fault without a path concerns the kind."""
+    """Return the path of the field without the name of the union member; an error without a path concerns `kind`."""
     return ".".join(str(part) for part in fault["loc"][1:]) or "kind"
