@@ -83,7 +83,7 @@ class ObjectStore:
         try:
             obstore.put(self._backend, key, source)
         except BaseError as error:
-            raise OSError(errno.EIO, "the object store refuses the file") from error
+            raise OSError(errno.EIO, "the object store rejected the file") from error
         source.unlink()
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:

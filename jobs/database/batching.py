@@ -162,7 +162,7 @@ class Lane:
                 raise
             message = (
                 "the database's answer to the commit was lost, so this request may have taken effect or not; "
-                "look before you repeat it, and send an Idempotency-Key with the next job"
+                "check before you repeat it, and send an Idempotency-Key with the next job"
             )
             raise OutcomeUnknownError(message) from error
         return answers

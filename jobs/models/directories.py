@@ -43,7 +43,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
     where = ", ".join(str(root) for root in roots)
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
-        raise PathNotAllowedError(f"give an absolute path without '..' below one of: {where}", param="path")
+        raise PathNotAllowedError(f"use an absolute path without '..' below one of: {where}", param="path")
     real = _resolve(given)
     if not any(real.is_relative_to(root) for root in roots):
         raise PathNotAllowedError(
@@ -61,7 +61,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
 def _check_entry(file: Path, roots: Sequence[Path]) -> None:
     real = _resolve(file)
     if not any(real.is_relative_to(root) for root in roots):
-        message = f"{_printable(file)} is a link that leads out of the allowed model roots; copy the file instead"
+        message = f"{_printable(file)} is a link that points outside the allowed model roots; copy the file instead"
         raise PathNotAllowedError(message, param="path")
     if not (real.is_file() or real.is_dir()):
         message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it by a copy"

@@ -172,7 +172,7 @@ def find_blocked_jobs(
 
 def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
     if hashes is not None and sha256 not in hashes:
-        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; look at it again", param="If-Match")
+        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; read it again", param="If-Match")
 
 
 def _is_kept(model: uses.MadeModel, wanted: Collection[str], blocked: Collection[str]) -> bool:

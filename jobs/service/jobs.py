@@ -79,7 +79,7 @@ def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
         VersionConflictError: it has another version.
     """
     if versions is not None and str(job.version) not in versions:
-        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; look at it again"
+        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; read it again"
         raise VersionConflictError(message, param="If-Match")
 
 

@@ -51,7 +51,7 @@ def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRec
     """Return the key of each secret, in the same order, with a single query."""
     hashes = [_digest(secret) for secret in secrets_]
     found = keys.by_hash(connection, set(hashes))
-    unknown = "the API key is unknown or revoked; `baichuan keys` lists and makes keys"
+    unknown = "the API key is unknown or revoked; `baichuan keys` lists and creates keys"
     return [found.get(value) or AuthenticationError(unknown) for value in hashes]
 
 

@@ -103,7 +103,7 @@ def find_quantized(connection: Connection, project_id: str, name: str, quantizat
     ):
         if model.state == "ready" and model.details.get("quantization") == quantization:
             return model.id
-    message = f"model {name!r} has no form that is quantized as {quantization!r}; make one with a quantize job"
+    message = f"model {name!r} has no variant that is quantized as {quantization!r}; make one with a quantize job"
     raise InvalidRequestError(message, param=param)
 
 

@@ -123,7 +123,7 @@ def _shortage_error(
         return InvalidRequestError(f"{message}; {_remedy(requirement, named, size)}", param="model")
     if requirement.devices > max(len(machine.devices) for machine in machines):
         most = max(len(machine.devices) for machine in machines)
-        message = f"no worker has more than {most} devices, and this asks for {requirement.devices}; ask for fewer"
+        message = f"no worker has more than {most} devices, but this job asks for {requirement.devices}; ask for fewer"
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
     message = f"this needs {in_gib(requirement.host_memory_bytes)} of host memory and no worker has more than"

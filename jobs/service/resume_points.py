@@ -58,7 +58,7 @@ def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: in
         known = f"there are those of steps {', '.join(map(str, points))}" if points else "it has none at the moment"
         raise NotFoundError(f"job {job_id} has no resume point of step {step}; {known}", param="step")
     if point.model is None:
-        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to go on"
+        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to continue"
         raise ConflictError(message, param="step")
     return point, point.model
 
