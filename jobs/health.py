@@ -13,7 +13,7 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE = "write probe"  # name of an unused lease, written to test whether the database accepts writes
+PROBE_LEASE = "write probe"  # name of an unused lease, written to test whether the database accepts writes
 PROBE_SECONDS = 1.0
 
 
@@ -63,7 +63,7 @@ class WriteProbe:
                 return
             with self._database.writing() as connection:
                 now = now_ms(connection)
-                workers.hold_lease(connection, PROBE, self._holder, now=now, expires_at=now)
+                workers.hold_lease(connection, PROBE_LEASE, self._holder, now=now, expires_at=now)
             self._good_until = time.monotonic() + PROBE_SECONDS
 
 

@@ -120,7 +120,7 @@ TRANSITIONS: tuple[Transition, ...] = (
 )
 
 # Events after which the attempt counts against `max_attempts`.
-CHARGED = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
+EVENTS_COUNTED_AS_ATTEMPT = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
 
 
 def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:

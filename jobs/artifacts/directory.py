@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 class DirectoryStore:
@@ -79,9 +79,9 @@ class DirectoryStore:
         with self._path(key).open("rb") as file:
             file.seek(start)
             left = stop - start
-            while left > 0 and (piece := file.read(min(PIECE, left))):
-                left -= len(piece)
-                yield piece
+            while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
 
     def local(self, key: str) -> Path:
         """See `ArtifactStore.local`."""

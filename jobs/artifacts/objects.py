@@ -97,7 +97,7 @@ class ObjectStore:
         """Download a file, or all files below a folder, unless the cache has them already."""
         target = self._fetched.path(key)
         while not self._fetched.hold(key):  # the download may be evicted before it is locked
-            self._arrive(key, target)
+            self._download(key, target)
         return target
 
     def delete(self, key: str) -> None:
@@ -134,7 +134,7 @@ class ObjectStore:
             if path.is_file():
                 obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
 
-    def _arrive(self, key: str, target: Path) -> None:
+    def _download(self, key: str, target: Path) -> None:
         """Download to `target`, which appears complete or not at all."""
         arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may be downloading it too
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]

@@ -34,13 +34,13 @@ from jobs.chats.messages import (
 )
 from jobs.identifiers import new_id
 
-PROCESS_SECONDS = 10  # seconds without a renewed key after which a process counts as dead and its chats are aborted
+PROCESS_KEY_SECONDS = 10  # seconds without a renewed key after which a process counts as dead and its chats are aborted
 RENEW_SECONDS = 3.0
-CALLS_SECONDS = 60  # seconds after which calls that no worker reads expire
+CALL_LIFETIME_SECONDS = 60  # seconds after which calls that no worker reads expire
 BLOCK_MS = 1000
 CONNECT_SECONDS = 1.0
 RETRY_SECONDS = 0.5  # seconds between attempts to read while Redis is unreachable
-LOST = "replies were lost on the way; ask again"
+LOST_REPLIES = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class OpenChat:
         if expected is None or reply.number < expected:
             return
         if reply.number > expected:
-            reply = Refused(reply.id, expected, "failed", LOST)
+            reply = Refused(reply.id, expected, "failed", LOST_REPLIES)
         if isinstance(reply, Ended | Refused):
             del self._expected[reply.id]
         else:
@@ -179,9 +179,9 @@ class ChatClient:
     async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
         queue = call_queue(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
             pipeline.rpush(queue, *(CALL.dump_json(call) for call in calls))
-            pipeline.expire(queue, CALLS_SECONDS)
+            pipeline.expire(queue, CALL_LIFETIME_SECONDS)
             await pipeline.execute()
 
     async def _read(self) -> None:
@@ -219,7 +219,7 @@ class ChatClient:
         while True:
             await self._busy.wait()
             with suppress(RedisError, OSError):
-                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
             await asyncio.sleep(RENEW_SECONDS)
 
 

@@ -27,7 +27,7 @@ _INSERT_FEED = sa.insert(Feed)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FeedEntry:
     """One entry for the feed of a project."""
 
     project_id: str
@@ -38,7 +38,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class KeyUsage:
     """The usage of a key: its project, the day (days since the epoch), and the amounts."""
 
     project_id: str
@@ -53,7 +53,7 @@ class Used:
 class Journal:
     """Entries that a connection's transaction still has to write; a rollback to a savepoint discards later ones."""
 
-    entries: list[Told | Used] = field(default_factory=list)
+    entries: list[FeedEntry | KeyUsage] = field(default_factory=list)
     savepoints: dict[str, int] = field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ def tell(
     now: int,
 ) -> None:
     """Add an entry to the project's feed, visible once the transaction is committed."""
-    _journal(connection).entries.append(Told(project_id, job_id, kind, data, now))
+    _journal(connection).entries.append(FeedEntry(project_id, job_id, kind, data, now))
 
 
 def charge(
@@ -81,7 +81,7 @@ def charge(
     tokens: int = 0,
 ) -> None:
     """Add to the usage of an API key today."""
-    used = Used(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
+    used = KeyUsage(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
     _journal(connection).entries.append(used)
 
 
@@ -93,10 +93,10 @@ def begin_journal(connection: Connection) -> None:
 def write_journal(connection: Connection) -> frozenset[str]:
     """Write the transaction's feed entries and usage; return the projects whose feeds have grown."""
     entries = _journal(connection).entries
-    _write_usage(connection, [each for each in entries if isinstance(each, Used)])
-    told: dict[str, list[Told]] = {}
+    _write_usage(connection, [each for each in entries if isinstance(each, KeyUsage)])
+    told: dict[str, list[FeedEntry]] = {}
     for each in entries:
-        if isinstance(each, Told):
+        if isinstance(each, FeedEntry):
             told.setdefault(each.project_id, []).append(each)
     for project_id in sorted(told):
         _write_feed(connection, project_id, told[project_id])
@@ -119,7 +119,7 @@ def follow_savepoints(engine: Engine) -> None:
     event.listen(engine, "rollback_savepoint", take_back)
 
 
-def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -> None:
+def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntry]) -> None:
     counted = {"project_id": project_id, "last": len(told)}
     last: int = connection.execute(_take_positions(connection.dialect.name), counted).scalar_one()
     rows = [
@@ -156,7 +156,7 @@ def _add_usage(dialect: str) -> sa.Executable:
     )
 
 
-def _write_usage(connection: Connection, used: Sequence[Used]) -> None:
+def _write_usage(connection: Connection, used: Sequence[KeyUsage]) -> None:
     sums: dict[tuple[str, int, str], Counter[str]] = {}
     for each in used:
         total = sums.setdefault((each.project_id, each.day, each.key_id), Counter())

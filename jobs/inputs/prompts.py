@@ -22,13 +22,13 @@ from jobs.inputs.parameters import (
 SOURCES = ("prompt", "messages")
 SHARED = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
 # Parameters with wider bounds in our own jobs than in OpenAI's API.
-OWN: Mapping[str, Check] = {
+OWN_CHECKS: Mapping[str, Check] = {
     "temperature": number(0, 100),
     "top_p": number(0, 1),
     "seed": lambda value: None if type(value) is int else "must be a whole number",
     "logprobs": whole_number(0, 20),
 }
-KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED[2:], *OWN)
+KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED[2:], *OWN_CHECKS)
 BATCH_KEYS = ("custom_id", "method", "url", "body")
 LABELS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
 NEUTRAL: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
@@ -103,8 +103,8 @@ def _check_logprobs(given: dict[str, Any]) -> None:
 def _find_fault(name: str, value: Any) -> str | None:
     if name == "id":
         return f"contains {HALF_OF_A_PAIR}; write the whole character" if has_half_of_a_pair(str(value)) else None
-    if name in OWN:
-        return OWN[name](value)
+    if name in OWN_CHECKS:
+        return OWN_CHECKS[name](value)
     if name in SHARED or name in LENGTH_LIMITS:
         return find_fault(name, value)
     return f"is not known; use {', '.join(KEYS)}, or set it for the whole job"

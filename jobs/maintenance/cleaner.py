@@ -10,7 +10,7 @@ from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
 BATCH = 100
-TAKEN_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
+CLAIM_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Cleaner:
         """Process one batch; return how many records it had."""
         with self._database.writing() as connection:
             now = now_ms(connection)
-            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + TAKEN_MS)
+            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + CLAIM_MS)
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:
@@ -52,7 +52,7 @@ class Cleaner:
         return True
 
     def _postpone(self, record: DeletionRecord, error: Exception) -> None:
-        backoff_ms = min(MAX_BACKOFF_MS, TAKEN_MS * 2 ** min(record.attempts - 1, 10))
+        backoff_ms = min(MAX_BACKOFF_MS, CLAIM_MS * 2 ** min(record.attempts - 1, 10))
         log.warning("cannot delete %s, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
         with self._database.writing() as connection:
             deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)

@@ -100,7 +100,7 @@ def _inspect(folder: Path) -> Inspection:
         AdapterSettings.read(folder)
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
-        return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
+        return _make_inspection("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
     shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf:
@@ -110,13 +110,15 @@ def _inspect(folder: Path) -> Inspection:
         raise InvalidRequestError(message, param="path")
     details = {"bytes": size, **shown.details()}
     if is_gguf:
-        return _inspected(GGUF, details, CONFIG)
+        return _make_inspection(GGUF, details, CONFIG)
     settled = read_settled_config(folder)  # omits quantization settings that were never applied
     quantization = ShownConfig.from_file(CONFIG, settled).quantization
-    return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG)
+    return _make_inspection(
+        "checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG
+    )
 
 
-def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
+def _make_inspection(kind: str, found: dict[str, Any], file: str) -> Inspection:
     return Inspection(kind, check_details(kind, found, file))
 
 

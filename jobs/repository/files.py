@@ -39,7 +39,7 @@ def get_files(
 ) -> dict[str, FileRecord]:
     """Return the unexpired files with these ids, by id; `keep` locks them against deletion."""
     wanted = list(ids)
-    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _unexpired(now))
+    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _is_unexpired(now))
     if keep:
         query = query.order_by(File.id).with_for_update(read=True, key_share=True)
     found = {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
@@ -56,7 +56,7 @@ def page_files(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
     """Return up to `limit` unexpired files and artifacts after the id `after`."""
-    files = sa.select(File.__table__).where(File.project_id == project_id, _unexpired(now))
+    files = sa.select(File.__table__).where(File.project_id == project_id, _is_unexpired(now))
     artifacts = sa.select(*_ARTIFACT_AS_FILE).join(Job, Job.id == Artifact.job_id).where(Job.project_id == project_id)
     if wanted.purposes is not None:
         files = files.where(File.purpose.in_(wanted.purposes))
@@ -121,5 +121,5 @@ def artifact_exists(connection: Connection, job_id: str, artifact_id: str) -> bo
     return connection.execute(query).first() is not None
 
 
-def _unexpired(now: int) -> sa.ColumnElement[bool]:
+def _is_unexpired(now: int) -> sa.ColumnElement[bool]:
     return sa.or_(File.expires_at.is_(None), File.expires_at > now)

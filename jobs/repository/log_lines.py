@@ -67,10 +67,10 @@ def list_matches(connection: Connection, job_id: str, text: str, *, ignore_case:
 def _contains(value: ColumnElement[str], text: str, *, sqlite: bool, ignore_case: bool) -> ColumnElement[bool]:
     position = sa.func.instr if sqlite else sa.func.strpos
     if ignore_case:
-        return position(sa.func.lower(value), _lower(text)) > 0
+        return position(sa.func.lower(value), _lower_ascii(text)) > 0
     return position(value, text) > 0
 
 
-def _lower(text: str) -> str:
+def _lower_ascii(text: str) -> str:
     """Convert ASCII letters to lower case, as SQLite's `lower` does."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)

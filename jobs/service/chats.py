@@ -126,7 +126,7 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
     rows = []
     for each in ended:
         row = _row(each.chat, each.state, created_at=now - each.milliseconds)
-        changes = {name: getattr(each, name) for name in COPIED}
+        changes = {name: getattr(each, name) for name in COPIED_FIELDS}
         rows.append(replace(row, finished_at=now, **changes))
         tokens = each.prompt_tokens + each.completion_tokens
         charge(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
@@ -134,7 +134,7 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
     return [None] * len(ended)
 
 
-COPIED = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
+COPIED_FIELDS = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
 
 
 def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | None = None) -> ChatRecord:

@@ -17,7 +17,7 @@ def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprin
         InvalidRequestError: the model's configuration lacks its sizes, or the job loads no weights.
     """
     named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
-    known = [_known(connection, project_id, field, name) for field, name in named.items()]
+    known = [_find_known_model(connection, project_id, field, name) for field, name in named.items()]
     steps = [step for model in known for step in spec.footprints(model)]
     if not steps:
         message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it as it is"
@@ -25,7 +25,7 @@ def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprin
     return max(steps, key=lambda step: step.total)
 
 
-def _known(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
+def _find_known_model(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
     model = models.get_many(connection, project_id, [name]).get(name)
     if model is not None and model.kind == "adapter" and model.base is not None:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)

@@ -13,7 +13,7 @@ from jobs.records import Json, SampleRecord, UsageRecord
 from jobs.repository import samples, workers
 
 HOUR_MS = 3_600_000
-MEASURED = ("used_bytes", "utilization", "temperature")
+MEASUREMENTS = ("used_bytes", "utilization", "temperature")
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class DeviceSeries:
     """A device as last reported, and its measurements at each time."""
 
     device: Json
-    values: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in MEASURED})
+    values: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in MEASUREMENTS})
 
 
 @dataclass(slots=True)

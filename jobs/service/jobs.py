@@ -32,13 +32,13 @@ class JobKey:
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
     """Read the jobs with these keys in one query; one answer per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
-    return [_own(found.get(key.job_id), key) for key in keys]
+    return [_own_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
     """Read the jobs with these keys in one query, without specs and results; one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
-    return [_own(found.get(key.job_id), key) for key in keys]
+    return [_own_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def get(connection: Connection, key: JobKey) -> JobDetails:
@@ -193,8 +193,8 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     return found
 
 
-def _own(job: Job | None, key: JobKey) -> Job | NotFoundError:
-    return _unknown(key) if job is None or job.project_id != key.project_id else job
+def _own_or_error(job: Job | None, key: JobKey) -> Job | NotFoundError:
+    return _unknown_job_error(key) if job is None or job.project_id != key.project_id else job
 
 
 def require_job(connection: Connection, key: JobKey) -> None:
@@ -204,8 +204,8 @@ def require_job(connection: Connection, key: JobKey) -> None:
         NotFoundError: it does not have it.
     """
     if not repository.exists(connection, key.project_id, key.job_id):
-        raise _unknown(key)
+        raise _unknown_job_error(key)
 
 
-def _unknown(key: JobKey) -> NotFoundError:
+def _unknown_job_error(key: JobKey) -> NotFoundError:
     return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")

@@ -100,7 +100,7 @@ def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics 
         return None
     names = [span.name for span in spans]
     steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
-    start, stop = _limits(window, *steps)
+    start, stop = _step_range(window, *steps)
     chosen = {name: Series(name) for name in names if not window.names or name in window.names}
     for row in metrics.thin(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
         chosen[row[0]].add(row[1:])
@@ -126,7 +126,7 @@ def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
         return ThinnedMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
     names = sorted({name for point in points for name in point.values})
     steps = (min(point.step for point in points), max(point.step for point in points))
-    start, stop = _limits(window, *steps)
+    start, stop = _step_range(window, *steps)
     series = []
     for name in names:
         if not window.names or name in window.names:
@@ -147,7 +147,7 @@ def _thin_one(name: str, values: Mapping[int, float | None], start: int, stop: i
     return series
 
 
-def _limits(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
+def _step_range(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
     """Return the steps [start, stop) of a window; at least one step long."""
     start = first_step if window.start is None else window.start
     stop = last_step + 1 if window.stop is None else window.stop

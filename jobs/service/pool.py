@@ -12,7 +12,7 @@ from jobs.scheduling import Device, Holding, Machine, Reservation, Resident
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
-KNOWN_MS = 3_600_000  # jobs may wait for a worker that reported within this time
+MAX_ABSENCE_MS = 3_600_000  # jobs may wait for a worker that reported within this time
 
 
 def read_machines(connection: Connection, settings: Settings, *, expired_lately: Collection[str] = ()) -> list[Machine]:
@@ -37,7 +37,7 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
 
 def read_known_machines(connection: Connection) -> list[Machine]:
     """Return the machines of all workers that reported within the last hour, as if no jobs ran on them."""
-    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - KNOWN_MS)]
+    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - MAX_ABSENCE_MS)]
 
 
 def use_gpus(machines: Sequence[Machine]) -> bool:

@@ -74,7 +74,7 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
     point, model = found
     name = name or f"{key.job_id}-step-{point.step}"
     if models.get_many(connection, key.project_id, [name]):
-        raise _taken(name)
+        raise _name_taken_error(name)
     wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
     record_keys(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
@@ -92,7 +92,7 @@ def copy(store: ArtifactStore, publication: Publication) -> None:
         for file in wanted:
             store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
     except FileNotFoundError:
-        message = f"the resume point of step {publication.point.step} was replaced by a newer one meanwhile; list again"
+        message = f"the resume point of step {publication.point.step} has been replaced by a newer one; list them again"
         raise ConflictError(message, param="step") from None
 
 
@@ -118,7 +118,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
         created_at=now,
     )
     if not models.add(connection, record):
-        raise _taken(publication.name)
+        raise _name_taken_error(publication.name)
     made = [
         ArtifactRecord(
             id=new_id("art"),
@@ -142,5 +142,5 @@ def give_up(connection: Connection, key: JobKey, publication: Publication) -> No
     record_keys(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
 
 
-def _taken(name: str) -> NameTakenError:
+def _name_taken_error(name: str) -> NameTakenError:
     return NameTakenError(f"there is a model {name!r} already; choose another id", param="id")

@@ -85,13 +85,13 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[An
 
 def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
     """Answer repeated requests, and the first new request with each idempotency key."""
-    answers = _replays(connection, waiting)
+    answers = _find_replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check(connection, first)
     # Another process may have accepted the same request in the meantime and reserved the name of the result.
     # Or this submission was committed before, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
-    answers |= refused | _made_before(connection, refused_submissions) | _replays(connection, refused_submissions)
+    answers |= refused | _find_made(connection, refused_submissions) | _find_replays(connection, refused_submissions)
     return answers | _record(connection, {index: first[index] for index in required}, required)
 
 
@@ -115,11 +115,11 @@ def _record(
     rows = {index: _row(each, required[index], now) for index, each in submissions.items()}
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
-    _accompany(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
-    return _made_before(connection, submissions)
+    _insert_related_rows(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
+    return _find_made(connection, submissions)
 
 
-def _made_before(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_made(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose jobs are stored already."""
     if not submissions:
         return {}
@@ -152,7 +152,7 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
     }
 
 
-def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
     known = jobs.by_idempotency_key(connection, set(keyed.values())) if keyed else {}
@@ -231,7 +231,7 @@ def _find_fault(
     return None
 
 
-def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
+def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
     """Insert the other rows of new jobs: first events, labels, and reserved names of results."""
     if not made:
         return

@@ -12,7 +12,7 @@ from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
 from jobs.service.unneeded import keep_resume_points, record_unneeded
 from jobs.settings import Settings
-from jobs.state import CHARGED, Event, JobState, Transition, next_transition
+from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, next_transition
 
 
 def lock_job(connection: Connection, job_id: str, project_id: str | None = None) -> JobRecord:
@@ -44,7 +44,7 @@ def advance(
         IllegalTransitionError: the table has no such transition, or another transaction was faster.
     """
     row = next_transition(job.state, event, attempts_left=job.attempts_left)
-    columns = {**_consequences(job, row, now, settings), **(changes or {})}
+    columns = {**_changed_columns(job, row, now, settings), **(changes or {})}
     if not jobs.compare_and_set(connection, job.id, row.source, row.target, columns):
         raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")
     attempt_id = columns.get("attempt_id") or job.attempt_id
@@ -102,10 +102,10 @@ def end_attempt(
     )
 
 
-def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
+def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
     """Return the columns that every transition changes."""
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
-    charged = job.charged_attempts + (1 if row.event in CHARGED else 0)
+    charged = job.charged_attempts + (1 if row.event in EVENTS_COUNTED_AS_ATTEMPT else 0)
     columns["charged_attempts"] = charged
     if row.target.final:
         columns["finished_at"] = now
@@ -137,7 +137,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
     """Return the milliseconds that a requeued job waits, which double with every counted attempt."""
-    if event not in CHARGED:
+    if event not in EVENTS_COUNTED_AS_ATTEMPT:
         return 0
     seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))
     return int(seconds * 1000)

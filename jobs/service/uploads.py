@@ -16,7 +16,7 @@ from jobs.service import files
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
 
 LIFETIME_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
-KEPT_MS = DAY_MS  # time for which the row of an expired upload is kept
+EXPIRED_ROW_MS = DAY_MS  # time for which the row of an expired upload is kept
 
 
 class UploadStatus(StrEnum):
@@ -158,7 +158,7 @@ def find_file(connection: Connection, upload: UploadRecord) -> FileRecord | None
 
 def expire(connection: Connection) -> None:
     """Delete the rows of uploads that expired more than a day ago."""
-    uploads.delete_expired(connection, before=now_ms(connection) - KEPT_MS)
+    uploads.delete_expired(connection, before=now_ms(connection) - EXPIRED_ROW_MS)
 
 
 def _get_pending(connection: Connection, project_id: str, upload_id: str) -> UploadRecord:

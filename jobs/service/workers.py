@@ -75,7 +75,7 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
     """Send a worker no more jobs; jobs still running after `deadline_seconds` must yield (None: never).
 
     Raises:
-        NotFoundError: no worker of this id is alive.
+        NotFoundError: no worker with this id is alive.
     """
     now = now_ms(connection)
     at = NEVER if deadline_seconds is None else now + int(deadline_seconds * 1000)
@@ -86,7 +86,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     """Allow a drained worker to take jobs again.
 
     Raises:
-        NotFoundError: no worker of this id is alive.
+        NotFoundError: no worker with this id is alive.
     """
     return _set_drain_time(connection, worker_id, None, settings)
 
