@@ -14,9 +14,8 @@ def prepare(settings: Settings, secret: str | None = None) -> str | None:
         settings: The deployment.
         secret: The key to store; None generates one.
     """
-    settings.home.mkdir(
-        mode=0o700, parents=True, exist_ok=True
-    )  # only the service's user may read it, since it contains prompts
+    # Only the service's user may read the directory, because it contains prompts.
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for root in settings.allowed_model_roots:
         if not settings.model_roots:
             root.mkdir(parents=True, exist_ok=True)

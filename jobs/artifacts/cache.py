@@ -66,9 +66,8 @@ class Cache:
         except OSError:
             return False
         try:
-            doomed = entry.with_name(
-                f"{entry.name}.arriving-{new_id('evicted')}"
-            )  # the next `evict` deletes it if we die here
+            # If we die after renaming it, the next `evict` deletes it like an abandoned download.
+            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")
             entry.rename(doomed)
         finally:
             os.close(descriptor)

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# The worker of a lost attempt may still write until it checks its lease, which happens well within this many seconds.
+# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease times.
 ZOMBIE_LEASES = 2
 
 

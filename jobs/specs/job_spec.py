@@ -1,4 +1,4 @@
-"""What all job specs share."""
+"""Base classes of all job specs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

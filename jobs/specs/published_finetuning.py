@@ -1,4 +1,4 @@
-"""Names and presets of Baichuan2's fine-tune.py, as fields of a `finetune` spec."""
+"""Translates names and presets of Baichuan2's fine-tune.py to fields of a `finetune` spec."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

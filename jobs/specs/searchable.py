@@ -1,4 +1,4 @@
-"""What lists find of a spec and of an error: short texts, written when a job is submitted or fails."""
+"""Searchable text of specs and errors for job lists, written when a job is submitted or fails."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Generate specs as rows store them: long prompts and conversations are in the artifact store."""
+"""Generate specs in the form stored in rows, with long prompts and conversations in the artifact store."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the specs of jobs that generate text share: the model, its engine, and the memory of an open batch."""
+"""Base of the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
