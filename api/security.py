@@ -35,7 +35,7 @@ def bearer_secret(header: str | None) -> str:
     """
     scheme, _, secret = (header or "").partition(" ")
     secret = secret.strip()
-    if scheme.lower() != "bearer" or not secret or len(secret) > keys.LONGEST_SECRET:
+    if scheme.lower() != "bearer" or not secret or len(secret) > keys.MAX_SECRET_CHARACTERS:
         raise AuthenticationError("send an API key in the header `Authorization: Bearer <key>`")
     return secret
 

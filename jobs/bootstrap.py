@@ -1,4 +1,4 @@
-"""First start: the schema, and an administrator's key to begin with."""
+"""First start: creates the schema and a first administrator key."""
 
 from jobs.database import Database
 from jobs.service import keys
@@ -12,9 +12,10 @@ def prepare(settings: Settings, secret: str | None = None) -> str | None:
 
     Args:
         settings: The deployment.
-        secret: The key to store; a fresh one is made if it is None.
+        secret: The key to store; None generates one.
     """
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the service's user may read prompts
+    # Only the service's user may read the directory, because it contains prompts.
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for root in settings.allowed_model_roots:
         if not settings.model_roots:
             root.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ LEASE = "dispatcher"
 LEASE_MS = 5_000
 RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew after a third of the lease
 LOOK_AHEAD = 1000
-EXPLAIN_SECONDS = 2.0  # how often the reasons why jobs wait are updated, in seconds
+EXPLAIN_SECONDS = 2.0  # seconds between updates of the reasons why jobs wait
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +58,17 @@ class Dispatcher:
                 self._transport.wait_for_work()
                 self._outage = None
             except BrokerUnreachableError as error:
-                self._pause("Redis is unreachable, jobs wait in the database: %s", error)
+                self._pause("Redis is unreachable; jobs wait in the database: %s", error)
             except Exception as error:  # noqa: BLE001 - the dispatcher must survive any outage of the database
-                self._pause("the dispatcher tries again: %s", error)
+                self._pause("the dispatcher failed, trying again: %s", error)
         self._resign()
 
     def stop(self) -> None:
-        """End `run` after what it is doing."""
+        """Make `run` return after its current step."""
         self._stopping.set()
 
     def repair(self) -> None:
-        """End what is overdue, and note which workers did not take what was sent to them."""
+        """End overdue attempts, and remember which workers did not claim theirs."""
         if time.monotonic() < self._patient_until:
             return
         for ended in reap(self._database, self._settings):
@@ -76,10 +76,10 @@ class Dispatcher:
                 self._expired_at[ended.worker_id] = time.monotonic()
 
     def dispatch_waiting(self) -> int:
-        """Place and send what can start now; returns how many were sent.
+        """Place and send the jobs that can start now; return how many were sent.
 
         Raises:
-            BrokerUnreachableError: Redis does not answer; what was not sent is queued again.
+            BrokerUnreachableError: Redis does not answer; jobs that were not sent are queued again.
         """
         queued, decided = self._decide()
         self._explain(queued, decided)
@@ -94,7 +94,7 @@ class Dispatcher:
         return len(made)
 
     def _decide(self) -> tuple[list[QueuedJob], Round]:
-        """Read the pool and the queue, and place what can start now."""
+        """Read the pool and the queue, and place the jobs that can start now."""
         with self._database.reading() as connection:
             queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOK_AHEAD)
             if not queued:
@@ -105,7 +105,7 @@ class Dispatcher:
         return queued, place(waiting, machines)
 
     def _explain(self, queued: Sequence[QueuedJob], decided: Round) -> None:
-        """Record why jobs wait, for those whose reason has changed."""
+        """Record why jobs wait if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return
         self._explain_at = time.monotonic() + EXPLAIN_SECONDS
@@ -150,7 +150,7 @@ class Dispatcher:
             return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _note_jump(self, now: int) -> None:
-        """Give workers time to renew when the clock leapt: it was set, or the machine slept with all that ran on it."""
+        """Give workers time to renew after the clock has leapt: it was set, or the machine was suspended."""
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds

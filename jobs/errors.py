@@ -1,13 +1,13 @@
-"""What can go wrong in the job domain, without a word about HTTP.
+"""Errors of the job domain, independent of HTTP.
 
 DomainError
- ├── NotFoundError             the thing asked for does not exist in this project
+ ├── NotFoundError             the requested object does not exist in this project
  ├── InvalidRequestError       a field has a value that cannot be accepted
  │    ├── UnknownModelError
  │    ├── UnknownFileError
  │    ├── UnknownCursorError
  │    └── PathNotAllowedError
- ├── ConflictError             the thing exists, but not in a state that allows this
+ ├── ConflictError             the object exists, but not in a state that allows this
  │    ├── IllegalTransitionError
  │    ├── VersionConflictError
  │    ├── IdempotencyConflictError
@@ -19,18 +19,18 @@ DomainError
  ├── RetryLaterError           the same request may succeed later
  │    ├── TooManyRequestsError
  │    └── NotReadyError
- ├── ServingFailedError        the job that was to answer has failed
+ ├── ServingFailedError        the job that should have answered has failed
  ├── OutcomeUnknownError       the database's answer to a commit was lost
  ├── StorageUnavailableError   the artifact store cannot be written
  └── AuthenticationError
       └── PermissionDeniedError
 
-`param` names the field at fault, in the client's own words. Messages say what to change.
+`param` is the field at fault, as the client named it. Messages say what to change.
 """
 
 
 class DomainError(Exception):
-    """Base of all errors that the job domain raises on purpose."""
+    """Base class of all errors that the job domain raises on purpose."""
 
     code = "error"
 
@@ -41,7 +41,7 @@ class DomainError(Exception):
 
 
 class NotFoundError(DomainError):
-    """The thing asked for does not exist in this project."""
+    """The requested object does not exist in this project."""
 
     code = "not_found"
 
@@ -65,7 +65,7 @@ class UnknownFileError(InvalidRequestError):
 
 
 class UnknownCursorError(InvalidRequestError):
-    """A list is to be continued after an item that it does not have."""
+    """A list should be continued after an item that it does not have."""
 
     code = "unknown_cursor"
 
@@ -82,13 +82,13 @@ class PathNotAllowedError(InvalidRequestError):
 
 
 class ConflictError(DomainError):
-    """The thing exists, but not in a state that allows this."""
+    """The object exists, but not in a state that allows this."""
 
     code = "conflict"
 
 
 class IllegalTransitionError(ConflictError):
-    """The state machine has no such transition from the present state."""
+    """The state machine has no such transition from the current state."""
 
     code = "illegal_transition"
 
@@ -100,19 +100,19 @@ class VersionConflictError(ConflictError):
 
 
 class IdempotencyConflictError(ConflictError):
-    """An Idempotency-Key was used before with another request."""
+    """An Idempotency-Key was used before with a different request."""
 
     code = "idempotency_conflict"
 
 
 class InUseError(ConflictError):
-    """The thing cannot be deleted: it is not final, or something uses it."""
+    """The object cannot be deleted: it is not final, or something uses it."""
 
     code = "in_use"
 
 
 class OutdatedSpecError(ConflictError):
-    """A job's spec was accepted by another version of the service, and this one does not accept it."""
+    """A job's spec was accepted by another version of the service and is invalid for this one."""
 
     code = "outdated_spec"
 
@@ -139,7 +139,7 @@ class RetryLaterError(DomainError):
     """The same request may succeed later.
 
     Attributes:
-        seconds: When to try again, from now.
+        seconds: Seconds after which to try again.
     """
 
     code = "retry_later"
@@ -150,13 +150,13 @@ class RetryLaterError(DomainError):
 
 
 class TooManyRequestsError(RetryLaterError):
-    """The project, the runner or the pool has as much to do as it takes."""
+    """The project, the runner or the pool has reached its limit of work."""
 
     code = "too_many_requests"
 
 
 class NotReadyError(RetryLaterError):
-    """What is needed for the answer is not there yet, or no longer."""
+    """The data or model needed for the answer is not available yet, or no longer."""
 
     code = "not_ready"
 

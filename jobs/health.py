@@ -1,4 +1,4 @@
-"""`python -m jobs.health dispatcher|worker`: exit 0 if that part is alive; for container health checks."""
+"""`python -m jobs.health dispatcher|worker`: exit 0 if that process is alive; for container health checks."""
 
 import socket
 import sys
@@ -13,26 +13,26 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE = "write probe"  # name of a lease that nothing waits for; written to test whether the database takes writes
+PROBE_LEASE = "write probe"  # name of an unused lease, written to test whether the database accepts writes
 PROBE_SECONDS = 1.0
 
 
 def dispatcher_alive(database: Database) -> bool:
-    """Whether a dispatcher leads, here or on another machine."""
+    """Whether a dispatcher is the leader, here or on another machine."""
     with database.reading() as connection:
         return workers.lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
 
 
 def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
-    """Whether a worker of this machine reported within the last few heartbeats."""
+    """Whether a worker on this machine has reported within the last few heartbeat intervals."""
     with database.reading() as connection:
         return any(worker.hostname == hostname for worker in list_alive(connection, settings))
 
 
 def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
-    """Return the age in seconds of the oldest attempt that this worker should have claimed; None if there is none.
+    """Return the age in seconds of an attempt that this worker should have claimed by now; None if there is none.
 
-    That is half of the time it has; of several the one sent last counts.
+    It should claim an attempt within half of the time limit; of several late ones, the one sent last counts.
     """
     now = now_ms(connection)
     half = int(settings.pickup_seconds * 1000 / 2)
@@ -41,9 +41,9 @@ def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings
 
 
 class WriteProbe:
-    """Shows whether the database takes writes: reads still succeed on a full disk or a read-only standby.
+    """Tests whether the database accepts writes: reads still succeed on a full disk or a read-only standby.
 
-    It writes at most once per second, for anybody may ask for it.
+    It writes at most once per second, because anybody may request it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -56,19 +56,19 @@ class WriteProbe:
         """Write and commit one row.
 
         Raises:
-            DBAPIError: the database does not take it.
+            DBAPIError: the database rejects it.
         """
         with self._lock:
             if time.monotonic() < self._good_until:
                 return
             with self._database.writing() as connection:
                 now = now_ms(connection)
-                workers.hold_lease(connection, PROBE, self._holder, now=now, expires_at=now)
+                workers.hold_lease(connection, PROBE_LEASE, self._holder, now=now, expires_at=now)
             self._good_until = time.monotonic() + PROBE_SECONDS
 
 
 def main(arguments: list[str]) -> int:
-    """Check the part that is named; returns the exit code."""
+    """Check the process named in the arguments; return the exit code."""
     settings = read_settings_or_exit(Settings)
     database = Database(settings.database)
     match arguments:

@@ -12,7 +12,7 @@ _last = 0
 def new_id(prefix: str) -> str:
     """Return a new id such as ``job-01kb3…``: a prefix and a lowercase ULID, monotonically increasing within a process.
 
-    Source of the form: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
+    Specification: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """
     global _last  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
     with _lock:
@@ -23,7 +23,7 @@ def new_id(prefix: str) -> str:
 
 
 def first_id_at(prefix: str, milliseconds: int) -> str:
-    """Return the smallest id that can be made at a time; ids made earlier sort before it."""
+    """Return the smallest id that can be made at this time; ids made earlier sort before it."""
     return f"{prefix}-{_encode(milliseconds << 80)}"
 
 

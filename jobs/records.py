@@ -1,4 +1,4 @@
-"""Rows as the rest of the code sees them: frozen, typed, without a connection."""
+"""Database rows as the rest of the code sees them: frozen, typed, without a connection."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ ChatState = Literal["running", "succeeded", "failed", "cancelled"]
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
-# Causes for which a job waits until another one ends; see `jobs.scheduling.explanation`.
+# Causes that make a job wait until another one ends; see `jobs.scheduling.explanation`.
 ROOM_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job without its spec and result, which are only read where they are needed.
+    """A job without its spec and result, which are only read if they are needed.
 
     Times are milliseconds since the epoch.
 
     Attributes:
-        source_model: The model that the spec names as `model`, or the repository of a pull job.
-        output_model: The id that the spec chose for the resulting model.
+        source_model: The `model` of the spec, or the repository of a pull job.
+        output_model: The id that the spec sets for the resulting model.
         labels: Labels of the spec.
-        key_id: The API key that submitted it; None for jobs of releases that did not record it.
+        key_id: The API key that submitted it; None for jobs from releases that did not record it.
         submitter: That key's name, or an empty string.
     """
 
@@ -60,7 +60,7 @@ class JobRecord:
 
     @property
     def attempts_left(self) -> bool:
-        """Whether one more attempt may follow the present one."""
+        """Whether another attempt may follow the current one."""
         return self.charged_attempts + 1 < self.max_attempts
 
 
@@ -69,7 +69,7 @@ class JobDetails(JobRecord):
     """A job with its spec and result.
 
     Attributes:
-        openai: What a client of OpenAI's API sent that the spec has no field for; None if none made the job.
+        openai: Values from a client of OpenAI's API that the spec has no field for; None for other jobs.
     """
 
     spec: Json
@@ -79,7 +79,7 @@ class JobDetails(JobRecord):
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """What the dispatcher reads of a queued job: never its spec."""
+    """The columns of a queued job that the dispatcher reads; never its spec."""
 
     id: str
     kind: str
@@ -90,11 +90,11 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs a list shows; all conditions that are given must hold.
+    """Conditions on the jobs that a list shows; all those that are set must hold.
 
 
     Attributes:
-        states: The job is in one of these, if there are any.
+        states: The job is in one of these states; empty allows all.
         label: Key and value of a label.
         field: Dotted name and value of a field of the spec.
         error: Part of the error's code or message.
@@ -102,8 +102,8 @@ class JobFilter:
         submitter: Name of the API key that submitted it.
         created_from: Earliest time of submission.
         created_before: The submission was before this time.
-        metadata: Values that clients of OpenAI's API have attached to a job, by key.
-        from_openai: Whether only jobs are shown that clients of OpenAI's API have made.
+        metadata: Values that clients of OpenAI's API attached to the job, by key.
+        from_openai: Whether to show only jobs that clients of OpenAI's API have made.
     """
 
     states: Sequence[str] = ()
@@ -121,12 +121,12 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class AllocationRecord:
-    """Where one node of an attempt runs.
+    """The place of one node of an attempt.
 
     Attributes:
         node: Index of the node; node 0 publishes the result.
-        deadline: When the worker must have claimed the node or renewed its lease; None once the attempt has ended.
-        address: "host:port" where node 0 waits for the others; None if there is one node, or until it is claimed.
+        deadline: Time by which the worker must claim the node or renew its lease; None once the attempt has ended.
+        address: "host:port" at which node 0 waits for the other nodes; None for a single node, or until it is claimed.
     """
 
     attempt_id: str
@@ -172,7 +172,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRecord:
-    """One published file of a job; `key` says where the artifact store has it."""
+    """One published file of a job; `key` is its key in the artifact store."""
 
     id: str
     job_id: str
@@ -202,12 +202,12 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An uploaded file, or an artifact as a file.
+    """An uploaded file, or an artifact presented as a file.
 
     Attributes:
         status: `processed`, or `error` if the content does not suit the purpose.
-        status_details: What is wrong with the content, with the line.
-        job_id: The job that has published it, if it is an artifact.
+        status_details: What is wrong with the content, and in which line.
+        job_id: The job that published it, if it is an artifact.
     """
 
     id: str
@@ -242,7 +242,7 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True)
 class UploadPartRecord:
-    """One part of an upload; `key` says where the artifact store has it."""
+    """One part of an upload; `key` is its key in the artifact store."""
 
     id: str
     upload_id: str
@@ -257,8 +257,8 @@ class DeletionRecord:
 
     Attributes:
         reason: Why it is deleted; see `jobs.service.unneeded.Reason`.
-        not_before: When the leader may delete it.
-        attempts: How many times the leader has begun to.
+        not_before: Time from which the leader may delete it.
+        attempts: How many times the leader has tried to delete it.
     """
 
     id: str
@@ -272,7 +272,7 @@ class DeletionRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """Which files a list shows; None shows those of all purposes."""
+    """The files that a list shows, and their order; `purposes` None shows all of them."""
 
     purposes: Collection[str] | None = None
     oldest_first: bool = False
@@ -283,11 +283,11 @@ class WorkerRecord:
     """A worker process and the machine that it manages.
 
     Attributes:
-        devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes`, and what is measured of their use.
-        host: `memory_bytes`, `available_bytes` and `cores` of the machine, and the optional `packages` that it has.
-        labels: What the operator says about the machine.
-        models: Models that its runners keep loaded.
-        drain_at: When it must give back what it runs, if an administrator drains it.
+        devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes`, and measurements of their use.
+        host: `memory_bytes`, `available_bytes` and `cores` of the machine, and its optional `packages`.
+        labels: Labels that the operator gave the machine.
+        models: The models that its runners keep loaded.
+        drain_at: Time by which it must give back its jobs, if an administrator drains it.
     """
 
     id: str
@@ -325,7 +325,7 @@ class FeedRecord:
 
     Attributes:
         position: Its place in the project's feed.
-        job_id: The job that changed, if it is one.
+        job_id: The job that changed, if a job did.
     """
 
     project_id: str
@@ -342,8 +342,8 @@ class BulkRecord:
 
     Attributes:
         request: The conditions as the client sent them.
-        conditions: The same as the fields of a `JobFilter`.
-        last_job_id: The job that it dealt with last; it goes from the newest to the oldest.
+        conditions: The same conditions as the fields of a `JobFilter`.
+        last_job_id: The job that it processed last; it proceeds from the newest to the oldest.
         failures: `job_id`, `code` and `message` of the first jobs that could not be changed.
     """
 
@@ -372,7 +372,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """What a worker reported of its machine at one time."""
+    """A worker's report on its machine at one time."""
 
     at: int
     devices: Sequence[Json]
@@ -381,7 +381,7 @@ class SampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """What an API key used on one day (days since the epoch, UTC)."""
+    """The usage of an API key on one day (days since the epoch, UTC)."""
 
     day: int
     key_id: str | None
@@ -398,9 +398,9 @@ class ChatRecord:
     Attributes:
         job_id: The job whose attempt answers it.
         finish_reason: Why the first completion ended.
-        first_token_ms: Milliseconds from the arrival of the request to the first text.
-        expires_at: When a running chat counts as left behind by its API process; None once it has ended.
-        stored: Messages, metadata and answer, if the client wants them kept.
+        first_token_ms: Milliseconds from the arrival of the request to its first text.
+        expires_at: When a running chat counts as abandoned by its API process; None once it has ended.
+        stored: Messages, metadata and answer, if the client asked for them to be stored.
     """
 
     id: str

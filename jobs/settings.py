@@ -1,4 +1,4 @@
-"""How the service is deployed: one frozen object a process, read from the environment when the process starts."""
+"""Settings of a deployment: one frozen object per process, read from the environment when the process starts."""
 
 import os
 import re
@@ -20,11 +20,11 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 class InvalidSettingsError(ValueError):
-    """Variables of the environment have values that cannot be used."""
+    """Environment variables have values that cannot be used."""
 
 
 class Settings(BaseSettings):
-    """Where things are kept, and the clocks of the queue. Every field has an embedded default."""
+    """Storage locations and time limits. The defaults are those of the embedded deployment."""
 
     model_config = SettingsConfigDict(
         env_prefix="BAICHUAN_", frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
 
     @property
     def redis(self) -> str:
-        """The Redis URL in force; that of the embedded server stands in a file which `baichuan up` writes."""
+        """The Redis URL in force; `baichuan up` writes the URL of the embedded server to a file."""
         if self.redis_url:
             return self.redis_url
         written = self.home / "redis" / "url"
@@ -126,7 +126,7 @@ def read_settings(kind: type[S]) -> S:
     """Read settings from the environment.
 
     Raises:
-        InvalidSettingsError: variables have values that cannot be used; the message names them.
+        InvalidSettingsError: environment variables have values that cannot be used; the message names them.
     """
     try:
         return kind()
@@ -151,7 +151,7 @@ def _describe_fault(kind: type[BaseSettings], fault: Mapping[str, Any]) -> str:
 
 
 def _variable(kind: type[BaseSettings], name: str) -> str:
-    """Return the variable that a field is read from; pydantic names aliased fields by their alias."""
+    """Return the variable that a field is read from; for aliased fields, `name` is the alias."""
     if name not in kind.model_fields:
         return name
     alias = kind.model_fields[name].validation_alias

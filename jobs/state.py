@@ -1,4 +1,4 @@
-"""The state machine of a job and its attempts: one table, and nothing that decides beside it.
+"""The state machine of a job and its attempts, defined by a single table.
 
 `docs/state_machine.md` shows this table; a test compares both, and every compare-and-set in SQL takes its source and
 target states from here.
@@ -25,7 +25,7 @@ class JobState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing happens to the job any more unless a user retries it."""
+        """Whether the job is over unless a user retries it."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
@@ -37,22 +37,22 @@ class AttemptState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"  # no worker picked the message up in time
+    EXPIRED = "expired"  # no worker claimed it in time
     LOST = "lost"  # the worker stopped renewing the lease
-    RELEASED = "released"  # the worker gave the job back: it shut down or was drained
+    RELEASED = "released"  # the worker gave the job back, because it shut down or was drained
 
 
 class Event(StrEnum):
-    """What happens to a job."""
+    """An event that changes the state of a job."""
 
     DISPATCH = "dispatch"  # the scheduler placed it on a worker
-    CLAIM = "claim"  # the worker took it
-    EXPIRE = "expire"  # the worker did not take it in time
+    CLAIM = "claim"  # the worker claimed it
+    EXPIRE = "expire"  # the worker did not claim it in time
     SUCCEED = "succeed"
     FAIL = "fail"  # another attempt would fail again
     STUMBLE = "stumble"  # failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker gives it back: it shuts down or is drained
+    RELEASE = "release"  # the worker gives it back, because it shuts down or is drained
     CANCEL = "cancel"  # a user cancels it
     STOP = "stop"  # the worker has stopped it as requested
     RETRY = "retry"  # a user retries it
@@ -70,7 +70,7 @@ class Guard(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the table; `attempt` is the state in which the current attempt ends up, if it changes."""
+    """One row of the table; `attempt` is the new state of the current attempt, if it changes."""
 
     source: JobState
     event: Event
@@ -120,14 +120,14 @@ TRANSITIONS: tuple[Transition, ...] = (
 )
 
 # Events after which the attempt counts against `max_attempts`.
-CHARGED = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
+EVENTS_COUNTED_AS_ATTEMPT = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
 
 
 def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
-    """Return the row of the table that applies.
+    """Return the matching row of the table.
 
     Raises:
-        IllegalTransitionError: the table has none.
+        IllegalTransitionError: the table has no such row.
     """
     unmet = Guard.NO_ATTEMPTS_LEFT if attempts_left else Guard.ATTEMPTS_LEFT
     for row in TRANSITIONS:

@@ -1,4 +1,4 @@
-"""The files of an object store that a machine keeps on its own disk: the least recently used are evicted."""
+"""A cache of an object store's files on the local disk; the least recently used ones are evicted."""
 
 import fcntl
 import os
@@ -6,14 +6,14 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 from jobs.identifiers import new_id
 
 ENTRY_PARTS = {"jobs": 3}  # path depth of an evictable unit: jobs/JOB/ATTEMPT or files/FILE
 
 
 class Cache:
-    """Entries below a folder. Those in use are locked by the processes that use them, and never evicted."""
+    """Cached entries below a folder. Entries in use are locked by their processes and are never evicted."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
@@ -22,11 +22,11 @@ class Cache:
         weakref.finalize(self, _close, self._held)
 
     def path(self, key: str) -> Path:
-        """Return where the file or folder `key` is kept, if it is."""
+        """Return the path at which the file or folder `key` is cached, if it is."""
         return self._folder / key
 
     def hold(self, key: str) -> bool:
-        """Keep the entry of `key` until this object is gone, as used just now; False if `key` is not cached."""
+        """Mark the entry of `key` as just used and keep it while this object exists; False if `key` is not cached."""
         entry = self._folder.joinpath(*_entry_of(Path(key)).parts)
         try:
             if entry not in self._held:
@@ -40,8 +40,8 @@ class Cache:
         return False
 
     def evict(self) -> None:
-        """Delete fetches that died, and then the least recently used entries until the rest is within the limit."""
-        delete_older(self._folder.rglob("*.arriving-*"), ARRIVAL_SECONDS)
+        """Delete abandoned downloads, then the least recently used entries until the rest is within the limit."""
+        delete_older(self._folder.rglob("*.arriving-*"), STALE_TRANSFER_SECONDS)
         if not self._limit:
             return
         entries = sorted((entry.stat().st_mtime, entry) for entry in self._entries())
@@ -52,7 +52,7 @@ class Cache:
                 excess -= sizes[entry]
 
     def delete(self, key: str) -> None:
-        """Delete the file or folder `key`, whoever uses it."""
+        """Delete the file or folder `key`, even if a process uses it."""
         delete_path(self.path(key))
 
     def _entries(self) -> Iterator[Path]:
@@ -66,7 +66,8 @@ class Cache:
         except OSError:
             return False
         try:
-            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")  # swept if we die here
+            # If we die after renaming it, the next `evict` deletes it like an abandoned download.
+            doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")
             entry.rename(doomed)
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""An artifact store in a directory, which all machines share if there are several."""
+"""An artifact store in a directory; several machines must share it."""
 
 import os
 import shutil
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 class DirectoryStore:
-    """Keys are paths below `root`; a workspace already is the place where its files will be read."""
+    """Keys are paths below `root`; files are read from the workspace in which they were written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -25,7 +25,7 @@ class DirectoryStore:
         return folder
 
     def publish(self, key: str) -> None:
-        """Flush the files to disk, since a job that succeeded must survive a power cut."""
+        """Flush the files to disk, because the result of a job must survive a power cut."""
         self.share(self._path(key), key)
 
     def hold(self, key: str) -> Path:
@@ -45,13 +45,13 @@ class DirectoryStore:
         """See `ArtifactStore.sizes`."""
         folder, found = self._path(key), {}
         for path in folder.rglob("*"):
-            with suppress(FileNotFoundError):  # its owner deletes it
+            with suppress(FileNotFoundError):  # the attempt that owns the folder may delete files
                 if path.is_file():
                     found[path.relative_to(folder).as_posix()] = path.stat().st_size
         return found
 
     def copy(self, source: str, target: str) -> None:
-        """See `ArtifactStore.copy`; files never change, so that a link is as good where the disk has them."""
+        """See `ArtifactStore.copy`; files never change, so a hard link is enough if the disk supports it."""
         path = self._path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,9 +79,9 @@ class DirectoryStore:
         with self._path(key).open("rb") as file:
             file.seek(start)
             left = stop - start
-            while left > 0 and (piece := file.read(min(PIECE, left))):
-                left -= len(piece)
-                yield piece
+            while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
 
     def local(self, key: str) -> Path:
         """See `ArtifactStore.local`."""
@@ -93,14 +93,14 @@ class DirectoryStore:
 
     def tidy(self) -> None:
         """See `ArtifactStore.tidy`."""
-        delete_older((self.root / "incoming").glob("*"), ARRIVAL_SECONDS)
+        delete_older((self.root / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
 
     def free_bytes(self) -> int:
         """See `ArtifactStore.free_bytes`."""
         return shutil.disk_usage(self.root).free
 
     def _sync_folders(self, folder: Path) -> None:
-        """Flush a folder and those above it: their entries may be as new as the files."""
+        """Flush a folder and its parents, because they may be as new as the files."""
         while folder != self.root:
             _sync(folder)
             folder = folder.parent
@@ -109,7 +109,7 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root) or path == self.root:
-            raise ValueError(f"the key {key!r} leads out of the artifact store")
+            raise ValueError(f"the key {key!r} points outside the artifact store")
         return path
 
 

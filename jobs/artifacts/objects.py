@@ -1,4 +1,4 @@
-"""An artifact store in an object store (S3 and its like), with a cache on the local disk."""
+"""An artifact store in an object store (S3 and similar), with a cache on the local disk."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
 from jobs.artifacts.cache import Cache
-from jobs.artifacts.store import ARRIVAL_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 from jobs.artifacts.workspace import Workspace
 from jobs.identifiers import new_id
 
@@ -29,7 +29,7 @@ class ObjectStore:
 
     @classmethod
     def from_url(cls, url: str, *, cache: Path, limit: int = 0) -> Self:
-        """Open a URL such as s3://bucket/prefix; `limit` is that of the cache in bytes, 0 for none."""
+        """Open a URL such as s3://bucket/prefix; `limit` is the maximum size of the cache in bytes, 0 for no limit."""
         return cls(from_url(url), cache, limit)
 
     def workspace(self, key: str) -> Path:
@@ -43,12 +43,12 @@ class ObjectStore:
         folder = self.workspace(key)
         self._upload(folder, key)
         fetched = self._fetched.path(key)
-        if not fetched.exists():  # a later job on this machine then reads the result from the cache
+        if not fetched.exists():  # a later job on this machine can then read the result from the cache
             fetched.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(fetched)
 
     def hold(self, key: str) -> Path:
-        """See `ArtifactStore.hold`; links take no room, and keep files that are deleted."""
+        """See `ArtifactStore.hold`; hard links take no space and keep the content of deleted files."""
         held = self._cache / "work" / "incoming" / new_id("held")
         shutil.copytree(self.workspace(key), held, copy_function=os.link)
         return held
@@ -83,7 +83,7 @@ class ObjectStore:
         try:
             obstore.put(self._backend, key, source)
         except BaseError as error:
-            raise OSError(errno.EIO, "the object store refuses the file") from error
+            raise OSError(errno.EIO, "the object store rejected the file") from error
         source.unlink()
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
@@ -94,10 +94,10 @@ class ObjectStore:
             yield bytes(piece)
 
     def local(self, key: str) -> Path:
-        """Fetch a file, or all files below a folder; what was fetched completely before is used again."""
+        """Download a file, or all files below a folder, unless the cache has them already."""
         target = self._fetched.path(key)
         while not self._fetched.hold(key):  # the download may be evicted before it is locked
-            self._arrive(key, target)
+            self._download(key, target)
         return target
 
     def delete(self, key: str) -> None:
@@ -113,7 +113,7 @@ class ObjectStore:
 
     def tidy(self) -> None:
         """See `ArtifactStore.tidy`."""
-        delete_older((self._cache / "work" / "incoming").glob("*"), ARRIVAL_SECONDS)
+        delete_older((self._cache / "work" / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
         self._fetched.evict()
 
     def workspaces(self) -> list[Workspace]:
@@ -122,7 +122,7 @@ class ObjectStore:
         return [Workspace(folder.parent.name, folder.name) for folder in folders]
 
     def delete_workspace(self, key: str) -> None:
-        """Delete what is below `key` on this machine's disk and was not published."""
+        """Delete the unpublished files below `key` on this machine's disk."""
         delete_path(self._cache / "work" / key)
 
     def free_bytes(self) -> int:
@@ -134,9 +134,9 @@ class ObjectStore:
             if path.is_file():
                 obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
 
-    def _arrive(self, key: str, target: Path) -> None:
-        """Fetch to `target`, which appears as a whole or not at all."""
-        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may download it too
+    def _download(self, key: str, target: Path) -> None:
+        """Download to `target`, which appears complete or not at all."""
+        arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may be downloading it too
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         for name in names or [key]:
             self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))

@@ -1,7 +1,7 @@
-"""Resume points in the artifact store: folders of files, and for each a description that is written last.
+"""Resume points in the artifact store: each is a folder of files and a description that is written last.
 
-A folder without a description is being written, or its writer has died. One whose files are not all of the described
-size is being deleted. Neither counts.
+A folder without a description is being written, or its writer has died. If a file is missing or has another size,
+the resume point is being deleted. Neither counts.
 """
 
 import re
@@ -20,7 +20,7 @@ _MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKERS}/(\d+)\.json")
 
 @dataclass(frozen=True, slots=True)
 class PointModel:
-    """The model in a resume point: its kind, what is known of it, and its files within the folder."""
+    """The model in a resume point: its kind, its details, and its files within the folder."""
 
     kind: str
     details: Mapping[str, Any]
@@ -34,10 +34,10 @@ class ResumePoint:
     Attributes:
         job_id: The job.
         attempt_id: The attempt that saved it.
-        step: Step of the optimizer after which it was saved.
+        step: Optimizer step after which it was saved.
         saved_at: Time in milliseconds since the epoch, by the clock of the worker.
         sizes: Bytes of each file, by its path in the folder.
-        model: The model in it; None if the files are those of a sharded run, of which no program makes a model.
+        model: The model in it; None if a sharded run saved the files, because no program can turn them into a model.
     """
 
     job_id: str
@@ -49,12 +49,12 @@ class ResumePoint:
 
     @property
     def key(self) -> str:
-        """Key of the folder."""
+        """Key of its folder in the store."""
         return Workspace(self.job_id, self.attempt_id).resume_point(self.step)
 
     @property
     def bytes(self) -> int:
-        """Size of all files."""
+        """Total size of its files."""
         return sum(self.sizes.values())
 
 
@@ -62,7 +62,7 @@ _POINT: TypeAdapter[ResumePoint] = TypeAdapter(ResumePoint)
 
 
 def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
-    """Write the description of a resume point whose files are all in the store."""
+    """Write the description of a resume point after all its files are in the store."""
     file = store.scratch() / new_id("marker")
     file.write_bytes(_POINT.dump_json(point))
     store.put(file, Workspace(point.job_id, point.attempt_id).marker(point.step))
@@ -75,12 +75,12 @@ def delete_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
 
 
 def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -> list[ResumePoint]:
-    """Return the complete resume points of a job by step; of two with the same step, that of the later attempt.
+    """Return the complete resume points of a job by step; for equal steps, the later attempt wins.
 
     Args:
-        store: Where they are.
+        store: The artifact store.
         job_id: The job.
-        attempt_ids: The attempts whose resume points count, first to last.
+        attempt_ids: The attempts to consider, first to last.
     """
     sizes = store.sizes(f"jobs/{job_id}")
     steps: dict[str, list[int]] = {}
@@ -104,7 +104,7 @@ def _read(
         marker = workspace.marker(step)
         point = _POINT.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
-        return None  # it was deleted in the meantime, or another version wrote it
+        return None  # it has been deleted in the meantime, or another version of the service wrote it
     folder = workspace.resume_point(step).removeprefix(prefix)
     is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
     return point if is_complete else None

@@ -1,7 +1,7 @@
-"""What an artifact store does, and how its keys are formed.
+"""The interface of artifact stores.
 
-An attempt writes under a key of its own, and a file becomes an artifact only by its row in SQL. So nothing half-written
-is ever visible, and what a superseded attempt leaves behind is garbage that nobody can see.
+Each attempt writes under its own key, and a file becomes an artifact only when SQL has a row for it. So no incomplete
+file is ever visible, and the files of a superseded attempt are garbage that nobody can see.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class StoredFile:
     sha256: str
 
 
-ARRIVAL_SECONDS = 24 * 3600  # an upload or download that has written nothing for this many seconds is dead
+STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upload or download counts as dead
 
 
 class ArtifactStore(Protocol):
@@ -34,7 +34,7 @@ class ArtifactStore(Protocol):
         ...
 
     def publish(self, key: str) -> None:
-        """Make what stands in the workspace of `key` readable under that key on every machine."""
+        """Make the files in the workspace of `key` readable under that key on every machine."""
         ...
 
     def scratch(self) -> Path:
@@ -54,7 +54,7 @@ class ArtifactStore(Protocol):
         ...
 
     def hold(self, key: str) -> Path:
-        """Keep the files that are now in the workspace of `key` readable, even if they are deleted there later."""
+        """Keep the current files of the workspace of `key` readable, even if they are deleted from it later."""
         ...
 
     def share(self, held: Path, key: str) -> None:
@@ -62,7 +62,7 @@ class ArtifactStore(Protocol):
         ...
 
     def release(self, held: Path) -> None:
-        """Give up what `hold` returned."""
+        """Release the files that `hold` returned."""
         ...
 
     def sizes(self, key: str) -> dict[str, int]:
@@ -70,40 +70,40 @@ class ArtifactStore(Protocol):
         ...
 
     def copy(self, source: str, target: str) -> None:
-        """Copy one file from key to key, without fetching it.
+        """Copy one file from key to key, without downloading it.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: `source` does not exist.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Delete the file or folder `key`; nothing happens if there is none."""
+        """Delete the file or folder `key` if it exists."""
         ...
 
     def tidy(self) -> None:
-        """Delete from this machine's disk what died while it arrived, and what exceeds the limit of the cache."""
+        """Delete abandoned transfers from this machine's disk, and entries beyond the limit of the cache."""
         ...
 
     def free_bytes(self) -> int:
-        """Return the bytes that are free for a workspace on this machine."""
+        """Return the bytes that are available for a workspace on this machine."""
         ...
 
 
 def delete_older(paths: Iterable[Path], seconds: float) -> None:
-    """Delete files and folders that nothing has been written to for this long."""
+    """Delete files and folders that have not been written to for this many seconds."""
     for path in paths:
-        with suppress(FileNotFoundError):  # the upload is complete, or another process deletes it too
+        with suppress(FileNotFoundError):  # the upload has completed, or another process deletes it too
             newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if newest < time.time() - seconds:
                 delete_path(path)
 
 
 def delete_path(path: Path) -> None:
-    """Delete a file, or a folder with everything in it; nothing happens if there is none.
+    """Delete a file, or a folder with all its content, if it exists.
 
     Raises:
-        OSError: something cannot be deleted.
+        OSError: a file or folder cannot be deleted.
     """
     try:
         shutil.rmtree(path)

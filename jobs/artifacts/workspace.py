@@ -1,4 +1,4 @@
-"""Where the files of a job and of its attempts are in the artifact store."""
+"""Keys of the files of a job and its attempts in the artifact store."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ MARKERS = "complete"
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Keys of all that one attempt writes: no other code builds them."""
+    """Keys of all files that one attempt writes; no other code builds such keys."""
 
     job_id: str
     attempt_id: str
 
     @property
     def key(self) -> str:
-        """Key of everything."""
+        """Key of the folder with all its files."""
         return f"jobs/{self.job_id}/{self.attempt_id}"
 
     @property
@@ -28,16 +28,16 @@ class Workspace:
         return f"{self.key}/checkpoints"
 
     def resume_point(self, step: int) -> str:
-        """Key of the resume point of this step."""
+        """Return the key of the resume point of a step."""
         return f"{self.checkpoints}/checkpoint-{step}"
 
     def marker(self, step: int) -> str:
-        """Key of the description of that resume point, which is written when it is complete."""
+        """Return the key of the resume point's description, which is written once it is complete."""
         return f"{self.checkpoints}/{MARKERS}/{step}.json"
 
 
 def published_key(job_id: str, name: str) -> str:
-    """Return the key of a model that a resume point of the job has become."""
+    """Return the key of a model that was published from a resume point of the job."""
     return f"jobs/{job_id}/{name}"
 
 

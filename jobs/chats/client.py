@@ -1,4 +1,4 @@
-"""The API process's side of chats: asks serving attempts, and hands their replies to the requests that wait.
+"""The API process's side of chats: sends requests to serving attempts and passes on their replies.
 
 Each process has one stream of replies in Redis. One task reads it while chats are open, and one renews the key by which
 workers see that the process is alive.
@@ -34,13 +34,13 @@ from jobs.chats.messages import (
 )
 from jobs.identifiers import new_id
 
-PROCESS_SECONDS = 10  # a process that does not renew its key for this long counts as dead, and its chats are aborted
+PROCESS_KEY_SECONDS = 10  # seconds without a renewed key after which a process counts as dead and its chats are aborted
 RENEW_SECONDS = 3.0
-CALLS_SECONDS = 60  # calls that no worker reads expire after this many seconds
+CALL_LIFETIME_SECONDS = 60  # seconds after which calls that no worker reads expire
 BLOCK_MS = 1000
 CONNECT_SECONDS = 1.0
-RETRY_SECONDS = 0.5  # seconds between two attempts to read while Redis is unreachable
-LOST = "replies were lost on the way; ask again"
+RETRY_SECONDS = 0.5  # seconds between attempts to read while Redis is unreachable
+LOST_REPLIES = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +48,18 @@ News = Started | Delta | ChoiceEnded | Ended | Refused
 
 
 class OpenChat:
-    """One or more requests to an attempt that are answered together, each with its own numbered replies.
+    """One or more requests that an attempt answers together; the replies to each are numbered separately.
 
     Attributes:
         attempt_id: The attempt that answers.
-        ids: Ids of the requests, in the order in which they were made.
+        ids: Ids of the requests, in their order.
     """
 
     def __init__(self, attempt_id: str, ids: Sequence[str]) -> None:
         self.attempt_id = attempt_id
         self.ids = ids
         self.heard = time.monotonic()
-        self._expected = dict.fromkeys(ids, 0)  # the number of the next reply; requests that have ended are absent
+        self._expected = dict.fromkeys(ids, 0)  # number of the next reply to each request that has not ended
         self._index = {chat_id: index for index, chat_id in enumerate(ids)}
         self._news: list[tuple[int, News]] = []
         self._arrived = asyncio.Event()
@@ -71,17 +71,17 @@ class OpenChat:
 
     @property
     def silent_seconds(self) -> float:
-        """Seconds since the last sign of life."""
+        """Seconds since the last reply or `Alive` message."""
         return time.monotonic() - self.heard
 
     def deliver(self, reply: News) -> None:
-        """Take a reply; one that arrives twice is dropped, a missing one ends the request."""
+        """Accept a reply; drop a repeated one, and end the request if one before it is missing."""
         self.heard = time.monotonic()
         expected = self._expected.get(reply.id)
         if expected is None or reply.number < expected:
             return
         if reply.number > expected:
-            reply = Refused(reply.id, expected, "failed", LOST)
+            reply = Refused(reply.id, expected, "failed", LOST_REPLIES)
         if isinstance(reply, Ended | Refused):
             del self._expected[reply.id]
         else:
@@ -90,7 +90,7 @@ class OpenChat:
         self._arrived.set()
 
     async def take(self, seconds: float) -> list[tuple[int, News]]:
-        """Return all replies that have arrived, each with the index of its request; none if the time is over."""
+        """Wait up to `seconds` for replies; return all that have arrived, each with the index of its request."""
         if not self._news:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -107,7 +107,7 @@ class OpenChat:
 
 
 class ChatClient:
-    """Asks attempts for answers. Without open chats it only keeps a connection.
+    """Sends chats to attempts. Without open chats it only keeps a connection.
 
     Args:
         redis_url: Where calls and replies travel.
@@ -143,7 +143,7 @@ class ChatClient:
 
         Args:
             attempt_id: An attempt that accepts chats.
-            requests: Fields of each request, see `Ask`, by an id of its own.
+            requests: Fields of each request, see `Ask`, by the request's id.
 
         Raises:
             RedisError: Redis is unreachable.
@@ -160,7 +160,7 @@ class ChatClient:
         return chat
 
     def hang_up(self, chat: OpenChat) -> None:
-        """Forget a chat; what has not ended is aborted, in the background, since callers may be cancelled already."""
+        """Forget a chat and abort its open requests, in the background because the caller may be cancelled already."""
         for chat_id in chat.ids:
             self._chats.pop(chat_id, None)
         if not self._chats:
@@ -174,14 +174,14 @@ class ChatClient:
         try:
             await self._send(attempt_id, calls)
         except (RedisError, OSError) as error:
-            log.warning("chats of attempt %s run on, since they cannot be aborted: %s", attempt_id, error)
+            log.warning("cannot abort chats of attempt %s, so they continue: %s", attempt_id, error)
 
     async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
         queue = call_queue(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
             pipeline.rpush(queue, *(CALL.dump_json(call) for call in calls))
-            pipeline.expire(queue, CALLS_SECONDS)
+            pipeline.expire(queue, CALL_LIFETIME_SECONDS)
             await pipeline.execute()
 
     async def _read(self) -> None:
@@ -193,7 +193,7 @@ class ChatClient:
                 try:
                     found = await client.xread({reply_stream(self.process_id): last}, block=BLOCK_MS)
                 except (RedisError, OSError) as error:
-                    log.warning("replies to chats cannot be read: %s", error)
+                    log.warning("cannot read replies to chats: %s", error)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 for entry_id, fields in entries_of(found):
@@ -203,7 +203,7 @@ class ChatClient:
     def _deliver(self, text: bytes) -> None:
         try:
             replies: list[Reply] = REPLIES.validate_json(text)
-        except ValidationError as error:  # the gap in the numbers ends the affected chats
+        except ValidationError as error:  # the gap in the sequence numbers will end the affected chats
             log.error("dropped unusable replies to chats: %s", error)  # noqa: TRY400
             return
         now = time.monotonic()
@@ -219,12 +219,12 @@ class ChatClient:
         while True:
             await self._busy.wait()
             with suppress(RedisError, OSError):
-                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_SECONDS)
+                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
             await asyncio.sleep(RENEW_SECONDS)
 
 
 def entries_of(found: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Return the entries of the one stream in an answer to XREAD, whichever protocol the connection speaks."""
+    """Return the entries of the single stream in a reply to XREAD, in either version of Redis's protocol."""
     streams = found.values() if isinstance(found, Mapping) else [entries for _, entries in found or ()]
     flat: list[tuple[bytes, Mapping[bytes, bytes]]] = []
     for entries in streams:

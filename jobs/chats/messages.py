@@ -1,4 +1,4 @@
-"""What API processes and the workers that serve a model say to each other."""
+"""Messages between API processes and the workers that serve a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """To a serving attempt: answer this.
+    """A request to a serving attempt.
 
     Attributes:
         id: Id of the chat.
@@ -25,7 +25,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """To a serving attempt: nobody waits for this chat any more; nothing is replied."""
+    """Tells a serving attempt that nobody waits for this chat any longer; it sends no reply."""
 
     id: str
     type: Literal["abort"] = "abort"
@@ -33,7 +33,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
-    """A token that was generated or could have been, with the natural logarithm of its probability."""
+    """A generated token or an alternative to it, with the natural logarithm of its probability."""
 
     token: str
     bytes: Sequence[int]
@@ -43,7 +43,7 @@ class TokenChance:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is valid and in the batch."""
+    """The request is valid and has joined the batch."""
 
     id: str
     number: int
@@ -65,7 +65,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceEnded:
-    """One of the completions is whole."""
+    """One of the completions is complete."""
 
     id: str
     number: int
@@ -77,7 +77,7 @@ class ChoiceEnded:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All completions of the chat are whole; nothing follows."""
+    """All completions of the chat are complete; no reply follows."""
 
     id: str
     number: int
@@ -86,12 +86,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The chat ends without an answer, or in the middle of one; nothing follows.
+    """The chat ends without an answer, or in the middle of one; no reply follows.
 
     Attributes:
-        reason: `invalid` if the request is at fault; `busy` if the runner has as many chats as it takes; `leaving` if
-            it takes no more because its attempt ends; `failed` if the runner died or the model computed nonsense.
-        message: For the client.
+        reason: `invalid` if the request is at fault; `busy` if the runner accepts no more chats at once; `leaving` if
+            it accepts none because its attempt ends; `failed` if the runner died or the model computed NaN.
+        message: Explanation for the client.
         param: The parameter at fault, by its name in `Ask.request`.
     """
 
@@ -115,7 +115,7 @@ Call = Annotated[Ask | Abort, Field(discriminator="type")]
 Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
 
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
-REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # an entry of a reply stream is one such list
+REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # each entry of a reply stream is such a list
 
 
 def call_queue(attempt_id: str) -> str:

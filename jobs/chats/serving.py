@@ -1,4 +1,4 @@
-"""The worker's side of chats: takes the calls to its serving attempts from Redis, and appends their replies."""
+"""The worker's side of chats: reads the calls to its serving attempts from Redis and appends their replies."""
 
 import logging
 import threading
@@ -27,14 +27,15 @@ from jobs.chats.messages import (
 )
 
 BEAT_SECONDS = 1.0  # seconds between two `Alive` messages
-MAX_MISSING_BEATS = 4  # beats without its key after which an API process is dead; a new Redis has no keys
+# Beats without its key after which an API process counts as dead; a restarted Redis has no keys for a moment.
+MAX_MISSING_BEATS = 4
 STREAM_ENTRIES = 10_000
-STREAM_SECONDS = 60  # a stream expires after this many seconds without new replies
-LINGER_SECONDS = 5.0  # calls that arrive within this time after the end of an attempt are refused
+STREAM_SECONDS = 60  # seconds without new replies after which a stream expires
+LINGER_SECONDS = 5.0  # seconds after the end of an attempt during which calls to it are refused; later ones expire
 MAX_CALLS = 256  # maximum number of calls per read
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
-RETRY_SECONDS = 0.5  # seconds between two attempts while Redis is unreachable
+RETRY_SECONDS = 0.5  # seconds between attempts while Redis is unreachable
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class ChatExchange:
 class ServedAttempt:
     """The chats of one attempt.
 
-    Its thread takes calls and sends signs of life. If the runner no longer reads, only this thread waits for it.
+    Its thread reads calls and sends `Alive` messages. If the runner no longer reads, only this thread blocks.
     """
 
     def __init__(self, client: redis.Redis, attempt_id: str, deliver: Callable[[Call], None]) -> None:
@@ -83,16 +84,16 @@ class ServedAttempt:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, OpenChat] = {}
-        self._missing: dict[str, int] = {}  # beats without the key of an API process
+        self._missing: dict[str, int] = {}  # number of beats without the key of each API process
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def forward(self, replies: Sequence[Reply]) -> None:
-        """Append replies of the runner to the streams of the API processes that wait for them."""
+        """Append the runner's replies to the streams of the API processes that wait for them."""
         streams: dict[str, list[Reply]] = {}
         with self._lock:
             for reply in replies:
@@ -105,7 +106,7 @@ class ServedAttempt:
         self._append(streams)
 
     def close(self, reason: Literal["leaving", "failed"], message: str) -> None:
-        """End all open chats, and refuse those that still come for a moment; this returns at once."""
+        """End all open chats, and refuse new ones for a few seconds; return at once."""
         with self._lock:
             self._closed_at = time.monotonic()
             chats, self._open = self._open, {}
@@ -123,10 +124,10 @@ class ServedAttempt:
                     beat_at = time.monotonic() + BEAT_SECONDS
                     self._beat()
             except (RedisError, OSError) as error:
-                log.warning("%s: Redis does not answer, so no chats come: %s", self._attempt_id, error)
+                log.warning("%s: Redis does not answer, so no chats arrive: %s", self._attempt_id, error)
                 time.sleep(RETRY_SECONDS)
             except Exception:
-                log.exception("%s: a chat was lost", self._attempt_id)
+                log.exception("%s: lost a chat", self._attempt_id)
 
     def _is_over(self) -> bool:
         return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
@@ -158,7 +159,7 @@ class ServedAttempt:
             self._append({call.reply_to: [Refused(call.id, 0, "leaving", "the attempt has ended")]})
 
     def _beat(self) -> None:
-        """Say which chats are alive, and abort those whose API process is gone."""
+        """Report which chats are alive, and abort those whose API process has died."""
         with self._lock:
             chats = dict(self._open)
         if not chats:
@@ -175,7 +176,7 @@ class ServedAttempt:
         gone = {name for name, count in self._missing.items() if count >= MAX_MISSING_BEATS}
         self._append({name: [Alive(ids[name])] for name in ids if name not in gone})
         for process_id in gone:
-            log.warning("%s: API process %s is gone, its chats are aborted", self._attempt_id, process_id)
+            log.warning("%s: API process %s has died, aborting its chats", self._attempt_id, process_id)
             for chat_id in ids[process_id]:
                 with self._lock:
                     self._open.pop(chat_id, None)
@@ -193,4 +194,4 @@ class ServedAttempt:
                     pipeline.expire(stream, STREAM_SECONDS)
                 pipeline.execute()
         except (RedisError, OSError) as error:
-            log.warning("%s: replies to chats are lost, since Redis does not take them: %s", self._attempt_id, error)
+            log.warning("%s: cannot write to Redis, so replies to chats are lost: %s", self._attempt_id, error)

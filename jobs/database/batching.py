@@ -1,6 +1,6 @@
-"""Group commit: one thread takes all waiting calls into one transaction and answers them after its commit.
+"""Group commit: one thread runs all waiting calls in one transaction and answers them after its commit.
 
-Against a transaction a request this was measured at 4 to 5 times the rate and a fifth of the 99th percentile or less
+Compared with one transaction per request, it reached 4 to 5 times the rate and at most a fifth of the 99th percentile
 (docs/decisions/0003).
 """
 
@@ -35,16 +35,16 @@ class _Call:
 
 
 class Lane:
-    """A thread that runs database operations for coroutines, as many as wait in one transaction.
+    """A thread that runs database operations for coroutines: all that are waiting, in one transaction.
 
-    An operation takes a list and answers a list, so that calls of the same operation become one SQL statement.
+    An operation maps a list to a list, so that several calls of it become one SQL statement.
 
     Args:
         name: The thread's name.
-        begin: Begins a transaction, which is committed at the end of the block.
+        begin: Context manager of a transaction, which it commits at the end of the block.
         after_commit: Called after every batch.
-        repeatable: Operations that have no further effect when they run again with the same items. Only these run
-            again after a commit whose answer was lost.
+        repeatable: Idempotent operations: a second run with the same items has no effect. Only these run
+            again if the database's answer to a commit was lost.
         read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
     """
 
@@ -70,7 +70,7 @@ class Lane:
         """Return the result for `item` once its transaction is committed.
 
         Raises:
-            DomainError: that is the answer; OutcomeUnknownError if nobody knows whether the commit succeeded.
+            DomainError: the operation failed; OutcomeUnknownError if it is unknown whether the commit succeeded.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
@@ -84,7 +84,7 @@ class Lane:
         return await self.call(_run_each, function)
 
     def close(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Run the waiting calls, and end the thread."""
         self._waiting.put(None)
         self._bell.put(None)
         self._thread.join()
@@ -102,7 +102,7 @@ class Lane:
                 return
 
     def _next_batch(self) -> list[_Call | None]:
-        """Return the calls that wait once the bell has rung; none if an earlier batch has taken them."""
+        """Wait for the bell and return the waiting calls; none if an earlier batch has taken them."""
         self._bell.get()
         while not self._bell.empty():  # calls are queued before the bell rings, so no ring is missed
             self._bell.get()
@@ -116,7 +116,7 @@ class Lane:
         return batch
 
     def _answer(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run the calls; an error is the answer of every call that it may concern."""
+        """Run the calls; an error becomes the answer of every call that it may concern."""
         try:
             return self._transaction(calls)
         except OutcomeUnknownError as error:
@@ -127,7 +127,7 @@ class Lane:
             return self._answer_one_by_one(calls)
 
     def _answer_one_by_one(self, calls: Sequence[_Call]) -> list[Any]:
-        """Find the call that failed its batch. During an outage every call would wait for its own timeout."""
+        """Find the call that failed its batch, with a time limit: in an outage each call waits for its own timeout."""
         answers: list[Any] = []
         ends_at = time.monotonic() + MAX_ALONE_SECONDS
         for call in calls:
@@ -139,7 +139,7 @@ class Lane:
         return answers
 
     def _repeat(self, calls: Sequence[_Call], error: OutcomeUnknownError) -> list[Any]:
-        """Run again what may run twice; everything else is answered with the error."""
+        """Run the repeatable calls again; the others are answered with the error."""
         repeated = [call for call in calls if call.operation in self._repeatable]
         try:
             answers = iter(self._transaction(repeated) if repeated else ())
@@ -162,7 +162,7 @@ class Lane:
                 raise
             message = (
                 "the database's answer to the commit was lost, so this request may have taken effect or not; "
-                "look before you repeat it, and send an Idempotency-Key with the next job"
+                "check before you repeat it, and send an Idempotency-Key with the next job"
             )
             raise OutcomeUnknownError(message) from error
         return answers

@@ -1,4 +1,4 @@
-"""One way to talk to the database: synchronous SQLAlchemy connections, in short transactions."""
+"""Access to the database: synchronous SQLAlchemy connections, in short transactions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,12 +24,12 @@ from jobs.database.tables import Base
 BUSY_TIMEOUT_MS = 5_000
 # PostgreSQL ends the session of a process that hangs in a transaction; psycopg reports that as an internal error.
 OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
-# Errors among them that one statement may cause while others succeed: lock conflicts and timeouts, deadlocks, and
-# values beyond a limit (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+# SQLSTATE classes of errors that concern only one statement: lock conflicts and timeouts, deadlocks, and
+# exceeded limits (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 STATEMENT_CLASSES = ("40", "54", "55")
 STATEMENT_TIMEOUT = "57014"
 # A server that disappears silently, or a client that hangs in the middle of a transaction, must not block others
-# forever. Each of these can be set in DATABASE_URL instead.
+# forever. DATABASE_URL can override each of these options.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -43,11 +43,11 @@ POSTGRESQL_OPTIONS = {
 class Database:
     """Connections to SQLite (WAL) or PostgreSQL.
 
-    On SQLite a writing transaction takes the write lock at once (`BEGIN IMMEDIATE`): one that first reads and then
-    writes would fail with "database is locked" under load.
+    On SQLite a writing transaction takes the write lock at once (`BEGIN IMMEDIATE`): if it first read and then
+    wrote, it would fail with "database is locked" under load.
 
     Attributes:
-        on_news: Called after a commit with the projects whose feeds have grown; must not wait for anything.
+        on_news: Called after a commit with the projects whose feeds have grown; must not block.
     """
 
     def __init__(self, url: str) -> None:
@@ -107,22 +107,22 @@ class Database:
 
 
 def now_ms(connection: Connection) -> int:
-    """Return milliseconds since the epoch by the database's clock, so that leases depend on no machine's own clock."""
+    """Return milliseconds since the epoch by the database's clock, so that leases do not depend on local clocks."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000
     return int(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the database cannot work for anybody, so that any other call would fail as well."""
+    """Whether an error means that the database is unusable, so that any other call would fail as well."""
     code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
     return isinstance(error, OUTAGES) and code != STATEMENT_TIMEOUT and not code.startswith(STATEMENT_CLASSES)
 
 
 def is_rolled_back(error: Exception) -> bool:
-    """Whether an outage during a commit certainly left nothing behind.
+    """Whether a commit that failed with this outage was certainly rolled back.
 
-    SQLite says so if the disk is full, and PostgreSQL if a lock was not to be had for the last statements before it.
+    That is known if SQLite's disk is full, or if PostgreSQL failed to get a lock for the last statements before it.
     """
     if isinstance(error, OUTAGES) and not is_outage(error):
         return True

@@ -1,4 +1,4 @@
-"""Notices that SQLite's file was deleted or replaced: SQLite itself goes on writing to the deleted file."""
+"""Detects that SQLite's file was deleted or replaced: SQLite itself continues to write to the deleted file."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from sqlalchemy.exc import OperationalError
 
 
 class DatabaseFileGoneError(OperationalError):
-    """What is written now would be lost: an outage of the database, to callers."""
+    """Writes would be lost because the database file is gone; callers handle it as an outage."""
 
     def __init__(self, message: str) -> None:
         super().__init__(None, None, Exception(message))
@@ -17,14 +17,14 @@ class DatabaseFileGoneError(OperationalError):
 
 
 class DatabaseFile:
-    """The file that an engine's first connection opened; its methods listen to events of that engine."""
+    """The file that an engine's first connection opened; its methods are listeners for the engine's events."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._opened: tuple[int, int] | None = None
 
     def remember(self, *_: object) -> None:
-        """Note which file is open now."""
+        """Remember which file is open."""
         if self._opened is None:
             self._opened = self._present()
 
@@ -32,7 +32,7 @@ class DatabaseFile:
         """Check that the file is still in its place.
 
         Raises:
-            DatabaseFileGoneError: it is not.
+            DatabaseFileGoneError: it was deleted or replaced.
         """
         present = self._present()
         if self._opened is None or present == self._opened:

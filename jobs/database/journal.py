@@ -1,10 +1,10 @@
-"""What a transaction changes for those who watch a project, written as the last thing before its commit.
+"""The feed entries and usage of a transaction, written immediately before its commit.
 
 A position is taken under the lock of the project's row in `feed_positions`. The lock is held until the commit, so
-positions become visible in their order and without gaps, whatever commits at the same time. It is taken last, and the
-projects in the order of their ids, so no deadlock is possible: whoever holds it waits for nothing but the disk.
+positions become visible in order and without gaps, whatever else commits at the same time. It is taken last, and
+projects are locked in the order of their ids, so no deadlock is possible: its holder waits only for the disk.
 
-Counts of use are written here too, for the same reason: many transactions add to the same row.
+Usage is written here too, for the same reason: many transactions add to the same row.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _INSERT_FEED = sa.insert(Feed)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FeedEntry:
     """One entry for the feed of a project."""
 
     project_id: str
@@ -38,8 +38,8 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """What a key used: its project, the day (days since the epoch), and the amounts."""
+class KeyUsage:
+    """The usage of a key: its project, the day (days since the epoch), and the amounts."""
 
     project_id: str
     key_id: str
@@ -51,9 +51,9 @@ class Used:
 
 @dataclass(slots=True)
 class Journal:
-    """What the present transaction of a connection has to write; savepoints that roll back take theirs with them."""
+    """Entries that a connection's transaction still has to write; a rollback to a savepoint discards later ones."""
 
-    entries: list[Told | Used] = field(default_factory=list)
+    entries: list[FeedEntry | KeyUsage] = field(default_factory=list)
     savepoints: dict[str, int] = field(default_factory=dict)
 
 
@@ -66,8 +66,8 @@ def tell(
     *,
     now: int,
 ) -> None:
-    """Tell those who watch the project, once the transaction is committed."""
-    _journal(connection).entries.append(Told(project_id, job_id, kind, data, now))
+    """Add an entry to the project's feed, visible once the transaction is committed."""
+    _journal(connection).entries.append(FeedEntry(project_id, job_id, kind, data, now))
 
 
 def charge(
@@ -80,23 +80,23 @@ def charge(
     device_ms: int = 0,
     tokens: int = 0,
 ) -> None:
-    """Add to what an API key has used today."""
-    used = Used(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
+    """Add to the usage of an API key today."""
+    used = KeyUsage(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
     _journal(connection).entries.append(used)
 
 
 def begin_journal(connection: Connection) -> None:
-    """Forget what an earlier transaction of this connection left."""
+    """Discard entries that an earlier transaction of this connection left."""
     connection.info[_KEY] = Journal()
 
 
 def write_journal(connection: Connection) -> frozenset[str]:
-    """Write what the transaction has told and charged; return the projects whose feeds have grown."""
+    """Write the transaction's feed entries and usage; return the projects whose feeds have grown."""
     entries = _journal(connection).entries
-    _write_usage(connection, [each for each in entries if isinstance(each, Used)])
-    told: dict[str, list[Told]] = {}
+    _write_usage(connection, [each for each in entries if isinstance(each, KeyUsage)])
+    told: dict[str, list[FeedEntry]] = {}
     for each in entries:
-        if isinstance(each, Told):
+        if isinstance(each, FeedEntry):
             told.setdefault(each.project_id, []).append(each)
     for project_id in sorted(told):
         _write_feed(connection, project_id, told[project_id])
@@ -105,7 +105,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
 
 
 def follow_savepoints(engine: Engine) -> None:
-    """Discard what was recorded since a savepoint when it rolls back."""
+    """Discard the entries recorded since a savepoint when it is rolled back."""
 
     def remember(connection: Connection, name: str) -> None:
         journal = _journal(connection)
@@ -119,7 +119,7 @@ def follow_savepoints(engine: Engine) -> None:
     event.listen(engine, "rollback_savepoint", take_back)
 
 
-def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -> None:
+def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntry]) -> None:
     counted = {"project_id": project_id, "last": len(told)}
     last: int = connection.execute(_take_positions(connection.dialect.name), counted).scalar_one()
     rows = [
@@ -138,7 +138,7 @@ def _write_feed(connection: Connection, project_id: str, told: Sequence[Told]) -
 
 @cache
 def _take_positions(dialect: str) -> sa.Executable:
-    """Build the statement that adds `last` to a project's counter and returns it; once, since commits run it."""
+    """Build the statement that adds `last` to a project's counter and returns it; cached, because commits run it."""
     counter = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(FeedPosition)
     added = counter.on_conflict_do_update(
         index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + counter.excluded.last}
@@ -148,7 +148,7 @@ def _take_positions(dialect: str) -> sa.Executable:
 
 @cache
 def _add_usage(dialect: str) -> sa.Executable:
-    """Build the statement that adds to what a key has used on a day."""
+    """Build the statement that adds to the usage of a key on a day."""
     new = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(Usage)
     return new.on_conflict_do_update(
         index_elements=[Usage.project_id, Usage.day, Usage.key_id],
@@ -156,7 +156,7 @@ def _add_usage(dialect: str) -> sa.Executable:
     )
 
 
-def _write_usage(connection: Connection, used: Sequence[Used]) -> None:
+def _write_usage(connection: Connection, used: Sequence[KeyUsage]) -> None:
     sums: dict[tuple[str, int, str], Counter[str]] = {}
     for each in used:
         total = sums.setdefault((each.project_id, each.day, each.key_id), Counter())

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = JSON().with_variant(JSONB(), "postgresql")
-# None is stored as NULL and not as the JSON value null, so that queries can use IS NOT NULL.
+# Stores None as NULL, not as the JSON value null, so that queries can use IS NOT NULL.
 NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Identifier = String(64)
 Milliseconds = BigInteger
@@ -27,12 +27,12 @@ class Base(DeclarativeBase):
 
 
 def _only_where(condition: str) -> dict[str, Any]:
-    """Return the options of an index that has only the rows which meet a condition."""
+    """Return the options of a partial index on the rows that meet a condition."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Project(Base):
-    """A team: jobs, files and models belong to one."""
+    """A project, usually of one team; each job, file and model belongs to one."""
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -57,9 +57,9 @@ class ApiKey(Base):
 class Job(Base):
     """One job: its spec, its state, and its result.
 
-    `source_model`, `output_model` and `labels` repeat fields of the spec, so that lists need not read it. In the
-    database, `spec` and `result` come behind these columns, since SQLite walks long values to read what follows them.
-    `openai` is what a client of OpenAI's API sent that the spec has no field for, such as metadata.
+    `source_model`, `output_model` and `labels` repeat fields of the spec, so that lists need not read it. In
+    the table, `spec` and `result` come last, since SQLite has to read through long values to reach later columns.
+    `openai` has the values from clients of OpenAI's API that the spec has no field for, such as metadata.
     """
 
     __tablename__ = "jobs"
@@ -104,7 +104,7 @@ class Job(Base):
 
 
 class JobLabel(Base):
-    """One label of a job; rows of their own so that lists can be filtered by index."""
+    """One label of a job, in a separate table so that lists can be filtered by an index."""
 
     __tablename__ = "job_labels"
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
@@ -132,10 +132,10 @@ class Attempt(Base):
 
 
 class Allocation(Base):
-    """Where one node of an attempt runs, and what it has reserved there.
+    """The place of one node of an attempt, and its reservations there.
 
-    `deadline` is the time until which its worker must claim it, and then renew it; it is NULL once the attempt has
-    ended and everything is free again.
+    `deadline` is the time by which its worker must claim it, and then renew it; it is NULL once the attempt has
+    ended and its reservations are free again.
     """
 
     __tablename__ = "allocations"
@@ -172,7 +172,7 @@ class JobEvent(Base):
 
 
 class Artifact(Base):
-    """One published file of a job. A file in the store without such a row does not exist for anybody."""
+    """One published file of a job. A file in the store without such a row is invisible."""
 
     __tablename__ = "artifacts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -188,7 +188,7 @@ class Artifact(Base):
 
 
 class Model(Base):
-    """A checkpoint or adapter that specs can name. `pending` while the job that makes it is under way."""
+    """A checkpoint or adapter that specs can name; `pending` until the job that makes it has succeeded."""
 
     __tablename__ = "models"
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
@@ -226,7 +226,7 @@ class File(Base):
 
 
 class Upload(Base):
-    """A file that arrives in parts: pending until it is completed or cancelled, or its time is over."""
+    """A file that arrives in parts: pending until it is completed, cancelled or expired."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -266,7 +266,7 @@ class Deletion(Base):
 
 
 class Worker(Base):
-    """A worker process, the machine that it manages, and when an administrator wants it drained."""
+    """A worker process, the machine that it manages, and the time by which an administrator wants it drained."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -285,7 +285,7 @@ class Worker(Base):
 
 
 class Lease(Base):
-    """Who leads: at most one holder a name until it expires."""
+    """A lease, such as that of the leader: at most one holder per name until it expires."""
 
     __tablename__ = "leases"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -294,9 +294,10 @@ class Lease(Base):
 
 
 class JobSearch(Base):
-    """What lists filter by besides state, kind and labels: one narrow row per job, so that scanning them is cheap.
+    """Fields that job lists can be filtered by, in addition to state, kind and labels, in one narrow row per job.
 
-    `fields` has one line `name=value` per scalar of the spec, between line breaks; `error` is code and message.
+    `fields` has one line `name=value` per scalar of the spec, between line breaks; `error` is its code and
+    message. Scanning narrow rows is cheap.
     """
 
     __tablename__ = "job_search"
@@ -319,7 +320,7 @@ class FeedPosition(Base):
 
 
 class Feed(Base):
-    """Changes in a project, in the order of their commits and without gaps; the leader deletes the oldest."""
+    """Changes in a project, in the order of their commits and without gaps; the leader deletes the oldest ones."""
 
     __tablename__ = "feed"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -346,7 +347,7 @@ class MetricPoint(Base):
 
 
 class BulkOperation(Base):
-    """An operation on all jobs that match a filter, and how far it is."""
+    """An operation on all jobs that match a filter, and its progress."""
 
     __tablename__ = "bulk_operations"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -381,7 +382,7 @@ class Session(Base):
 
 
 class WorkerSample(Base):
-    """What a worker reported of its machine with one heartbeat; kept for an hour."""
+    """A worker's report on its machine in one heartbeat; kept for an hour."""
 
     __tablename__ = "worker_samples"
     worker_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -393,7 +394,7 @@ class WorkerSample(Base):
 
 
 class Usage(Base):
-    """What an API key used on one day (days since the epoch, UTC); `key_id` is empty if it was not recorded."""
+    """The usage of an API key on one day (days since the epoch, UTC); `key_id` is empty if it was not recorded."""
 
     __tablename__ = "usage"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -407,8 +408,8 @@ class Usage(Base):
 class Chat(Base):
     """A request for chat or text completions, which a serving attempt answers at once.
 
-    `expires_at` is when the leader takes a running chat for one that its API process has left behind; that process
-    renews it. `stored` has the messages and the answer if the client wants them kept, else no text is stored.
+    `expires_at` is the time at which the leader considers a running chat abandoned by its API process, which
+    renews it. `stored` has the messages and the answer if the client asked for that; otherwise no text is stored.
     """
 
     __tablename__ = "chats"

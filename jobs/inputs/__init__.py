@@ -1,4 +1,4 @@
-"""Checks of uploaded files by their purpose, before any job uses them; nothing here loads a model or a tokenizer."""
+"""Checks uploaded files according to their purpose before any job uses them, without loading a model or tokenizer."""
 
 from jobs.inputs.batch import BatchSummary, check_batch
 from jobs.inputs.check import CheckedFile, check_file

@@ -17,7 +17,7 @@ MAX_BYTES = 200 * 2**20
 
 LINE_KEYS = ("custom_id", "method", "url", "body")
 MAX_ID_CHARACTERS = 512
-LABELS = ("user", "metadata", "store")  # accepted, but without effect on the answer
+LABELS = ("user", "metadata", "store")  # accepted, but have no effect on the answer
 # Unsupported parameters are accepted with these values, which have no effect.
 NEUTRAL: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
 PARAMETERS = (
@@ -28,7 +28,7 @@ PARAMETERS = (
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What all lines of a batch file have in common, and how many there are."""
+    """The endpoint and model of all lines of a batch file, and the number of lines."""
 
     endpoint: str
     model: str
@@ -39,7 +39,7 @@ def check_batch(path: Path) -> BatchSummary:
     """Check every line of a batch file.
 
     Raises:
-        InputError: The file is too large or empty, or a line cannot become a request; names the parameter at fault.
+        InputError: The file is too large or empty, or a line is not a valid request; names the parameter at fault.
     """
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"the file is larger than {MAX_BYTES} bytes; split it")

@@ -1,4 +1,4 @@
-"""The check of an uploaded file, by its purpose."""
+"""Checks an uploaded file according to its purpose."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ CHECKS = {"batch": check_batch, "fine-tune": check_training_data, "prompts": che
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """Status of a file, as in OpenAI's API: `processed`, or `error` with the line and the reason in `details`."""
+    """The status of a file, as in OpenAI's API: `processed`, or `error` with the line and the reason in `details`."""
 
     status: str = "processed"
     details: str | None = None
 
 
 def check_file(path: Path, purpose: str) -> CheckedFile:
-    """Check that the content suits the purpose; purposes other than those of `CHECKS` suit any content."""
+    """Check that the content suits the purpose; purposes that are not in `CHECKS` accept any content."""
     check = CHECKS.get(purpose)
     if check is None:
         return CheckedFile()

@@ -1,4 +1,4 @@
-"""JSON values of a file, one per line or as elements of an array, read piece by piece."""
+"""Reads JSON values from a file in chunks: one value per line, or the elements of an array."""
 
 import codecs
 import json
@@ -19,8 +19,8 @@ class InputError(ValueError):
     """An uploaded file cannot be used.
 
     Attributes:
-        line: Where it is wrong; None for the whole file.
-        message: What is wrong.
+        line: Number of the faulty line; None if the whole file is at fault.
+        message: What is wrong, and the remedy.
         param: The field at fault within the line, if one is.
     """
 
@@ -32,7 +32,7 @@ class InputError(ValueError):
 
 
 def read_beginning(path: Path) -> bytes:
-    """Return the first bytes of a file that are not white space; none if it has no others."""
+    """Return the first bytes of a file after leading white space; empty if the file has only white space."""
     with path.open("rb") as file:
         beginning = file.read(BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         while not beginning and (more := file.read(CHUNK_CHARACTERS)):
@@ -41,7 +41,7 @@ def read_beginning(path: Path) -> bytes:
 
 
 def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each line that is not blank.
+    """Yield the number and value of each line that is not blank.
 
     Args:
         path: The file.
@@ -61,7 +61,7 @@ def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]
 
 
 def read_array(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield line and value of each element of a JSON array.
+    """Yield the line number and value of each element of a JSON array.
 
     Raises:
         InputError: The file is not UTF-8 or not a JSON array, or an element is too long.
@@ -91,7 +91,7 @@ class _Window:
         self.line = 1
 
     def next_is(self, text: str) -> bool:
-        """Whether the next character that is not white space is this one; "" asks for the end of the file."""
+        """Whether the next character after white space is `text`; "" stands for the end of the file."""
         while True:
             end = WHITE_SPACE.match(self._text, self._position).end()  # type: ignore[union-attr] # matches anywhere
             self._move_to(end)
@@ -101,7 +101,7 @@ class _Window:
                 return not text
 
     def skip(self, text: str) -> None:
-        """Move behind a character, which must be the next one."""
+        """Consume the next character, which must be `text`."""
         if not self.next_is(text):
             raise InputError(
                 f"expected {text!r}; the file must be one JSON array or one object per line", line=self.line
@@ -109,7 +109,7 @@ class _Window:
         self._move_to(self._position + 1)
 
     def take_value(self) -> tuple[int, Any]:
-        """Parse the next value, reading on until it is complete; return the line where it begins, and the value."""
+        """Parse the next value, reading until it is complete; return its first line's number and the value."""
         self.next_is("")
         line = self.line
         while True:
@@ -133,7 +133,7 @@ class _Window:
         self._position = position
 
     def _read(self, *, double: bool = False) -> bool:
-        """Read more, keeping what has not been parsed; False at the end of the file."""
+        """Read the next chunk and drop parsed text; False at the end of the file."""
         self._text, self._position = self._text[self._position :], 0
         try:
             more = self._file.read(max(CHUNK_CHARACTERS, len(self._text) if double else 0))

@@ -1,6 +1,6 @@
-"""Rules for the parameters of OpenAI's completions, which batch files and chats share.
+"""Rules for the parameters of OpenAI's completions; batch files and chats share them.
 
-The engine repeats them with its own limits; these name the parameter in the client's words.
+The engine checks them again with its own limits; these checks use the client's parameter names.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ Check = Callable[[Any], str | None]
 
 
 def has_half_of_a_pair(text: str) -> bool:
-    """Whether a text contains half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    """Whether a text contains half of a surrogate pair, which JSON can encode and UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def find_fault(name: str, value: Any) -> str | None:
-    """Return what a value of a parameter must be, if it is not that; continues "PARAMETER ..."."""
+    """Return what is wrong with a value, worded to follow the parameter's name, or None if it is valid."""
     return CHECKS[name](value)
 
 
@@ -32,12 +32,12 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def number(low: int, high: int) -> Check:
-    """Return the check of a number within bounds."""
+    """Return a check that a value is a number within bounds."""
     return lambda value: None if _is_number(value, low, high) else f"must be a number from {low} to {high}"
 
 
 def whole_number(low: int, high: int) -> Check:
-    """Return the check of a whole number within bounds."""
+    """Return a check that a value is a whole number within bounds."""
 
     def check(value: Any) -> str | None:
         fits = isinstance(value, int) and _is_number(value, low, high)

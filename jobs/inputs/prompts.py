@@ -1,4 +1,4 @@
-"""Checks a file of prompts: what generate jobs read as `input_file`, one JSON object per line.
+"""Checks a file of prompts, the `input_file` of generate jobs: one JSON object per line.
 
 Workers read the same lines with `baichuan_core.generation.request_file`; a test compares which lines both accept.
 """
@@ -21,17 +21,17 @@ from jobs.inputs.parameters import (
 
 SOURCES = ("prompt", "messages")
 SHARED = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
-# Parameters whose bounds in a job are wider than in OpenAI's API.
-OWN: Mapping[str, Check] = {
+# Parameters with wider bounds in our own jobs than in OpenAI's API.
+OWN_CHECKS: Mapping[str, Check] = {
     "temperature": number(0, 100),
     "top_p": number(0, 1),
     "seed": lambda value: None if type(value) is int else "must be a whole number",
     "logprobs": whole_number(0, 20),
 }
-KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED[2:], *OWN)
+KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED[2:], *OWN_CHECKS)
 BATCH_KEYS = ("custom_id", "method", "url", "body")
-LABELS = ("model", "user", "metadata", "store")  # without effect in the body of a batch line
-NEUTRAL: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # without effect if they have these values
+LABELS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
+NEUTRAL: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
 EXAMPLE = 'write {"prompt": …} or {"messages": […]}'
 
 
@@ -39,7 +39,7 @@ def check_prompts(path: Path) -> None:
     """Check every line.
 
     Raises:
-        InputError: The file has no line or is an array, or a line cannot become a request; names the field at fault.
+        InputError: The file is empty or an array, or a line is not a valid request; names the field at fault.
     """
     if read_beginning(path).startswith(b"["):
         raise InputError("the file is a JSON array; write one object per line instead")
@@ -67,7 +67,7 @@ def _check_line(item: Any) -> None:
 
 
 def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a line in OpenAI's batch format as those of our own."""
+    """Convert the fields of a line in OpenAI's batch format to our own format."""
     for key in item:
         if key not in BATCH_KEYS:
             raise _fault(key, f"is not known; a batch line has {', '.join(BATCH_KEYS)}")
@@ -90,7 +90,7 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 
 def _check_logprobs(given: dict[str, Any]) -> None:
-    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+    """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
     top, wanted = given.pop("top_logprobs", None), given.get("logprobs")
     if top is not None and wanted is not True:
         raise _fault("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
@@ -103,8 +103,8 @@ def _check_logprobs(given: dict[str, Any]) -> None:
 def _find_fault(name: str, value: Any) -> str | None:
     if name == "id":
         return f"contains {HALF_OF_A_PAIR}; write the whole character" if has_half_of_a_pair(str(value)) else None
-    if name in OWN:
-        return OWN[name](value)
+    if name in OWN_CHECKS:
+        return OWN_CHECKS[name](value)
     if name in SHARED or name in LENGTH_LIMITS:
         return find_fault(name, value)
     return f"is not known; use {', '.join(KEYS)}, or set it for the whole job"

@@ -1,12 +1,12 @@
-"""Fields that a JSON object has more than once; parsers silently take the last one."""
+"""Detects fields that a JSON object has more than once, of which parsers silently take the last."""
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # of a name, in a message
+MAX_NAME_CHARACTERS = 64  # maximum characters of a field's name that a message shows
 
 
 class FieldRepetition:
-    """Finds the first repeated field while JSON is parsed: `read` is the `object_pairs_hook`.
+    """Finds the first repeated field while JSON is parsed; pass `read` as the `object_pairs_hook`.
 
     Attributes:
         name: The repeated field, cut to a readable length; None if there is none.
@@ -19,7 +19,7 @@ class FieldRepetition:
         self._object: dict[str, Any] = {}
 
     def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Return the object; objects arrive from the inside out, so outer ones complete the path."""
+        """Return the object. Inner objects are read first, so outer ones complete the path."""
         fields = dict(pairs)
         if self.name is not None:
             self._extend_path(fields)

@@ -1,4 +1,4 @@
-"""Checks training data: the formats that fine-tunes read, as far as they can be checked without a tokenizer.
+"""Checks training data in the formats that fine-tunes read, as far as possible without a tokenizer.
 
 Workers read the same files with `baichuan_core.finetuning.formats`; a test compares which files both accept.
 """
@@ -29,7 +29,7 @@ def check_training_data(path: Path) -> None:
     """Check every example.
 
     Raises:
-        InputError: The file is of another kind or has no example, or an example is malformed.
+        InputError: The file has another format or no example, or an example is malformed.
     """
     beginning = read_beginning(path)
     for other, message in OTHER_FILES.items():
@@ -60,7 +60,7 @@ def _check_text_file(path: Path, *, is_empty: bool) -> None:
 
 
 def _check_example(item: Any, first: str | None) -> str:
-    """Return the key by which the format of a well-formed example is recognized; `first` is that of the first one."""
+    """Check an example and return the key that identifies its format; `first` is the key of the first example."""
     if not isinstance(item, dict):
         raise InputError("is not an object; write an example with 'messages' or 'conversations'")
     found = next((key for key in KEYS if key in item), None)
@@ -68,7 +68,7 @@ def _check_example(item: Any, first: str | None) -> str:
         raise InputError(f"has none of the keys {', '.join(KEYS)}")
     if first not in (None, found):
         raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
-    _refuse_others(item, KEYS[found], "")
+    _reject_unknown_keys(item, KEYS[found], "")
     _CHECKS[found](item)
     return found
 
@@ -81,7 +81,7 @@ def _check_turns(item: Mapping[str, Any], field: str, role: str, content: str) -
         where = f"turn {number} "
         if not isinstance(turn, dict) or role not in turn or content not in turn:
             raise InputError(f"{where}needs both {role!r} and {content!r}")
-        _refuse_others(turn, (role, content), where)
+        _reject_unknown_keys(turn, (role, content), where)
         if turn[role] not in ROLES[role]:
             raise InputError(f"{where}has the unknown role {turn[role]!r}; use {', '.join(ROLES[role])}")
         if turn[role] == "system" and number > 1:
@@ -127,7 +127,7 @@ def _require_text(value: Any, subject: str) -> None:
         raise InputError(f"{subject} that is not a text; write it as a string")
 
 
-def _refuse_others(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in item:
         if key not in known:
             raise InputError(f"{where}has the unknown key {key!r}; remove it, or use {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What the leader does besides dispatching: end lost attempts, delete what is unneeded, expire what is too old."""
+"""The leader's work besides dispatching: ends lost attempts, deletes unneeded files, expires old data."""
 
 from jobs.maintenance.bulk_operations import BulkOperations
 from jobs.maintenance.cleaner import Cleaner

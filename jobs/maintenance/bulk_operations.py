@@ -1,4 +1,4 @@
-"""Works on bulk operations: chunk by chunk, so that other writers get their turn in between."""
+"""Runs bulk operations chunk by chunk, so that other writers get a turn in between."""
 
 import logging
 import threading
@@ -9,13 +9,13 @@ from jobs.service import bulk
 from jobs.settings import Settings
 
 LOOK_SECONDS = 0.5
-MAX_PAUSE_SECONDS = 0.05  # pause after each chunk; by default as long as the chunk took
+MAX_PAUSE_SECONDS = 0.05  # maximum pause after a chunk; pauses are as long as the chunk took, up to this
 
 log = logging.getLogger(__name__)
 
 
 class BulkOperations:
-    """Works while its owner leads: each call of `work` may start a thread that ends when nothing is left to do."""
+    """Runs bulk operations in a thread, which `work` starts if needed and which ends when no operation is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class BulkOperations:
         self._stopping = threading.Event()
 
     def work(self) -> None:
-        """Look for operations unless the thread is still at work; never waits."""
+        """Start the thread unless it is still running; never blocks."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._look_at:
             return
@@ -34,7 +34,7 @@ class BulkOperations:
         self._thread.start()
 
     def stop(self, seconds: float = 5) -> None:
-        """End after the present chunk; a successor continues."""
+        """Stop after the current chunk; the next leader continues."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -52,4 +52,4 @@ class BulkOperations:
         try:
             self.work_to_the_end()
         except Exception as error:  # noqa: BLE001 - whatever fails, the chunk is tried again
-            log.warning("bulk operations are tried again: %s", error)
+            log.warning("a bulk operation failed, trying again: %s", error)

@@ -10,14 +10,14 @@ from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
 BATCH = 100
-TAKEN_MS = 60_000  # if a leader dies while it deletes, the next one takes its records after this time
+CLAIM_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Deletes what is due, batch by batch; what fails is tried again later."""
+    """Processes due records in batches; failed deletions are tried again later."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Cleaner:
         """Process one batch; return how many records it had."""
         with self._database.writing() as connection:
             now = now_ms(connection)
-            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + TAKEN_MS)
+            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + CLAIM_MS)
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:
@@ -36,12 +36,12 @@ class Cleaner:
         return len(due)
 
     def _delete(self, record: DeletionRecord, key: str) -> bool:
-        """Delete a key from the store; False if that has to be tried again."""
+        """Delete a key from the store; False if this must be tried again."""
         try:
             with self._database.reading() as connection:
                 in_use = is_key_in_use(connection, key, record.job_id)
             if in_use:
-                log.warning("%s is in use, so it is not deleted (%s)", key, record.reason)
+                log.warning("not deleting %s, because it is in use (%s)", key, record.reason)
             else:
                 self._store.delete(key)
         except Exception as error:
@@ -52,7 +52,7 @@ class Cleaner:
         return True
 
     def _postpone(self, record: DeletionRecord, error: Exception) -> None:
-        backoff_ms = min(MAX_BACKOFF_MS, TAKEN_MS * 2 ** min(record.attempts - 1, 10))
-        log.warning("%s cannot be deleted, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
+        backoff_ms = min(MAX_BACKOFF_MS, CLAIM_MS * 2 ** min(record.attempts - 1, 10))
+        log.warning("cannot delete %s, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
         with self._database.writing() as connection:
             deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)

@@ -1,4 +1,4 @@
-"""Runs the leader's deletions in a thread, so that a slow store does not hold up the dispatcher."""
+"""Runs the leader's deletions in a thread, so that a slow store does not delay the dispatcher."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Janitor:
-    """Works while its owner leads: each call of `work` may start a thread that deletes what is due, and ends."""
+    """Deletes due records in a thread, which `work` starts if needed and which ends when it is done."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Janitor:
         self._stopping = threading.Event()
 
     def work(self) -> None:
-        """Begin with what is due unless the thread is still at it; never waits."""
+        """Start the thread unless it is still running; never blocks."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._clean_at:
             return
@@ -37,7 +37,7 @@ class Janitor:
         self._thread.start()
 
     def stop(self, seconds: float = 5) -> None:
-        """Begin nothing more, and wait this long for what is under way; a successor repeats what is left."""
+        """Start no more work, and wait up to `seconds` for the thread; the next leader repeats unfinished work."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -52,4 +52,4 @@ class Janitor:
             while not self._stopping.is_set() and cleaner.clean() == BATCH:
                 pass
         except Exception as error:  # noqa: BLE001 - whatever fails, deletions are tried again
-            log.warning("deletions are tried again: %s", error)
+            log.warning("deletions failed, trying again: %s", error)

@@ -1,4 +1,4 @@
-"""Repairs what was lost: attempts that nobody picked up, and attempts whose worker went silent."""
+"""Ends overdue attempts: those that no worker claimed, and those whose worker stopped reporting."""
 
 import logging
 from dataclasses import dataclass
@@ -33,6 +33,10 @@ def reap(database: Database, settings: Settings) -> list[Reaped]:
         if state is not None:
             ended.append(Reaped(late.attempt_id, late.worker_id, late.claimed_at is not None))
             log.warning(
-                "attempt %s at %s on %s is over; the job is %s", late.attempt_id, late.job_id, late.worker_id, state
+                "attempt %s of job %s on worker %s was overdue and has ended; the job is %s",
+                late.attempt_id,
+                late.job_id,
+                late.worker_id,
+                state,
             )
     return ended

@@ -1,4 +1,4 @@
-"""Deletes what is older than the operator wants to keep, and files whose time is over."""
+"""Deletes data that is older than the operator wants to keep, and expired files."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -19,14 +19,14 @@ BATCH = 200
 
 
 class Retention:
-    """One pass over everything that can expire; each batch is a separate transaction."""
+    """One pass over all data that can expire; each batch is a separate transaction."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
 
     def expire(self) -> None:
-        """Delete what has expired: files and uploads, then jobs, artifacts, log lines and events of final jobs."""
+        """Delete expired files and uploads, then jobs, artifacts, log lines and events of final jobs."""
         kept = self._settings
         self._expire_files()
         self._expire_views()
@@ -50,12 +50,12 @@ class Retention:
             after = found[-1] if found else None
 
     def _erase_jobs(self, connection: Connection, job_ids: Sequence[str]) -> None:
-        """Delete jobs; a model is in use while any job exists that names it, final or not."""
+        """Delete jobs; a model counts as used while any job that names it exists, final or not."""
         deletions.erase_jobs(connection, job_ids, self._settings, users=tuple(JobState))
 
     @staticmethod
     def _expire_events(connection: Connection, job_ids: Sequence[str]) -> None:
-        """Delete state changes, progress and metrics; those of a fine-tune remain in its artifact."""
+        """Delete state changes, progress and metrics; the metrics of a fine-tune remain in its artifact."""
         removal.delete_events(connection, job_ids, ["state", "progress"])
         metrics.remove(connection, job_ids)
 
@@ -69,14 +69,14 @@ class Retention:
             after = found[-1].id if found else None
 
     def _expire_views(self) -> None:
-        """Delete what only the dashboard needs for a while: old changes, samples of machines, ended sessions."""
+        """Delete data that only the dashboard needs: old feed entries, samples of machines, expired sessions."""
         with self._database.writing() as connection:
             feed.prune(connection, keep=KEPT_ENTRIES)
             samples.remove_before(connection, now_ms(connection) - HOUR_MS)
             sessions.remove_expired(connection, now=now_ms(connection))
 
     def _expire_chats(self) -> None:
-        """Delete old chats, and end those whose API process is gone."""
+        """Delete old chats, and fail those whose API process has ended."""
         with self._database.writing() as connection:
             fail_left_behind(connection)
         removed = BATCH if self._settings.keep_chats_days else 0

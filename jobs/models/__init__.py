@@ -1,1 +1,1 @@
-"""What is known of a model without loading it: its directory, its details and its displayed configuration."""
+"""Information about a model that needs no loading: its directory, its details and its displayed configuration."""

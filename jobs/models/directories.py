@@ -1,4 +1,4 @@
-"""What can be told of a checkpoint directory without loading it: is it allowed, is it complete, what is it."""
+"""Checks a model directory without loading it: whether it is allowed and complete, and what it contains."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ LLAMA = "llama"  # kind of the converted models that only other programs read
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A complete model: `kind` is "checkpoint", "adapter" or "gguf", `details` what is worth showing."""
+    """A complete model: its kind ("checkpoint", "adapter", "gguf", …) and the details to show."""
 
     kind: str
     details: dict[str, Any]
@@ -37,13 +37,13 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Return the real path of a model directory.
 
     Raises:
-        PathNotAllowedError: it, or a file in it, lies outside the allowed roots once symbolic links are followed.
+        PathNotAllowedError: after resolving symbolic links, it or a file in it is outside the allowed roots.
         InvalidRequestError: it is not a directory.
     """
     where = ", ".join(str(root) for root in roots)
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
-        raise PathNotAllowedError(f"give an absolute path without '..' below one of: {where}", param="path")
+        raise PathNotAllowedError(f"use an absolute path without '..' below one of: {where}", param="path")
     real = _resolve(given)
     if not any(real.is_relative_to(root) for root in roots):
         raise PathNotAllowedError(
@@ -61,7 +61,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
 def _check_entry(file: Path, roots: Sequence[Path]) -> None:
     real = _resolve(file)
     if not any(real.is_relative_to(root) for root in roots):
-        message = f"{_printable(file)} is a link that leads out of the allowed model roots; copy the file instead"
+        message = f"{_printable(file)} is a link that points outside the allowed model roots; copy the file instead"
         raise PathNotAllowedError(message, param="path")
     if not (real.is_file() or real.is_dir()):
         message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it by a copy"
@@ -69,7 +69,7 @@ def _check_entry(file: Path, roots: Sequence[Path]) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    """Follow symbolic links; Python 3.13 raises no error for circular ones, but they are no file there."""
+    """Resolve symbolic links; Python 3.13 raises no error for circular ones, but they do not exist as a file."""
     try:
         return path.resolve()
     except RuntimeError:
@@ -78,7 +78,7 @@ def _resolve(path: Path) -> Path:
 
 
 def _printable(path: Path) -> str:
-    """Return the name with escapes for bytes that are not UTF-8, which no answer can carry."""
+    """Return the name with invalid UTF-8 escaped, because no response can contain it."""
     return path.name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -100,7 +100,7 @@ def _inspect(folder: Path) -> Inspection:
         AdapterSettings.read(folder)
         adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
-        return _inspected("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
+        return _make_inspection("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
     shown = ShownConfig.from_file(CONFIG, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf:
@@ -110,18 +110,20 @@ def _inspect(folder: Path) -> Inspection:
         raise InvalidRequestError(message, param="path")
     details = {"bytes": size, **shown.details()}
     if is_gguf:
-        return _inspected(GGUF, details, CONFIG)
-    settled = read_settled_config(folder)  # quantization settings that were never applied are left out
+        return _make_inspection(GGUF, details, CONFIG)
+    settled = read_settled_config(folder)  # omits quantization settings that were never applied
     quantization = ShownConfig.from_file(CONFIG, settled).quantization
-    return _inspected("checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG)
+    return _make_inspection(
+        "checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG
+    )
 
 
-def _inspected(kind: str, found: dict[str, Any], file: str) -> Inspection:
+def _make_inspection(kind: str, found: dict[str, Any], file: str) -> Inspection:
     return Inspection(kind, check_details(kind, found, file))
 
 
 def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the precision of the weights as `footprint` counts it; None if it does not know it."""
+    """Return the precision of the weights as `footprint` defines it; None if `footprint` does not know it."""
     try:
         return asdict(Precision.from_config(config))
     except ShapeError:

@@ -1,6 +1,6 @@
 """The fields of registered configurations that clients see.
 
-They are checked, so that every database and every client takes them. Other fields are neither checked nor stored.
+They are checked so that every database and every client accepts them. Other fields are neither checked nor stored.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Shown(BaseModel):
-    """Fields of one file; what the file lacks stays unset."""
+    """Fields of one file; fields that the file lacks stay unset."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     @classmethod
     def from_file(cls, name: str, content: Mapping[str, Any]) -> Self:
-        """Check the content of the file of this name.
+        """Check the content of the file with this name.
 
         Raises:
             InvalidRequestError: A field has an impossible value; names the file and the field.
@@ -43,7 +43,7 @@ class Quantization(Shown):
 
     @property
     def method(self) -> str | None:
-        """The method's name as specs call it; fp4 is the default of bitsandbytes."""
+        """The method's name in specs; fp4 is the default of bitsandbytes."""
         if self.load_in_8bit:
             return "int8"
         return (self.bnb_4bit_quant_type or "fp4") if self.load_in_4bit else None
@@ -66,11 +66,11 @@ class ShownConfig(Shown):
 
     @property
     def quantization(self) -> str | None:
-        """Return the method by which the weights are quantized."""
+        """Return the quantization method of the weights."""
         return self.quantization_config.method if self.quantization_config else None
 
     def details(self) -> dict[str, Any]:
-        """Fields that the file sets, without those of the quantization."""
+        """Return the fields that the file sets, except the quantization."""
         return self.model_dump(exclude_unset=True, exclude={"quantization_config"})
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Allocation, Job
 from jobs.records import AllocationRecord
 
-_OPEN = sa.text("deadline IS NOT NULL")  # must be literally the condition of the partial index
+_OPEN = sa.text("deadline IS NOT NULL")  # must be identical to the condition of the partial index
 
 
 def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None:
@@ -19,7 +19,7 @@ def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None
 
 
 def of_attempts(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
-    """Return the allocations of attempts by attempt, each list in the order of the nodes."""
+    """Return the allocations of each attempt in the order of the nodes, by attempt."""
     query = (
         sa.select(Allocation.__table__).where(Allocation.attempt_id.in_(list(attempt_ids))).order_by(Allocation.node)
     )
@@ -36,7 +36,7 @@ def list_open(connection: Connection) -> list[AllocationRecord]:
 
 
 def map_open_to_models(connection: Connection) -> dict[str, str]:
-    """Return the key of the model that each job with an open allocation loads, by the job; jobs that load none miss."""
+    """Return the key of the model that each job with an open allocation loads, by job; jobs without one are absent."""
     key = Job.requirement["model"].as_string()
     rows = connection.execute(sa.select(Job.id, key).join(Allocation, Allocation.job_id == Job.id).where(_OPEN))
     return {job_id: model for job_id, model in rows if model}
@@ -52,7 +52,7 @@ def list_overdue(connection: Connection, *, now: int, limit: int) -> list[Alloca
 def update(
     connection: Connection, attempt_id: str, changes: Mapping[str, Any], *, worker_id: str | None = None
 ) -> bool:
-    """Change the open allocations of an attempt, of all workers or of one; return whether there were any."""
+    """Change the open allocations of an attempt, on all workers or one; return whether there were any."""
     statement = sa.update(Allocation).where(Allocation.attempt_id == attempt_id, _OPEN)
     if worker_id is not None:
         statement = statement.where(Allocation.worker_id == worker_id)

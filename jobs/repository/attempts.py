@@ -32,17 +32,17 @@ def add(connection: Connection, attempt: AttemptRecord) -> None:
 
 
 def get(connection: Connection, attempt_id: str) -> AttemptRecord | None:
-    """Return the attempt of this id, without its allocations."""
+    """Return the attempt with this id, without its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).first()
     return AttemptRecord(**row._mapping) if row else None
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides whether a worker continues with an attempt.
+    """The state that decides whether a worker continues with an attempt.
 
     Attributes:
-        others_wait: Whether other jobs wait for room; only read for serve jobs, which then end when they are idle.
+        others_wait: Whether other jobs wait for resources; only read for serve jobs, which then end when they are idle.
     """
 
     attempt_state: str
@@ -76,14 +76,14 @@ def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool)
 
 
 def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:
-    """Return an attempt that exists, with its allocations."""
+    """Return an existing attempt with its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()
     places = allocations.of_attempts(connection, [attempt_id])[attempt_id]
     return AttemptRecord(**row._mapping, allocations=tuple(places))
 
 
 def of_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
-    """Return all attempts at a job with their allocations, first to last."""
+    """Return all attempts at a job with their allocations, oldest first."""
     query = sa.select(Attempt.__table__).where(Attempt.job_id == job_id).order_by(Attempt.number)
     found = [AttemptRecord(**row._mapping) for row in connection.execute(query)]
     places = allocations.of_attempts(connection, [attempt.id for attempt in found])
@@ -91,7 +91,7 @@ def of_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
 
 
 def get_device_ms(connection: Connection, attempt_id: str, *, now: int) -> int:
-    """Return the milliseconds since an attempt began, times the devices that are reserved for it."""
+    """Return the milliseconds since an attempt began, multiplied by the number of its reserved devices."""
     claimed_at = connection.execute(sa.select(Attempt.claimed_at).where(Attempt.id == attempt_id)).scalar_one()
     if claimed_at is None:
         return 0

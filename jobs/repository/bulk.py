@@ -16,7 +16,7 @@ def add(connection: Connection, bulk: BulkRecord) -> None:
 
 
 def get(connection: Connection, bulk_id: str) -> BulkRecord | None:
-    """Return the operation of this id."""
+    """Return the operation with this id."""
     row = connection.execute(sa.select(BulkOperation.__table__).where(BulkOperation.id == bulk_id)).first()
     return BulkRecord(**row._mapping) if row else None
 
@@ -29,7 +29,7 @@ def lock_first_unfinished(connection: Connection) -> BulkRecord | None:
 
 
 def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
-    """Return up to `limit` operations of a project, newest first, those before `after`."""
+    """Return up to `limit` operations of a project, newest first, starting behind `after`."""
     query = sa.select(BulkOperation.__table__).where(BulkOperation.project_id == project_id)
     if after:
         query = query.where(BulkOperation.id < after)

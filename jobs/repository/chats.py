@@ -14,12 +14,12 @@ ENDED = ("state", "finish_reason", "prompt_tokens", "completion_tokens", "first_
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Insert chats that run; one that is stored already, since it has ended meanwhile, stays as it is."""
+    """Insert running chats; those that are stored already, because they have ended in the meantime, do not change."""
     connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
 
 
 def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Store how chats have ended; one that was never stored is inserted."""
+    """Store how chats have ended; insert those that were never stored."""
     new = insert(connection, Chat)
     changes = {name: new.excluded[name] for name in (*ENDED, "error", "stored")}
     statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)
@@ -33,13 +33,13 @@ def renew(connection: Connection, ids: Collection[str], *, expires_at: int) -> N
 
 
 def fail_expired(connection: Connection, *, now: int, error: Json) -> int:
-    """Fail running chats whose time is over; return how many there were."""
+    """Fail running chats that have expired; return how many there were."""
     changes = {"state": "failed", "finished_at": now, "expires_at": None, "error": dict(error)}
     return connection.execute(sa.update(Chat).where(Chat.expires_at < now).values(**changes)).rowcount
 
 
 def remove_before(connection: Connection, time: int, *, limit: int) -> int:
-    """Delete some of the chats that have ended and arrived before a time; return how many."""
+    """Delete up to `limit` ended chats that arrived before a time; return how many."""
     old = sa.select(Chat.id).where(Chat.created_at < time, Chat.expires_at.is_(None)).limit(limit)
     return connection.execute(sa.delete(Chat).where(Chat.id.in_(old))).rowcount
 
@@ -63,7 +63,7 @@ def page_stored(
 
 
 def set_stored(connection: Connection, chat_id: str, stored: Json | None) -> None:
-    """Overwrite the text that is stored of a chat; None deletes it."""
+    """Overwrite the stored text of a chat; None deletes it."""
     connection.execute(
         sa.update(Chat).where(Chat.id == chat_id).values(stored=None if stored is None else dict(stored))
     )

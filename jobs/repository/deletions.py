@@ -17,7 +17,7 @@ def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:
 
 
 def take_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
-    """Take up to `limit` due deletions in their order; nobody else takes them before `until`."""
+    """Claim up to `limit` due deletions in their order; nobody else can claim them before `until`."""
     due = (
         sa.select(Deletion.id)
         .where(Deletion.not_before <= now)
@@ -35,18 +35,18 @@ def take_due(connection: Connection, *, now: int, limit: int, until: int) -> lis
 
 
 def postpone(connection: Connection, deletion_id: str, not_before: int) -> None:
-    """Reschedule the next try of a deletion."""
+    """Reschedule a deletion."""
     connection.execute(sa.update(Deletion).where(Deletion.id == deletion_id).values(not_before=not_before))
 
 
 def remove(connection: Connection, ids: Collection[str]) -> None:
-    """Remove deletions that are done."""
+    """Remove completed deletions."""
     if ids:
         connection.execute(sa.delete(Deletion).where(Deletion.id.in_(list(ids))))
 
 
 def remove_untaken(connection: Connection, job_id: str, reason: str) -> None:
-    """Remove deletions of a job for this reason that the leader has never begun."""
+    """Remove the deletions of a job for this reason that the leader has not begun."""
     statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
     connection.execute(statement)
 
@@ -57,7 +57,7 @@ def remove_by_key(connection: Connection, key: str, reason: str) -> None:
 
 
 def list_keys(connection: Connection, job_id: str, *, due: int | None = None) -> list[str]:
-    """Return the keys of a job that are to be deleted; with `due`, only those that are due at that time."""
+    """Return a job's keys that are to be deleted; with `due`, only those that are due at that time."""
     query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
     if due is not None:
         query = query.where(sa.or_(Deletion.not_before <= due, Deletion.attempts > 0))

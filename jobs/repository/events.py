@@ -23,9 +23,9 @@ def append(
     attempt_id: str | None,
     now: int,
 ) -> None:
-    """Append (type, data) entries to the job's log; the job row hands out the sequence and line numbers.
+    """Append (type, data) entries to the job's log; the job's row has the counters of entries and lines.
 
-    Those who watch the project are told of changed states and new lines; progress is told where it is recorded.
+    The project's feed gets changed states and new lines from here, and progress from where it is recorded.
     """
     if not entries:
         return
@@ -50,7 +50,7 @@ def append(
 
 
 def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
-    """Append the same entry, which has no lines, to the logs of several jobs that are not at a worker."""
+    """Append the same entry, without output lines, to the logs of several jobs that no worker has."""
     counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
     sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
     _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
@@ -59,7 +59,7 @@ def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entr
 
 
 def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
-    """Insert the first event of jobs whose rows were just inserted with `last_event` 1."""
+    """Insert the first event of new jobs, whose rows have `last_event` 1."""
     _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
     for job in jobs:
         told = {**data, "kind": job["kind"]}

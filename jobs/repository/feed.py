@@ -1,4 +1,4 @@
-"""Rows of `feed` and `feed_positions`; they are written by `jobs.database.journal`."""
+"""Rows of `feed` and `feed_positions`, which `jobs.database.journal` writes."""
 
 from collections.abc import Collection
 
@@ -17,7 +17,7 @@ def last_positions(connection: Connection, project_ids: Collection[str]) -> dict
 
 
 def page(connection: Connection, project_id: str, *, after: int, limit: int) -> list[FeedRecord]:
-    """Return up to `limit` entries behind a position, oldest first."""
+    """Return up to `limit` entries after a position, oldest first."""
     query = sa.select(Feed.__table__).where(Feed.project_id == project_id, Feed.position > after)
     return [FeedRecord(**row._mapping) for row in connection.execute(query.order_by(Feed.position).limit(limit))]
 

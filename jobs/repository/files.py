@@ -1,4 +1,4 @@
-"""Rows of `files` and `artifacts`: an artifact can be read and listed like an uploaded file, by its id."""
+"""Rows of `files` and `artifacts`: by its id, an artifact can be read and listed like an uploaded file."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Artifact, File, Job
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
 
-# Purpose shown for artifacts of each job kind; OpenAI's API has no other purposes for results.
+# Purpose shown for the artifacts of a job kind; OpenAI's API has no other purposes for results.
 PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
 OTHER_PURPOSE = "user_data"
 _PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)
@@ -37,9 +37,9 @@ def add_file(connection: Connection, file: FileRecord) -> None:
 def get_files(
     connection: Connection, project_id: str, ids: Iterable[str], *, now: int, keep: bool = False
 ) -> dict[str, FileRecord]:
-    """Read the files of these ids that have not expired, by id; with `keep`, nobody deletes them meanwhile."""
+    """Return the unexpired files with these ids, by id; `keep` locks them against deletion."""
     wanted = list(ids)
-    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _unexpired(now))
+    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _is_unexpired(now))
     if keep:
         query = query.order_by(File.id).with_for_update(read=True, key_share=True)
     found = {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
@@ -55,8 +55,8 @@ def get_files(
 def page_files(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
-    """Read up to `limit` files and artifacts that have not expired, those behind `after`."""
-    files = sa.select(File.__table__).where(File.project_id == project_id, _unexpired(now))
+    """Return up to `limit` unexpired files and artifacts after the id `after`."""
+    files = sa.select(File.__table__).where(File.project_id == project_id, _is_unexpired(now))
     artifacts = sa.select(*_ARTIFACT_AS_FILE).join(Job, Job.id == Artifact.job_id).where(Job.project_id == project_id)
     if wanted.purposes is not None:
         files = files.where(File.purpose.in_(wanted.purposes))
@@ -95,7 +95,7 @@ def delete_file(connection: Connection, file_id: str) -> None:
 
 
 def add_artifacts(connection: Connection, artifacts: Sequence[ArtifactRecord]) -> None:
-    """Insert artifacts: from the commit on they are visible."""
+    """Insert artifacts, which are visible after the commit."""
     if artifacts:
         connection.execute(sa.insert(Artifact), [asdict(artifact) for artifact in artifacts])
 
@@ -109,7 +109,7 @@ def page_artifacts(connection: Connection, job_id: str, *, after: str | None, li
 
 
 def get_artifact(connection: Connection, job_id: str, path: str) -> ArtifactRecord | None:
-    """Return the artifact of a job at a path."""
+    """Return the artifact of a job with this path."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id, Artifact.path == path)
     row = connection.execute(query).first()
     return ArtifactRecord(**row._mapping) if row else None
@@ -121,5 +121,5 @@ def artifact_exists(connection: Connection, job_id: str, artifact_id: str) -> bo
     return connection.execute(query).first() is not None
 
 
-def _unexpired(now: int) -> sa.ColumnElement[bool]:
+def _is_unexpired(now: int) -> sa.ColumnElement[bool]:
     return sa.or_(File.expires_at.is_(None), File.expires_at > now)

@@ -15,7 +15,7 @@ from jobs.state import JobState
 
 RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
-# Polls and submissions run these. Building each statement only once halves the Python time of such a query.
+# Polls and submissions run these. Building each statement only once halves the Python time of a query.
 _RECORDS_BY_ID = sa.select(*RECORD).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
@@ -53,19 +53,19 @@ def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDeta
 
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
-    """Return the job, locked until the transaction ends (on SQLite the transaction already holds the lock)."""
+    """Lock the job until the transaction ends and return it (on SQLite the transaction already holds the lock)."""
     row = connection.execute(sa.select(*RECORD).where(Job.id == job_id).with_for_update()).first()
     return to_record(row) if row else None
 
 
 def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
-    """Return those of the jobs that no other transaction has locked, by id, locked until this one ends."""
+    """Lock the jobs that no other transaction has locked until this one ends; return them by id."""
     query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
 def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
-    """Return the newest job of a kind that the same request made at or after a time, through OpenAI's API."""
+    """Return the newest job of a kind that an equal request to OpenAI's API made at or after a time."""
     query = sa.select(*_DETAILS).where(
         Job.project_id == project_id,
         Job.kind == kind,
@@ -78,7 +78,7 @@ def find_by_digest(connection: Connection, project_id: str, kind: str, digest: s
 
 
 def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
-    """Overwrite what a client of OpenAI's API sent with the job."""
+    """Overwrite the values that a client of OpenAI's API sent with the job."""
     connection.execute(sa.update(Job).where(Job.id == job_id).values(openai=dict(openai)))
 
 
@@ -95,7 +95,7 @@ def exists(connection: Connection, project_id: str, job_id: str) -> bool:
 
 
 def list_queued(connection: Connection, *, now: int, limit: int) -> list[QueuedJob]:
-    """Return the first `limit` queued jobs whose back-off is over, in the order in which they should go."""
+    """Return the first `limit` queued jobs whose back-off is over, in the order in which they should run."""
     query = (
         sa.select(Job.id, Job.kind, Job.priority, Job.requirement, Job.waiting)
         .where(Job.state == sa.literal_column("'queued'"), Job.not_before <= now)
@@ -132,7 +132,7 @@ def compare_and_set(
 def compare_and_set_all(
     connection: Connection, ids: Iterable[str], source: JobState, target: JobState, changes: Mapping[str, Any]
 ) -> int:
-    """Move those of the jobs that are in `source` to `target`, with the same changes; return how many."""
+    """Move all given jobs that are in `source` to `target`, with the same changes; return how many."""
     statement = (
         sa.update(Job)
         .where(Job.id.in_(list(ids)), Job.state == source)
@@ -142,12 +142,12 @@ def compare_and_set_all(
 
 
 def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any]) -> None:
-    """Overwrite what the job shows as its progress."""
+    """Overwrite the job's progress."""
     connection.execute(sa.update(Job).where(Job.id == job_id).values(progress=dict(progress), version=Job.version + 1))
 
 
 def to_record(row: sa.Row[Any]) -> JobRecord:
-    """Return a row of the columns in `RECORD` as a job."""
+    """Convert a row of the columns in `RECORD` to a job."""
     return JobRecord(**_values(row))
 
 

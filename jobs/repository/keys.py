@@ -20,7 +20,7 @@ COLUMNS = (
     ApiKey.created_at,
     ApiKey.revoked_at,
 )
-# Every request runs this; building the statement once saves most of its cost in Python.
+# Every request runs this; building the statement only once saves most of its time in Python.
 _BY_HASH = (
     sa.select(ApiKey.key_hash, *COLUMNS)
     .join(Project, Project.id == ApiKey.project_id)
@@ -56,7 +56,7 @@ def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecor
 
 
 def exists(connection: Connection, key_id: str) -> bool:
-    """Whether there is such a key, revoked or not."""
+    """Whether a key with this id exists, revoked or not."""
     return connection.execute(sa.select(ApiKey.id).where(ApiKey.id == key_id)).first() is not None
 
 
@@ -69,6 +69,6 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
 
 
 def revoke(connection: Connection, key_id: str, *, now: int) -> bool:
-    """Make a key invalid; False if there is no such valid key."""
+    """Revoke a key; False if no valid key has this id."""
     statement = sa.update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
     return connection.execute(statement).rowcount == 1

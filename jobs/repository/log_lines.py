@@ -1,4 +1,4 @@
-"""Lines of a job's output, which are in the rows of `events` that have a `first_line`."""
+"""Lines of a job's output, stored in the rows of `events` that have a `first_line`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +41,9 @@ def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[
 
 
 def list_matches(connection: Connection, job_id: str, text: str, *, ignore_case: bool) -> Sequence[int]:
-    """Return the numbers of all lines that contain a text, in their order.
+    """Return the numbers of all lines that contain the given text, in ascending order.
 
-    The database takes the lines apart: it does so several times faster than Python, and only numbers leave it.
+    The database splits and searches the lines: it is several times faster than Python and returns only numbers.
     """
     sqlite = connection.dialect.name == "sqlite"
     lines: Any
@@ -67,10 +67,10 @@ def list_matches(connection: Connection, job_id: str, text: str, *, ignore_case:
 def _contains(value: ColumnElement[str], text: str, *, sqlite: bool, ignore_case: bool) -> ColumnElement[bool]:
     position = sa.func.instr if sqlite else sa.func.strpos
     if ignore_case:
-        return position(sa.func.lower(value), _lower(text)) > 0
+        return position(sa.func.lower(value), _lower_ascii(text)) > 0
     return position(value, text) > 0
 
 
-def _lower(text: str) -> str:
-    """Make ASCII letters small, as SQLite's `lower` does."""
+def _lower_ascii(text: str) -> str:
+    """Convert ASCII letters to lower case, as SQLite's `lower` does."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)

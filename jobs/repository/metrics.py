@@ -13,7 +13,7 @@ from jobs.database.tables import MetricPoint
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The steps of one metric of a run."""
+    """The first and last step of one metric of a run."""
 
     name: str
     first_step: int
@@ -23,7 +23,7 @@ class Span:
 def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]], *, attempt: int) -> None:
     """Store points of an attempt, with `name`, `step` and `value`.
 
-    A resumed run repeats steps, so points of earlier attempts at or behind the first new step are deleted.
+    A resumed run repeats steps, so points of earlier attempts at or after the first new step are deleted.
     """
     first: dict[str, int] = {}
     for row in rows:
@@ -38,7 +38,7 @@ def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]],
         index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
         set_={"value": statement.excluded.value, "attempt": statement.excluded.attempt},
     )
-    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # one statement may change a row only once
+    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # one statement can change a row only once
     values = [
         {"job_id": job_id, "name": name, "step": step, "attempt": attempt, "value": value}
         for (name, step), value in unique.items()
@@ -52,7 +52,7 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
 
 
 def list_spans(connection: Connection, job_id: str) -> list[Span]:
-    """Return the metrics of a run with their first and last steps, by name: one look-up in the index per metric."""
+    """Return the metrics of a run with their first and last steps, by name, with one index look-up per metric."""
     found: list[Span] = []
     while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)
@@ -65,7 +65,7 @@ def list_spans(connection: Connection, job_id: str) -> list[Span]:
 def thin(
     connection: Connection, job_id: str, names: Collection[str], *, start: int, stop: int, buckets: int
 ) -> Sequence[sa.Row[Any]]:
-    """Return name, first and last step, count, finite count, minimum, maximum and mean per bucket with values.
+    """Return name, first and last step, count, finite count, minimum, maximum and mean of each non-empty bucket.
 
     Bucket i of b has the steps in [start + (stop - start) * i / b, start + (stop - start) * (i + 1) / b).
     """

@@ -10,15 +10,15 @@ from jobs.database import insert
 from jobs.database.tables import Model
 from jobs.records import ModelRecord
 
-# Submissions run these; building a statement once saves most of its cost in Python.
+# Submissions run these; building a statement only once saves most of its time in Python.
 _BY_ID = sa.select(Model.__table__).where(
     Model.project_id == sa.bindparam("project"), Model.id.in_(sa.bindparam("ids", expanding=True))
 )
-_KEPT_BY_ID = _BY_ID.order_by(Model.id).with_for_update(read=True, key_share=True)
+_LOCKED_BY_ID = _BY_ID.order_by(Model.id).with_for_update(read=True, key_share=True)
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:
-    """Insert a model; False if the project has one of this name."""
+    """Insert a model; False if the project has a model with this name."""
     values = {
         "project_id": model.project_id,
         "id": model.id,
@@ -36,7 +36,7 @@ def add(connection: Connection, model: ModelRecord) -> bool:
 
 
 def update_registered(connection: Connection, model: ModelRecord) -> None:
-    """Store the present kind and details of a directory that was registered before."""
+    """Store the current kind and details of a directory that was registered before."""
     statement = sa.update(Model).where(Model.project_id == model.project_id, Model.id == model.id)
     connection.execute(statement.values(kind=model.kind, details=dict(model.details)))
 
@@ -45,7 +45,7 @@ def get_many(
     connection: Connection, project_id: str, ids: Iterable[str], *, keep: bool = False
 ) -> dict[str, ModelRecord]:
     """Return the models with these names, by name; `keep` locks them against deletion until the transaction ends."""
-    rows = connection.execute(_KEPT_BY_ID if keep else _BY_ID, {"project": project_id, "ids": list(ids)})
+    rows = connection.execute(_LOCKED_BY_ID if keep else _BY_ID, {"project": project_id, "ids": list(ids)})
     return {row.id: ModelRecord(**row._mapping) for row in rows}
 
 
@@ -58,14 +58,14 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
 
 
 def made_from(connection: Connection, project_id: str, base: str) -> list[ModelRecord]:
-    """Return the models whose base is `base`, the newest first."""
+    """Return the models whose base is `base`, newest first."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.base == base)
     rows = connection.execute(query.order_by(Model.created_at.desc(), Model.id))
     return [ModelRecord(**row._mapping) for row in rows]
 
 
 def update_of_job(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
-    """Change the model that this job is making; models from its resume points are ready already."""
+    """Change the model that this job is making, but not models from its resume points, which are ready."""
     pending = sa.update(Model).where(Model.job_id == job_id, Model.state == "pending")
     connection.execute(pending.values(**changes))
 

@@ -1,4 +1,4 @@
-"""Deleting rows of jobs and what belongs to them, and finding those that may be deleted."""
+"""Deletes the rows of jobs, models and artifacts, and finds those that may be deleted."""
 
 from collections.abc import Collection, Sequence
 
@@ -22,14 +22,14 @@ from jobs.repository.uses import FINAL
 
 
 def lock_model(connection: Connection, project_id: str, name: str) -> ModelRecord | None:
-    """Return a model, locked against submissions that name it until the transaction ends."""
+    """Lock a model against submissions that name it until the transaction ends, and return it."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.id == name)
     row = connection.execute(query.with_for_update()).first()
     return ModelRecord(**row._mapping) if row else None
 
 
 def lock_models_of_jobs(connection: Connection, job_ids: Collection[str]) -> list[ModelRecord]:
-    """Return the models that some jobs have made, locked against submissions that name them."""
+    """Lock the models that some jobs have made against submissions that name them, and return them."""
     query = sa.select(Model.__table__).where(Model.job_id.in_(list(job_ids))).order_by(Model.id)
     return [ModelRecord(**row._mapping) for row in connection.execute(query.with_for_update())]
 
@@ -40,7 +40,7 @@ def lock_file(connection: Connection, file_id: str) -> None:
 
 
 def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, list[str]]:
-    """Return those jobs that are final by project, locked so that nobody can retry them."""
+    """Lock the jobs that are final, so that nobody can retry them, and return their ids by project."""
     query = sa.select(Job.project_id, Job.id).where(Job.id.in_(list(job_ids)), Job.state.in_(FINAL))
     found: dict[str, list[str]] = {}
     for row in connection.execute(query.order_by(Job.id).with_for_update()):
@@ -49,7 +49,7 @@ def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[st
 
 
 def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
-    """Delete final jobs with everything that refers to them."""
+    """Delete final jobs with all rows that refer to them."""
     for table in (Artifact, JobEvent, MetricPoint, Allocation, Attempt, JobLabel, JobSearch, Model):
         connection.execute(sa.delete(table).where(table.job_id.in_(list(job_ids))))
     connection.execute(sa.delete(Job).where(Job.id.in_(list(job_ids))))
@@ -61,7 +61,7 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
 
 
 def find_model_around(connection: Connection, artifact: ArtifactRecord) -> str | None:
-    """Return the model that an artifact is a file of."""
+    """Return the model that an artifact belongs to, if any."""
     query = sa.select(Model.id, Model.key).where(Model.job_id == artifact.job_id, Model.key.is_not(None))
     return next((row.id for row in connection.execute(query) if artifact.key.startswith(f"{row.key}/")), None)
 
@@ -78,7 +78,7 @@ def delete_artifacts_below(connection: Connection, job_id: str, key: str) -> Non
 
 
 def list_jobs_finished_before(connection: Connection, time: int, *, after: str, limit: int) -> list[str]:
-    """Return up to `limit` final jobs that finished before a time, in the order of their ids from behind `after`."""
+    """Return up to `limit` final jobs that finished before a time, in the order of their ids after `after`."""
     query = sa.select(Job.id).where(Job.state.in_(FINAL), Job.finished_at < time, Job.id > after)
     return list(connection.execute(query.order_by(Job.id).limit(limit)).scalars())
 
@@ -96,6 +96,6 @@ def list_artifacts(connection: Connection, job_ids: Collection[str]) -> list[Art
 
 
 def list_expired_files(connection: Connection, *, now: int, after: str, limit: int) -> list[FileRecord]:
-    """Return up to `limit` files whose time is over, in the order of their ids from behind `after`."""
+    """Return up to `limit` expired files, in the order of their ids after `after`."""
     query = sa.select(File.__table__).where(File.expires_at <= now, File.expires_at.is_not(None), File.id > after)
     return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(File.id).limit(limit))]

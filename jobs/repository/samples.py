@@ -9,13 +9,13 @@ from jobs.records import SampleRecord, UsageRecord, WorkerRecord
 
 
 def add(connection: Connection, worker: WorkerRecord) -> None:
-    """Insert what a worker reported now; a second report within the same millisecond changes nothing."""
+    """Insert a worker's report; a second one within the same millisecond is ignored."""
     row = {"worker_id": worker.id, "at": worker.seen_at, "devices": worker.devices, "host": dict(worker.host)}
     connection.execute(insert(connection, WorkerSample).values(**row).on_conflict_do_nothing())
 
 
 def list_since(connection: Connection, worker_id: str, since: int) -> list[SampleRecord]:
-    """Return the samples of a worker from a time on, oldest first."""
+    """Return the samples of a worker since a time, oldest first."""
     query = sa.select(WorkerSample.at, WorkerSample.devices, WorkerSample.host).where(
         WorkerSample.worker_id == worker_id, WorkerSample.at >= since
     )
@@ -23,12 +23,12 @@ def list_since(connection: Connection, worker_id: str, since: int) -> list[Sampl
 
 
 def remove_before(connection: Connection, time: int) -> None:
-    """Delete samples of all workers that are older."""
+    """Delete the samples of all workers from before a time."""
     connection.execute(sa.delete(WorkerSample).where(WorkerSample.at < time))
 
 
 def list_usage(connection: Connection, project_id: str, *, from_day: int) -> list[UsageRecord]:
-    """Return what the keys of a project used per day, oldest first."""
+    """Return the daily usage of a project's keys, oldest first."""
     query = (
         sa.select(Usage.day, Usage.key_id, ApiKey.name, Usage.jobs, Usage.device_ms, Usage.tokens)
         .outerjoin(ApiKey, ApiKey.id == Usage.key_id)

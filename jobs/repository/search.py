@@ -1,4 +1,4 @@
-"""Finding jobs by a filter. The rows of `job_search` are narrow, so that scanning all of a project's is cheap."""
+"""Finds jobs by a filter. The rows of `job_search` are narrow, so that scanning all rows of a project is cheap."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from jobs.specs.searchable import describe_error, field_lines
 
 
 def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert what lists find of new jobs."""
+    """Insert the search rows of new jobs."""
     if rows:
         connection.execute(sa.insert(JobSearch), list(rows))
 
 
 def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | None) -> None:
-    """Change the error by which a job is found."""
+    """Change the error in a job's search row."""
     statement = sa.update(JobSearch).where(JobSearch.job_id == job_id)
     connection.execute(statement.values(error=describe_error(error)))
 
@@ -28,7 +28,7 @@ def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | No
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
-    """Return up to `limit` jobs of a project, newest first, those before the job `after`."""
+    """Return up to `limit` jobs of a project, newest first, starting behind the job `after`."""
     ids = _select(connection, project_id, wanted)
     found = _newest(ids, after=after, limit=limit).subquery()
     query = sa.select(*RECORD).join(found, found.c.id == Job.id).order_by(Job.id.desc())
@@ -45,7 +45,7 @@ def list_ids(
     after: str | None,
     limit: int,
 ) -> list[str]:
-    """Return ids of the jobs in `states` among those that match, newest first, from behind the job `after`."""
+    """Return the ids of matching jobs in `states`, newest first, starting behind the job `after`."""
     ids = _select(connection, project_id, wanted, on_jobs=True)
     ids = ids.where(Job.state.in_(list(states)), Job.created_at <= created_until)
     return list(connection.execute(_newest(ids, after=after, limit=limit)).scalars())
@@ -66,14 +66,14 @@ def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[
 def _select(
     connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False, all_rows: bool = False
 ) -> sa.Select[str]:
-    """Select the ids of matching jobs, from the narrow rows alone if that is possible.
+    """Select the ids of matching jobs, from `job_search` alone if possible.
 
     Args:
         connection: Its dialect decides how texts are searched.
-        project_id: Whose jobs.
+        project_id: The project of the jobs.
         wanted: The conditions.
-        on_jobs: Select from `jobs` in any case.
-        all_rows: All matches are needed, so that all narrow rows are scanned first; else the scan ends with the limit.
+        on_jobs: Always select from `jobs`.
+        all_rows: All matches are needed, so scan `job_search` completely first; else the scan stops at the limit.
     """
     narrow = _narrow_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind or wanted.from_openai or wanted.metadata) or not narrow
@@ -123,7 +123,7 @@ def _narrow_conditions(connection: Connection, wanted: JobFilter) -> list[Column
 
 
 def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
-    """Compare decoded keys: SQLite's JSON paths find neither escaped characters nor quotes in a key."""
+    """Compare decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes."""
     if connection.dialect.name == "postgresql":
         return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})
     entries = sa.func.json_each(Job.openai, "$.metadata").table_valued("key", "value")

@@ -38,5 +38,5 @@ def remove(connection: Connection, token_hash: str) -> bool:
 
 
 def remove_expired(connection: Connection, *, now: int) -> None:
-    """Delete what has expired."""
+    """Delete expired sessions and links."""
     connection.execute(sa.delete(Session).where(Session.expires_at <= now))

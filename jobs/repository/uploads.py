@@ -17,7 +17,7 @@ def add(connection: Connection, upload: UploadRecord) -> None:
 
 
 def get(connection: Connection, project_id: str, upload_id: str, *, lock: bool = False) -> UploadRecord | None:
-    """Return an upload of a project, locked until the transaction ends if asked for."""
+    """Return an upload of a project; `lock` locks it until the transaction ends."""
     query = sa.select(Upload.__table__).where(Upload.project_id == project_id, Upload.id == upload_id)
     row = connection.execute(query.with_for_update() if lock else query).first()
     return UploadRecord(**row._mapping) if row else None
@@ -45,7 +45,7 @@ def delete_parts(connection: Connection, upload_id: str) -> None:
 
 
 def delete_expired(connection: Connection, *, before: int) -> None:
-    """Delete the rows of uploads whose time was over before, with their parts."""
+    """Delete the rows of uploads that expired before a time, with their parts."""
     expired = sa.select(Upload.id).where(Upload.expires_at < before)
     connection.execute(sa.delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
     connection.execute(sa.delete(Upload).where(Upload.expires_at < before))

@@ -1,4 +1,4 @@
-"""Queries across tables: who uses a model, a file or a key of the artifact store."""
+"""Queries across tables for the users of a model, a file or a key of the artifact store."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ UNFINISHED = tuple(state for state in JobState if not state.final)
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A job that names something, and the name."""
+    """A job that names a model or file, and the name."""
 
     job_id: str
     name: str
@@ -55,10 +55,10 @@ def find_jobs_naming(
 
 
 def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str) -> list[str]:
-    """Return the ids of the jobs whose specs name a file and that are not final."""
+    """Return the ids of unfinished jobs whose specs name a file."""
     found = [use.job_id for use in find_jobs_naming(connection, project_id, FILE_FIELDS, [file_id])]
     for field in FILE_LISTS:
-        # No other text in such a list can contain the id of a file.
+        # A text search is enough: no other text in such a list can contain the id of a file.
         named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
         query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED), named)
         found += connection.execute(query.order_by(Job.id)).scalars()
@@ -78,24 +78,24 @@ def list_named_models(connection: Connection, project_id: str, states: Collectio
 
 
 def list_made_models(connection: Connection, project_id: str) -> list[MadeModel]:
-    """Return all models of a project, with where they come from."""
+    """Return all models of a project, with their bases and the jobs that made them."""
     rows = connection.execute(sa.select(Model.id, Model.base, Model.job_id).where(Model.project_id == project_id))
     return [MadeModel(*row) for row in rows]
 
 
 def find_models_made_from(connection: Connection, project_id: str, name: str) -> list[str]:
-    """Return the models whose base is `name`, those still being made included."""
+    """Return the models whose base is `name`, including those still being made."""
     query = sa.select(Model.id).where(Model.project_id == project_id, Model.base == name)
     return list(connection.execute(query.order_by(Model.id)).scalars())
 
 
 def is_job(connection: Connection, job_id: str) -> bool:
-    """Whether there is a job of this id."""
+    """Whether a job with this id exists."""
     return connection.execute(sa.select(Job.id).where(Job.id == job_id)).first() is not None
 
 
 def is_file_named(connection: Connection, file_id: str) -> bool:
-    """Whether the uploaded file has its row."""
+    """Whether an uploaded file has a row."""
     return connection.execute(sa.select(File.id).where(File.id == file_id)).first() is not None
 
 
@@ -116,13 +116,13 @@ def list_open_attempts(connection: Connection, job_id: str) -> list[str]:
 
 
 def list_claimed_attempts(connection: Connection, job_id: str) -> dict[str, str]:
-    """Return the states of all attempts at a job that a worker has claimed, by id."""
+    """Return the states of all claimed attempts at a job, by id."""
     query = sa.select(Attempt.id, Attempt.state).where(Attempt.job_id == job_id, Attempt.claimed_at.is_not(None))
     return {row.id: row.state for row in connection.execute(query.order_by(Attempt.number))}
 
 
 def is_workspace_needed(connection: Connection, job_id: str, *, ended_since: int) -> bool:
-    """Whether a worker must keep what attempts at a job have written: it may still be resumed."""
+    """Whether a worker must keep the files of attempts at a job, because the job may still be resumed."""
     state = connection.execute(sa.select(Job.state, Job.finished_at).where(Job.id == job_id)).first()
     if state is None:
         return False

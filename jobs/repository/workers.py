@@ -17,25 +17,25 @@ _SEEN_SINCE = (
 
 
 def save(connection: Connection, worker: WorkerRecord) -> None:
-    """Insert a worker or renew what it reports."""
+    """Insert a worker or update its report."""
     values = {name: value for name, value in asdict(worker).items() if name != "drain_at"}
     statement = insert(connection, Worker).values(**values)
     connection.execute(statement.on_conflict_do_update(index_elements=[Worker.id], set_=values))
 
 
 def set_state(connection: Connection, worker_id: str, state: str, *, now: int) -> None:
-    """Say whether the worker takes jobs: active, draining or gone."""
+    """Set the state of a worker: active, draining or gone."""
     connection.execute(sa.update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=now))
 
 
 def set_drain_time(connection: Connection, worker_id: str, drain_at: int | None) -> bool:
-    """Set or clear when a worker must give back what it runs; return whether there is such a worker."""
+    """Set or clear the time by which a worker must give back its jobs; return whether the worker exists."""
     statement = sa.update(Worker).where(Worker.id == worker_id).values(drain_at=drain_at)
     return connection.execute(statement).rowcount == 1
 
 
 def get_drain_time(connection: Connection, worker_id: str) -> int | None:
-    """Return when a worker must give back what it runs, if an administrator drains it."""
+    """Return the time by which a worker must give back its jobs, if an administrator drains it."""
     return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 
 
@@ -45,14 +45,14 @@ def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
 
 
 def exists(connection: Connection, worker_id: str) -> bool:
-    """Whether a worker of this id has ever reported."""
+    """Whether a worker with this id has ever reported."""
     return connection.execute(sa.select(Worker.id).where(Worker.id == worker_id)).first() is not None
 
 
 def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
-    """Take or renew a lease; False while another holder's has not expired.
+    """Take or renew a lease; False while another holder has it and it has not expired.
 
-    One that ends later than any can was taken before the clock was set back: its holder may be long gone.
+    A lease that ends impossibly late was taken before the clock was set back; its holder may have died long ago.
     """
     too_late = expires_at + (expires_at - now)
     statement = (
@@ -81,5 +81,5 @@ def get_lease(connection: Connection, name: str) -> tuple[str, int] | None:
 
 
 def drop_lease(connection: Connection, name: str, holder: str) -> None:
-    """Give a lease up at once, so that a stand-by need not wait."""
+    """Give up a lease at once, so that a standby need not wait."""
     connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

@@ -1,7 +1,7 @@
-"""What jobs report: one result class per kind, distinguished by `kind`, and progress.
+"""Results of jobs, one class per kind, distinguished by `kind`; and their progress.
 
-Handlers build these classes, so that nothing else is ever stored. Rows outlive versions: what another version stored,
-with other fields, is read as the plain object that it is.
+Handlers build these classes, so that nothing else is ever stored. Rows outlive versions: a result that another
+version stored with other fields is returned as a plain object.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What all results share."""
+"""Field types that results share."""
 
 import math
 from typing import Annotated, Any

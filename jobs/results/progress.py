@@ -1,4 +1,4 @@
-"""How far a job has come."""
+"""Progress of a job."""
 
 from pydantic import Field
 

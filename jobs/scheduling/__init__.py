@@ -1,4 +1,4 @@
-"""Which job runs where: pure functions of a snapshot of waiting jobs and machines."""
+"""Decides which job runs where, with pure functions of a snapshot of waiting jobs and machines."""
 
 from jobs.scheduling.explanation import Explanation, Holder, describe_lack, explain
 from jobs.scheduling.loaded_model import LoadedModel, find_source

@@ -1,4 +1,4 @@
-"""Why a job waits, in one sentence with numbers."""
+"""Explains why a job waits, in one sentence with numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds what another one waits for."""
+    """A job that holds memory that another job waits for."""
 
     job_id: str
     bytes: int
@@ -24,11 +24,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a job waits.
+    """The reason why a job waits.
 
     Attributes:
-        cause: What is missing.
-        message: One sentence: what the job needs, what the best candidate has free, and who holds the rest.
+        cause: The missing resource.
+        message: One sentence that names the need, the free part of the best candidate, and the jobs that hold the rest.
         worker_id: The best candidate, if there is one.
         free_bytes: Free memory of its best device, or of its host if the host's memory is missing.
         holders: Jobs that hold the rest, the largest first.
@@ -41,7 +41,7 @@ class Explanation:
     holders: tuple[Holder, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """Return the form in which the database stores it."""
+        """Convert it to the JSON that the database stores."""
         return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
 
 
@@ -50,7 +50,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
 
     Args:
         job: The job.
-        rooms: The rooms on all machines after the round of placement.
+        rooms: The free resources of all machines after the round of placement.
     """
     if not rooms:
         return Explanation("no_worker", "no worker is running, or all are draining; start one with `baichuan worker`")
@@ -59,7 +59,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
         return Explanation("kind", f"no worker that is running and not draining takes {job.kind} jobs")
     labelled = [room for room in able if room.machine.is_asked_for(job.requirement)]
     if not labelled:
-        return Explanation("labels", f"no worker that is running and not draining {_wanted(job.requirement)}")
+        return Explanation("labels", f"no worker that is running and not draining {_describe_demand(job.requirement)}")
     equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
     if not equipped:
         return Explanation("packages", f"no worker that could take it {describe_lack(job.requirement)}")
@@ -72,7 +72,7 @@ def describe_lack(need: Requirement) -> str:
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 
 
-def _wanted(need: Requirement) -> str:
+def _describe_demand(need: Requirement) -> str:
     named = [f"is one of {', '.join(need.workers)}"] if need.workers else []
     labels = ", ".join(f"{key}={value}" for key, value in need.labels)
     return " and ".join([*named, *([f"has the labels {labels}"] if labels else [])])
@@ -82,18 +82,20 @@ def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     """Explain which part of the requirement no eligible machine has free."""
     large = [room for room in rooms if room.machine.could_hold(need)]
     if not large:
-        return _too_small(need, rooms)
+        return _explain_size(need, rooms)
     with_slots = [room for room in large if room.free_slots > 0]
     if not with_slots:
-        return _no_slot(large)
+        return _explain_slots(large)
     fitting = sum(room.choose(need) is not None for room in with_slots)
-    if fitting:  # some machines have room, but not as many as the job has nodes
-        message = f"needs {need.nodes} machines with {_per_node(need)} each; {fitting} of {len(large)} have that free"
+    if fitting:  # some machines have room, but fewer than the job has nodes
+        message = (
+            f"needs {need.nodes} machines with {_describe_node(need)} each; {fitting} of {len(large)} have that free"
+        )
         return Explanation("nodes", message)
-    return _no_room(need, with_slots)
+    return _explain_memory(need, with_slots)
 
 
-def _per_node(need: Requirement) -> str:
+def _describe_node(need: Requirement) -> str:
     if need.devices == 0:
         return f"{in_gib(need.host_memory_bytes)} of host memory"
     devices = f"{need.devices} device" + ("s" if need.devices > 1 else "")
@@ -103,15 +105,15 @@ def _per_node(need: Requirement) -> str:
     return f"{devices.replace('device', f'{idle}device')} with {in_gib(size)}{each}"
 
 
-def _too_small(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     """Explain that no machine could ever hold the job: the pool has changed since it was submitted."""
     best = max(rooms, key=lambda room: (_large_devices(need, room), room.machine.host_memory_bytes))
     worker, count = best.machine.worker_id, _large_devices(need, best)
     if need.devices > count > 0:
-        return Explanation("devices", f"needs {_per_node(need)}; {worker} has {count} such devices in all", worker)
+        return Explanation("devices", f"needs {_describe_node(need)}; {worker} has {count} such devices in all", worker)
     sizes = [(device.limit_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices]
     size, worker = max(sizes, default=(0, worker))
-    message = f"needs {_per_node(need)}; the largest device, on {worker}, has {in_gib(size)} for jobs"
+    message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {in_gib(size)} for jobs"
     return Explanation("device_memory", message, worker, size)
 
 
@@ -119,22 +121,22 @@ def _large_devices(need: Requirement, room: Room) -> int:
     return sum(device.is_large_enough(need) for device in room.machine.devices)
 
 
-def _no_slot(rooms: Sequence[Room]) -> Explanation:
+def _explain_slots(rooms: Sequence[Room]) -> Explanation:
     best = min(rooms, key=lambda room: (len(room.holdings), room.machine.worker_id))
     names = _names(holding.job_id for holding in best.holdings)
     message = f"needs a free place; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
     return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _all_holders(best.holdings))
 
 
-def _no_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_memory(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if need.devices == 0:
         best = max(rooms, key=lambda room: (room.free_host_bytes, room.machine.worker_id))
-        return _lacks(need, best, best.free_host_bytes, best.holdings, None)
+        return _explain_lack(need, best, best.free_host_bytes, best.holdings, None)
     room, device = max(
         ((room, device) for room in rooms for device in room.machine.devices),
         key=lambda each: (not _is_blocked(need, *each), each[0].free_bytes(each[1]), each[0].machine.worker_id),
     )
-    return _lacks(need, room, room.free_bytes(device), room.holders(device), device)
+    return _explain_lack(need, room, room.free_bytes(device), room.holders(device), device)
 
 
 def _is_blocked(need: Requirement, room: Room, device: Device) -> bool:
@@ -142,7 +144,9 @@ def _is_blocked(need: Requirement, room: Room, device: Device) -> bool:
     return any(holder.exclusive for holder in holders) or (need.exclusive and bool(holders))
 
 
-def _lacks(need: Requirement, room: Room, free: int, holdings: Sequence[Holding], device: Device | None) -> Explanation:
+def _explain_lack(
+    need: Requirement, room: Room, free: int, holdings: Sequence[Holding], device: Device | None
+) -> Explanation:
     worker = room.machine.worker_id
     holders = tuple(
         sorted(
@@ -150,7 +154,7 @@ def _lacks(need: Requirement, room: Room, free: int, holdings: Sequence[Holding]
             key=lambda holder: (-holder.bytes, holder.job_id),
         )
     )
-    parts = [f"needs {_per_node(need)}", f"{worker} has {in_gib(max(free, 0))} free"]
+    parts = [f"needs {_describe_node(need)}", f"{worker} has {in_gib(max(free, 0))} free"]
     if device is not None and device.used_by_others:
         parts.append(f"processes outside the service use {in_gib(device.used_by_others_bytes)}")
     if holders:

@@ -1,11 +1,11 @@
-"""A machine of the pool at one moment: its devices, and which jobs hold what of them."""
+"""A machine of the pool at one moment: its devices, and the parts of them that jobs hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.scheduling.requirement import Requirement
 
-# A device still counts as idle if others use no more than this, for example a display server.
+# A device still counts as idle if other processes, for example a display server, use at most this much memory.
 MAX_IDLE_USE_BYTES = 1 << 30
 
 
@@ -15,10 +15,10 @@ class Device:
 
     Attributes:
         uuid: Its name, unique within the machine.
-        index: Its number on the machine.
-        memory_bytes: All of its memory.
+        index: Its index on the machine.
+        memory_bytes: Its total memory.
         used_by_others_bytes: Memory that processes outside the service use now.
-        on_host: Whether its memory is the host's, as a CPU's is.
+        on_host: Whether it uses the host's memory, as a CPU does.
     """
 
     uuid: str
@@ -29,7 +29,7 @@ class Device:
 
     @property
     def used_by_others(self) -> bool:
-        """Whether processes outside the service use more memory than an idle device shows."""
+        """Whether processes outside the service use more memory than allowed for an idle device."""
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
     def limit_bytes(self, requirement: Requirement) -> int:
@@ -43,7 +43,7 @@ class Device:
         return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.limit_bytes(requirement))
 
     def is_large_enough(self, requirement: Requirement) -> bool:
-        """Whether the job could run here if nothing else did."""
+        """Whether the job could run here if nothing else ran."""
         return self.wanted_bytes(requirement) >= requirement.device_memory_bytes
 
 
@@ -58,7 +58,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one job holds of a machine, and the key of the model that it loads."""
+    """The resources that one job holds on a machine, and the key of the model that it loads."""
 
     job_id: str
     devices: tuple[Reservation, ...] = ()
@@ -67,7 +67,7 @@ class Holding:
     model: str = ""
 
     def bytes_on(self, device: Device) -> int:
-        """Return the bytes that the job holds of a device."""
+        """Return the bytes that the job holds on a device."""
         return sum(held.reserved_bytes for held in self.devices if held.uuid == device.uuid)
 
     def uses(self, device: Device) -> bool:
@@ -77,7 +77,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A runner that keeps a model loaded. It gives its memory back when a job needs it, so it holds nothing.
+    """A runner that keeps a model loaded. It gives its memory back when a job needs it, so it counts as free.
 
     Attributes:
         model: Key of the model.
@@ -90,19 +90,19 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A worker that takes jobs.
+    """A machine whose worker takes jobs.
 
     Attributes:
         worker_id: The worker that manages the machine.
-        kinds: Kinds of jobs that it runs.
-        slots: How many jobs it runs at the same time, at most.
+        kinds: The kinds of jobs that it runs.
+        slots: Maximum number of jobs that it runs at the same time.
         devices: Its devices.
         host_memory_bytes: Memory of the host.
-        labels: What its operator says about it.
-        holdings: What the jobs that it has now hold.
-        expired_lately: Whether it let an attempt expire lately: it reports to the database but may not hear the broker.
-        residents: Runners that keep a model loaded, those at work included.
-        packages: Optional Python packages that it has; None if its worker is of a release that does not say.
+        labels: Labels that its operator gave it.
+        holdings: The resources that its current jobs hold.
+        expired_lately: Whether it let an attempt expire recently: it may have lost the connection to the broker.
+        residents: Runners that keep a model loaded, including busy ones.
+        packages: Optional Python packages that it has; None if its worker's release does not report them.
     """
 
     worker_id: str
@@ -117,14 +117,14 @@ class Machine:
     packages: frozenset[str] | None = None
 
     def could_hold(self, requirement: Requirement) -> bool:
-        """Whether its devices could hold one node of the job if it ran nothing else, whatever its labels are."""
+        """Whether its devices could hold one node of the job if it ran nothing else, regardless of its labels."""
         large = [device for device in self.devices if device.is_large_enough(requirement)]
         on_host = sum(device.on_host for device in large[: requirement.devices]) * requirement.device_memory_bytes
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
     def is_asked_for(self, requirement: Requirement) -> bool:
-        """Whether it has the labels that the job asks for and is one of the workers that the job names."""
+        """Whether it has the labels that the job requires and is one of the workers that the job names."""
         named = not requirement.workers or self.worker_id in requirement.workers
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
@@ -133,12 +133,12 @@ class Machine:
         return self.packages is None or self.packages.issuperset(requirement.packages)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether it runs jobs of this kind, is one that the job asks for and has the packages that it needs."""
+        """Whether it runs jobs of this kind, `is_asked_for` by the job, and has the packages that the job needs."""
         return kind in self.kinds and self.is_asked_for(requirement) and self.has_packages(requirement)
 
 
 class Room:
-    """The free memory and slots of a machine during a round of placement."""
+    """A machine's free memory and slots during a round of placement."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -151,17 +151,17 @@ class Room:
 
     @property
     def free_host_bytes(self) -> int:
-        """Return the host memory that no job holds, be it on a CPU device or without a device."""
+        """Return the host memory that no job holds, with or without a CPU device."""
         on_host = [device for device in self.machine.devices if device.on_host]
         held = sum(holding.host_bytes + sum(map(holding.bytes_on, on_host)) for holding in self.holdings)
         return self.machine.host_memory_bytes - held
 
     def holders(self, device: Device) -> list[Holding]:
-        """Return the jobs that run on a device, with what each holds."""
+        """Return the holdings of the jobs that run on a device."""
         return [holding for holding in self.holdings if holding.uses(device)]
 
     def free_bytes(self, device: Device) -> int:
-        """Return the memory of a device that no job holds and nobody else uses."""
+        """Return the memory of a device that no job holds and no other process uses."""
         others = device.used_by_others_bytes if device.used_by_others else 0
         free = device.memory_bytes - others - sum(holding.bytes_on(device) for holding in self.holdings)
         return min(free, self.free_host_bytes) if device.on_host else free
@@ -186,7 +186,7 @@ class Room:
         return self._reserve(requirement, free[: requirement.devices])
 
     def is_warm(self, model: str, chosen: Sequence[Reservation]) -> bool:
-        """Return whether an idle resident on exactly these devices has loaded the model."""
+        """Whether an idle resident on exactly these devices has loaded the model."""
         return tuple(reserved.uuid for reserved in chosen) in self._list_warm_places(model)
 
     def _list_warm_places(self, model: str) -> list[tuple[str, ...]]:
@@ -208,8 +208,8 @@ class Room:
             return None
         return tuple(Reservation(each.uuid, each.index, each.wanted_bytes(requirement)) for each in chosen)
 
-    def take(self, holding: Holding) -> None:
-        """Reserve what a job will hold."""
+    def reserve(self, holding: Holding) -> None:
+        """Reserve the resources that a job will hold."""
         self.holdings.append(holding)
 
     def _is_free_for(self, requirement: Requirement, device: Device) -> bool:
@@ -222,5 +222,5 @@ class Room:
 
 
 def rooms_of(machines: Iterable[Machine]) -> Sequence[Room]:
-    """Return the room on each machine, in an order that does not depend on that of the rows."""
+    """Return the room on each machine, in an order that does not depend on the order of the rows."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -1,4 +1,4 @@
-"""The decision: which waiting jobs start now, on which devices of which machines."""
+"""Decides which waiting jobs start now, on which devices of which machines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The decisions of one round, the jobs that still wait, and the rooms as the decisions leave them."""
+    """The decisions of one round, the jobs that still wait, and the resources that remain free."""
 
     placements: Sequence[Placement]
     left: Sequence[WaitingJob]
@@ -47,7 +47,7 @@ class Round:
 def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """Place jobs by priority and then by age.
 
-    Ids are monotonically increasing, so their order is that of age. A job that does not fit now does not block those
+    Ids increase monotonically, so they are in order of age. A job that does not fit now does not block those
     behind it. A job goes where its model is loaded and idle, if it fits there now, but never waits for such a place.
     Otherwise jobs are spread: each goes to the devices that run the fewest other jobs, then to the machine with the
     most free slots. Workers that let an attempt expire recently come last, because a worker without a connection to the
@@ -60,7 +60,7 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """
     rooms = rooms_of(machines)
     placements, left = [], []
-    # A job cannot be placed if an equal one could not be: free room only shrinks during a round.
+    # Skip a job if an equal one could not be placed: free room only shrinks during a round.
     hopeless: set[tuple[str, Requirement]] = set()
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
@@ -87,7 +87,7 @@ def _place_one(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
     nodes = []
     for _, room, chosen in able[: job.requirement.nodes]:
         need = job.requirement
-        room.take(Holding(job.id, chosen, need.host_memory_bytes, need.exclusive, need.model))
+        room.reserve(Holding(job.id, chosen, need.host_memory_bytes, need.exclusive, need.model))
         nodes.append(NodePlacement(room.machine.worker_id, chosen, job.requirement.host_memory_bytes))
     return Placement(job.id, tuple(nodes), job.requirement.exclusive)
 

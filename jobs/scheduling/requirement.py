@@ -1,4 +1,4 @@
-"""What a job needs to run."""
+"""The resources that a job needs to run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,18 +7,18 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a job needs, fixed at submission and stored with its row.
+    """The resources that a job needs, fixed at submission and stored with its row.
 
     Attributes:
-        nodes: Machines that run it together.
-        devices: Devices on each node; 0 if it computes with the host's memory alone.
-        device_memory_bytes: Memory on each device without which it cannot run at all.
+        nodes: Number of machines that run it together.
+        devices: Devices on each node; 0 if it needs only host memory.
+        device_memory_bytes: Minimum memory on each device.
         reserve_bytes: Memory to reserve on each device, for the longest inputs that its spec allows. A smaller device
             is reserved as a whole.
         host_memory_bytes: Memory of the host on each node.
-        exclusive: Whether its devices run nothing else at the same time.
+        exclusive: Whether its devices must run nothing else at the same time.
         labels: Labels that each node's worker must have.
-        model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use one that is loaded. It says which
+        model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use a loaded one. It says which
             place is preferred, not which is possible, so it takes no part in comparisons.
         workers: Ids of the workers that may run it; all may if it is empty.
         packages: Optional Python packages that each node must have.
@@ -37,7 +37,7 @@ class Requirement:
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
-        """Read a stored requirement. A row of the first schema has none: such a job gets a whole device."""
+        """Read a stored requirement. Rows of the first schema have none; such a job gets a whole device."""
         if not stored:
             return cls(exclusive=True)
         labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))

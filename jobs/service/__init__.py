@@ -1,1 +1,1 @@
-"""The use cases of the service. Each function takes the caller's connection, whose transaction it is part of."""
+"""The use cases of the service. Each function takes the caller's connection and runs in its transaction."""

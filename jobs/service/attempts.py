@@ -1,4 +1,4 @@
-"""What workers do with attempts. The attempt's id is the fencing token: every step checks that the worker holds it."""
+"""Operations of workers on attempts. An attempt's id is the fencing token; every step checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from jobs.state import AttemptState, Event, JobState
 
 @dataclass(frozen=True, slots=True)
 class ProducedModel:
-    """The model among an attempt's artifacts: its folder within the output, and what is known of it."""
+    """The model among an attempt's artifacts: its folder within the output, its kind and its details."""
 
     folder: str
     kind: str
@@ -34,17 +34,17 @@ class ProducedModel:
 
 
 class Directive(Enum):
-    """What a worker learns when it renews a lease."""
+    """The instruction that a worker receives when it renews a lease."""
 
     CONTINUE = auto()
     STOP = auto()  # a user cancelled the job
-    YIELD = auto()  # give the place back: the job waits again or is paused, and the attempt does not count
-    MAKE_ROOM = auto()  # other jobs wait: a serve job ends when it is idle
-    ABANDON = auto()  # the attempt is no longer this worker's: whatever it does has no effect
+    YIELD = auto()  # give the job back: it waits again or is paused, and the attempt does not count
+    MAKE_ROOM = auto()  # other jobs wait, so a serve job ends once it is idle
+    ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing it does has an effect
 
 
 class Gathering(Enum):
-    """How far the claims of an attempt on several nodes are."""
+    """The state of the claims of an attempt on several nodes."""
 
     NOT_BEGUN = auto()  # this worker has not claimed its node
     WAITING = auto()  # other workers have not claimed their nodes yet
@@ -52,7 +52,7 @@ class Gathering(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HeldAttempt:
-    """An open attempt of a worker, with its job locked until the transaction ends."""
+    """An open attempt of a worker; its job is locked until the transaction ends."""
 
     connection: Connection
     settings: Settings
@@ -70,7 +70,7 @@ class HeldAttempt:
         worker_id: str,
         state: AttemptState = AttemptState.RUNNING,
     ) -> Self | None:
-        """Lock the attempt; None if this worker holds no such attempt in this state."""
+        """Lock the attempt; return None if this worker does not hold it in this state."""
         known = attempts.get(connection, attempt_id)
         job = jobs.lock(connection, known.job_id) if known else None  # lock jobs first to avoid deadlocks
         if job is None or job.attempt_id != attempt_id:
@@ -103,7 +103,7 @@ class HeldAttempt:
         return self.make_claim()
 
     def make_claim(self) -> Claim | None:
-        """Return all that is needed to run the attempt, or None after failing a job whose spec is not accepted."""
+        """Return the data to run the attempt; if the job's spec is not accepted, fail the job and return None."""
         try:
             spec = read_spec(jobs.get_details(self.connection, [self.job.id])[self.job.id])
         except OutdatedSpecError as error:
@@ -121,12 +121,12 @@ class HeldAttempt:
         *,
         accepts_chats: bool | None = None,
     ) -> Directive:
-        """Renew the lease of this worker's node, and record what is new.
+        """Renew the lease of this worker's node, and record its reports.
 
         Args:
-            progress: The newest report.
+            progress: The latest progress report.
             entries: Entries for the job's log.
-            points: Metrics of steps.
+            points: Metrics of logged steps.
             accepts_chats: Whether the attempt accepts chats; None if that has not changed.
         """
         deadline = self.now + int(self.settings.lease_seconds * 1000)
@@ -144,9 +144,9 @@ class HeldAttempt:
         return _directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
 
     def succeed(self, result: Mapping[str, Any], stored: Sequence[StoredFile], model: ProducedModel | None) -> bool:
-        """Publish: artifacts, model and state become visible by this one transaction, or not at all.
+        """Publish the result: artifacts, model and state become visible with this one transaction, or not at all.
 
-        False if a user cancelled the job before.
+        Return False if a user has cancelled the job.
         """
         changes = {"result": dict(result), "error": None} if self.job.state is not JobState.CANCELLING else {}
         reached = advance(
@@ -207,7 +207,7 @@ def claim(
 ) -> Claim | Gathering | None:
     """Claim a dispatched attempt for a worker; see `HeldAttempt.claim`.
 
-    None if it was claimed, cancelled or given up before: then there is nothing to do.
+    Return None if it was claimed, cancelled or given up before; then there is nothing to do.
     """
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED)
     if held is None:
@@ -219,7 +219,7 @@ def claim(
 def await_others(
     connection: Connection, attempt_id: str, worker_id: str, settings: Settings
 ) -> Claim | Gathering | None:
-    """Return the claim of an attempt on several nodes once all are claimed; None if that did not come about."""
+    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended before."""
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
         return Gathering.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
@@ -227,7 +227,7 @@ def await_others(
 
 
 def peek(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
-    """Return what a renewal would answer, without renewing or locking: cheap, for short intervals."""
+    """Return the directive of a renewal without renewing or locking; cheap enough for short intervals."""
     now, found = now_ms(connection), attempts.standing(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON
@@ -236,7 +236,7 @@ def peek(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:
-    """Whether the attempt's success is recorded: for a worker that lost the answer to its commit."""
+    """Whether the attempt's success is recorded, for a worker that lost the answer to its commit."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 

@@ -1,7 +1,7 @@
 """Operations on all jobs that match a filter: cancel, retry or delete, in chunks of short transactions.
 
-A request only counts and records. The leader then walks from the newest job to the oldest; what it has done and how far
-it has come are committed together, so that an operation continues after any crash and deals with no job twice.
+A request only counts jobs and records the operation. The leader then walks from the newest job to the oldest; changes
+and progress are committed together, so that an operation continues after any crash and processes no job twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +31,14 @@ STATES: Mapping[BulkAction, tuple[JobState, ...]] = {
     "retry": (JobState.FAILED, JobState.CANCELLED),
     "delete": tuple(state for state in JobState if state.final),
 }
-PREVIEWED = 5
+PREVIEW_SIZE = 5
 MAX_FAILURES = 5
 ALL = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an operation would deal with: how many jobs, the newest few, and how many it would have to keep."""
+    """Effect of an operation: the number of matching jobs, the newest few, and how many it would have to keep."""
 
     matched: int
     first: Sequence[JobRecord]
@@ -55,8 +55,8 @@ class _Outcome:
 
 
 def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> Preview:
-    """Return what an operation would deal with now."""
-    first = _list_first(connection, project_id, action, wanted, PREVIEWED)
+    """Return the effect that an operation would have now."""
+    first = _list_first(connection, project_id, action, wanted, PREVIEW_SIZE)
     records = jobs.get_many(connection, first)
     in_use = 0
     if action == "delete":
@@ -76,7 +76,7 @@ def _list_first(
 
 
 def count(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> int:
-    """Return how many jobs an operation would deal with now."""
+    """Return the number of jobs that an operation would process now."""
     counted = search.count_by_state(connection, project_id, wanted)
     return sum(counted.get(state, 0) for state in STATES[action])
 
@@ -84,7 +84,7 @@ def count(connection: Connection, project_id: str, action: BulkAction, wanted: J
 def request(
     connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, sent: Json, matched: int
 ) -> BulkRecord:
-    """Record an operation for the leader; `sent` is what clients are shown as its filter."""
+    """Record an operation for the leader; `sent` is the filter as shown to clients."""
     made = BulkRecord(
         id=new_id("bulk"),
         project_id=project_id,
@@ -109,7 +109,7 @@ def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
     """Return one operation.
 
     Raises:
-        NotFoundError: the project has none of this id.
+        NotFoundError: the project has no operation with this id.
     """
     found = bulk.get(connection, bulk_id)
     if found is None or found.project_id != project_id:
@@ -152,9 +152,9 @@ def work(connection: Connection, settings: Settings) -> bool:
 
 
 def _lock(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Lock the jobs before the first that somebody else has locked, or wait for that one if it is the first.
+    """Lock all jobs before the first one that is locked by another transaction; if there are none, wait for that one.
 
-    Waiting with many locks held could end in a deadlock with whoever locks jobs in another order.
+    Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """
     free = jobs.lock_free(connection, ids)
     taken = [free[job_id] for job_id in takewhile(free.__contains__, ids)]
@@ -205,7 +205,7 @@ ACTIONS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings
 
 
 def _try(connection: Connection, outcome: _Outcome, job: JobRecord, change: Callable[[], object]) -> None:
-    """Change one job; an error undoes only its own work."""
+    """Change one job; an error undoes only this change."""
     try:
         with connection.begin_nested():
             change()
@@ -239,7 +239,7 @@ def _tell(connection: Connection, operation: BulkRecord) -> None:
 
 
 def _read_conditions(stored: Json) -> JobFilter:
-    """Return the filter of a stored operation; JSON has made lists of its tuples."""
+    """Return the filter of a stored operation, with the lists from JSON converted to tuples."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }

@@ -1,4 +1,4 @@
-"""Chats: which attempts can answer one, the job that serves a model, and one row per chat."""
+"""Chats: finds the attempts that can answer, submits jobs that serve a model, and keeps one row per chat."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from jobs.service.references import resolve_models
 from jobs.service.submission import Submission, submit
 from jobs.specs import ServeSpec
 
-LOOKED_AT = 50  # number of newest serve jobs of a project that are searched for one with the model
-EXPIRE_MS = 120_000  # API processes renew their chats much more often
-LEFT_BEHIND = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
+MAX_SEARCHED_JOBS = 50  # how many of the project's newest serve jobs to search for one with this model
+EXPIRE_MS = 120_000  # lifetime of a running chat's row; API processes renew it much more often
+API_LOST_ERROR = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where chats on a model are answered.
+    """The attempts that answer chats on a model.
 
     Attributes:
         model_key: See `LoadedModel.key`.
         doors: Attempts that accept chats on it.
-        job: The job that was asked about, if any.
+        job: The requested job, if any.
     """
 
     model_key: str
@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class NewChat:
-    """A chat that an attempt has begun to answer; `submitter` is the name of the key."""
+    """A chat that an attempt has begun to answer; `submitter` is the name of the API key."""
 
     id: str
     project_id: str
@@ -52,7 +52,7 @@ class NewChat:
 
 @dataclass(frozen=True, slots=True)
 class EndedChat:
-    """How a chat has ended.
+    """The outcome of a chat.
 
     Attributes:
         milliseconds: From the arrival of the request to now.
@@ -72,11 +72,11 @@ class EndedChat:
 
 
 def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> Place:
-    """Return the attempts that accept chats on a model, and the present state of a job.
+    """Return the attempts that accept chats on a model, and the current state of a job.
 
     Raises:
         UnknownModelError: The model or the adapter does not exist, or is still being made.
-        InvalidRequestError: They cannot be used so.
+        InvalidRequestError: They cannot be used for serving.
     """
     key = _find_model(connection, project_id, spec).key
     job = jobs.get_many(connection, [job_id]).get(job_id) if job_id else None
@@ -94,13 +94,13 @@ def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> Loa
 
 
 def ensure_served(connection: Connection, submission: Submission, model_key: str) -> JobRecord:
-    """Return the job that is about to serve a model; submit one if there is none.
+    """Return the job that will serve a model; submit one if there is none.
 
     Raises:
         DomainError: The job is not accepted.
     """
     wanted = JobFilter(kind=submission.spec.kind)
-    newest = search.page(connection, submission.project_id, wanted, after=None, limit=LOOKED_AT)
+    newest = search.page(connection, submission.project_id, wanted, after=None, limit=MAX_SEARCHED_JOBS)
     for job in newest:
         if not job.state.final and job.requirement.get("model") == model_key:
             return job
@@ -114,19 +114,19 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
 
 
 def begin(connection: Connection, new: Sequence[NewChat]) -> list[None]:
-    """Record chats that run."""
+    """Record running chats."""
     now = now_ms(connection)
     chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + EXPIRE_MS) for each in new])
     return [None] * len(new)
 
 
 def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
-    """Record how chats have ended, and charge their keys."""
+    """Record how chats have ended, and add to the usage of their keys."""
     now = now_ms(connection)
     rows = []
     for each in ended:
         row = _row(each.chat, each.state, created_at=now - each.milliseconds)
-        changes = {name: getattr(each, name) for name in COPIED}
+        changes = {name: getattr(each, name) for name in COPIED_FIELDS}
         rows.append(replace(row, finished_at=now, **changes))
         tokens = each.prompt_tokens + each.completion_tokens
         charge(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
@@ -134,7 +134,7 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
     return [None] * len(ended)
 
 
-COPIED = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
+COPIED_FIELDS = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
 
 
 def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | None = None) -> ChatRecord:
@@ -154,13 +154,13 @@ def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | N
 
 
 def renew(connection: Connection, ids: Collection[str]) -> None:
-    """Keep the running chats of an API process from being taken for lost."""
+    """Renew the running chats of an API process, so that they do not count as abandoned."""
     chats.renew(connection, ids, expires_at=now_ms(connection) + EXPIRE_MS)
 
 
 def fail_left_behind(connection: Connection) -> int:
-    """Fail running chats whose API process has ended without a word; return how many there were."""
-    return chats.fail_expired(connection, now=now_ms(connection), error=LEFT_BEHIND)
+    """Fail running chats whose API process has died; return how many there were."""
+    return chats.fail_expired(connection, now=now_ms(connection), error=API_LOST_ERROR)
 
 
 def is_running(connection: Connection, attempt_id: str) -> bool:
@@ -173,7 +173,7 @@ def get_stored(connection: Connection, project_id: str, chat_id: str) -> ChatRec
     """Return a chat with its text.
 
     Raises:
-        NotFoundError: There is none of this id in the project, or its text is not stored.
+        NotFoundError: The project has no chat with this id, or its text is not stored.
     """
     found = chats.get(connection, project_id, chat_id)
     if found is None or found.stored is None:
@@ -208,7 +208,7 @@ def set_metadata(connection: Connection, project_id: str, chat_id: str, metadata
 
 
 def delete_stored(connection: Connection, project_id: str, chat_id: str) -> None:
-    """Delete the text of a chat; what it used stays counted.
+    """Delete the text of a chat; its usage remains counted.
 
     Raises:
         NotFoundError: No such chat is stored.

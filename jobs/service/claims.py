@@ -1,4 +1,4 @@
-"""What a worker needs to run an attempt."""
+"""The data that a worker needs to run an attempt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Claim:
     Attributes:
         job: The job.
         attempt: The attempt.
-        spec: What the user asked for; long inline inputs are in the artifact store.
-        allocation: Where this worker's node of the attempt runs.
-        nodes: How many machines run the attempt together.
-        rendezvous: "host:port" where node 0 waits for the others; None if there is only one.
-        models: Models that the spec names, by field.
-        bases: Models that named adapters were made for, under the adapter's field.
-        files: Uploaded files that the spec names, by field.
-        earlier_attempts: Ids of attempts that ran before and may have left something to resume from, oldest first.
+        spec: The job's spec; long inline inputs are in the artifact store.
+        allocation: The place and reservations of this worker's node.
+        nodes: Number of machines that run the attempt together.
+        rendezvous: "host:port" at which node 0 waits for the other nodes; None if there is only one node.
+        models: The models that the spec names, by field.
+        bases: The base models of named adapters, by the adapter's field.
+        files: The uploaded files that the spec names, by field.
+        earlier_attempts: Ids of earlier attempts that may have left resume points, oldest first.
     """
 
     job: JobRecord
@@ -44,7 +44,7 @@ class Claim:
 def make_claim(
     connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: StoredSpec, worker_id: str
 ) -> Claim:
-    """Read all that belongs to an attempt which `worker_id` has just claimed."""
+    """Read all data of an attempt that `worker_id` has just claimed."""
     now = now_ms(connection)
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())

@@ -1,4 +1,4 @@
-"""What users delete: jobs, artifacts, models and files, unless something uses them."""
+"""Deletions by users: of jobs, artifacts, models and files that nothing uses."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -29,7 +29,7 @@ def delete_job(
     Raises:
         NotFoundError: there is no such job.
         VersionConflictError: the job's version is not one of `versions`.
-        InUseError: it is not final, or its model is used.
+        InUseError: the job is not final, or its model is used.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     job_service.check_version(job, versions)
@@ -47,13 +47,13 @@ def erase_jobs(
     *,
     users: Collection[JobState] = uses.UNFINISHED,
 ) -> list[str]:
-    """Delete those of some jobs that are final and whose models nothing uses; return which.
+    """Delete the given jobs if they are final and nothing uses their models; return the ids of the deleted ones.
 
     Args:
         connection: The transaction.
         job_ids: The jobs.
-        settings: Lease time.
-        users: States in which another job keeps the models that it names.
+        settings: The lease time.
+        users: States in which another job protects the models that it names.
     """
     erased: list[str] = []
     for project_id, final in removal.lock_final_jobs(connection, job_ids).items():
@@ -76,7 +76,7 @@ def _erase(connection: Connection, project_id: str, job_ids: Sequence[str], sett
 def delete_artifact(
     connection: Connection, key: JobKey, path: str, *, hashes: Collection[str] | None = None
 ) -> ArtifactRecord:
-    """Delete one published file, and return what it was.
+    """Delete one published file, and return its record.
 
     Raises:
         NotFoundError: there is no such job or file.
@@ -95,10 +95,10 @@ def delete_artifact(
 
 
 def delete_model(connection: Connection, project_id: str, name: str) -> None:
-    """Delete a model; of a registered directory only the registration, of a job's result the files as well.
+    """Delete a model: only the registration of a registered directory, but also the files of a job's result.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such model.
         InUseError: a job or another model uses it.
     """
     removal.lock_model(connection, project_id, name)
@@ -116,7 +116,7 @@ def delete_file(
     """Delete an uploaded file, or an artifact.
 
     Raises:
-        NotFoundError: there is none of this id in the project.
+        NotFoundError: the project has no file with this id.
         VersionConflictError: the file's SHA-256 is not one of `hashes`.
         InUseError: a job that is not final names it, or it belongs to a model.
     """
@@ -138,7 +138,7 @@ def _require_unused_file(connection: Connection, project_id: str, file_id: str) 
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
-    """Delete a file whose time is over; False if a job that is not final names it."""
+    """Delete an expired file; False if a job that is not final names it."""
     removal.lock_file(connection, file.id)
     if uses.find_jobs_naming_file(connection, file.project_id, file.id):
         return False
@@ -153,7 +153,7 @@ def find_blocked_jobs(
     *,
     users: Collection[JobState] = uses.UNFINISHED,
 ) -> set[str]:
-    """Return those of some jobs whose models are used by anything that is not deleted together with them."""
+    """Return the given jobs whose models are used by anything that is not deleted together with them."""
     wanted = set(job_ids)
     made = uses.list_made_models(connection, project_id)
     makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}
@@ -172,7 +172,7 @@ def find_blocked_jobs(
 
 def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
     if hashes is not None and sha256 not in hashes:
-        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; look at it again", param="If-Match")
+        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; read it again", param="If-Match")
 
 
 def _is_kept(model: uses.MadeModel, wanted: Collection[str], blocked: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What dispatcher and reaper do with attempts: begin them, take them back, and end those whose time is over."""
+"""Operations of the dispatcher and the reaper on attempts: begins them, takes them back, and ends overdue ones."""
 
 from dataclasses import asdict
 
@@ -15,7 +15,7 @@ from jobs.state import AttemptState, Event, JobState
 
 
 def dispatch(connection: Connection, placement: Placement, settings: Settings) -> str | None:
-    """Begin an attempt at a queued job in its place; return its id, or None if the job is no longer queued."""
+    """Begin an attempt at a queued job; return the attempt's id, or None if the job is no longer queued."""
     job = jobs.lock(connection, placement.job_id)
     if job is None or job.state is not JobState.QUEUED:
         return None
@@ -30,7 +30,7 @@ def dispatch(connection: Connection, placement: Placement, settings: Settings) -
 
 
 def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None:
-    """Queue a job again whose message could not be sent."""
+    """Queue a job again because its message could not be sent."""
     attempt = attempts.get(connection, attempt_id)
     job = jobs.lock(connection, attempt.job_id) if attempt else None
     if job and job.attempt_id == attempt_id and job.state is JobState.DISPATCHED:
@@ -38,9 +38,9 @@ def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None
 
 
 def end_overdue(connection: Connection, late: AllocationRecord, settings: Settings) -> JobState | None:
-    """End the attempt of an allocation whose time is over; None if it was renewed or ended meanwhile.
+    """End the attempt of an overdue allocation; None if it has been renewed or has ended in the meantime.
 
-    An attempt that not all of its workers have claimed expires; one that has begun is lost.
+    The attempt expires if some of its workers have not claimed it; if it has begun, it is lost.
     """
     job = jobs.lock(connection, late.job_id)
     if job is None or job.attempt_id != late.attempt_id:

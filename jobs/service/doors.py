@@ -1,4 +1,4 @@
-"""Attempts that answer chats on a model."""
+"""Finds the attempts that answer chats on a model."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class Door:
         attempt_id: The attempt.
         job_id: Its job.
         worker_id: The worker of its first node.
-        is_dedicated: Whether answering chats is all it does; a generate job answers them beside its own requests, with
-            less room.
+        is_dedicated: Whether it only answers chats; a generate job answers them alongside its own requests, with
+            less capacity.
     """
 
     attempt_id: str
@@ -28,7 +28,7 @@ class Door:
 
 
 def find_doors(connection: Connection, project_id: str, model_key: str) -> list[Door]:
-    """Return the attempts of a project that accept chats on a model, see `LoadedModel.key`."""
+    """Return the attempts of a project that accept chats on a model; `model_key` is its `LoadedModel.key`."""
     query = (
         sa.select(Attempt.id, Attempt.job_id, Attempt.worker_id, Job.requirement, Job.kind)
         .join(Job, Job.attempt_id == Attempt.id)

@@ -1,4 +1,4 @@
-"""Estimates: what a job would take, told before it is submitted."""
+"""Estimates the memory of a job before it is submitted."""
 
 from sqlalchemy import Connection
 
@@ -10,14 +10,14 @@ from jobs.specs import AnySpec, KnownModel
 
 
 def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
-    """Return the memory of the most expensive step of a job; an adapter counts as its base model.
+    """Return the memory of a job's most expensive step; an adapter counts as its base model.
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.
-        InvalidRequestError: its configuration does not tell its sizes, or the job loads no weights.
+        InvalidRequestError: the model's configuration lacks its sizes, or the job loads no weights.
     """
     named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
-    known = [_known(connection, project_id, field, name) for field, name in named.items()]
+    known = [_find_known_model(connection, project_id, field, name) for field, name in named.items()]
     steps = [step for model in known for step in spec.footprints(model)]
     if not steps:
         message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it as it is"
@@ -25,7 +25,7 @@ def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprin
     return max(steps, key=lambda step: step.total)
 
 
-def _known(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
+def _find_known_model(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
     model = models.get_many(connection, project_id, [name]).get(name)
     if model is not None and model.kind == "adapter" and model.base is not None:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)

@@ -8,12 +8,12 @@ from sqlalchemy import Connection
 from jobs.records import FeedRecord
 from jobs.repository import feed
 
-KEPT_ENTRIES = 50_000  # entries kept per project; a client that returns later must read everything again
+KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older ones must read everything again
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPlace:
-    """Where a client is in the feed of a project; `after` is None if it has seen nothing and wants only new entries."""
+    """A client's position in the feed of a project; `after` None requests only new entries."""
 
     project_id: str
     after: int | None
@@ -22,12 +22,12 @@ class FeedPlace:
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """What follows a place.
+    """The entries after a place.
 
     Attributes:
         entries: Entries in their order, without gaps.
-        position: Position of the last one, or that of the feed if none is returned.
-        reset: Whether entries between the place and `position` are no longer kept, so that nothing is returned.
+        position: Position of the last entry, or of the end of the feed if none is returned.
+        reset: Whether entries after the place are no longer kept, so that none is returned.
     """
 
     entries: Sequence[FeedRecord]
@@ -36,7 +36,7 @@ class FeedPart:
 
 
 def read_parts(connection: Connection, places: Sequence[FeedPlace]) -> list[FeedPart]:
-    """Read what follows each place; equal places are read once, as those of many idle clients are."""
+    """Read the entries after each place; equal places, such as those of many idle clients, are read once."""
     last = feed.last_positions(connection, {place.project_id for place in places})
     parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
     return [parts[place] for place in places]
@@ -51,7 +51,7 @@ def last_positions(connection: Connection, projects: Sequence[Collection[str]]) 
 def _read_part(connection: Connection, place: FeedPlace, last: int) -> FeedPart:
     if place.after is None or place.after == last:
         return FeedPart([], last)
-    if place.after > last:  # the id is from another database or from before a restored backup
+    if place.after > last:  # the position is from another database, or from before a backup was restored
         return FeedPart([], last, reset=True)
     found = feed.page(connection, place.project_id, after=place.after, limit=place.limit)
     if not found or found[0].position != place.after + 1:

@@ -1,4 +1,4 @@
-"""Uploaded files, and artifacts by their ids as files."""
+"""Uploaded files, and artifacts presented as files."""
 
 import re
 from dataclasses import replace
@@ -20,7 +20,7 @@ FILE_ID = re.compile(FILE_ID_PATTERN)
 def new_file(
     project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
 ) -> FileRecord:
-    """Return the record of a new file; its key says where in the store its bytes belong."""
+    """Return the record of a new file, with the key in the store for its bytes."""
     file_id, checked = new_id("file"), checked or CheckedFile()
     return FileRecord(
         id=file_id,
@@ -38,19 +38,19 @@ def new_file(
 
 
 def expect(connection: Connection, file: FileRecord) -> None:
-    """Record, before the bytes of a file are stored, that they are deleted unless `add` is called within a day."""
+    """Before the bytes of a file are stored, record that they are deleted unless `add` is called within a day."""
     now = now_ms(connection)
     record_keys(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
 def give_up(connection: Connection, file: FileRecord) -> None:
-    """Record that the bytes of a file are deleted now: it could not be added."""
+    """Record that the bytes of a file are to be deleted now, because it could not be added."""
     deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
     record_keys(connection, [file.key], Reason.UPLOAD, now=now_ms(connection))
 
 
 def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | None = None) -> FileRecord:
-    """Make a file visible whose bytes are in the store, for this time or until it is deleted."""
+    """Make a stored file visible, for its lifetime or until it is deleted."""
     deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
     now = now_ms(connection)
     expires_at = None if lifetime_seconds is None else now + lifetime_seconds * 1000
@@ -62,7 +62,7 @@ def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | Non
 def find_repeated(
     connection: Connection, file: FileRecord, *, lifetime_seconds: int | None, within_seconds: float
 ) -> FileRecord | None:
-    """Return the file that an earlier request of the same kind has added lately, if there is one."""
+    """Return the file that an equal earlier request has added recently, if any."""
     since = now_ms(connection) - int(within_seconds * 1000)
     found = files.find_same_file(connection, file, since=since)
     if found is None or _lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):
@@ -78,7 +78,7 @@ def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
     """Return one file.
 
     Raises:
-        NotFoundError: there is none of this id in the project, or it has expired.
+        NotFoundError: the project has no file with this id, or it has expired.
     """
     found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
     if found is None:
@@ -89,10 +89,10 @@ def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
 def page(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int
 ) -> list[FileRecord]:
-    """Read files of a project in the order of their creation.
+    """Return files of a project in the order of their creation.
 
     Raises:
-        UnknownCursorError: `after` is not the id of a file. (A deleted one will do: clients delete while they list.)
+        UnknownCursorError: `after` is not the id of a file. (Deleted files count: clients delete while they list.)
     """
     if after and not FILE_ID.fullmatch(after):
         raise UnknownCursorError(after)

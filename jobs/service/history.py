@@ -1,4 +1,4 @@
-"""Machines over the last hour, and what API keys have used."""
+"""Machines over the last hour, and the usage of API keys."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from jobs.records import Json, SampleRecord, UsageRecord
 from jobs.repository import samples, workers
 
 HOUR_MS = 3_600_000
-MEASURED = ("used_bytes", "utilization", "temperature")
+MEASUREMENTS = ("used_bytes", "utilization", "temperature")
 
 
 @dataclass(slots=True)
 class DeviceSeries:
-    """A device as it was reported last, and what was measured of it per time."""
+    """A device as last reported, and its measurements at each time."""
 
     device: Json
-    values: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in MEASURED})
+    values: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in MEASUREMENTS})
 
 
 @dataclass(slots=True)
@@ -35,10 +35,10 @@ class MachineHistory:
 
 
 def read_history(connection: Connection, worker_id: str, points: int) -> MachineHistory:
-    """Return at most `points` points of the last hour; each merges some heartbeats and keeps the highest values.
+    """Return at most `points` points of the last hour; each merges several heartbeats and keeps the highest values.
 
     Raises:
-        NotFoundError: no worker of this id has ever reported.
+        NotFoundError: no worker with this id has ever reported.
     """
     if not workers.exists(connection, worker_id):
         raise NotFoundError(f"there is no worker {worker_id!r}; `GET /v1/workers` lists them", param="worker_id")
@@ -48,7 +48,7 @@ def read_history(connection: Connection, worker_id: str, points: int) -> Machine
 
 
 def list_usage(connection: Connection, project_id: str, days: int) -> list[UsageRecord]:
-    """Return what each key of a project used on each of the last days, today included, oldest first."""
+    """Return the usage of each key of a project on each of the last `days` days, including today, oldest first."""
     today = now_ms(connection) // DAY_MS
     return samples.list_usage(connection, project_id, from_day=today - days + 1)
 

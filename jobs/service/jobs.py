@@ -1,4 +1,4 @@
-"""What users do with jobs that exist: look, cancel, pause, resume, retry."""
+"""Operations of users on existing jobs: read, cancel, pause, resume, retry."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,29 +23,29 @@ Job = TypeVar("Job", bound=JobRecord)
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """A job as a user names it: only those of the user's own project exist."""
+    """A job as a user names it, who can only see jobs of the same project."""
 
     project_id: str
     job_id: str
 
 
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
-    """Read the jobs of these keys together; one answer per key."""
+    """Read the jobs with these keys in one query; one answer per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
-    return [_own(found.get(key.job_id), key) for key in keys]
+    return [_own_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
-    """Read the jobs of these keys together, without specs and results; one answer per key."""
+    """Read the jobs with these keys in one query, without specs and results; one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
-    return [_own(found.get(key.job_id), key) for key in keys]
+    return [_own_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def get(connection: Connection, key: JobKey) -> JobDetails:
     """Read one job with its spec and result.
 
     Raises:
-        NotFoundError: there is none of this id in the project.
+        NotFoundError: the project has no job with this id.
     """
     answer = find(connection, [key])[0]
     if isinstance(answer, NotFoundError):
@@ -67,7 +67,7 @@ def page(
 
 
 def count(connection: Connection, project_id: str, wanted: JobFilter) -> dict[JobState, int]:
-    """Return how many jobs of a project match, for every state."""
+    """Return the number of matching jobs of a project in every state."""
     found = search.count_by_state(connection, project_id, wanted)
     return {state: found.get(state, 0) for state in JobState}
 
@@ -76,17 +76,17 @@ def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
     """Check that the job has one of the versions that the client allows; None allows all.
 
     Raises:
-        VersionConflictError: it has another one.
+        VersionConflictError: it has another version.
     """
     if versions is not None and str(job.version) not in versions:
-        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; look at it again"
+        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; read it again"
         raise VersionConflictError(message, param="If-Match")
 
 
 def cancel(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
-    """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
+    """Cancel a job: at once if it waits, through its worker if it runs. Cancelling twice is not an error.
 
     Raises:
         NotFoundError: there is no such job.
@@ -103,14 +103,14 @@ def cancel(
 def retry(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
-    """Queue a failed or cancelled job again, with all its attempts anew.
+    """Queue a failed or cancelled job again, with all its attempts available again.
 
     Raises:
         NotFoundError: there is no such job.
         VersionConflictError: the job's version is not one of `versions`.
         IllegalTransitionError: the job is neither failed nor cancelled.
         OutdatedSpecError: another version of the service accepted the job's spec, and this one does not.
-        NameTakenError: the name of its result was given to another model meanwhile.
+        NameTakenError: another model has got the name of its result in the meantime.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     check_version(job, versions)
@@ -155,13 +155,13 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
 def event_page(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
-    """Return the job's log after the sequence number `after`."""
+    """Return entries of the job's log after the sequence number `after`."""
     require_job(connection, key)
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
 def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
-    """Return all attempts of a job, first to last."""
+    """Return all attempts at a job, oldest first."""
     require_job(connection, key)
     return attempts.of_job(connection, key.job_id)
 
@@ -193,19 +193,19 @@ def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     return found
 
 
-def _own(job: Job | None, key: JobKey) -> Job | NotFoundError:
-    return _unknown(key) if job is None or job.project_id != key.project_id else job
+def _own_or_error(job: Job | None, key: JobKey) -> Job | NotFoundError:
+    return _unknown_job_error(key) if job is None or job.project_id != key.project_id else job
 
 
 def require_job(connection: Connection, key: JobKey) -> None:
     """Check that the project has the job.
 
     Raises:
-        NotFoundError: it has not.
+        NotFoundError: it does not have it.
     """
     if not repository.exists(connection, key.project_id, key.job_id):
-        raise _unknown(key)
+        raise _unknown_job_error(key)
 
 
-def _unknown(key: JobKey) -> NotFoundError:
+def _unknown_job_error(key: JobKey) -> NotFoundError:
     return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")

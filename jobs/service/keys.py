@@ -15,8 +15,8 @@ from jobs.records import KeyRecord
 from jobs.repository import keys
 
 Role = Literal["admin", "member"]
-SHORTEST_SECRET = 24
-LONGEST_SECRET = 512
+MIN_SECRET_CHARACTERS = 24
+MAX_SECRET_CHARACTERS = 512
 
 
 def new_secret() -> str:
@@ -25,15 +25,17 @@ def new_secret() -> str:
 
 
 def create(connection: Connection, *, project: str, name: str, role: Role, secret: str) -> KeyRecord:
-    """Store the hash of a key for a project, which is made if there is none of this name.
+    """Store the hash of a key for a project, and create the project if it does not exist.
 
-    SHA-256 without salt is enough for a secret of 256 random bits, as those of `new_secret` are.
+    SHA-256 without salt is enough for a secret of 256 random bits such as `new_secret` returns.
 
     Raises:
-        InvalidRequestError: somebody chose a secret that is too short to be safe, or that no header can carry.
+        InvalidRequestError: the secret is too short to be safe, or cannot be sent in a header.
     """
-    if not SHORTEST_SECRET <= len(secret) <= LONGEST_SECRET or not re.fullmatch(r"[!-~]+", secret):
-        message = f"an API key must have {SHORTEST_SECRET} to {LONGEST_SECRET} ASCII characters without spaces"
+    if not MIN_SECRET_CHARACTERS <= len(secret) <= MAX_SECRET_CHARACTERS or not re.fullmatch(r"[!-~]+", secret):
+        message = (
+            f"an API key must have {MIN_SECRET_CHARACTERS} to {MAX_SECRET_CHARACTERS} ASCII characters without spaces"
+        )
         raise InvalidRequestError(
             f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one"
         )
@@ -46,10 +48,10 @@ def create(connection: Connection, *, project: str, name: str, role: Role, secre
 
 
 def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRecord | AuthenticationError]:
-    """Return the key of each secret, in the same order; all are read in one query."""
+    """Return the key of each secret, in the same order, with a single query."""
     hashes = [_digest(secret) for secret in secrets_]
     found = keys.by_hash(connection, set(hashes))
-    unknown = "the API key is unknown or revoked; `baichuan keys` lists and makes keys"
+    unknown = "the API key is unknown or revoked; `baichuan keys` lists and creates keys"
     return [found.get(value) or AuthenticationError(unknown) for value in hashes]
 
 
@@ -57,7 +59,7 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
     """Return keys of all projects, oldest first.
 
     Raises:
-        UnknownCursorError: `after` is not a key.
+        UnknownCursorError: `after` is not the id of a key.
     """
     if after and not keys.exists(connection, after):
         raise UnknownCursorError(after)
@@ -65,7 +67,7 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
 
 
 def revoke(connection: Connection, key_id: str) -> None:
-    """Make a key invalid at once.
+    """Revoke a key, with immediate effect.
 
     Raises:
         NotFoundError: there is no such valid key.

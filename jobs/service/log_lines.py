@@ -1,4 +1,4 @@
-"""A job's output by line numbers: parts of it, and searching it."""
+"""Reads and searches a job's output by line numbers."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jobs.service.jobs import JobKey, require_job
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of output; `number` is 1 for the first of the job."""
+    """One line of output; the job's first line has number 1."""
 
     number: int
     stream: str
@@ -24,15 +24,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for.
+    """A search in a job's output.
 
     Attributes:
-        text: A part of one line.
-        start: The line to begin at, itself included; None for the first or, backwards, for the last.
-        direction: Towards which end.
+        text: The text to find within a line.
+        start: The first line to search; None for the job's first or, backwards, for its last.
+        direction: The direction of the search.
         ignore_case: Whether A matches a; ASCII letters only.
-        limit: Most matches to return.
-        context: Lines to return before and after each match.
+        limit: Maximum number of matches to return.
+        context: Number of lines to return before and after each match.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A line that contains the text, with its neighbours."""
+    """A line that contains the text, with the lines around it."""
 
     line: Line
     before: Sequence[Line]
@@ -57,9 +57,9 @@ class Matches:
     """Result of a search.
 
     Attributes:
-        count: Matching lines in the whole output.
-        position: How many of them there are up to the first that is returned, itself included; 0 if none is.
-        found: The matches, the nearest first.
+        count: Number of matching lines in the whole output.
+        position: Position of the first returned match among all of them, from 1; 0 if none is returned.
+        found: The matches, nearest first.
     """
 
     count: int
@@ -68,7 +68,7 @@ class Matches:
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
-    """Return how many lines a job has printed, and up to `limit` of them from `first` on, or the last ones.
+    """Return the number of lines of a job, and up to `limit` lines beginning with `first`, or the last ones.
 
     Raises:
         NotFoundError: there is no such job.
@@ -80,7 +80,7 @@ def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit:
 
 
 def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches:
-    """Find lines that contain a text.
+    """Find the lines that contain the given text.
 
     Raises:
         NotFoundError: there is no such job.
@@ -94,7 +94,7 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches
 
 
 def _choose(numbers: Sequence[int], wanted: Search) -> list[int]:
-    """Return the numbers of the matches to show: from the start on, in the direction of the search."""
+    """Return the numbers of the matches to show, beginning at the start, in the direction of the search."""
     if wanted.direction == "next":
         begin = bisect_left(numbers, wanted.start or 1)
         return list(numbers[begin : begin + wanted.limit])

@@ -1,4 +1,4 @@
-"""Metrics of runs: recorded for every logged step, and read in buckets that keep minimum and maximum."""
+"""Metrics of runs, recorded for every logged step and read in buckets that keep minimum and maximum."""
 
 import json
 import math
@@ -18,7 +18,7 @@ NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # progress values, no
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a run logged at one step; NaN and infinity are None."""
+    """The values that a run logged at one step; NaN and infinity are None."""
 
     step: int
     values: Mapping[str, float | None]
@@ -26,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a run that is asked for: steps in [start, stop), to the ends by default, in so many buckets."""
+    """The requested part of a run: the steps in [start, stop), by default all, and the number of buckets."""
 
     names: Collection[str]
     start: int | None
@@ -61,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class ThinnedMetrics:
-    """Metrics of a run in buckets, and which there are."""
+    """Metrics of a run in buckets, and the names of all its metrics."""
 
     source: Literal["live", "artifact", "none"]
     names: list[str]
@@ -80,7 +80,7 @@ def to_point(reported: Mapping[str, float | None]) -> Point | None:
 
 
 def record(connection: Connection, job_id: str, attempt: int, points: Sequence[Point]) -> None:
-    """Store the points of an attempt, by its number."""
+    """Store points of the attempt with this number."""
     rows = [
         {"name": name, "step": point.step, "value": value} for point in points for name, value in point.values.items()
     ]
@@ -89,7 +89,7 @@ def record(connection: Connection, job_id: str, attempt: int, points: Sequence[P
 
 
 def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics | None:
-    """Return what the database has of a run; None if it has nothing.
+    """Return the metrics of a run that the database has; None if it has none.
 
     Raises:
         NotFoundError: there is no such job.
@@ -100,7 +100,7 @@ def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics 
         return None
     names = [span.name for span in spans]
     steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
-    start, stop = _limits(window, *steps)
+    start, stop = _step_range(window, *steps)
     chosen = {name: Series(name) for name in names if not window.names or name in window.names}
     for row in metrics.thin(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
         chosen[row[0]].add(row[1:])
@@ -108,13 +108,13 @@ def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics 
 
 
 def find_artifact(connection: Connection, key: JobKey) -> ArtifactRecord | None:
-    """Return the series among a job's artifacts, for runs whose points the database does not have."""
+    """Return the artifact with the metrics of a job, for runs whose points are not in the database."""
     require_job(connection, key)
     return files.get_artifact(connection, key.job_id, ARTIFACT)
 
 
 def parse_series(lines: Iterable[bytes]) -> list[Point]:
-    """Read the series file of a run."""
+    """Parse the metrics file of a run."""
     entries = (json.loads(line) for line in lines if line.strip())
     points = (to_point({name: value for name, value in entry.items() if _is_number(value)}) for entry in entries)
     return [point for point in points if point is not None]
@@ -126,7 +126,7 @@ def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
         return ThinnedMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
     names = sorted({name for point in points for name in point.values})
     steps = (min(point.step for point in points), max(point.step for point in points))
-    start, stop = _limits(window, *steps)
+    start, stop = _step_range(window, *steps)
     series = []
     for name in names:
         if not window.names or name in window.names:
@@ -147,7 +147,7 @@ def _thin_one(name: str, values: Mapping[int, float | None], start: int, stop: i
     return series
 
 
-def _limits(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
+def _step_range(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
     """Return the steps [start, stop) of a window; at least one step long."""
     start = first_step if window.start is None else window.start
     stop = last_step + 1 if window.stop is None else window.stop

@@ -1,4 +1,4 @@
-"""Models: what specs can name."""
+"""Models that specs can name."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +16,18 @@ from jobs.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class CheckedDirectory:
-    """A directory that may be registered, and what it holds."""
+    """A directory that may be registered, and its content."""
 
     path: Path
     found: Inspection
 
 
 def check(path: str, settings: Settings) -> CheckedDirectory:
-    """Look at a directory that somebody wants to register; slow, so outside any transaction.
+    """Check a directory that a user wants to register; slow, so call it outside any transaction.
 
     Raises:
-        PathNotAllowedError: it lies outside the allowed roots.
-        InvalidRequestError: it is no complete checkpoint, or the service may not read it.
+        PathNotAllowedError: it is outside the allowed roots.
+        InvalidRequestError: it is not a complete model, or the service may not read it.
     """
     try:
         folder = allowed_path(path, settings.allowed_model_roots)
@@ -42,10 +42,10 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
 
 
 def register(connection: Connection, project_id: str, name: str, checked: CheckedDirectory) -> ModelRecord:
-    """Make a checked directory a model of this name; if it is one already, its details are refreshed.
+    """Register a checked directory as a model with this name; if it is registered already, update its details.
 
     Raises:
-        NameTakenError: the project has a model of this name at another place.
+        NameTakenError: the project has a model with this name in another place.
     """
     record = ModelRecord(
         project_id=project_id,
@@ -73,7 +73,7 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
     """Return a model that is ready.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such model.
     """
     model = models.get_many(connection, project_id, [name]).get(name)
     if model is None or model.state != "ready":

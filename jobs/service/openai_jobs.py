@@ -1,4 +1,4 @@
-"""What OpenAI's API needs of jobs beyond what our own routes need."""
+"""Operations on jobs that OpenAI's API needs in addition to those of our own routes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class PublishedJob:
 
 
 def get(connection: Connection, key: JobKey, kind: str) -> PublishedJob:
-    """Return a job of a kind.
+    """Return a job of the given kind.
 
     Raises:
-        NotFoundError: there is none of this id and kind in the project.
+        NotFoundError: the project has no job with this id and kind.
     """
     found = jobs.get(connection, key)
     if found.kind != kind:
@@ -63,9 +63,9 @@ def page_events(
 def find_repeated(
     connection: Connection, submission: Submission, *, count: int, within_seconds: float
 ) -> JobDetails | None:
-    """Return the job that an earlier request of the same content has made, if this request repeats that one.
+    """Return the job that an equal earlier request has made, if this request repeats it.
 
-    A job answers at most one request with each count: equal requests that are no repetitions make jobs of their own.
+    A job answers at most one request with each count: equal requests that are not repetitions make separate jobs.
     """
     since = now_ms(connection) - int(within_seconds * 1000)
     kind, digest = submission.spec.kind, submission.request_digest
@@ -77,10 +77,10 @@ def find_repeated(
 
 
 def require_valid_file(connection: Connection, project_id: str, file_id: str, param: str) -> FileRecord:
-    """Return a file whose content suits its purpose.
+    """Return a file after checking that its content suits its purpose.
 
     Raises:
-        UnknownFileError: there is none of this id in the project.
+        UnknownFileError: the project has no file with this id.
         InvalidRequestError: its check has failed.
     """
     found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
@@ -92,10 +92,10 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
 
 
 def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
-    """Return the newest model that was made from `name` and is quantized this way; `name` itself, if it is one.
+    """Return the newest model made from `name` with this quantization, or `name` itself if it has it.
 
     Raises:
-        InvalidRequestError: there is none.
+        InvalidRequestError: there is no such model.
     """
     for model in (
         *models.get_many(connection, project_id, [name]).values(),
@@ -103,12 +103,12 @@ def find_quantized(connection: Connection, project_id: str, name: str, quantizat
     ):
         if model.state == "ready" and model.details.get("quantization") == quantization:
             return model.id
-    message = f"model {name!r} has no form that is quantized as {quantization!r}; make one with a quantize job"
+    message = f"model {name!r} has no variant that is quantized as {quantization!r}; make one with a quantize job"
     raise InvalidRequestError(message, param=param)
 
 
 def parse_event_id(job_id: str, after: str | None) -> int | None:
-    """Return the sequence number in the id of an event.
+    """Return the sequence number in an event's id.
 
     Raises:
         UnknownCursorError: it is not the id of an event of this job.

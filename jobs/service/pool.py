@@ -1,4 +1,4 @@
-"""The pool as the scheduler sees it: machines with their devices, and what jobs hold of them."""
+"""The pool as the scheduler sees it: machines, their devices, and the resources that jobs hold."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from jobs.scheduling import Device, Holding, Machine, Reservation, Resident
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
-KNOWN_MS = 3_600_000  # jobs may wait for a worker that has been away for less than this
+MAX_ABSENCE_MS = 3_600_000  # jobs may wait for a worker that reported within this time
 
 
 def read_machines(connection: Connection, settings: Settings, *, expired_lately: Collection[str] = ()) -> list[Machine]:
-    """Return the machines of all workers that take jobs, with what the open attempts hold.
+    """Return the machines of all workers that take jobs, with the holdings of open attempts.
 
     Args:
         connection: A transaction.
-        settings: The clocks: a worker that missed several heartbeats takes no jobs.
-        expired_lately: Workers that let an attempt expire lately.
+        settings: Time limits: a worker that missed several heartbeats takes no jobs.
+        expired_lately: Workers that let an attempt expire recently.
     """
     held: dict[str, list[AllocationRecord]] = {}
     for allocation in allocations.list_open(connection):
@@ -36,12 +36,12 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
 
 
 def read_known_machines(connection: Connection) -> list[Machine]:
-    """Return the machines of all workers that reported within the last hour, as if they ran nothing."""
-    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - KNOWN_MS)]
+    """Return the machines of all workers that reported within the last hour, as if no jobs ran on them."""
+    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - MAX_ABSENCE_MS)]
 
 
 def use_gpus(machines: Sequence[Machine]) -> bool:
-    """Whether jobs will run on GPUs: a machine has one, or no machine is known."""
+    """Whether jobs will run on GPUs: true if any machine has one, or if no machine is known."""
     return not machines or any(not device.on_host for machine in machines for device in machine.devices)
 
 
@@ -57,8 +57,8 @@ def machine_of(
     Args:
         worker: What the worker reported.
         held: Its open allocations.
-        models: Keys of the models that jobs load, by the job.
-        expired_lately: Whether it let an attempt expire lately.
+        models: Keys of the models that jobs load, by job.
+        expired_lately: Whether it let an attempt expire recently.
     """
     devices = tuple(_device(device) for device in worker.devices)
     on_host = sum(device.memory_bytes for device in devices if device.on_host)

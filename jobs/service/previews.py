@@ -1,4 +1,4 @@
-"""Dry runs: what a job would require and where it would wait, without making it."""
+"""Dry runs: the requirement and queue position that a job would have, without submitting it."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class Preview:
     """A job that would be accepted.
 
     Attributes:
-        requirement: What it would require of a machine.
-        estimate: The memory that it would take; None if the model's sizes are not known.
+        requirement: The resources that it would require.
+        estimate: The memory that it would use; None if the model's sizes are not known.
         queue_position: Its place among the queued jobs, 1 for the first.
     """
 
@@ -28,7 +28,7 @@ class Preview:
 
 
 def preview(connection: Connection, submission: Submission) -> Preview:
-    """Check a submission as if it were made.
+    """Check a submission without recording it.
 
     Raises:
         DomainError: it would not be accepted.

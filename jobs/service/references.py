@@ -1,4 +1,4 @@
-"""The models and files that a spec names: the rules they must meet, at submission and again before the job runs."""
+"""Checks the models and files that a spec names, at submission and again before the job runs."""
 
 from collections.abc import Collection, Mapping
 
@@ -18,12 +18,12 @@ def resolve_models(
 
     Args:
         spec: The job's spec.
-        named: The models that it names, by field; models that do not exist are missing.
+        named: The models that it names, by field; models that do not exist are absent.
         bases: The bases of adapters among them, by the adapter's field, if they exist.
 
     Raises:
         UnknownModelError: A model does not exist, or is still being made.
-        InvalidRequestError: A model is of a kind that cannot be used in this place, or does not fit the spec.
+        InvalidRequestError: A model is of a kind that cannot be used in its field, or does not fit the spec.
     """
     for field, name in spec.model_references().items():
         _require_ready(field, name, named.get(field))
@@ -39,14 +39,14 @@ def resolve_models(
 
 
 def require_files(spec: AnySpec, known: Collection[str]) -> None:
-    """Check that the files which the spec names exist.
+    """Check that the files that the spec names exist.
 
     Args:
         spec: The job's spec.
         known: Ids of files that exist.
 
     Raises:
-        UnknownFileError: A file does not.
+        UnknownFileError: A file does not exist.
     """
     for field, file_id in spec.file_references().items():
         if file_id not in known:
@@ -83,7 +83,7 @@ def _split_adapter(
 
 
 def _require_whole(spec: ModelReadingSpec, field: str, model: ModelRecord) -> None:
-    """Check that a model other than the adapter is one that can be loaded in this place."""
+    """Check that a model other than the adapter can be loaded for this field."""
     if model.kind == ADAPTER:
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
         raise InvalidRequestError(message, param=field)

@@ -1,4 +1,4 @@
-"""From a spec to what the job requires of a machine, and whether the pool could ever meet it."""
+"""Derives a job's requirement from its spec, and checks whether the pool could ever meet it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +13,17 @@ from jobs.specs import AnySpec, KnownModel, Resources
 # Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
 RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
-# llama.cpp maps the file and stores keys and values separately.
+# Memory per byte of a GGUF file: llama.cpp maps the file and stores keys and values separately.
 GGUF_FACTOR = 1.25
 
 
 def find_requirement(
     spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], machines: Sequence[Machine]
 ) -> Requirement | InvalidRequestError:
-    """Return what a job requires, or the error for a job that no machine of the pool could ever hold.
+    """Return a job's requirement, or an error if no machine of the pool could ever hold the job.
 
     Args:
-        spec: What the user asked for. Of its alternatives the first one counts that fits the pool.
+        spec: The job's spec. The first of its alternatives that fits the pool counts.
         named: Models that the spec names, by field.
         bases: Base of each adapter among them, by field.
         machines: All machines that are known.
@@ -44,13 +44,13 @@ def find_requirement(
 def require(
     spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], *, on_gpu: bool
 ) -> Requirement:
-    """Return what a job of this spec requires.
+    """Return the requirement of a job with this spec.
 
     Args:
         spec: What the user asked for.
         named: Models that the spec names, by field.
         bases: Base of each adapter among them, by field.
-        on_gpu: Whether GPUs will run it: "auto" precisions depend on it.
+        on_gpu: Whether it will run on GPUs, which decides the "auto" precisions.
     """
     asked = spec.resources or Resources()
     models = [bases.get(field, model) for field, model in named.items() if field != "adapter"]
@@ -83,13 +83,13 @@ def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapp
 def check_pool(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
-    """Return the error for a job that no machine of the pool could ever hold; None if one could, or none is known.
+    """Return an error if no machine of the pool could ever hold the job; None if one could, or none is known.
 
     Args:
         requirement: What the job requires.
         machines: All machines that are known.
-        named: Models that the spec names, to say which smaller forms would fit.
-        asked: Whether the user gave the memory instead of the estimate.
+        named: Models that the spec names; the error lists which smaller formats of them would fit.
+        asked: Whether the user set the memory instead of the estimate.
     """
     # A worker with these labels or this name may still start later.
     machines = [machine for machine in machines if machine.is_asked_for(requirement)]
@@ -102,16 +102,16 @@ def check_pool(
         return None
     if able:
         message = (
-            f"{able} of {len(machines)} workers could hold a node of this job, and it asks for {requirement.nodes}"
+            f"{able} of {len(machines)} workers could hold a node of this job, but it asks for {requirement.nodes}"
         )
         return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
-    return _describe_shortage(requirement, machines, named, asked=asked)
+    return _shortage_error(requirement, machines, named, asked=asked)
 
 
-def _describe_shortage(
+def _shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
-    """Return the error for a job of which no machine could hold a node."""
+    """Return the error for a job of which no machine could hold a single node."""
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
@@ -123,7 +123,7 @@ def _describe_shortage(
         return InvalidRequestError(f"{message}; {_remedy(requirement, named, size)}", param="model")
     if requirement.devices > max(len(machine.devices) for machine in machines):
         most = max(len(machine.devices) for machine in machines)
-        message = f"no worker has more than {most} devices, and this asks for {requirement.devices}; ask for fewer"
+        message = f"no worker has more than {most} devices, but this job asks for {requirement.devices}; ask for fewer"
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
     message = f"this needs {in_gib(requirement.host_memory_bytes)} of host memory and no worker has more than"
@@ -131,12 +131,12 @@ def _describe_shortage(
 
 
 def _asks_for_memory(spec: AnySpec) -> bool:
-    """Whether the user gave the memory of a device instead of the estimate."""
+    """Whether the user set the memory of a device instead of the estimate."""
     return spec.resources is not None and spec.resources.device_memory_bytes is not None
 
 
 def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:
-    """Estimate from the models' sizes; a job on a model of unknown size gets a device of its own."""
+    """Estimate the requirement from the models' sizes; a job on a model of unknown size gets a whole device."""
     host, steps = 0, list[Footprint]()
     for model in models:
         known = KnownModel.from_details(model.details)
@@ -157,7 +157,7 @@ def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> 
 
 
 def _remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
-    """Say which smaller forms of the model would fit into `size` bytes."""
+    """Return a remedy: the smaller formats of the model that would fit into `size` bytes."""
     known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
     if known is None:
         return "use a machine with more"

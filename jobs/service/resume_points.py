@@ -1,4 +1,4 @@
-"""Resume points of a job: which there are, and how one becomes a model."""
+"""Resume points of a job: finds them, and publishes one as a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_keys
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A resume point that is about to become a model.
+    """A resume point that is being published as a model.
 
     Attributes:
         name: Id of the model.
         point: The resume point.
         model: The model in it.
-        key: Where its files will be.
+        key: Key of its files in the artifact store.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Publication:
 
 
 def list_attempts(connection: Connection, key: JobKey) -> list[str]:
-    """Return the ids of the attempts at a job whose resume points are kept, first to last.
+    """Return the ids of the attempts at a job whose resume points are kept, oldest first.
 
     Raises:
         NotFoundError: there is no such job.
@@ -46,11 +46,11 @@ def list_attempts(connection: Connection, key: JobKey) -> list[str]:
 
 
 def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int) -> tuple[ResumePoint, PointModel]:
-    """Return the resume point of a step, and the model in it; reads the store, so outside any transaction.
+    """Return the resume point of a step and its model; reads the store, so call it outside any transaction.
 
     Raises:
-        NotFoundError: there is no such resume point; says which there are.
-        ConflictError: it was saved in shards, of which no program makes a model.
+        NotFoundError: there is no such resume point; the message lists the existing ones.
+        ConflictError: it was saved in shards, which no program can turn into a model.
     """
     points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
     point = points.get(step)
@@ -58,23 +58,23 @@ def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: in
         known = f"there are those of steps {', '.join(map(str, points))}" if points else "it has none at the moment"
         raise NotFoundError(f"job {job_id} has no resume point of step {step}; {known}", param="step")
     if point.model is None:
-        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to go on"
+        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to continue"
         raise ConflictError(message, param="step")
     return point, point.model
 
 
 def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, PointModel]) -> Publication:
-    """Prepare a publication: what is copied is deleted after a day unless it has become a model.
+    """Prepare a publication: the copied files are deleted after a day unless they have become a model.
 
     Raises:
         NotFoundError: there is no such job.
-        NameTakenError: there is a model of this name.
+        NameTakenError: a model has this name already.
     """
     lock_job(connection, key.job_id, key.project_id)
     point, model = found
     name = name or f"{key.job_id}-step-{point.step}"
     if models.get_many(connection, key.project_id, [name]):
-        raise _taken(name)
+        raise _name_taken_error(name)
     wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
     record_keys(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
@@ -82,17 +82,17 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
 
 
 def copy(store: ArtifactStore, publication: Publication) -> None:
-    """Copy the files of the model within the store; takes as long as the store needs.
+    """Copy the files of the model within the store; this can take long.
 
     Raises:
-        ConflictError: the training has replaced the resume point meanwhile.
+        ConflictError: the training has replaced the resume point in the meantime.
     """
     wanted = publication.model.files
     try:
         for file in wanted:
             store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
     except FileNotFoundError:
-        message = f"the resume point of step {publication.point.step} was replaced by a newer one meanwhile; list again"
+        message = f"the resume point of step {publication.point.step} has been replaced by a newer one; list them again"
         raise ConflictError(message, param="step") from None
 
 
@@ -100,8 +100,8 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
     """Make the copy a model, with its files as artifacts of the job.
 
     Raises:
-        NotFoundError: the job was deleted meanwhile.
-        NameTakenError: the name was taken meanwhile.
+        NotFoundError: the job was deleted in the meantime.
+        NameTakenError: the name was taken in the meantime.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     now = now_ms(connection)
@@ -118,7 +118,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
         created_at=now,
     )
     if not models.add(connection, record):
-        raise _taken(publication.name)
+        raise _name_taken_error(publication.name)
     made = [
         ArtifactRecord(
             id=new_id("art"),
@@ -137,10 +137,10 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
 
 
 def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
-    """Record that what was copied is deleted now."""
+    """Record that the copied files are to be deleted now."""
     now = now_ms(connection)
     record_keys(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
 
 
-def _taken(name: str) -> NameTakenError:
+def _name_taken_error(name: str) -> NameTakenError:
     return NameTakenError(f"there is a model {name!r} already; choose another id", param="id")

@@ -1,4 +1,4 @@
-"""Sessions of browsers, and the one-time links that begin one. They act for an API key, and end with it."""
+"""Browser sessions, and the one-time links that start one. Both act for an API key and end with it."""
 
 import hashlib
 import secrets
@@ -16,7 +16,7 @@ LINK_SECONDS = 3600
 
 
 def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, SessionRecord]:
-    """Begin a session for an API key; return its token, which is stored nowhere, and the session.
+    """Start a session for an API key; return its token, which is not stored, and the session.
 
     Raises:
         AuthenticationError: the key is unknown or revoked.
@@ -28,7 +28,7 @@ def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, S
 
 
 def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str, SessionRecord]:
-    """Begin a session by a one-time link, which is then used up.
+    """Start a session from a one-time link and invalidate the link.
 
     Raises:
         AuthenticationError: the link is unknown, used or expired, or its key was revoked.
@@ -43,7 +43,7 @@ def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str
 
 
 def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
-    """Make a one-time link that signs in with a key; return its token and when it expires."""
+    """Make a one-time link that signs in with a key; return its token and its expiry time."""
     token, now = secrets.token_urlsafe(32), now_ms(connection)
     expires_at = now + LINK_SECONDS * 1000
     sessions.add(connection, _digest(token), key.id, "link", now=now, expires_at=expires_at)
@@ -51,14 +51,14 @@ def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
 
 
 def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionRecord | AuthenticationError]:
-    """Return the sessions of these tokens, read together; one answer per token."""
+    """Return the sessions of these tokens, with one query; one answer per token."""
     digests = [_digest(token) for token in tokens]
     found = sessions.by_hash(connection, set(digests), "session", now=now_ms(connection))
     return [found.get(digest) or AuthenticationError("the session has ended; sign in again") for digest in digests]
 
 
 def sign_out(connection: Connection, token: str) -> None:
-    """End a session; one that has ended already is no error."""
+    """End a session; it is not an error if it has ended already."""
     sessions.remove(connection, _digest(token))
 
 

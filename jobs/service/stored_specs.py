@@ -1,4 +1,4 @@
-"""Specs of stored jobs, which another version of the service may have accepted."""
+"""Reads the specs of stored jobs, which another version of the service may have accepted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from jobs.errors import OutdatedSpecError
 from jobs.records import JobDetails
 from jobs.specs import STORED_SPEC, StoredSpec
 
-MAX_SHOWN = 5
+MAX_SHOWN_FAULTS = 5
 
 
 def read_spec(job: JobDetails) -> StoredSpec:
@@ -22,7 +22,7 @@ def read_spec(job: JobDetails) -> StoredSpec:
         return STORED_SPEC.validate_python(dict(job.spec))
     except ValidationError as error:
         faults = [(_field(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)]
-        shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN])
+        shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN_FAULTS])
         message = (
             f"this version of the service does not accept the spec of job {job.id} ({shown}); "
             "submit a new job with these fields corrected"
@@ -31,5 +31,5 @@ def read_spec(job: JobDetails) -> StoredSpec:
 
 
 def _field(fault: Mapping[str, Any]) -> str:
-    """Return the field's path without the member of the union; a fault without a path concerns the kind."""
+    """Return the path of the field without the name of the union member; an error without a path concerns `kind`."""
     return ".".join(str(part) for part in fault["loc"][1:]) or "kind"

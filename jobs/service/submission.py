@@ -1,4 +1,4 @@
-"""Submitting jobs: many at a time in one transaction."""
+"""Submits jobs, many at a time in one transaction."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ from jobs.state import JobState
 class Submission:
     """A validated spec of a project; `idempotency_key` makes repeating the request harmless.
 
-    The job's id is chosen here, not at the insertion: submitting the same object again finds the job it has made.
+    The job's id is chosen here, not on insertion, so submitting the same object again finds the job that it made.
 
     Attributes:
-        key_id: The API key that sends it.
+        key_id: The API key of the request.
         submitter: That key's name.
-        stored_spec: What the row stores if it is not `spec` itself.
-        openai: What a client of OpenAI's API sent that the spec has no field for.
-        request: What the client sent, if that is not the spec.
-        request_digest: Hash of what the client set, since later releases have other fields and defaults.
+        stored_spec: The spec that the row stores, if it is not `spec` itself.
+        openai: Values from a client of OpenAI's API that the spec has no field for.
+        request: The client's request, if it is not the spec.
+        request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
     """
 
     project_id: str
@@ -59,7 +59,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The job of a submission; `created` is False if the idempotency key had made it before."""
+    """The job of a submission; `created` is False if an earlier request with the same idempotency key made it."""
 
     job: JobDetails
     created: bool
@@ -69,13 +69,13 @@ Answer = Submitted | DomainError
 
 
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
-    """Record jobs with their first event, labels and the names of their results; answers in the order given.
+    """Record jobs with their first events, labels and the names of their results; answers keep the order.
 
-    What is wrong with one submission is its answer and does not touch the others. A repeated idempotency key is looked
-    up before anything else is checked: the first request has taken the name of the result, and its file may be gone.
+    An error in one submission is its answer and does not affect the others. A repeated idempotency key is looked
+    up before any other check: the first request has taken the name of the result, and its file may have been deleted.
 
     Raises:
-        NameTakenError: another process took the name of a result in this very moment.
+        NameTakenError: another process took the name of a result at the same moment.
     """
     answers: dict[int, Answer] = {}
     while waiting := {index: each for index, each in enumerate(submissions) if index not in answers}:
@@ -85,13 +85,13 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[An
 
 def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
     """Answer repeated requests, and the first new request with each idempotency key."""
-    answers = _replays(connection, waiting)
+    answers = _find_replays(connection, waiting)
     first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check(connection, first)
     # Another process may have accepted the same request in the meantime and reserved the name of the result.
-    # Or this submission was committed, and only the database's reply was lost.
+    # Or this submission was committed before, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
-    answers |= refused | _made_before(connection, refused_submissions) | _replays(connection, refused_submissions)
+    answers |= refused | _find_made(connection, refused_submissions) | _find_replays(connection, refused_submissions)
     return answers | _record(connection, {index: first[index] for index in required}, required)
 
 
@@ -105,9 +105,9 @@ def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submi
 def _record(
     connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
 ) -> dict[int, Answer]:
-    """Insert jobs with all that belongs to them; one whose key another process used this moment is left out.
+    """Insert jobs and their other rows; skip a job if another process used its idempotency key at the same moment.
 
-    A job that the same submission inserted before is answered like a new one.
+    If the same submission inserted the job before, the answer is the same as for a new job.
     """
     if not submissions:
         return {}
@@ -115,11 +115,11 @@ def _record(
     rows = {index: _row(each, required[index], now) for index, each in submissions.items()}
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
-    _accompany(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
-    return _made_before(connection, submissions)
+    _insert_related_rows(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
+    return _find_made(connection, submissions)
 
 
-def _made_before(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_made(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose jobs are stored already."""
     if not submissions:
         return {}
@@ -152,7 +152,7 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
     }
 
 
-def _replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
     known = jobs.by_idempotency_key(connection, set(keyed.values())) if keyed else {}
@@ -171,7 +171,7 @@ def _replay(submission: Submission, job: JobDetails) -> Answer:
 def check(
     connection: Connection, submissions: Mapping[int, Submission]
 ) -> tuple[dict[int, Answer], dict[int, Requirement]]:
-    """Return the errors of submissions that cannot be accepted, and what the others require of a machine."""
+    """Return the errors of submissions that cannot be accepted, and the requirements of the others."""
     refused: dict[int, Answer] = {}
     required: dict[int, Requirement] = {}
     machines = read_known_machines(connection) if submissions else []
@@ -185,7 +185,7 @@ def check(
         known_files = files.get_files(connection, project_id, wanted, now=now, keep=True) if wanted else {}
         taken = set(known_models)
         for index, spec in mine:
-            if error := _fault(spec, known_models, bases, set(known_files), taken):
+            if error := _find_fault(spec, known_models, bases, set(known_files), taken):
                 refused[index] = error
                 continue
             used = {field: known_models[name] for field, name in spec.model_references().items()}
@@ -211,7 +211,7 @@ def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
     return names | {name for _, spec in mine if (name := spec.output_name())}
 
 
-def _fault(
+def _find_fault(
     spec: AnySpec,
     known_models: Mapping[str, ModelRecord],
     bases: Mapping[str, ModelRecord],
@@ -231,8 +231,8 @@ def _fault(
     return None
 
 
-def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
-    """Write what belongs to new jobs: first events, labels, and reserved names of results."""
+def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
+    """Insert the other rows of new jobs: first events, labels, and reserved names of results."""
     if not made:
         return
     data = {"from": None, "to": JobState.QUEUED, "event": "submit"}
@@ -254,7 +254,7 @@ def _accompany(connection: Connection, made: Sequence[tuple[dict[str, Any], AnyS
 
 
 def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what lists find of a new job."""
+    """Return the `job_search` row of a new job."""
     found = {name: row[name] for name in ("project_id", "submitter", "created_at")}
     return {**found, "job_id": row["id"], "fields": searchable_fields(row["spec"]), "error": None}
 

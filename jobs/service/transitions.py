@@ -1,4 +1,4 @@
-"""The one place where a job changes its state."""
+"""Changes the state of jobs; no other code does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
 from jobs.service.unneeded import keep_resume_points, record_unneeded
 from jobs.settings import Settings
-from jobs.state import CHARGED, Event, JobState, Transition, next_transition
+from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, next_transition
 
 
 def lock_job(connection: Connection, job_id: str, project_id: str | None = None) -> JobRecord:
-    """Return the job, locked for this transaction.
+    """Lock the job until the transaction ends, and return it.
 
     Raises:
-        NotFoundError: there is none of this id in this project.
+        NotFoundError: the project has no job with this id.
     """
     job = jobs.lock(connection, job_id)
     if job is None or project_id not in (None, job.project_id):
@@ -38,13 +38,13 @@ def advance(
     attempt_changes: Mapping[str, Any] | None = None,
     reason: Mapping[str, Any] | None = None,
 ) -> JobState:
-    """Apply an event to a job that the caller has locked: job, attempt, reserved name and log in one go.
+    """Apply an event to a job that the caller has locked: update job, attempt, reserved name and log together.
 
     Raises:
-        IllegalTransitionError: the table has no such transition, or somebody else was faster.
+        IllegalTransitionError: the table has no such transition, or another transaction was faster.
     """
     row = next_transition(job.state, event, attempts_left=job.attempts_left)
-    columns = {**_consequences(job, row, now, settings), **(changes or {})}
+    columns = {**_changed_columns(job, row, now, settings), **(changes or {})}
     if not jobs.compare_and_set(connection, job.id, row.source, row.target, columns):
         raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")
     attempt_id = columns.get("attempt_id") or job.attempt_id
@@ -70,7 +70,7 @@ def advance(
 
 
 def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now: int, settings: Settings) -> None:
-    """Cancel queued jobs, which the caller has locked, in a few statements for all."""
+    """Cancel queued jobs, which the caller has locked, with a few statements for all of them."""
     if not waiting:
         return
     row, ids = next_transition(JobState.QUEUED, Event.CANCEL), [job.id for job in waiting]
@@ -79,7 +79,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
         raise IllegalTransitionError("one of the jobs is no longer queued")
     models.drop_pending(connection, ids)
     for job in waiting:
-        if job.attempt_count:  # the others never wrote anything
+        if job.attempt_count:  # jobs without attempts have never written anything
             record_unneeded(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)
@@ -102,10 +102,10 @@ def end_attempt(
     )
 
 
-def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
+def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
     """Return the columns that every transition changes."""
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
-    charged = job.charged_attempts + (1 if row.event in CHARGED else 0)
+    charged = job.charged_attempts + (1 if row.event in EVENTS_COUNTED_AS_ATTEMPT else 0)
     columns["charged_attempts"] = charged
     if row.target.final:
         columns["finished_at"] = now
@@ -128,7 +128,7 @@ def _consequences(job: JobRecord, row: Transition, now: int, settings: Settings)
 
 
 def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
-    """Return why a job that has just been queued again waits; a job without back-off may start at once."""
+    """Return why a job that was just queued again waits; None if it has no back-off."""
     if wait_ms == 0:
         return None
     message = f"waits {wait_ms / 1000:g} s before it is tried again: {charged} attempts have failed"
@@ -136,8 +136,8 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
 
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
-    """Return how long a requeued job waits, in milliseconds; it doubles with every counted attempt."""
-    if event not in CHARGED:
+    """Return the milliseconds that a requeued job waits, which double with every counted attempt."""
+    if event not in EVENTS_COUNTED_AS_ATTEMPT:
         return 0
     seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))
     return int(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Deletion records: written in the transaction that makes something unneeded, and processed by the leader.
+"""Deletion records, written in the transaction that makes files unneeded and processed by the leader.
 
 Nothing else deletes from the artifact store.
 """
@@ -17,19 +17,19 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# The worker of a lost attempt may still write until it checks its lease, which happens well within this many seconds.
+# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease times.
 ZOMBIE_LEASES = 2
 
 
 class Reason(StrEnum):
-    """Why something is deleted."""
+    """The reason for a deletion."""
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
     JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
-    RESUME_POINTS = "resume_points"  # workspaces of a job without a result, after the time in which it may be retried
+    RESUME_POINTS = "resume_points"  # workspaces of a job without a result, once its resume points are no longer kept
     USER = "user"  # a user deleted it
     EXPIRED = "expired"
-    UPLOAD = "upload"  # bytes without a row; the record is removed in the transaction that inserts the row
+    UPLOAD = "upload"  # bytes without a row; the transaction that inserts the row removes this record
 
 
 def record_keys(
@@ -42,7 +42,7 @@ def record_keys(
     not_before: int = 0,
     repeat_at: int | None = None,
 ) -> None:
-    """Record that these keys of the artifact store are to be deleted, and again at `repeat_at`."""
+    """Record that these keys of the artifact store are to be deleted now, and again at `repeat_at`."""
     times = [max(now, not_before), *([] if repeat_at is None else [repeat_at])]
     records = [_record(key, job_id, reason, now, time) for key in keys for time in times]
     deletions.add(connection, records)
@@ -51,15 +51,15 @@ def record_keys(
 def record_unneeded(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:
-    """Record what nobody needs any longer after a job has moved to `target`.
+    """Record the deletion of files that are no longer needed after a job has moved to `target`.
 
     Args:
-        connection: The transaction of the move, which has recorded the attempt's new state.
+        connection: The transaction of the transition, which has recorded the attempt's new state.
         job_id: The job.
         target: Its new state.
-        ended_attempt: The attempt that has ended by this move, if any.
-        now: Time of the move.
-        settings: Lease time, and how long resume points are kept.
+        ended_attempt: The attempt that this transition has ended, if any.
+        now: Time of the transition.
+        settings: The lease time, and how long resume points are kept.
     """
     if not target.final and ended_attempt is None:
         return
@@ -77,32 +77,32 @@ def record_unneeded(
 
 
 def expect_input(connection: Connection, job_id: str) -> None:
-    """Record, before the input of a new job is stored, that it is deleted after a day unless there is such a job."""
+    """Before the input of a new job is stored, record that it is deleted after a day unless the job exists."""
     now = now_ms(connection)
     record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
 
 
 def give_up_input(connection: Connection, job_id: str) -> None:
-    """Record that the input of a job that was not accepted is deleted now."""
+    """Record that the input of a rejected job is to be deleted now."""
     record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now_ms(connection), job_id=job_id)
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Withdraw the deletion of a job's resume points, because a user retries the job."""
+    """Cancel the deletion of a job's resume points, because a user retries the job."""
     deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
 
 
 def list_resumable(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
-    """Return those of a job's attempts whose resume points are not to be deleted, or not yet at the time `due`."""
+    """Return the attempts whose resume points are not to be deleted; with `due`, those not due at that time."""
     doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
 
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
-    """Record that all files of jobs whose rows are deleted are to be deleted; again once no attempt can write."""
+    """Record that all files of deleted jobs are to be deleted, and again once no attempt can write."""
     times = (now, _repeat_at(now, settings))
     deletions.add(
         connection,

@@ -1,4 +1,4 @@
-"""Files that arrive in parts, as in OpenAI's API: created, filled part by part, then completed or cancelled."""
+"""Files uploaded in parts, as in OpenAI's API: created, filled part by part, then completed or cancelled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from jobs.repository import uploads
 from jobs.service import files
 from jobs.service.unneeded import DAY_MS, Reason, record_keys
 
-LIFETIME_MS = 3_600_000  # limit of an upload, as in OpenAI's API
-KEPT_MS = DAY_MS  # how long the row of an expired upload is kept
+LIFETIME_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
+EXPIRED_ROW_MS = DAY_MS  # time for which the row of an expired upload is kept
 
 
 class UploadStatus(StrEnum):
-    """How far an upload is."""
+    """The status of an upload."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -30,7 +30,7 @@ class UploadStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewUpload:
-    """What a client announces."""
+    """An upload as the client announces it."""
 
     filename: str
     purpose: str
@@ -39,7 +39,7 @@ class NewUpload:
 
 
 def create(connection: Connection, project_id: str, new: NewUpload) -> UploadRecord:
-    """Record an upload, whose parts must arrive within an hour."""
+    """Record an upload; its parts must arrive within an hour."""
     now = now_ms(connection)
     upload = UploadRecord(
         id=new_id("upload"),
@@ -58,7 +58,7 @@ def create(connection: Connection, project_id: str, new: NewUpload) -> UploadRec
 
 
 def expect_part(connection: Connection, project_id: str, upload_id: str) -> UploadPartRecord:
-    """Return the record of a part that is about to be stored; its bytes are deleted once the upload has expired.
+    """Return the record of a part that will be stored now; its bytes are deleted once the upload has expired.
 
     Raises:
         NotFoundError: there is no such upload.
@@ -73,7 +73,7 @@ def expect_part(connection: Connection, project_id: str, upload_id: str) -> Uplo
 
 
 def add_part(connection: Connection, project_id: str, part: UploadPartRecord) -> UploadPartRecord:
-    """Make a part available whose bytes are in the store.
+    """Make a stored part available.
 
     Raises:
         ConflictError: the upload is no longer pending.
@@ -87,7 +87,7 @@ def add_part(connection: Connection, project_id: str, part: UploadPartRecord) ->
 def choose_parts(
     connection: Connection, project_id: str, upload_id: str, part_ids: Sequence[str]
 ) -> tuple[UploadRecord, list[UploadPartRecord]]:
-    """Return a pending upload and the parts that its file is to consist of.
+    """Return a pending upload and the parts that will form its file.
 
     Raises:
         NotFoundError: there is no such upload.
@@ -112,7 +112,7 @@ def choose_parts(
 
 
 def complete(connection: Connection, upload: UploadRecord, file: FileRecord) -> FileRecord:
-    """Add the file of an upload, or return that of an equal request that was faster."""
+    """Add the file of an upload, or return the file if an equal request was faster."""
     locked = uploads.get(connection, upload.project_id, upload.id, lock=True)
     if locked is not None and locked.status == UploadStatus.COMPLETED and (done := find_file(connection, locked)):
         return done
@@ -123,7 +123,7 @@ def complete(connection: Connection, upload: UploadRecord, file: FileRecord) -> 
 
 
 def cancel(connection: Connection, project_id: str, upload_id: str) -> UploadRecord:
-    """Cancel a pending upload. Cancelling twice is no error.
+    """Cancel a pending upload. Cancelling twice is not an error.
 
     Raises:
         NotFoundError: there is no such upload.
@@ -138,10 +138,10 @@ def cancel(connection: Connection, project_id: str, upload_id: str) -> UploadRec
 
 
 def get(connection: Connection, project_id: str, upload_id: str) -> UploadRecord:
-    """Return an upload, with its true status.
+    """Return an upload with its effective status, which may be `expired`.
 
     Raises:
-        NotFoundError: there is none of this id in the project.
+        NotFoundError: the project has no upload with this id.
     """
     found = uploads.get(connection, project_id, upload_id, lock=True)
     if found is None:
@@ -157,8 +157,8 @@ def find_file(connection: Connection, upload: UploadRecord) -> FileRecord | None
 
 
 def expire(connection: Connection) -> None:
-    """Delete the rows of uploads whose time has been over for a day."""
-    uploads.delete_expired(connection, before=now_ms(connection) - KEPT_MS)
+    """Delete the rows of uploads that expired more than a day ago."""
+    uploads.delete_expired(connection, before=now_ms(connection) - EXPIRED_ROW_MS)
 
 
 def _get_pending(connection: Connection, project_id: str, upload_id: str) -> UploadRecord:
@@ -169,7 +169,7 @@ def _get_pending(connection: Connection, project_id: str, upload_id: str) -> Upl
 
 
 def _end(connection: Connection, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> None:
-    """Record the status, and that the parts are deleted now."""
+    """Record the final status, and that the parts are to be deleted now."""
     keys = [part.key for part in uploads.list_parts(connection, upload_id)]
     uploads.delete_parts(connection, upload_id)
     uploads.update(connection, upload_id, {"status": status, "file_id": file_id})

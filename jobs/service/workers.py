@@ -1,4 +1,4 @@
-"""Workers: what they offer, whether they are alive, and draining."""
+"""Workers: records their reports, lists those that are alive, and drains them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ MISSED_HEARTBEATS = 3
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """What a worker learns when it reports.
+    """The answer to a worker's report.
 
     Attributes:
-        is_drained: Whether an administrator drains it: it must keep nothing loaded.
+        is_drained: Whether an administrator drains it, so that it must keep no models loaded.
         obsolete_models: Keys of loaded models that were deleted or replaced.
     """
 
@@ -29,7 +29,7 @@ class Directions:
 
 
 def report(connection: Connection, worker: WorkerRecord) -> Directions:
-    """Record a worker's sign of life; `seen_at` is set here, by the database's clock."""
+    """Record a worker's heartbeat; `seen_at` is set here, by the database's clock."""
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
     samples.add(connection, reported)
@@ -38,7 +38,7 @@ def report(connection: Connection, worker: WorkerRecord) -> Directions:
 
 
 def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:
-    """Return the keys of loaded models whose files are no longer those of a model that jobs can name."""
+    """Return the keys of loaded models whose files no longer belong to a model that jobs can name."""
     obsolete = set()
     for each in loaded:
         names = {each["id"]: each["source"]} | ({each["adapter"]: each["adapter_source"]} if each["adapter"] else {})
@@ -49,18 +49,18 @@ def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[
 
 
 def leave(connection: Connection, worker_id: str) -> None:
-    """Record that a worker has said good-bye."""
+    """Record that a worker has signed off."""
     workers.set_state(connection, worker_id, "gone", now=now_ms(connection))
 
 
 def list_alive(connection: Connection, settings: Settings) -> list[WorkerRecord]:
-    """Return the workers that reported within the last few heartbeats."""
+    """Return the workers that reported within the last few heartbeat intervals."""
     since = now_ms(connection) - int(MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
     return workers.seen_since(connection, since)
 
 
 def list_alive_after(connection: Connection, settings: Settings, after: str | None) -> list[WorkerRecord]:
-    """Return the workers that are alive in the order of their ids, from behind `after`.
+    """Return the workers that are alive, sorted by id, after the id `after`.
 
     Raises:
         UnknownCursorError: no worker with the id `after` has ever reported.
@@ -72,10 +72,10 @@ def list_alive_after(connection: Connection, settings: Settings, after: str | No
 
 
 def drain(connection: Connection, worker_id: str, deadline_seconds: float | None, settings: Settings) -> WorkerRecord:
-    """Give a worker no more jobs; what it still runs after `deadline_seconds` must yield (never, if that is None).
+    """Send a worker no more jobs; jobs still running after `deadline_seconds` must yield (None: never).
 
     Raises:
-        NotFoundError: no worker of this id is alive.
+        NotFoundError: no worker with this id is alive.
     """
     now = now_ms(connection)
     at = NEVER if deadline_seconds is None else now + int(deadline_seconds * 1000)
@@ -86,12 +86,12 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     """Allow a drained worker to take jobs again.
 
     Raises:
-        NotFoundError: no worker of this id is alive.
+        NotFoundError: no worker with this id is alive.
     """
     return _set_drain_time(connection, worker_id, None, settings)
 
 
-# A drain time in the year 5138, which is never reached.
+# Drain time without a deadline: in the year 5138.
 NEVER = 10**14
 
 

@@ -1,4 +1,4 @@
-"""Workspaces on the disks of workers, which the leader cannot reach."""
+"""Finds unneeded workspaces on the disks of workers, which the leader cannot reach."""
 
 from collections.abc import Iterable
 
@@ -12,9 +12,9 @@ from jobs.settings import Settings
 
 
 def list_unneeded(connection: Connection, spaces: Iterable[Workspace], settings: Settings) -> list[str]:
-    """Return the keys of those workspaces from which no attempt will ever resume.
+    """Return the keys of the workspaces from which no attempt will ever resume.
 
-    They are needed while their job is not final, and, after it has failed or was cancelled, as long as resume points
+    They are needed until their job is final and, after it has failed or was cancelled, as long as resume points
     are kept.
     """
     kept_ms = int(settings.keep_resume_points_days * DAY_MS)

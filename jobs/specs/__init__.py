@@ -1,4 +1,4 @@
-"""What a user can ask for: one pydantic model a job kind, told apart by `kind`."""
+"""Specs of jobs: one pydantic model per job kind, distinguished by `kind`."""
 
 from typing import Annotated, get_args
 

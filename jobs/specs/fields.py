@@ -1,4 +1,4 @@
-"""The bounded types that job specs are built from."""
+"""Bounded field types for job specs."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""DeepSpeed's hostfile, as the devices and workers that a job asks for."""
+"""Translates a DeepSpeed hostfile into the devices and workers that a job requires."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What all job specs share."""
+"""Base classes of all job specs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class JobSpec(StrictModel):
     produces_model: ClassVar[bool] = True
     runs_gguf: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
-    can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it is asked to give its place back
+    can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it must give its place back
     uses_hub: ClassVar[bool] = False  # whether a run may use the worker's access to a model hub
     hands_over: ClassVar[bool] = False  # whether a run that must give its place back needs time to finish answers
     max_devices: ClassVar[int] = 1
@@ -45,7 +45,7 @@ class JobSpec(StrictModel):
     @property
     @abstractmethod
     def source(self) -> str:
-        """What the job starts from, as lists show it: a model, or a repository."""
+        """The model or repository that the job starts from, shown in lists."""
 
     def model_references(self) -> dict[str, str]:
         """Return the models that the spec names, by field."""
@@ -56,7 +56,7 @@ class JobSpec(StrictModel):
         return {}
 
     def with_input(self, files: Mapping[str, Path]) -> Self:  # noqa: ARG002 - only generate specs have such an input
-        """Return the spec with the input that a client sent in it, if that is stored in one of `files`."""
+        """Return the spec with its inline input filled in from `files`, if the input was stored as a file."""
         return self
 
     @property
@@ -116,7 +116,7 @@ class ModelReadingSpec(JobSpec):
         return AdapterUse.REFUSED
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:  # noqa: ARG002 - most kinds run any
-        """Say why the job cannot run on this model, if that is known; the message continues "model X ..."."""
+        """Return why the job cannot run on this model, if that is known; the message continues "model X ..."."""
         return None
 
 

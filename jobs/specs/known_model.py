@@ -1,4 +1,4 @@
-"""What of a model decides how much memory a job on it takes."""
+"""The properties of a model that determine the memory of a job on it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Names and presets of Baichuan2's fine-tune.py, as fields of a `finetune` spec."""
+"""Translates names and presets of Baichuan2's fine-tune.py to fields of a `finetune` spec."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -129,12 +129,12 @@ def _deepspeed(fields: dict[str, Any], value: Any) -> None:
             raise ValueError(f"deepspeed is {value!r}; use {presets}, or the JSON object of a configuration")
         _set(fields, "deepspeed", "strategy", value)
         return
-    zero = _json_object("deepspeed", value).get("zero_optimization", {})
-    _json_object("deepspeed.zero_optimization", zero)
+    zero = _require_json_object("deepspeed", value).get("zero_optimization", {})
+    _require_json_object("deepspeed.zero_optimization", zero)
     fields["deepspeed"] = value
 
 
-def _json_object(name: str, value: Any) -> dict[str, Any]:
+def _require_json_object(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is {value!r}; it must be a JSON object")  # noqa: TRY004 - pydantic reports ValueErrors
     return value
@@ -146,7 +146,7 @@ def _hostfile(fields: dict[str, Any], value: Any) -> None:
         return
     if not isinstance(value, str):
         raise ValueError(f"hostfile is {value!r}; it must be the content of the file")  # noqa: TRY004 - as above
-    resources = _json_object("resources", fields.get("resources") or {})
+    resources = _require_json_object("resources", fields.get("resources") or {})
     for name, asked in read_hostfile(value).items():
         if name in resources:
             raise ValueError(f"hostfile and resources.{name} are both given; leave one out")

@@ -68,7 +68,7 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
-        """See `JobSpec.footprints`; the report leaves out what it lacks the memory for."""
+        """See `JobSpec.footprints`; the report leaves out measurements that need more memory."""
         steps = [quantizing(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:
             steps.append(calibrating(model.shape, sequences=self.calibration_sequences))

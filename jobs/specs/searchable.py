@@ -1,4 +1,4 @@
-"""What lists find of a spec and of an error: short texts, written when a job is submitted or fails."""
+"""Searchable text of specs and errors for job lists, written when a job is submitted or fails."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,12 @@ def searchable_fields(spec: Mapping[str, Any]) -> str:
 
 
 def field_lines(name: str, value: str) -> list[str]:
-    """Return the lines by which a job is found whose field has this value: as a text, or as the number it spells."""
+    """Return the lines that match a field with this value, as a text or as the number that it spells."""
     return sorted({f"\n{name}={value}\n", f"\n{name}={_as_number(value)}\n"})
 
 
 def describe_error(error: Mapping[str, Any] | None) -> str | None:
-    """Return the text of an error that lists are searched for."""
+    """Return the searchable text of an error."""
     return None if error is None else f"{error.get('code', '')} {error.get('message', '')}"
 
 
@@ -35,7 +35,7 @@ def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
                 yield from _scalars(f"{name}.{key}" if name else str(key), inner)
         case list():
             for inner in value if len(value) <= MAX_ELEMENTS else ():
-                if not isinstance(inner, Mapping | list):  # lists of objects, such as conversations
+                if not isinstance(inner, Mapping | list):  # skip nested lists and objects, such as conversations
                     yield from _scalars(name, inner)
         case _:
             text = _text(value)
@@ -44,7 +44,7 @@ def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """Write a scalar: a whole number without its fraction, so that 4 finds 4.0."""
+    """Format a scalar; whole numbers have no fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE:

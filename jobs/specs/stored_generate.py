@@ -1,4 +1,4 @@
-"""Generate specs as rows store them: long prompts and conversations are in the artifact store."""
+"""Generate specs in the form stored in rows, with long prompts and conversations in the artifact store."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from jobs.specs.fields import ModelName, StrictModel
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.job_spec import JobSpec
 
-# Longer inputs are stored as a file, which costs an fsync. A row with a shorter one takes one or two pages of SQLite.
+# Longer inputs are stored as a file, which costs an fsync. A row with a shorter input takes one or two SQLite pages.
 MAX_ROW_CHARACTERS = 1024
 CHARACTERS_PER_TEXT = 32  # characters of JSON around each message
 MAX_PREVIEW_CHARACTERS = 200

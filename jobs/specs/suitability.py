@@ -1,4 +1,4 @@
-"""Whether a spec fits the model that it names, as far as the model's registration tells."""
+"""Types for checking whether a spec fits its model, as far as the model's registration shows."""
 
 from dataclasses import dataclass
 from enum import Enum, auto

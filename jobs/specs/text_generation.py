@@ -1,4 +1,4 @@
-"""What the specs of jobs that generate text share: the model, its engine, and the memory of an open batch."""
+"""Base of the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -45,7 +45,7 @@ class TextGenerationSpec(ModelReadingSpec):
         return AdapterUse.OPTIONAL
 
     def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`; only conditions that hold on every machine."""
+        """See `ModelReadingSpec.find_misfit`; checks only conditions that apply on every machine."""
         if model.is_gguf:
             return _find_gguf_misfit(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":

@@ -1,4 +1,4 @@
-"""Redis and Celery: how messages travel. SQL is the truth, so any message may be lost at any moment."""
+"""Messages over Redis and Celery. SQL is the source of truth, so any message may be lost at any moment."""
 
 from jobs.transport.announcer import Announcer
 from jobs.transport.celery_client import (

@@ -1,11 +1,11 @@
-"""Announce news to the API processes without delaying whoever has them."""
+"""Announces new feed entries to the API processes without delaying the caller."""
 
 import threading
 from collections.abc import Callable, Collection
 
 
 class Announcer:
-    """Announces the projects that have news from its own thread; what is not sent yet is merged."""
+    """Announces projects with new feed entries from its own thread; unsent announcements are merged."""
 
     def __init__(self, announce: Callable[[Collection[str]], None]) -> None:
         self._announce = announce
@@ -16,13 +16,13 @@ class Announcer:
         self._thread.start()
 
     def add(self, project_ids: Collection[str]) -> None:
-        """Announce these projects soon."""
+        """Queue an announcement of these projects."""
         with self._changed:
             self._projects.update(project_ids)
             self._changed.notify()
 
     def close(self) -> None:
-        """Announce what is left, and end the thread."""
+        """Send the queued announcements, and end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

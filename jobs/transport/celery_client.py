@@ -18,7 +18,7 @@ CONNECT_SECONDS = 1
 
 
 class BrokerUnreachableError(Exception):
-    """Redis does not answer; the job stays in SQL and goes out later."""
+    """Redis does not answer; the job stays in SQL and is sent later."""
 
 
 def worker_queue(worker_id: str) -> str:
@@ -67,7 +67,7 @@ class Transport:
             raise BrokerUnreachableError(str(error)) from error
 
     def wake_dispatcher(self) -> None:
-        """Say that there is work; if that is lost, the dispatcher finds it by polling."""
+        """Wake the dispatcher because there is work; if the message is lost, it finds the work by polling."""
         try:
             with self._redis.pipeline() as pipeline:
                 pipeline.lpush(WAKE_KEY, 1)
@@ -80,14 +80,14 @@ class Transport:
             self._woke = False
 
     def announce(self, project_ids: Collection[str]) -> None:
-        """Tell all API processes that the feeds of these projects have grown; if that is lost, they poll."""
+        """Tell all API processes that the feeds of these projects have grown; if the message is lost, they poll."""
         try:
             self._redis.publish(FEED_CHANNEL, ",".join(sorted(project_ids)))
         except redis.RedisError as error:
-            log.debug("no API process was told of news: %s", error)
+            log.debug("could not notify the API processes of new events: %s", error)
 
     def wait_for_work(self) -> None:
-        """Wait until woken, at most for the poll interval.
+        """Wait for a wake-up, at most for the poll interval.
 
         Raises:
             BrokerUnreachableError: Redis does not answer.

@@ -1,8 +1,8 @@
 """Celery's Redis transport for queues whose messages need no acknowledgement, because SQL knows what must run.
 
 kombu counts unacknowledged messages and fetches no more once there are as many as the prefetch count. If Redis goes
-away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker is deaf for
-good. Here a message is gone from Redis once it is read: one that is lost expires in SQL, and the job goes out again.
+away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker stays deaf.
+Here reading a message removes it from Redis: if it is lost, the attempt expires in SQL and the job is sent again.
 """
 
 import logging
@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 
 
 class NoAcknowledgement(redis.QoS):
-    """Keep no record of messages, so that nothing can be counted wrong or delivered again."""
+    """Keeps no record of messages, so that none can be miscounted or delivered again."""
 
     restore_at_shutdown = False
 
     def can_consume(self) -> bool:
-        """Fetch always: the dispatcher sends no more attempts than the worker has slots."""
+        """Always allow fetching: the dispatcher sends no more attempts than the worker has slots."""
         return True
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record nothing."""
 
     def ack(self, delivery_tag: str) -> None:
-        """Tell Redis nothing: the message is not there any more."""
+        """Send nothing to Redis, which no longer has the message."""
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop the message."""
@@ -39,12 +39,12 @@ class NoAcknowledgement(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """Survives whatever is found in a queue: garbage is logged and dropped."""
+    """Logs and drops garbage in a queue instead of failing."""
 
     QoS = NoAcknowledgement
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read the answer to BRPOP, and hand over the message in it."""
+        """Read the reply to BRPOP, and pass on its message."""
         try:
             return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
@@ -71,7 +71,7 @@ class Channel(redis.Channel):
         return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        """Write no routing table to Redis: every message names its queue."""
+        """Write no routing table to Redis, because every message names its queue."""
 
 
 class Transport(redis.Transport):

@@ -1,4 +1,4 @@
-"""Wake the dispatcher without delaying the caller."""
+"""Wakes the dispatcher without delaying the caller."""
 
 import threading
 from collections.abc import Callable
@@ -15,11 +15,11 @@ class Waker:
         self._thread.start()
 
     def wake(self) -> None:
-        """Request a wake-up; requests that are not sent yet are merged."""
+        """Request a wake-up; unsent requests are merged."""
         self._wanted.set()
 
     def close(self) -> None:
-        """Send a wake-up that is still requested, and stop the thread."""
+        """Send a pending wake-up, and end the thread."""
         self._stopping = True
         self._wanted.set()
         self._thread.join()
