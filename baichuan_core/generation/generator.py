@@ -60,7 +60,7 @@ class TextGenerator:
         checkpoint = Path(checkpoint)
         config = read_config(checkpoint)
         options = options or GenerationOptions()
-        defaults = GenerationDefaults.from_checkpoint(checkpoint)
+        self._defaults = defaults = GenerationDefaults.from_checkpoint(checkpoint)
         self._owns_models = models is None
         self._models = models or ModelKeeper()
         self.tokenizer: BaichuanTokenizer = self._models.load_tokenizer(checkpoint)
@@ -96,7 +96,7 @@ class TextGenerator:
         if not isinstance(batch.engine, Lanes):
             raise UnsupportedError(f"the engine {self.choice.name} has a single batch; use the engine {NATIVE}")
         lane = copy.copy(self)
-        settings = GenerationDefaults.from_checkpoint(self.setup.checkpoint).complete(options)
+        settings = self._defaults.complete(options)
         lane.setup = replace(
             self.setup, settings=replace(settings, dtype=self.setup.settings.dtype, device=self.setup.settings.device)
         )
@@ -213,8 +213,8 @@ class TextGenerator:
         )
 
     def _create_encoder(self, options: GenerationOptions) -> Encoder:
-        config, defaults = self.setup.config, GenerationDefaults.from_checkpoint(self.setup.checkpoint)
-        return Encoder(self.tokenizer, options, defaults, self._window, config.vocab_size, self.chat_format)
+        vocab_size = self.setup.config.vocab_size
+        return Encoder(self.tokenizer, options, self._defaults, self._window, vocab_size, self.chat_format)
 
     def _create_native_engine(self, model: BaichuanForCausalLM) -> NativeEngine:
         return NativeEngine(model, self.tokenizer, self.setup.settings, self.setup.end_token_ids)

@@ -11,6 +11,7 @@ from jobs.settings import Settings
 
 BATCH = 100
 CLAIM_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
+MIN_BACKOFF_MS = 5_000  # the runner of a lost attempt may still be writing for a moment
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Cleaner:
         return True
 
     def _postpone(self, record: DeletionRecord, error: Exception) -> None:
-        backoff_ms = min(MAX_BACKOFF_MS, CLAIM_MS * 2 ** min(record.attempts - 1, 10))
+        backoff_ms = min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** min(record.attempts - 1, 10))
         log.warning("cannot delete %s, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
         with self._database.writing() as connection:
             deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)

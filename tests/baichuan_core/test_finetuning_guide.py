@@ -22,7 +22,7 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     make_tiny_checkpoint(tmp_path / "Baichuan2-7B-Chat")
     shutil.copyfile(CONVERSATIONS, "conversations.json")
-    snippets = re.findall(r"^``python\n(.*?)^``", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    snippets = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(snippets) == 3
     notebook: dict[str, Any] = {}
     for snippet in snippets:

@@ -20,7 +20,7 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     shutil.copyfile(CONVERSATIONS, "conversations.json")
     shutil.make_archive("ceval-exam", "zip", Path(__file__).parents[1] / "data" / "benchmarks" / "ceval")
     Path("text.txt").write_text(held_out_text(), encoding="utf-8")
-    snippets = re.findall(r"^``python\n(.*?)^``", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    snippets = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(snippets) == 21
     notebook: dict[str, Any] = {}
     for snippet in snippets:

@@ -91,7 +91,7 @@ def test_requests_that_cannot_be_answered_are_in_the_error_file(tiny_checkpoint:
     errors = {line["custom_id"]: line["response"] for line in read(there.output / ERROR_FILE)}
     assert errors.keys() == {"request 1", "request 3"}
     assert errors["request 1"]["status_code"] == 400
-    assert "shorten it" in errors["request 1"]["body"]["error"]["message"]
+    assert "shorten the prompt" in errors["request 1"]["body"]["error"]["message"]
     assert "unknown key 'tools'" in errors["request 3"]["body"]["error"]["message"]
 
 

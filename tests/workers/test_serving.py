@@ -153,7 +153,7 @@ def test_a_killed_runner_is_reported_and_replaced(service: Deployment, asker: As
 
 
 def test_an_idle_job_succeeds_and_the_next_one_starts_warm(service: Deployment, asker: Asker) -> None:
-    first, attempt_id = start_serving(service, model="tiny", idle_seconds=1)
+    first, attempt_id = start_serving(service, model="tiny", idle_seconds=4)
     chat = asker.ask(attempt_id, messages=QUESTION, max_new_tokens=4)
     assert isinstance(asker.last(chat), Ended)
     done = service.wait(first)

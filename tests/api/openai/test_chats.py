@@ -14,7 +14,7 @@ from tests.api.openai.scripted_runner import PROMPT_TOKENS, ScriptedRunner, prom
 from tests.api.openai.test_methods import DOCUMENT
 from tests.workers.deployment import RedisServer
 
-PYTHON = re.compile(r"``python\n(.*?)``", re.DOTALL)
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def test_a_complete_answer(chatter: openai.OpenAI, served: Served) -> None:

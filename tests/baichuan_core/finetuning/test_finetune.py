@@ -202,7 +202,7 @@ def test_unsupported_runs_are_rejected_before_training(base: Path, tmp_path: Pat
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "file").touch()
-    with pytest.raises(CheckpointError, match="not empty"):
+    with pytest.raises(CheckpointError, match="not an empty directory"):
         finetune(base, CONVERSATIONS, taken, FULL, checkpoints=tmp_path / "ck")
     with pytest.raises(CheckpointError, match="not a complete training checkpoint"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=taken)
