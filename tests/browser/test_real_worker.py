@@ -51,12 +51,12 @@ def test_a_fine_tune_from_the_form_to_its_files(browser: Browser, service: Servi
         expect(page.locator("h1")).to_contain_text("Running", timeout=WORK_MS)
         expect(page.get_by_text(re.compile(r"^(?!0\.0%)\d+\.\d%"))).to_be_visible(timeout=WORK_MS)
         expect(page.locator("h1")).to_contain_text("Succeeded", timeout=WORK_MS)
-        parts = page.get_by_role("navigation", name="Parts of the job")
+        parts = page.get_by_role("navigation", name="Sections of the job")
         parts.get_by_role("link", name="Curves").click()
         expect(page.get_by_role("img", name="Loss of 1 run")).to_be_visible()
         take_screenshot(page, "real-curves")
         parts.get_by_role("link", name="Log").click()
-        expect(page.get_by_text("Nothing printed")).to_be_visible()  # training is quiet: its figures are the curves
+        expect(page.get_by_text("No output")).to_be_visible()  # training is quiet: its figures are the curves
         parts.get_by_role("link", name="Files").click()
         with page.expect_download() as download:
             page.get_by_role("link", name="training/series.jsonl").click()
@@ -69,7 +69,7 @@ def test_a_fine_tune_from_the_form_to_its_files(browser: Browser, service: Servi
 def test_the_log_of_a_job_is_searched(browser: Browser, service: Service) -> None:
     job = service.run(kind="generate", model="tiny", prompts=["a"], max_new_tokens=2)
     with site_of(browser, service.http).page(f"jobs/{job['id']}") as page:
-        page.get_by_role("navigation", name="Parts of the job").get_by_role("link", name="Log").click()
+        page.get_by_role("navigation", name="Sections of the job").get_by_role("link", name="Log").click()
         page.get_by_label("Search the log").fill("NUM_BEAMS")
         page.get_by_label("Search the log").press("Enter")
         expect(page.locator(".log-line[aria-current]")).to_contain_text("num_beams=4")

@@ -37,7 +37,7 @@ def test_a_link_signs_in_once(api: Api, site: Site) -> None:
         expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
         assert "link" not in page.url
     with site.page(path, signed_in=False) as page:
-        expect(page.get_by_text("was used already")).to_be_visible()
+        expect(page.get_by_text("was already used")).to_be_visible()
 
 
 def start_api(home: Path, port: int) -> subprocess.Popen[bytes]:
