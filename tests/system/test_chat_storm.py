@@ -132,7 +132,7 @@ def count_rows(up: Up, state: str) -> int:
 
 
 @pytest.mark.slow
-def test_every_stream_ends_with_a_word_and_nothing_is_left(running: tuple[Up, Service]) -> None:
+def test_every_stream_ends_with_done_or_an_error_and_nothing_leaks(running: tuple[Up, Service]) -> None:
     up, service = running
     # Connections to SQL and Redis are opened on demand, one per concurrent chat at most, and kept.
     asyncio.run(Storm(up, service, seed=0).run(PHASE, kill=False))
