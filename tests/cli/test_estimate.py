@@ -74,7 +74,7 @@ def test_a_checkpoint_is_described_in_its_own_format(shell: Shell) -> None:
 
 def test_usage_errors_name_the_remedy(shell: Shell) -> None:
     for arguments, says in (
-        (("nowhere",), "none of baichuan-7b"),
+        (("nowhere",), "or one of baichuan-7b"),
         (("--quantize-head",), "requires --quantization"),
         (("--method", "full", "--operation", "generate"), "requires --operation finetune"),
     ):
