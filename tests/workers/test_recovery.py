@@ -86,18 +86,21 @@ def test_the_runner_of_a_killed_worker_dies_too_and_another_worker_finishes_the_
     wait_for("earlier workspaces to be deleted", lambda: [path.name for path in folder.iterdir()] == [last])
 
 
+@pytest.mark.parametrize(
+    ("requests", "at_once", "tokens"), [(200, 1, 16), pytest.param(50_000, 64, 2, marks=pytest.mark.long)]
+)
 def test_each_request_of_a_batch_is_answered_once_although_its_worker_was_killed(
-    service: Deployment, tmp_path: Path
+    service: Deployment, tmp_path: Path, requests: int, at_once: int, tokens: int
 ) -> None:
     first = only_worker(service)
-    names = [f"request {number}" for number in range(200)]
-    bodies = [{"model": "tiny", "prompt": f"{number}"} for number in range(200)]
+    names = [f"request {number}" for number in range(requests)]
+    bodies = [{"model": "tiny", "prompt": f"{number}"} for number in range(requests)]
     bodies[50] = {"model": "tiny", "prompt": "x" * 5000}  # does not fit into the window
     line = {"method": "POST", "url": "/v1/completions"}
     items = [{"custom_id": name, **line, "body": body} for name, body in zip(names, bodies, strict=True)]
     (tmp_path / "batch.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     uploaded = service.upload(tmp_path / "batch.jsonl", "batch")
-    fields = {"input_file": uploaded.id, "max_new_tokens": 16, "batch_size": 1}
+    fields = {"input_file": uploaded.id, "max_new_tokens": tokens, "batch_size": at_once}
     spec = GenerateSpec.model_validate({"kind": "generate", "model": "tiny", **fields})
     stored = StoredGenerateSpec(**spec.model_dump(), batch=BatchForm(endpoint="/v1/completions", model="tiny"))
     with service.database.writing() as connection:
@@ -107,12 +110,12 @@ def test_each_request_of_a_batch_is_answered_once_although_its_worker_was_killed
 
     def has_answers() -> bool:
         partial = list(folder.glob("*/checkpoints/*.partial.jsonl"))
-        return bool(partial) and partial[0].read_text().count("\n") > 5
+        return bool(partial) and partial[0].read_text().count("\n") > requests / 40
 
     wait_for("the first answers", has_answers, seconds=120)
     service.end(first, signal.SIGKILL)
     fresh_worker(service)
-    job = service.wait(answer.job.id, seconds=160)
+    job = service.wait(answer.job.id, seconds=160 + requests / 20)
     assert [attempt.state for attempt in service.attempts(job.id)] == ["lost", "succeeded"]
     assert job.result is not None
     assert job.result["resumed"] > 0
