@@ -107,9 +107,9 @@ class ResumePoints:
         self._delete_rotated()
 
     def _delete_rotated(self) -> None:
-        """Delete the points that the training no longer keeps from the store."""
+        """Delete from the store the points that training has deleted, except the newest, which may be the only one."""
         local = self._store.workspace(self._workspace.checkpoints)
-        for step in list(self._shared):
+        for step in sorted(self._shared)[:-1]:
             if not (local / f"checkpoint-{step}").is_dir():
                 delete_point(self._store, self._workspace, step)
                 self._shared.discard(step)
