@@ -9,7 +9,7 @@ import torch
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.likelihood import continuation_log_likelihoods, encode_plain, next_token_log_likelihoods
 from baichuan_core.model import BaichuanForCausalLM
-from baichuan_core.progress import ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .benchmarks import Benchmark
@@ -130,7 +130,7 @@ def answer_questions(
             [prompts[index].token_ids for index in chosen],
             letters,
             batch_tokens,
-            part_of(on_progress, before, after),
+            scale_progress(on_progress, before, after),
         )
         for index, row in zip(chosen, scores, strict=True):
             a, b, c, d = row

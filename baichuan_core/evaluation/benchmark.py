@@ -7,7 +7,7 @@ from pathlib import Path
 from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .answers import Answer, answer_questions, encode_letters, encode_prompts
@@ -72,7 +72,7 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     ]
     with ModelKeeper.lend(models) as keeper:
         answers = [
-            _answer_all(one, keeper, part_of(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
+            _answer_all(one, keeper, scale_progress(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
             for one in runs
         ]
     on_progress(Progress(1.0, "writing"))
@@ -116,7 +116,7 @@ def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallba
         given = run.saved.find(key)
         if given is None:
             loaded = loaded or load_for_evaluation(run.model, options, models)
-            on_subject_progress = part_of(on_progress, done / total, (done + len(prompts)) / total)
+            on_subject_progress = scale_progress(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=on_subject_progress
             )

@@ -21,13 +21,13 @@ from footprint import (
     Shape,
     ShapeError,
     Training,
-    calibrating,
-    converting,
-    finetuning,
-    inference,
-    quantizing,
+    estimate_calibration,
+    estimate_conversion,
+    estimate_finetuning,
+    estimate_inference,
+    estimate_quantization,
+    estimate_scoring,
     read_config,
-    scoring,
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
@@ -172,12 +172,12 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
             case "finetune":
                 yield from _finetuning(model, shape, stored, question)
             case "quantize" if stored.quantization is None:
-                yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
-                yield Row(model, "calibrate", stored, calibrating(shape, sequences=CALIBRATION_SEQUENCES))
+                yield Row(model, operation, stored, estimate_quantization(shape, quantize_head=question.quantizes_head))
+                yield Row(model, "calibrate", stored, estimate_calibration(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
                 continue  # a quantized model cannot be quantized again
             case "convert":
-                yield Row(model, operation, stored, converting())
+                yield Row(model, operation, stored, estimate_conversion())
 
 
 def _inference(
@@ -186,9 +186,9 @@ def _inference(
     batch, tokens = question.batch, question.tokens or shape.context_length
     for precision in _precisions(stored, question):
         if operation == "generate":
-            yield Row(model, operation, precision, inference(shape, precision, batch=batch, tokens=tokens))
+            yield Row(model, operation, precision, estimate_inference(shape, precision, batch=batch, tokens=tokens))
         else:
-            yield Row(model, operation, precision, scoring(shape, precision, tokens=batch * tokens))
+            yield Row(model, operation, precision, estimate_scoring(shape, precision, tokens=batch * tokens))
 
 
 def _finetuning(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
@@ -203,7 +203,7 @@ def _finetuning(model: str, shape: Shape, stored: Precision, question: Question)
                 lora_rank=question.lora_rank,
                 gradient_checkpointing=question.gradient_checkpointing,
             )
-            yield Row(model, f"train {method}", precision, finetuning(shape, precision, training))
+            yield Row(model, f"train {method}", precision, estimate_finetuning(shape, precision, training))
 
 
 def _precisions(stored: Precision, question: Question) -> Sequence[Precision]:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from footprint import Footprint, converting
+from footprint import Footprint, estimate_conversion
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
@@ -54,4 +54,4 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the value is the same for all
         """See `JobSpec.footprints`."""
-        return [converting()]
+        return [estimate_conversion()]

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, scoring
+from footprint import Footprint, estimate_scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
 from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
@@ -72,4 +72,4 @@ class EvaluateSpec(ModelReadingSpec):
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
         tokens = max(self.batch_tokens, self.window or window)
-        return [scoring(model.shape, model.loaded(self.dtype), tokens=tokens, shared=shared)]
+        return [estimate_scoring(model.shape, model.loaded(self.dtype), tokens=tokens, shared=shared)]

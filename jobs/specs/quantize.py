@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from footprint import Footprint, calibrating, quantizing, scoring
+from footprint import Footprint, estimate_calibration, estimate_quantization, estimate_scoring
 from jobs.specs.fields import Dtype, FileId
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
@@ -69,9 +69,9 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`; the report leaves out measurements that need more memory."""
-        steps = [quantizing(model.shape, quantize_head=self.quantize_head)]
+        steps = [estimate_quantization(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:
-            steps.append(calibrating(model.shape, sequences=self.calibration_sequences))
+            steps.append(estimate_calibration(model.shape, sequences=self.calibration_sequences))
         if self.quality_report:
-            steps.append(replace(scoring(model.shape, model.precision, tokens=REPORT_TOKENS), least=0))
+            steps.append(replace(estimate_scoring(model.shape, model.precision, tokens=REPORT_TOKENS), least=0))
         return steps

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from footprint import Footprint, inference, max_kept_prefix_tokens
+from footprint import Footprint, estimate_inference, max_kept_prefix_tokens
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
@@ -68,7 +68,7 @@ class TextGenerationSpec(ModelReadingSpec):
         tokens = min(window, max(prompts) + max_new_tokens)
         rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
         shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
-        return inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)
+        return estimate_inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)
 
 
 def _find_gguf_misfit(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Misfit | None:
