@@ -24,7 +24,7 @@ class BatchingHandler(logging.Handler):
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._dropped = 0  # only changed by emit, whose callers hold the handler's lock
-        self._unwritten = 0  # only changed by the thread
+        self._unwritten = 0  # only changed by the writer thread
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()

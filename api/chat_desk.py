@@ -1,4 +1,4 @@
-"""State that all chats of this process share: the limit per project, the connection to runners, and the rows."""
+"""State shared by all chats of this process: the limit per project, the connection to runners, and the SQL rows."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class ChatDesk:
-    """Counts chats, sends them to runners and records their usage; rows are written in the background.
+    """Counts chats, sends them to runners and records their usage; writes rows in the background.
 
     Args:
         settings: Settings of the deployment.
@@ -52,7 +52,7 @@ class ChatDesk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run in the background while the block runs; write all rows at its end."""
+        """Run in the background while the block runs, and finish writing rows at its end."""
         self._client = ChatClient(self._settings.redis)
         renewal = asyncio.create_task(self._renew())
         try:

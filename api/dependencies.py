@@ -109,7 +109,7 @@ def refuse_tags(if_match: IfMatch = None) -> None:
         VersionConflictError: the request has an If-Match header other than `*`.
     """
     if expected_tags(if_match) is not None:
-        raise VersionConflictError("this has no ETag to compare with; leave If-Match out", param="If-Match")
+        raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
 
 
 WithoutTags = Depends(refuse_tags)

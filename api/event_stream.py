@@ -29,7 +29,7 @@ class Watched:
 
 
 async def follow(service: Service, watched: Watched, after: int) -> AsyncIterator[bytes]:
-    """Yield events after the sequence number `after` until the job is final, the key is revoked or the server stops."""
+    """Yield events after the sequence number `after` until the job has ended, the key is revoked or the server stops."""
     settings, job, types = service.settings, watched.job, watched.types
     spoke = checked = time.monotonic()
     while not service.closing.is_set():
@@ -64,7 +64,7 @@ async def may_stay(service: Service, credentials: Credentials) -> bool:
 
 
 async def _page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
-    """Return some events as text, and the sequence number up to which all events have been seen."""
+    """Return the next events as text, and the sequence number up to which all events have been seen."""
     found = await service.reader.run(lambda c: jobs.event_page(c, job, after=after, limit=PAGE, types=types))
     text = b"".join(_render(EventObject.of(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE else max(last, found[-1].sequence if found else 0)

@@ -35,14 +35,14 @@ class WatchedProject:
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, position: int, seconds: float) -> None:
-        """Wait until the feed is no longer at `position`, or until the time is over."""
+        """Wait until the feed is no longer at `position`, but at most `seconds`."""
         if self.position == position:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.grown.wait(), seconds)
 
 
 class FeedHub:
-    """Wakes event streams; while there are none, it neither subscribes nor reads.
+    """Wakes event streams when their projects change; while there are none, it neither subscribes nor reads.
 
     Args:
         settings: Settings of the deployment.

@@ -19,7 +19,7 @@ Add = Callable[[Connection, FileRecord], FileRecord]
 
 
 async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Check the content, store the bytes, then add the row, even if the client goes away.
+    """Check the content, store the bytes, then add the row, even if the client disconnects.
 
     Args:
         caller: The owner of the file.
@@ -30,7 +30,7 @@ async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
 
 
 def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
-    """Return a function that adds the row of a file unless an earlier request, which this one repeats, has added it."""
+    """Return a function that adds a file's row unless the request that this one repeats has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
         if repetition.count:
@@ -44,7 +44,7 @@ def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
 
 
 async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Note the file before storing its bytes and adding its row, so that bytes without a row are deleted eventually."""
+    """Record the expected bytes before storing them and adding the row, so that bytes without a row are deleted later."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = shown_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)

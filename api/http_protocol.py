@@ -18,7 +18,7 @@ from api.errors import REQUEST_ID_HEADER, problem
 from api.middleware import log_refused_request, new_request_id
 from api.settings import ApiSettings
 
-LINGER_SECONDS = 1  # closing a connection while data arrives resets it, and the client loses the response
+LINGER_SECONDS = 1  # closing a connection while data is still arriving resets it, and the client loses the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._discards_input = False
         self._in_section = True
         self._section_bytes = 0
-        self._section_began = False  # set while a chunk of data is parsed
+        self._section_began = False  # whether a section began in the chunk that is being parsed
         self._awaited: Literal["request", "header", "body"] = "request"
         self._body_bytes = 0
         self._window_start = 0.0
@@ -85,12 +85,12 @@ class BoundedProtocol(HttpToolsProtocol):
             position = stop
 
     def on_message_begin(self) -> None:
-        """Start measuring the time of a header section."""
+        """Start timing a header section."""
         self._await("header")
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Note that the header section is complete."""
+        """Record that the header section is complete."""
         self._in_section, self._section_bytes = False, 0
         self._await("body")
         super().on_headers_complete()
@@ -100,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._enter_section()
 
     def on_body(self, body: bytes) -> None:
-        """Count the body; a chunk with data has no trailers."""
+        """Count the body's bytes; a chunk with data has no trailers."""
         self._in_section = False
         self._body_bytes += len(body)
         super().on_body(body)
@@ -130,8 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidMethodError:
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
-            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats what follows, even a
-            # body, as data of the other protocol; it must not be mistaken for the next request.
+            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats whatever follows, even
+            # a body, as data of the other protocol. Discard it, lest it be mistaken for the next request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the last request and its answer; None before the first, unlike the base class declares."""
+        """Return the last request and its response; None before the first one, although the base class excludes None."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -216,5 +216,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def with_limits(settings: ApiSettings) -> type[BoundedProtocol]:
-    """Create the protocol class of a deployment; uvicorn instantiates it per connection."""
+    """Create the protocol class for a deployment; uvicorn instantiates it once per connection."""
     return type("LimitedProtocol", (BoundedProtocol,), {"settings": settings})

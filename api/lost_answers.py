@@ -10,7 +10,7 @@ from fastapi import Request
 
 COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
-DEFAULT_TIMEOUT_SECONDS = 600.0  # the client's default
+DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
 BACKOFF_SECONDS = 60.0  # longer than the client waits between two requests
 MAX_COUNT = 100
@@ -18,7 +18,7 @@ MAX_COUNT = 100
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """How often a request was sent before, and the longest possible time since the first one."""
+    """How many times a request was sent before, and the longest possible time since the first one."""
 
     count: int
     within_seconds: float

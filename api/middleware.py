@@ -1,4 +1,4 @@
-"""Middleware for every request: its id, the limit of its body, its line in the access log, and unexpected errors."""
+"""Middleware for every request: request ids, the body limit, the access log and unexpected errors."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def new_request_id() -> str:
 
 
 def log_refused_request(request_id: str, status: int, client: str | None) -> None:
-    """Write the access log's entry for a request that could not be parsed."""
+    """Write the access log entry for a request that could not be parsed."""
     access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
 
 
@@ -101,16 +101,16 @@ class Reception:
                 return
             await self._app(scope, receive, conversation.send)
         except ClientDisconnect:
-            pass  # the client has disconnected
+            pass  # nobody is waiting for the response
         except Exception:
             log.exception("request %s failed", conversation.request_id)
             if conversation.status is not None:
-                raise  # the server cuts the connection, so that a partial response does not look complete
+                raise  # the server then cuts the connection, so that a partial response does not look complete
             await internal_error(conversation.request_id)(scope, receive, conversation.send)
 
 
 def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return an error response for an address with NUL characters or repeated query fields, which no route accepts."""
+    """Return an error response if the address has NUL characters or repeated query fields, which no route accepts."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
         detail = "the address contains a NUL character (%00); remove it"
         return problem(request_id, 400, "invalid_address", "Invalid address", detail)

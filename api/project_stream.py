@@ -16,7 +16,7 @@ RETRY = b"retry: 1000\n"  # milliseconds after which a browser reconnects
 
 
 async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:
-    """Yield the events after the position `after`, until the key or session ends or the server stops.
+    """Yield the events after the position `after` until the key or session becomes invalid or the server stops.
 
     The first event of a new stream is `ready`: whatever a client reads after it, the events that follow complete. An
     event `reset` says that events were missed, so that the client must read everything again.

@@ -1,4 +1,4 @@
-"""Builds responses: JSON rendered once, and files in chunks."""
+"""Builds responses: objects serialized straight to JSON, and files read in chunks."""
 
 import asyncio
 import mimetypes

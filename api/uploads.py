@@ -100,10 +100,8 @@ def storage_faults() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_room() from None
-        log.exception("the artifact store cannot be written")
-        message = (
-            f"the artifact store cannot be written: {error.strerror or error}; ask its operator to make it writable"
-        )
+        log.exception("cannot write to the artifact store")
+        message = f"cannot write to the artifact store: {error.strerror or error}; ask its operator to make it writable"
         raise StorageUnavailableError(message) from None
 
 
@@ -143,7 +141,7 @@ def safe_filename(given: str) -> str:
 
 @contextmanager
 def passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Create a file that is deleted at the end of the block unless it was moved away."""
+    """Create a file that is deleted at the end of the block unless it has been moved away."""
     path = folder / new_id("upload")
     with storage_faults():
         opened = path.open("xb")

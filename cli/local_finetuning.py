@@ -1,4 +1,4 @@
-"""Converts the options of `baichuan finetune` to its task: what to train, on which processes and machines."""
+"""Converts the options of `baichuan finetune` to a task: the training, and its processes and machines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from jobs.specs.published_finetuning import with_our_names
 STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
 DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
-# Fields that are paths here and ids in a job, and values with which a job would be valid.
 FILE_ID = f"file-{'0' * 26}"
+# Fields that are paths here but ids in a job, with placeholders that pass the job's validation.
 PATHS = {"model": "model", "output_model": "output", "training_file": FILE_ID, "validation_file": FILE_ID}
 JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
-OTHER_NAMES = {"scheduler": "lr_scheduler"}  # the library's names of spec fields
+OTHER_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
-    """Return the weight of each of several files by its path.
+    """Return the weights of training files by path.
 
     Raises:
         ValueError: A file is given twice.
@@ -105,7 +105,7 @@ def describe_distribution(
     if nodes > 1:
         if node_rank is None or master_addr is None:
             missing = "--node-rank" if node_rank is None else "--master-addr"
-            raise CommandError(f"{missing} is missing; {nodes} machines need it", ExitCode.USAGE)
+            raise CommandError(f"{missing} is required with {nodes} machines; pass it on each of them", ExitCode.USAGE)
         found |= {"nodes": nodes, "node_rank": node_rank, "master_addr": master_addr}
         master_port = master_port or DEFAULT_PORT
     return found | {"processes": nproc, "master_port": master_port}

@@ -13,15 +13,15 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options whose names differ from ours only by underscores: `--save_strategy epoch`, `--tf32 True`.
+# Published options with our names, apart from underscores for hyphens: `--save_strategy epoch`, `--tf32 True`.
 SAME_NAMES = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
     "seed",
     "epochs",
 )
-TEXTS = ("output_dir",)  # kept as text even if they look like a number
-# Passed on to click under our names, because click requires these options or they name files to upload.
+TEXTS = ("output_dir",)  # kept as text even if they look like numbers
+# Passed on to click under our names, because click requires these options, or because they name files to upload.
 OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",
@@ -32,7 +32,7 @@ DATA = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
-    """A command that also takes the published options, which can set our required ones."""
+    """A command that also accepts the published options, which can set our required ones."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Remove the published options and pass those in `OPTIONS` and `DATA` on to click under our names."""
@@ -48,7 +48,7 @@ class PublishedCommand(TyperCommand):
 
 
 def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split arguments into published options by name, and all others; the values of those in `DATA` are lists.
+    """Split arguments into the published options, by name, and the rest; the values of those in `DATA` are lists.
 
     Raises:
         CommandError: An option has no value.
@@ -80,12 +80,12 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
     if name in PUBLISHED_NAMES or name in SWITCHES or name in DATA:
         return True
-    # `--tf32` alone is our own flag.
+    # Without a value, `--tf32` is our own flag.
     return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
 
 
 def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """Return a spec's body with the published options in it, which the spec itself translates.
+    """Add the published options to the body of a spec, which translates them itself.
 
     Raises:
         CommandError: The DeepSpeed configuration or the hostfile cannot be read.

@@ -45,7 +45,7 @@ class SpecOption:
     info: FieldInfo
 
     def parameter(self) -> inspect.Parameter:
-        """Return the parameter from which typer makes the option; None means that it was not given."""
+        """Return the parameter from which typer builds the option; an optional one has the default None."""
         required = self.info.is_required()
         word = self.name.replace("_", "-")
         flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
@@ -84,7 +84,7 @@ def create_options(spec: type[JobSpec]) -> list[SpecOption]:
 
 
 def values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given fields of the spec; files are left as paths or ids.
+    """Return the spec fields that were given; files remain paths or ids.
 
     Raises:
         CommandError: a label or a JSON file is malformed.

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 router = APIRouter(include_in_schema=False)
 
 ADDRESS = "/dashboard/"
-ASSETS = "assets/"  # their names contain a hash of their content
+ASSETS = "assets/"  # the files below it have a hash of their content in their names
 FOR_EVER = "public, max-age=31536000, immutable"
 NEVER = "no-cache"
 POLICY = (
@@ -39,19 +39,19 @@ def find_bundle() -> Path:
 
 @router.get("/")
 async def go_to_dashboard() -> Response:
-    """Send browsers to the dashboard."""
+    """Redirect browsers to the dashboard."""
     return RedirectResponse(ADDRESS, 307, HEADERS)
 
 
 @router.get("/dashboard")
 async def go_to_folder() -> Response:
-    """Send browsers to the address that the page's relative addresses refer to."""
+    """Redirect browsers to the address with the trailing slash, on which the page's relative addresses depend."""
     return RedirectResponse(ADDRESS, 308, HEADERS)
 
 
 @router.get("/dashboard/{path:path}")
 async def serve_page(path: str, request: Request) -> Response:
-    """Serve a file of the page, and the page itself under all addresses that it knows."""
+    """Serve a file of the page, or the page itself for any other path, because it does its own routing."""
     bundle: Path = getattr(request.app.state, "dashboard", None) or find_bundle()
     return await asyncio.to_thread(_answer, bundle, path)
 

@@ -56,7 +56,7 @@ async def list_events(
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
+    """Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request."""
     job = caller.job(job_id)
     last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}

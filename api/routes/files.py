@@ -1,4 +1,4 @@
-"""/v1/files: training data and prompts; the artifacts of jobs can be read here by their ids, too."""
+"""/v1/files: training data and prompts; the artifacts of jobs can also be read here by id."""
 
 from typing import Annotated
 
@@ -64,7 +64,7 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 
 @router.delete("/{file_id}", response_model=Deleted)
 async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a file; 409 names the jobs that use it and are not final."""
+    """Delete a file; 409 names the unfinished jobs that use it."""
     hashes = expected_tags(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))

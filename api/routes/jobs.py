@@ -53,7 +53,7 @@ REPLAYED: dict[int | str, dict[str, Any]] = {
 async def submit(
     spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None, *, dry_run: DryRun = False
 ) -> Response:
-    """Submit a job. 202 means that it is safe in the database, even while Redis is down.
+    """Submit a job. 202 means that it is stored in the database, even while Redis is down.
 
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
@@ -70,7 +70,7 @@ async def submit(
 
 @router.get("", response_model=Page[JobSummary])
 async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> Response:
-    """List jobs of the project without their specs and results, newest first."""
+    """List the project's jobs, newest first, without their specs and results."""
     wanted = query.to_filter()
     found = await caller.service.reader.run(
         lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
@@ -87,7 +87,7 @@ async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller
 
 @router.get("/{job_id}", response_model=JobObject)
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
-    """Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
+    """Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap."""
     found = await caller.service.reader.call(jobs.find, caller.job(job_id))
     if not allows(request.headers.get("If-Match"), _etag(found)):
         return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
@@ -115,7 +115,7 @@ async def download_input(job_id: str, request: Request, caller: FromCaller) -> R
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
 async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
+    """Cancel a job: immediately if it is waiting, through its worker if it is running. Cancelling twice is allowed."""
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings, versions=versions))
     return _answer(changed, caller, 202)
@@ -145,7 +145,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """List the attempts of a job, first to last."""
+    """List the attempts of a job, oldest first."""
     found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
     passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:

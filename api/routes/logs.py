@@ -1,4 +1,4 @@
-"""A job's output by line numbers."""
+"""A job's output by line number."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, 
 
 @router.get("/search", response_model=LogMatches)
 async def search_log(query: Annotated[LogSearchQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Find lines of a job's output that contain a text, forwards or backwards from a line."""
+    """Find the lines of a job's output that contain a text, searching forwards or backwards from a line."""
     wanted = Search(query.query, query.start, query.direction, query.ignore_case, query.limit, query.context)
     found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job(job_id), wanted))
     matches = [

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
 
 @router.get("", response_model=JobMetrics)
 async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+    """Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
 
     With as many buckets as steps, each bucket is one step.
     """

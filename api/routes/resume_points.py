@@ -23,7 +23,7 @@ LARGEST_STEP = 10**12
 
 @router.get("", response_model=Page[ResumePointObject])
 async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled."""
+    """List the resume points by step; they exist while the job runs, and after it has failed or been cancelled."""
     key, store = caller.job(job_id), caller.service.store
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
     found = [
@@ -44,9 +44,9 @@ async def publish(
     caller: FromCaller,
     wanted: Annotated[PublishRequest | None, Body()] = None,
 ) -> Response:
-    """Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+    """Turn the resume point of this step into a model: an adapter, or all weights in float32.
 
-    The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+    The model is a copy: it remains when the job continues, is retried, or deletes its resume points.
     """
     key, store, writer = caller.job(job_id), caller.service.store, caller.service.writer
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))

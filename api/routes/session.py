@@ -21,7 +21,7 @@ NOT_STORED = {"Cache-Control": "no-store"}
 
 @router.post("", status_code=201, response_model=SessionObject)
 async def sign_in(new: NewSession, request: Request) -> Response:
-    """Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie."""
+    """Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie."""
     if "Origin" in request.headers:
         require_same_origin(request)
     service, lifetime = service_of(request), service_of(request).settings.session_seconds
@@ -47,7 +47,7 @@ async def sign_in(new: NewSession, request: Request) -> Response:
 
 @router.get("", response_model=SessionObject)
 async def get_session(caller: FromCaller) -> Response:
-    """Tell who is signed in."""
+    """Return the key that is signed in, and when its session ends."""
     token = caller.credentials.session_token
     if caller.credentials.authorization is None and token:
         return json_response(_shown(await find_session(caller.service.authenticator, token)), headers=NOT_STORED)
@@ -67,7 +67,7 @@ async def sign_out(caller: FromCaller) -> Response:
 
 @router.post("/links", status_code=201, response_model=SignInLink)
 async def make_link(caller: FromCaller) -> Response:
-    """Make a one-time link that signs a browser in with the key of this request."""
+    """Create a one-time link that signs a browser in with the key of this request."""
     token, expires_at = await caller.service.writer.run(lambda c: sessions.make_link(c, caller.key))
     link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=seconds(expires_at))
     return json_response(link, 201, NOT_STORED)

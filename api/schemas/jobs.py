@@ -1,4 +1,4 @@
-"""Jobs and what belongs to one, as clients see them."""
+"""Jobs with their events, attempts and artifacts, as clients see them."""
 
 from typing import Any, Literal, Self, get_args
 
@@ -39,19 +39,19 @@ class RequirementObject(BaseModel):
 
     @classmethod
     def of(cls, stored: Json) -> Self:
-        """Return the requirement of a job's row."""
+        """Return the requirement stored in a job's row."""
         return cls(**(stored or Requirement.from_row(stored).to_row()))
 
 
 class HolderObject(BaseModel):
-    """A job that holds what another one waits for."""
+    """A job that holds memory that another job is waiting for."""
 
     job_id: str
     bytes: int
 
 
 class WaitingObject(BaseModel):
-    """Why a queued job waits."""
+    """The reason why a queued job is waiting."""
 
     cause: str = Field(description="What is missing: no_worker, kind, labels, slots, devices, …, or backoff")
     message: str = Field(description="One sentence with numbers")
@@ -105,7 +105,7 @@ class JobObject(JobSummary):
 
     @classmethod
     def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
-        """Return the job with spec and result as the caller, whose project it belongs to, sees it."""
+        """Return the job with its spec and result as the caller, whose project it belongs to, sees it."""
         return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
 
 
@@ -165,7 +165,7 @@ class ReservedDevice(BaseModel):
 
 
 class AllocationObject(BaseModel):
-    """Where one node of an attempt runs."""
+    """The worker and the devices on which one node of an attempt runs."""
 
     node: int
     worker: str
@@ -180,7 +180,7 @@ class AllocationObject(BaseModel):
 
 
 class AttemptObject(Identified):
-    """One try at a job."""
+    """One attempt to run a job."""
 
     object: Literal["job.attempt"] = "job.attempt"
     job_id: str

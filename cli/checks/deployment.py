@@ -1,4 +1,4 @@
-"""The parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
+"""Checks the parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
 
 import os
 import shutil

@@ -41,7 +41,7 @@ def preview(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show training data as a fine-tune would read it; trained text is marked."""
+    """Show training data as a fine-tune would read it; the text to train on is marked."""
     with connect(url, key) as client:
         body = {
             "model": model,

@@ -31,7 +31,7 @@ from footprint import (
 )
 
 BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
-CALIBRATION_SEQUENCES = 32  # default of quantize jobs
+CALIBRATION_SEQUENCES = 32  # the default for quantize jobs
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
@@ -82,7 +82,7 @@ class Row:
         return (self.operation, self.precision.label, *shown, f"{self.needs.total / GIB:.2f}", *fits)
 
     def as_json(self, memory: float | None) -> dict[str, Any]:
-        """Return the estimate for programs, in bytes."""
+        """Return the estimate for `--json`, in bytes."""
         return {
             "model": self.model,
             "operation": self.operation,
@@ -105,15 +105,19 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     method: Annotated[FinetuningMethod | None, typer.Option(help="Show only fine-tuning with this method.")] = None,
     quantization: Annotated[Held | None, typer.Option(help="Show only this precision or quantization.")] = None,
     quantize_head: Annotated[
-        bool, typer.Option("--quantize-head", help="With embedding and head in 8 bits; requires --quantization.")
+        bool,
+        typer.Option(
+            "--quantize-head", help="Quantize the embedding and output head to 8 bits; requires --quantization."
+        ),
     ] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Number of prompts or examples processed at the same time.")
     ] = 1,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of each, prompt and answer together. Default: the model's window.")
+        int | None,
+        typer.Option(min=1, help="Tokens per prompt or example, answer included. Default: the model's window."),
     ] = None,
-    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter that is trained.")] = 8,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the trained LoRA adapter.")] = 8,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Whether training recomputes activations to save memory.")
     ] = True,
@@ -195,7 +199,7 @@ def _finetuning(model: str, shape: Shape, stored: Precision, question: Question)
     for method in (question.method,) if question.method else METHODS:
         for precision in _precisions(stored, question):
             if method == "full" and precision.quantization is not None:
-                continue  # a quantized model cannot be trained in full
+                continue  # a quantized model does not support full fine-tuning
             training = Training(
                 method=method,
                 batch=question.batch,

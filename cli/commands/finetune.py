@@ -54,7 +54,10 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # fields of jobs, or in LOCAL
+    without = (JobSpec.model_fields.keys() - {"model"}) | {
+        "strategy",
+        "deepspeed",
+    }  # only for jobs, or handled separately
     return [option for option in create_options(FinetuneSpec) if option.field not in without]
 
 
@@ -106,7 +109,9 @@ def _become(task: dict[str, Any]) -> None:
     """Replace this process with the run, so that signals reach it directly."""
     require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():
-        raise CommandError(f"--model {task['checkpoint']} is not a directory; name a checkpoint", ExitCode.USAGE)
+        raise CommandError(
+            f"--model {task['checkpoint']} is not a directory; pass a checkpoint directory", ExitCode.USAGE
+        )
     command = [sys.executable, "-P", "-m", "baichuan_core.finetuning", json.dumps(task)]
     os.execv(sys.executable, command)  # noqa: S606 - our own program
 

@@ -16,7 +16,7 @@ from cli.output import console, emit, emit_list, moment, say, show, show_table
 from jobs.specs import KINDS
 from jobs.state import JobState
 
-Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.")]
+Ids = Annotated[list[str], typer.Argument(help="One or more job ids.")]
 Id = Annotated[str, typer.Argument(help="Id of a job.")]
 COLUMNS = ("ID", "KIND", "STATE", "PROGRESS", "MODEL", "CREATED", "ERROR")
 
@@ -59,7 +59,7 @@ def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = Fal
 
 
 def cancel(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Cancel jobs: immediately if they wait, through their worker if they run."""
+    """Cancel jobs: immediately if they are waiting, through their worker if they are running."""
     _each(jobs, url, key, "cancel", as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def resume(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = Fal
 
 
 def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
-    """Delete final jobs with their logs, artifacts and models."""
+    """Delete finished jobs with their logs, artifacts and models."""
     with connect(url, key) as client:
         deleted, refused = _attempt_all(jobs, lambda job: _delete(client, job))
     for job in deleted:

@@ -34,7 +34,8 @@ def logs(
 def _text(client: Client, job: str, *, follow: bool) -> None:
     after = 0
     while True:
-        final = not follow or is_final(client.get(job_path(job)))  # before the lines are read
+        # Check the state before reading the lines, so that the last ones are not missed.
+        final = not follow or is_final(client.get(job_path(job)))
         response = client.request("GET", job_path(job, "logs"), params={"after": after})
         after = int(response.headers["X-Last-Sequence"])
         typer.echo(response.text, nl=False)

@@ -15,7 +15,7 @@ Job = Annotated[str, typer.Argument(help="Id of a job.")]
 
 @app.command("list")
 def list_points(job: Job, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the resume points of a job that runs, has failed or was cancelled."""
+    """List the resume points of a job that is running, has failed or has been cancelled."""
     with connect(url, key) as client:
         found = list(client.pages(job_path(job, "resume-points")))
     if as_json:

@@ -76,7 +76,7 @@ def submit(
 
 
 def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
-    """Return the command of a kind; typer reads its options from the signature that is set here."""
+    """Return the command for a job kind; typer reads its options from the signature that is set here."""
     options = create_options(spec)
     chats = "conversations" in spec.model_fields
 
@@ -85,7 +85,7 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         body |= settings(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA & body.keys():
-            raise CommandError("pass --training-file, or --training-files several times", ExitCode.USAGE)
+            raise CommandError("pass --training-file, or --training-files once per file", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
             uploaded = _upload_files(client, kind, options, body)
             if given["dry_run"]:

@@ -22,7 +22,7 @@ OUTAGE_SECONDS = 60.0
 
 
 def watch(
-    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs.")],
+    jobs: Annotated[list[str], typer.Argument(help="One or more job ids.")],
     url: Url = None,
     key: Key = None,
     *,
@@ -34,7 +34,7 @@ def watch(
 
 
 def wait(
-    jobs: Annotated[list[str] | None, typer.Argument(help="Ids of jobs.")] = None,
+    jobs: Annotated[list[str] | None, typer.Argument(help="One or more job ids.")] = None,
     label: Annotated[str | None, typer.Option(help="All jobs with this label, as KEY=VALUE.")] = None,
     url: Url = None,
     key: Key = None,
@@ -43,7 +43,7 @@ def wait(
 ) -> None:
     """Wait for jobs to end, printing each one as it does; exit 1 unless all succeeded."""
     if bool(jobs) == bool(label):
-        raise CommandError("pass either ids of jobs or --label", ExitCode.USAGE)
+        raise CommandError("pass either job ids or --label", ExitCode.USAGE)
     with connect(url, key) as client:
         ids = list(dict.fromkeys(jobs)) if jobs else _find_labelled(client, label or "")
         failed = 0
@@ -107,7 +107,7 @@ def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
 
 
 def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
-    """Yield every new version of every job until all are final; keep retrying while the service is down."""
+    """Yield every new version of every job until all have ended; keep retrying while the service is down."""
     open_ids, tags = list(ids), dict.fromkeys(ids, "")
     silent_since: float | None = None
     while open_ids:

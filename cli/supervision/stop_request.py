@@ -22,7 +22,7 @@ class StopRequest:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a stop request for at most this long; return whether there is one."""
+        """Wait at most `seconds` for a stop request; return whether there is one."""
         return self._event.wait(seconds)
 
     def _note(self, _number: int, _frame: object) -> None:

@@ -44,7 +44,7 @@ class Supervisor:
         self._watched.append(_Watched(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
-        """Restart processes that have ended, after a growing pause, rotate the logs, and reap orphans.
+        """Restart children that have exited, after increasing delays; rotate the logs and reap orphans.
 
         Args:
             others: Process ids of the caller's other children.
@@ -97,5 +97,5 @@ class Supervisor:
 
 
 def describe_exit(code: int) -> str:
-    """Return an exit code in words."""
+    """Describe an exit code in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -40,7 +40,7 @@ LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - o
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """The options of `up`; a command runs once the service is ready, and everything stops when it ends."""
+    """The options of `up`; a command runs once the service is ready, and everything stops when the command ends."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -49,7 +49,7 @@ class UpOptions:
 
 
 def up(options: UpOptions) -> int:
-    """Serve until a signal comes or the command has ended; returns the exit code.
+    """Serve until a signal arrives or the command ends; return the exit code.
 
     Raises:
         CommandError: the service cannot be started, or one of its processes keeps dying.
@@ -112,7 +112,7 @@ def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[C
 
 
 def _shorten(variable: str, seconds: int) -> dict[str, str]:
-    """Return a variable with its value, or with `seconds` if it is unset or longer.
+    """Return an environment variable with its value, but at most `seconds`, which is also the default.
 
     A value that is not a finite number is left unchanged, so that the child's error message names it.
     """
@@ -143,7 +143,7 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Return whether the API answers; the timeout is short because its socket accepts connections before it runs."""
+    """Return whether the API is ready; the first timeout is short because the socket accepts before the API runs."""
     try:
         client.get("/healthz", timeout=ALIVE_SECONDS)
         answer = client.get("/readyz", timeout=ANSWER_SECONDS)
