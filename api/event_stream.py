@@ -29,7 +29,7 @@ class Watched:
 
 
 async def follow(service: Service, watched: Watched, after: int) -> AsyncIterator[bytes]:
-    """Yield events after the sequence number `after` until the job has ended, the key is revoked or the server stops."""
+    """Yield events after the sequence number `after` until the job ends, the key is revoked or the server stops."""
     settings, job, types = service.settings, watched.job, watched.types
     spoke = checked = time.monotonic()
     while not service.closing.is_set():

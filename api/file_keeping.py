@@ -44,7 +44,7 @@ def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
 
 
 async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Record the expected bytes before storing them and adding the row, so that bytes without a row are deleted later."""
+    """Record the expected bytes before storing them and adding the row, so that bytes without a row get deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = shown_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)

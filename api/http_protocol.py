@@ -131,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
             # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats whatever follows, even
-            # a body, as data of the other protocol. Discard it, lest it be mistaken for the next request.
+            # a body, as data of the other protocol. Discard it, so that it is not mistaken for the next request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the last request and its response; None before the first one, although the base class excludes None."""
+        """Return the last request and its response; None before the first, although the base class excludes None."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -56,7 +56,7 @@ async def received(request: Request, store: ArtifactStore, settings: ApiSettings
         InvalidRequestError: the form is not valid.
         TooLargeError: the file is larger than allowed, judging by its announced length or the bytes received.
         InsufficientStorageError: the disk has no room for it.
-        StorageUnavailableError: the artifact store cannot be written.
+        StorageUnavailableError: the artifact store cannot be written to.
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="file", text_fields=TEXT_FIELDS)
     async with _receive(request, form, store, settings) as (writer, path):
@@ -110,7 +110,7 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
 
     Raises:
         InsufficientStorageError: the disk has no room for it.
-        StorageUnavailableError: the artifact store cannot be written.
+        StorageUnavailableError: the artifact store cannot be written to.
     """
     if store.free_bytes() - len(content) < settings.free_space_reserve_bytes:
         raise no_room()

@@ -72,7 +72,7 @@ def _check_address(address: str) -> None:
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Whether both are the same port on this machine; `localhost` is the address that `baichuan up` listens on."""
+    """Whether both addresses are the same port on this machine; `localhost` is where `baichuan up` listens."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
     except ValueError:  # the port is not a number, or a bracket is missing

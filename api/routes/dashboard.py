@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 router = APIRouter(include_in_schema=False)
 
 ADDRESS = "/dashboard/"
-ASSETS = "assets/"  # the files below it have a hash of their content in their names
+ASSETS = "assets/"  # the names of files in it contain a hash of the content
 FOR_EVER = "public, max-age=31536000, immutable"
 NEVER = "no-cache"
 POLICY = (

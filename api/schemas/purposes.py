@@ -8,11 +8,11 @@ SHOWN_AS: Mapping[str, str] = {"prompts": "user_data", "evals": "user_data"}
 
 
 def shown_purpose(purpose: str) -> str:
-    """Return the purpose that clients see for a file with this one."""
+    """Return the purpose that clients see for a file stored with this one."""
     return SHOWN_AS.get(purpose, purpose)
 
 
 def equivalent_purposes(purpose: str) -> frozenset[str]:
-    """Return all purposes that clients see as they see this one; earlier releases stored purposes as they were sent."""
+    """Return all stored purposes that are shown like this one; earlier releases stored purposes as they were sent."""
     shown = shown_purpose(purpose)
     return frozenset({shown, *(stored for stored, name in SHOWN_AS.items() if name == shown)})

@@ -29,7 +29,7 @@ ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min
 
 
 def _require_digits(value: object) -> object:
-    """Reject "1.0" and " 1", which pydantic accepts as whole numbers because a query contains only strings."""
+    """Reject "1.0" and " 1": a query contains only strings, and pydantic would convert these to whole numbers."""
     if isinstance(value, str) and not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
         raise ValueError("must be a whole number in decimal digits")
     return value

@@ -123,7 +123,7 @@ class LoadedModelObject(BaseModel):
 
     @classmethod
     def of(cls, reported: Json, caller: KeyRecord) -> Self:
-        """Return the model that a worker has reported, without what the caller may not see."""
+        """Return a model as its worker reported it, leaving out what the caller may not see."""
         own = reported["project_id"] == caller.project_id
         return cls(
             id=reported["id"] if own else None,

@@ -54,10 +54,8 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    without = (JobSpec.model_fields.keys() - {"model"}) | {
-        "strategy",
-        "deepspeed",
-    }  # only for jobs, or handled separately
+    # Leave out the fields that only jobs use, and two that are handled separately.
+    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}
     return [option for option in create_options(FinetuneSpec) if option.field not in without]
 
 

@@ -196,8 +196,8 @@ def test_this_machine_must_be_in_the_hostfile_once(tmp_path: Path) -> None:
     [
         ({"deepspeed": "zero2", "strategy": "ddp"}, "--deepspeed and --strategy are both given"),
         ({"deepspeed": "missing.json"}, "cannot read the DeepSpeed configuration missing.json.*zero3-offload"),
-        ({"nodes": 2, "node_rank": 1}, "--master-addr is missing"),
-        ({"nodes": 2, "master_addr": "a"}, "--node-rank is missing"),
+        ({"nodes": 2, "node_rank": 1}, "--master-addr is required"),
+        ({"nodes": 2, "master_addr": "a"}, "--node-rank is required"),
     ],
 )
 def test_a_wrong_distribution_is_named(change: dict[str, Any], message: str) -> None:
