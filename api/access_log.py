@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-GATHER_SECONDS = 0.1
+BATCH_INTERVAL_SECONDS = 0.1
 MAX_WAITING_LINES = 20_000
 
 
@@ -48,7 +48,7 @@ class BatchingHandler(logging.Handler):
         while not ended:
             first = self._lines.get()
             if first is not None:
-                time.sleep(GATHER_SECONDS)
+                time.sleep(BATCH_INTERVAL_SECONDS)
             batch = [first]
             while not self._lines.empty():
                 batch.append(self._lines.get())

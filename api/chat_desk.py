@@ -17,8 +17,8 @@ from jobs.errors import OutcomeUnknownError, TooManyRequestsError
 from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
-RENEW_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
-LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit of open chats
+RENEWAL_INTERVAL_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
+CHAT_LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit of open chats
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ChatDesk:
     async def running(self) -> AsyncIterator[None]:
         """Run in the background while the block runs, and finish writing rows at its end."""
         self._client = ChatClient(self._settings.redis)
-        renewal = asyncio.create_task(self._renew())
+        renewal = asyncio.create_task(self._renew_chats())
         try:
             async with self._client.running():
                 yield
@@ -71,7 +71,7 @@ class ChatDesk:
         limit = self._settings.chats_per_project
         if self._projects[project_id] >= limit:
             message = f"this project has {limit} open chats, as many as one API process answers at the same time"
-            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=LIMIT_RETRY_SECONDS)
+            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=CHAT_LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
     def leave(self, project_id: str) -> None:
@@ -105,9 +105,9 @@ class ChatDesk:
         except (*OUTAGES, OutcomeUnknownError) as error:
             log.warning("a chat was not recorded because the database failed: %s", error)
 
-    async def _renew(self) -> None:
+    async def _renew_chats(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEWAL_INTERVAL_SECONDS)
             if ids := list(self._open):
                 try:
                     await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]

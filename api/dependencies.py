@@ -93,7 +93,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
         database.close()
 
 
-def service_of(request: Request) -> Service:
+def get_service(request: Request) -> Service:
     """Return the service that the application's lifespan has opened."""
     service: Service = request.app.state.service
     return service
@@ -135,7 +135,7 @@ class Caller:
 
 async def get_caller(request: Request) -> Caller:
     """Return the caller, identified by the request's key, which also appears in the access log."""
-    service = service_of(request)
+    service = get_service(request)
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)
     request.state.key = key

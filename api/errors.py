@@ -62,7 +62,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
 }
 
 # The `type` in the `error` object, by which clients of OpenAI's API distinguish errors.
-OPENAI_TYPES = {
+OPENAI_ERROR_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.NOT_FOUND: "not_found_error",
@@ -113,7 +113,7 @@ def openai_error(error: domain.DomainError) -> dict[str, Any]:
 
 def _openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
     fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return {"message": message, "type": OPENAI_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
+    return {"message": message, "type": OPENAI_ERROR_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
 
 
 def internal_error(request_id: str) -> JSONResponse:

@@ -20,7 +20,7 @@ from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
-LOOK_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
+POLL_INTERVAL_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
 RECONNECT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class FeedHub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run in the background while the block runs."""
-        tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._look())]
+        tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._poll_feeds())]
         try:
             yield
         finally:
@@ -86,10 +86,10 @@ class FeedHub:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self) -> None:
+    async def _poll_feeds(self) -> None:
         while True:
             await self._watched.wait()
-            seconds = LOOK_SECONDS if self._subscribed else self._settings.stream_poll_seconds
+            seconds = POLL_INTERVAL_SECONDS if self._subscribed else self._settings.stream_poll_seconds
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), seconds)
             self._news.clear()

@@ -37,7 +37,7 @@ UNKNOWN_METHOD = Refusal(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that limits its requests; `with_limits` creates the class for a deployment.
+    """A connection that limits its requests; `create_protocol` creates the class for a deployment.
 
     A section is a header section or the trailers of a chunked body. `_section_bytes` counts the bytes received
     of the current one; `_window_start` is the time since which data is awaited from the client.
@@ -86,13 +86,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start timing a header section."""
-        self._await("header")
+        self._start_waiting_for("header")
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Record that the header section is complete."""
         self._in_section, self._section_bytes = False, 0
-        self._await("body")
+        self._start_waiting_for("body")
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -108,7 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Start waiting for the next request."""
         self._enter_section()
-        self._await("request")
+        self._start_waiting_for("request")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -140,9 +140,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_section and not self._section_began:
             self._section_bytes += len(piece)
             if self._section_bytes > self.settings.max_header_bytes:
-                self._refuse(self._too_large())
+                self._refuse(self._too_large_refusal())
 
-    def _await(self, awaited: Literal["request", "header", "body"]) -> None:
+    def _start_waiting_for(self, awaited: Literal["request", "header", "body"]) -> None:
         self._awaited = awaited
         self._restart_window()
 
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._awaited == "request":
                 self.transport.close()  # there was no request, so there is no response
             else:
-                self._refuse(self._too_slow())
+                self._refuse(self._too_slow_refusal())
             return
         if remaining <= 0:
             self._restart_window()
@@ -204,17 +204,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         log_refused_request(request_id, refusal.status, self.client[0] if self.client else None)
 
-    def _too_large(self) -> Refusal:
+    def _too_large_refusal(self) -> Refusal:
         limit = self.settings.max_header_bytes
         detail = f"the request's header section exceeds {limit} bytes; send fewer or shorter headers"
         return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", detail)
 
-    def _too_slow(self) -> Refusal:
+    def _too_slow_refusal(self) -> Refusal:
         seconds, rate = self.settings.receive_seconds, self.settings.min_body_bytes_per_second
         detail = f"the request arrives too slowly; send its header within {seconds:g} s, its body at {rate} bytes/s"
         return Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail)
 
 
-def with_limits(settings: ApiSettings) -> type[BoundedProtocol]:
+def create_protocol(settings: ApiSettings) -> type[BoundedProtocol]:
     """Create the protocol class for a deployment; uvicorn instantiates it once per connection."""
     return type("LimitedProtocol", (BoundedProtocol,), {"settings": settings})

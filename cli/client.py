@@ -49,7 +49,7 @@ class Client:
         """Send a DELETE."""
         self.request("DELETE", path)
 
-    def pages(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
+    def list_items(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
         """Yield the items of a list, at most `most`, fetching it page by page."""
         with readable_errors():
             yield from self._session.iterate(Pages(path, read_as_is, params, most))

@@ -35,11 +35,11 @@ async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, cal
 
 def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> ThinnedMetrics:
     """Downsample the series that a run has published as a file."""
-    points = [] if artifact is None else metrics.parse_series(_lines(service.store, artifact))
+    points = [] if artifact is None else metrics.parse_series(_read_lines(service.store, artifact))
     return metrics.thin_points(points, window)
 
 
-def _lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:
+def _read_lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:
     rest = b""
     for piece in store.read(artifact.key, 0, artifact.bytes):
         *lines, rest = (rest + piece).split(b"\n")

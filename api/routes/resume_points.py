@@ -18,7 +18,7 @@ from jobs.service import resume_points
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/resume-points", tags=["resume points"], route_class=JsonRoute)
 
-LARGEST_STEP = 10**12
+MAX_STEP = 10**12
 
 
 @router.get("", response_model=Page[ResumePointObject])
@@ -40,7 +40,7 @@ async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, 
 @router.post("/{step}/publish", status_code=201, response_model=ModelObject)
 async def publish(
     job_id: str,
-    step: Annotated[int, Path(ge=1, le=LARGEST_STEP)],
+    step: Annotated[int, Path(ge=1, le=MAX_STEP)],
     caller: FromCaller,
     wanted: Annotated[PublishRequest | None, Body()] = None,
 ) -> Response:

@@ -22,7 +22,9 @@ from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
 
 _SPECS = get_args(get_args(AnySpec)[0])
-MODEL_MAKERS = frozenset(get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model)
+MODEL_PRODUCING_KINDS = frozenset(
+    get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model
+)
 
 
 class RequirementObject(BaseModel):
@@ -128,7 +130,7 @@ def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
         "waiting": WaitingObject(**job.waiting) if job.waiting else None,
         "progress": read_progress(job.progress),
         "error": job.error,
-        "model": job.output_model or job.id if job.kind in MODEL_MAKERS else None,
+        "model": job.output_model or job.id if job.kind in MODEL_PRODUCING_KINDS else None,
         "version": job.version,
     }
 

@@ -18,10 +18,10 @@ from jobs.specs import KINDS
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
-LARGEST_SEQUENCE = 2**31 - 1
-LARGEST_TIME = 10**11  # in seconds; in milliseconds it still fits into 64 bits
-LARGEST_POSITION = 2**63 - 1
-STATES = "|".join(JobState)
+MAX_SEQUENCE = 2**31 - 1
+MAX_TIME_SECONDS = 10**11  # in milliseconds, it still fits into 64 bits
+MAX_POSITION = 2**63 - 1
+STATE_PATTERN = "|".join(JobState)
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
 FIELD_PATTERN = r"^[a-z0-9_.]{1,128}:[^\x00\r\n]{1,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -64,7 +64,9 @@ class JobSelection(Request):
     """Conditions for jobs; a job must meet all of them."""
 
     state: str | None = Field(
-        None, pattern=rf"^({STATES})(,({STATES}))*$", description="One state, or several separated by commas"
+        None,
+        pattern=rf"^({STATE_PATTERN})(,({STATE_PATTERN}))*$",
+        description="One state, or several separated by commas",
     )
     kind: JobKind | None = None
     label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
@@ -80,22 +82,24 @@ class JobSelection(Request):
     id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="The beginning of the id")
     submitter: str | None = Field(None, min_length=1, max_length=128, description="Name of the API key that sent it")
     created_after: WholeNumber | None = Field(
-        None, ge=0, le=LARGEST_TIME, description="At or after this time, in seconds"
+        None, ge=0, le=MAX_TIME_SECONDS, description="At or after this time, in seconds"
     )
-    created_before: WholeNumber | None = Field(None, ge=0, le=LARGEST_TIME, description="Before this time, in seconds")
+    created_before: WholeNumber | None = Field(
+        None, ge=0, le=MAX_TIME_SECONDS, description="Before this time, in seconds"
+    )
 
     def to_filter(self) -> JobFilter:
         """Return the conditions as the job domain names them."""
         return JobFilter(
             states=tuple(self.state.split(",")) if self.state else (),
             kind=self.kind,
-            label=_pair(self.label),
-            field=_pair(self.field),
+            label=_split_pair(self.label),
+            field=_split_pair(self.field),
             error=self.error,
             id_prefix=self.id,
             submitter=self.submitter,
-            created_from=_milliseconds(self.created_after),
-            created_before=_milliseconds(self.created_before),
+            created_from=_to_milliseconds(self.created_after),
+            created_before=_to_milliseconds(self.created_before),
         )
 
 
@@ -120,7 +124,7 @@ class FeedQuery(Request):
     """The position from which to read a project's events."""
 
     after: int | None = Field(
-        None, ge=0, le=LARGEST_POSITION, description="The id of the last event seen; by default only new ones follow"
+        None, ge=0, le=MAX_POSITION, description="The id of the last event seen; by default only new ones follow"
     )
     limit: int = Field(100, ge=1, le=1000, description="Most events of an answer that is not a stream")
 
@@ -128,7 +132,7 @@ class FeedQuery(Request):
 class LogLinesQuery(Request):
     """The lines of a job's output to return."""
 
-    first: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Number of the first line; else the end")
+    first: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Number of the first line; else the end")
     limit: int = Field(500, ge=1, le=5000)
 
 
@@ -137,7 +141,7 @@ class LogSearchQuery(Request):
 
     query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text within one line")
     start: int | None = Field(
-        None, ge=1, le=LARGEST_SEQUENCE, description="Line to search from, itself included; else the first or last one"
+        None, ge=1, le=MAX_SEQUENCE, description="Line to search from, itself included; else the first or last one"
     )
     direction: Literal["next", "previous"] = "next"
     ignore_case: bool = Field(default=False, description="Whether A matches a (ASCII letters only)")
@@ -151,8 +155,8 @@ class MetricsQuery(Request):
     names: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$", max_length=1000, description="By commas; all by default"
     )
-    start: int | None = Field(None, ge=0, le=LARGEST_SEQUENCE, description="First step")
-    stop: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Step before which it ends")
+    start: int | None = Field(None, ge=0, le=MAX_SEQUENCE, description="First step")
+    stop: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Step before which it ends")
     buckets: int = Field(500, ge=1, le=5000, description="Parts of equal length to divide the steps into")
 
 
@@ -192,7 +196,7 @@ class FileQuery(PageQuery):
 class EventQuery(Request):
     """The part of a job's log to return."""
 
-    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="The last sequence number seen")
+    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="The last sequence number seen")
     limit: WholeNumber = Field(20, ge=1, le=100)
     type: Literal["state", "progress", "log"] | None = None
 
@@ -200,7 +204,7 @@ class EventQuery(Request):
 class LogQuery(Request):
     """The part of a job's output to return."""
 
-    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="X-Last-Sequence of the last answer")
+    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="X-Last-Sequence of the last answer")
 
 
 class NewModel(Request):
@@ -234,7 +238,7 @@ class DrainRequest(Request):
     )
 
 
-def _pair(text: str | None) -> tuple[str, str] | None:
+def _split_pair(text: str | None) -> tuple[str, str] | None:
     """Split `key:value` into the key and the value."""
     if text is None:
         return None
@@ -242,5 +246,5 @@ def _pair(text: str | None) -> tuple[str, str] | None:
     return key, value
 
 
-def _milliseconds(seconds: int | None) -> int | None:
+def _to_milliseconds(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000

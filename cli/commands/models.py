@@ -10,7 +10,7 @@ from cli.commands.submit import Watch, send
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, moment, say, show, show_table
+from cli.output import emit, emit_list, format_time, say, show, show_table
 
 app = typer.Typer(
     help="List models, register, download or delete one, or convert one to GGUF.", invoke_without_command=True
@@ -30,11 +30,11 @@ def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json:
 def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """List the models that jobs can use."""
     with connect(url, key) as client:
-        found = list(client.pages("/v1/models"))
+        found = list(client.list_items("/v1/models"))
     if as_json:
         emit_list(found)
     elif found:
-        rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], moment(m["created"])) for m in found]
+        rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], format_time(m["created"])) for m in found]
         show_table(("ID", "KIND", "BASE", "FROM", "CREATED"), rows)
     else:
         say("no models; register one with `baichuan models add ID PATH`, or download one: `baichuan models pull REPO`")

@@ -15,7 +15,7 @@ from pathlib import Path
 TETHER = Path(__file__).with_name("tether.py")
 MAX_LOG_BYTES = 16 * 2**20
 TAIL_LINES = 12
-LOOK_SECONDS = 0.05
+POLL_INTERVAL_SECONDS = 0.05
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Child:
         deadline = time.monotonic() + self.grace_seconds
         while time.monotonic() < deadline and not impatient():
             try:
-                self.process.wait(LOOK_SECONDS)
+                self.process.wait(POLL_INTERVAL_SECONDS)
             except subprocess.TimeoutExpired:
                 continue
             return

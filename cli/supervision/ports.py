@@ -6,7 +6,7 @@ import socket
 from cli.errors import CommandError
 
 DEFAULT_PORT = 8000
-TRIED = 100
+MAX_TRIED_PORTS = 100
 BACKLOG = 2048
 
 
@@ -25,10 +25,10 @@ def listen(host: str, wanted: int | None) -> socket.socket:
         except OSError as error:
             reason = f"{error.strerror}; pass another --port, or none to use a free one"
             raise CommandError(f"port {wanted} on {host} cannot be used: {reason}") from error
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED):
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + MAX_TRIED_PORTS):
         with contextlib.suppress(OSError):
             return _listen(host, port)
-    last = DEFAULT_PORT + TRIED - 1
+    last = DEFAULT_PORT + MAX_TRIED_PORTS - 1
     raise CommandError(f"no port from {DEFAULT_PORT} to {last} on {host} can be used; choose another with --port")
 
 

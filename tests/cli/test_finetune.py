@@ -119,7 +119,7 @@ def test_several_files_with_weights_may_be_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], data: str | dict[str, float]
 ) -> None:
     tasks: list[dict[str, Any]] = []
-    monkeypatch.setattr(finetune, "_become", tasks.append)
+    monkeypatch.setattr(finetune, "_exec_run", tasks.append)
     required = ["--model", str(tmp_path), "--output-model", "out"]
     done = CliRunner().invoke(app, ["finetune", *options, *required], catch_exceptions=False)
     assert done.exit_code == 0, done.output
