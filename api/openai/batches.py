@@ -16,7 +16,7 @@ from api.openai.submissions import WantedJob, choose_model, make_job, preview_jo
 from api.responses import json_response
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.pages import Page
-from api.uploads import storage_faults
+from api.uploads import translate_storage_errors
 from jobs.errors import InvalidRequestError, NotFoundError
 from jobs.identifiers import new_id
 from jobs.inputs import BatchSummary, InputError, check_batch
@@ -124,7 +124,7 @@ async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
         message = f"file {file.id} has the purpose {file.purpose!r}; upload it with the purpose {PURPOSE!r}"
         raise InvalidRequestError(message, param=param)
     try:
-        with storage_faults():
+        with translate_storage_errors():
             path = await asyncio.to_thread(caller.service.store.local, file.key)
             summary = await asyncio.to_thread(check_batch, path)
     except InputError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.connections import while_connected
+from api.connections import run_while_connected
 from api.dependencies import Caller, FromCaller
 from api.json_bodies import OpenAIRoute
 from api.openai.answers import Answer
@@ -61,7 +61,7 @@ async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, p
         idle_seconds = caller.service.settings.stream_idle_seconds
         return CompletionStream(answer, writer, counts=counts, idle_seconds=idle_seconds)
     try:
-        await while_connected(request.receive, answer.wait())
+        await run_while_connected(request.receive, answer.wait())
     except DomainError as error:
         answer.fail(error)
         raise
@@ -89,7 +89,7 @@ async def _open(body: ChatBody | TextBody, request: Request, caller: Caller, pre
         began=began,
     )
     try:
-        return await while_connected(request.receive, open_answer(caller, wanted))
+        return await run_while_connected(request.receive, open_answer(caller, wanted))
     except DomainError as error:
         raise fields.rename_param(error, ServeSpec) from None
 

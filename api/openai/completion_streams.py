@@ -10,7 +10,7 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from api.connections import while_connected
+from api.connections import run_while_connected
 from api.errors import openai_error
 from api.openai.answers import Answer, Piece
 from api.openai.completion_objects import DONE, ChunkWriter, write_error
@@ -45,7 +45,7 @@ class CompletionStream(Response):
         """Send headers and events."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await while_connected(receive, self._send_events(send))
+            await run_while_connected(receive, self._send_events(send))
         except ClientDisconnect:
             pass
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from api.dependencies import Caller
-from api.lost_answers import read_repetition
+from api.lost_answers import read_previous_tries
 from api.openai.bodies import Body
 from api.openai.extension import Extension, SpecFields
 from jobs.errors import DomainError, InvalidRequestError
@@ -58,9 +58,9 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
         openai=wanted.openai,
         request={"body": sent} if key else {"body": sent, "key": caller.key.id},
     )
-    repetition = read_repetition(request)
-    if repetition.count and key is None:
-        count, within = repetition.count, repetition.within_seconds
+    tries = read_previous_tries(request)
+    if tries.count and key is None:
+        count, within = tries.count, tries.within_seconds
         found = await caller.service.writer.run(
             lambda c: openai_jobs.find_repeated(c, new, count=count, within_seconds=within)
         )

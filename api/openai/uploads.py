@@ -21,7 +21,15 @@ from api.schemas.pages import Identified
 from api.schemas.purposes import PURPOSES, shown_purpose
 from api.schemas.resources import FileObject
 from api.schemas.times import seconds
-from api.uploads import Arrived, no_room, passing_file, read_filename, received_part, storage_faults, too_large
+from api.uploads import (
+    ReceivedFile,
+    read_filename,
+    receive_part,
+    storage_full_error,
+    temporary_file,
+    too_large_error,
+    translate_storage_errors,
+)
 from jobs.errors import InvalidRequestError
 from jobs.records import FileRecord, UploadPartRecord, UploadRecord
 from jobs.service import uploads
@@ -113,7 +121,7 @@ async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
     if body.purpose not in PURPOSES:
         raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
     if body.bytes > caller.service.settings.max_upload_bytes:
-        raise too_large(caller.service.settings, "bytes")
+        raise too_large_error(caller.service.settings, "bytes")
     lifetime = body.expires_after.seconds if body.expires_after else None
     new = NewUpload(read_filename(body.filename, "filename"), body.purpose, body.bytes, lifetime)
     made = await caller.service.writer.run(lambda c: uploads.create(c, caller.project_id, new))
@@ -125,9 +133,9 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
     """Add a part; parts may arrive in any order and at the same time."""
     service = caller.service
     await service.writer.run(lambda c: uploads.get(c, caller.project_id, upload_id))
-    async with received_part(request, service.store, service.settings) as arrived:
+    async with receive_part(request, service.store, service.settings) as arrived:
         expected = await service.writer.run(lambda c: uploads.expect_part(c, caller.project_id, upload_id))
-        with storage_faults():
+        with translate_storage_errors():
             await asyncio.to_thread(service.store.put, arrived.path, expected.key)
     whole = replace(expected, bytes=arrived.bytes)
     part = await service.writer.run(lambda c: uploads.add_part(c, caller.project_id, whole))
@@ -158,13 +166,13 @@ async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
 @asynccontextmanager
 async def _join_parts(
     caller: Caller, upload: UploadRecord, parts: Sequence[UploadPartRecord], md5: str | None
-) -> AsyncIterator[Arrived]:
+) -> AsyncIterator[ReceivedFile]:
     """Join the parts into one file, which is deleted afterwards unless it is moved away."""
     store, settings = caller.service.store, caller.service.settings
     if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
-        raise no_room()
+        raise storage_full_error()
     sha256, checksum = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with passing_file(await asyncio.to_thread(store.scratch)) as (file, path):
+    with temporary_file(await asyncio.to_thread(store.scratch)) as (file, path):
 
         def write() -> None:
             for part in parts:
@@ -175,9 +183,11 @@ async def _join_parts(
             file.flush()
             os.fsync(file.fileno())  # an accepted file must survive a power failure, like its row
 
-        with storage_faults():
+        with translate_storage_errors():
             await asyncio.to_thread(write)
         if md5 is not None and checksum.hexdigest() != md5.lower():
             message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; list them in the order of the file"
             raise InvalidRequestError(message, param="md5")
-        yield Arrived(path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest())
+        yield ReceivedFile(
+            path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest()
+        )

@@ -192,7 +192,7 @@ def test_a_forced_port_that_is_taken_is_refused(shell: Shell, service: Shell) ->
     port = taken.rpartition(":")[2]
     refused = shell.process("up", "--no-worker", "--port", port)
     assert refused.code == 1
-    assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in refused.err
+    assert f"port {port} on 127.0.0.1 cannot be used: Address already in use" in refused.err
 
 
 def test_what_cannot_be_used_is_one_readable_line(shell: Shell) -> None:

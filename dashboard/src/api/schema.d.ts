@@ -123,7 +123,7 @@ export interface paths {
         put?: never;
         /**
          * Start
-         * @description Cancel, retry or delete all jobs that match and were submitted before; the leader does it in the background.
+         * @description Cancel, retry or delete all matching jobs submitted before this request; the leader does it in the background.
          *
          *     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
          */
@@ -145,7 +145,7 @@ export interface paths {
         put?: never;
         /**
          * Preview
-         * @description Tell what an operation would deal with; nothing is changed.
+         * @description Show which jobs an operation would affect; nothing is changed.
          */
         post: operations["preview_v1_bulk_operations_preview_post"];
         delete?: never;
@@ -163,7 +163,7 @@ export interface paths {
         };
         /**
          * Get Operation
-         * @description Tell how far an operation is.
+         * @description Return one operation with its progress.
          */
         get: operations["get_operation_v1_bulk_operations__operation_id__get"];
         put?: never;
@@ -280,7 +280,7 @@ export interface paths {
         put?: never;
         /**
          * Estimate
-         * @description Tell how much memory a job of this spec would take; nothing is submitted.
+         * @description Estimate how much memory a job with this spec would need; nothing is submitted.
          */
         post: operations["estimate_v1_estimates_post"];
         delete?: never;
@@ -356,7 +356,7 @@ export interface paths {
         post?: never;
         /**
          * Delete
-         * @description Delete a file; 409 names the jobs that use it and are not final.
+         * @description Delete a file; 409 names the unfinished jobs that use it.
          */
         delete: operations["delete_v1_files__file_id__delete"];
         options?: never;
@@ -537,13 +537,13 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description List jobs of the project without their specs and results, newest first.
+         * @description List the project's jobs, newest first, without their specs and results.
          */
         get: operations["list_jobs_v1_jobs_get"];
         put?: never;
         /**
          * Submit
-         * @description Submit a job. 202 means that it is safe in the database, even while Redis is down.
+         * @description Submit a job. 202 means that it is stored in the database, even while Redis is down.
          *
          *     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
          *     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
@@ -584,14 +584,14 @@ export interface paths {
         };
         /**
          * Get Job
-         * @description Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap.
+         * @description Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap.
          */
         get: operations["get_job_v1_jobs__job_id__get"];
         put?: never;
         post?: never;
         /**
          * Delete Job
-         * @description Delete a final job with its log, artifacts and model; 409 names who uses the model.
+         * @description Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model.
          */
         delete: operations["delete_job_v1_jobs__job_id__delete"];
         options?: never;
@@ -652,7 +652,7 @@ export interface paths {
         };
         /**
          * List Attempts
-         * @description List the attempts of a job, first to last.
+         * @description List the attempts of a job, oldest first.
          */
         get: operations["list_attempts_v1_jobs__job_id__attempts_get"];
         put?: never;
@@ -674,7 +674,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
+         * @description Cancel a job: immediately if it is waiting, through its worker if it is running. Cancelling twice is allowed.
          */
         post: operations["cancel_v1_jobs__job_id__cancel_post"];
         delete?: never;
@@ -734,7 +734,7 @@ export interface paths {
         };
         /**
          * Read Logs
-         * @description Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request.
+         * @description Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request.
          */
         get: operations["read_logs_v1_jobs__job_id__logs_get"];
         put?: never;
@@ -774,7 +774,7 @@ export interface paths {
         };
         /**
          * Search Log
-         * @description Find lines of a job's output that contain a text, forwards or backwards from a line.
+         * @description Find the lines of a job's output that contain a text, searching forwards or backwards from a line.
          */
         get: operations["search_log_v1_jobs__job_id__logs_search_get"];
         put?: never;
@@ -794,7 +794,7 @@ export interface paths {
         };
         /**
          * Read Metrics
-         * @description Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+         * @description Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
          *
          *     With as many buckets as steps, each bucket is one step.
          */
@@ -856,7 +856,7 @@ export interface paths {
         };
         /**
          * List Resume Points
-         * @description List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled.
+         * @description List the resume points by step; they exist while the job runs, and after it has failed or been cancelled.
          */
         get: operations["list_resume_points_v1_jobs__job_id__resume_points_get"];
         put?: never;
@@ -878,9 +878,9 @@ export interface paths {
         put?: never;
         /**
          * Publish
-         * @description Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+         * @description Turn the resume point of this step into a model: an adapter, or all weights in float32.
          *
-         *     The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+         *     The model is a copy: it remains when the job continues, is retried, or deletes its resume points.
          */
         post: operations["publish_v1_jobs__job_id__resume_points__step__publish_post"];
         delete?: never;
@@ -924,7 +924,7 @@ export interface paths {
         put?: never;
         /**
          * Create Key
-         * @description Make a key, and its project if there is none of this name. The secret is shown this once.
+         * @description Create a key, and its project if there is none with that name. The secret is shown only this once.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -945,7 +945,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke Key
-         * @description Make a key invalid at once.
+         * @description Revoke a key; it becomes invalid immediately.
          */
         delete: operations["revoke_key_v1_keys__key_id__delete"];
         options?: never;
@@ -962,13 +962,13 @@ export interface paths {
         };
         /**
          * List Models
-         * @description List the models of the project that are ready, sorted by name.
+         * @description List the project's models that are ready, sorted by name.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
         /**
          * Register
-         * @description Register a checkpoint directory that lies below an allowed model root of the server.
+         * @description Register a checkpoint directory below an allowed model root of the server.
          */
         post: operations["register_v1_models_post"];
         delete?: never;
@@ -993,7 +993,7 @@ export interface paths {
         post?: never;
         /**
          * Delete Model
-         * @description Delete a model that nothing uses; 409 names the jobs or models that do.
+         * @description Delete a model that nothing uses; 409 names the jobs or models that use it.
          *
          *     The files of a job's result are deleted with it; a registered directory stays on the disk.
          */
@@ -1012,13 +1012,13 @@ export interface paths {
         };
         /**
          * Get Session
-         * @description Tell who is signed in.
+         * @description Return the key that is signed in, and when its session ends.
          */
         get: operations["get_session_v1_session_get"];
         put?: never;
         /**
          * Sign In
-         * @description Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie.
+         * @description Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie.
          */
         post: operations["sign_in_v1_session_post"];
         /**
@@ -1042,7 +1042,7 @@ export interface paths {
         put?: never;
         /**
          * Make Link
-         * @description Make a one-time link that signs a browser in with the key of this request.
+         * @description Create a one-time link that signs a browser in with the key of this request.
          */
         post: operations["make_link_v1_session_links_post"];
         delete?: never;
@@ -1140,7 +1140,7 @@ export interface paths {
         };
         /**
          * Read Usage
-         * @description Read what the project has used, by day and API key.
+         * @description Read the project's usage by day and API key.
          */
         get: operations["read_usage_v1_usage_get"];
         put?: never;
@@ -1182,7 +1182,7 @@ export interface paths {
         put?: never;
         /**
          * Drain
-         * @description Give a worker no more jobs.
+         * @description Stop giving jobs to a worker.
          *
          *     Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
          *     deadline they run to their end.
@@ -1203,7 +1203,7 @@ export interface paths {
         };
         /**
          * Read History
-         * @description Read the use of a worker's devices over the last hour; each point keeps the highest of some heartbeats.
+         * @description Read the use of a worker's devices over the last hour; each point is the maximum of several heartbeats.
          */
         get: operations["read_history_v1_workers__worker_id__history_get"];
         put?: never;
@@ -1316,7 +1316,7 @@ export interface components {
         };
         /**
          * AllocationObject
-         * @description Where one node of an attempt runs.
+         * @description The worker and the devices on which one node of an attempt runs.
          */
         AllocationObject: {
             /** Devices */
@@ -1356,7 +1356,7 @@ export interface components {
         };
         /**
          * AttemptObject
-         * @description One try at a job.
+         * @description One attempt to run a job.
          */
         AttemptObject: {
             /**
@@ -1592,7 +1592,7 @@ export interface components {
         };
         /**
          * BulkOperation
-         * @description An operation on all jobs that match a filter, and how far it is.
+         * @description An operation on all jobs that match a filter, with its progress.
          */
         BulkOperation: {
             /**
@@ -1652,7 +1652,7 @@ export interface components {
         };
         /**
          * BulkPreview
-         * @description What an operation would change.
+         * @description The jobs that an operation would change.
          */
         BulkPreview: {
             /**
@@ -1684,7 +1684,7 @@ export interface components {
         };
         /**
          * BulkRequest
-         * @description What to do with all jobs that match; at least one condition must be given.
+         * @description An action on all jobs that match; at least one condition is required.
          */
         BulkRequest: {
             /**
@@ -2045,7 +2045,7 @@ export interface components {
         };
         /**
          * Deleted
-         * @description What was deleted.
+         * @description The object that was deleted.
          */
         Deleted: {
             /**
@@ -2135,7 +2135,7 @@ export interface components {
         };
         /**
          * DrainRequest
-         * @description How a worker is drained.
+         * @description Options for draining a worker.
          */
         DrainRequest: {
             /**
@@ -2146,7 +2146,7 @@ export interface components {
         };
         /**
          * DryRunObject
-         * @description The answer to a dry run: the job would be accepted, and none was made.
+         * @description The response to a dry run: the job would be accepted, but it was not created.
          */
         DryRunObject: {
             /** @description null if the sizes of the model are not known */
@@ -2166,7 +2166,7 @@ export interface components {
         };
         /**
          * EstimateObject
-         * @description Memory that a job takes when it takes most, in bytes; the parts sum up to the total.
+         * @description Peak memory of a job, in bytes; the parts add up to the total.
          */
         EstimateObject: {
             /** Activations Bytes */
@@ -2414,7 +2414,7 @@ export interface components {
         };
         /**
          * FieldProblem
-         * @description One field that was refused.
+         * @description One field that was rejected.
          */
         FieldProblem: {
             /** Message */
@@ -3214,7 +3214,7 @@ export interface components {
         };
         /**
          * Health
-         * @description The process lives.
+         * @description The process is running.
          */
         Health: {
             /**
@@ -3226,7 +3226,7 @@ export interface components {
         };
         /**
          * HolderObject
-         * @description A job that holds what another one waits for.
+         * @description A job that holds memory that another job is waiting for.
          */
         HolderObject: {
             /** Bytes */
@@ -3298,7 +3298,7 @@ export interface components {
         };
         /**
          * JobCounts
-         * @description How many jobs match a filter, by state.
+         * @description The number of jobs that match a filter, by state.
          */
         JobCounts: {
             /**
@@ -3464,7 +3464,7 @@ export interface components {
         };
         /**
          * JobSelection
-         * @description Which jobs; all given conditions must hold.
+         * @description Conditions for jobs; a job must meet all of them.
          */
         JobSelection: {
             /**
@@ -3953,7 +3953,7 @@ export interface components {
         };
         /**
          * NewKey
-         * @description Make an API key; its project is made if there is none of this name.
+         * @description An API key to create; its project is created if there is none with that name.
          */
         NewKey: {
             /** Name */
@@ -3969,7 +3969,7 @@ export interface components {
         };
         /**
          * NewKeyObject
-         * @description An API key just made: the only time that its secret is shown.
+         * @description A new API key, in the only response that contains its secret.
          */
         NewKeyObject: {
             /** Created At */
@@ -4000,7 +4000,7 @@ export interface components {
         };
         /**
          * NewModel
-         * @description Register a checkpoint directory.
+         * @description A checkpoint directory to register.
          */
         NewModel: {
             /**
@@ -4016,7 +4016,7 @@ export interface components {
         };
         /**
          * NewSession
-         * @description What a session is made from: an API key, or the token of a one-time link.
+         * @description The credentials for a new session: an API key, or the token of a one-time link.
          */
         NewSession: {
             /** Key */
@@ -4026,7 +4026,7 @@ export interface components {
         };
         /**
          * OpenAIError
-         * @description The same error in the form of OpenAI's API.
+         * @description The same error in the format of OpenAI's API.
          */
         OpenAIError: {
             /** Code */
@@ -4550,7 +4550,7 @@ export interface components {
         };
         /**
          * PublishRequest
-         * @description What a resume point becomes.
+         * @description The model to create from a resume point.
          */
         PublishRequest: {
             /**
@@ -4824,7 +4824,7 @@ export interface components {
         };
         /**
          * Readiness
-         * @description Requests can be served; jobs are accepted while Redis is unreachable.
+         * @description Requests can be served; jobs are accepted even while Redis is unreachable.
          */
         Readiness: {
             /**
@@ -5121,7 +5121,7 @@ export interface components {
         };
         /**
          * SessionObject
-         * @description Who is signed in.
+         * @description The API key that is signed in.
          */
         SessionObject: {
             /**
@@ -5139,7 +5139,7 @@ export interface components {
         };
         /**
          * SignInLink
-         * @description A link that signs its first visitor in.
+         * @description A one-time link that signs in whoever opens it first.
          */
         SignInLink: {
             /** Expires At */
@@ -5445,7 +5445,7 @@ export interface components {
         };
         /**
          * UsageEntry
-         * @description What one API key used on one day.
+         * @description The usage of one API key on one day.
          */
         UsageEntry: {
             /**
@@ -5478,7 +5478,7 @@ export interface components {
         };
         /**
          * WaitingObject
-         * @description Why a queued job waits.
+         * @description The reason why a queued job is waiting.
          */
         WaitingObject: {
             /**
@@ -5551,7 +5551,7 @@ export interface components {
         };
         /**
          * WorkerObject
-         * @description A worker that reported lately.
+         * @description A worker that has reported recently.
          */
         WorkerObject: {
             /** Created At */
@@ -5608,7 +5608,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description What a project has used, by day and key, oldest first.
+         * @description The usage of a project by day and key, oldest first.
          */
         api__schemas__pool__Usage: {
             /** Data */
