@@ -14,7 +14,7 @@ FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
 # Causes that make a job wait until another one ends; see `jobs.scheduling.explanation`.
-ROOM_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
+CAPACITY_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class JobRecord:
     finished_at: int | None
 
     @property
-    def attempts_left(self) -> bool:
+    def has_attempts_left(self) -> bool:
         """Whether another attempt may follow the current one."""
         return self.charged_attempts + 1 < self.max_attempts
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-EXIT_INVALID = 2  # exit code for an unusable environment; `baichuan up` does not restart such a process
+EXIT_INVALID_SETTINGS = 2  # exit code for an unusable environment; `baichuan up` does not restart such a process
 DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
 STORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file", "http", "https")
 REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
@@ -141,16 +141,16 @@ def read_settings_or_exit(kind: type[S]) -> S:
         return read_settings(kind)
     except InvalidSettingsError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_INVALID)
+        sys.exit(EXIT_INVALID_SETTINGS)
 
 
 def _describe_fault(kind: type[BaseSettings], fault: Mapping[str, Any]) -> str:
-    variable = _variable(kind, str(fault["loc"][0])) if fault["loc"] else kind.__name__
+    variable = _find_variable(kind, str(fault["loc"][0])) if fault["loc"] else kind.__name__
     given = "" if variable.endswith("_URL") or variable not in os.environ else f"={os.environ[variable]!r}"
     return f"{variable}{given}: {fault['msg'].removeprefix('Value error, ')}"  # a URL may contain a password
 
 
-def _variable(kind: type[BaseSettings], name: str) -> str:
+def _find_variable(kind: type[BaseSettings], name: str) -> str:
     """Return the variable that a field is read from; for aliased fields, `name` is the alias."""
     if name not in kind.model_fields:
         return name

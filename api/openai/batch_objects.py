@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from api.openai.fine_tuning_objects import failure_of
+from api.openai.fine_tuning_objects import find_failure
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
@@ -18,7 +18,7 @@ from jobs.state import JobState
 OUTPUT_FILE = "batch_output.jsonl"  # as `workers.handlers.batch_files` writes them
 ERROR_FILE = "batch_errors.jsonl"
 COMPLETION_WINDOW = "24h"
-LAST_STAGES = ("writing", "publishing")
+FINALIZING_STAGES = ("writing", "publishing")
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {
@@ -126,14 +126,14 @@ class BatchObject(Identified):
             error_file_id=_file_id(published.artifacts, ERROR_FILE),
             errors=_errors(job),
             usage=_usage(job),
-            request_counts=_counts(job),
+            request_counts=_count_requests(job),
             baichuan=JobSummary.of(job, caller),
-            **_stored(job.openai or {}),
+            **_stored_fields(job.openai or {}),
             **times,
         )
 
     @classmethod
-    def of_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
+    def from_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
         """Return the batch of a dry run, which was not made."""
         counts = RequestCounts(total=int(openai["requests"]), completed=0, failed=0)
         return cls(
@@ -143,16 +143,16 @@ class BatchObject(Identified):
             status="validating",
             request_counts=counts,
             baichuan=found,
-            **_stored(openai),
+            **_stored_fields(openai),
         )
 
 
-def _stored(openai: Json) -> dict[str, object]:
+def _stored_fields(openai: Json) -> dict[str, object]:
     return {name: openai.get(name) for name in ("endpoint", "model", "metadata")}
 
 
 def _status(job: JobDetails) -> Status:
-    is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in LAST_STAGES
+    is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in FINALIZING_STAGES
     return "finalizing" if is_writing else STATUSES[job.state]
 
 
@@ -161,7 +161,7 @@ def _file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
 
 
 def _errors(job: JobDetails) -> BatchErrors | None:
-    failure = failure_of(job)
+    failure = find_failure(job)
     if failure is None:
         return None
     return BatchErrors(data=[BatchErrorObject(code=failure.code, message=failure.message)])
@@ -174,7 +174,7 @@ def _usage(job: JobDetails) -> BatchUsage | None:
     return BatchUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
 
-def _counts(job: JobDetails) -> RequestCounts:
+def _count_requests(job: JobDetails) -> RequestCounts:
     """Return the counts; while the job runs, those of its newest report, which only cover the current attempt."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")

@@ -18,10 +18,10 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512), WITHOUT_NUL]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
-def _refuse(value: object) -> None:
+def _reject_value(value: object) -> None:
     """Reject any value except null."""
     if value is not None:
         raise ValueError("is not supported here; leave it out")
 
 
-Unsupported = Annotated[object, AfterValidator(_refuse)]
+Unsupported = Annotated[object, AfterValidator(_reject_value)]

@@ -12,7 +12,7 @@ from api.validation import field_errors
 from jobs.errors import InvalidRequestError
 
 METADATA_FIELD = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-PARAMETERS: dict[str, Any] = {
+LIST_PARAMETERS: dict[str, Any] = {
     "parameters": [
         {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The id of the last item seen"},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
@@ -20,7 +20,7 @@ PARAMETERS: dict[str, Any] = {
 }
 METADATA_PARAMETERS: dict[str, Any] = {
     "parameters": [
-        *PARAMETERS["parameters"],
+        *LIST_PARAMETERS["parameters"],
         {
             "name": "metadata",
             "in": "query",
@@ -32,7 +32,7 @@ METADATA_PARAMETERS: dict[str, Any] = {
 }
 ORDERED_PARAMETERS: dict[str, Any] = {
     "parameters": [
-        *PARAMETERS["parameters"],
+        *LIST_PARAMETERS["parameters"],
         {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "asc"}},
     ]
 }

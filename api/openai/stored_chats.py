@@ -24,7 +24,7 @@ class StoredChatObject(ChatCompletionObject, Identified):
     metadata: dict[str, str] | None
 
     @classmethod
-    def of_record(cls, record: ChatRecord) -> "StoredChatObject":
+    def from_record(cls, record: ChatRecord) -> "StoredChatObject":
         """Read the answer from the row."""
         stored = record.stored or {}
         return cls.model_validate({**stored["answer"], "metadata": stored["metadata"]})
@@ -57,14 +57,14 @@ async def list_chats(request: Request, caller: FromCaller) -> Response:
             oldest_first=query.order == "asc",
         )
     )
-    return json_response(Page[StoredChatObject].of([StoredChatObject.of_record(each) for each in found], query.limit))
+    return json_response(Page[StoredChatObject].of([StoredChatObject.from_record(each) for each in found], query.limit))
 
 
 @router.get("/{completion_id}", response_model=StoredChatObject)
 async def get(completion_id: str, caller: FromCaller) -> Response:
     """Return one stored chat."""
     found = await caller.service.reader.run(lambda c: chats.get_stored(c, caller.project_id, completion_id))
-    return json_response(StoredChatObject.of_record(found))
+    return json_response(StoredChatObject.from_record(found))
 
 
 @router.post("/{completion_id}", response_model=StoredChatObject)
@@ -73,7 +73,7 @@ async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Re
     changed = await caller.service.writer.run(
         lambda c: chats.set_metadata(c, caller.project_id, completion_id, body.metadata)
     )
-    return json_response(StoredChatObject.of_record(changed))
+    return json_response(StoredChatObject.from_record(changed))
 
 
 @router.delete("/{completion_id}", response_model=ChatDeletedObject)

@@ -45,7 +45,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
     Raises:
         DomainError: the job is not accepted; the error names the parameter at fault.
     """
-    key = _idempotency_key(request)
+    key = _read_idempotency_key(request)
     sent = body.model_dump(mode="json", exclude_unset=True)
     new = Submission(
         project_id=caller.project_id,
@@ -99,7 +99,7 @@ async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
     )
 
 
-def _idempotency_key(request: Request) -> str | None:
+def _read_idempotency_key(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and (not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable()):
         message = f"must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"

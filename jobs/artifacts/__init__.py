@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
-from jobs.artifacts.store import ArtifactStore, StoredFile, describe
+from jobs.artifacts.store import ArtifactStore, StoredFile, describe_files
 from jobs.artifacts.workspace import Workspace, input_key, published_key
 from jobs.settings import Settings
 
@@ -50,7 +50,7 @@ __all__ = [
     "StoredFile",
     "Workspace",
     "cache_folder",
-    "describe",
+    "describe_files",
     "input_key",
     "open_store",
     "open_store_at",

@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 from jobs.identifiers import new_id
 
-ENTRY_PARTS = {"jobs": 3}  # path depth of an evictable unit: jobs/JOB/ATTEMPT or files/FILE
+ENTRY_DEPTHS = {"jobs": 3}  # path depth of an evictable unit: jobs/JOB/ATTEMPT or files/FILE
 
 
 class Cache:
@@ -27,14 +27,14 @@ class Cache:
 
     def hold(self, key: str) -> bool:
         """Mark the entry of `key` as just used and keep it while this object exists; False if `key` is not cached."""
-        entry = self._folder.joinpath(*_entry_of(Path(key)).parts)
+        entry = self._folder.joinpath(*_entry_path(Path(key)).parts)
         try:
             if entry not in self._held:
                 self._held[entry] = _lock(entry, fcntl.LOCK_SH)
             os.utime(entry)
         except OSError:
             return False
-        if self.path(key).exists() and _is_same(self._held[entry], entry):
+        if self.path(key).exists() and _is_same_file(self._held[entry], entry):
             return True
         os.close(self._held.pop(entry))  # evicted before it was locked
         return False
@@ -75,8 +75,8 @@ class Cache:
         return True
 
 
-def _entry_of(key: Path) -> Path:
-    return Path(*key.parts[: ENTRY_PARTS.get(key.parts[0], 2)])
+def _entry_path(key: Path) -> Path:
+    return Path(*key.parts[: ENTRY_DEPTHS.get(key.parts[0], 2)])
 
 
 def _lock(path: Path, how: int) -> int:
@@ -89,7 +89,7 @@ def _lock(path: Path, how: int) -> int:
     return descriptor
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

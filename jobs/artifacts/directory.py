@@ -83,8 +83,8 @@ class DirectoryStore:
                 left -= len(chunk)
                 yield chunk
 
-    def local(self, key: str) -> Path:
-        """See `ArtifactStore.local`."""
+    def local_path(self, key: str) -> Path:
+        """See `ArtifactStore.local_path`."""
         return self._path(key)
 
     def delete(self, key: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from jobs.artifacts.store import ArtifactStore, StoredFile
-from jobs.artifacts.workspace import MARKERS, Workspace
+from jobs.artifacts.workspace import MARKER_FOLDER, Workspace
 from jobs.identifiers import new_id
 
-_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKERS}/(\d+)\.json")
+_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKER_FOLDER}/(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -
     found: dict[int, ResumePoint] = {}
     for attempt_id in attempt_ids:
         for step in steps.get(attempt_id, ()):
-            if (point := _read(store, job_id, attempt_id, step, sizes)) is not None:
+            if (point := _read_point(store, job_id, attempt_id, step, sizes)) is not None:
                 found[step] = point
     return [found[step] for step in sorted(found)]
 
 
-def _read(
+def _read_point(
     store: ArtifactStore, job_id: str, attempt_id: str, step: int, sizes: Mapping[str, int]
 ) -> ResumePoint | None:
     workspace = Workspace(job_id, attempt_id)

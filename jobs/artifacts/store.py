@@ -49,7 +49,7 @@ class ArtifactStore(Protocol):
         """Yield the bytes [start, stop) of a file in chunks."""
         ...
 
-    def local(self, key: str) -> Path:
+    def local_path(self, key: str) -> Path:
         """Return the local path of the file or folder `key`; download it first if it is not on this machine."""
         ...
 
@@ -114,7 +114,7 @@ def delete_path(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def describe(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
+def describe_files(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
     """Return size and SHA-256 of every file below `folder` that matches a pattern, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
     return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MARKERS = "complete"
+MARKER_FOLDER = "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Workspace:
 
     def marker(self, step: int) -> str:
         """Return the key of the resume point's description, which is written once it is complete."""
-        return f"{self.checkpoints}/{MARKERS}/{step}.json"
+        return f"{self.checkpoints}/{MARKER_FOLDER}/{step}.json"
 
 
 def published_key(job_id: str, name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.inputs.repetition import FieldRepetition
+from jobs.inputs.repetition import RepeatedFieldFinder
 
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
@@ -97,7 +97,7 @@ class _Window:
             self._move_to(end)
             if self._position < len(self._text):
                 return self._text[self._position] == text
-            if not self._read():
+            if not self._read_chunk():
                 return not text
 
     def skip(self, text: str) -> None:
@@ -116,23 +116,23 @@ class _Window:
             try:
                 value, end = json.JSONDecoder().raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
-                if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read(double=True):
-                    raise InputError(f"is not JSON: {error.msg}", line=line + self._lines_to(error.pos)) from None
+                if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read_chunk(double=True):
+                    raise InputError(f"is not JSON: {error.msg}", line=line + self._count_lines_to(error.pos)) from None
                 continue
             except (ValueError, RecursionError) as error:
                 raise InputError(f"is not JSON: {error}", line=line) from None
-            if end < len(self._text) or not self._read():  # a number may continue in the next chunk
+            if end < len(self._text) or not self._read_chunk():  # a number may continue in the next chunk
                 self._move_to(end)
                 return line, value
 
-    def _lines_to(self, position: int) -> int:
+    def _count_lines_to(self, position: int) -> int:
         return self._text.count("\n", self._position, position)
 
     def _move_to(self, position: int) -> None:
-        self.line += self._lines_to(position)
+        self.line += self._count_lines_to(position)
         self._position = position
 
-    def _read(self, *, double: bool = False) -> bool:
+    def _read_chunk(self, *, double: bool = False) -> bool:
         """Read the next chunk and drop parsed text; False at the end of the file."""
         self._text, self._position = self._text[self._position :], 0
         try:
@@ -151,8 +151,8 @@ def _decode(raw: bytes, line: int) -> str:
 
 
 def _parse_unique(content: str, line: int) -> Any:
-    repetition = FieldRepetition()
-    value = _parse(content, line, repetition.read)
+    repetition = RepeatedFieldFinder()
+    value = _parse(content, line, repetition.read_object)
     if repetition.name is not None:
         message = f"{repetition.path} is given more than once in one object; keep one"
         raise InputError(message, line=line, param=repetition.path)

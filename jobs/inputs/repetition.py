@@ -5,8 +5,8 @@ from typing import Any
 MAX_NAME_CHARACTERS = 64  # maximum characters of a field's name that a message shows
 
 
-class FieldRepetition:
-    """Finds the first repeated field while JSON is parsed; pass `read` as the `object_pairs_hook`.
+class RepeatedFieldFinder:
+    """Finds the first repeated field while JSON is parsed; pass `read_object` as the `object_pairs_hook`.
 
     Attributes:
         name: The repeated field, cut to a readable length; None if there is none.
@@ -18,7 +18,7 @@ class FieldRepetition:
         self.path = ""
         self._object: dict[str, Any] = {}
 
-    def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def read_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """Return the object. Inner objects are read first, so outer ones complete the path."""
         fields = dict(pairs)
         if self.name is not None:

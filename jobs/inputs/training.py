@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_beginning, read_lines
 
-OTHER_FILES = {
+UNSUPPORTED_SIGNATURES = {
     b"PK\x03\x04": "is a ZIP archive or a workbook; unpack or convert it to JSON",
     b"version https://git-lfs": "is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository",
     b"<!doctype html": "is a web page; download the file that the page shows",
@@ -32,7 +32,7 @@ def check_training_data(path: Path) -> None:
         InputError: The file has another format or no example, or an example is malformed.
     """
     beginning = read_beginning(path)
-    for other, message in OTHER_FILES.items():
+    for other, message in UNSUPPORTED_SIGNATURES.items():
         if beginning.lower().startswith(other.lower()):
             raise InputError(f"the file {message}")
     if beginning[:1] not in (b"[", b"{"):

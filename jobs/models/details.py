@@ -63,7 +63,7 @@ class LlamaDetails(_Details):
 
 
 ModelDetails = CheckpointDetails | GgufDetails | AdapterDetails | LlamaDetails
-CLASSES: dict[str, type[ModelDetails]] = {
+DETAILS_CLASSES: dict[str, type[ModelDetails]] = {
     "checkpoint": CheckpointDetails,
     "gguf": GgufDetails,
     "adapter": AdapterDetails,
@@ -78,7 +78,7 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
         InvalidRequestError: `file`, which they were read from, has a value of another type.
     """
     try:
-        return CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
+        return DETAILS_CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -89,6 +89,6 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
 def read_details(kind: str, stored: Mapping[str, Any]) -> ModelDetails | Mapping[str, Any]:
     """Return stored details as their class, or as they are if another version stored other fields."""
     try:
-        return CLASSES[kind].model_validate(stored)
+        return DETAILS_CLASSES[kind].model_validate(stored)
     except (KeyError, ValidationError):
         return stored

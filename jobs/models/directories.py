@@ -33,7 +33,7 @@ class Inspection:
     details: dict[str, Any]
 
 
-def allowed_path(path: str, roots: Sequence[Path]) -> Path:
+def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Return the real path of a model directory.
 
     Raises:

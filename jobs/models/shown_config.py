@@ -13,7 +13,7 @@ from jobs.errors import InvalidRequestError
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class Shown(BaseModel):
+class ShownFields(BaseModel):
     """Fields of one file; fields that the file lacks stay unset."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -34,7 +34,7 @@ class Shown(BaseModel):
             raise InvalidRequestError(message, param="path") from None
 
 
-class Quantization(Shown):
+class Quantization(ShownFields):
     """How bitsandbytes quantized the weights."""
 
     load_in_8bit: bool | None = None
@@ -49,7 +49,7 @@ class Quantization(Shown):
         return (self.bnb_4bit_quant_type or "fp4") if self.load_in_4bit else None
 
 
-class ShownConfig(Shown):
+class ShownConfig(ShownFields):
     """Of a `config.json`: the model's sizes and how its weights are stored."""
 
     hidden_size: Size | None = None
@@ -74,7 +74,7 @@ class ShownConfig(Shown):
         return self.model_dump(exclude_unset=True, exclude={"quantization_config"})
 
 
-class ShownAdapterConfig(Shown):
+class ShownAdapterConfig(ShownFields):
     """Of an `adapter_config.json`."""
 
     r: Size | None = None

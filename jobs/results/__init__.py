@@ -33,7 +33,7 @@ AnyResult = (
     | ServeResult
 )
 
-SERVE = "serve"
+SERVE_KIND = "serve"
 RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
@@ -62,7 +62,7 @@ def count_tokens(result: Mapping[str, Any]) -> int:
 
     Those of a serve job are counted with its chats, whose keys may differ from the job's.
     """
-    if result.get("kind") == SERVE:
+    if result.get("kind") == SERVE_KIND:
         return 0
     names = ("prompt_tokens", "completion_tokens", "tokens")
     return sum(value for name in names if isinstance(value := result.get(name), int))

@@ -13,7 +13,7 @@ def _drop_non_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-Figure = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if the number is not finite
+FiniteFloat = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if the number is not finite
 Metric = Annotated[int | float | None, BeforeValidator(_drop_non_finite)]
 
 

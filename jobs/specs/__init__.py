@@ -16,7 +16,7 @@ from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.serve import ServeSpec
 from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
@@ -49,10 +49,10 @@ __all__ = [
     "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
+    "Incompatibility",
     "InlineInput",
     "JobSpec",
     "KnownModel",
-    "Misfit",
     "ModelReadingSpec",
     "PreviewSpec",
     "PullSpec",

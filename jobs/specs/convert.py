@@ -31,7 +31,7 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
     dtype: Dtype = Field("auto", description="Of a `merged` or `dequantized` checkpoint; the model's own by default")
 
     @model_validator(mode="after")
-    def _options_fit_the_target(self) -> Self:
+    def _check_target_options(self) -> Self:
         if self.gguf_type is not None and self.target != "gguf":
             raise ValueError(f"gguf_type goes with the target gguf, not with {self.target}; leave it out")
         if self.dtype != "auto" and self.target not in ("merged", "dequantized"):

@@ -12,7 +12,7 @@ from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
-OF_BENCHMARKS = ("split", "subjects", "limit")
+BENCHMARK_FIELDS = ("split", "subjects", "limit")
 
 
 class EvaluateSpec(ModelReadingSpec):
@@ -41,8 +41,8 @@ class EvaluateSpec(ModelReadingSpec):
     dtype: Dtype = "auto"
 
     @model_validator(mode="after")
-    def _fields_of_the_benchmark(self) -> Self:
-        foreign = OF_BENCHMARKS if self.benchmark == "perplexity" else ("window",)
+    def _check_benchmark_fields(self) -> Self:
+        foreign = BENCHMARK_FIELDS if self.benchmark == "perplexity" else ("window",)
         given = [name for name in foreign if getattr(self, name) is not None]
         if given:
             raise ValueError(f"{self.benchmark} takes no {' and no '.join(given)}; leave it out")
@@ -72,4 +72,4 @@ class EvaluateSpec(ModelReadingSpec):
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
         tokens = max(self.batch_tokens, self.window or window)
-        return [scoring(model.shape, model.loaded(self.dtype), tokens=tokens, shared=shared)]
+        return [scoring(model.shape, model.loaded_precision(self.dtype), tokens=tokens, shared=shared)]

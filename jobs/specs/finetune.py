@@ -10,12 +10,12 @@ from footprint import Footprint, Training, TrainingStrategy, rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
-from jobs.specs.published_finetuning import with_our_names
+from jobs.specs.published_finetuning import translate_published_names
 from jobs.specs.resources import Resources
-from jobs.specs.suitability import ChosenModel, Misfit
+from jobs.specs.suitability import ChosenModel, Incompatibility
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
-WIDTHS = (2, 4, 8, 16, 32, 64)  # numbers of devices to try if the job does not set one
+DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # numbers of devices to try if the job does not set one
 SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
@@ -108,7 +108,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     @model_validator(mode="before")
     @classmethod
     def _accept_published_names(cls, body: Any) -> Any:
-        return with_our_names(body) if isinstance(body, dict) else body
+        return translate_published_names(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _require_files(self) -> Self:
@@ -173,13 +173,17 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         """Whether weights and optimizer can be divided among the devices."""
         return not self.use_dora and self.optimizer == "adamw"
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`."""
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
+        """See `ModelReadingSpec.find_incompatibility`."""
         if self.method == "full" and model.is_quantized:
-            return Misfit("method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint")
+            return Incompatibility(
+                "method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint"
+            )
         if model.is_quantized and (self.deepspeed is not None or self.strategy not in ("auto", "single", "ddp")):
             param = "strategy" if self.deepspeed is None else "deepspeed"
-            return Misfit(param, "is quantized, and quantized weights cannot be sharded; use the strategy 'ddp'")
+            return Incompatibility(
+                param, "is quantized, and quantized weights cannot be sharded; use the strategy 'ddp'"
+            )
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
@@ -206,16 +210,16 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         if self.strategy != "auto" or self.deepspeed is not None:
             return [self]
         replicas: TrainingStrategy = "single" if self.ranks == 1 else "ddp"
-        chosen = [self._on(replicas)]
+        chosen = [self._with_strategy(replicas)]
         if not sharded or not self._may_shard:
             return chosen
         if self.resources is None or self.resources.devices is None:
-            chosen += [self._on("fsdp2", devices) for devices in WIDTHS]
+            chosen += [self._with_strategy("fsdp2", devices) for devices in DEVICE_COUNTS]
         elif self.ranks > 1:
-            chosen.append(self._on("fsdp2"))
-        return [*chosen, self._on("zero3-offload")] if on_gpu else chosen
+            chosen.append(self._with_strategy("fsdp2"))
+        return [*chosen, self._with_strategy("zero3-offload")] if on_gpu else chosen
 
-    def _on(self, strategy: TrainingStrategy, devices: int | None = None) -> Self:
+    def _with_strategy(self, strategy: TrainingStrategy, devices: int | None = None) -> Self:
         asked = self.resources or Resources()
         resources = asked if devices is None else asked.model_copy(update={"devices": devices})
         return self.model_copy(update={"strategy": strategy, "resources": resources})

@@ -11,7 +11,7 @@ from footprint import Footprint
 from jobs.specs.fields import Dtype, LabelKey, LabelValue, ModelName, StrictModel
 from jobs.specs.known_model import KnownModel
 from jobs.specs.resources import Resources
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 
 class JobSpec(StrictModel):
@@ -34,7 +34,7 @@ class JobSpec(StrictModel):
     resources: Resources | None = Field(None, description="Where it may run; by default what its memory needs")
 
     @model_validator(mode="after")
-    def _uses_what_it_asks_for(self) -> Self:
+    def _check_resources(self) -> Self:
         asked = self.resources
         if asked is not None and (asked.devices or 0) > self.max_devices:
             raise ValueError(f"resources.devices is {asked.devices}, but this kind uses {self.max_devices} at most")
@@ -115,7 +115,7 @@ class ModelReadingSpec(JobSpec):
         """What the job does with a LoRA adapter."""
         return AdapterUse.REFUSED
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:  # noqa: ARG002 - most kinds run any
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:  # noqa: ARG002 - most kinds run any
         """Return why the job cannot run on this model, if that is known; the message continues "model X ..."."""
         return None
 

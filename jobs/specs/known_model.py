@@ -31,6 +31,6 @@ class KnownModel:
         """
         return cls(Shape.from_config(config), Precision.from_config(config))
 
-    def loaded(self, dtype: Dtype | Literal["auto"]) -> Precision:
+    def loaded_precision(self, dtype: Dtype | Literal["auto"]) -> Precision:
         """Return its weights in memory after loading with this dtype, "auto" for the checkpoint's own."""
         return self.precision if dtype == "auto" else replace(self.precision, dtype=dtype)

@@ -28,7 +28,7 @@ class ChosenModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class Incompatibility:
     """Why a spec cannot run: the field at fault, and what is wrong with it and what to do."""
 
     param: str
