@@ -20,15 +20,15 @@ from jobs.transport import Announcer, BrokerUnreachableError, Transport
 
 LEASE_NAME = "dispatcher"
 LEASE_MS = 5_000
-RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew after a third of the lease
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew only after a third of the lease
 LOOKAHEAD_JOBS = 1000
-EXPLAIN_INTERVAL_SECONDS = 2.0  # seconds between updates of the reasons why jobs wait
+EXPLAIN_INTERVAL_SECONDS = 2.0  # seconds between updates of the reasons why jobs are waiting
 
 log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """One process of the dispatcher."""
+    """One dispatcher process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -85,8 +85,8 @@ class Dispatcher:
         self._explain(queued, decided)
         if not decided.placements:
             return 0
-        if not self._transport.reachable():  # otherwise each retry in a long outage would add an attempt and two events
-            raise BrokerUnreachableError("it does not answer PING")
+        if not self._transport.reachable():  # otherwise each retry during an outage would add an attempt and two events
+            raise BrokerUnreachableError("it did not answer PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
@@ -105,7 +105,7 @@ class Dispatcher:
         return queued, place(waiting, machines)
 
     def _explain(self, queued: Sequence[QueuedJob], decided: Round) -> None:
-        """Record why jobs wait if the reason has changed."""
+        """Record why jobs are waiting, if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return
         self._explain_at = time.monotonic() + EXPLAIN_INTERVAL_SECONDS
@@ -133,14 +133,14 @@ class Dispatcher:
                         requeue(connection, unsent, self._settings)
                 raise
             names = " and ".join(node.worker_id for node in placement.nodes)
-            log.info("%s goes to %s as %s", placement.job_id, names, attempt_id)
+            log.info("%s was sent to %s as %s", placement.job_id, names, attempt_id)
 
     def _hold_lease(self) -> bool:
         with self._database.reading() as connection:
             now = now_ms(connection)
             lease = workers.get_lease(connection, LEASE_NAME)
         self._detect_clock_jump(now)
-        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # a larger value means that the clock was set back
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # if more is left, the clock was set back
             if lease[0] != self._holder:
                 return False
             if lease[1] - now >= RENEW_BELOW_MS:
@@ -150,11 +150,14 @@ class Dispatcher:
             return workers.hold_lease(connection, LEASE_NAME, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _detect_clock_jump(self, now: int) -> None:
-        """Give workers time to renew after the clock has leapt: it was set, or the machine was suspended."""
+        """Give workers time to renew after the clock has jumped because it was set or the machine was suspended."""
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds
-            log.warning("the clock leapt forward; leases are given another %g s", self._settings.lease_seconds)
+            log.warning(
+                "the clock jumped forward; workers have another %g s to renew their leases",
+                self._settings.lease_seconds,
+            )
         self._seen_at = seen, passed
 
     def _resign(self) -> None:

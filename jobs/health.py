@@ -13,7 +13,7 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE_LEASE = "write probe"  # name of an unused lease, written to test whether the database accepts writes
+PROBE_LEASE = "write probe"  # name of a lease that is written only to test whether the database accepts writes
 PROBE_INTERVAL_SECONDS = 1.0
 
 

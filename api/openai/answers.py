@@ -17,7 +17,7 @@ from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
 REPLY_WAIT_SECONDS = 1.0
-SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this many silent seconds check SQL
+SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without a report, check SQL
 MAX_SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 1
 BUSY_RETRY_SECONDS = 2
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CompletionDelta:
-    """New text of a completion; a text of None marks its end."""
+    """New text of a completion; a text of None marks the completion's end."""
 
     choice: Choice
     text: str | None
@@ -74,18 +74,18 @@ class Answer:
         return Usage.of(self._prompt_tokens, self.choices)
 
     async def follow(self) -> AsyncIterator[list[CompletionDelta]]:
-        """Yield new text until the answer is complete, or an empty list after a second without any.
+        """Yield new text as it arrives until the answer is complete; yield an empty list after a second without any.
 
         Raises:
             DomainError: The answer cannot be completed, for example because the runner died.
         """
         while self._left:
             if self._service.closing.is_set():
-                raise NotReadyError("the server is stopping; ask again", seconds=RETRY_SECONDS)
+                raise NotReadyError("the server is stopping; try again", seconds=RETRY_SECONDS)
             news = await self._chat.take(REPLY_WAIT_SECONDS)
             if not news:
                 await require_alive(self._service, self._chat)
-            yield [piece for index, reply in news if (piece := self._accept(index, reply))]
+            yield [delta for index, reply in news if (delta := self._accept(index, reply))]
             if self._refused is not None:
                 raise refusal_to_error(self._refused, {})
         self._state = "succeeded"
@@ -105,7 +105,7 @@ class Answer:
             case Refused():
                 self._refused = self._refused or reply
             case Started():
-                pass  # counted before the answer was opened
+                pass  # its prompt tokens were counted before the answer was opened
         return None
 
     async def wait(self) -> None:
@@ -147,7 +147,7 @@ class Answer:
 
 
 async def require_alive(service: Service, chat: OpenChat) -> None:
-    """Check an attempt that has been silent for a while.
+    """Check that an attempt that has been silent for a while is still running.
 
     Raises:
         NotReadyError: The attempt has ended, or has been silent for too long.
@@ -159,14 +159,14 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
     except OUTAGES:
         running = True
     if not running:
-        raise NotReadyError("the job that answered has ended; ask again", seconds=RETRY_SECONDS)
+        raise NotReadyError("the job that was answering has ended; try again", seconds=RETRY_SECONDS)
     if chat.silent_seconds > MAX_SILENCE_SECONDS:
-        message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; ask again"
+        message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; try again"
         raise NotReadyError(message, seconds=RETRY_SECONDS)
 
 
 def refusal_to_error(refused: Refused, names: Mapping[str, str]) -> DomainError:
-    """Return the error for an answer that a runner has refused.
+    """Return the error for a runner's refusal to answer.
 
     Args:
         refused: The runner's reply.

@@ -1,4 +1,4 @@
-"""Batch objects of OpenAI's API, made from our generate jobs."""
+"""OpenAI's batch objects, built from our generate jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
-OUTPUT_FILE = "batch_output.jsonl"  # as `workers.handlers.batch_files` writes them
+OUTPUT_FILE = "batch_output.jsonl"  # the file names that `workers.handlers.batch_files` uses
 ERROR_FILE = "batch_errors.jsonl"
 COMPLETION_WINDOW = "24h"
 FINALIZING_STAGES = ("writing", "publishing")
@@ -35,7 +35,7 @@ STATUSES: Mapping[JobState, Status] = {
 
 
 class RequestCounts(BaseModel):
-    """How many requests are done."""
+    """Number of requests: in total, completed and failed."""
 
     total: int
     completed: int
@@ -52,26 +52,26 @@ class BatchErrorObject(BaseModel):
 
 
 class BatchErrors(BaseModel):
-    """All reasons."""
+    """The reasons why a batch has failed."""
 
     object: Literal["list"] = "list"
     data: list[BatchErrorObject]
 
 
 class InputTokensDetails(BaseModel):
-    """Part of the usage; nothing is cached across batches."""
+    """Details of the input tokens; none are cached across batches."""
 
     cached_tokens: int = 0
 
 
 class OutputTokensDetails(BaseModel):
-    """Part of the usage; the models do not reason in tokens of their own."""
+    """Details of the output tokens; the models have no separate reasoning tokens."""
 
     reasoning_tokens: int = 0
 
 
 class BatchUsage(BaseModel):
-    """Tokens of a completed batch."""
+    """Token usage of a completed batch."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails = InputTokensDetails()
@@ -134,7 +134,7 @@ class BatchObject(Identified):
 
     @classmethod
     def from_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
-        """Return the batch of a dry run, which was not made."""
+        """Return the object for a dry run, which creates no batch."""
         counts = RequestCounts(total=int(openai["requests"]), completed=0, failed=0)
         return cls(
             id="dry-run",
@@ -175,7 +175,7 @@ def _usage(job: JobDetails) -> BatchUsage | None:
 
 
 def _count_requests(job: JobDetails) -> RequestCounts:
-    """Return the counts; while the job runs, those of its newest report, which only cover the current attempt."""
+    """Return the counts; while the job runs, those of its latest report, which covers only the current attempt."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")
     failed = int(result.get("rejected") or 0)

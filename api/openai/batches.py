@@ -35,7 +35,7 @@ PROTECTED_FIELDS = ("kind", "model", "prompts", "conversations", "input_file", "
 
 
 class BatchBody(Body):
-    """A batch to make."""
+    """A batch to create."""
 
     input_file_id: FileId
     endpoint: Literal["/v1/chat/completions", "/v1/completions"]
@@ -47,7 +47,7 @@ class BatchBody(Body):
 
 @router.post("", response_model=BatchObject)
 async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
-    """Make a batch. A repeated request of a client that lost the answer makes no second one."""
+    """Create a batch. If a client that lost the answer repeats its request, no second one is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
@@ -57,7 +57,7 @@ async def create(body: BatchBody, request: Request, caller: FromCaller) -> Respo
 
 @router.get("", response_model=Page[BatchObject], openapi_extra=LIST_PARAMETERS)
 async def list_batches(request: Request, caller: FromCaller) -> Response:
-    """List the generate jobs of the project that were made here, newest first."""
+    """List the generate jobs of the project that were created as batches, newest first."""
     query = read_query(request)
     wanted = JobFilter(kind=KIND, from_openai=True)
     found = await caller.service.reader.run(
@@ -68,13 +68,13 @@ async def list_batches(request: Request, caller: FromCaller) -> Response:
 
 @router.get("/{batch_id}", response_model=BatchObject)
 async def get(batch_id: str, caller: FromCaller) -> Response:
-    """One batch."""
+    """Return a batch."""
     return json_response(BatchObject.of(await _find(batch_id, caller), caller.key))
 
 
 @router.post("/{batch_id}/cancel", response_model=BatchObject)
 async def cancel(batch_id: str, caller: FromCaller) -> Response:
-    """Cancel a batch; it has no results then."""
+    """Cancel a batch; a cancelled batch has no results."""
     await _find(batch_id, caller)
     settings = caller.service.settings
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, caller.job(batch_id), settings))
@@ -111,7 +111,7 @@ async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
 
 
 async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
-    """Read the input file.
+    """Check the input file and summarize it.
 
     Raises:
         InvalidRequestError: It is not a batch file, or is one for another endpoint.

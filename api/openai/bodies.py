@@ -1,4 +1,4 @@
-"""Base of all request bodies of OpenAI's API: an unknown or unsupported parameter is an error that names it."""
+"""Base class of all request bodies in OpenAI's API: an unknown or unsupported parameter is an error that names it."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from jobs.specs.fields import WITHOUT_NUL
 
 
 class Body(BaseModel):
-    """A body whose unknown parameters are refused."""
+    """A request body that rejects unknown parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -14,12 +14,12 @@ DEFAULT_WAIT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 600.0
 MAX_CHOICES = 128  # per request: number of prompts times `n`
 MAX_TEXT_LOGPROBS = 20
-DEFAULT_TEXT_TOKENS = 16  # default of OpenAI's text completions
+DEFAULT_TEXT_TOKENS = 16  # OpenAI's default for text completions
 MAX_SEED = 2**31
 
 
 def _rule_validator(name: str) -> BeforeValidator:
-    """Check a value by the rule that batch files share; null means that the parameter is not set."""
+    """Return a validator with the rule that also applies to batch files; null means that the parameter is not set."""
 
     def check(value: Any) -> Any:
         if value is not None and (fault := find_fault(name, value)):
@@ -30,7 +30,7 @@ def _rule_validator(name: str) -> BeforeValidator:
 
 
 def _accept_only(*neutral: object) -> AfterValidator:
-    """Accept null and the values that change nothing."""
+    """Return a validator that accepts only null and values that have no effect."""
 
     def check(value: object) -> object:
         if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
@@ -42,7 +42,7 @@ def _accept_only(*neutral: object) -> AfterValidator:
 
 
 def _read_messages(value: Any) -> Any:
-    """Join the text parts of each message, and drop fields of answers that a client sends back if they are empty."""
+    """Join the text parts of each message, and drop empty fields, which clients send back with earlier answers."""
     if not isinstance(value, list):
         return value
     return [_read_message(message) if isinstance(message, dict) else message for message in value]
@@ -68,12 +68,12 @@ def _join_parts(content: Any) -> Any:
 def _check_prompts(value: Any) -> Any:
     for prompt in value if isinstance(value, list) and value else [value]:
         if fault := find_fault("prompt", prompt):
-            raise ValueError(f"{fault}, or a list of such texts")
+            raise ValueError(f"{fault}, or a list of such strings")
     return value
 
 
 class ChatExtension(BaseModel):
-    """What clients send as `extra_body={"baichuan": {...}}`."""
+    """The parameters that clients send as `extra_body={"baichuan": {...}}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -84,7 +84,7 @@ class ChatExtension(BaseModel):
 
 
 class StreamOptions(Body):
-    """How a stream looks."""
+    """Options for a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Count tokens in a last chunk without choices")
     include_obfuscation: Annotated[object, _accept_only(False)] = None
@@ -132,7 +132,7 @@ class CompletionBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def _build_options(self) -> dict[str, Any]:
-        """Return the fields of the engine's request that are set; a random seed unless the client chose one."""
+        """Return the fields of the engine's request that are set, with a random seed unless the client chose one."""
         same = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "stop", "n", "logit_bias")
         fields = {name: getattr(self, name) for name in same}
         fields["seed"] = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
@@ -177,7 +177,7 @@ class ChatBody(CompletionBody):
         return self
 
     def build_requests(self) -> list[dict[str, Any]]:
-        """Return the fields of the engine's requests: one here."""
+        """Return the fields of the engine's requests; a chat has one request."""
         limit = self.max_completion_tokens or self.max_tokens
         fields = {
             **self._build_options(),
@@ -189,7 +189,7 @@ class ChatBody(CompletionBody):
 
     @property
     def parameter_names(self) -> dict[str, str]:
-        """The parameters that set fields of the engine's request, by field, if the names differ."""
+        """The client's parameter for each field of the engine's request, if the names differ."""
         limit = "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"
         return {"max_new_tokens": limit, "logprobs": "top_logprobs"}
 
@@ -207,13 +207,13 @@ class TextBody(CompletionBody):
     def _limit_choices(self) -> Self:
         if len(self.prompts) * self.choices_per_prompt > MAX_CHOICES:
             raise _parameter_error(
-                "prompt", f"has {len(self.prompts)} texts; times n, there may be {MAX_CHOICES} completions"
+                "prompt", f"has {len(self.prompts)} texts; their number times n must be at most {MAX_CHOICES}"
             )
         return self
 
     @property
     def prompts(self) -> list[str]:
-        """All prompts."""
+        """The prompts as a list."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def build_requests(self) -> list[dict[str, Any]]:
@@ -224,10 +224,10 @@ class TextBody(CompletionBody):
 
     @property
     def parameter_names(self) -> dict[str, str]:
-        """The parameters that set fields of the engine's request, by field, if the names differ."""
+        """The client's parameter for each field of the engine's request, if the names differ."""
         return {"max_new_tokens": "max_tokens"}
 
 
 def _parameter_error(param: str, message: str) -> PydanticCustomError:
-    """Return an error of a rule about several parameters; it names one of them."""
+    """Return an error about a combination of parameters; it names one of them."""
     return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

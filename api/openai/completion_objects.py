@@ -1,4 +1,4 @@
-"""Answers and stream chunks of chat and text completions, in the format of OpenAI's API.
+"""Answers and stream chunks for chat and text completions, in the format of OpenAI's API.
 
 Chunks are assembled from strings, because an API process writes thousands of them per second.
 """
@@ -33,7 +33,7 @@ class Choice:
 
 
 class Usage(BaseModel):
-    """Tokens of an answer; each prompt counts once."""
+    """Token usage of an answer; each prompt counts once."""
 
     prompt_tokens: int
     completion_tokens: int

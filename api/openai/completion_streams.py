@@ -58,10 +58,10 @@ class CompletionStream(Response):
         answer, spoke = self._answer, time.monotonic()
         await emit(self._writer.write_roles(answer.choices).encode())
         try:
-            async for pieces in answer.follow():
-                if pieces:
+            async for deltas in answer.follow():
+                if deltas:
                     spoke = time.monotonic()
-                    await emit(self._encode(pieces))
+                    await emit(self._encode(deltas))
                 elif time.monotonic() - spoke > self._idle_seconds:
                     spoke = time.monotonic()
                     await emit(KEEPALIVE_COMMENT)
@@ -72,10 +72,10 @@ class CompletionStream(Response):
         count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
         await emit(count + DONE, more=False)
 
-    def _encode(self, pieces: Sequence[CompletionDelta]) -> bytes:
+    def _encode(self, deltas: Sequence[CompletionDelta]) -> bytes:
         write, finish = self._writer.write_text, self._writer.write_finish_reason
         texts = [
-            finish(piece.choice) if piece.text is None else write(piece.choice, piece.text, piece.logprobs)
-            for piece in pieces
+            finish(delta.choice) if delta.text is None else write(delta.choice, delta.text, delta.logprobs)
+            for delta in deltas
         ]
         return "".join(texts).encode("utf-8", "replace")

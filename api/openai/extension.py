@@ -15,7 +15,7 @@ S = TypeVar("S", bound=JobSpec)
 
 
 class Extension(BaseModel):
-    """What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec."""
+    """The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -65,7 +65,7 @@ class SpecFields:
             raise InvalidRequestError(first.message, param=self.find_parameter(first.param)) from None
 
     def find_parameter(self, field: str | None) -> str:
-        """Return the parameter that sets a field, which may be a path with dots."""
+        """Return the parameter that sets a field, which may be a dotted path."""
         if field is None:
             return EXTENSION_NAME
         root, dot, rest = field.partition(".")

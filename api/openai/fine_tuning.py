@@ -31,8 +31,8 @@ EVENT_TYPES = ("state", "progress")
 DEFAULT_PRESET = "recommended"  # preset that provides the `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
 MAX_MODEL_NAME_LENGTH = 128
-ID_SUFFIX_LENGTH = 8  # characters of the job's id in the name of its model
-# Spec fields that parameters of OpenAI's API set.
+ID_SUFFIX_LENGTH = 8  # number of characters of the job's id in its model's name
+# The parameters of OpenAI's API that set spec fields with other names.
 PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",
     "batch_size": "method.supervised.hyperparameters.batch_size",
@@ -42,7 +42,7 @@ PROTECTED_FIELDS = ("kind", "model", "training_file", "validation_file", "seed",
 
 def _check_auto_or_count(value: Any) -> Any:
     if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError("must be 'auto' or a whole number from 1")
+        raise ValueError("must be 'auto' or a whole number of at least 1")
     return value
 
 
@@ -73,13 +73,13 @@ class Hyperparameters(Body):
 
 
 class Supervised(Body):
-    """Settings of the supervised method."""
+    """Settings for the supervised method."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class Method(Body):
-    """How to train."""
+    """The training method."""
 
     type: Literal["supervised"]
     supervised: Supervised = Supervised()
@@ -88,7 +88,7 @@ class Method(Body):
 
 
 class FineTuningBody(Body):
-    """A fine-tuning job to make."""
+    """A fine-tuning job to create."""
 
     model: ModelName
     training_file: FileId
@@ -106,7 +106,7 @@ class FineTuningBody(Body):
 
 @router.post("", response_model=FineTuningJobObject)
 async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> Response:
-    """Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one."""
+    """Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
@@ -117,7 +117,7 @@ async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> 
 
 @router.get("", response_model=Page[FineTuningJobObject], openapi_extra=METADATA_PARAMETERS)
 async def list_jobs(request: Request, caller: FromCaller) -> Response:
-    """List all finetune jobs of the project, newest first, however they were made."""
+    """List all finetune jobs of the project, newest first, however they were created."""
     query = read_query(request, by_metadata=True)
     wanted = JobFilter(kind=KIND, metadata=query.metadata)
     found = await caller.service.reader.run(
@@ -129,31 +129,31 @@ async def list_jobs(request: Request, caller: FromCaller) -> Response:
 
 @router.get("/{job_id}", response_model=FineTuningJobObject)
 async def get(job_id: str, caller: FromCaller) -> Response:
-    """One fine-tuning job."""
+    """Return a fine-tuning job."""
     return json_response(FineTuningJobObject.of(await _find(job_id, caller), caller.key))
 
 
 @router.post("/{job_id}/cancel", response_model=FineTuningJobObject)
 async def cancel(job_id: str, caller: FromCaller) -> Response:
-    """Cancel a job: at once if it waits, through its worker if it runs."""
+    """Cancel a job: at once if it is waiting, through its worker if it is running."""
     return await _change(jobs.cancel, job_id, caller)
 
 
 @router.post("/{job_id}/pause", response_model=FineTuningJobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
-    """Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`."""
+    """Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`."""
     return await _change(jobs.pause, job_id, caller)
 
 
 @router.post("/{job_id}/resume", response_model=FineTuningJobObject)
 async def resume(job_id: str, caller: FromCaller) -> Response:
-    """Let a paused job continue."""
+    """Resume a paused job."""
     return await _change(jobs.resume, job_id, caller)
 
 
 @router.get("/{job_id}/events", response_model=Page[FineTuningEventObject], openapi_extra=LIST_PARAMETERS)
 async def list_events(job_id: str, request: Request, caller: FromCaller) -> Response:
-    """Changes of the job's state and its metrics, newest first."""
+    """List the job's state changes and metrics, newest first."""
     await _find(job_id, caller)
     query, key = read_query(request), caller.job(job_id)
     before = openai_jobs.parse_event_id(job_id, query.after)
@@ -230,7 +230,7 @@ async def _require_file(caller: Caller, file_id: str, param: str) -> None:
 
 
 def _read_hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the spec's fields that hyperparameters set, and the values stored in addition to the spec."""
+    """Return the spec fields that the hyperparameters set, and the values to store in addition to the spec."""
     if body.method is not None and body.hyperparameters is not None:
         raise InvalidRequestError(
             "cannot be combined with method, which replaces it; leave it out", param="hyperparameters"
@@ -258,7 +258,7 @@ def _build_model_name(body: FineTuningBody, job_id: str) -> str:
     if len(name) > MAX_MODEL_NAME_LENGTH:
         message = (
             f"the model would be named {name}, which is longer than {MAX_MODEL_NAME_LENGTH} characters;"
-            " choose a shorter one"
+            " choose a shorter suffix"
         )
         raise InvalidRequestError(message, param="suffix")
     return name

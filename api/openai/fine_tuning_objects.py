@@ -1,4 +1,4 @@
-"""Fine-tuning job objects of OpenAI's API, made from our finetune jobs."""
+"""OpenAI's fine-tuning job objects, built from our finetune jobs."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
 AUTO = "auto"
-MODEL_FOLDER = "model/"  # folder among the artifacts that contains the model itself
+MODEL_FOLDER = "model/"  # the artifact folder that contains the model itself
 
 Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {
@@ -40,7 +40,7 @@ class FineTuningErrorObject(BaseModel):
 
 
 class HyperparametersObject(BaseModel):
-    """Hyperparameters; those that are `auto` have their values once the job has started."""
+    """Hyperparameters; each `auto` is replaced by its value once the job has started."""
 
     batch_size: Literal["auto"] | int | None
     learning_rate_multiplier: Literal["auto"] | float | None = Field(
@@ -108,7 +108,7 @@ class FineTuningJobObject(Identified):
 
     @classmethod
     def from_dry_run(cls, spec: Json, openai: Json, caller: KeyRecord, found: DryRunObject) -> Self:
-        """Return the job of a dry run, which was not made."""
+        """Return the object for a dry run, which creates no job."""
         return cls(
             id="dry-run",
             created_at=int(time.time()),
@@ -136,7 +136,7 @@ class FineTuningEventObject(Identified):
 
     @classmethod
     def of(cls, event: EventRecord) -> Self:
-        """Return an entry of the job's log, of type `state` or `progress`."""
+        """Convert an entry of type `state` or `progress` from the job's log."""
         is_progress = event.type == "progress"
         return cls(
             id=f"{event.job_id}:{event.sequence}",
@@ -255,7 +255,7 @@ def _describe_progress(data: Json) -> str:
 
 
 def _rename_metrics(data: Json) -> Json:
-    """Return the metrics of a progress event, the losses under OpenAI's names."""
+    """Return the metrics of a progress event, using OpenAI's names for the losses."""
     metrics: Mapping[str, Any] = data.get("metrics") or {}
     names = {"loss": "train_loss", "eval_loss": "valid_loss", "steps": "total_steps"}
     return {names.get(name, name): value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Queries of lists in OpenAI's API: `after`, `limit`, and a filter by metadata as `metadata[key]=value`."""
+"""Query parameters of lists in OpenAI's API: `after`, `limit`, and `metadata[key]=value` as a filter."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ ORDERED_PARAMETERS: dict[str, Any] = {
 
 
 class ListQuery(BaseModel):
-    """Which part of a list."""
+    """Which part of a list to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class ListQuery(BaseModel):
 
 
 class OrderedQuery(ListQuery):
-    """Which part of a list that can be read in both directions."""
+    """Which part of a list to return, and in which order."""
 
     order: Literal["asc", "desc"] = "asc"
 
@@ -63,7 +63,7 @@ def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
 
 
 def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False) -> Q:
-    """Read the query of a list that has more fields.
+    """Read the query of a list as `kind`, which may have more fields.
 
     Raises:
         InvalidRequestError: a field is unknown or has a wrong value.

@@ -25,13 +25,13 @@ class StoredChatObject(ChatCompletionObject, Identified):
 
     @classmethod
     def from_record(cls, record: ChatRecord) -> "StoredChatObject":
-        """Read the answer from the row."""
+        """Read the stored answer from its row."""
         stored = record.stored or {}
         return cls.model_validate({**stored["answer"], "metadata": stored["metadata"]})
 
 
 class ChatDeletedObject(BaseModel):
-    """A stored chat that was deleted."""
+    """The confirmation that a stored chat was deleted."""
 
     id: str
     object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
@@ -39,7 +39,7 @@ class ChatDeletedObject(BaseModel):
 
 
 class UpdateBody(Body):
-    """What can be changed of a stored chat."""
+    """The part of a stored chat that clients can change."""
 
     metadata: Metadata | None
 
@@ -78,6 +78,6 @@ async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Re
 
 @router.delete("/{completion_id}", response_model=ChatDeletedObject)
 async def delete(completion_id: str, caller: FromCaller) -> Response:
-    """Delete the text of a stored chat; its tokens stay counted."""
+    """Delete the text of a stored chat; its tokens still count as usage."""
     await caller.service.writer.run(lambda c: chats.delete_stored(c, caller.project_id, completion_id))
     return json_response(ChatDeletedObject(id=completion_id))

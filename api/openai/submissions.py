@@ -1,4 +1,4 @@
-"""Makes a job for a request of OpenAI's API only once, even if the client misses the answer and repeats it."""
+"""Creates only one job per request to OpenAI's API, even if the client misses the answer and repeats the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class WantedJob:
 
 
 async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJob) -> JobDetails:
-    """Make the job, or return the one that an earlier request with the same content has made.
+    """Create the job, or return the one that an earlier request with the same content created.
 
     Raises:
         DomainError: the job is not accepted; the error names the parameter at fault.
@@ -86,7 +86,7 @@ async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
 
 
 async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
-    """Return the model to use: the named one, or a version of it that is quantized as the extension requests.
+    """Return the model to use: the named one, or a version of it quantized as the extension requests.
 
     Raises:
         InvalidRequestError: there is no such version.

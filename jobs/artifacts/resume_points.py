@@ -104,7 +104,7 @@ def _read_point(
         marker = workspace.marker(step)
         point = _POINT.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
-        return None  # it has been deleted in the meantime, or another version of the service wrote it
+        return None  # it was deleted in the meantime, or written by another version of the service
     folder = workspace.resume_point(step).removeprefix(prefix)
     is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
     return point if is_complete else None

@@ -1,4 +1,4 @@
-"""Keys of the files of a job and its attempts in the artifact store."""
+"""Keys of files that belong to a job and its attempts in the artifact store."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Workspace:
         return f"{self.checkpoints}/checkpoint-{step}"
 
     def marker(self, step: int) -> str:
-        """Return the key of the resume point's description, which is written once it is complete."""
+        """Return the key of the resume point's description, which is written once the point is complete."""
         return f"{self.checkpoints}/{MARKER_FOLDER}/{step}.json"
 
 

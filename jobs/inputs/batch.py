@@ -11,7 +11,7 @@ from typing import Any
 from jobs.inputs.lines import InputError, read_lines
 from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, LONE_SURROGATE, find_fault, has_lone_surrogate
 
-# OpenAI's limits, https://developers.openai.com/api/docs/guides/batch
+# OpenAI's limits: https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 2**20
 
@@ -65,12 +65,12 @@ def check_batch(path: Path) -> BatchSummary:
         if len(known) > MAX_REQUESTS:
             raise InputError(f"the file has more than {MAX_REQUESTS} requests; split it", line=line)
     if first is None:
-        raise InputError("the file has no request; write one JSON object per line")
+        raise InputError("the file contains no requests; write one JSON object per line")
     return BatchSummary(*first, len(known))
 
 
 def _check_line(item: Any) -> tuple[str, str, str]:
-    """Return custom_id, endpoint and model of a line."""
+    """Return the custom_id, endpoint and model of a line."""
     if not isinstance(item, dict):
         raise InputError("is not an object; write one with custom_id, method, url and body")
     for key in item:
@@ -78,7 +78,7 @@ def _check_line(item: Any) -> tuple[str, str, str]:
             raise _input_error(key, f"is not known; a line has {', '.join(LINE_KEYS)}")
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
-        raise _input_error("custom_id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
+        raise _input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")
     if has_lone_surrogate(custom_id):
         raise _input_error("custom_id", f"contains {LONE_SURROGATE}; write the whole character")
     if item.get("method") != "POST":
@@ -105,7 +105,7 @@ def _check_body(body: Mapping[str, Any], source: str) -> None:
             raise _input_error(f"body.{name}", fault)
     limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
     if len(limits) > 1:
-        raise _input_error(f"body.{limits[1]}", f"is given besides {limits[0]}; keep one of them")
+        raise _input_error(f"body.{limits[1]}", f"cannot be combined with {limits[0]}; keep one of them")
 
 
 def _input_error(param: str, message: str) -> InputError:

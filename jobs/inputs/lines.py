@@ -78,7 +78,7 @@ def read_array(path: Path) -> Iterator[tuple[int, Any]]:
         window.skip("]")
         if window.next_is(""):
             return
-        raise InputError("text after the end of the array; remove it", line=window.line)
+        raise InputError("there is text after the end of the array; remove it", line=window.line)
 
 
 class _Window:
@@ -109,7 +109,7 @@ class _Window:
         self._move_to(self._position + 1)
 
     def take_value(self) -> tuple[int, Any]:
-        """Parse the next value, reading until it is complete; return its first line's number and the value."""
+        """Parse the next value, reading until it is complete; return the number of its first line, and the value."""
         self.next_is("")
         line = self.line
         while True:
@@ -133,7 +133,7 @@ class _Window:
         self._position = position
 
     def _read_chunk(self, *, double: bool = False) -> bool:
-        """Read the next chunk and drop parsed text; False at the end of the file."""
+        """Read the next chunk and drop parsed text; return False at the end of the file."""
         self._text, self._position = self._text[self._position :], 0
         try:
             more = self._file.read(max(CHUNK_CHARACTERS, len(self._text) if double else 0))

@@ -1,4 +1,4 @@
-"""Rules for the parameters of OpenAI's completions; batch files and chats share them.
+"""Rules for OpenAI's completion parameters, shared by batch files and chats.
 
 The engine checks them again with its own limits; these checks use the client's parameter names.
 """
@@ -53,7 +53,7 @@ def _check_top_p(value: Any) -> str | None:
 def _check_stop(value: Any) -> str | None:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        return "must be a text or a list of texts, none of them empty"
+        return "must be a string or a list of strings, none of them empty"
     return next((fault for text in texts if (fault := _check_text(text))), None)
 
 
@@ -72,7 +72,7 @@ def _check_logit_bias(value: Any) -> str | None:
 
 def _check_text(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
-        return "must be a text that is not empty"
+        return "must be a string that is not empty"
     return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(value) else None
 
 

@@ -51,7 +51,7 @@ def check_prompts(path: Path) -> None:
         except InputError as error:
             raise InputError(error.message, line=line, param=error.param) from None
     if is_empty:
-        raise InputError("the file has no prompt; write one JSON object per line")
+        raise InputError("the file contains no prompts; write one JSON object per line")
 
 
 def _check_line(item: Any) -> None:
@@ -79,7 +79,7 @@ def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _input_error("body", f"must be an object with the parameters of {url}")
     if "id" in body:
-        raise _input_error("body.id", "is not known; name the request by custom_id")
+        raise _input_error("body.id", "is not known; use custom_id to name the request")
     if body.get(ENDPOINTS[url]) is None:
         raise _input_error(f"body.{ENDPOINTS[url]}", "is missing; add it")
     return {key: value for key, value in body.items() if key not in IGNORED_PARAMETERS} | {"id": item.get("custom_id")}
@@ -90,7 +90,7 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 
 def _normalize_logprobs(given: dict[str, Any]) -> None:
-    """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+    """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` with the number of alternatives."""
     top, wanted = given.pop("top_logprobs", None), given.get("logprobs")
     if top is not None and wanted is not True:
         raise _input_error("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
@@ -117,7 +117,7 @@ def _check_combinations(given: Mapping[str, Any]) -> None:
         raise InputError(f"has {found}; {EXAMPLE}")
     limits = [name for name in LENGTH_LIMITS if name in given]
     if len(limits) > 1:
-        raise _input_error(limits[1], f"is given besides {limits[0]}; keep one of them")
+        raise _input_error(limits[1], f"cannot be combined with {limits[0]}; keep one of them")
 
 
 def _input_error(param: str, message: str) -> InputError:

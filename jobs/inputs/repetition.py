@@ -1,8 +1,8 @@
-"""Detects fields that a JSON object has more than once, of which parsers silently take the last."""
+"""Detects repeated fields in JSON objects, of which parsers silently take the last one."""
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # maximum characters of a field's name that a message shows
+MAX_NAME_CHARACTERS = 64  # maximum number of characters of a field's name in a message
 
 
 class RepeatedFieldFinder:
@@ -19,7 +19,10 @@ class RepeatedFieldFinder:
         self._object: dict[str, Any] = {}
 
     def read_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Return the object. Inner objects are read first, so outer ones complete the path."""
+        """Build the object and look for a repeated field.
+
+        Inner objects are read first, so outer ones complete the path.
+        """
         fields = dict(pairs)
         if self.name is not None:
             self._extend_path(fields)

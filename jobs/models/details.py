@@ -1,4 +1,4 @@
-"""What is known of a model without loading it, by the model's kind."""
+"""Details of a model that are known without loading it, with one class per kind of model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 
 
 class _Details(BaseModel):
-    """Strict, because the values come from JSON files that users wrote."""
+    """Base class of all details; strict, because the values come from JSON files that users wrote."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -41,18 +41,18 @@ class _ShapedDetails(_Details):
 
 
 class CheckpointDetails(_ShapedDetails):
-    """A checkpoint; null for what its config.json does not say."""
+    """A checkpoint; fields that its config.json lacks are null."""
 
     quantization: str | None = Field(None, description="int8, nf4 or fp4; null if the weights are not quantized")
     precision: StoredPrecision | None = None
 
 
 class GgufDetails(_ShapedDetails):
-    """A GGUF file; null for what its config.json does not say."""
+    """A GGUF file; fields that its config.json lacks are null."""
 
 
 class AdapterDetails(_Details):
-    """A LoRA adapter; null for what its adapter_config.json does not say."""
+    """A LoRA adapter; fields that its adapter_config.json lacks are null."""
 
     lora_rank: int | None = None
     lora_alpha: int | float | None = None
@@ -72,7 +72,7 @@ DETAILS_CLASSES: dict[str, type[ModelDetails]] = {
 
 
 def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Return the details of a model of this kind as they are stored, without those that are unknown.
+    """Check the details of a model of this kind; return them as they are stored, without unknown ones.
 
     Raises:
         InvalidRequestError: `file`, which they were read from, has a value of another type.

@@ -1,4 +1,4 @@
-"""The fields of registered configurations that clients see.
+"""The fields of a registered model's configuration that clients see.
 
 They are checked so that every database and every client accepts them. Other fields are neither checked nor stored.
 """
@@ -50,7 +50,7 @@ class Quantization(ShownFields):
 
 
 class ShownConfig(ShownFields):
-    """Of a `config.json`: the model's sizes and how its weights are stored."""
+    """Fields of a `config.json`: the model's sizes and how its weights are stored."""
 
     hidden_size: Size | None = None
     intermediate_size: Size | None = None
@@ -75,7 +75,7 @@ class ShownConfig(ShownFields):
 
 
 class ShownAdapterConfig(ShownFields):
-    """Of an `adapter_config.json`."""
+    """Fields of an `adapter_config.json`."""
 
     r: Size | None = None
     lora_alpha: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | Size | None = None

@@ -9,7 +9,7 @@ from jobs.specs.fields import StrictModel
 
 
 class MeasuredModel(StrictModel):
-    """One model of a quality report."""
+    """One model in a quality report."""
 
     name: str = Field(description='"unquantized", or the method')
     weight_bytes: int = Field(description="Bytes of the weights")

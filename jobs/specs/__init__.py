@@ -1,4 +1,4 @@
-"""Specs of jobs: one pydantic model per job kind, distinguished by `kind`."""
+"""Job specs: one pydantic model per kind of job, distinguished by `kind`."""
 
 from typing import Annotated, get_args
 
@@ -23,7 +23,7 @@ AnySpec = Annotated[
     Field(discriminator="kind"),
 ]
 
-# The spec in rows, claims and runners, with stored fields that clients cannot send.
+# The spec as rows, claims and runners contain it, including fields that clients cannot send.
 StoredSpec = Annotated[
     StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),

@@ -1,4 +1,4 @@
-"""Translates names and presets of Baichuan2's fine-tune.py to fields of a `finetune` spec."""
+"""Translates the names and presets of Baichuan2's fine-tune.py into fields of a `finetune` spec."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,13 +19,13 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "target_modules": "lora_target_modules",
     "optim": "optimizer",
 }
-# Options that set other fields, or that have only one possible value.
+# Published options whose values have to be translated, not only their names.
 SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
 TRACKERS = ("wandb", "mlflow")
 DEEPSPEED_PRESETS = ("zero2", "zero3", "zero3-offload")
 
-# As in `baichuan_core.finetuning.options`; a test compares them.
+# The same presets as in `baichuan_core.finetuning.options`; a test compares them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "baichuan2-published": {
         "epochs": 4,
@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a spec, some of which may have their published names, and fill in a preset.
+    """Return the fields of a spec under our names, with the values of its preset filled in.
 
     Raises:
         ValueError: A field is given twice, or a published switch has a value that is not possible here.
@@ -76,7 +76,7 @@ def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
         if switch in body:
             apply(ours, body[switch])
     if "data_path" in body and "method" not in ours and "preset" not in ours:
-        ours["method"] = "full"  # the script's behaviour without use_lora
+        ours["method"] = "full"  # what the script does without use_lora
     if isinstance(targets := ours.get("lora_target_modules"), str):
         ours["lora_target_modules"] = [name.strip() for name in targets.split(",")]
     preset = ours.get("preset")
@@ -141,7 +141,7 @@ def _require_json_object(name: str, value: Any) -> dict[str, Any]:
 
 
 def _apply_hostfile(fields: dict[str, Any], value: Any) -> None:
-    """Accept the content of a hostfile; an empty one asks for nothing."""
+    """Accept the content of a hostfile; an empty one sets nothing."""
     if value in (None, ""):
         return
     if not isinstance(value, str):

@@ -12,7 +12,7 @@ from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
-REPORT_BATCH_TOKENS = 1024  # maximum tokens that run at once, as in `baichuan_core.quantization.quality`
+REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
 
 
 class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
@@ -48,7 +48,7 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
         if self.calibration_file is not None and not self.calibration:
             raise ValueError("calibration_file is for calibration; leave it out, or set calibration to true")
         if self.calibration_file is not None and self.calibration_file == self.quality_text_file:
-            raise ValueError("quality_text_file is the text that was calibrated on; measure on another one")
+            raise ValueError("quality_text_file is the same as calibration_file; measure on another text")
         return self
 
     def file_references(self) -> dict[str, str]:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_VALUE_LENGTH = 128  # maximum characters of a searchable value; longer values are left out
+MAX_VALUE_LENGTH = 128  # maximum number of characters in a searchable value; longer values are left out
 MAX_PLAIN_NUMBER = 10**15  # larger numbers are written with an exponent
-MAX_LIST_LENGTH = 32  # maximum length of a list with searchable elements
+MAX_LIST_LENGTH = 32  # maximum length of a list whose elements are searchable
 
 
 def searchable_fields(spec: Mapping[str, Any]) -> str:
-    r"""Return the scalars of a spec as lines `name=value` between line breaks.
+    r"""Return the scalars of a spec as `name=value` lines between line breaks.
 
     Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
     `"\nbits=4\nresources.nodes=1\nstop=a\nstop=b\n"`.
@@ -44,7 +44,7 @@ def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _format_scalar(value: Any) -> str:
-    """Format a scalar; whole numbers have no fraction, so that 4 finds 4.0."""
+    """Format a scalar; whole numbers are written without a fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLAIN_NUMBER:

@@ -1,4 +1,4 @@
-"""Base of the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
+"""Base class for the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -11,13 +11,13 @@ from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
-BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
+BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
 
 EngineChoice = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
 class TextGenerationSpec(ModelReadingSpec):
-    """A spec of a job that generates text with a model and perhaps an adapter."""
+    """A spec of a job that generates text with a model and possibly an adapter."""
 
     produces_model: ClassVar[bool] = False
     runs_gguf: ClassVar[bool] = True
@@ -74,7 +74,7 @@ class TextGenerationSpec(ModelReadingSpec):
 def _find_gguf_incompatibility(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Incompatibility | None:
     if has_adapter:
         return Incompatibility(
-            "adapter", "is a GGUF file, which takes no adapter; merge the adapter, then convert to gguf"
+            "adapter", "is a GGUF file, which does not support adapters; merge the adapter, then convert to gguf"
         )
     if engine not in ("auto", "llama_cpp"):
         return Incompatibility("engine", f"is a GGUF file, which the engine {engine} does not run; leave engine out")
