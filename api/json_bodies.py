@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from jobs.errors import DomainError, InvalidRequestError
-from jobs.inputs import FieldRepetition
+from jobs.inputs import RepeatedFieldFinder
 
 
 class JsonRoute(APIRoute):
@@ -47,8 +47,8 @@ class OpenAIRoute(JsonRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        repetition = FieldRepetition()
-        content = json.loads(body, object_pairs_hook=repetition.read, parse_constant=_refuse_constant)
+        repetition = RepeatedFieldFinder()
+        content = json.loads(body, object_pairs_hook=repetition.read_object, parse_constant=_refuse_constant)
         if repetition.name is not None:
             message = f"{repetition.name!r} is given more than once in one object; keep one"
             raise InvalidRequestError(message, param=repetition.path)

@@ -12,7 +12,7 @@ from cli.exit_codes import ExitCode
 from cli.hostfile import find_own_rank, read_hostfile
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.job_spec import JobSpec
-from jobs.specs.published_finetuning import with_our_names
+from jobs.specs.published_finetuning import translate_published_names
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
@@ -36,7 +36,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
         CommandError: A field is wrong, or the output is missing.
     """
     try:
-        fields = with_our_names(body)
+        fields = translate_published_names(body)
         paths = {name: str(fields[name]) for name in PATH_PLACEHOLDERS if fields.get(name) is not None}
         data = _read_weights(fields.pop("training_files", None))
         if data:

@@ -62,7 +62,7 @@ class ExpiresAfter(Body):
 
 
 class UploadBody(Body):
-    """A file that is announced."""
+    """A file that will be uploaded in parts."""
 
     bytes: int = Field(ge=0)
     filename: Name
@@ -74,7 +74,7 @@ class UploadBody(Body):
 
 
 class CompletionBody(Body):
-    """Which parts make the file."""
+    """The parts of the file, in their order."""
 
     part_ids: list[str] = Field(max_length=10_000)
     md5: str | None = Field(None, pattern=r"^[0-9a-fA-F]{32}$")
@@ -144,7 +144,7 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
 
 @router.post("/{upload_id}/complete", response_model=UploadObject)
 async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCaller) -> Response:
-    """Join the parts to a file. Completing twice answers with the same file."""
+    """Join the parts into a file. Completing twice answers with the same file."""
     writer, project = caller.service.writer, caller.project_id
     upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
     if upload.status != UploadStatus.COMPLETED:
@@ -181,7 +181,7 @@ async def _join_parts(
                     checksum.update(piece)
                     file.write(piece)
             file.flush()
-            os.fsync(file.fileno())  # an accepted file must survive a power failure, like its row
+            os.fsync(file.fileno())  # an accepted file must survive a power failure, as its row does
 
         with translate_storage_errors():
             await asyncio.to_thread(write)

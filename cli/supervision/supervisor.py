@@ -9,7 +9,7 @@ from cli.output import say
 from cli.supervision.child import Child
 from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
-from jobs.settings import EXIT_INVALID
+from jobs.settings import EXIT_INVALID_SETTINGS
 
 QUICK_EXIT_SECONDS = 5.0  # a child that exits sooner counts as having failed to start
 MAX_QUICK_DEATHS = 3
@@ -88,7 +88,7 @@ class Supervisor:
             watched.quick_deaths, watched.delay = 0, MIN_DELAY
         ended = f"the {child.name} ended ({describe_exit(code)})"
         report = f"the last lines of {child.log}:\n{child.tail()}"
-        if code == EXIT_INVALID:
+        if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
         if watched.quick_deaths >= MAX_QUICK_DEATHS:
             raise CommandError(f"{ended} {MAX_QUICK_DEATHS} times directly after its start; {report}")

@@ -133,7 +133,7 @@ def test_an_invalid_setting_is_one_line_that_names_its_variable(
     done = shell.process(command, **{variable: value})
     assert done.code == 2
     assert done.err.count("\n") == 1, done.err
-    assert done.err.startswith("error: correct these variables of the environment: ")
+    assert done.err.startswith("error: correct these environment variables: ")
     assert f"{variable}" in done.err
     assert reason in done.err
     assert "secret" not in done.err

@@ -53,13 +53,13 @@ export interface paths {
         };
         /**
          * List Batches
-         * @description List the generate jobs of the project that were made here, newest first.
+         * @description List the generate jobs of the project that were created as batches, newest first.
          */
         get: operations["list_batches_v1_batches_get"];
         put?: never;
         /**
          * Create
-         * @description Make a batch. A repeated request of a client that lost the answer makes no second one.
+         * @description Create a batch. If a client that lost the answer repeats its request, no second one is created.
          */
         post: operations["create_v1_batches_post"];
         delete?: never;
@@ -77,7 +77,7 @@ export interface paths {
         };
         /**
          * Get
-         * @description One batch.
+         * @description Return a batch.
          */
         get: operations["get_v1_batches__batch_id__get"];
         put?: never;
@@ -99,7 +99,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Cancel a batch; it has no results then.
+         * @description Cancel a batch; a cancelled batch has no results.
          */
         post: operations["cancel_v1_batches__batch_id__cancel_post"];
         delete?: never;
@@ -218,7 +218,7 @@ export interface paths {
         post: operations["update_v1_chat_completions__completion_id__post"];
         /**
          * Delete
-         * @description Delete the text of a stored chat; its tokens stay counted.
+         * @description Delete the text of a stored chat; its tokens still count as usage.
          */
         delete: operations["delete_v1_chat_completions__completion_id__delete"];
         options?: never;
@@ -393,13 +393,13 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description List all finetune jobs of the project, newest first, however they were made.
+         * @description List all finetune jobs of the project, newest first, however they were created.
          */
         get: operations["list_jobs_v1_fine_tuning_jobs_get"];
         put?: never;
         /**
          * Create
-         * @description Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one.
+         * @description Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created.
          */
         post: operations["create_v1_fine_tuning_jobs_post"];
         delete?: never;
@@ -417,7 +417,7 @@ export interface paths {
         };
         /**
          * Get
-         * @description One fine-tuning job.
+         * @description Return a fine-tuning job.
          */
         get: operations["get_v1_fine_tuning_jobs__job_id__get"];
         put?: never;
@@ -439,7 +439,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Cancel a job: at once if it waits, through its worker if it runs.
+         * @description Cancel a job: at once if it is waiting, through its worker if it is running.
          */
         post: operations["cancel_v1_fine_tuning_jobs__job_id__cancel_post"];
         delete?: never;
@@ -477,7 +477,7 @@ export interface paths {
         };
         /**
          * List Events
-         * @description Changes of the job's state and its metrics, newest first.
+         * @description List the job's state changes and metrics, newest first.
          */
         get: operations["list_events_v1_fine_tuning_jobs__job_id__events_get"];
         put?: never;
@@ -499,7 +499,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`.
+         * @description Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`.
          */
         post: operations["pause_v1_fine_tuning_jobs__job_id__pause_post"];
         delete?: never;
@@ -519,7 +519,7 @@ export interface paths {
         put?: never;
         /**
          * Resume
-         * @description Let a paused job continue.
+         * @description Resume a paused job.
          */
         post: operations["resume_v1_fine_tuning_jobs__job_id__resume_post"];
         delete?: never;
@@ -1102,7 +1102,7 @@ export interface paths {
         put?: never;
         /**
          * Complete Upload
-         * @description Join the parts to a file. Completing twice answers with the same file.
+         * @description Join the parts into a file. Completing twice answers with the same file.
          */
         post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
         delete?: never;
@@ -1301,7 +1301,7 @@ export interface components {
         };
         /**
          * AdapterDetails
-         * @description A LoRA adapter; null for what its adapter_config.json does not say.
+         * @description A LoRA adapter; fields that its adapter_config.json lacks are null.
          */
         AdapterDetails: {
             /**
@@ -1392,13 +1392,13 @@ export interface components {
         };
         /**
          * AttemptState
-         * @description Where one attempt at a job stands.
+         * @description The state of one attempt at a job.
          * @enum {string}
          */
         AttemptState: "dispatched" | "running" | "succeeded" | "failed" | "cancelled" | "expired" | "lost" | "released";
         /**
          * BatchBody
-         * @description A batch to make.
+         * @description A batch to create.
          */
         BatchBody: {
             /**
@@ -1443,7 +1443,7 @@ export interface components {
         };
         /**
          * BatchErrors
-         * @description All reasons.
+         * @description The reasons why a batch has failed.
          */
         BatchErrors: {
             /** Data */
@@ -1524,7 +1524,7 @@ export interface components {
         };
         /**
          * BatchUsage
-         * @description Tokens of a completed batch.
+         * @description Token usage of a completed batch.
          */
         BatchUsage: {
             /** Input Tokens */
@@ -1840,7 +1840,7 @@ export interface components {
         };
         /**
          * ChatDeletedObject
-         * @description A stored chat that was deleted.
+         * @description The confirmation that a stored chat was deleted.
          */
         ChatDeletedObject: {
             /**
@@ -1860,7 +1860,7 @@ export interface components {
         };
         /**
          * ChatExtension
-         * @description What clients send as `extra_body={"baichuan": {...}}`.
+         * @description The parameters that clients send as `extra_body={"baichuan": {...}}`.
          */
         ChatExtension: {
             /**
@@ -1893,7 +1893,7 @@ export interface components {
         };
         /**
          * CheckpointDetails
-         * @description A checkpoint; null for what its config.json does not say.
+         * @description A checkpoint; fields that its config.json lacks are null.
          */
         CheckpointDetails: {
             /**
@@ -1930,7 +1930,7 @@ export interface components {
         };
         /**
          * CompletionBody
-         * @description Which parts make the file.
+         * @description The parts of the file, in their order.
          */
         CompletionBody: {
             /** Md5 */
@@ -1972,9 +1972,9 @@ export interface components {
         };
         /**
          * ConvertSpec
-         * @description `baichuan1`: the head's rows normalised, for engines without NormHead.
+         * @description Target `baichuan1`: the output head with normalized rows, for engines without NormHead.
          *
-         *     `safetensors`: any published file form to sharded safetensors, the published int4 to today's NF4.
+         *     `safetensors`: any published file format to sharded safetensors, the published int4 to today's NF4.
          *     `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
          *     `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
          *     `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
@@ -2201,7 +2201,7 @@ export interface components {
         };
         /**
          * EvaluateSpec
-         * @description `ceval`, `mmlu` and `cmmlu`: multiple choice as published, by the log-likelihood of the letter.
+         * @description Benchmarks `ceval`, `mmlu` and `cmmlu`: multiple choice as published, scored by the log-likelihood of the letter.
          *
          *     `perplexity`: how well the model predicts a text.
          */
@@ -2340,7 +2340,7 @@ export interface components {
         };
         /**
          * Extension
-         * @description What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec.
+         * @description The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec.
          */
         Extension: {
             /**
@@ -2466,7 +2466,7 @@ export interface components {
         };
         /**
          * FineTuningBody
-         * @description A fine-tuning job to make.
+         * @description A fine-tuning job to create.
          */
         FineTuningBody: {
             /**
@@ -2730,7 +2730,7 @@ export interface components {
         };
         /**
          * FinetuneSpec
-         * @description Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py.
+         * @description Full fine-tuning or a LoRA adapter; fields may also be set by their names in Baichuan2's fine-tune.py.
          */
         FinetuneSpec: {
             /**
@@ -3183,7 +3183,7 @@ export interface components {
         };
         /**
          * GgufDetails
-         * @description A GGUF file; null for what its config.json does not say.
+         * @description A GGUF file; fields that its config.json lacks are null.
          */
         GgufDetails: {
             /**
@@ -3269,7 +3269,7 @@ export interface components {
         };
         /**
          * HyperparametersObject
-         * @description Hyperparameters; those that are `auto` have their values once the job has started.
+         * @description Hyperparameters; each `auto` is replaced by its value once the job has started.
          */
         HyperparametersObject: {
             /** Batch Size */
@@ -3287,7 +3287,7 @@ export interface components {
         };
         /**
          * InputTokensDetails
-         * @description Part of the usage; nothing is cached across batches.
+         * @description Details of the input tokens; none are cached across batches.
          */
         InputTokensDetails: {
             /**
@@ -3440,7 +3440,7 @@ export interface components {
         };
         /**
          * JobProgress
-         * @description The newest report of a running attempt.
+         * @description The latest report of a running attempt.
          */
         JobProgress: {
             /**
@@ -3512,7 +3512,7 @@ export interface components {
         };
         /**
          * JobState
-         * @description Where a job stands.
+         * @description The state of a job.
          * @enum {string}
          */
         JobState: "queued" | "dispatched" | "running" | "cancelling" | "pausing" | "paused" | "succeeded" | "failed" | "cancelled";
@@ -3604,7 +3604,7 @@ export interface components {
         };
         /**
          * LengthCount
-         * @description How many examples have a length.
+         * @description The number of examples whose length falls into one range.
          */
         LengthCount: {
             /** Examples */
@@ -3771,7 +3771,7 @@ export interface components {
         };
         /**
          * MeasuredModel
-         * @description One model of a quality report.
+         * @description One model in a quality report.
          */
         MeasuredModel: {
             /**
@@ -3814,7 +3814,7 @@ export interface components {
         };
         /**
          * Method
-         * @description How to train.
+         * @description The training method.
          */
         Method: {
             /** Dpo */
@@ -4040,7 +4040,7 @@ export interface components {
         };
         /**
          * OutputTokensDetails
-         * @description Part of the usage; the models do not reason in tokens of their own.
+         * @description Details of the output tokens; the models have no separate reasoning tokens.
          */
         OutputTokensDetails: {
             /**
@@ -4385,7 +4385,7 @@ export interface components {
         };
         /**
          * PreviewResult
-         * @description What a fine-tune would make of a data set.
+         * @description How a fine-tune would read a data set.
          */
         PreviewResult: {
             /**
@@ -4447,7 +4447,7 @@ export interface components {
         };
         /**
          * PreviewSpec
-         * @description A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped.
+         * @description A preview of training data: the first examples as tokens, all lengths, and how many are truncated or dropped.
          */
         PreviewSpec: {
             /**
@@ -4847,7 +4847,7 @@ export interface components {
         };
         /**
          * RequestCounts
-         * @description How many requests are done.
+         * @description Number of requests: in total, completed and failed.
          */
         RequestCounts: {
             /** Completed */
@@ -5232,7 +5232,7 @@ export interface components {
         };
         /**
          * StreamOptions
-         * @description How a stream looks.
+         * @description Options for a streamed answer.
          */
         StreamOptions: {
             /** Include Obfuscation */
@@ -5245,7 +5245,7 @@ export interface components {
         };
         /**
          * Supervised
-         * @description Settings of the supervised method.
+         * @description Settings for the supervised method.
          */
         Supervised: {
             /**
@@ -5366,7 +5366,7 @@ export interface components {
         };
         /**
          * UpdateBody
-         * @description What can be changed of a stored chat.
+         * @description The part of a stored chat that clients can change.
          */
         UpdateBody: {
             /** Metadata */
@@ -5376,7 +5376,7 @@ export interface components {
         };
         /**
          * UploadBody
-         * @description A file that is announced.
+         * @description A file that will be uploaded in parts.
          */
         UploadBody: {
             /** Bytes */
@@ -5596,7 +5596,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description Tokens of an answer; each prompt counts once.
+         * @description Token usage of an answer; each prompt counts once.
          */
         api__openai__completion_objects__Usage: {
             /** Completion Tokens */
