@@ -65,7 +65,8 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
     evaluated = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
     tokenizers = [load_tokenizer(one.checkpoint) for one in evaluated]
-    letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]  # fails before any model is loaded
+    # Encoded first, so that an unsuitable tokenizer is rejected before any model is loaded.
+    letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]
     runs = [
         _ModelRun(number, *parts, benchmark, exams, options, saved)
         for number, parts in enumerate(zip(evaluated, tokenizers, letters, strict=True))
@@ -103,7 +104,7 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
 
 
 def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
-    """Return the answers by subject; load the model only if some are not saved."""
+    """Return the answers by subject, loading the model only if some of them have not been saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"
     window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH

@@ -49,7 +49,7 @@ def _list_subjects(contents: Mapping[str, bytes], benchmark: Benchmark, split: s
         if name not in known:
             expected = benchmark.file_name("SUBJECT", split)
             raise DatasetError(
-                f"{name} is not a subject of {benchmark.title} (expected {expected}): remove or rename it"
+                f"{name} does not belong to {benchmark.title} (expected {expected}): remove or rename it"
             )
     if not files:
         raise DatasetError(

@@ -15,14 +15,14 @@ from baichuan_core.errors import DatasetError
 from .benchmarks import EXAMPLES_FOLDER
 
 SPLIT_FOLDERS = (EXAMPLES_FOLDER, "val", "test")
-# Limits in bytes, far above the published sizes: MMLU's archive unpacks to 166 MB, 8 MB of which are these CSV files.
+# Limits in bytes, far above the published sizes: MMLU's archive unpacks to 166 MB, of which we read 8 MB of CSV files.
 MAX_UNPACKED_BYTES = 2 * 2**30
 MAX_READ_BYTES = 256 * 2**20
 DAMAGED_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
 def read_csv_files(data: Path) -> dict[str, bytes]:
-    """Read all CSV files in folders `dev`, `val` and `test`, keyed by folder and name (`dev/law_dev.csv`).
+    """Read all CSV files in the folders `dev`, `val` and `test`, keyed by folder and name (`dev/law_dev.csv`).
 
     Args:
         data: A directory, or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of one, whatever its file name.
@@ -45,7 +45,7 @@ def read_csv_files(data: Path) -> dict[str, bytes]:
         found[name] = content
     if not found:
         raise DatasetError(
-            f"{data.name} has no CSV file in a folder dev, val or test: use the published layout of the benchmark"
+            f"{data.name} has no CSV files in a folder named dev, val or test: use the benchmark's published layout"
         )
     return found
 
@@ -63,7 +63,7 @@ def _read_members(data: Path) -> Iterator[tuple[str, bytes]]:
         raise DatasetError(message) from error
     except DAMAGED_ARCHIVE_ERRORS as error:
         raise DatasetError(f"{data.name} cannot be read ({error}): copy or upload it again") from error
-    except RuntimeError as error:  # unknown compression or password-protected
+    except RuntimeError as error:  # the compression method is unknown, or the archive is password-protected
         raise DatasetError(f"{data.name} cannot be unpacked ({error}): pack it as a plain .zip or .tar.gz") from error
 
 

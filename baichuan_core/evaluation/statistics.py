@@ -46,7 +46,7 @@ class Difference:
 
 
 def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """Group subjects by category; a subject can be in several."""
+    """Group subjects by category; a subject can belong to several."""
     found: dict[str, list[str]] = {}
     for subject in subjects:
         for category in benchmark.subjects()[subject].categories:
@@ -80,7 +80,7 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
 
 
 def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
-    """Compute a 95% confidence interval of sum(sums) / sum(sizes), assuming independent blocks.
+    """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming independent blocks.
 
     The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
     than four blocks are too few for a useful interval and give None.
@@ -95,7 +95,7 @@ def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[
 
 
 def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
-    """Return one weight per question, in the order of subjects; weights sum to 1."""
+    """Return one weight per question, in the order of subjects; the weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {
         subject: 1 / questions if averaging == "questions" else 1 / (len(answers) * len(rows))
@@ -116,7 +116,7 @@ def _agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[flo
 
 
 def _student_quantile(freedom: int) -> float:
-    """Return Student's quantile, by its expansion around the normal quantile (Abramowitz and Stegun, 26.7.5)."""
+    """Compute a quantile of Student's t-distribution from the normal quantile (Abramowitz and Stegun, 26.7.5)."""
     terms = (
         (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / 4,
         (5 * NORMAL_QUANTILE**5 + 16 * NORMAL_QUANTILE**3 + 3 * NORMAL_QUANTILE) / 96,

@@ -95,7 +95,7 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Return whether the path still names this file; a run that ended in the meantime has deleted it."""
+    """Return whether the path still refers to this file; a run that ended in the meantime may have deleted it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def read_finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
     if (_parse_object(head) or {}).get("fingerprint") != fingerprint:
         return {}
     finished: dict[Key, str] = {}
-    for line in lines[:-1]:  # text after the last line break is an incomplete line of a run that was killed
+    for line in lines[:-1]:  # text after the last line break is an incomplete line from a run that was killed
         fields = _parse_object(line)
         if fields is None or not fields.keys() >= {"index", "sample"}:
             break

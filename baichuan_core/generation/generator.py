@@ -75,7 +75,7 @@ class TextGenerator:
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = self._create_encoder(options)
-        self._lane = 0  # number of its open batch; above 0 it belongs to another generator
+        self._lane = 0  # number of its open batch; if above 0, this is a lane of another generator
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
 
@@ -94,7 +94,7 @@ class TextGenerator:
         """
         batch = self._load_batch()
         if not isinstance(batch.engine, Lanes):
-            raise UnsupportedError(f"the engine {self.choice.name} has a single batch; use the engine {NATIVE}")
+            raise UnsupportedError(f"the engine {self.choice.name} has only one batch; use the engine {NATIVE}")
         lane = copy.copy(self)
         settings = self._defaults.complete(options)
         lane.setup = replace(
@@ -228,7 +228,7 @@ def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
 def _end_token_ids(
     tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
 ) -> frozenset[int]:
-    """Return the end tokens of `generation_config.json`, or a list in `config.json`, or the tokenizer's end token."""
+    """Return the end tokens in `generation_config.json`, else the list in `config.json`, else the tokenizer's."""
     ids = defaults.eos_token_id
     if ids is None:
         ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id

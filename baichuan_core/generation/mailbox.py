@@ -81,7 +81,7 @@ class Mailbox(Generic[Item]):
         if self._waiter:
             loop, future = self._waiter
             self._waiter = None
-            with suppress(RuntimeError):  # the loop is closed, so nothing waits in it
+            with suppress(RuntimeError):  # the loop is closed, so nothing is waiting in it
                 loop.call_soon_threadsafe(_wake, future)
 
 

@@ -83,7 +83,7 @@ class OpenBatch:
     def close(self) -> None:
         """Fail the unfinished completions and free the engine's memory. Nothing can be submitted afterwards."""
         with self._sending:
-            if self._stop():  # the thread has ended, so this one may use the engine
+            if self._stop():  # the batch's thread has ended, so the current one may use the engine
                 self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))
                 self.engine.close()
 
@@ -135,7 +135,7 @@ class OpenBatch:
             self.engine.abort(request_id)
 
     def fail(self, error: BaseException) -> None:
-        """Remove all completions, and raise `error` where they are read; only the batch's thread calls this."""
+        """Remove all completions, and raise `error` in their readers; only the batch's thread calls this."""
         for ticket in {id(one): one for one in self._tickets.values()}.values():
             with suppress(Exception):  # the engine may be broken
                 self._abort(ticket)
@@ -204,7 +204,7 @@ class Feed:
 
 
 def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
-    """Make queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
+    """Run queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
     call = calls.get()
     while call is not None:
         batch = reference()
@@ -229,4 +229,4 @@ def _stop(thread: threading.Thread, calls: Calls, engine: Engine) -> bool:
     engine.wake()
     if thread.ident is not None and thread is not threading.current_thread():
         thread.join()
-    return True  # a finalizer returns None if it has run before, so `close` acts only once
+    return True  # a finalizer returns None if it has already run, so `close` acts only once

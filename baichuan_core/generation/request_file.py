@@ -11,7 +11,7 @@ from baichuan_core.generation.requests import OPTIONS, GenerationRequest
 from baichuan_core.text_file import read_text_file
 
 KEYS = ("prompt", "messages", "id", *OPTIONS)
-# OpenAI's names of the length limit; the second one replaced the first in its chat API.
+# OpenAI's names for the length limit; the second one replaced the first in its chat API.
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 SOURCES = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
@@ -85,7 +85,7 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
         item = json.loads(content)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object per line") from error
-    except (ValueError, RecursionError) as error:  # too many digits or nested brackets
+    except (ValueError, RecursionError) as error:  # a number with too many digits, or brackets nested too deeply
         raise DatasetError(f"{place} is not JSON: {error}; write one JSON object per line") from error
     if not isinstance(item, dict):
         raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
@@ -127,7 +127,7 @@ def _use_own_names(item: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
-    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` with the number of alternatives."""
     top = fields.pop("top_logprobs", None)
     wanted = fields.get("logprobs")
     if isinstance(wanted, bool):

@@ -44,12 +44,12 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
-            raise PromptError("a request must have either 'prompt' or 'messages', and not both; pass exactly one")
+            raise PromptError("a request must have either 'prompt' or 'messages', but not both; pass exactly one")
         for names, kinds, word in ((WHOLE_NUMBERS, int, "a whole number"), (NUMBERS, (int, float), "a number")):
             for name in names:
                 value = getattr(self, name)
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-                    raise PromptError(f"{name} is {value!r}; write {word}")
+                    raise PromptError(f"{name} is {value!r}; it must be {word}")
         if has_lone_surrogate(self.id or ""):
             raise PromptError("id contains half of a surrogate pair; write the whole character")
         try:

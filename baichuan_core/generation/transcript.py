@@ -1,4 +1,4 @@
-"""A completion while it is generated: its tokens, whether it has ended, and the text that cannot change any longer."""
+"""A completion while it is being generated: its tokens, whether it has ended, and the text that is already final."""
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
@@ -9,7 +9,7 @@ INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an inco
 
 
 class Transcript:
-    """Collects the tokens of one completion, so that completions of every engine end and read the same.
+    """Collects the tokens of one completion, so that completions end and read the same with every engine.
 
     Example:
         With the stop text " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
@@ -28,14 +28,14 @@ class Transcript:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._logprobs: list[TokenLogprobs] = []
-        # Number of last tokens to search for a stop text. Every token has at least one byte, and the first character of
-        # the decoded tail may be incomplete.
+        # Number of tokens at the end to search for a stop text. Every token has at least one byte, and the first character
+        # of the decoded tail may be incomplete.
         self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
-        self._sent = 0  # number of characters of the text that `delta` has returned
+        self._sent = 0  # number of characters that `delta` has returned so far
         self._window = 0  # index of the first token to decode again, see `_settle`
         self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # pairs of settled characters and the number of their tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of their tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:

@@ -120,8 +120,8 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
     if needed > free:
         kind = MemoryOccupiedError if needed <= total_bytes("cpu") else InsufficientMemoryError
         raise kind(
-            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but {in_gib(free)} are free: "
-            "use a shorter text"
+            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but only {in_gib(free)} are "
+            "free: use a shorter text"
         )
 
 
@@ -131,8 +131,8 @@ def _sum_per_window(
     """Compute `_sum_metrics` for each window."""
     if model.config.vocab_size != reference.vocab_size:
         raise UnsupportedError(
-            f"the models have {reference.vocab_size} and {model.config.vocab_size} tokens: only models with the same "
-            "vocabulary can be compared"
+            f"the models' vocabularies have {reference.vocab_size} and {model.config.vocab_size} tokens: "
+            "only models with the same vocabulary can be compared"
         )
     head = OutputHead(model)
     sums: dict[int, Tensor] = {}
@@ -162,7 +162,7 @@ def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
 def _sum_metrics(
     reference_head: OutputHead, reference_states: Tensor, head: OutputHead, states: Tensor, targets: Tensor
 ) -> Tensor:
-    """Sum over positions, float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
+    """Sum over positions, as float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
     sums = torch.zeros(4, dtype=torch.float64)
     slices = zip(
         reference_head.log_probabilities(reference_states),

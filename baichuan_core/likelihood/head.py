@@ -22,7 +22,7 @@ class OutputHead:
     def __init__(self, model: BaichuanForCausalLM) -> None:
         self._layer = model.lm_head
         self._norms = row_norms(model.lm_head).detach() if model.config.norm_head else None
-        # A quantized head may keep its codes in buffers.
+        # A quantized head may have no parameters, only buffers that contain its codes.
         self._device = next(chain(model.lm_head.parameters(), model.lm_head.buffers())).device
         self.positions = max(1, MAX_SLICE_ELEMENTS // model.config.vocab_size)
 

@@ -167,7 +167,7 @@ def continuation_log_likelihoods(
     head = OutputHead(model)
     shared = _measure_shared_prefix(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
-    # The last token is only scored, never an input.
+    # The last token of a continuation is only scored, never an input.
     pairs = list(zip(prompts, continuations, strict=True))
     rests = [[*prompt[shared:], *continuation[:-1]] for prompt, continuation in pairs]
     scores: dict[int, ContinuationScore] = {}

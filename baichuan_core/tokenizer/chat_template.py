@@ -13,7 +13,8 @@ from baichuan_core.tokenizer.chat_format import ChatFormat, read_generation_sett
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
 
-# Inserted into control pieces in the text of a message, to distinguish them from the control pieces of the template.
+# Inserted into control pieces that the text of a message contains, to distinguish them from those that the template
+# writes.
 BREAK = "\ufdd0"  # a code point that Unicode reserves for internal use
 BAICHUAN2_TEMPLATE = """\
 {%- for message in messages -%}
@@ -82,7 +83,7 @@ def choose_chat_format(
 
 
 def _is_published(template: str, chat_format: ChatFormat) -> bool:
-    """Whether a template equals that of a published format, apart from the tokens that open turns."""
+    """Return whether a template is that of a published format, apart from the tokens that open turns."""
     pattern = re.escape(TEMPLATES[chat_format.style].strip())
     for name in ("USER", "ASSISTANT"):
         pattern = pattern.replace(name, "'[^']*'")
@@ -119,7 +120,7 @@ def encode_by_template(
 def encode_turns_by_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]]
 ) -> list[tuple[bool, list[int]]]:
-    """Return the ids of a chat in parts, each with whether it is an answer, for training on the answers.
+    """Encode a chat in parts, for training on the answers; each part has a flag that says whether it is an answer.
 
     Raises:
         PromptError: The template rejects the messages, or renders earlier turns differently when later ones follow.
@@ -137,7 +138,7 @@ def encode_turns_by_template(
         parts += [(False, asked[len(done) :]), (True, answered[len(asked) :])]
         done = answered
     if parts and tokenizer.eos_token_id not in parts[-1][1]:
-        parts.append((True, [tokenizer.eos_token_id]))  # templates without an end token still need one to learn to stop
+        parts.append((True, [tokenizer.eos_token_id]))  # without an end token, the model would not learn to stop
     return parts
 
 
@@ -161,7 +162,7 @@ def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
 
 
 def split_rendered(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
-    """Split a rendered chat into control pieces and texts, each with whether it is a control piece."""
+    """Split a rendered chat into control pieces and texts; each has a flag that says whether it is a control piece."""
     parts: list[tuple[bool, str]] = []
     for index, part in enumerate(pattern.split(text)):
         if index % 2:

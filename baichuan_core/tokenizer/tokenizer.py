@@ -122,7 +122,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_generation_prompt: bool = False,
         **settings: Any,
     ) -> Any:
-        """Render a chat with the template, as transformers does; texts of messages never produce a control id."""
+        """Render a chat with the template, as transformers does; the texts of messages never produce a control id."""
         if settings.get("tokenize", True):
             pattern = control_pattern(self)
             conversation, tools, documents = (
@@ -171,7 +171,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def _convert_id_to_token(self, index: int) -> str:
-        """Return the piece of an id; an empty string for ids beyond the vocabulary, which a padded embedding allows."""
+        """Return the piece for an id; an empty string for ids past the vocabulary, which a padded embedding allows."""
         return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ SLOT_TOKENS_STEP = 256
 
 
 def capacity_for(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
-    """Return the capacity for these requests: as many slots of the longest one's size as the settings allow."""
+    """Return the capacity for these requests: as many slots as the settings allow, each long enough for any of them."""
     return _limit(len(requests), max(one.tokens for one in requests), settings)
 
 
@@ -25,7 +25,7 @@ def capacity_for_serving(window: int, settings: GenerationOptions) -> Capacity:
 
 
 def is_enough(capacity: Capacity, needed: Capacity) -> bool:
-    """Return whether an engine of this capacity has the room that `needed` requires."""
+    """Return whether an engine with this capacity has the room that `needed` requires."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
 

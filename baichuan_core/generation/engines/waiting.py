@@ -1,4 +1,4 @@
-"""The queue of requests that wait for an engine with a fixed number of slots, such as llama.cpp or vLLM."""
+"""The queue of requests that are waiting for an engine with a fixed number of slots, such as llama.cpp or vLLM."""
 
 from collections import deque
 

@@ -157,7 +157,7 @@ def test_the_last_answer_is_continued_and_old_turns_are_dropped(own: Path) -> No
     assert kept.startswith("<reserved_9>system: Be brief.")
     assert kept.count("Who are you?") in range(1, 20)
     assert kept.endswith("The last one\n<reserved_9>assistant: ")
-    with pytest.raises(PromptError, match="but only 5 fit next to the answer"):
+    with pytest.raises(PromptError, match="but only 5 fit alongside the answer"):
         prompt([QUESTION], room=5)
 
 

@@ -74,7 +74,7 @@ class Calls:
             self._aborted = True
             for one in self._open:
                 with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it; closing would not
+                    one.shutdown(socket.SHUT_RDWR)  # wakes the thread that is reading from it; close() would not
 
     @contextmanager
     def _send(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
@@ -107,4 +107,4 @@ class Calls:
 
 def _raise_for_error(response: Mapping[str, Any]) -> None:
     if error := response.get("error"):
-        raise UnsupportedError(f"llama.cpp rejects the request: {error.get('message', error)}")
+        raise UnsupportedError(f"llama.cpp rejected the request: {error.get('message', error)}")

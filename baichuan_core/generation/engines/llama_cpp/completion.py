@@ -1,4 +1,4 @@
-"""One completion of llama.cpp's server, read by a separate thread."""
+"""One completion from llama.cpp's server, read by a separate thread."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing

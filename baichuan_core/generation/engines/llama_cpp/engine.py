@@ -64,7 +64,7 @@ class LlamaCppEngine:
             return
         running.calls.abort()
         if running.calls.computes_unread and not self._running:
-            self._end_server()  # otherwise it would compute the rest of the completion
+            self._end_server()  # otherwise the server would compute the rest of the completion
 
     def step(self) -> Step:
         """See `Engine.step`; wait for an output of any completion."""
@@ -126,7 +126,7 @@ class LlamaCppEngine:
             if is_enough(self._server.capacity, needed):
                 return
             needed = grow(self._server.capacity, needed, self._setup.settings)
-        self._end_server()  # frees its memory before the next one starts
+        self._end_server()  # frees its memory before the next server starts
         self._server = LlamaServer(self._model, needed, threads=torch.get_num_threads())
 
     def _end_server(self) -> None:

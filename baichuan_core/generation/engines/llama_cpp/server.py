@@ -1,4 +1,4 @@
-"""Start llama.cpp's server in a separate process, where idle threads of torch do not slow it down."""
+"""Start llama.cpp's server in a separate process, where torch's idle threads do not slow it down."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from baichuan_core.generation.engines.contract import Capacity
 
 SCRIPT = Path(__file__).with_name("child.py")
 # GOMP_SPINCOUNT sets how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
-# on an idle machine and 3x as fast on a busy one, where spinning threads occupy the cores of those they wait for.
+# on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
-EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before its process exits
+EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's process exits
 
 
 class LlamaServer:
@@ -95,5 +95,5 @@ class LlamaServer:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes its pipes and waits
+    with process:  # closes its pipes and waits for it to exit
         process.kill()

@@ -20,7 +20,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_STEPS_TO_COMPILE = 1000  # compiled code saves the time of compiling it after about this number of steps
+MIN_STEPS_TO_COMPILE = 1000  # compilation pays for itself after about this many steps
 PREFIX_CACHE_DIVISOR = 4  # a quarter of `batch_tokens` is reserved for prefixes; `footprint` has the same constant
 
 
@@ -68,7 +68,7 @@ class NativeEngine:
         self._schedule = Schedule(slots=slots, tokens=tokens, min_joining=min_joining)
         self._slots = Slots(model, kept_tokens=tokens // PREFIX_CACHE_DIVISOR)
         self._rows: dict[int, Row] = {}  # all waiting and running rows by id
-        self._arrived: list[Row] = []  # rows that were added since the last step
+        self._arrived: list[Row] = []  # rows that have been added since the last step
         self._arrivals = 0  # number of groups of rows that have been queued
         self._ids = count()
         self._sampler: Sampler | None = None  # for all active rows; recreated when they change
@@ -79,7 +79,7 @@ class NativeEngine:
         return not self._rows
 
     def prepare(self, capacity: Capacity) -> None:
-        """See `Engine.prepare`; nothing to do, because memory is allocated for the rows that run."""
+        """See `Engine.prepare`; nothing to do, because memory is allocated when rows start."""
 
     def wake(self) -> None:
         """See `Engine.wake`; nothing to do, because a step never waits."""
@@ -130,7 +130,7 @@ class NativeEngine:
         if out_of_memory:
             outputs += self._halve_batch(joining)
         if self.is_idle:
-            self._schedule.slots = self._settings.batch_size  # there may be more memory by the next request
+            self._schedule.slots = self._settings.batch_size  # more memory may be free when the next request arrives
         return Step(tuple(outputs))
 
     def _queue_arrived(self) -> None:
@@ -216,7 +216,7 @@ class NativeEngine:
         had_saved_prefixes = bool(self._slots.prefixes.tokens)
         rows = list({row.id: row for row in (*self._slots.clear(), *joining)}.values())
         self._sampler = None
-        release_memory()  # the cache and its layers reference each other, so only this frees them
+        release_memory()  # the cache and its layers reference each other, so only garbage collection frees them
         self._schedule.slots = max(1, len(rows) // 2)
         if len(rows) == 1:
             (alone,) = rows

@@ -45,7 +45,7 @@ class Forward:
         self.cache = SlotCache(self.model.config.num_hidden_layers, CacheSize(0, 0))
 
     def prefill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Compute the tokens of rows from given positions on, and return the last hidden states [rows, hidden].
+        """Feed the tokens of rows from given positions on, and return the last hidden states [rows, hidden].
 
         Rows are padded on the right. Padding writes keys after a row's end, which later tokens overwrite before they
         are read. A single row longer than `MAX_PREFILL_TOKENS` runs in chunks.
@@ -59,10 +59,10 @@ class Forward:
         longest = max(map(len, pieces))
         ids = torch.tensor([piece + [0] * (longest - len(piece)) for piece in pieces], device=self.device)
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(longest, device=self.device)
-        # Only padding of shorter rows is clamped. It may overwrite a row's last position, which is never read: the last
-        # token of a completion is not fed back.
+        # Only the padding of shorter rows is clamped. It may overwrite a row's last position, which is never read: the
+        # last token of a completion is not fed back.
         positions.clamp_(max=self.cache.size.capacity - 1)
-        chunk = MAX_PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together never exceed it
+        chunk = MAX_PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together never exceed the maximum
         for begin in range(0, longest, chunk):
             part = positions[:, begin : begin + chunk]
             plain = begin == 0 and not any(starts)
@@ -73,7 +73,7 @@ class Forward:
         return hidden[torch.arange(len(pieces), device=self.device), ends]
 
     def decode(self, newest: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Compute one token of each row, in the first slots, and return the hidden states [rows, hidden].
+        """Feed one token of each row, in the first slots, and return the hidden states [rows, hidden].
 
         Args:
             newest: The token of each row.
@@ -114,7 +114,7 @@ class Forward:
 
 
 def _round_up_to_bucket(keys: int) -> int:
-    """Round up to a power of two or 1.5 times one, so that the decoder is compiled for few shapes.
+    """Round up to a power of two or 1.5 times a power of two, so that the decoder is compiled for few shapes.
 
     Example:
         Up to 256 keys: 256. 257 to 384: 384.

@@ -43,7 +43,7 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
     groups: list[tuple[list[int], Prefix | None]] = [(order, None)]
     while groups:
         group, parent = groups.pop()
-        # In a sorted group, a prefix of both the first and the last prompt is a prefix of all.
+        # In a sorted group, a prefix of both the first and the last prompt is a prefix of every prompt.
         length = min(_common_length(prompts[group[0]], prompts[group[-1]]), min(len(prompts[i]) for i in group) - 1)
         gain = (length - (len(parent.tokens) if parent else 0)) * (len(group) - 1)
         if gain >= MIN_SAVED_TOKENS:

@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import compute_uniform_numbers
 
-MIN_CANDIDATES = 512  # number of most probable tokens, which is nearly always enough for top-p
+MIN_CANDIDATES = 512  # this many of the most probable tokens are nearly always enough for top-p
 EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
 
 
@@ -138,7 +138,7 @@ def _argmax(scores: Tensor) -> Tensor:
     """Return the ids [rows, 1] of the largest scores [rows, vocab]; NaN counts as largest, ties go to the lowest id."""
     if scores.device.type != "cpu":
         return scores.argmax(dim=-1, keepdim=True)
-    # NumPy's argmax is vectorized and takes a thirteenth of the time of torch's.
+    # NumPy's argmax is vectorized and 13 times as fast as torch's.
     return torch.from_numpy(scores.float().numpy().argmax(axis=-1, keepdims=True))
 
 
@@ -162,13 +162,13 @@ class _LogitChanges:
     """Numbers to add to individual logits."""
 
     def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:
-        """Take triples of row, token and number, with every pair of row and token at most once."""
+        """Store the changes: triples of row, token and number, at most one for each pair of row and token."""
         rows, tokens, values = zip(*changes, strict=True)
         self._where = (torch.tensor(rows, device=device), torch.tensor(tokens, device=device))
         self._values = torch.tensor(values, device=device)
 
     def add_to(self, scores: Tensor) -> Tensor:
-        """Return new scores; those that are passed in are not modified."""
+        """Return the changed scores as a new tensor; `scores` is not modified."""
         return scores.index_put(self._where, self._values, accumulate=True)
 
 
@@ -179,7 +179,7 @@ def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tens
 
 
 def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int | None]) -> list[TokenLogprobs | None]:
-    """Compute log-probabilities of the chosen tokens and of their alternatives, before any sampling settings.
+    """Compute log-probabilities of the chosen tokens and their alternatives, before sampling settings are applied.
 
     Args:
         logits: [rows, vocab].

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class Slots:
-    """The model with a cache slot for each active row, which computes the logits of their next tokens.
+    """Runs the model with one cache slot per active row, and computes the logits of the rows' next tokens.
 
     Active rows always occupy the first slots, so that no time is spent on empty ones. `join` computes the prompts of
     new rows, `decode` computes one more token for every row, and `leave` moves the last row into the freed slot. The
@@ -62,7 +62,7 @@ class Slots:
 
     @torch.inference_mode()
     def reserve(self, joining: Sequence[Row], slots: int) -> None:
-        """Reallocate the cache if the joining rows do not fit; it may then have fewer, but longer slots.
+        """Reallocate the cache if the joining rows do not fit; it may then have fewer but longer slots.
 
         Args:
             joining: Rows that are about to join.
@@ -134,7 +134,7 @@ class Slots:
             self.rows[slot] = last
 
     def clear(self) -> list[Row]:
-        """Remove and return all rows, and free the memory of the cache and of prefixes."""
+        """Remove and return all rows, and free the memory of the cache and of the saved prefixes."""
         rows, self.rows = self.rows, []
         self.prefixes.clear()
         self.forward.free()
@@ -147,7 +147,7 @@ class Slots:
             self.prefixes.evict()
 
     def _save(self, tokens: Sequence[int], slot: int) -> None:
-        """Save the prefix `tokens` of a slot; if memory runs out, drop all saved prefixes, so that rows continue."""
+        """Save the prefix `tokens` of a slot; if memory runs out, drop all saved prefixes so that rows can continue."""
         try:
             self.prefixes.add(tokens, lambda start, end: self.forward.cache.save(slot, start, end))
         except (RuntimeError, MemoryError) as error:

@@ -14,10 +14,11 @@ from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # otherwise it sends usage statistics
+    "VLLM_NO_USAGE_STATS": "1",  # otherwise vLLM sends usage statistics
     # Run the engine core in this process: if a separate core process is killed, the caller hangs (vLLM 0.30).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise, on a CPU, it pins threads to cores that others may use
+    # On a CPU, vLLM would otherwise pin threads to cores that other processes may be using.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 # Fraction of the GPU's memory that vLLM requires to be free. Minimal, because other processes use the GPU too and
 # `kv_cache_memory_bytes` sets the size of the cache.
@@ -54,7 +55,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0, with which other engines keep the most probable token
+        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0; the other engines then keep only the most probable token
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -68,7 +69,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
 
 
 def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
-    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the chosen token in addition to the best."""
+    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the best tokens and the chosen one."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
@@ -136,7 +137,7 @@ class VllmEngine:
         for news in self._engine.step():
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
-            if transcript is not None:  # otherwise it was aborted, or a stop text has ended it
+            if transcript is not None:  # otherwise the completion was aborted, or ended by a stop text
                 outputs.append(self._read(request_id, transcript, news))
         return Step(tuple(outputs))
 

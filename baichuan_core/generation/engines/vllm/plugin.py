@@ -1,4 +1,4 @@
-"""The entry point (group `vllm.general_plugins`) that every process of vLLM calls when it starts.
+"""The entry point (group `vllm.general_plugins`) that every vLLM process calls when it starts.
 
 If this package is installed, `vllm serve DIRECTORY` can serve Baichuan checkpoints without `trust_remote_code`.
 Importing this module also registers the configuration and the tokenizer with transformers.
