@@ -28,8 +28,8 @@ class Transcript:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._logprobs: list[TokenLogprobs] = []
-        # Number of tokens at the end to search for a stop text. Every token has at least one byte, and the first character
-        # of the decoded tail may be incomplete.
+        # Number of tokens at the end to search for a stop text. Every token has at least one byte, and the first
+        # character of the decoded tail may be incomplete.
         self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
         self._sent = 0  # number of characters that `delta` has returned so far
         self._window = 0  # index of the first token to decode again, see `_settle`
