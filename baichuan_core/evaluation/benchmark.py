@@ -73,7 +73,7 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     ]
     with ModelKeeper.lend(models) as keeper:
         answers = [
-            _answer_all(one, keeper, part_of(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
+            _answer_exams(one, keeper, part_of(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
             for one in runs
         ]
     on_progress(Progress(1.0, "writing"))
@@ -103,7 +103,7 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
     return wanted or benchmark.splits[0]
 
 
-def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
+def _answer_exams(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
     """Return the answers by subject, loading the model only if some of them have not been saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"

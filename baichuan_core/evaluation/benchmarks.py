@@ -56,7 +56,7 @@ class Benchmark:
         """Return the published subjects by file name."""
         return _load_subjects(self.name)
 
-    def file_name(self, subject: str, split: str) -> str:
+    def get_csv_path(self, subject: str, split: str) -> str:
         """Return the path of a subject's questions, relative to the benchmark's folder."""
         return f"{split}/{subject}_{split}.csv" if self.suffixed else f"{split}/{subject}.csv"
 

@@ -69,14 +69,14 @@ def _read_members(data: Path) -> Iterator[tuple[str, bytes]]:
 
 def _read_directory(directory: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(directory.rglob("*.csv")):
-        if (name := _benchmark_path(path.relative_to(directory).as_posix())) and path.is_file():
+        if (name := _get_benchmark_path(path.relative_to(directory).as_posix())) and path.is_file():
             yield name, path.read_bytes()
 
 
 def _read_zip(archive: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if name := _benchmark_path(member.filename):
+            if name := _get_benchmark_path(member.filename):
                 _require_max_size(member.file_size, archive, MAX_READ_BYTES)
                 with file.open(member) as content:
                     yield name, content.read(MAX_READ_BYTES + 1)  # the size in the header may be wrong
@@ -88,14 +88,14 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
         for member in file:
             unpacked += member.size
             _require_max_size(unpacked, archive, MAX_UNPACKED_BYTES)
-            if (name := _benchmark_path(member.name)) and member.isreg():
+            if (name := _get_benchmark_path(member.name)) and member.isreg():
                 _require_max_size(member.size, archive, MAX_READ_BYTES)
                 content = file.extractfile(member)
                 yield name, content.read() if content else b""
-        _require_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
+        _require_archive_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
 
 
-def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
+def _require_archive_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     """Check that only zeros follow the last member, reading to the end of the file.
 
     `tarfile` mistakes a damaged header for the end of the archive, and does not read far enough to verify the checksum
@@ -110,7 +110,7 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
             raise DatasetError(f"{archive.name} is damaged: copy or upload it again")
 
 
-def _benchmark_path(path: str) -> str | None:
+def _get_benchmark_path(path: str) -> str | None:
     """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS).
 
     Archives made on Windows may separate folders by backslashes, which other systems keep in file names when unpacking.

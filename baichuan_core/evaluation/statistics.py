@@ -72,10 +72,10 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
     """
     weights = _compute_weights(model, averaging)
     pairs = [(mine, theirs) for subject in model for mine, theirs in zip(model[subject], other[subject], strict=True)]
-    gained = _weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
-    lost = _weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
-    same = _weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
-    low, high = _agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
+    gained = _compute_weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
+    lost = _compute_weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
+    same = _compute_weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
+    low, high = _compute_agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
     return Difference(gained - lost, low, high, gained, lost, same)
 
 
@@ -91,7 +91,7 @@ def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[
     mean = math.fsum(sums) / total
     squares = math.fsum((part - mean * size) ** 2 for part, size in zip(sums, sizes, strict=True))
     error = math.sqrt(squares * blocks / (blocks - 1)) / total
-    return mean - _student_quantile(blocks - 1) * error, mean + _student_quantile(blocks - 1) * error
+    return mean - _compute_student_quantile(blocks - 1) * error, mean + _compute_student_quantile(blocks - 1) * error
 
 
 def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
@@ -104,18 +104,18 @@ def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
     return [each[subject] for subject, rows in answers.items() for _ in rows]
 
 
-def _weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> float:
+def _compute_weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> float:
     return math.fsum(weight for weight, one in zip(weights, chosen, strict=True) if one)
 
 
-def _agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
+def _compute_agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
     more, less = (gained * pairs + 0.5) / (pairs + 2), (lost * pairs + 0.5) / (pairs + 2)
     middle = more - less
     margin = NORMAL_QUANTILE * math.sqrt((more + less - middle * middle) / (pairs + 2))
     return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
-def _student_quantile(freedom: int) -> float:
+def _compute_student_quantile(freedom: int) -> float:
     """Compute a quantile of Student's t-distribution from the normal quantile (Abramowitz and Stegun, 26.7.5)."""
     terms = (
         (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / 4,

@@ -15,7 +15,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.logprobs import format_openai_logprobs
-from baichuan_core.generation.meter import Meter
+from baichuan_core.generation.meter import ProgressMeter
 from baichuan_core.generation.options import GenerationOptions, GenerationReport
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
@@ -83,7 +83,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             resumed = len(kept.lines)
             wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
             steps = generator.run(wanted)
-            meter = Meter(wanted, on_progress)
+            meter = ProgressMeter(wanted, on_progress)
             started = time.monotonic()
             with alongside(generator) if alongside and wanted else nullcontext():
                 for step in steps:

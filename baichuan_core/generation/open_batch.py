@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, 
 from baichuan_core.generation.engines.outputs import Output, Step
 from baichuan_core.generation.mailbox import Mailbox
 
-Calls = SimpleQueue[Callable[[], None] | None]  # None stops the thread
+CallQueue = SimpleQueue[Callable[[], None] | None]  # None stops the thread
 
 
 @dataclass(slots=True, eq=False)
@@ -47,11 +47,11 @@ class OpenBatch:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._tickets: dict[int, Ticket] = {}  # keyed by the engine's completion id; used only by the batch's thread
-        self._calls: Calls = SimpleQueue()
+        self._calls: CallQueue = SimpleQueue()
         self._thread = threading.Thread(
             target=_serve, args=(weakref.ref(self), self._calls), name="generation", daemon=True
         )
-        self._stop = weakref.finalize(self, _stop, self._thread, self._calls, engine)
+        self._stop = weakref.finalize(self, _stop_thread, self._thread, self._calls, engine)
         self._sending = threading.Lock()
 
     def submit(
@@ -69,7 +69,7 @@ class OpenBatch:
             UnsupportedError: The batch is closed.
         """
         ticket = Ticket()
-        self._send(lambda: self._add(ticket, requests, stream=stream, capacity=capacity))
+        self._queue_call(lambda: self._add_completions(ticket, requests, stream=stream, capacity=capacity))
         return Feed(self, ticket)
 
     def cancel(self, ticket: Ticket) -> None:
@@ -77,7 +77,7 @@ class OpenBatch:
 
         This takes no lock, because a finalizer calls it, at any time and in any thread.
         """
-        self._calls.put(lambda: self._abort(ticket))
+        self._calls.put(lambda: self._abort_completions(ticket))
         self.engine.wake()
 
     def close(self) -> None:
@@ -104,12 +104,12 @@ class OpenBatch:
         for ticket, outputs in news.values():
             ticket.mailbox.put(Step(tuple(outputs)))
             if failure := next((one.error for one in outputs if one.error), None):
-                self._abort(ticket)
+                self._abort_completions(ticket)
                 ticket.mailbox.close(failure)
             elif not ticket.open_ids:
                 ticket.mailbox.close()
 
-    def _add(
+    def _add_completions(
         self, ticket: Ticket, requests: Sequence[EncodedRequest], *, stream: bool, capacity: Capacity | None
     ) -> None:
         try:
@@ -120,7 +120,7 @@ class OpenBatch:
                 ticket.open_ids.add(request_id)
                 self._tickets[request_id] = ticket
         except BaseException as error:  # noqa: BLE001 - as above
-            self._abort(ticket)
+            self._abort_completions(ticket)
             ticket.mailbox.close(error)
             ticket.added.set_exception(error)
             return
@@ -128,7 +128,7 @@ class OpenBatch:
         if not requests:
             ticket.mailbox.close()
 
-    def _abort(self, ticket: Ticket) -> None:
+    def _abort_completions(self, ticket: Ticket) -> None:
         while ticket.open_ids:
             request_id = ticket.open_ids.pop()
             self._tickets.pop(request_id, None)
@@ -138,11 +138,11 @@ class OpenBatch:
         """Remove all completions, and raise `error` in their readers; only the batch's thread calls this."""
         for ticket in {id(one): one for one in self._tickets.values()}.values():
             with suppress(Exception):  # the engine may be broken
-                self._abort(ticket)
+                self._abort_completions(ticket)
             ticket.mailbox.close(error)
         self._tickets.clear()
 
-    def _send(self, call: Callable[[], None]) -> None:
+    def _queue_call(self, call: Callable[[], None]) -> None:
         """Make the batch's thread call a function between two steps."""
         with self._sending:
             if not self._stop.alive:
@@ -203,7 +203,7 @@ class Feed:
             self.cancel()
 
 
-def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
+def _serve(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> None:
     """Run queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
     call = calls.get()
     while call is not None:
@@ -223,7 +223,7 @@ def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
         call = calls.get()
 
 
-def _stop(thread: threading.Thread, calls: Calls, engine: Engine) -> bool:
+def _stop_thread(thread: threading.Thread, calls: CallQueue, engine: Engine) -> bool:
     """End the thread after its current step."""
     calls.put(None)
     engine.wake()

@@ -91,7 +91,7 @@ def compare_with_reference(
 
     Raises the same errors as `compare_windows`.
     """
-    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    sums = _sum_metrics_per_window(reference, model, batch_tokens, on_progress)
     return _build_comparison(torch.stack(sums).sum(dim=0), sum(len(states) for states in reference.states))
 
 
@@ -110,7 +110,7 @@ def compare_windows(
         CheckpointError: One of the two models computes NaN.
         UnsupportedError: The vocabularies differ in size.
     """
-    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    sums = _sum_metrics_per_window(reference, model, batch_tokens, on_progress)
     return [_build_comparison(row, len(states)) for row, states in zip(sums, reference.states, strict=True)]
 
 
@@ -125,7 +125,7 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
         )
 
 
-def _sum_per_window(
+def _sum_metrics_per_window(
     reference: ReferenceRun, model: BaichuanForCausalLM, batch_tokens: int, on_progress: ProgressCallback
 ) -> list[Tensor]:
     """Compute `_sum_metrics` for each window."""
@@ -165,8 +165,8 @@ def _sum_metrics(
     """Sum over positions, as float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
     sums = torch.zeros(4, dtype=torch.float64)
     slices = zip(
-        reference_head.log_probabilities(reference_states),
-        head.log_probabilities(states),
+        reference_head.compute_log_probabilities(reference_states),
+        head.compute_log_probabilities(states),
         targets.split(head.positions),
         strict=True,
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from baichuan_core.errors import PromptError
 from baichuan_core.tokenizer.chat_format import ChatFormat, ChatStyle
-from baichuan_core.tokenizer.chat_template import encode_by_template, encode_turns_by_template
+from baichuan_core.tokenizer.chat_template import encode_turns_with_template, encode_with_template
 
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
@@ -107,7 +107,7 @@ def encode_training_turns(
     """
     _check_messages(messages, chat_format.style)
     if chat_format.style == "chat_template":
-        return encode_turns_by_template(tokenizer, messages)
+        return encode_turns_with_template(tokenizer, messages)
     parts: list[tuple[bool, list[int]]] = []
     for message in messages:
         opening, *ids = _encode_baichuan1_turn(tokenizer, message, chat_format)
@@ -141,7 +141,7 @@ def _build_template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Me
     ids: list[int] = []
     for first in range(max(len(rounds), 1)):
         kept = [message for one in rounds[first:] for message in one]
-        ids = encode_by_template(tokenizer, [*messages[:has_system], *kept])
+        ids = encode_with_template(tokenizer, [*messages[:has_system], *kept])
         if len(ids) <= budget:
             return ids
     raise PromptError(

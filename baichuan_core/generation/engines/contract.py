@@ -67,7 +67,7 @@ class EncodedRequest:
     lane: int = 0
 
     @property
-    def tokens(self) -> int:
+    def max_tokens(self) -> int:
         """Maximum number of tokens in the prompt and the completion together."""
         return len(self.prompt_ids) + self.limit
 

@@ -18,7 +18,7 @@ class AbortedError(Exception):
     """The completion was aborted."""
 
 
-class Calls:
+class CompletionCalls:
     """The HTTP requests of one completion, which another thread can abort.
 
     Attributes:
@@ -86,7 +86,7 @@ class Calls:
                     _raise_for_error(json.load(response))
                 yield response
         except (OSError, HTTPException, ValueError) as error:
-            raise (AbortedError() if self._aborted else self._server.explain_death()) from error
+            raise (AbortedError() if self._aborted else self._server.explain_failure()) from error
 
     @contextmanager
     def _open_connection(self) -> Iterator[HTTPConnection]:

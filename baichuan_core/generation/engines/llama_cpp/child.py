@@ -12,7 +12,7 @@ from typing import Any
 
 import xllamacpp
 
-SILENT = -1  # verbosity
+SILENT_VERBOSITY = -1
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def make_parameters(settings: dict[str, Any]) -> Any:
     params.n_gpu_layers = 0
     params.cache_ram_mib = 0  # the default would keep up to 8 GiB of keys and values from old prompts
     params.warmup = False
-    params.verbosity = SILENT
+    params.verbosity = SILENT_VERBOSITY
     params.api_keys = [settings["key"]]
     params.ui = False
     # Never used, because prompts are token ids. By default the server would read the file's own template, and might

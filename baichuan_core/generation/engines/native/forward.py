@@ -11,10 +11,10 @@ from baichuan_core.generation.engines.native.cache import CacheSize, SlotCache, 
 from baichuan_core.generation.engines.native.passes import MAX_PREFILL_TOKENS
 from baichuan_core.model import BaichuanForCausalLM
 
-MIN_BUCKET = 256  # minimum number of keys with which the compiled decoder is called
+MIN_BUCKET_KEYS = 256  # minimum number of keys with which the compiled decoder is called
 
 
-class Forward:
+class CachedModel:
     """The model with a cache that has one slot per row.
 
     A row's tokens are written to the positions 0, 1, 2, ... of its slot. `prefill` and `decode` read only the slots
@@ -121,7 +121,7 @@ def _round_up_to_bucket(keys: int) -> int:
         385 to 512: 512. 513 to 768: 768.
         A row that grows to 4096 keys needs 9 shapes.
     """
-    bucket = MIN_BUCKET
+    bucket = MIN_BUCKET_KEYS
     while bucket < keys:
         bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
     return bucket

@@ -27,7 +27,7 @@ class Lanes:
     def __init__(self, first: NativeEngine) -> None:
         self.model = first.model
         self._engines = [first]
-        first.free_others = self._free_others
+        first.free_others = self._free_other_lanes
 
     def open(self, engine: NativeEngine) -> int:
         """Add a lane and return its number; any thread may call this.
@@ -73,6 +73,6 @@ class Lanes:
                 outputs += [replace(one, id=one.id * MAX_LANES + lane) for one in engine.step().outputs]
         return Step(tuple(outputs))
 
-    def _free_others(self) -> bool:
+    def _free_other_lanes(self) -> bool:
         freed = [engine.give_way() for engine in self._engines[1:]]
         return any(freed)

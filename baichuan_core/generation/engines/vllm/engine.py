@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
-from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, capacity_for, grow, is_enough
+from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, compute_capacity, grow_capacity, is_enough
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
 from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.engines.waiting import WaitingQueue
@@ -130,7 +130,7 @@ class VllmEngine:
 
     def step(self) -> Step:
         """See `Engine.step`."""
-        self._start_waiting()
+        self._start_waiting_requests()
         if not self._running:
             return Step()
         outputs = []
@@ -138,20 +138,20 @@ class VllmEngine:
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
             if transcript is not None:  # otherwise the completion was aborted, or ended by a stop text
-                outputs.append(self._read(request_id, transcript, news))
+                outputs.append(self._read_output(request_id, transcript, news))
         return Step(tuple(outputs))
 
-    def _start_waiting(self) -> None:
+    def _start_waiting_requests(self) -> None:
         """Pass waiting requests to vLLM, which queues those for which it has no slot yet."""
         while self._waiting:
-            if self._waiting.peek().tokens >= self._capacity.slot_tokens:
+            if self._waiting.peek().max_tokens >= self._capacity.slot_tokens:
                 if self._running:
                     return
-                self._ensure_engine(capacity_for(self._waiting.requests(), self._setup.settings))
+                self._ensure_engine(compute_capacity(self._waiting.requests(), self._setup.settings))
             else:
-                self._start(*self._waiting.pop())
+                self._start_request(*self._waiting.pop())
 
-    def _start(self, request_id: int, request: EncodedRequest) -> None:
+    def _start_request(self, request_id: int, request: EncodedRequest) -> None:
         from vllm import SamplingParams  # noqa: PLC0415 - slow, and rarely installed
         from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
@@ -160,32 +160,32 @@ class VllmEngine:
         self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
-    def _read(self, request_id: int, transcript: Transcript, news: Any) -> Output:
+    def _read_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
         """Add the new tokens of a completion, and report them."""
-        tokens = _take(transcript, news.outputs[0])
+        tokens = _add_new_tokens(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
             transcript.finish_reason = "stop"  # vLLM does not report the end token
-        delta = transcript.delta() if request_id in self._streamed else None
+        delta = transcript.take_delta() if request_id in self._streamed else None
         if transcript.finish_reason is None:
             return Output(request_id, tokens, delta)
         del self._running[request_id]
         self._streamed.discard(request_id)
         if not news.finished:
             self._engine.abort_request([news.request_id])
-        return Output(request_id, tokens, delta, transcript.completion())
+        return Output(request_id, tokens, delta, transcript.build_completion())
 
     def _ensure_engine(self, needed: Capacity) -> None:
         """Start vLLM with the needed capacity, unless it is running."""
         if self._engine is not None:
             if is_enough(self._capacity, needed):
                 return
-            needed = grow(self._capacity, needed, self._setup.settings)
+            needed = grow_capacity(self._capacity, needed, self._setup.settings)
             self._engine.engine_core.shutdown()
             self._engine = None
         self._engine, self._capacity = _start_vllm(make_engine_arguments(self._setup, needed)), needed
 
 
-def _take(transcript: Transcript, news: Any) -> int:
+def _add_new_tokens(transcript: Transcript, news: Any) -> int:
     """Add the new tokens up to the end of the completion, and return their number."""
     wanted = transcript.request.logprobs
     for place, token_id in enumerate(news.token_ids):

@@ -5,7 +5,7 @@ Importing this module also registers the configuration and the tokenizer with tr
 """
 
 ARCHITECTURES = ("BaichuanForCausalLM", "BaiChuanForCausalLM")
-MODEL = "baichuan_core.generation.engines.vllm.model:BaichuanForCausalLM"
+MODEL_CLASS = "baichuan_core.generation.engines.vllm.model:BaichuanForCausalLM"
 
 
 def register() -> None:
@@ -13,4 +13,4 @@ def register() -> None:
     from vllm import ModelRegistry  # noqa: PLC0415 - slow, and rarely installed
 
     for architecture in ARCHITECTURES:
-        ModelRegistry.register_model(architecture, MODEL)
+        ModelRegistry.register_model(architecture, MODEL_CLASS)
