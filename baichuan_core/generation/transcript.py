@@ -117,7 +117,7 @@ class Transcript:
         return tuple(unsent)
 
     def _get_logprobs_for(self, text: str) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens in `text`, including a last token that a stop text has cut."""
+        """Return the log-probabilities of the tokens in `text`, including the last one if a stop text cuts it."""
         if text == self._decode(self._get_text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)

@@ -98,7 +98,7 @@ def _build_baichuan2_prompt(
 def encode_training_turns(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
 ) -> list[tuple[bool, list[int]]]:
-    """Encode a chat as in prompts, in parts; each has a flag that says whether the model is trained on it.
+    """Encode a chat in parts, as in prompts; each part has a flag that says whether the model is trained on it.
 
     Raises:
         TokenizerError: A text cannot be encoded.

@@ -81,7 +81,7 @@ class PrefixCache:
         last, common = match.parts[-1] if match.parts else (self._root, 0)
         if match.length < len(ids):
             states = save(match.length, len(ids))
-            # The rest of the segment is not part of `ids`, so it becomes a separate segment with its own `used`.
+            # The rest of the segment is not part of `ids`, so it becomes a separate segment with its own last-use time.
             parent = _split_segment(last, common) if common < len(last.tokens) else last
             last = Segment(ids[match.length :], states, parent)
             parent.children[last.tokens[0]] = last
