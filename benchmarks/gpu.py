@@ -21,7 +21,7 @@ from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines import vllm
-from baichuan_core.generation.engines.capacity import capacity_for
+from baichuan_core.generation.engines.capacity import compute_capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.open_batch import OpenBatch
@@ -227,7 +227,7 @@ def measure_batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, st
 
 
 def _run_all(batch: OpenBatch, requests: list[EncodedRequest], options: GenerationOptions) -> None:
-    for _ in batch.submit(requests, capacity=capacity_for(requests, options)):
+    for _ in batch.submit(requests, capacity=compute_capacity(requests, options)):
         pass
 
 

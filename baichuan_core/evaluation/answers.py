@@ -84,7 +84,8 @@ def encode_prompts(
 
     If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    room = window - max(map(len, letters)) + 1  # a letter's last token is only scored, so it needs no room
+    # The last token of a letter is only scored, never an input, so it takes no room.
+    room = window - max(map(len, letters)) + 1
     return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 
 

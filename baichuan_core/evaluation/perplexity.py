@@ -93,7 +93,7 @@ def evaluate_perplexity(
     models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PerplexityReport:
-    """Measure a model's perplexity on a text, and optionally compare it with another model.
+    """Measure a model's perplexity on a text, and optionally compare it with another model's.
 
     Only one model is in memory at a time. Two files are written to `output`: `evaluation.json` (the returned report)
     and `evaluation.md` (the same report as a table).
