@@ -11,7 +11,7 @@ from jobs.chats.serving import ChatExchange
 from jobs.database import Database
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, Transport, Waker, celery_app
-from workers.celery_app import build_worker, forget_queue, reconnect
+from workers.celery_app import build_worker, delete_queue, reconnect
 from workers.delivery_watch import DeliveryWatch
 from workers.execution import Execution
 from workers.heartbeat import Heartbeat, describe_worker
@@ -19,18 +19,18 @@ from workers.inventory import Inventory
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
-from workers.tasks import install
+from workers.tasks import register_task
 from workers.tidying import Tidying
 
 log = logging.getLogger("workers")
 
 
 def main() -> None:
-    """Run the worker of this process."""
+    """Run a worker in this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
     settings, worker = read_settings_or_exit(Settings), read_settings_or_exit(WorkerSettings)
     inventory = Inventory(worker.devices)
-    worker = worker.model_copy(update={"slots": inventory.slots(worker.slots)})
+    worker = worker.model_copy(update={"slots": inventory.choose_slots(worker.slots)})
     database = Database(settings.database)
     starter = RunnerStarter(worker)
     starter.warm_up()
@@ -50,7 +50,7 @@ def main() -> None:
     def stop() -> None:
         execution.drain()
         heartbeat.drain()
-        _exit_in(worker.drain_seconds)
+        _exit_after(worker.drain_seconds)
 
     def give_up() -> None:
         stop()
@@ -60,13 +60,13 @@ def main() -> None:
     heartbeat = Heartbeat(
         database,
         settings,
-        lambda: describe_worker(worker, inventory, execution.runners(), residents),
+        lambda: describe_worker(worker, inventory, execution.process_groups(), residents),
         waker.wake,
         delivery_watch,
         residents,
     )
     app = celery_app(settings)
-    install(app, execution)
+    register_task(app, execution)
     celery_worker = build_worker(
         app, worker, on_ready=heartbeat.start, on_message=delivery_watch.note_message, on_stop=stop
     )
@@ -77,19 +77,19 @@ def main() -> None:
     tidying.stop()
     residents.close()
     heartbeat.leave()
-    forget_queue(app, worker)
+    delete_queue(app, worker)
     exchange.close()
     waker.close()
     announcer.close()
     transport.close()
     database.close()
-    log.info("%s is gone", worker.id)
+    log.info("%s has stopped", worker.id)
     if delivery_watch.is_lost:
         sys.exit(1)
 
 
-def _exit_in(seconds: float) -> None:
-    """Exit after `seconds` even if something hangs, such as an unreachable server; leases then recover its attempts."""
+def _exit_after(seconds: float) -> None:
+    """Exit after `seconds` even if an unreachable server blocks the shutdown; leases still held then expire."""
     timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

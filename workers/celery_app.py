@@ -1,4 +1,4 @@
-"""The Celery worker around the application of `jobs.transport`: one queue, a pool of threads."""
+"""The Celery worker for the application in `jobs.transport`: one queue, and a pool of threads."""
 
 import socket
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def build_worker(
     on_message: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> Any:
-    """Return a Celery worker for the worker's own queue. Its threads only supervise runners.
+    """Return a Celery worker that consumes this worker's queue. Its threads only supervise runners.
 
     `on_ready` is called once the worker listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT
     arrives; all must return at once.
@@ -45,15 +45,15 @@ def build_worker(
 
 
 def reconnect(celery_worker: Any) -> None:
-    """Make a running Celery worker drop its connection to Redis and consume from a new one; callable by any thread."""
+    """Make a running Celery worker replace its connection to Redis with a new one; callable from any thread."""
 
     def fail() -> None:
-        raise ConnectionResetError("messages do not arrive")
+        raise ConnectionResetError("messages are not arriving")
 
     celery_worker.consumer.call_soon(fail)
 
 
-def forget_queue(app: Celery, worker: WorkerSettings) -> None:
+def delete_queue(app: Celery, worker: WorkerSettings) -> None:
     """Delete the queue of a worker that has ended, because nobody will ever read it again.
 
     Attempts still in it were not claimed, so they are sent to another worker. If Redis is away, a small key remains.

@@ -1,4 +1,4 @@
-"""Detects that messages no longer reach this worker, although it seems to be well."""
+"""Detects that messages no longer reach this worker, although it seems healthy."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryWatch:
-    """Compares the attempts sent to the worker, as recorded in SQL, with those that arrived; reconnects, then gives up.
+    """Checks that the attempts sent to this worker, according to SQL, arrive; if not, reconnects, and finally gives up.
 
     While messages arrive, an unclaimed attempt proves nothing: Redis may have lost only its message.
     """
@@ -26,11 +26,11 @@ class DeliveryWatch:
 
     @property
     def is_lost(self) -> bool:
-        """Whether reconnecting did not help, so that the worker must be started again."""
+        """Whether reconnecting has not helped, so that the worker must be restarted."""
         return self._reconnections > MAX_RECONNECTIONS
 
     def note_message(self) -> None:
-        """Note that a message arrived."""
+        """Record that a message has arrived."""
         self._last_message_at = self._clock()
         self._reconnections = 0
 
@@ -41,8 +41,8 @@ class DeliveryWatch:
         self._last_message_at = self._clock()
         self._reconnections += 1
         if self._reconnections <= MAX_RECONNECTIONS:
-            log.warning("an attempt was sent %.1f s ago and no message arrived; reconnecting", unclaimed_seconds)
+            log.warning("an attempt was sent %.1f s ago, but no message has arrived; reconnecting", unclaimed_seconds)
             self._reconnect()
         else:
-            log.error("no message arrived after %d new connections to Redis; ending the worker", MAX_RECONNECTIONS)
+            log.error("still no message after reconnecting to Redis %d times; stopping the worker", MAX_RECONNECTIONS)
             self._give_up()

@@ -1,22 +1,22 @@
-"""The environment of runners: an allow-list, so that none of the service's secrets reaches the code of jobs."""
+"""Environment variables for runners: an allow-list, so that none of the service's secrets reach the code of a job."""
 
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-ALLOWED = re.compile(
+ALLOWED_NAMES = re.compile(
     "PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SSL_CERT_FILE|SSL_CERT_DIR"
     "|(LC|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|GOMP|OPENBLAS|ATEN|DNNL|PYTORCH|TRITON|BNB|BITSANDBYTES|VLLM|TOKENIZERS"
     "|TRANSFORMERS|HF|XDG|DS)_.*|PYTHON.*|TORCH.*|MPL.*"
 )
-HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable; runners of some kinds get its value over their pipe
-SECRETS = frozenset({HUB_TOKEN, "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
-# Prefixes of object store credentials. A runner gets them over its pipe and never in its environment.
+HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - only a name; runners of some kinds get the value over their pipe
+SECRET_NAMES = frozenset({HUB_TOKEN_VARIABLE, "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
+# Prefixes of variables with object store credentials. A runner gets these over its pipe, never in its environment.
 STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 
 def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
-    """Return the variables of this process that a runner may have.
+    """Return those environment variables of this process that a runner may see.
 
     Args:
         environment: Environment of this process.
@@ -26,7 +26,7 @@ def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ())
     def is_allowed(name: str) -> bool:
         if any(fnmatchcase(name, pattern) for pattern in more):
             return True
-        return bool(ALLOWED.fullmatch(name)) and name not in SECRETS
+        return bool(ALLOWED_NAMES.fullmatch(name)) and name not in SECRET_NAMES
 
     return {name: value for name, value in environment.items() if is_allowed(name)}
 
@@ -37,10 +37,10 @@ def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def hub_token(environment: Mapping[str, str]) -> str | None:
-    """Return the token for private and gated repositories of a model hub; None if there is none."""
-    return environment.get(HUB_TOKEN, "").strip() or None
+    """Return the token for private and gated repositories on a model hub; None if it is not set."""
+    return environment.get(HUB_TOKEN_VARIABLE, "").strip() or None
 
 
 def device_variables(uuids: Sequence[str]) -> dict[str, str]:
-    """Return the variables that make exactly these devices visible to CUDA, or none if the list is empty."""
+    """Return the variables that make exactly these devices visible to CUDA; an empty list hides all devices."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}

@@ -20,7 +20,7 @@ from jobs.settings import Settings
 from jobs.state import Event, JobState
 from workers.environment import hub_token, store_variables
 from workers.failures import Failure
-from workers.lease import Lease, LeaseOverError
+from workers.lease import Lease, LeaseExpiredError
 from workers.messages import Assignment, Failed, Finished, ModelKept, Storage
 from workers.process import Runner
 from workers.rendezvous import offer_address
@@ -29,7 +29,7 @@ from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
 from workers.supervision import Ending, StopReason, Supervision
 
-GATHER_SECONDS = 0.2
+GATHER_POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Execution:
-    """Runs the attempts of one worker; `run` is called from a separate thread for each."""
+    """Runs the attempts of one worker; `run` is called in a separate thread for each attempt."""
 
     def __init__(
         self,
@@ -68,24 +68,24 @@ class Execution:
             free_space_reserve_bytes=settings.free_space_reserve_bytes,
         )
 
-    def runners(self) -> frozenset[int]:
+    def process_groups(self) -> frozenset[int]:
         """Return the process groups of all runners."""
         return frozenset(self._runners) | self._residents.process_groups()
 
     def drain(self) -> None:
-        """Take no more attempts, give back those that run, and keep no models loaded."""
+        """Take no more attempts, give back those that are running, and keep no models loaded."""
         self._draining.set()
         self._residents.drain()
 
     def run(self, attempt_id: str) -> None:
-        """Run an attempt to its end; ignore a message about one that this worker must not run."""
+        """Run an attempt to its end, or skip it if this worker must not run it."""
         if self._draining.is_set():
             self._requeue(attempt_id)
             return
         taken_at = time.monotonic()
         claim = self._claim(attempt_id)
         if claim is None:
-            log.info("%s is not to be run (any more)", attempt_id)
+            log.info("%s: skipped, because this worker must not run it (any more)", attempt_id)
             return
         log.info("%s: starting %s job %s", attempt_id, claim.job.kind, claim.job.id)
         lease = Lease(
@@ -93,24 +93,26 @@ class Execution:
         )
         with lease:
             try:
-                self._attempt(claim, lease)
-            except LeaseOverError:
-                log.warning("%s: the database was unreachable for too long, the attempt counts as lost", attempt_id)
+                self._run_attempt(claim, lease)
+            except LeaseExpiredError:
+                log.warning("%s: the database was unreachable for too long, so the attempt counts as lost", attempt_id)
 
     def _claim(self, attempt_id: str) -> Claim | None:
-        """Claim the attempt; wait out a short outage of the database, and wait for the workers of its other nodes."""
+        """Claim the attempt; wait out a short database outage, and wait for the attempt's other nodes."""
         gives_up_at = time.monotonic() + self._settings.pickup_seconds
         answer: Claim | Gathering | None = Gathering.NOT_BEGUN
         while True:
             try:
                 with self._database.writing() as connection:
                     if answer is Gathering.NOT_BEGUN:
-                        answer = attempts.claim(connection, attempt_id, self._worker.id, self._settings, self._offer)
+                        answer = attempts.claim(
+                            connection, attempt_id, self._worker.id, self._settings, self._offer_address
+                        )
                     else:
                         answer = attempts.await_others(connection, attempt_id, self._worker.id, self._settings)
                 if not isinstance(answer, Gathering):
                     return answer
-                if self._draining.wait(GATHER_SECONDS):
+                if self._draining.wait(GATHER_POLL_SECONDS):
                     self._requeue(attempt_id)
                     return None
             except OUTAGES as error:
@@ -119,17 +121,17 @@ class Execution:
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
 
-    def _offer(self) -> str:
+    def _offer_address(self) -> str:
         return offer_address(self._worker.address, self._settings.redis)
 
     def _requeue(self, attempt_id: str) -> None:
         with self._database.writing() as connection:
             requeue(connection, attempt_id, self._settings)
 
-    def _attempt(self, claim: Claim, lease: Lease) -> None:
+    def _run_attempt(self, claim: Claim, lease: Lease) -> None:
         try:
             self._settle(claim, lease, self._supervise(claim, lease))
-        except LeaseOverError:
+        except LeaseExpiredError:
             raise
         except Exception as error:
             log.exception("%s: the worker itself failed", claim.attempt.id)
@@ -137,21 +139,21 @@ class Execution:
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> Ending:
-        """Run the attempt on a resident that has its model, or on a new runner."""
+        """Run the attempt on a resident that has loaded its model, or on a new runner."""
         keep = self._worker.keep_seconds > 0
         token = self._hub_token if claim.spec.uses_hub else None
         assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep, token)
-        resident = self._residents.begin(claim)
+        resident = self._residents.begin_attempt(claim)
         remains: tuple[Runner, ModelKept] | tuple[None, None] = None, None
         try:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
                 ending = supervision.watch(self._starter.start(assignment, runner))
                 if not supervision.died_without_message:
-                    break  # otherwise the resident had died before it received the attempt
+                    break  # otherwise the resident died before it received the attempt: use a new runner
             remains = supervision.remains or remains
         finally:
-            self._residents.end(claim, resident, *remains)
+            self._residents.end_attempt(claim, resident, *remains)
         return ending
 
     def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
@@ -171,19 +173,19 @@ class Execution:
                 log.warning("%s: abandoned, because this worker no longer has its lease", claim.attempt.id)
 
     def _await_first_node(self, claim: Claim, lease: Lease) -> None:
-        """Hold this node until the first node has published, because the attempt has one lease per node."""
+        """Keep this node's lease until the first node has published: the attempt needs the leases of all nodes."""
         log.info("%s: node %d has finished", claim.attempt.id, claim.allocation.node)
         while lease.directive in (Directive.CONTINUE, Directive.YIELD):
-            time.sleep(GATHER_SECONDS)
+            time.sleep(GATHER_POLL_SECONDS)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id
 
         def succeed(connection: Connection) -> bool:
-            # The reply to an earlier commit may have been lost.
+            # An earlier commit may have succeeded although the reply to it was lost.
             if attempts.has_succeeded(connection, attempt_id):
                 return True
-            held = lease.hold(connection)
+            held = lease.lock_attempt(connection)
             outcome = finished.outcome
             result = outcome.result.model_dump(mode="json")
             return held is not None and held.succeed(result, finished.stored, outcome.model)
@@ -191,7 +193,7 @@ class Execution:
         if self._end(lease, succeed):
             log.info("%s: succeeded", attempt_id)
         else:
-            log.warning("%s: cancelled or superseded, nothing is published", attempt_id)
+            log.warning("%s: cancelled or superseded, so nothing was published", attempt_id)
 
     def _give_up(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
         """End the attempt without a result."""
@@ -199,7 +201,7 @@ class Execution:
         error = failure.error() if failure else None
 
         def end(connection: Connection) -> JobState | None:
-            held = lease.hold(connection)
+            held = lease.lock_attempt(connection)
             return held.end(event, error) if held else None
 
         state = self._end(lease, end)

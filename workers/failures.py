@@ -12,8 +12,8 @@ from jobs.errors import DomainError
 # OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 MAX_MESSAGE_CHARACTERS = 4000
-REQUEST_ERRORS = (DatasetError, PromptError)  # other failures may have damaged the loaded model
-RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # the engine's error code, and ours
+REQUEST_ERRORS = (DatasetError, PromptError)  # after any other failure, the loaded model may be damaged
+RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # maps the engine's error codes to ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Failure:
     of_request: bool = False
 
     def error(self) -> dict[str, str]:
-        """Return this as the job's error, in a form that every database and JSON can hold: it may quote user input."""
+        """Return the job's error without characters that databases or JSON reject: the message may quote user input."""
         message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
         return {"code": self.code, "message": message[:MAX_MESSAGE_CHARACTERS]}
 
@@ -47,13 +47,13 @@ def make_failure(exception: BaseException) -> Failure:
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
         case BaichuanError():
             of_request = isinstance(exception, REQUEST_ERRORS)
-            code, permanent = _code(type(exception)), not exception.may_pass
+            code, permanent = _error_code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; use smaller batches or lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
-            return _os_failure(exception)
+            return _make_os_failure(exception)
         case _:
             message = f"{type(exception).__name__}: {exception}; the job's log has the traceback"
             return Failure("internal_error", message, permanent=True, expected=False)
@@ -81,12 +81,12 @@ def make_start_timeout_failure(seconds: float) -> Failure:
     return Failure("runner_start_timeout", message, permanent=False)
 
 
-def _code(kind: type) -> str:
+def _error_code(kind: type) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return RENAMED_CODES.get(words, words)
 
 
-def _os_failure(exception: OSError) -> Failure:
+def _make_os_failure(exception: OSError) -> Failure:
     if exception.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure("insufficient_storage", f"the disk is full: {exception}", permanent=False)
     permanent = isinstance(exception, PERMANENT_OS_ERRORS)

@@ -1,4 +1,4 @@
-"""A process that has done the imports and forks runners. It must not initialize CUDA, which does not survive a fork.
+"""A process that does the imports, then forks runners. It must not initialize CUDA, which does not survive a fork.
 
 The worker sends a token together with the descriptors of a runner's pipes; the answers are JSON, one per packet:
 `{"token": …, "pid": …}` once a runner exists, and `{"pid": …, "code": …}` when it has ended.
@@ -13,12 +13,12 @@ import sys
 
 from workers import tether
 
-WIRES = 4
+PIPE_COUNT = 4
 MAX_TOKEN_BYTES = 64
 
 
 def main(arguments: list[str]) -> None:
-    """Run `python -m workers.fork_server SOCKET KINDS` until the worker closes its end of the socket."""
+    """Entry point of `python -m workers.fork_server SOCKET KINDS`: fork runners until the worker closes its socket."""
     descriptor, kinds = arguments
     tether.end_with_parent()
     channel = socket.socket(fileno=int(descriptor))
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
 
 def _fork(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork one runner; return False if the worker has closed its end."""
-    token, wires, _, _ = socket.recv_fds(channel, MAX_TOKEN_BYTES, WIRES)
+    token, ends, _, _ = socket.recv_fds(channel, MAX_TOKEN_BYTES, PIPE_COUNT)
     if not token:
         return False
     pid = os.fork()
@@ -51,10 +51,10 @@ def _fork(channel: socket.socket, own: tuple[int, int]) -> bool:
         channel.close()
         for descriptor in own:
             os.close(descriptor)
-        from workers.runner import Wires, run  # noqa: PLC0415
+        from workers.runner import PipeEnds, run  # noqa: PLC0415
 
-        run(Wires(*wires))
-    for descriptor in wires:
+        run(PipeEnds(*ends))
+    for descriptor in ends:
         os.close(descriptor)
     channel.send(json.dumps({"token": token.decode(), "pid": pid}).encode())
     return True

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Reports from a separate thread; waits out any outage of the database."""
+    """Reports from a separate thread; waits out any database outage."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Heartbeat:
             if not self._started_at:
                 self._started_at = started_at
                 self._wake_dispatcher()  # jobs may be waiting for this worker
-            self._residents.adapt(
+            self._residents.close_unwanted(
                 may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
             )
             if self._state == "active":

@@ -1,4 +1,4 @@
-"""The lease on an attempt: renewed by a separate thread, which also looks for directives and records progress."""
+"""The lease on an attempt: renewed by a separate thread, which also checks for directives and records progress."""
 
 import logging
 import threading
@@ -16,9 +16,9 @@ from jobs.service.metrics import Point
 from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
-PAUSE_SECONDS = 0.5
-MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction before another event in the job's log
-MAX_PROGRESS_EVENTS = 1_000  # limit on these events per attempt, in case its stage changes repeatedly
+RETRY_INTERVAL_SECONDS = 0.5
+MIN_PROGRESS_CHANGE = 0.01  # minimum increase in the fraction between two progress events in the job's log
+MAX_PROGRESS_EVENTS = 1_000  # limit on progress events per attempt, in case the stage keeps changing
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ T = TypeVar("T")
 Entry = tuple[str, dict[str, Any]]
 
 
-class LeaseOverError(Exception):
-    """The database could not be reached until the lease was over: this worker has lost the attempt."""
+class LeaseExpiredError(Exception):
+    """The database could not be reached before the lease expired, so this worker has lost the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """Events to be recorded with the next renewal."""
+class PendingUpdates:
+    """Updates that the next renewal will record."""
 
     log: list[Entry]
     progress: dict[str, Any] | None
@@ -41,7 +41,7 @@ class News:
 
 
 class Lease:
-    """Holds an attempt. It is lost only if an outage of the database lasts longer than the lease."""
+    """Keeps an attempt for this worker. It is lost only if an outage of the database lasts longer than the lease."""
 
     def __init__(
         self, attempt_id: str, *, taken_at: float, database: Database, settings: Settings, worker: WorkerSettings
@@ -79,7 +79,7 @@ class Lease:
 
     @property
     def directive(self) -> Directive:
-        """The newest directive; ABANDON once the lease is over."""
+        """The latest directive; ABANDON once the lease has expired."""
         return Directive.ABANDON if time.monotonic() >= self._ends_at else self._directive
 
     def record_progress(self, progress: dict[str, Any]) -> None:
@@ -114,10 +114,10 @@ class Lease:
             self._log.append(("log", {"stream": stream, "lines": lines}))
 
     def retry_until_expiry(self, operation: Callable[[Connection], T]) -> T:
-        """Run a transaction; while the database is unreachable, retry until the lease is over.
+        """Run a transaction; while the database is unreachable, retry until the lease expires.
 
         Raises:
-            LeaseOverError: The lease is over.
+            LeaseExpiredError: The lease has expired.
         """
         while True:
             try:
@@ -125,21 +125,21 @@ class Lease:
                     return operation(connection)
             except OUTAGES as error:
                 log.warning("%s: the database does not answer, trying again: %s", self._attempt_id, error)
-            if time.monotonic() + PAUSE_SECONDS >= self._ends_at:
-                raise LeaseOverError(self._attempt_id)
-            time.sleep(PAUSE_SECONDS)
+            if time.monotonic() + RETRY_INTERVAL_SECONDS >= self._ends_at:
+                raise LeaseExpiredError(self._attempt_id)
+            time.sleep(RETRY_INTERVAL_SECONDS)
 
     def settle(self, ending: Callable[[Connection], T]) -> T:
         """Stop renewing, then record everything pending and end the attempt in one transaction.
 
         Raises:
-            LeaseOverError: The database could not be reached in time.
+            LeaseExpiredError: The database could not be reached in time.
         """
         self.stop()
-        news = self._take()
+        pending = self._take_pending()
 
         def transaction(connection: Connection) -> T:
-            self._record(connection, news)
+            self._record(connection, pending)
             return ending(connection)
 
         return self.retry_until_expiry(transaction)
@@ -158,8 +158,8 @@ class Lease:
     def _must_renew(self) -> bool:
         age = time.monotonic() - self._renewed_at
         with self._lock:
-            news = bool(self._log or self._progress or self._points)
-        return age >= self._settings.heartbeat_seconds or (news and age >= self._worker.progress_seconds)
+            has_pending = bool(self._log or self._progress or self._points)
+        return age >= self._settings.heartbeat_seconds or (has_pending and age >= self._worker.progress_seconds)
 
     def _peek(self) -> Directive:
         with self._database.reading() as connection:
@@ -167,32 +167,32 @@ class Lease:
 
     def _renew(self) -> Directive:
         begun = time.monotonic()
-        news = self._take()
+        pending = self._take_pending()
         try:
             with self._database.writing() as connection:
-                directive = self._record(connection, news)
+                directive = self._record(connection, pending)
         except Exception:
-            self._put_back(news)
+            self._put_back(pending)
             raise
-        if news.progress is not None and self._is_event(news.progress):
-            self._last_progress_event, self._progress_events = news.progress, self._progress_events + 1
+        if pending.progress is not None and self._is_event(pending.progress):
+            self._last_progress_event, self._progress_events = pending.progress, self._progress_events + 1
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
         return directive
 
-    def _record(self, connection: Connection, news: News) -> Directive:
-        progress, entries = news.progress, news.log
+    def _record(self, connection: Connection, pending: PendingUpdates) -> Directive:
+        progress, entries = pending.progress, pending.log
         if progress and self._is_event(progress):
             entries = [*entries, ("progress", progress)]
-        held = self.hold(connection)
+        held = self.lock_attempt(connection)
         return (
             Directive.ABANDON
             if held is None
-            else held.renew(progress, entries, news.points, accepts_chats=news.accepts_chats)
+            else held.renew(progress, entries, pending.points, accepts_chats=pending.accepts_chats)
         )
 
-    def hold(self, connection: Connection) -> HeldAttempt | None:
-        """Lock the attempt in a transaction; None if it is no longer this worker's."""
+    def lock_attempt(self, connection: Connection) -> HeldAttempt | None:
+        """Lock the attempt in a transaction; return None if this worker no longer holds it."""
         return HeldAttempt.lock(connection, self._settings, self._attempt_id, self._worker.id)
 
     def _is_event(self, progress: dict[str, Any]) -> bool:
@@ -204,16 +204,16 @@ class Lease:
         changed = progress["stage"] != last["stage"] or progress["fraction"] - last["fraction"] >= MIN_PROGRESS_CHANGE
         return changed and self._progress_events < MAX_PROGRESS_EVENTS
 
-    def _take(self) -> News:
+    def _take_pending(self) -> PendingUpdates:
         with self._lock:
-            taken = News(self._log, self._progress, self._points, self._accepts_chats)
+            taken = PendingUpdates(self._log, self._progress, self._points, self._accepts_chats)
             self._log, self._progress, self._points, self._accepts_chats = [], None, [], None
             return taken
 
-    def _put_back(self, news: News) -> None:
+    def _put_back(self, pending: PendingUpdates) -> None:
         with self._lock:
-            self._log = [*news.log, *self._log]
-            self._progress = self._progress or news.progress
-            self._points = [*news.points, *self._points]
+            self._log = [*pending.log, *self._log]
+            self._progress = self._progress or pending.progress
+            self._points = [*pending.points, *self._points]
             if self._accepts_chats is None:
-                self._accepts_chats = news.accepts_chats
+                self._accepts_chats = pending.accepts_chats

@@ -1,6 +1,6 @@
 """Cuts the output of a runner into lines."""
 
-LINE_BYTES = 8192
+MAX_LINE_BYTES = 8192
 
 
 class LineReader:
@@ -15,15 +15,15 @@ class LineReader:
     def feed(self, data: bytes) -> list[str]:
         """Return the lines that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LINE_BYTES:
+        if len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest)
             self._rest = b""
-        return [_text(line) for line in lines]
+        return [_decode_line(line) for line in lines]
 
     def close(self) -> list[str]:
         """Return the text after the last line break."""
         rest, self._rest = self._rest, b""
-        return [_text(rest)] if rest else []
+        return [_decode_line(rest)] if rest else []
 
 
 class LogBudget:
@@ -44,7 +44,7 @@ class LogBudget:
         return lines
 
 
-def _text(line: bytes) -> str:
+def _decode_line(line: bytes) -> str:
     last = line.rstrip(b"\r").rpartition(b"\r")[2]
     # PostgreSQL text cannot contain NUL.
     return last.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

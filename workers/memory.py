@@ -9,7 +9,7 @@ from workers.handlers.contract import Context
 
 
 def require_memory(spec: AnySpec, context: Context) -> None:
-    """Compare the needs of each step of the job with the free memory; log if the memory may not be enough.
+    """Compare the memory that each step of the job needs with the free memory; log a warning if it may not suffice.
 
     Release a model that is still loaded if it leaves too little memory.
 
@@ -26,9 +26,10 @@ def require_memory(spec: AnySpec, context: Context) -> None:
             return
         context.loaded.release()
     for _, model, needs in steps:
-        if not isinstance(spec, FinetuneSpec):  # the engine checks it once it knows how the devices share the work
+        # The engine checks fine-tunes once it knows how the devices share the work.
+        if not isinstance(spec, FinetuneSpec):
             memory.require_memory(needs, model.shape)
-        _warn(needs, _free_for(needs))
+        _warn_if_short(needs, _get_free_bytes(needs))
 
 
 def _list_steps(spec: AnySpec, context: Context, *, on_gpu: bool) -> list[tuple[Path, KnownModel, Footprint]]:
@@ -39,16 +40,16 @@ def _list_steps(spec: AnySpec, context: Context, *, on_gpu: bool) -> list[tuple[
 
 
 def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
-    """Whether the job has enough memory although a model is already loaded, which is the first one that it uses."""
+    """Whether the job uses the loaded model and has enough memory without releasing it."""
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:
         return False
-    if spec.produces_model:  # it first does other work while the model stays loaded
-        return all(needs.total <= _free_for(needs) for _, _, needs in steps)
-    return all(needs.least - weights <= _free_for(needs) for _, _, needs in steps)
+    if spec.produces_model:  # the job first does other work while the model stays loaded
+        return all(needs.total <= _get_free_bytes(needs) for _, _, needs in steps)
+    return all(needs.least - weights <= _get_free_bytes(needs) for _, _, needs in steps)
 
 
-def _free_for(needs: Footprint) -> int:
+def _get_free_bytes(needs: Footprint) -> int:
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     return memory.free_bytes("cpu" if needs.place == "host" else None)
@@ -62,9 +63,9 @@ def _find_known_model(folder: Path) -> KnownModel | None:
         return None  # the engine gives a better error message
 
 
-def _warn(needs: Footprint, free: int) -> None:
+def _warn_if_short(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
-            f"memory: up to {in_gib(needs.total)} with inputs of maximum length, {in_gib(free)} are free; "
+            f"memory: up to {in_gib(needs.total)} for inputs of maximum length, but only {in_gib(free)} is free; "
             "shorter lengths or smaller batches need less"
         )

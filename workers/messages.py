@@ -92,7 +92,7 @@ class ModelKept:
     device_bytes: Sequence[int]
     host_bytes: int
 
-    def fits(self, spec: AnySpec) -> bool:
+    def is_usable_for(self, spec: AnySpec) -> bool:
         """Whether a job can use the model: only generation can choose the engine; other jobs need the native one."""
         return getattr(spec, "engine", NATIVE_ENGINE) in (self.engine, "auto")
 
@@ -124,7 +124,7 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
-class Serves:
+class ServingChanged:
     """From a runner: whether the attempt accepts chats."""
 
     accepts: bool
@@ -142,8 +142,10 @@ class Replied:
 NATIVE_ENGINE = "transformers"
 PAUSE = b"pause\n"  # to a runner, after its assignment: save a resume point and give up the place
 MAKE_ROOM = b"make room\n"  # to a runner: end once there is nothing left to answer
-CALL_PREFIX = b"call "  # to a runner: a call follows (the lines of assignments begin with a brace)
-Message = Annotated[Progressed | Measured | Finished | Failed | Paused | Serves | Replied, Field(discriminator="type")]
+CALL_PREFIX = b"call "  # to a runner: the line contains a call (that of an assignment begins with a brace)
+Message = Annotated[
+    Progressed | Measured | Finished | Failed | Paused | ServingChanged | Replied, Field(discriminator="type")
+]
 
 _ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
@@ -170,7 +172,7 @@ def decode_message(line: bytes) -> Message:
 
 
 def encode_call(attempt_id: str, call: Call) -> bytes:
-    """Return a call to a runner's current attempt as a line."""
+    """Return a call to an attempt as a line for its runner."""
     return CALL_PREFIX + attempt_id.encode() + b" " + CALL.dump_json(call) + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Prepares, in the runner, the inputs that a spec names: checks their paths, and the room for the result."""
+"""Prepares a spec's inputs in the runner: checks their paths, and the disk space for the result."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,12 +27,13 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
     Raises:
         InvalidRequestError: A model or file is gone or of the wrong kind, or a path is no longer allowed.
     """
-    found = resolve_models(claim.spec, claim.models, claim.bases)  # the model may have changed since the submission
+    # The models may have changed since the job was submitted.
+    found = resolve_models(claim.spec, claim.models, claim.bases)
     require_files(claim.spec, {file.id for file in claim.files.values()})
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
     return Context(
-        models={field: locate(model, field, store, model_roots) for field, model in found.items()},
+        models={field: locate_model(model, field, store, model_roots) for field, model in found.items()},
         files=_find_files(claim, store),
         output=store.workspace(workspace.output),
         checkpoints=store.workspace(workspace.checkpoints),
@@ -66,7 +67,7 @@ def _describe_place(claim: Claim) -> Place:
     return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
 
 
-def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:
+def locate_model(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:
     """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
@@ -85,11 +86,11 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Se
     return folder
 
 
-def require_room(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore) -> None:
+def require_disk_space(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore) -> None:
     """Refuse a job at once if its result would not fit on the disk.
 
     Raises:
-        InsufficientStorageError: The store has too little room; the message says how much is needed and free.
+        InsufficientStorageError: The store has too little space; the message says how much is needed and free.
     """
     folder = context.models.get("model")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder else 0
@@ -101,7 +102,7 @@ def require_room(spec: AnySpec, handler: Handler, context: Context, store: Artif
 
 
 def _find_files(claim: Claim, store: ArtifactStore) -> dict[str, Path]:
-    files = {field: _upload(file, field, store) for field, file in claim.files.items()}
+    files = {field: _find_upload(file, field, store) for field, file in claim.files.items()}
     spec = claim.spec
     if isinstance(spec, StoredGenerateSpec) and spec.inline_input is not None:
         files["inline_input"] = _find_inline_input(claim.job.id, spec.inline_input, store)
@@ -121,7 +122,7 @@ def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore
     return path
 
 
-def _upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:
+def _find_upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:
     path = store.local_path(file.key)
     if not path.is_file():
         raise InvalidRequestError(f"file {file.id} ({file.filename}) is gone; upload it again", param=field)

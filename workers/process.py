@@ -12,29 +12,29 @@ from typing import Protocol
 from jobs.chats.messages import Call
 from workers.logs import LineReader
 from workers.messages import MAKE_ROOM, PAUSE, Assignment, Message, decode_message, encode_assignment, encode_call
-from workers.runner import Wires
+from workers.runner import PipeEnds
 
 READ_BYTES = 1 << 16
-REQUEST_SECONDS = 1.0
+REQUEST_TIMEOUT_SECONDS = 1.0
 
-Line = tuple[str, list[str]]
+OutputLines = tuple[str, list[str]]
 
 
 class Process(Protocol):
-    """A process that has been started, by this process or by another."""
+    """A process started by this process or by another one."""
 
     @property
     def pid(self) -> int:
-        """Return its id, which is also the id of its process group."""
+        """The process id, which is also the id of the process group."""
         ...
 
     @property
     def exit_code(self) -> int | None:
-        """Return None while it runs; a negative number if a signal ended it."""
+        """The exit code: None while the process runs, negative if a signal ended it."""
         ...
 
     def wait(self, timeout: float) -> None:
-        """Wait until it has ended, at most `timeout` seconds."""
+        """Wait up to `timeout` seconds for the process to end."""
         ...
 
 
@@ -46,28 +46,28 @@ class RunnerPipes:
     messages: int
     stdout: int
     stderr: int
-    theirs: Wires
+    theirs: PipeEnds
     handed_over: bool = False
 
     @classmethod
     def open(cls) -> "RunnerPipes":
-        """Make all pipes."""
+        """Create all pipes."""
         their_control, control = os.pipe()
         messages, their_messages = os.pipe()
         stdout, their_stdout = os.pipe()
         stderr, their_stderr = os.pipe()
-        wires = Wires(their_control, their_messages, their_stdout, their_stderr)
-        return cls(control, messages, stdout, stderr, wires)
+        ends = PipeEnds(their_control, their_messages, their_stdout, their_stderr)
+        return cls(control, messages, stdout, stderr, ends)
 
     def hand_over(self) -> None:
-        """Close the runner's ends; otherwise ours would never report that it has ended."""
+        """Close the runner's ends here; otherwise our ends would never report that the runner has ended."""
         if not self.handed_over:
             self.handed_over = True
             for end in (self.theirs.control, self.theirs.messages, self.theirs.stdout, self.theirs.stderr):
                 os.close(end)
 
     def close(self) -> None:
-        """Close everything."""
+        """Close both ends of all pipes."""
         self.hand_over()
         for end in (self.control, self.messages, self.stdout, self.stderr):
             os.close(end)
@@ -97,17 +97,17 @@ class Runner:
 
     @property
     def pid(self) -> int:
-        """Return its process id, which is also the id of its process group."""
+        """The process id, which is also the id of the process group."""
         return self.process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """Return None while it runs; a negative number if a signal ended it."""
+        """The exit code: None while the process runs, negative if a signal ended it."""
         return self.process.exit_code
 
     @property
-    def silent(self) -> bool:
-        """Whether the runner can send nothing more."""
+    def is_silent(self) -> bool:
+        """Whether all output pipes are closed, so that the runner can send nothing more."""
         return not self._open
 
     def assign(self, assignment: Assignment) -> None:
@@ -117,26 +117,26 @@ class Runner:
 
     def ask_to_pause(self) -> None:
         """Ask the runner to save a resume point and give up its place; a stuck runner will not notice."""
-        self._request(PAUSE)
+        self._send_request(PAUSE)
 
     def ask_to_make_room(self) -> None:
         """Ask the runner to end once it has nothing left to answer; a stuck runner will not notice."""
-        self._request(MAKE_ROOM)
+        self._send_request(MAKE_ROOM)
 
-    def _request(self, line: bytes) -> None:
-        if self._writing.acquire(timeout=REQUEST_SECONDS):
+    def _send_request(self, line: bytes) -> None:
+        if self._writing.acquire(timeout=REQUEST_TIMEOUT_SECONDS):
             try:
                 self._write(line)
             finally:
                 self._writing.release()
 
-    def call(self, attempt_id: str, call: Call) -> None:
+    def send_call(self, attempt_id: str, call: Call) -> None:
         """Pass a call on to an attempt. Any thread may call this; it blocks until the runner reads."""
         with self._writing:
             self._write(encode_call(attempt_id, call))
 
-    def listen(self, timeout: float) -> Iterator[Message | Line]:
-        """Yield the runner's messages and the lines that it prints, by stream, for up to `timeout` seconds."""
+    def listen(self, timeout: float) -> Iterator[Message | OutputLines]:
+        """Wait up to `timeout` seconds for messages and printed lines, and yield them; lines come with their stream."""
         if not self._open:
             self.process.wait(timeout)
             return
@@ -155,7 +155,7 @@ class Runner:
                 if lines := reader.feed(data) if data else reader.close():
                     yield name, lines
 
-    def take_unfinished_lines(self) -> Iterator[Line]:
+    def take_unfinished_lines(self) -> Iterator[OutputLines]:
         """Yield the unfinished lines of an attempt that has ended, because later output belongs to another attempt."""
         for name, reader in self._lines.values():
             if lines := reader.close():
@@ -165,19 +165,19 @@ class Runner:
         """Kill the runner and all processes that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        if self.exit_code is None:  # it may not have created its process group yet
+        if self.exit_code is None:  # the runner may not have created its process group yet
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Kill all remaining processes, wait for their end at most `timeout` seconds, and close the pipes."""
+        """Kill all remaining processes, wait up to `timeout` seconds for the runner to end, and close the pipes."""
         self.kill()
         self.process.wait(timeout)
         if self._closed.acquire(blocking=False):
             self._close_pipes(timeout)
 
     def _close_pipes(self, timeout: float) -> None:
-        """Close the pipes once no process can write to them; a stray process may keep them open."""
+        """Close the pipes, unless a thread still blocks in a write because a stray process keeps the other end open."""
         if self._writing.acquire(timeout=timeout):
             self._has_pipes = False
             self.pipes.close()

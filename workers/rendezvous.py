@@ -3,7 +3,7 @@
 import socket
 from urllib.parse import urlsplit
 
-UDP_PORT = 9  # port of the discard service; nothing is sent to it
+DISCARD_PORT = 9  # port of the discard service; nothing is sent to it
 
 
 def offer_address(host: str, redis_url: str) -> str:
@@ -23,5 +23,5 @@ def offer_address(host: str, redis_url: str) -> str:
 def _local_address(target: str) -> str:
     """Return this machine's address on the interface that leads to `target`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((target, UDP_PORT))  # sends nothing, only selects the route
+        probe.connect((target, DISCARD_PORT))  # sends nothing, only selects the route
         return str(probe.getsockname()[0])

@@ -17,12 +17,12 @@ from workers.messages import ModelKept
 from workers.process import Runner
 from workers.settings import WorkerSettings
 
-WATCH_SECONDS = 0.5
-HOST = "host"  # name of the host memory pool, which CPU devices share with everything else
+WATCH_INTERVAL_SECONDS = 0.5
+HOST_POOL = "host"  # name of the host memory pool, which CPU devices share with everything else
 
 log = logging.getLogger(__name__)
 
-Bytes = Mapping[str, int]  # bytes by the UUID of a GPU, or by HOST
+BytesByPool = Mapping[str, int]  # keys: the UUID of a GPU, or HOST_POOL
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +42,7 @@ class Resident:
     runner: Runner
     kept: ModelKept
     devices: tuple[str, ...]
-    bytes: Bytes
+    bytes: BytesByPool
     loaded_at: float
     idle_since: float = field(default_factory=time.monotonic)
     is_busy: bool = False
@@ -54,7 +54,7 @@ class Resident:
             "key": self.kept.model.key,
             "engine": self.kept.engine,
             "devices": [{"uuid": uuid, "bytes": self.bytes.get(_get_pool(uuid), 0)} for uuid in self.devices],
-            "host_bytes": self.bytes.get(HOST, 0),
+            "host_bytes": self.bytes.get(HOST_POOL, 0),
             "since": int(self.loaded_at * 1000),
             "busy": self.is_busy,
         }
@@ -63,7 +63,7 @@ class Resident:
 class Residents:
     """The residents of a worker, and the memory reserved by its running attempts.
 
-    `begin` and `end` are called around each attempt, by its thread.
+    `begin_attempt` and `end_attempt` are called around each attempt, by its thread.
     """
 
     def __init__(self, worker: WorkerSettings, inventory: Inventory, on_change: Callable[[], None]) -> None:
@@ -81,24 +81,24 @@ class Residents:
         """Start watching idle residents."""
         self._thread.start()
 
-    def begin(self, claim: Claim) -> Resident | None:
+    def begin_attempt(self, claim: Claim) -> Resident | None:
         """Return the idle resident that an attempt can use, after closing those whose memory the attempt needs."""
         with self._lock:
             self._running[claim.attempt.id] = claim.allocation
-            chosen = next((each for each in self._idle() if _serves(each, claim)), None)
+            chosen = next((each for each in self._list_idle() if _can_run(each, claim)), None)
             if chosen is not None:
                 chosen.is_busy = True
-            idle = self._idle()
+            idle = self._list_idle()
         victims = self._choose_victims(claim.allocation, chosen, idle) if idle else []
         self._close(victims, f"{claim.attempt.id} needs the memory")
         return chosen
 
-    def end(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: ModelKept | None) -> None:
-        """Note that an attempt has ended.
+    def end_attempt(self, claim: Claim, used: Resident | None, runner: Runner | None, kept: ModelKept | None) -> None:
+        """Record that an attempt has ended, and keep its runner as a resident or close it.
 
         Args:
             claim: The attempt.
-            used: What `begin` returned.
+            used: What `begin_attempt` returned.
             runner: Its runner if that stays alive; None if it is closed.
             kept: The model that the runner keeps loaded.
         """
@@ -127,26 +127,30 @@ class Residents:
         if self._thread.ident:
             self._thread.join()
         with self._lock:
-            idle = self._idle()
+            idle = self._list_idle()
         self._close(idle, "the worker ends")
 
-    def adapt(self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]) -> None:
+    def close_unwanted(
+        self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Close residents that the service no longer wants here, and those that a device has no room for.
 
         Args:
             may_keep: False if an administrator drains the worker.
-            obsolete: Keys of models that were deleted or replaced.
+            obsolete: Keys of models that have been deleted or replaced.
             devices: The devices with their current use.
         """
         with self._lock:
             self._may_keep = may_keep
-            idle = self._idle()
+            idle = self._list_idle()
         self._close([each for each in idle if not may_keep], "the worker is drained")
-        self._close([each for each in idle if each.kept.model.key in obsolete], "its model was deleted or replaced")
+        self._close(
+            [each for each in idle if each.kept.model.key in obsolete], "its model has been deleted or replaced"
+        )
         for device in devices:
             used = device.get("used_bytes")
             if used is not None and device["memory_bytes"] - used < self._worker.memory_reserve_bytes:
-                self._close(self._oldest_on(device["uuid"]), f"device {device['uuid']} is short of memory")
+                self._close(self._find_oldest_on(device["uuid"]), f"device {device['uuid']} is short of memory")
 
     def process_groups(self) -> frozenset[int]:
         """Return the process groups of all residents."""
@@ -158,13 +162,13 @@ class Residents:
         with self._lock:
             return [each.report() for each in self._residents]
 
-    def _idle(self) -> list[Resident]:
+    def _list_idle(self) -> list[Resident]:
         """Return the idle residents, longest idle first."""
         return sorted((each for each in self._residents if not each.is_busy), key=lambda each: each.idle_since)
 
-    def _oldest_on(self, uuid: str) -> list[Resident]:
+    def _find_oldest_on(self, uuid: str) -> list[Resident]:
         with self._lock:
-            return [each for each in self._idle() if uuid in each.devices][:1]
+            return [each for each in self._list_idle() if uuid in each.devices][:1]
 
     def _choose_victims(
         self, allocation: AllocationRecord, chosen: Resident | None, idle: Sequence[Resident]
@@ -173,10 +177,10 @@ class Residents:
 
         The choice considers both the reservations and the memory that is free now, which other processes may also use.
         """
-        capacity, free = self._measure()
+        capacity, free = self._measure_memory()
         with self._lock:
-            reserved = _add(_demand(each) for each in self._running.values())
-        mine, present = _demand(allocation), chosen.bytes if chosen else {}
+            reserved = _add_up(_get_demand(each) for each in self._running.values())
+        mine, present = _get_demand(allocation), chosen.bytes if chosen else {}
         victims: list[Resident] = []
         for pool, count in mine.items():
             held = sum(each.bytes.get(pool, 0) for each in idle if each not in victims)
@@ -189,12 +193,12 @@ class Residents:
                     short -= each.bytes[pool]
         return victims
 
-    def _measure(self) -> tuple[Bytes, Bytes]:
+    def _measure_memory(self) -> tuple[BytesByPool, BytesByPool]:
         """Return the memory that jobs may use, and the memory that is free now, as far as it is known."""
         host = read_host()
-        capacity, free = {HOST: int(host["memory_bytes"])}, {HOST: int(host["available_bytes"])}
+        capacity, free = {HOST_POOL: int(host["memory_bytes"])}, {HOST_POOL: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):
-            if _get_pool(device["uuid"]) == HOST:
+            if _get_pool(device["uuid"]) == HOST_POOL:
                 continue
             capacity[device["uuid"]] = device["memory_bytes"] - (device.get("used_by_others_bytes") or 0)
             if device.get("used_bytes") is not None:
@@ -202,23 +206,23 @@ class Residents:
         return capacity, free
 
     def _watch(self) -> None:
-        while not self._closing.wait(WATCH_SECONDS):
+        while not self._closing.wait(WATCH_INTERVAL_SECONDS):
             try:
-                self._look_after()
+                self._close_stale()
             except Exception:
                 log.exception("could not check the residents, trying again")
         with self._lock:
-            idle = self._idle()
+            idle = self._list_idle()
         self._close(idle, "the worker ends")
 
-    def _look_after(self) -> None:
-        """Close residents that have died or were idle for too long, and the oldest if the host is short of memory."""
+    def _close_stale(self) -> None:
+        """Close residents that have died or been idle for too long, and the oldest if the host is short of memory."""
         with self._lock:
-            idle = self._idle()
+            idle = self._list_idle()
             dead = [each for each in idle if _is_dead(each.runner)]
         too_old = time.monotonic() - self._worker.keep_seconds
         self._close(dead, "it has died")
-        self._close([each for each in idle if each.idle_since <= too_old], "it was idle for too long")
+        self._close([each for each in idle if each.idle_since <= too_old], "it has been idle for too long")
         if read_host()["available_bytes"] < self._worker.memory_reserve_bytes:
             self._close(idle[:1], "the machine is short of memory")
 
@@ -239,29 +243,29 @@ class Residents:
 
 def _new_resident(runner: Runner, kept: ModelKept, allocation: AllocationRecord, loaded_at: float) -> Resident:
     devices = tuple(device["uuid"] for device in allocation.devices)
-    on_gpus = zip((uuid for uuid in devices if _get_pool(uuid) != HOST), kept.device_bytes, strict=False)
-    return Resident(runner, kept, devices, {**dict(on_gpus), HOST: kept.host_bytes}, loaded_at)
+    on_gpus = zip((uuid for uuid in devices if _get_pool(uuid) != HOST_POOL), kept.device_bytes, strict=False)
+    return Resident(runner, kept, devices, {**dict(on_gpus), HOST_POOL: kept.host_bytes}, loaded_at)
 
 
-def _serves(resident: Resident, claim: Claim) -> bool:
+def _can_run(resident: Resident, claim: Claim) -> bool:
     devices = tuple(device["uuid"] for device in claim.allocation.devices)
     same = resident.devices == devices and resident.kept.model.key == claim.job.requirement.get("model")
-    return same and resident.kept.fits(claim.spec) and not _is_dead(resident.runner)
+    return same and resident.kept.is_usable_for(claim.spec) and not _is_dead(resident.runner)
 
 
 def _is_dead(runner: Runner) -> bool:
     """Whether an idle runner has ended. Its output between attempts belongs to no attempt and is dropped."""
     for _ in runner.listen(0):
         pass
-    return runner.silent or runner.exit_code is not None
+    return runner.is_silent or runner.exit_code is not None
 
 
-def _demand(allocation: AllocationRecord) -> Bytes:
+def _get_demand(allocation: AllocationRecord) -> BytesByPool:
     on_devices = ({_get_pool(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
-    return _add([*on_devices, {HOST: allocation.host_bytes}])
+    return _add_up([*on_devices, {HOST_POOL: allocation.host_bytes}])
 
 
-def _add(parts: Iterable[Bytes]) -> dict[str, int]:
+def _add_up(parts: Iterable[BytesByPool]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         for pool, count in part.items():
@@ -271,4 +275,4 @@ def _add(parts: Iterable[Bytes]) -> dict[str, int]:
 
 def _get_pool(uuid: str) -> str:
     """Return the name of a device's memory pool: a CPU uses the host's."""
-    return HOST if uuid.startswith("cpu") else uuid
+    return HOST_POOL if uuid.startswith("cpu") else uuid

@@ -25,7 +25,7 @@ MODEL_FILES = (
     "additional_chat_templates/*",
 )
 
-WEIGHTS = ".safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 class ResumePoints:
@@ -46,12 +46,12 @@ class ResumePoints:
         self._thread: threading.Thread | None = None
 
     def share(self, folder: Path) -> None:
-        """Schedule the upload of a complete resume point `checkpoint-STEP` in the workspace; return at once."""
+        """Schedule the upload of a complete resume point, `checkpoint-STEP` in the workspace; return at once."""
         step = int(folder.name.rpartition("-")[2])
         try:
             held = self._store.hold(self._workspace.resume_point(step))
         except OSError as error:
-            _report(step, error)
+            _report_failure(step, error)
             return
         with self._changed:
             replaced, self._waiting = self._waiting, (step, held)
@@ -63,7 +63,7 @@ class ResumePoints:
             self._store.release(replaced[1])
 
     def flush(self) -> None:
-        """Wait until all points are in the store."""
+        """Wait until no upload is pending."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._is_busy)
 
@@ -87,12 +87,12 @@ class ResumePoints:
             try:
                 self._upload(*chosen)
             except Exception as error:  # noqa: BLE001 - training continues, and the next point may be stored
-                _report(chosen[0], error)
+                _report_failure(chosen[0], error)
                 self._store.release(chosen[1])
 
     def _upload(self, step: int, held: Path) -> None:
         sizes = {path.relative_to(held).as_posix(): path.stat().st_size for path in held.rglob("*") if path.is_file()}
-        model = _find_model(held)
+        model = _describe_model(held)
         self._store.share(held, self._workspace.resume_point(step))
         point = ResumePoint(
             job_id=self._workspace.job_id,
@@ -115,17 +115,17 @@ class ResumePoints:
                 self._shared.discard(step)
 
 
-def _report(step: int, error: Exception) -> None:
+def _report_failure(step: int, error: Exception) -> None:
     print(f"resume point {step} is not in the artifact store: {error}")  # noqa: T201 - the job's log
 
 
-def _find_model(folder: Path) -> PointModel | None:
+def _describe_model(folder: Path) -> PointModel | None:
     try:
         found = inspect(folder)
     except InvalidRequestError:
         return None
     files = describe_files(folder, MODEL_FILES)
-    if not any(file.path.endswith(WEIGHTS) for file in files):
-        return None  # saved in shards
+    if not any(file.path.endswith(WEIGHTS_SUFFIX) for file in files):
+        return None  # a sharded run saves no weights that can be used as a model
     size = sum(file.bytes for file in files)
     return PointModel(found.kind, {**found.details, "bytes": size}, files)

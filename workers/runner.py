@@ -51,23 +51,23 @@ from workers.messages import (
     Paused,
     Progressed,
     Replied,
-    Serves,
+    ServingChanged,
     decode_assignment,
     decode_call,
     encode_message,
 )
-from workers.preparation import identify_loaded, prepare, require_room
+from workers.preparation import identify_loaded, prepare, require_disk_space
 
 if TYPE_CHECKING:
     from baichuan_core.checkpoint import KeptModel
 
-REPORT_SECONDS = 0.1  # minimum seconds between two reports of the same stage
+REPORT_INTERVAL_SECONDS = 0.1  # minimum seconds between two reports of the same stage
 # Modules that handlers import lazily; importing them takes two seconds.
-LATE_IMPORTS = ("bitsandbytes", "peft")
+LAZY_IMPORTS = ("bitsandbytes", "peft")
 
 
 @dataclass(frozen=True, slots=True)
-class Wires:
+class PipeEnds:
     """File descriptors of the runner's ends of its pipes; the runner ends when `control` is closed."""
 
     control: int
@@ -78,28 +78,28 @@ class Wires:
 
 def preload(kinds: list[str]) -> None:
     """Import what jobs of these kinds need, ahead of the first assignment."""
-    for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LATE_IMPORTS):
+    for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LAZY_IMPORTS):
         import_module(name)
     # Exempt all existing objects from garbage collection: collections become fast, and forks keep sharing the memory.
     gc.collect()
     gc.freeze()
 
 
-def run(wires: Wires) -> None:
+def run(ends: PipeEnds) -> None:
     """Run the runner's main loop: wait for an assignment, work, report, and exit or wait for the next one."""
-    with suppress(PermissionError):  # it already leads a session
+    with suppress(PermissionError):  # the process already leads a session
         os.setsid()  # one process group with all its children, so that the worker can kill them all
-    _redirect(wires)
+    _redirect_output(ends)
     # With other start methods, locks that libraries create would outlive a killed runner.
     multiprocessing.set_start_method("fork", force=True)
-    control = Control(os.fdopen(wires.control, "rb"))
-    runner = AttemptRunner(wires.messages, control)
+    control = Control(os.fdopen(ends.control, "rb"))
+    runner = AttemptRunner(ends.messages, control)
     while True:
         last_word = runner.run(control.wait_for_assignment())
-        _flush()
-        _send(wires.messages, last_word)
+        _flush_output()
+        _send(ends.messages, last_word)
         if isinstance(last_word, Paused) or last_word.kept is None:
-            os._exit(0)  # do not wait for threads and exit handlers of libraries
+            os._exit(0)  # do not wait for libraries' threads and exit handlers
 
 
 class Control:
@@ -114,9 +114,9 @@ class Control:
     def __init__(self, pipe: io.BufferedReader) -> None:
         self.pause = threading.Event()
         self.make_room = threading.Event()
-        self.chats: tuple[str, ChatChannel] | None = None  # the current channel, with the attempt's id
+        self.chats: tuple[str, ChatChannel] | None = None  # the current attempt's id and its channel
         self._assignments: SimpleQueue[bytes] = SimpleQueue()
-        threading.Thread(target=self._obey, args=(pipe,), name="control", daemon=True).start()
+        threading.Thread(target=self._read_commands, args=(pipe,), name="control", daemon=True).start()
 
     def wait_for_assignment(self) -> Assignment:
         """Return the next assignment."""
@@ -125,21 +125,21 @@ class Control:
         self.make_room.clear()
         return decode_assignment(line)
 
-    def _obey(self, pipe: io.BufferedReader) -> None:
+    def _read_commands(self, pipe: io.BufferedReader) -> None:
         for line in pipe:
             if line == PAUSE:
                 self.pause.set()
             elif line == MAKE_ROOM:
                 self.make_room.set()
             elif line.startswith(CALL_PREFIX):
-                self._call(line)
+                self._deliver_call(line)
             elif line.endswith(b"\n"):
                 self._assignments.put(line)
-        os.killpg(0, signal.SIGKILL)  # including all children of this runner
+        os.killpg(0, signal.SIGKILL)  # the worker has ended: kill this runner with all its children
 
-    def _call(self, line: bytes) -> None:
+    def _deliver_call(self, line: bytes) -> None:
         attempt_id, call = decode_call(line)
-        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise that attempt has ended
+        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise the attempt of the call has ended
             self.chats[1].deliver(call)
 
 
@@ -152,15 +152,15 @@ class AttemptRunner:
         self._messages = messages
         self._control = control
         self._loaded = ModelKeeper()
-        # the model that is loaded, and its name
+        # the loaded model and its name
         self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)
         self._context: Context | None = None
-        self._store: ArtifactStore | None = None  # it locks the loaded model's files against eviction from the cache
+        self._store: ArtifactStore | None = None  # keeps the loaded model's files locked against eviction
 
     def run(self, assignment: Assignment) -> Finished | Failed | Paused:
         """Run an attempt; return the message for the worker, even after a failure."""
         try:
-            return self._work(assignment)
+            return self._run_attempt(assignment)
         except (TrainingPausedError, GivenBackError):
             return Paused()
         except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
@@ -168,9 +168,9 @@ class AttemptRunner:
             if not failure.expected:
                 traceback.print_exc()
         # The exception no longer exists here, and neither do the tensors that its traceback referred to.
-        return Failed(failure, self._keep(assignment) if failure.of_request else None)
+        return Failed(failure, self._keep_model(assignment) if failure.of_request else None)
 
-    def _work(self, assignment: Assignment) -> Finished:
+    def _run_attempt(self, assignment: Assignment) -> Finished:
         claim, storage = assignment.claim, assignment.storage
         _set_up_environment(assignment)
         store = open_store_at(
@@ -190,24 +190,24 @@ class AttemptRunner:
         )
         self._store, self._context = store, context
         handler = import_handler(claim.spec)
-        require_room(claim.spec, handler, context, store)
+        require_disk_space(claim.spec, handler, context, store)
         _set_up_libraries(assignment)
         require_memory(claim.spec, context)
         outcome = handler.run(claim.spec, context)
         if claim.allocation.node > 0:
-            return Finished(outcome, [])  # the first node publishes
+            return Finished(outcome, [])  # only the first node publishes
         _send(self._messages, Progressed(1.0, "publishing", {}))
         stored = describe_files(context.output)
         store.publish(Workspace(claim.job.id, claim.attempt.id).output)
-        return Finished(outcome, stored, self._keep(assignment))
+        return Finished(outcome, stored, self._keep_model(assignment))
 
     def _announce(self, accepts: bool) -> None:
-        _send(self._messages, Serves(accepts))
+        _send(self._messages, ServingChanged(accepts))
 
     def _reply(self, replies: Sequence[Reply]) -> None:
         _send(self._messages, Replied(replies))
 
-    def _keep(self, assignment: Assignment) -> ModelKept | None:
+    def _keep_model(self, assignment: Assignment) -> ModelKept | None:
         """Return the model that stays loaded; None if there is none, or none that another job could name."""
         from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - not in the worker's process
 
@@ -224,7 +224,7 @@ class AttemptRunner:
         return ModelKept(model, kept.engine, on_gpus, of_host)
 
 
-def _flush() -> None:
+def _flush_output() -> None:
     """Flush all output, including that of native libraries, because later output belongs to no attempt."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -252,11 +252,11 @@ class Reporter:
         self._sent_at = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Report."""
+        """Send the progress, unless the last report was only a moment ago."""
         if point := to_point(progress.metrics):
             _send(self._messages, Measured(point))
         now = time.monotonic()
-        if progress.stage == self._stage and now - self._sent_at < REPORT_SECONDS and progress.fraction < 1:
+        if progress.stage == self._stage and now - self._sent_at < REPORT_INTERVAL_SECONDS and progress.fraction < 1:
             return
         self._stage, self._sent_at = progress.stage, now
         known = JobProgress.model_validate(asdict(progress))
@@ -264,7 +264,7 @@ class Reporter:
 
 
 def _send(messages: int, message: Message) -> None:
-    """Write a message; if the worker has ended, ignore it, because the closed control pipe ends this process."""
+    """Write a message; ignore a broken pipe, because this process ends anyway once the worker has ended."""
     line = memoryview(encode_message(message))
     with suppress(BrokenPipeError):
         while line:
@@ -276,15 +276,15 @@ def _cuda_devices(allocation: AllocationRecord) -> list[str]:
     return [device["uuid"] for device in allocation.devices if not device["uuid"].startswith("cpu")]
 
 
-def _redirect(wires: Wires) -> None:
-    """Redirect output to the pipes at the level of file descriptors, because native libraries also print."""
-    os.dup2(wires.stdout, 1)
-    os.dup2(wires.stderr, 2)
+def _redirect_output(ends: PipeEnds) -> None:
+    """Redirect output to the pipes at file descriptor level, because native libraries also print."""
+    os.dup2(ends.stdout, 1)
+    os.dup2(ends.stderr, 2)
     # The inherited streams may have been opened on a file, and would still buffer and seek as if they were files.
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    os.close(wires.stdout)
-    os.close(wires.stderr)
+    os.close(ends.stdout)
+    os.close(ends.stderr)
     faulthandler.enable(file=2)
 
 
@@ -301,10 +301,10 @@ def _set_up_libraries(assignment: Assignment) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `python -m workers.runner KINDS CONTROL MESSAGES STDOUT STDERR`: imports first, then the assignment."""
+    """Entry point of `python -m workers.runner KINDS CONTROL MESSAGES STDOUT STDERR`: import, then run assignments."""
     kinds, *descriptors = arguments
     preload(kinds.split(","))
-    run(Wires(*(int(each) for each in descriptors)))
+    run(PipeEnds(*(int(each) for each in descriptors)))
 
 
 if __name__ == "__main__":

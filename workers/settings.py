@@ -12,7 +12,7 @@ from jobs.identifiers import new_id
 from jobs.specs import KINDS
 from workers.inventory import DeclaredDevice, read_declaration
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+VARIABLE_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 # Jobs must not see the credentials of the service itself.
 SERVICE_SECRETS = ("DATABASE_URL", "REDIS_URL", "BAICHUAN_API_KEY")
 
@@ -80,13 +80,13 @@ class WorkerSettings(BaseSettings):
     @classmethod
     def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; known are {', '.join(KINDS)}")
+            raise ValueError(f"unknown kinds {', '.join(unknown)}; the known kinds are {', '.join(KINDS)}")
         return value
 
     @field_validator("runner_variables")
     @classmethod
     def _reject_service_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [name for name in value if not VARIABLE.fullmatch(name)]:
+        if wrong := [name for name in value if not VARIABLE_PATTERN.fullmatch(name)]:
             raise ValueError(f"{wrong[0]!r} is not the name of a variable; write NAME, or NAME_* for a prefix")
         for name in SERVICE_SECRETS:
             if matching := [pattern for pattern in value if fnmatchcase(name, pattern)]:

@@ -1,4 +1,4 @@
-"""Starts runners: either forked from a process that has done the imports, or as a spare process that has done them."""
+"""Starts runners: either forks of a process that has done the imports, or spare processes that have done their own."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from workers.messages import Assignment
 from workers.process import Process, Runner, RunnerPipes
 from workers.settings import WorkerSettings
 
-CLOSE_SECONDS = 5
+CLOSE_TIMEOUT_SECONDS = 5
 MAX_ANSWER_BYTES = 4096
 
 
@@ -54,14 +54,14 @@ class RunnerStarter:
         self._source.warm_up()
 
     def start(self, assignment: Assignment, resident: Runner | None = None) -> "StartingRunner":
-        """Begin to start a runner, or give a resident another assignment; return at once, even during imports.
+        """Start a runner in the background, or give a resident another assignment; return at once even during imports.
 
         Call it from a thread that lives as long as the worker: the processes that import end with the thread that
         started them.
         """
         if resident is not None:
             return StartingRunner(lambda: resident, assignment)
-        self._source.warm_up()  # the process that had done the imports may have died
+        self._source.warm_up()  # the process with the imports may have died
         return StartingRunner(self._source.start, assignment)
 
 
@@ -74,7 +74,7 @@ class StartingRunner:
         thread.start()
 
     def wait(self, timeout: float) -> Runner | None:
-        """Return the runner, or None if it has not started after `timeout` seconds; raise what prevented its start."""
+        """Return the runner; None if it has not started after `timeout` seconds. Raise the error if it cannot start."""
         wait([self._started], timeout)
         return self._started.result() if self._started.done() else None
 
@@ -94,7 +94,7 @@ class StartingRunner:
 
 def _close_runner(started: "Future[Runner]") -> None:
     if started.exception() is None:
-        started.result().close(CLOSE_SECONDS)
+        started.result().close(CLOSE_TIMEOUT_SECONDS)
 
 
 class SpareProcess:
@@ -120,10 +120,10 @@ class SpareProcess:
 
     def _spawn(self) -> Runner:
         pipes = RunnerPipes.open()
-        wires = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
+        ends = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
         started = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "workers.runner", self._kinds, *map(str, wires)],
-            pass_fds=wires,
+            [sys.executable, "-m", "workers.runner", self._kinds, *map(str, ends)],
+            pass_fds=ends,
             stdin=subprocess.DEVNULL,
             env=self._environment,
             start_new_session=True,
@@ -210,9 +210,9 @@ class _Connection:
         token, answer = new_id("run"), Future[ForkedProcess]()
         with self._lock:
             self._waiting[token] = answer
-        wires = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
+        ends = [pipes.theirs.control, pipes.theirs.messages, pipes.theirs.stdout, pipes.theirs.stderr]
         try:
-            socket.send_fds(self._channel, [token.encode()], wires)
+            socket.send_fds(self._channel, [token.encode()], ends)
         except OSError as error:
             raise RuntimeError(f"the fork server has died: {error}") from error
         return answer.result()
@@ -225,20 +225,20 @@ class _Connection:
                 answer = b""
             if not answer:
                 break
-            self._hear(json.loads(answer))
+            self._handle_message(json.loads(answer))
         self._process.wait()
-        self._end()
+        self._mark_dead()
 
-    def _hear(self, said: dict[str, Any]) -> None:
+    def _handle_message(self, said: dict[str, Any]) -> None:
         with self._lock:
             if "token" in said:
                 child = self._children.setdefault(said["pid"], ForkedProcess(said["pid"]))
                 self._waiting.pop(said["token"]).set_result(child)
             elif said["pid"] in self._children:
-                self._children.pop(said["pid"]).end(said["code"])
+                self._children.pop(said["pid"]).mark_ended(said["code"])
 
-    def _end(self) -> None:
-        """Note that the fork server has died. Its children continue to run, as children of the worker."""
+    def _mark_dead(self) -> None:
+        """Record that the fork server has died. Its children continue to run, as children of the worker."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():
@@ -260,22 +260,22 @@ class ForkedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """See `Process`; if the fork server has died, only the end of the process is known, not its exit code."""
+        """See `Process`; if the fork server has died, the code is 1, because the real one is unknown."""
         if self._orphaned and self._code is None and not _exists(self.pid):
-            self.end(1)
+            self.mark_ended(1)
         return self._code
 
     def wait(self, timeout: float) -> None:
         """See `Process`."""
         self._ended.wait(0 if self._orphaned else timeout)
 
-    def end(self, code: int) -> None:
-        """Note that it has ended."""
+    def mark_ended(self, code: int) -> None:
+        """Record that the process has ended."""
         self._code = code
         self._ended.set()
 
     def forget_parent(self) -> None:
-        """Note that nobody will report its end."""
+        """Record that nobody will report when the process ends."""
         self._orphaned = True
 
 

@@ -13,12 +13,12 @@ from workers import failures
 from workers.failures import Failure
 from workers.lease import Lease
 from workers.logs import LogBudget
-from workers.messages import Failed, Finished, Measured, ModelKept, Paused, Progressed, Replied, Serves
+from workers.messages import Failed, Finished, Measured, ModelKept, Paused, Progressed, Replied, ServingChanged
 from workers.process import Runner
 from workers.settings import WorkerSettings
 from workers.starting import StartingRunner
 
-LISTEN_SECONDS = 0.2
+LISTEN_TIMEOUT_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ class StopReason(Enum):
     """Reason why the worker ended a runner that was still working."""
 
     STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # the job gives up its place: this worker shuts down or is drained
-    ABANDONED = auto()  # this worker no longer has the attempt
+    RELEASED = auto()  # the job gives up its place: this worker is shutting down or being drained
+    ABANDONED = auto()  # this worker no longer holds the attempt
 
 
 IMMEDIATE_STOPS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
@@ -70,16 +70,16 @@ class Supervision:
         self._has_heard = False
         self.died_without_message = False
         self.remains: tuple[Runner, ModelKept] | None = None
-        self._limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
+        self._set_time_limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> Ending:
-        """Watch until the attempt is over, and the runner either has ended with all its children or `remains`."""
-        while (runner := starting.wait(LISTEN_SECONDS)) is None:
+        """Watch until the attempt is over, and the runner either has ended with all its children or is in `remains`."""
+        while (runner := starting.wait(LISTEN_TIMEOUT_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
                 return reason
         log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
-        self._limit(self._timeout_seconds, failures.make_timeout_failure(self._timeout_seconds))
+        self._set_time_limit(self._timeout_seconds, failures.make_timeout_failure(self._timeout_seconds))
         self._runners.add(runner.pid)
         try:
             reason = self._watch_runner(runner)
@@ -93,28 +93,28 @@ class Supervision:
             return reason or StopReason.RELEASED
         return reason or self._final_message or Failed(failures.make_death_failure(runner.exit_code))
 
-    def _limit(self, seconds: float, failure: Failure) -> None:
+    def _set_time_limit(self, seconds: float, failure: Failure) -> None:
         self._ends_at = time.monotonic() + seconds
         self._too_late = Failed(failure)
 
     def _watch_runner(self, runner: Runner) -> Ending | None:
         reason: Ending | None = None
-        while not runner.silent and reason is None and self._kept is None and not self._lingers(runner):
-            self._listen(runner, LISTEN_SECONDS)
+        while not runner.is_silent and reason is None and self._kept_model is None and not self._is_lingering(runner):
+            self._listen(runner, LISTEN_TIMEOUT_SECONDS)
             reason = self._stop_reason(runner)
-        stays = reason is None and self._kept is not None
+        stays = reason is None and self._kept_model is not None
         if not stays:
             runner.kill()
-        while not runner.silent and self._listen(runner, 0):
-            pass  # drain what it printed before it ended
+        while not runner.is_silent and self._listen(runner, 0):
+            pass  # read what the runner printed before it ended
         for stream, lines in runner.take_unfinished_lines():
-            self._record(stream, lines)
-        if stays and self._kept is not None:
-            self.remains = runner, self._kept
+            self._record_lines(stream, lines)
+        if stays and self._kept_model is not None:
+            self.remains = runner, self._kept_model
         return reason
 
     @property
-    def _kept(self) -> ModelKept | None:
+    def _kept_model(self) -> ModelKept | None:
         """The model that the runner keeps loaded after its final message."""
         return self._final_message.kept if isinstance(self._final_message, Finished | Failed) else None
 
@@ -148,10 +148,10 @@ class Supervision:
             runner.ask_to_pause()
         return StopReason.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
-    def _lingers(self, runner: Runner) -> bool:
+    def _is_lingering(self, runner: Runner) -> bool:
         """Whether the runner sent its final message or ended a while ago, but a process still holds its pipes open."""
         if runner.exit_code is not None:
-            runner.kill()  # kill processes that it has left behind
+            runner.kill()  # kill any processes that the runner has left behind
         elif self._final_message is None:
             return False
         if self._over_at is None:
@@ -159,7 +159,7 @@ class Supervision:
         return time.monotonic() - self._over_at > self._worker.exit_seconds
 
     def _listen(self, runner: Runner, timeout: float) -> int:
-        """Relay the runner's messages and output; return the number of messages."""
+        """Relay the runner's messages and output; return how many items arrived."""
         heard = 0
         for said in runner.listen(timeout):
             heard += 1
@@ -176,17 +176,17 @@ class Supervision:
                 case Replied(replies):
                     if self._served is not None:
                         self._served.forward(replies)
-                case Serves(accepts):
+                case ServingChanged(accepts):
                     self._set_accepts_chats(runner, accepts=accepts)
                 case (stream, lines):
-                    self._record(stream, lines)
+                    self._record_lines(stream, lines)
         return heard
 
     def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
         """Start accepting calls, and only then record in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
-            runner.call(self._attempt_id, call)
+            runner.send_call(self._attempt_id, call)
 
         if accepts and self._served is None:
             self._served = self._exchange.open(self._attempt_id, deliver)
@@ -202,6 +202,6 @@ class Supervision:
         else:
             self._served.close("leaving", "the job that answers chats is ending or moving; ask again")
 
-    def _record(self, stream: str, lines: list[str]) -> None:
+    def _record_lines(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):
             self._lease.record_lines(stream, kept)

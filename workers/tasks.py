@@ -6,8 +6,8 @@ from jobs.transport import TASK
 from workers.execution import Execution
 
 
-def install(app: Celery, execution: Execution) -> None:
-    """Register the handler of the only message with the application."""
+def register_task(app: Celery, execution: Execution) -> None:
+    """Register the application's only task, which runs an attempt."""
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run_attempt(attempt_id: str) -> None:

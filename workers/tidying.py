@@ -8,7 +8,7 @@ from jobs.database import Database
 from jobs.service.workspaces import list_unneeded
 from jobs.settings import Settings
 
-TIDY_SECONDS = 60.0
+TIDY_INTERVAL_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Tidying:
     def tidy(self) -> None:
         """Tidy once."""
         self._store.tidy()
-        if not isinstance(self._store, ObjectStore):  # the leader deletes in a shared directory
+        if not isinstance(self._store, ObjectStore):  # in a shared directory, the leader deletes workspaces
             return
         with self._database.reading() as connection:
             unneeded = list_unneeded(connection, self._store.list_workspaces(), self._settings)
@@ -47,4 +47,4 @@ class Tidying:
                 self.tidy()
             except Exception as error:  # noqa: BLE001 - any failure is retried
                 log.warning("could not tidy the disk, trying again: %s", error)
-            self._stopping.wait(TIDY_SECONDS)
+            self._stopping.wait(TIDY_INTERVAL_SECONDS)

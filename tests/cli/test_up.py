@@ -111,7 +111,7 @@ def test_a_service_that_cannot_start_ends_with_the_reason(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("command", "variable", "value", "reason"),
     [
-        ("worker", "BAICHUAN_WORKER_KINDS", "dream", "unknown kinds dream; known are generate"),
+        ("worker", "BAICHUAN_WORKER_KINDS", "dream", "unknown kinds dream; the known kinds are generate"),
         ("worker", "BAICHUAN_LEASE_SECONDS", "soon", "valid number"),
         ("dispatcher", "BAICHUAN_LEASE_SECONDS", "-1", "greater than 0"),
         ("dispatcher", "REDIS_URL", "localhost:6379", "must begin with redis://"),

@@ -106,7 +106,7 @@ def test_a_message_that_comes_twice_runs_once(service: Deployment) -> None:
     for _ in range(2):
         app.send_task(TASK, args=[attempt_id], queue=worker_queue("main"))
     service.wait(job_id)
-    wait_for("both messages", lambda: service.log_of("main").count(f"{attempt_id} is not to be run") == 2)
+    wait_for("both messages", lambda: service.log_of("main").count(f"{attempt_id}: skipped") == 2)
     assert len(service.attempts(job_id)) == 1
     assert [event.data["event"] for event in service.events(job_id, "state")].count("claim") == 1
     app.close()

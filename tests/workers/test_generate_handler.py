@@ -45,7 +45,9 @@ def test_a_later_attempt_resumes_from_the_newest_finished_lines(tiny_checkpoint:
     whole = context(tmp_path, tiny_checkpoint, "whole", [])
     assert handler.run(spec, whole).result.resumed == 0
     assert outcome.result.resumed == 4
-    assert (second.output / handler.COMPLETIONS).read_bytes() == (whole.output / handler.COMPLETIONS).read_bytes()
+    assert (second.output / handler.COMPLETIONS_FILE).read_bytes() == (
+        whole.output / handler.COMPLETIONS_FILE
+    ).read_bytes()
     assert list(second.checkpoints.iterdir()) == []
     shutil.rmtree(tmp_path / "first")
 
@@ -57,7 +59,7 @@ def test_the_result_contains_the_engine_and_the_reason(tiny_checkpoint: Path, tm
     assert result.engine == "transformers"
     assert "transformers" in result.engine_reason
     assert result.chat_format is None
-    lines = [json.loads(line) for line in (there.output / handler.COMPLETIONS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (there.output / handler.COMPLETIONS_FILE).read_text().splitlines()]
     for line in lines:
         end_tokens = line["finish_reason"] == "stop"  # they are no text
         assert len(line["logprobs"]["content"]) == line["completion_tokens"] - end_tokens

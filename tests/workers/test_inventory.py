@@ -115,9 +115,9 @@ def test_a_machine_without_a_driver_is_one_device_with_memory_and_cores() -> Non
 
 
 def test_slots_suit_the_devices_unless_they_are_set() -> None:
-    assert inventory(RecordedNvml(driver=False)).slots(0) == 1
-    assert inventory(RecordedNvml()).slots(0) == 8
-    assert inventory(RecordedNvml()).slots(3) == 3
+    assert inventory(RecordedNvml(driver=False)).choose_slots(0) == 1
+    assert inventory(RecordedNvml()).choose_slots(0) == 8
+    assert inventory(RecordedNvml()).choose_slots(3) == 3
 
 
 def test_declared_devices_replace_what_is_found_and_keep_what_is_measured() -> None:

@@ -22,7 +22,7 @@ from jobs.specs import SPEC
 from jobs.state import Event
 from tests.jobs.pool import dispatch_to, hold
 from tests.workers.deployment import wait_for
-from workers.lease import Lease, LeaseOverError
+from workers.lease import Lease, LeaseExpiredError
 from workers.settings import WorkerSettings
 
 WORKER = WorkerSettings(id="w", directive_seconds=0.05, progress_seconds=0.1)
@@ -144,7 +144,7 @@ def test_after_an_outage_longer_than_the_lease_the_attempt_is_abandoned(
     lease = lease_on(claim, database, settings)
     with outage(database), lease:
         wait_for("the end of the lease", lambda: lease.directive is Directive.ABANDON)
-    with pytest.raises(LeaseOverError):
+    with pytest.raises(LeaseExpiredError):
         lease.retry_until_expiry(lambda connection: connection.exec_driver_sql("SELECT * FROM a_table_that_is_away"))
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.logs import LINE_BYTES, LineReader, LogBudget
+from workers.logs import MAX_LINE_BYTES, LineReader, LogBudget
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]))), st.integers(1, 7))
@@ -24,7 +24,7 @@ def test_bytes_that_are_not_text_are_replaced() -> None:
 
 def test_an_endless_line_is_cut() -> None:
     reader = LineReader()
-    assert [len(line) for line in reader.feed(b"x" * (LINE_BYTES + 1))] == [LINE_BYTES + 1]
+    assert [len(line) for line in reader.feed(b"x" * (MAX_LINE_BYTES + 1))] == [MAX_LINE_BYTES + 1]
     assert reader.feed(b"y\n") == ["y"]
 
 

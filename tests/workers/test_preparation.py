@@ -15,7 +15,7 @@ from jobs.settings import Settings
 from jobs.specs import STORED_SPEC, AnySpec, GenerateSpec, separate_input
 from jobs.state import JobState
 from workers.handlers.contract import import_handler
-from workers.preparation import prepare, require_room
+from workers.preparation import prepare, require_disk_space
 
 BASE = ModelRecord("p", "base", "checkpoint", "ready", None, None, None, "jobs/a/b/output/model", {}, 1)
 ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/output/model")
@@ -146,4 +146,4 @@ def test_missing_disk_space_is_reported_in_bytes(store: DirectoryStore, tmp_path
     prepared = prepare(claim, store, settings.allowed_model_roots, ignore)
     context = replace(prepared, reserve_bytes=settings.free_space_reserve_bytes)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
-        require_room(spec, import_handler(spec), context, store)
+        require_disk_space(spec, import_handler(spec), context, store)

@@ -159,7 +159,7 @@ def test_a_resident_ends_when_nothing_uses_it(service: Service) -> None:
     with service.worker("brief", keep_seconds="1") as there:
         job_id = service.run(service.a, **there)
         wait_for("the end of the resident", lambda: is_gone(service.group(job_id)))
-        assert "it was idle for too long" in service.deployment.log_of("brief")
+        assert "it has been idle for too long" in service.deployment.log_of("brief")
 
 
 def test_nothing_is_kept_if_residents_are_disabled(service: Service) -> None:
@@ -261,7 +261,7 @@ def test_a_resident_of_a_deleted_model_ends_and_a_model_of_the_same_name_is_anot
     first, other = service.run(service.a), service.run(service.b)
     service.delete(service.a)
     wait_for("the end of the resident", lambda: is_gone(service.group(first)))
-    assert "was deleted or replaced" in service.deployment.log_of("w")
+    assert "has been deleted or replaced" in service.deployment.log_of("w")
     assert not is_gone(service.group(other))
     service.deployment.register(service.a, service.folder(service.b))
     assert service.completions(service.run(service.a)) == service.completions(other)

@@ -17,7 +17,7 @@ def test_kinds_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unknown_kinds_are_named() -> None:
-    with pytest.raises(ValidationError, match="unknown kinds paint; known are generate"):
+    with pytest.raises(ValidationError, match="unknown kinds paint; the known kinds are generate"):
         WorkerSettings(kinds=("paint",))
 
 

@@ -1,4 +1,4 @@
-"""Answer chats with the model of a job that has other work: the job's requests and the chats take turns."""
+"""Answers chats with the model of a job that has other work: the job's requests and the chats take turns."""
 
 import asyncio
 import threading
@@ -11,9 +11,9 @@ from workers.handlers.chat_channel import ChatChannel
 from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context
 
-MAX_COMPLETIONS = 8  # limit on open completions of chats, which slow the job down
-MAX_TOKENS = 8_192  # limit on completions times the length of the longest, see `GenerationOptions.batch_tokens`
-LEAVE_SECONDS = 60.0  # how long open chats may delay the end of the job
+MAX_COMPLETIONS = 8  # limit on open chat completions, because they slow the job down
+MAX_BATCH_TOKENS = 8_192  # limit on open completions times the longest length, see `GenerationOptions.batch_tokens`
+DRAIN_TIMEOUT_SECONDS = 60.0  # how long open chats may delay the end of the job
 
 
 @contextmanager
@@ -25,14 +25,14 @@ def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None
     if context.chats is None or generator.choice.name != NATIVE:
         yield
         return
-    lane = generator.open_lane(GenerationOptions(batch_size=MAX_COMPLETIONS, batch_tokens=MAX_TOKENS))
+    lane = generator.open_lane(GenerationOptions(batch_size=MAX_COMPLETIONS, batch_tokens=MAX_BATCH_TOKENS))
     desk = _BackgroundDesk(lane, context.chats)
     try:
         yield
     except BaseException:
         desk.close(seconds=0.0)
         raise
-    desk.close(seconds=LEAVE_SECONDS)
+    desk.close(seconds=DRAIN_TIMEOUT_SECONDS)
 
 
 class _BackgroundDesk:
@@ -48,7 +48,7 @@ class _BackgroundDesk:
 
     def close(self, *, seconds: float) -> None:
         """Refuse new chats, and wait at most `seconds` for the open ones before dropping them."""
-        with suppress(RuntimeError):  # the loop has failed, and the worker refuses its chats
+        with suppress(RuntimeError):  # the loop has already failed; the worker refuses its chats
             self._loop.call_soon_threadsafe(self._closing.set_result, seconds)
         self._thread.join()
 
@@ -60,4 +60,4 @@ class _BackgroundDesk:
         async with ChatDesk(self._generator, self._channel, limit=MAX_COMPLETIONS).open() as desk:
             seconds = await self._closing
             with suppress(TimeoutError):
-                await asyncio.wait_for(desk.leave(), seconds)
+                await asyncio.wait_for(desk.drain(), seconds)

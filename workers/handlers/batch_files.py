@@ -1,4 +1,4 @@
-"""The files of a batch of OpenAI's API: each request is in the output file or in the error file, exactly once."""
+"""The files of an OpenAI API batch: each request is exactly once in either the output file or the error file."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from jobs.specs import BatchForm
 
 OUTPUT_FILE = "batch_output.jsonl"
 ERROR_FILE = "batch_errors.jsonl"
-CHAT = "/v1/chat/completions"
+CHAT_ENDPOINT = "/v1/chat/completions"
 
 
 class Batch:
@@ -31,11 +31,11 @@ class Batch:
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """See `Batch`."""
+        """The requests to answer, in the order of the file."""
         return [line.request for line in self._lines if line.request is not None]
 
     def reject(self, reasons: Mapping[int, str]) -> None:
-        """Move requests, given by their index in `requests`, to the errors."""
+        """Move the requests with these indices in `requests` to `errors`, with the reasons."""
         self.errors |= {self._lines[index].custom_id: reason for index, reason in reasons.items()}
         self._lines = [line for index, line in enumerate(self._lines) if index not in reasons]
 
@@ -45,7 +45,7 @@ class Batch:
 
 
 def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterable[str]) -> None:
-    """Write the output file and the error file into a folder; one that would be empty is not written.
+    """Write the output file and the error file into a folder, except for one that would be empty.
 
     Args:
         output: The folder.
@@ -53,12 +53,12 @@ def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterab
         form: The endpoint of the requests, and the model that they name.
         completions: Lines of `completions.jsonl`, in which all samples of a request are consecutive.
     """
-    _write(output / OUTPUT_FILE, _answers(batch, form, completions))
-    _write(output / ERROR_FILE, (_error(*each) for each in batch.errors.items()))
+    _write_lines(output / OUTPUT_FILE, _make_answers(batch, form, completions))
+    _write_lines(output / ERROR_FILE, (_make_error(*each) for each in batch.errors.items()))
 
 
 def make_unanswered_result(batch: Batch) -> GenerateResult:
-    """Return the result of a batch none of whose requests could be answered."""
+    """Return the result of a batch in which no request could be answered."""
     return GenerateResult(
         requests=0,
         completions=0,
@@ -74,7 +74,7 @@ def make_unanswered_result(batch: Batch) -> GenerateResult:
     )
 
 
-def _write(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     first = next(iter(lines), None)
     if first is None:
@@ -84,16 +84,16 @@ def _write(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(lines)
 
 
-def _answers(batch: Batch, form: BatchForm, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _make_answers(batch: Batch, form: BatchForm, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
     parsed = (json.loads(line) for line in completions)
     for index, samples in groupby(parsed, key=lambda line: line["index"]):
         body = _make_body(form, list(samples))
-        yield _line(batch.custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
+        yield _make_line(batch.custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
 
 
 def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a chat completion or a text completion in the format of OpenAI's API."""
-    is_chat = form.endpoint == CHAT
+    """Return a chat completion or a text completion in OpenAI's format."""
+    is_chat = form.endpoint == CHAT_ENDPOINT
     prompt_tokens = samples[0]["prompt_tokens"]
     completion_tokens = sum(sample["completion_tokens"] for sample in samples)
     return {
@@ -128,10 +128,10 @@ def _text_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _error(custom_id: str, message: str) -> dict[str, Any]:
+def _make_error(custom_id: str, message: str) -> dict[str, Any]:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
-    return _line(custom_id, {"status_code": 400, "request_id": new_id("req"), "body": {"error": error}})
+    return _make_line(custom_id, {"status_code": 400, "request_id": new_id("req"), "body": {"error": error}})
 
 
-def _line(custom_id: str, response: Mapping[str, Any]) -> dict[str, Any]:
+def _make_line(custom_id: str, response: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": new_id("batch_req"), "custom_id": custom_id, "response": response, "error": None}

@@ -1,4 +1,4 @@
-"""Data for a calibrated quantization: a text, or conversations in the fine-tuning format, as the model sees them."""
+"""Calibration data for a quantization: a text, or conversations in the fine-tuning format, as the model sees them."""
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
@@ -9,7 +9,7 @@ from baichuan_core.tokenizer import choose_chat_format, read_generation_settings
 from jobs.specs import QuantizeSpec
 from workers.handlers.contract import Context
 
-CONVERSATIONS_BEGIN_WITH = ("[", "{")
+JSON_PREFIXES = ("[", "{")
 
 
 def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
@@ -21,7 +21,7 @@ def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
     file = context.files.get("calibration_file")
     if file is None:
         return Calibration(sequences=spec.calibration_sequences)
-    if not read_text_file(file).lstrip().startswith(CONVERSATIONS_BEGIN_WITH):
+    if not read_text_file(file).lstrip().startswith(JSON_PREFIXES):
         return Calibration(text=file, sequences=spec.calibration_sequences)
     checkpoint = context.models["model"]
     config, tokenizer = read_config(checkpoint), load_tokenizer(checkpoint)

@@ -1,4 +1,4 @@
-"""Channel for an attempt's chats within its runner: passes calls to the handler, and its replies to the worker."""
+"""Channel for an attempt's chats within its runner: passes calls to the handler, and replies to the worker."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ class ChatChannel:
 
     Args:
         announce: Tells the worker whether the attempt accepts chats.
-        say: Sends replies to the worker.
+        send: Sends replies to the worker.
     """
 
-    def __init__(self, announce: Callable[[bool], None], say: Callable[[Sequence[Reply]], None]) -> None:
-        self.say = say
+    def __init__(self, announce: Callable[[bool], None], send: Callable[[Sequence[Reply]], None]) -> None:
+        self.send = send
         self._announce = announce
         self._on_call: Callable[[Call], None] | None = None
 
@@ -28,7 +28,7 @@ class ChatChannel:
         self._announce(False)
 
     def close(self) -> None:
-        """Drop calls from now on; the worker answers them."""
+        """Drop calls from now on; the worker refuses them when the attempt ends."""
         self._on_call = None
 
     def deliver(self, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Answers calls with a loaded model: all chats run in one event loop; replies of one moment share a message."""
+"""Answers calls with a loaded model: all chats run in one event loop, and concurrent replies share a message."""
 
 import asyncio
 import logging
@@ -19,16 +19,16 @@ from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenChance
 from workers.handlers.chat_channel import ChatChannel
 
-OPTION = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
+OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-PLACE = "the request"  # prefix of the engine's error messages
+REQUEST_PLACE = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Counts of the chats that a desk has answered, see `ServeResult`."""
+class ChatCounts:
+    """Numbers of the chats and tokens that a desk has handled, see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0
@@ -50,15 +50,16 @@ class ChatDesk:
     """
 
     def __init__(self, generator: TextGenerator, channel: ChatChannel, *, limit: int) -> None:
-        self.counts = Counts()
+        self.counts = ChatCounts()
         self._generator = generator
         self._channel = channel
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # for long prompts
+        # Long prompts must not block the event loop.
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._completions: dict[str, int] = {}  # number of open completions of each chat
-        self._news: list[Reply] = []
+        self._completions: dict[str, int] = {}  # number of open completions per chat
+        self._outgoing: list[Reply] = []
         self._is_leaving = False
         self._failure: BaseException | None = None
         self._idle_since = time.monotonic()
@@ -81,12 +82,12 @@ class ChatDesk:
         """Seconds since the last chat ended; negative while one is open."""
         return -1.0 if self._tasks else time.monotonic() - self._idle_since
 
-    def require_engine(self) -> None:
-        """Raise the engine's unexpected error that ended chats, if there was one: the engine may be broken."""
+    def raise_engine_error(self) -> None:
+        """Raise the engine's unexpected error if one has ended chats, because the engine may be broken."""
         if self._failure is not None:
             raise self._failure
 
-    async def leave(self) -> None:
+    async def drain(self) -> None:
         """Refuse new chats, and wait until all open ones have ended."""
         self._is_leaving = True
         self._channel.refuse_new()
@@ -94,22 +95,23 @@ class ChatDesk:
             await asyncio.wait(self._tasks.values())
 
     def _receive_soon(self, call: Call) -> None:
-        with suppress(RuntimeError):  # the loop has ended; the worker refuses the chat
+        with suppress(RuntimeError):  # the event loop has ended; the worker refuses the chat
             self._loop.call_soon_threadsafe(self._receive, call)
 
     def _receive(self, call: Call) -> None:
         if isinstance(call, Abort):
             if (task := self._tasks.get(call.id)) is not None:
                 task.cancel()
-                self._completions.pop(call.id, None)  # so that a call that arrives with the abort finds room
+                # Make room at once for a call that arrives together with the abort.
+                self._completions.pop(call.id, None)
         elif refused := self._find_refusal(call):
             self._count(refused=1)
-            self._say(refused)
+            self._send_soon(refused)
         else:
             self._completions[call.id] = _count_choices(call.request)
             task = self._loop.create_task(self._answer(call))
             self._tasks[call.id] = task
-            task.add_done_callback(lambda _: self._forget(call.id))
+            task.add_done_callback(lambda _: self._forget_chat(call.id))
 
     def _find_refusal(self, ask: Ask) -> Refused | None:
         if self._is_leaving:
@@ -120,7 +122,7 @@ class ChatDesk:
             return Refused(ask.id, 0, "busy", message)
         return None
 
-    def _forget(self, chat_id: str) -> None:
+    def _forget_chat(self, chat_id: str) -> None:
         del self._tasks[chat_id]
         self._completions.pop(chat_id, None)
         self._idle_since = time.monotonic()
@@ -131,17 +133,17 @@ class ChatDesk:
         try:
             stream = await self._loop.run_in_executor(self._encoder, self._submit, ask.request)
             self._count(prompt_tokens=stream.prompt_tokens)
-            self._say(Started(ask.id, next(numbers), stream.prompt_tokens))
+            self._send_soon(Started(ask.id, next(numbers), stream.prompt_tokens))
             async for event in stream:
-                self._say(self._translate(event, ask.id, next(numbers)))
+                self._send_soon(self._translate(event, ask.id, next(numbers)))
             self._count(chats=1)
-            self._say(Ended(ask.id, next(numbers)))
+            self._send_soon(Ended(ask.id, next(numbers)))
         except asyncio.CancelledError:
             self._count(aborted=1)
             raise
         except Exception as error:  # noqa: BLE001 - the client must learn of any failure
             self._count(refused=1)
-            self._say(self._refuse(error, ask, next(numbers), has_begun=stream is not None))
+            self._send_soon(self._make_refusal(error, ask, next(numbers), has_begun=stream is not None))
         finally:
             if stream is not None:
                 stream.cancel()
@@ -150,22 +152,22 @@ class ChatDesk:
         known = dict(fields)
         if known.get("logit_bias") is not None:
             known["logit_bias"] = {int(token): bias for token, bias in known["logit_bias"].items()}
-        return self._generator.submit(GenerationRequest(**known, place=PLACE))
+        return self._generator.submit(GenerationRequest(**known, place=REQUEST_PLACE))
 
     def _translate(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
         if isinstance(event, TextDelta):
-            return Delta(chat_id, number, event.sample, event.text, self._name_tokens(event.logprobs))
+            return Delta(chat_id, number, event.sample, event.text, self._convert_logprobs(event.logprobs))
         self._count(completion_tokens=event.completion_tokens)
         return ChoiceEnded(chat_id, number, event.sample, event.finish_reason, event.completion_tokens)
 
-    def _name_tokens(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
+    def _convert_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
         return [_read_chance(entry) for entry in content]
 
-    def _refuse(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
-        message = str(error).removeprefix(f"{PLACE}: ")
+    def _make_refusal(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
+        message = str(error).removeprefix(f"{REQUEST_PLACE}: ")
         if not has_begun and isinstance(error, PromptError | UnsupportedError):
-            named = OPTION.search(message)
+            named = OPTION_PATTERN.search(message)
             source = "messages" if ask.request.get("messages") is not None else "prompt"
             return Refused(ask.id, number, "invalid", message, named[1] if named else source)
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
@@ -173,15 +175,15 @@ class ChatDesk:
             message = f"{type(error).__name__}: {message}"
         return Refused(ask.id, number, "failed", message)
 
-    def _say(self, reply: Reply) -> None:
+    def _send_soon(self, reply: Reply) -> None:
         """Send a reply together with all others that are ready now."""
-        if not self._news:
+        if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._news.append(reply)
+        self._outgoing.append(reply)
 
     def _flush(self) -> None:
-        news, self._news = self._news, []
-        self._channel.say(news)
+        replies, self._outgoing = self._outgoing, []
+        self._channel.send(replies)
 
     def _count(self, **more: int) -> None:
         self.counts = replace(self.counts, **{name: getattr(self.counts, name) + n for name, n in more.items()})

@@ -1,4 +1,4 @@
-"""The interface of handlers. They load torch, so only runner processes import them."""
+"""The interface of all handlers. They load torch, so only runner processes import them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -11,12 +11,12 @@ from jobs.specs import ConvertSpec
 from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import describe_produced_model
 
-# Relative to 16-bit weights; the engine makes an exact check once it has read the tensors.
+# File sizes relative to 16-bit weights; the engine makes an exact check once it has read the tensors.
 GGUF_SIZE_FRACTIONS = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 
 def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
-    """Estimate the output: as large as the input, except for GGUF types with fewer or more bits."""
+    """Estimate the output size: that of the input, except for GGUF types with fewer or more bits per weight."""
     return round(checkpoint_bytes * GGUF_SIZE_FRACTIONS.get(spec.gguf_type or "f16", 1.0))
 
 

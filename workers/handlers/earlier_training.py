@@ -8,14 +8,14 @@ from typing import Any
 
 from workers.handlers.contract import Context
 
-FOLDER = "earlier"
+LINKS_FOLDER = "earlier"
 STATE_FILE = "trainer_state.json"
 
 
 def find_resume_point(context: Context) -> Path | None:
-    """Return the newest resume point of all earlier attempts, and the best one; None if there is none.
+    """Return the newest resume point of all earlier attempts, with the best one next to it; None if there is none.
 
-    One on this machine is preferred, because it may be newer than the uploaded ones.
+    Resume points on this machine are preferred, because they may be newer than the uploaded ones.
     """
     local = {step: path for folder in context.earlier_checkpoints for step, path in _list_local(folder).items()}
     points = context.resume_points
@@ -23,7 +23,7 @@ def find_resume_point(context: Context) -> Path | None:
     newest = max([*local, *shared], default=None)
     if newest is None:
         return None
-    folder = context.checkpoints / FOLDER
+    folder = context.checkpoints / LINKS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
 
@@ -40,7 +40,7 @@ def find_resume_point(context: Context) -> Path | None:
 
 
 def _list_local(folder: Path) -> Mapping[int, Path]:
-    """Return the complete resume points in a folder, by step; complete ones have the state, which is written last."""
+    """Return the complete resume points in a folder, by step: those with a state file, which is written last."""
     states = {path: _read_state(path) for path in folder.glob("checkpoint-*")}
     return {int(state["global_step"]): path for path, state in states.items() if "global_step" in state}
 

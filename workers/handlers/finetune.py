@@ -13,12 +13,12 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import describe_produced_model
 
 RECORDS_FOLDER = "training"
-SPEC_NAMES = {"lr_scheduler": "scheduler"}  # the spec's names of the library's options, if different
-SET_BY_WORKER = ("device",)
+SPEC_NAMES = {"lr_scheduler": "scheduler"}  # the spec's names for the library's options, if different
+OPTIONS_SET_BY_WORKER = ("device",)
 
 
 def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
-    """Estimate the output: a full fine-tune writes the whole model; an adapter is small."""
+    """Estimate the output size: a full fine-tune writes the whole model; an adapter is small."""
     return checkpoint_bytes if spec.method == "full" else 0
 
 
@@ -42,7 +42,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         )
     finally:
         if points:
-            points.flush()  # a failed run can continue from them on any machine
+            points.flush()  # even after a failure, so that another machine can continue from them
     model = describe_produced_model(context) if context.place.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
@@ -69,7 +69,7 @@ def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Pat
 
 def make_options(spec: FinetuneSpec) -> FinetuningOptions:
     """Return the library's options for a spec."""
-    names = [field.name for field in fields(FinetuningOptions) if field.name not in SET_BY_WORKER]
+    names = [field.name for field in fields(FinetuningOptions) if field.name not in OPTIONS_SET_BY_WORKER]
     values = {name: getattr(spec, SPEC_NAMES.get(name, name)) for name in names}
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)

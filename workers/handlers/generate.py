@@ -20,8 +20,8 @@ from workers.handlers.background_chats import answering_chats
 from workers.handlers.batch_files import Batch, make_unanswered_result, write_batch
 from workers.handlers.contract import Context, Outcome
 
-COMPLETIONS = "completions.jsonl"
-FINISHED_LINES = "completions.partial.jsonl"
+COMPLETIONS_FILE = "completions.jsonl"
+FINISHED_LINES_FILE = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
@@ -32,22 +32,24 @@ def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
 def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
     """Write completions.jsonl, one line per completion in the order of the prompts, reusing those of earlier attempts.
 
-    A batch of OpenAI's API gets its output and error files instead.
+    For an OpenAI API batch, write its output and error files instead.
     """
     if isinstance(spec, StoredGenerateSpec) and spec.batch is not None:
         return _run_batch(spec, spec.batch, context)
-    report = _generate(spec, _requests(spec.with_input(context.files), context), context.output / COMPLETIONS, context)
+    report = _generate(
+        spec, _read_requests(spec.with_input(context.files), context), context.output / COMPLETIONS_FILE, context
+    )
     return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
 
 
 def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome[GenerateResult]:
     batch = Batch(read_batch(context.files["input_file"]))
-    completions = context.checkpoints / COMPLETIONS
+    completions = context.checkpoints / COMPLETIONS_FILE
     try:
         report = _generate(spec, batch.requests, completions, context)
     except PromptError:
         model, adapter = context.models["model"], context.models.get("adapter")
-        batch.reject(find_unanswerable(model, batch.requests, _options(spec), adapter=adapter))
+        batch.reject(find_unanswerable(model, batch.requests, _make_options(spec), adapter=adapter))
         if not batch.requests:
             write_batch(context.output, batch, form, ())
             return Outcome(make_unanswered_result(batch))
@@ -66,17 +68,17 @@ def _generate(
         context.models["model"],
         requests,
         output,
-        _options(spec),
+        _make_options(spec),
         adapter=context.models.get("adapter"),
-        partial=context.checkpoints / FINISHED_LINES,
-        resume_from=_finished_lines(context),
+        partial=context.checkpoints / FINISHED_LINES_FILE,
+        resume_from=_find_finished_lines(context),
         models=context.loaded,
         on_progress=context.report,
         alongside=lambda generator: answering_chats(generator, context),
     )
 
 
-def _options(spec: GenerateSpec) -> GenerationOptions:
+def _make_options(spec: GenerateSpec) -> GenerationOptions:
     return GenerationOptions(
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
@@ -93,12 +95,12 @@ def _options(spec: GenerateSpec) -> GenerationOptions:
     )
 
 
-def _finished_lines(context: Context) -> Path | None:
-    files = (folder / FINISHED_LINES for folder in context.earlier_checkpoints)
+def _find_finished_lines(context: Context) -> Path | None:
+    files = (folder / FINISHED_LINES_FILE for folder in context.earlier_checkpoints)
     return next((file for file in files if file.is_file()), None)
 
 
-def _requests(spec: GenerateSpec, context: Context) -> list[GenerationRequest]:
+def _read_requests(spec: GenerateSpec, context: Context) -> list[GenerationRequest]:
     if spec.prompts is not None:
         return [GenerationRequest(prompt=text, place=f"prompts[{i}]") for i, text in enumerate(spec.prompts)]
     if spec.conversations is not None:

@@ -6,7 +6,7 @@ from jobs.specs import PullSpec
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import describe_produced_model
 
-FOLDER = "download"
+DOWNLOADS_FOLDER = "download"
 MAX_SHOWN_FILES = 200
 
 
@@ -21,8 +21,8 @@ def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
         spec.repository,
         context.model_output,
         revision=spec.revision,
-        downloads=context.checkpoints / FOLDER,
-        earlier=[folder / FOLDER for folder in context.earlier_checkpoints],
+        downloads=context.checkpoints / DOWNLOADS_FOLDER,
+        earlier=[folder / DOWNLOADS_FOLDER for folder in context.earlier_checkpoints],
         hub=Hub(token=context.hub_token),
         reserve_bytes=context.reserve_bytes,
         on_progress=context.report,

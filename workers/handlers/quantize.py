@@ -20,13 +20,13 @@ from workers.handlers.calibration_data import read_calibration
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import describe_produced_model
 
-QUANTIZED = 0.5  # progress at which the quality report begins
-CALIBRATED = 0.9
-FOLDER = "calibration"
+PROGRESS_AFTER_QUANTIZING = 0.5  # progress when the quality report begins
+PROGRESS_AFTER_CALIBRATING = 0.9
+BLOCKS_FOLDER = "calibration"
 
 
 def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """Estimate the output: at least a quarter, for 4 bits from 16; the engine makes an exact check later.
+    """Estimate the minimum output size: a quarter of the input (4 of 16 bits); the engine checks exactly later.
 
     A calibration keeps its finished blocks until its end, and its report needs a plain copy for comparison.
     """
@@ -34,10 +34,10 @@ def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
 
 
 def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
-    """Write the quantized checkpoint as a model, and a report on the loss of quality next to it."""
+    """Write the quantized checkpoint as a model, and a report on the quality loss next to it."""
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
-        read_quality_text(checkpoint, text)  # fail before the work if it cannot be used
+        read_quality_text(checkpoint, text)  # fail early if the text is unusable
     calibration = read_calibration(spec, context) if spec.calibration else None
     options = QuantizationOptions(
         method=spec.method,
@@ -46,12 +46,13 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
         quantize_head=spec.quantize_head,
         calibration=calibration,
     )
-    share = 1.0 if not spec.quality_report else QUANTIZED if calibration is None else CALIBRATED
+    quantized = PROGRESS_AFTER_QUANTIZING if calibration is None else PROGRESS_AFTER_CALIBRATING
+    share = quantized if spec.quality_report else 1.0
     report = quantize(
         checkpoint,
         context.model_output,
         options,
-        checkpoints=context.checkpoints / FOLDER,
+        checkpoints=context.checkpoints / BLOCKS_FOLDER,
         resume_from=_find_earlier_blocks(context),
         on_progress=scale_progress(context.report, 0.0, share),
     )
@@ -62,7 +63,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
 def _measure_quality(
     options: QuantizationOptions, report: QuantizationReport, context: Context, done: float
 ) -> QualityReport:
-    """Compare the result with the original, and if calibrated also with a plain one, which is deleted afterwards."""
+    """Compare the result with the original, and a calibrated result also with a temporary uncalibrated one."""
     checkpoint, method = context.models["model"], options.method
     with TemporaryDirectory(dir=context.checkpoints) as folder:
         candidates = []
@@ -84,7 +85,7 @@ def _measure_quality(
 
 def _find_earlier_blocks(context: Context) -> Path | None:
     """Return the folder of the blocks that an earlier attempt has calibrated."""
-    folders = (folder / FOLDER for folder in context.earlier_checkpoints)
+    folders = (folder / BLOCKS_FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 
 

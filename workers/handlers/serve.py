@@ -12,8 +12,8 @@ from workers.handlers.chat_desk import ChatDesk
 from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
-MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs wait
-REPORT_SECONDS = 5.0  # minimum seconds between two progress events
+MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs are waiting
+REPORT_INTERVAL_SECONDS = 5.0  # minimum seconds between two progress events
 WAITING_PER_RUNNING = 1  # maximum number of waiting completions per running one
 
 
@@ -23,7 +23,7 @@ def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
-    """Load the model, then answer chats; each uses the checkpoint's own defaults for generation.
+    """Load the model, then answer chats; each chat uses the checkpoint's own generation defaults.
 
     Raises:
         GivenBackError: The job was asked to give up its place; all chats open at that time have been answered.
@@ -57,12 +57,12 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
         last = desk.counts
         while desk.idle_seconds < _idle_limit(spec, context):
             await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))
-            desk.require_engine()
+            desk.raise_engine_error()
             if context.should_pause():
-                await desk.leave()
+                await desk.drain()
                 raise GivenBackError
             now, counts = time.monotonic(), desk.counts
-            if counts != last and now - reported >= REPORT_SECONDS:
+            if counts != last and now - reported >= REPORT_INTERVAL_SECONDS:
                 rate = (counts.completion_tokens - last.completion_tokens) / (now - reported)
                 reported, last = now, counts
                 context.report(Progress(0.0, "serving", {"chats": counts.chats, "tokens_per_second": rate}))

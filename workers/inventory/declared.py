@@ -20,7 +20,7 @@ class DeclaredDevice(BaseModel):
 
 
 MAX_CHARACTERS = 2**20  # a list of 100 devices has 20,000 characters
-DEVICES = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
+DEVICES_ADAPTER = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
 
 
 def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
@@ -38,7 +38,7 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
         except OSError as error:
             raise ValueError(f"{where} is neither a JSON list nor a file that can be read: {error.strerror}") from None
     try:
-        devices = DEVICES.validate_python(json.loads(text))
+        devices = DEVICES_ADAPTER.validate_python(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

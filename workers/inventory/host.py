@@ -20,7 +20,7 @@ def read_host() -> dict[str, Any]:
 
 
 def cpu_device(host: dict[str, Any]) -> dict[str, Any]:
-    """Return the CPU of a machine without GPUs as a device: its memory is the host's."""
+    """Return the CPU of a machine without GPUs as a device, whose memory is the host's."""
     return {
         "type": "cpu",
         "index": 0,

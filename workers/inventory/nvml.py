@@ -27,7 +27,7 @@ class Nvml:
             is_ours: Whether a process, by its id, is one of our runners.
         """
         with self._session() as works:
-            return [self._describe(*each, is_ours) for each in self._visible()] if works else []
+            return [self._describe(*each, is_ours) for each in self._list_visible()] if works else []
 
     @contextmanager
     def _session(self) -> Iterator[bool]:
@@ -41,7 +41,7 @@ class Nvml:
         finally:
             self._nvml.nvmlShutdown()
 
-    def _visible(self) -> Iterator[tuple[int, str, Any]]:
+    def _list_visible(self) -> Iterator[tuple[int, str, Any]]:
         for index in range(self._nvml.nvmlDeviceGetCount()):
             handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             uuid = self._nvml.nvmlDeviceGetUUID(handle)
@@ -51,8 +51,8 @@ class Nvml:
     def _describe(self, index: int, uuid: str, handle: Any, is_ours: Callable[[int], bool]) -> dict[str, Any]:
         nvml = self._nvml
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        capability = self._ask(nvml.nvmlDeviceGetCudaComputeCapability, handle)
-        utilization = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+        capability = self._query(nvml.nvmlDeviceGetCudaComputeCapability, handle)
+        utilization = self._query(nvml.nvmlDeviceGetUtilizationRates, handle)
         return {
             "type": "cuda",
             "index": index,
@@ -62,18 +62,18 @@ class Nvml:
             "used_bytes": int(memory.used),
             "used_by_others_bytes": self._measure_use_by_others(handle, int(memory.used), is_ours),
             "utilization": None if utilization is None else int(utilization.gpu),
-            "temperature": self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "temperature": self._query(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             "capability": None if capability is None else f"{capability[0]}.{capability[1]}",
         }
 
     def _measure_use_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
-        """Return the memory that our runners do not use, including memory without a process, such as the driver's."""
-        processes = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        """Return the memory that anything but our runners uses, including the driver, which has no process."""
+        processes = self._query(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
         return max(0, used - ours)
 
-    def _ask(self, question: Callable[..., T], *arguments: Any) -> T | None:
-        """Return the answer, or None if this device or driver cannot give it."""
+    def _query(self, question: Callable[..., T], *arguments: Any) -> T | None:
+        """Return the result of an NVML function, or None if this device or driver does not support it."""
         try:
             return question(*arguments)
         except self._nvml.NVMLError:
@@ -81,7 +81,7 @@ class Nvml:
 
 
 def is_visible(index: int, uuid: str, listed: str | None) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, shows a GPU; None shows all."""
+    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, includes a GPU; None includes all."""
     if listed is None:
         return True
     names = [name.strip() for name in listed.split(",")]

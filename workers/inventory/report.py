@@ -39,7 +39,7 @@ class Inventory:
         """Whether CUDA would find a device on this machine."""
         return bool(self._nvml.read(lambda _pid: False))
 
-    def slots(self, asked: int) -> int:
+    def choose_slots(self, asked: int) -> int:
         """Return the maximum number of concurrent jobs: `asked`, or if that is 0, a default for the devices."""
         gpus = sum(device["type"] == "cuda" for device in self.devices())
         return asked or max(1, JOBS_PER_GPU * gpus)
