@@ -9,7 +9,7 @@ from api.event_stream import may_stay
 from api.schemas.feed import FeedEvent
 from jobs.records import FeedRecord
 from jobs.service import feed
-from jobs.service.feed import FeedPlace
+from jobs.service.feed import FeedCursor
 
 PAGE = 200
 RETRY = b"retry: 1000\n"  # milliseconds after which a browser reconnects
@@ -25,7 +25,7 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
     idle_seconds = service.settings.stream_idle_seconds
     with service.hub.watch(caller.project_id) as project:
         while not service.closing.is_set():
-            part = await service.reader.call(feed.read_parts, FeedPlace(caller.project_id, position, PAGE))
+            part = await service.reader.call(feed.read_parts, FeedCursor(caller.project_id, position, PAGE))
             if position is None:
                 yield RETRY + _mark("ready", part.position)
             elif part.reset:

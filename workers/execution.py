@@ -107,7 +107,7 @@ class Execution:
                     if answer is Gathering.NOT_BEGUN:
                         answer = attempts.claim(connection, attempt_id, self._worker.id, self._settings, self._offer)
                     else:
-                        answer = attempts.await_others(connection, attempt_id, self._worker.id, self._settings)
+                        answer = attempts.poll_claim(connection, attempt_id, self._worker.id, self._settings)
                 if not isinstance(answer, Gathering):
                     return answer
                 if self._draining.wait(GATHER_SECONDS):

@@ -32,13 +32,13 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenChance:
+class TokenLogprob:
     """A generated token or an alternative to it, with the natural logarithm of its probability."""
 
     token: str
     bytes: Sequence[int]
     logprob: float
-    alternatives: Sequence["TokenChance"] = ()
+    alternatives: Sequence["TokenLogprob"] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Delta:
     number: int
     choice: int
     text: str
-    logprobs: Sequence[TokenChance] = ()
+    logprobs: Sequence[TokenLogprob] = ()
     type: Literal["delta"] = "delta"
 
 

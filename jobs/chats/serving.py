@@ -26,16 +26,16 @@ from jobs.chats.messages import (
     reply_stream,
 )
 
-BEAT_SECONDS = 1.0  # seconds between two `Alive` messages
+BEAT_INTERVAL_SECONDS = 1.0  # seconds between two `Alive` messages
 # Beats without its key after which an API process counts as dead; a restarted Redis has no keys for a moment.
 MAX_MISSING_BEATS = 4
-STREAM_ENTRIES = 10_000
-STREAM_SECONDS = 60  # seconds without new replies after which a stream expires
+MAX_STREAM_ENTRIES = 10_000
+STREAM_TTL_SECONDS = 60  # seconds without new replies after which a stream expires
 LINGER_SECONDS = 5.0  # seconds after the end of an attempt during which calls to it are refused; later ones expire
-MAX_CALLS = 256  # maximum number of calls per read
-CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 3.0
-RETRY_SECONDS = 0.5  # seconds between attempts while Redis is unreachable
+MAX_CALLS_PER_READ = 256  # maximum number of calls per read
+CONNECT_TIMEOUT_SECONDS = 1.0
+RESPONSE_TIMEOUT_SECONDS = 3.0
+RETRY_INTERVAL_SECONDS = 0.5  # seconds between attempts while Redis is unreachable
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ChatExchange:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(
-            redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+            redis_url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=RESPONSE_TIMEOUT_SECONDS
         )
 
     def open(self, attempt_id: str, deliver: Callable[[Call], None]) -> "ServedAttempt":
@@ -116,20 +116,20 @@ class ServedAttempt:
         self._append(streams)
 
     def _run(self) -> None:
-        beat_at = time.monotonic() + BEAT_SECONDS
-        while not self._is_over():
+        beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
+        while not self._has_ended():
             try:
                 self._take_calls(max(0.01, beat_at - time.monotonic()))
                 if time.monotonic() >= beat_at:
-                    beat_at = time.monotonic() + BEAT_SECONDS
+                    beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
                     self._beat()
             except (RedisError, OSError) as error:
                 log.warning("%s: Redis does not answer, so no chats arrive: %s", self._attempt_id, error)
-                time.sleep(RETRY_SECONDS)
+                time.sleep(RETRY_INTERVAL_SECONDS)
             except Exception:
                 log.exception("%s: lost a chat", self._attempt_id)
 
-    def _is_over(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
 
     def _take_calls(self, seconds: float) -> None:
@@ -137,7 +137,7 @@ class ServedAttempt:
         found = self._redis.blpop([self._queue], timeout=seconds)
         if found is not None:
             self._receive(found[1])
-            more = self._redis.lpop(self._queue, MAX_CALLS)
+            more = self._redis.lpop(self._queue, MAX_CALLS_PER_READ)
             for text in more if isinstance(more, list) else ():
                 self._receive(text)
 
@@ -190,8 +190,8 @@ class ServedAttempt:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for process_id, replies in streams.items():
                     stream, fields = reply_stream(process_id), {"replies": REPLIES.dump_json(replies)}
-                    pipeline.xadd(stream, fields, maxlen=STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
-                    pipeline.expire(stream, STREAM_SECONDS)
+                    pipeline.xadd(stream, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
+                    pipeline.expire(stream, STREAM_TTL_SECONDS)
                 pipeline.execute()
         except (RedisError, OSError) as error:
             log.warning("%s: cannot write to Redis, so replies to chats are lost: %s", self._attempt_id, error)

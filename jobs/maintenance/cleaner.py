@@ -9,8 +9,8 @@ from jobs.repository import deletions
 from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
-BATCH = 100
-CLAIM_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
+BATCH_SIZE = 100
+CLAIM_TTL_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
 MIN_BACKOFF_MS = 5_000  # the runner of a lost attempt may still be writing for a moment
 MAX_BACKOFF_MS = 3_600_000
 
@@ -29,7 +29,7 @@ class Cleaner:
         """Process one batch; return how many records it had."""
         with self._database.writing() as connection:
             now = now_ms(connection)
-            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + CLAIM_MS)
+            due = deletions.take_due(connection, now=now, limit=BATCH_SIZE, until=now + CLAIM_TTL_MS)
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:

@@ -10,7 +10,15 @@ from jobs.database import insert
 from jobs.database.tables import Chat
 from jobs.records import ChatRecord, Json
 
-ENDED = ("state", "finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "finished_at", "expires_at")
+END_COLUMNS = (
+    "state",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "first_token_ms",
+    "finished_at",
+    "expires_at",
+)
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
@@ -21,7 +29,7 @@ def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
 def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
     """Store how chats have ended; insert those that were never stored."""
     new = insert(connection, Chat)
-    changes = {name: new.excluded[name] for name in (*ENDED, "error", "stored")}
+    changes = {name: new.excluded[name] for name in (*END_COLUMNS, "error", "stored")}
     statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)
     connection.execute(statement, [asdict(chat) for chat in chats])
 

@@ -45,7 +45,7 @@ def remove(connection: Connection, ids: Collection[str]) -> None:
         connection.execute(sa.delete(Deletion).where(Deletion.id.in_(list(ids))))
 
 
-def remove_untaken(connection: Connection, job_id: str, reason: str) -> None:
+def remove_unclaimed(connection: Connection, job_id: str, reason: str) -> None:
     """Remove the deletions of a job for this reason that the leader has not begun."""
     statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
     connection.execute(statement)

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.database.journal import tell
+from jobs.database.journal import add_to_feed
 from jobs.database.tables import Job, JobEvent
 from jobs.records import EventRecord, JobRecord
 
@@ -43,10 +43,10 @@ def append(
     )
     for kind, data in entries:
         if kind == "state":
-            tell(connection, job.project_id, job_id, "state", {**data, "kind": job.kind}, now=now)
+            add_to_feed(connection, job.project_id, job_id, "state", {**data, "kind": job.kind}, now=now)
     if any(lines):
         printed = {"first_line": first_lines[0], "last_line": job.log_lines}
-        tell(connection, job.project_id, job_id, "log", printed, now=now)
+        add_to_feed(connection, job.project_id, job_id, "log", printed, now=now)
 
 
 def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
@@ -55,7 +55,7 @@ def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entr
     sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
     _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
     for job in jobs:
-        tell(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
+        add_to_feed(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
 
 
 def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
@@ -63,7 +63,7 @@ def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data
     _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
     for job in jobs:
         told = {**data, "kind": job["kind"]}
-        tell(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
+        add_to_feed(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
 
 
 def page(

@@ -63,11 +63,11 @@ def page_files(
         artifacts = artifacts.where(_PURPOSE.in_(wanted.purposes))
     found: list[FileRecord] = []
     for query, key in ((files, File.id), (artifacts, Artifact.id)):
-        found += _read_part(connection, query, key, wanted, after, limit)
+        found += _read_page(connection, query, key, wanted, after, limit)
     return sorted(found, key=lambda file: file.id, reverse=not wanted.oldest_first)[:limit]
 
 
-def _read_part(
+def _read_page(
     connection: Connection, query: sa.Select[Any], key: Any, wanted: FileFilter, after: str | None, limit: int
 ) -> list[FileRecord]:
     if after:

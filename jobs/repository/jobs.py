@@ -33,7 +33,9 @@ def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         connection.execute(sa.insert(JobLabel), list(rows))
 
 
-def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobDetails]:
+def get_by_idempotency_key(
+    connection: Connection, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], JobDetails]:
     """Return the jobs that were submitted with these (project, idempotency key) pairs."""
     pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
     rows = connection.execute(sa.select(*_DETAILS).where(pairs.in_(list(keys))))
@@ -58,7 +60,7 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
     return to_record(row) if row else None
 
 
-def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
+def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """Lock the jobs that no other transaction has locked until this one ends; return them by id."""
     query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
@@ -105,7 +107,7 @@ def list_queued(connection: Connection, *, now: int, limit: int) -> list[QueuedJ
     return [QueuedJob(*row) for row in connection.execute(query)]
 
 
-def set_waiting(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]) -> None:
+def set_waiting_reasons(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]) -> None:
     """Record why queued jobs wait."""
     if not reasons:
         return

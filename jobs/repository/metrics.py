@@ -62,7 +62,7 @@ def list_spans(connection: Connection, job_id: str) -> list[Span]:
     return found
 
 
-def thin(
+def downsample(
     connection: Connection, job_id: str, names: Collection[str], *, start: int, stop: int, buckets: int
 ) -> Sequence[sa.Row[Any]]:
     """Return name, first and last step, count, finite count, minimum, maximum and mean of each non-empty bucket.

@@ -60,7 +60,7 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
     connection.execute(sa.delete(Model).where(Model.project_id == project_id, Model.id == name))
 
 
-def find_model_around(connection: Connection, artifact: ArtifactRecord) -> str | None:
+def find_owning_model(connection: Connection, artifact: ArtifactRecord) -> str | None:
     """Return the model that an artifact belongs to, if any."""
     query = sa.select(Model.id, Model.key).where(Model.job_id == artifact.job_id, Model.key.is_not(None))
     return next((row.id for row in connection.execute(query) if artifact.key.startswith(f"{row.key}/")), None)

@@ -29,7 +29,7 @@ class LoadedModel:
     adapter_source: str | None = None
 
     @classmethod
-    def of(cls, model: ModelRecord, adapter: ModelRecord | None, dtype: str) -> Self:
+    def from_records(cls, model: ModelRecord, adapter: ModelRecord | None, dtype: str) -> Self:
         """Create it from the records of the model and adapter."""
         name, source = (None, None) if adapter is None else (adapter.id, find_source(adapter))
         return cls(model.project_id, model.id, find_source(model), dtype, name, source)

@@ -8,11 +8,11 @@ from sqlalchemy import Connection
 from jobs.records import FeedRecord
 from jobs.repository import feed
 
-KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older ones must read everything again
+MAX_KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older ones must read everything again
 
 
 @dataclass(frozen=True, slots=True)
-class FeedPlace:
+class FeedCursor:
     """A client's position in the feed of a project; `after` None requests only new entries."""
 
     project_id: str
@@ -35,20 +35,20 @@ class FeedPart:
     reset: bool = False
 
 
-def read_parts(connection: Connection, places: Sequence[FeedPlace]) -> list[FeedPart]:
+def read_parts(connection: Connection, places: Sequence[FeedCursor]) -> list[FeedPart]:
     """Read the entries after each place; equal places, such as those of many idle clients, are read once."""
-    last = feed.last_positions(connection, {place.project_id for place in places})
+    last = feed.get_last_positions(connection, {place.project_id for place in places})
     parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
     return [parts[place] for place in places]
 
 
-def last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
+def get_last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
     """Return the last position of each project's feed, for each collection of projects."""
-    last = feed.last_positions(connection, {project_id for each in projects for project_id in each})
+    last = feed.get_last_positions(connection, {project_id for each in projects for project_id in each})
     return [{project_id: last[project_id] for project_id in each} for each in projects]
 
 
-def _read_part(connection: Connection, place: FeedPlace, last: int) -> FeedPart:
+def _read_part(connection: Connection, place: FeedCursor, last: int) -> FeedPart:
     if place.after is None or place.after == last:
         return FeedPart([], last)
     if place.after > last:  # the position is from another database, or from before a backup was restored

@@ -152,7 +152,7 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
     return get(connection, key)
 
 
-def event_page(
+def page_events(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """Return entries of the job's log after the sequence number `after`."""
@@ -160,13 +160,13 @@ def event_page(
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
-def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
+def list_attempts(connection: Connection, key: JobKey) -> list[AttemptRecord]:
     """Return all attempts at a job, oldest first."""
     require_job(connection, key)
-    return attempts.of_job(connection, key.job_id)
+    return attempts.list_for_job(connection, key.job_id)
 
 
-def artifact_page(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
+def page_artifacts(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
     """Return the published files of a job.
 
     Raises:
@@ -179,7 +179,7 @@ def artifact_page(connection: Connection, key: JobKey, *, after: str | None, lim
     return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
 
 
-def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
+def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     """Return one published file.
 
     Raises:

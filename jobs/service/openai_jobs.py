@@ -99,7 +99,7 @@ def find_quantized(connection: Connection, project_id: str, name: str, quantizat
     """
     for model in (
         *models.get_many(connection, project_id, [name]).values(),
-        *models.made_from(connection, project_id, name),
+        *models.list_made_from(connection, project_id, name),
     ):
         if model.state == "ready" and model.details.get("quantization") == quantization:
             return model.id

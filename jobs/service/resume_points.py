@@ -15,7 +15,7 @@ from jobs.repository import files, models
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_keys
+from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def list_attempts(connection: Connection, key: JobKey) -> list[str]:
     Raises:
         NotFoundError: there is no such job.
     """
-    tries = [attempt.id for attempt in jobs.attempt_list(connection, key) if attempt.claimed_at is not None]
+    tries = [attempt.id for attempt in jobs.list_attempts(connection, key) if attempt.claimed_at is not None]
     return list_resumable(connection, key.job_id, tries, due=now_ms(connection))
 
 
@@ -77,7 +77,7 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
         raise _name_taken_error(name)
     wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
-    record_keys(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
+    record_deletions(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
     return wanted
 
 
@@ -139,7 +139,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
 def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
     """Record that the copied files are to be deleted now."""
     now = now_ms(connection)
-    record_keys(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
+    record_deletions(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
 
 
 def _name_taken_error(name: str) -> NameTakenError:

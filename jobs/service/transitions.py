@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import charge
+from jobs.database.journal import add_usage
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
@@ -52,7 +52,7 @@ def advance(
         ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
         if ended:
             used_ms = attempts.get_device_ms(connection, attempt_id, now=now)
-            charge(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
+            add_usage(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
         attempts.update(connection, attempt_id, {"state": row.attempt, **ended, **(attempt_changes or {})})
         if ended:
             allocations.update(connection, attempt_id, {"deadline": None})

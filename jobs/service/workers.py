@@ -12,7 +12,7 @@ from jobs.repository import models, samples, workers
 from jobs.scheduling import find_source
 from jobs.settings import Settings
 
-MISSED_HEARTBEATS = 3
+MAX_MISSED_HEARTBEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[
     return frozenset(obsolete)
 
 
-def leave(connection: Connection, worker_id: str) -> None:
+def sign_off(connection: Connection, worker_id: str) -> None:
     """Record that a worker has signed off."""
     workers.set_state(connection, worker_id, "gone", now=now_ms(connection))
 
 
 def list_alive(connection: Connection, settings: Settings) -> list[WorkerRecord]:
     """Return the workers that reported within the last few heartbeat intervals."""
-    since = now_ms(connection) - int(MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
-    return workers.seen_since(connection, since)
+    since = now_ms(connection) - int(MAX_MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
+    return workers.list_seen_since(connection, since)
 
 
 def list_alive_after(connection: Connection, settings: Settings, after: str | None) -> list[WorkerRecord]:

@@ -59,13 +59,13 @@ class Channel(redis.Channel):
 
     def _delete_keys_of_wrong_type(self) -> None:
         with self.conn_or_acquire() as client:
-            for key in self._keys():
+            for key in self._list_keys():
                 found = client.type(key).decode()
                 if found not in ("list", "none"):
                     client.delete(key)
                     log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
 
-    def _keys(self) -> list[str]:
+    def _list_keys(self) -> list[str]:
         """Return all keys that BRPOP reads: one per queue and priority."""
         prioritized: Callable[[str, int], str] = self._q_for_pri
         return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
