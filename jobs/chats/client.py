@@ -34,14 +34,12 @@ from jobs.chats.messages import (
 )
 from jobs.identifiers import new_id
 
-PROCESS_KEY_TTL_SECONDS = (
-    10  # seconds without a renewed key after which a process counts as dead and its chats are aborted
-)
+PROCESS_KEY_TTL_SECONDS = 10  # without this key, workers consider the process dead and abort its chats
 RENEWAL_INTERVAL_SECONDS = 3.0
-CALL_TTL_SECONDS = 60  # seconds after which calls that no worker reads expire
+CALL_TTL_SECONDS = 60  # a call that no worker reads within this time expires
 BLOCK_MS = 1000
 CONNECT_TIMEOUT_SECONDS = 1.0
-RETRY_INTERVAL_SECONDS = 0.5  # seconds between attempts to read while Redis is unreachable
+RETRY_INTERVAL_SECONDS = 0.5  # between attempts to read while Redis is unreachable
 LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class OpenChat:
         return time.monotonic() - self.heard
 
     def deliver(self, reply: ChatReply) -> None:
-        """Accept a reply; drop a repeated one, and end the request if one before it is missing."""
+        """Accept a reply; ignore a repeated one, and end the request if an earlier one is missing."""
         self.heard = time.monotonic()
         expected = self._expected.get(reply.id)
         if expected is None or reply.number < expected:
@@ -102,7 +100,7 @@ class OpenChat:
         return news
 
     def put_back(self, news: Iterable[tuple[int, ChatReply]]) -> None:
-        """Put replies back, before all others."""
+        """Put replies back in front of all others."""
         self._news[:0] = news
         if self._news:
             self._arrived.set()
@@ -112,7 +110,7 @@ class ChatClient:
     """Sends chats to attempts. Without open chats it only keeps a connection.
 
     Args:
-        redis_url: Where calls and replies travel.
+        redis_url: The Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -228,7 +226,7 @@ class ChatClient:
 
 
 def list_entries(found: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Return the entries of the single stream in a reply to XREAD, in either version of Redis's protocol."""
+    """Return the entries of the single stream in a reply to XREAD, for either version of Redis's protocol."""
     streams = found.values() if isinstance(found, Mapping) else [entries for _, entries in found or ()]
     flat: list[tuple[bytes, Mapping[bytes, bytes]]] = []
     for entries in streams:

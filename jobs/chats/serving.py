@@ -26,33 +26,33 @@ from jobs.chats.messages import (
     reply_stream,
 )
 
-BEAT_INTERVAL_SECONDS = 1.0  # seconds between two `Alive` messages
-# Beats without its key after which an API process counts as dead; a restarted Redis has no keys for a moment.
+BEAT_INTERVAL_SECONDS = 1.0  # between two `Alive` messages
+# An API process counts as dead after this many beats without its key; just after a restart, Redis has no keys.
 MAX_MISSING_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
-STREAM_TTL_SECONDS = 60  # seconds without new replies after which a stream expires
-LINGER_SECONDS = 5.0  # seconds after the end of an attempt during which calls to it are refused; later ones expire
-MAX_CALLS_PER_READ = 256  # maximum number of calls per read
+STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
+LINGER_SECONDS = 5.0  # calls to an attempt are refused for this long after its end; later ones expire unread
+MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
 RESPONSE_TIMEOUT_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.5  # seconds between attempts while Redis is unreachable
+RETRY_INTERVAL_SECONDS = 0.5  # between attempts to reach Redis
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class OpenChat:
-    """A chat that has not ended: the API process that waits for it, and the number of its next reply."""
+    """A chat that has not ended: the API process that is waiting for it, and the number of its next reply."""
 
     process_id: str
     number: int = 0
 
 
 class ChatExchange:
-    """Carries the chats of all serving attempts of a worker.
+    """Sends and receives the chat messages of all serving attempts of a worker.
 
     Args:
-        redis_url: Where calls and replies travel.
+        redis_url: The Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -61,7 +61,7 @@ class ChatExchange:
         )
 
     def open(self, attempt_id: str, deliver: Callable[[Call], None]) -> "ServedAttempt":
-        """Take calls to an attempt from now on, and deliver them from a separate thread; the caller closes it."""
+        """Start delivering calls to an attempt from a separate thread; the caller must close the returned object."""
         served = ServedAttempt(self._redis, attempt_id, deliver)
         served.start()
         return served
@@ -84,7 +84,7 @@ class ServedAttempt:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, OpenChat] = {}
-        self._missing: dict[str, int] = {}  # number of beats without the key of each API process
+        self._missing: dict[str, int] = {}  # for each API process, the number of beats without its key
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
 
@@ -93,12 +93,12 @@ class ServedAttempt:
         self._thread.start()
 
     def forward(self, replies: Sequence[Reply]) -> None:
-        """Append the runner's replies to the streams of the API processes that wait for them."""
+        """Append the runner's replies to the streams of the API processes that are waiting for them."""
         streams: dict[str, list[Reply]] = {}
         with self._lock:
             for reply in replies:
                 if isinstance(reply, Alive) or (chat := self._open.get(reply.id)) is None:
-                    continue  # it was aborted in the meantime
+                    continue  # the chat was aborted in the meantime
                 chat.number = reply.number + 1
                 if isinstance(reply, Ended | Refused):
                     del self._open[reply.id]
@@ -133,7 +133,7 @@ class ServedAttempt:
         return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
 
     def _take_calls(self, seconds: float) -> None:
-        """Deliver calls; wait for the first of them."""
+        """Wait up to `seconds` for a call; deliver it and any others in the queue."""
         found = self._redis.blpop([self._queue], timeout=seconds)
         if found is not None:
             self._receive(found[1])
@@ -183,7 +183,7 @@ class ServedAttempt:
                 self._deliver(Abort(chat_id))
 
     def _append(self, streams: dict[str, list[Reply]]) -> None:
-        """Append replies to the stream of each API process, which detects lost ones by their numbers."""
+        """Append replies to the stream of each API process, which detects lost replies by their numbers."""
         if not streams:
             return
         try:

@@ -6,7 +6,7 @@ from sqlalchemy.exc import OperationalError
 
 
 class DatabaseFileGoneError(OperationalError):
-    """Writes would be lost because the database file is gone; callers handle it as an outage."""
+    """Writes would be lost because the database file is gone; callers handle this as an outage."""
 
     def __init__(self, message: str) -> None:
         super().__init__(None, None, Exception(message))

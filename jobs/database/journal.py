@@ -80,13 +80,13 @@ def add_usage(
     device_ms: int = 0,
     tokens: int = 0,
 ) -> None:
-    """Add to the usage of an API key today."""
+    """Add to today's usage of an API key."""
     used = KeyUsage(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
     _get_journal(connection).entries.append(used)
 
 
 def begin_journal(connection: Connection) -> None:
-    """Discard entries that an earlier transaction of this connection left."""
+    """Start an empty journal, without entries that an earlier transaction on this connection may have left."""
     connection.info[_KEY] = Journal()
 
 
@@ -105,7 +105,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
 
 
 def follow_savepoints(engine: Engine) -> None:
-    """Discard the entries recorded since a savepoint when it is rolled back."""
+    """Whenever the engine rolls back to a savepoint, discard the entries recorded since that savepoint."""
 
     def remember(connection: Connection, name: str) -> None:
         journal = _get_journal(connection)
@@ -138,7 +138,7 @@ def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntr
 
 @cache
 def _build_position_update(dialect: str) -> sa.Executable:
-    """Build the statement that adds `last` to a project's counter and returns it; cached, because commits run it."""
+    """Build the statement that adds `last` to a project's counter and returns it; cached, as many commits run it."""
     counter = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(FeedPosition)
     added = counter.on_conflict_do_update(
         index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + counter.excluded.last}

@@ -114,7 +114,7 @@ class JobLabel(Base):
 
 
 class Attempt(Base):
-    """One try at a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
+    """One try at running a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
 
     __tablename__ = "attempts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -336,7 +336,7 @@ class Feed(Base):
 
 
 class MetricPoint(Base):
-    """One value that a run logged; NULL is NaN or infinite. `attempt` is the attempt's number."""
+    """One value that a run logged; NULL stands for NaN or infinity. `attempt` is the attempt's number."""
 
     __tablename__ = "metric_points"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -396,7 +396,7 @@ class WorkerSample(Base):
 
 
 class Usage(Base):
-    """The usage of an API key on one day (days since the epoch, UTC); `key_id` is empty if it was not recorded."""
+    """The usage of an API key on one day (days since the epoch, UTC); `key_id` is empty if no key was recorded."""
 
     __tablename__ = "usage"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)

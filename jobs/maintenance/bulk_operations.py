@@ -9,13 +9,13 @@ from jobs.service import bulk
 from jobs.settings import Settings
 
 POLL_INTERVAL_SECONDS = 0.5
-MAX_PAUSE_SECONDS = 0.05  # maximum pause after a chunk; pauses are as long as the chunk took, up to this
+MAX_PAUSE_SECONDS = 0.05  # a pause is as long as the chunk before it took, but at most this long
 
 log = logging.getLogger(__name__)
 
 
 class BulkOperations:
-    """Runs bulk operations in a thread, which `start_if_due` starts if needed and which ends when no operation is left."""
+    """Runs bulk operations in a thread, which `start_if_due` starts and which ends when no operation is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class BulkOperations:
         self._stopping = threading.Event()
 
     def start_if_due(self) -> None:
-        """Start the thread unless it is still running; never blocks."""
+        """Start the thread if a run is due and none is in progress; never block."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._look_at:
             return
@@ -40,7 +40,7 @@ class BulkOperations:
             self._thread.join(seconds)
 
     def run_until_done(self) -> None:
-        """Process all chunks of all operations, with pauses, because SQLite has only one write lock."""
+        """Process all chunks of all operations, pausing for other writers, because SQLite has only one write lock."""
         while not self._stopping.is_set():
             begun = time.monotonic()
             with self._database.writing() as connection:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Janitor:
-    """Deletes due records in a thread, which `start_if_due` starts if needed and which ends when it is done."""
+    """Processes due deletions in a thread, which `start_if_due` starts and which ends when none is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Janitor:
         self._stopping = threading.Event()
 
     def start_if_due(self) -> None:
-        """Start the thread unless it is still running; never blocks."""
+        """Start the thread if a run is due and none is in progress; never block."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._clean_at:
             return

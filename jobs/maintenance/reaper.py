@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReapedAttempt:
-    """An attempt that was ended, and the worker that did not claim or renew it in time."""
+    """An overdue attempt that has been ended, and the worker that did not claim or renew it in time."""
 
     attempt_id: str
     worker_id: str

@@ -39,7 +39,7 @@ class Retention:
         self._apply_to_old_jobs(kept.keep_events_days, self._expire_events)
 
     def _apply_to_old_jobs(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
-        """Apply retention to all jobs that finished more than `days` ago; 0 keeps everything."""
+        """Call `treat` with all jobs that finished more than `days` days ago, in batches; 0 days means never."""
         after: str | None = "" if days else None
         while after is not None:
             with self._database.writing() as connection:
@@ -69,7 +69,7 @@ class Retention:
             after = found[-1].id if found else None
 
     def _expire_dashboard_data(self) -> None:
-        """Delete data that only the dashboard needs: old feed entries, samples of machines, expired sessions."""
+        """Delete data that only the dashboard needs: old feed entries, machine samples, expired sessions."""
         with self._database.writing() as connection:
             feed.prune(connection, keep=MAX_KEPT_ENTRIES)
             samples.remove_before(connection, now_ms(connection) - HOUR_MS)
@@ -87,7 +87,7 @@ class Retention:
 
     @staticmethod
     def _expire_artifacts(connection: Connection, job_ids: Collection[str]) -> None:
-        """Delete artifacts that are not files of a model."""
+        """Delete artifacts that do not belong to a model."""
         loose = [
             each for each in removal.list_artifacts(connection, job_ids) if not _belongs_to_model(connection, each)
         ]

@@ -42,7 +42,7 @@ class Standing:
     """The state that decides whether a worker continues with an attempt.
 
     Attributes:
-        others_wait: Whether other jobs wait for resources; only read for serve jobs, which then end when they are idle.
+        others_wait: Whether other jobs are waiting for resources; only read for serve jobs, which then end once idle.
     """
 
     attempt_state: str
@@ -52,7 +52,7 @@ class Standing:
 
 
 def read_standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
-    """Read the state of a worker's attempt without locks; None if it has no open allocation."""
+    """Read the state of a worker's attempt without locks; return None if it has no open allocation."""
     other = aliased(Job)
     others_wait = sa.exists().where(
         other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(ROOM_CAUSES)

@@ -22,7 +22,7 @@ END_COLUMNS = (
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Insert running chats; those that are stored already, because they have ended in the meantime, do not change."""
+    """Insert running chats; do not change those that are stored already because they ended in the meantime."""
     connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
 
 

@@ -23,7 +23,7 @@ def append(
     attempt_id: str | None,
     now: int,
 ) -> None:
-    """Append (type, data) entries to the job's log; the job's row has the counters of entries and lines.
+    """Append (type, data) entries to the job's log; the job's row counts the entries and lines.
 
     The project's feed gets changed states and new lines from here, and progress from where it is recorded.
     """
@@ -50,7 +50,7 @@ def append(
 
 
 def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
-    """Append the same entry, without output lines, to the logs of several jobs that no worker has."""
+    """Append the same entry, without output lines, to the logs of several jobs that no worker is running."""
     counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
     sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
     _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])

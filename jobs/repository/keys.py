@@ -69,6 +69,6 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
 
 
 def revoke(connection: Connection, key_id: str, *, now: int) -> bool:
-    """Revoke a key; False if no valid key has this id."""
+    """Revoke a key; return False if no valid key has this id."""
     statement = sa.update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
     return connection.execute(statement).rowcount == 1

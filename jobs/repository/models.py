@@ -18,7 +18,7 @@ _LOCKED_BY_ID = _BY_ID.order_by(Model.id).with_for_update(read=True, key_share=T
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:
-    """Insert a model; False if the project has a model with this name."""
+    """Insert a model; return False if the project has a model with this name."""
     values = {
         "project_id": model.project_id,
         "id": model.id,

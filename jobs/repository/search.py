@@ -28,7 +28,7 @@ def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | No
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
-    """Return up to `limit` jobs of a project, newest first, starting behind the job `after`."""
+    """Return up to `limit` jobs of a project, newest first, after the job `after`."""
     ids = _select_ids(connection, project_id, wanted)
     found = _limit_to_newest(ids, after=after, limit=limit).subquery()
     query = sa.select(*RECORD).join(found, found.c.id == Job.id).order_by(Job.id.desc())
@@ -45,7 +45,7 @@ def list_ids(
     after: str | None,
     limit: int,
 ) -> list[str]:
-    """Return the ids of matching jobs in `states`, newest first, starting behind the job `after`."""
+    """Return the ids of matching jobs in `states`, newest first, after the job `after`."""
     ids = _select_ids(connection, project_id, wanted, on_jobs=True)
     ids = ids.where(Job.state.in_(list(states)), Job.created_at <= created_until)
     return list(connection.execute(_limit_to_newest(ids, after=after, limit=limit)).scalars())
@@ -105,7 +105,7 @@ def _select_ids(
 
 
 def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """Return the conditions on the rows of `job_search`."""
+    """Build the conditions on the rows of `job_search`."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.field:
         position = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
@@ -123,7 +123,10 @@ def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[
 
 
 def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
-    """Compare decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes."""
+    """Build the condition on one metadata field.
+
+    It compares decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes.
+    """
     if connection.dialect.name == "postgresql":
         return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})
     entries = sa.func.json_each(Job.openai, "$.metadata").table_valued("key", "value")

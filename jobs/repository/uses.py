@@ -1,4 +1,4 @@
-"""Queries across tables for the users of a model, a file or a key of the artifact store."""
+"""Queries across tables that find where a model, a file or a key in the artifact store is used."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jobs.database.tables import Artifact, Attempt, File, Job, Model
 from jobs.repository.attempts import OPEN
 from jobs.state import JobState
 
-# Fields of specs that name models and files; a test compares them with the specs.
+# Spec fields that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
 FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
@@ -20,7 +20,7 @@ UNFINISHED = tuple(state for state in JobState if not state.final)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A job that names a model or file, and the name."""
+    """A reference from a job to a model or file: the job's id and the name in its spec."""
 
     job_id: str
     name: str
@@ -100,7 +100,7 @@ def file_exists(connection: Connection, file_id: str) -> bool:
 
 
 def is_published(connection: Connection, job_id: str, key: str) -> bool:
-    """Whether an artifact or a model of the job is at this key of the store, or below it."""
+    """Whether an artifact or a model of the job is at this key in the store, or below it."""
     for table in (Artifact, Model):
         below = sa.func.substr(table.key, 1, len(key) + 1) == f"{key}/"
         query = sa.select(table.id).where(table.job_id == job_id, sa.or_(table.key == key, below))

@@ -35,7 +35,7 @@ def set_drain_time(connection: Connection, worker_id: str, drain_at: int | None)
 
 
 def get_drain_time(connection: Connection, worker_id: str) -> int | None:
-    """Return the time by which a worker must give back its jobs, if an administrator drains it."""
+    """Return the time by which a worker must give back its jobs, if an administrator is draining it."""
     return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 
 
@@ -50,7 +50,7 @@ def exists(connection: Connection, worker_id: str) -> bool:
 
 
 def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
-    """Take or renew a lease; False while another holder has it and it has not expired.
+    """Take or renew a lease; return False if another holder has it and it has not expired.
 
     A lease that ends impossibly late was taken before the clock was set back; its holder may have died long ago.
     """
@@ -81,5 +81,5 @@ def get_lease(connection: Connection, name: str) -> tuple[str, int] | None:
 
 
 def release_lease(connection: Connection, name: str, holder: str) -> None:
-    """Give up a lease at once, so that a standby need not wait."""
+    """Release a lease, so that a standby does not have to wait for it to expire."""
     connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

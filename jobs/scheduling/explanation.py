@@ -1,4 +1,4 @@
-"""Explains why a job waits, in one sentence with numbers."""
+"""Explains why a job is waiting, in one sentence with numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds memory that another job waits for."""
+    """A job that holds memory that another job is waiting for."""
 
     job_id: str
     bytes: int
@@ -24,7 +24,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The reason why a job waits.
+    """The reason why a job is waiting.
 
     Attributes:
         cause: The missing resource.
@@ -41,12 +41,12 @@ class Explanation:
     holders: tuple[Holder, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """Convert it to the JSON that the database stores."""
+        """Return the JSON that the database stores."""
         return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
 
 
 def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
-    """Explain why a job that was not placed waits.
+    """Explain why a job that was not placed is waiting.
 
     Args:
         job: The job.
@@ -67,7 +67,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
 
 
 def describe_missing_packages(need: Requirement) -> str:
-    """Name the packages that a job needs and how to install them, in a sentence that begins with "no worker"."""
+    """Name the packages that a job needs and how to install them, to complete a sentence that begins "no worker"."""
     names, extras = " and ".join(need.packages), ",".join(need.packages)
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 

@@ -1,4 +1,4 @@
-"""A machine of the pool at one moment: its devices, and the parts of them that jobs hold."""
+"""A machine in the pool at one moment: its devices, and the parts of them that jobs hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,13 +37,13 @@ class Device:
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
     def wanted_bytes(self, requirement: Requirement) -> int:
-        """Return the bytes that a job would reserve here."""
+        """Return the bytes that a job would reserve on this device."""
         if requirement.exclusive and not self.on_host:
             return self.memory_bytes
         return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.limit_bytes(requirement))
 
     def is_large_enough(self, requirement: Requirement) -> bool:
-        """Whether the job could run here if nothing else ran."""
+        """Whether the job could run on this device if nothing else did."""
         return self.wanted_bytes(requirement) >= requirement.device_memory_bytes
 
 
@@ -117,23 +117,23 @@ class Machine:
     packages: frozenset[str] | None = None
 
     def could_hold(self, requirement: Requirement) -> bool:
-        """Whether its devices could hold one node of the job if it ran nothing else, regardless of its labels."""
+        """Whether the machine could hold one node of the job if it ran nothing else, regardless of its labels."""
         large = [device for device in self.devices if device.is_large_enough(requirement)]
         on_host = sum(device.on_host for device in large[: requirement.devices]) * requirement.device_memory_bytes
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
     def is_requested_by(self, requirement: Requirement) -> bool:
-        """Whether it has the labels that the job requires and is one of the workers that the job names."""
+        """Whether the machine has the labels that the job requires and is one of the workers that the job names."""
         named = not requirement.workers or self.worker_id in requirement.workers
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
     def has_packages(self, requirement: Requirement) -> bool:
-        """Whether it has the packages that the job needs, as far as is known."""
+        """Whether the machine has the packages that the job needs, as far as is known."""
         return self.packages is None or self.packages.issuperset(requirement.packages)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether it runs jobs of this kind, `is_requested_by` by the job, and has the packages that the job needs."""
+        """Whether the machine runs jobs of this kind, is one that the job asks for, and has its packages."""
         return kind in self.kinds and self.is_requested_by(requirement) and self.has_packages(requirement)
 
 
@@ -224,5 +224,5 @@ class Room:
 
 
 def list_rooms(machines: Iterable[Machine]) -> Sequence[Room]:
-    """Return the room on each machine, in an order that does not depend on the order of the rows."""
+    """Return the room on each machine, sorted by worker id, so that the order of the database's rows is irrelevant."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -28,7 +28,7 @@ class NodePlacement:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One decision: a job and its place, one entry per node."""
+    """One decision: a job and where it runs, with one entry per node."""
 
     job_id: str
     nodes: tuple[NodePlacement, ...]
@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The decisions of one round, the jobs that still wait, and the resources that remain free."""
+    """The decisions of one round, the jobs that are still waiting, and the resources that remain free."""
 
     placements: Sequence[Placement]
     left: Sequence[WaitingJob]

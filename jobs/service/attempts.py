@@ -1,4 +1,4 @@
-"""Operations of workers on attempts. An attempt's id is the fencing token; every step checks it."""
+"""Workers' operations on attempts. An attempt's id is the fencing token; every step checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ class Directive(Enum):
     """The instruction that a worker receives when it renews a lease."""
 
     CONTINUE = auto()
-    STOP = auto()  # a user cancelled the job
+    STOP = auto()  # a user has cancelled the job
     YIELD = auto()  # give the job back: it waits again or is paused, and the attempt does not count
-    MAKE_ROOM = auto()  # other jobs wait, so a serve job ends once it is idle
+    MAKE_ROOM = auto()  # other jobs are waiting, so a serve job ends once it is idle
     ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing it does has an effect
 
 
 class Gathering(Enum):
-    """The state of the claims of an attempt on several nodes."""
+    """The state of the claims on an attempt that runs on several nodes."""
 
     NOT_BEGUN = auto()  # this worker has not claimed its node
     WAITING = auto()  # other workers have not claimed their nodes yet
@@ -103,7 +103,7 @@ class HeldAttempt:
         return self.make_claim()
 
     def make_claim(self) -> Claim | None:
-        """Return the data to run the attempt; if the job's spec is not accepted, fail the job and return None."""
+        """Return the data needed to run the attempt; if the job's spec is rejected, fail the job and return None."""
         try:
             spec = read_spec(jobs.get_details(self.connection, [self.job.id])[self.job.id])
         except OutdatedSpecError as error:
@@ -170,7 +170,7 @@ class HeldAttempt:
         return True
 
     def end(self, event: Event, error: Mapping[str, Any] | None = None) -> JobState:
-        """End the attempt by fail, stumble, stop or release; return the job's new state."""
+        """End the attempt with a fail, stumble, stop or release event; return the job's new state."""
         return end_attempt(self.connection, self.job, event, self.settings, error=error)
 
     def _add_to_feed(self, kind: Literal["progress", "metrics"], data: Mapping[str, Any]) -> None:
@@ -217,7 +217,7 @@ def claim(
 
 
 def poll_claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | Gathering | None:
-    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended before."""
+    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended."""
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
         return Gathering.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
@@ -225,7 +225,7 @@ def poll_claim(connection: Connection, attempt_id: str, worker_id: str, settings
 
 
 def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
-    """Return the directive of a renewal without renewing or locking; cheap enough for short intervals."""
+    """Return the worker's current directive, without renewing the lease or locking; cheap enough to call often."""
     now, found = now_ms(connection), attempts.read_standing(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON
@@ -234,7 +234,7 @@ def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> D
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:
-    """Whether the attempt's success is recorded, for a worker that lost the answer to its commit."""
+    """Whether the attempt's success is recorded, for a worker that did not receive the answer to its commit."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 

@@ -1,4 +1,4 @@
-"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks of short transactions.
+"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks, with one short transaction per chunk.
 
 A request only counts jobs and records the operation. The leader then walks from the newest job to the oldest; changes
 and progress are committed together, so that an operation continues after any crash and processes no job twice.
@@ -152,7 +152,7 @@ def process_chunk(connection: Connection, settings: Settings) -> bool:
 
 
 def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Lock all jobs before the first one that is locked by another transaction; if there are none, wait for that one.
+    """Lock the jobs before the first one that another transaction has locked; if that is the very first, wait for it.
 
     Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """

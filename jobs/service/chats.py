@@ -17,7 +17,7 @@ from jobs.service.submission import Submission, submit
 from jobs.specs import ServeSpec
 
 MAX_SEARCHED_JOBS = 50  # how many of the project's newest serve jobs to search for one with this model
-RENEWAL_TIMEOUT_MS = 120_000  # lifetime of a running chat's row; API processes renew it much more often
+RENEWAL_TIMEOUT_MS = 120_000  # a running chat not renewed for this long is abandoned; API processes renew more often
 API_LOST_ERROR = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
 
 
@@ -164,7 +164,7 @@ def fail_abandoned(connection: Connection) -> int:
 
 
 def is_attempt_open(connection: Connection, attempt_id: str) -> bool:
-    """Whether an attempt has not ended."""
+    """Whether an attempt has not ended yet."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state in attempts.OPEN
 

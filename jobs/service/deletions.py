@@ -1,4 +1,4 @@
-"""Deletions by users: of jobs, artifacts, models and files that nothing uses."""
+"""Users' deletions of jobs, artifacts, models and files that nothing uses."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -138,7 +138,7 @@ def _require_unused_file(connection: Connection, project_id: str, file_id: str) 
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
-    """Delete an expired file; False if a job that is not final names it."""
+    """Delete an expired file; return False if a job that is not final names it."""
     removal.lock_file(connection, file.id)
     if uses.find_jobs_naming_file(connection, file.project_id, file.id):
         return False
@@ -172,7 +172,9 @@ def find_blocked_jobs(
 
 def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
     if hashes is not None and sha256 not in hashes:
-        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; read it again", param="If-Match")
+        raise VersionConflictError(
+            f"{name} is a different file now: its ETag is {sha256}; read it again", param="If-Match"
+        )
 
 
 def _is_kept(model: uses.ModelOrigin, wanted: Collection[str], blocked: Collection[str]) -> bool:

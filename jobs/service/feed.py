@@ -13,7 +13,7 @@ MAX_KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older
 
 @dataclass(frozen=True, slots=True)
 class FeedCursor:
-    """A client's position in the feed of a project; `after` None requests only new entries."""
+    """A client's position in the feed of a project; `after=None` requests only new entries."""
 
     project_id: str
     after: int | None
@@ -22,12 +22,12 @@ class FeedCursor:
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """The entries after a place.
+    """The entries after a cursor.
 
     Attributes:
         entries: Entries in their order, without gaps.
         position: Position of the last entry, or of the end of the feed if none is returned.
-        reset: Whether entries after the place are no longer kept, so that none is returned.
+        reset: Whether entries after the cursor are no longer kept, so that none are returned.
     """
 
     entries: Sequence[FeedRecord]
@@ -36,7 +36,7 @@ class FeedPart:
 
 
 def read_parts(connection: Connection, places: Sequence[FeedCursor]) -> list[FeedPart]:
-    """Read the entries after each place; equal places, such as those of many idle clients, are read once."""
+    """Read the entries after each cursor; equal cursors, such as those of many idle clients, are read once."""
     last = feed.get_last_positions(connection, {place.project_id for place in places})
     parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
     return [parts[place] for place in places]

@@ -20,7 +20,7 @@ FILE_ID = re.compile(FILE_ID_PATTERN)
 def new_file(
     project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
 ) -> FileRecord:
-    """Return the record of a new file, with the key in the store for its bytes."""
+    """Return the record of a new file, including the key under which the store keeps its bytes."""
     file_id, checked = new_id("file"), checked or CheckedFile()
     return FileRecord(
         id=file_id,
@@ -38,7 +38,7 @@ def new_file(
 
 
 def expect(connection: Connection, file: FileRecord) -> None:
-    """Before the bytes of a file are stored, record that they are deleted unless `add` is called within a day."""
+    """Before the bytes of a file are stored, record that they will be deleted unless `add` is called within a day."""
     now = now_ms(connection)
     record_deletions(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
 
@@ -62,7 +62,7 @@ def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | Non
 def find_repeated(
     connection: Connection, file: FileRecord, *, lifetime_seconds: int | None, within_seconds: float
 ) -> FileRecord | None:
-    """Return the file that an equal earlier request has added recently, if any."""
+    """Return the file that an identical request added recently, if any."""
     since = now_ms(connection) - int(within_seconds * 1000)
     found = files.find_same_file(connection, file, since=since)
     if found is None or _lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):

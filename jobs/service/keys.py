@@ -37,7 +37,7 @@ def create(connection: Connection, *, project: str, name: str, role: Role, secre
             f"an API key must have {MIN_SECRET_CHARACTERS} to {MAX_SECRET_CHARACTERS} ASCII characters without spaces"
         )
         raise InvalidRequestError(
-            f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one"
+            f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` generates one"
         )
     now = now_ms(connection)
     project_id = keys.ensure_project(connection, project, now=now)

@@ -1,4 +1,4 @@
-"""Reads and searches a job's output by line numbers."""
+"""Reads and searches a job's output by line number."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jobs.service.jobs import JobKey, require_job
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of output; the job's first line has number 1."""
+    """One line of output; the job's first line is number 1."""
 
     number: int
     stream: str
@@ -68,7 +68,7 @@ class Matches:
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
-    """Return the number of lines of a job, and up to `limit` lines beginning with `first`, or the last ones.
+    """Return a job's number of lines, and up to `limit` of them: those from `first` on, or the last ones if it is None.
 
     Raises:
         NotFoundError: there is no such job.

@@ -80,7 +80,7 @@ def to_point(reported: Mapping[str, float | None]) -> Point | None:
 
 
 def record(connection: Connection, job_id: str, attempt: int, points: Sequence[Point]) -> None:
-    """Store points of the attempt with this number."""
+    """Store points logged by the attempt with this number."""
     rows = [
         {"name": name, "step": point.step, "value": value} for point in points for name, value in point.values.items()
     ]
@@ -89,7 +89,7 @@ def record(connection: Connection, job_id: str, attempt: int, points: Sequence[P
 
 
 def read(connection: Connection, key: JobKey, window: Window) -> DownsampledMetrics | None:
-    """Return the metrics of a run that the database has; None if it has none.
+    """Return the metrics of a run from the database; None if it has none.
 
     Raises:
         NotFoundError: there is no such job.

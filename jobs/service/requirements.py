@@ -87,13 +87,13 @@ def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapp
 def check_pool(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
-    """Return an error if no machine of the pool could ever hold the job; None if one could, or none is known.
+    """Return an error if no machine of the pool could ever hold the job; None if one could, or if no machine is known.
 
     Args:
         requirement: What the job requires.
         machines: All machines that are known.
         named: Models that the spec names; the error lists which smaller formats of them would fit.
-        asked: Whether the user set the memory instead of the estimate.
+        asked: Whether the user set the memory per device, which replaces the estimate.
     """
     # A worker with these labels or this name may still start later.
     machines = [machine for machine in machines if machine.is_requested_by(requirement)]
@@ -115,7 +115,7 @@ def check_pool(
 def _shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
-    """Return the error for a job of which no machine could hold a single node."""
+    """Return the error for the case that no machine could hold even one node of the job."""
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
@@ -135,7 +135,7 @@ def _shortage_error(
 
 
 def _asks_for_memory(spec: AnySpec) -> bool:
-    """Whether the user set the memory of a device instead of the estimate."""
+    """Whether the user set the memory per device, which replaces the estimate."""
     return spec.resources is not None and spec.resources.device_memory_bytes is not None
 
 

@@ -46,7 +46,7 @@ def list_attempts(connection: Connection, key: JobKey) -> list[str]:
 
 
 def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int) -> tuple[ResumePoint, PointModel]:
-    """Return the resume point of a step and its model; reads the store, so call it outside any transaction.
+    """Return the resume point at a step, and the model in it; reads the store, so call it outside any transaction.
 
     Raises:
         NotFoundError: there is no such resume point; the message lists the existing ones.
@@ -55,10 +55,14 @@ def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: in
     points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
     point = points.get(step)
     if point is None:
-        known = f"there are those of steps {', '.join(map(str, points))}" if points else "it has none at the moment"
-        raise NotFoundError(f"job {job_id} has no resume point of step {step}; {known}", param="step")
+        known = (
+            f"it has resume points at steps {', '.join(map(str, points))}" if points else "it has none at the moment"
+        )
+        raise NotFoundError(f"job {job_id} has no resume point at step {step}; {known}", param="step")
     if point.model is None:
-        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to continue"
+        message = (
+            f"the resume point at step {step} was saved in shards, so it is not a model; retry the job to continue"
+        )
         raise ConflictError(message, param="step")
     return point, point.model
 
@@ -82,7 +86,7 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
 
 
 def copy(store: ArtifactStore, publication: Publication) -> None:
-    """Copy the files of the model within the store; this can take long.
+    """Copy the files of the model within the store; this can take a long time.
 
     Raises:
         ConflictError: the training has replaced the resume point in the meantime.
@@ -92,12 +96,12 @@ def copy(store: ArtifactStore, publication: Publication) -> None:
         for file in wanted:
             store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
     except FileNotFoundError:
-        message = f"the resume point of step {publication.point.step} has been replaced by a newer one; list them again"
+        message = f"the resume point at step {publication.point.step} has been replaced by a newer one; list them again"
         raise ConflictError(message, param="step") from None
 
 
 def publish(connection: Connection, key: JobKey, publication: Publication) -> ModelRecord:
-    """Make the copy a model, with its files as artifacts of the job.
+    """Turn the copy into a model, with its files as artifacts of the job.
 
     Raises:
         NotFoundError: the job was deleted in the meantime.
@@ -143,4 +147,4 @@ def give_up(connection: Connection, key: JobKey, publication: Publication) -> No
 
 
 def _name_taken_error(name: str) -> NameTakenError:
-    return NameTakenError(f"there is a model {name!r} already; choose another id", param="id")
+    return NameTakenError(f"model {name!r} already exists; choose another id", param="id")

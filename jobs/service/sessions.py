@@ -37,7 +37,7 @@ def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str
     link = sessions.get_by_hash(connection, [digest], "link", now=now_ms(connection)).get(digest)
     if link is None or not sessions.remove(connection, digest):
         raise AuthenticationError(
-            "the link was used before or has expired; paste an API key, or restart the service to get a new link"
+            "the link has already been used or has expired; paste an API key, or restart the service to get a new link"
         )
     return _begin_session(connection, link.key, seconds)
 

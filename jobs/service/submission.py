@@ -69,7 +69,7 @@ Answer = Submitted | DomainError
 
 
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
-    """Record jobs with their first events, labels and the names of their results; answers keep the order.
+    """Record jobs with their first events, labels and result names; return one answer per submission, in order.
 
     An error in one submission is its answer and does not affect the others. A repeated idempotency key is looked
     up before any other check: the first request has taken the name of the result, and its file may have been deleted.
@@ -163,7 +163,7 @@ def _answer_replay(submission: Submission, job: JobDetails) -> Answer:
     if job.request_digest == submission.request_digest:
         return Submitted(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
-        f"this Idempotency-Key made job {job.id} from another request; use a new key for a new request",
+        f"this Idempotency-Key was already used for a different request (job {job.id}); use a new key",
         param="Idempotency-Key",
     )
 
@@ -227,7 +227,7 @@ def _find_fault(
         return error
     output = spec.output_name()
     if output in taken:
-        return NameTakenError(f"there is a model {output!r} already; choose another name", param="output_model")
+        return NameTakenError(f"model {output!r} already exists; choose another name", param="output_model")
     return None
 
 
@@ -250,7 +250,7 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
     )
     for row, spec in made:
         if spec.produces_model and not models.add(connection, pending_model(row["id"], row["project_id"], spec, now)):
-            raise NameTakenError(f"there is a model {spec.output_name()!r} already", param="output_model")
+            raise NameTakenError(f"model {spec.output_name()!r} already exists", param="output_model")
 
 
 def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settin
 
 
 def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
-    """Return why a job that was just queued again waits; None if it has no back-off."""
+    """Explain why a job that was just requeued is waiting; return None if it has no back-off."""
     if wait_ms == 0:
         return None
     message = f"waits {wait_ms / 1000:g} s before it is tried again: {charged} attempts have failed"
@@ -136,7 +136,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
 
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
-    """Return the milliseconds that a requeued job waits, which double with every counted attempt."""
+    """Return how many milliseconds a requeued job waits; the time doubles with every counted attempt."""
     if event not in EVENTS_COUNTED_AS_ATTEMPT:
         return 0
     seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease times.
+# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease periods.
 ZOMBIE_LEASES = 2
 
 
@@ -27,9 +27,9 @@ class Reason(StrEnum):
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
     JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
     RESUME_POINTS = "resume_points"  # workspaces of a job without a result, once its resume points are no longer kept
-    USER = "user"  # a user deleted it
+    USER = "user"  # deleted by a user
     EXPIRED = "expired"
-    UPLOAD = "upload"  # bytes without a row; the transaction that inserts the row removes this record
+    UPLOAD = "upload"  # bytes that no row refers to yet; the transaction that inserts the row removes this record
 
 
 def record_deletions(
@@ -42,7 +42,7 @@ def record_deletions(
     not_before: int = 0,
     repeat_at: int | None = None,
 ) -> None:
-    """Record that these keys of the artifact store are to be deleted now, and again at `repeat_at`."""
+    """Record that these keys in the artifact store are to be deleted now, and again at `repeat_at`."""
     times = [max(now, not_before), *([] if repeat_at is None else [repeat_at])]
     records = [_make_record(key, job_id, reason, now, time) for key in keys for time in times]
     deletions.add(connection, records)
@@ -77,7 +77,7 @@ def record_unneeded(
 
 
 def expect_input(connection: Connection, job_id: str) -> None:
-    """Before the input of a new job is stored, record that it is deleted after a day unless the job exists."""
+    """Before the input of a new job is stored, record that it will be deleted after a day unless the job exists."""
     now = now_ms(connection)
     record_deletions(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
 
@@ -88,21 +88,21 @@ def give_up_input(connection: Connection, job_id: str) -> None:
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Cancel the deletion of a job's resume points, because a user retries the job."""
+    """Cancel the deletion of a job's resume points, because a user is retrying the job."""
     deletions.remove_unclaimed(connection, job_id, Reason.RESUME_POINTS)
 
 
 def list_resumable(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
-    """Return the attempts whose resume points are not to be deleted; with `due`, those not due at that time."""
+    """Return the attempts whose resume points are not to be deleted; with `due`, those not due by that time."""
     doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
 
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
-    """Record that all files of deleted jobs are to be deleted, and again once no attempt can write."""
+    """Record that all files of deleted jobs are to be deleted now, and again once no attempt can be writing."""
     times = (now, _get_repeat_time(now, settings))
     deletions.add(
         connection,
@@ -111,7 +111,7 @@ def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int
 
 
 def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
-    """Whether a row names a key of the store or something below it, or an open attempt may write there."""
+    """Whether a row refers to this key in the store or to anything below it, or an open attempt may write there."""
     if job_id is None:
         return uses.file_exists(connection, key.rpartition("/")[2])
     if key == input_key(job_id):

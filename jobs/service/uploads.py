@@ -58,7 +58,7 @@ def create(connection: Connection, project_id: str, new: NewUpload) -> UploadRec
 
 
 def expect_part(connection: Connection, project_id: str, upload_id: str) -> UploadPartRecord:
-    """Return the record of a part that will be stored now; its bytes are deleted once the upload has expired.
+    """Return the record of a part that is about to be stored; its bytes are deleted once the upload has expired.
 
     Raises:
         NotFoundError: there is no such upload.
@@ -112,7 +112,7 @@ def choose_parts(
 
 
 def complete(connection: Connection, upload: UploadRecord, file: FileRecord) -> FileRecord:
-    """Add the file of an upload, or return the file if an equal request was faster."""
+    """Add the file of an upload, or return the file that an identical request has already added."""
     locked = uploads.get(connection, upload.project_id, upload.id, lock=True)
     if locked is not None and locked.status == UploadStatus.COMPLETED and (done := find_file(connection, locked)):
         return done

@@ -20,7 +20,7 @@ class Directions:
     """The answer to a worker's report.
 
     Attributes:
-        is_drained: Whether an administrator drains it, so that it must keep no models loaded.
+        is_drained: Whether an administrator is draining it, so that it must not keep models loaded.
         obsolete_models: Keys of loaded models that were deleted or replaced.
     """
 
@@ -91,7 +91,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     return _set_drain_time(connection, worker_id, None, settings)
 
 
-# Drain time without a deadline: in the year 5138.
+# Drain time of a worker that is drained without a deadline: in the year 5138.
 NEVER = 10**14
 
 

@@ -34,7 +34,7 @@ def celery_app(settings: Settings) -> Celery:
         broker_transport="jobs.transport.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # an error reply of Redis, such as out of memory, must not end a worker
+        broker_channel_error_retry=True,  # an error reply from Redis, such as "out of memory", must not stop a worker
         broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS},
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -43,7 +43,7 @@ def celery_app(settings: Settings) -> Celery:
 
 
 class Transport:
-    """The sending side."""
+    """Sends attempts, wake-ups and announcements, and waits for wake-ups."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery = celery_app(settings)
